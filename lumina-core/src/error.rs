@@ -1,0 +1,71 @@
+//! The errors of this crate: what, where, and what to do.
+
+use std::path::PathBuf;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in `lumina-core`.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A token that the model's stream needs has no id.
+    #[error("the vocabulary has no token `{name}`, needed as {role}; is this the tokenizer of a Chameleon or Lumina-mGPT model?")]
+    MissingToken {
+        /// The token's name.
+        name: String,
+        /// What it is needed for.
+        role: &'static str,
+    },
+    /// The image-token names do not cover the codes 0, 1, 2, … without a gap.
+    #[error("the vocabulary has {found} image tokens, but none for code {missing}; the tokenizer file is incomplete")]
+    CodeGap {
+        /// How many image tokens were found.
+        found: usize,
+        /// The first code with no token.
+        missing: u32,
+    },
+    /// Two tokens claim one role or one id.
+    #[error("the vocabulary gives id {id} to both `{first}` and `{second}`; each token needs an id of its own")]
+    DuplicateToken {
+        /// The id in question.
+        id: u32,
+        /// One of the names.
+        first: String,
+        /// The other name.
+        second: String,
+    },
+    /// An image size that the token layout cannot express.
+    #[error("image size {width}x{height} is not usable: both sides must be multiples of {multiple}, at least {multiple}; the nearest usable size is {}x{}", nearest(*width, *multiple), nearest(*height, *multiple))]
+    ImageSize {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// What both sides must be multiples of.
+        multiple: u32,
+    },
+    /// A grid of codes whose length is not rows × columns.
+    #[error("a grid of {rows} rows and {columns} columns needs {} codes, got {found}", *rows as u64 * *columns as u64)]
+    CodeCount {
+        /// Rows.
+        rows: u32,
+        /// Columns.
+        columns: u32,
+        /// Number of codes given.
+        found: usize,
+    },
+}
+
+fn nearest(side: u32, multiple: u32) -> u32 {
+    (side.saturating_add(multiple / 2) / multiple * multiple).max(multiple)
+}
