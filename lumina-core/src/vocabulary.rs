@@ -22,10 +22,10 @@ pub struct Vocabulary {
     size_tokens: Vec<u32>,
 }
 
-/// The placeholder for an image in a prompt.
-const PLACEHOLDER: &str = "<|image|>";
-
 impl Vocabulary {
+    /// The name of the placeholder for an image in text.
+    pub const PLACEHOLDER: &str = "<|image|>";
+
     /// Finds the roles among `(name, id)` pairs, which may come in any order.
     ///
     /// A vocabulary with no `<|image|>` gets one with the next free id, as the original adds it.
@@ -71,7 +71,7 @@ impl Vocabulary {
             image_end: find("<eoss>", "image end")?,
             row_end: find(&reserved(8799), "end of an image row")?,
             turn_end: find(&reserved(8706), "end of a turn")?,
-            placeholder: match ids.get(PLACEHOLDER) {
+            placeholder: match ids.get(Self::PLACEHOLDER) {
                 Some(&id) => id,
                 None => names.keys().max().map_or(0, |id| id.saturating_add(1)),
             },

@@ -1,0 +1,337 @@
+//! What the checkpoints were trained to do: the prompt of each task, and how the original samples its answer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use lumina_core::{CodeGrid, ImageSize};
+
+use crate::{Content, Error, Part, Result};
+
+/// A task that a Lumina-mGPT checkpoint is trained for (arXiv 2408.02657, Omni-SFT).
+///
+/// A task is its prompt: everything else is one generation loop.
+///
+/// ```
+/// use lumina_tokenizer::{Conversation, Task, TaskInput};
+///
+/// let input = TaskInput::new().text("a red car").size(lumina_core::ImageSize::new(768, 512)?);
+/// let prompt = Conversation::new().human(Task::TextToImage.prompt(input)?);
+/// assert_eq!(Task::TextToImage.spec().defaults.guidance_scale, 4.0);
+/// assert_eq!("depth_estimation".parse::<Task>()?, Task::DepthEstimation);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// An image of a given size from a text.
+    TextToImage,
+    /// A text that describes an image.
+    Captioning,
+    /// A depth map of an image.
+    DepthEstimation,
+    /// A segmentation map of an image.
+    SemanticSegmentation,
+    /// The surface normals of an image.
+    SurfaceNormalEstimation,
+    /// The poses of the people in an image.
+    HumanPoseEstimation,
+    /// An image with boxes around what a text names.
+    Detection,
+    /// An image changed as a text says.
+    Editing,
+    /// An image from a text and a guiding image: depth, segmentation, pose, ….
+    ConditionalGeneration,
+    /// Anything: text and images in, text and images out.
+    FreeForm,
+}
+
+/// What there is to know about a task.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TaskSpec {
+    /// Its name, as in JSON and on a command line.
+    pub name: &'static str,
+    /// Its prompt, in which `{prompt}`, `{width}`, `{height}` and `<|image|>` stand for what it is given.
+    pub template: &'static str,
+    /// How many images it is given; `None` for any number.
+    pub images: Option<usize>,
+    /// What it answers with.
+    pub output: Output,
+    /// How the original samples the answer.
+    pub defaults: TaskDefaults,
+}
+
+/// What a task answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// Text.
+    Text,
+    /// An image.
+    Image,
+    /// Text and images, as the model sees fit.
+    Any,
+}
+
+/// How the original samples the answer of a task: the values of its README, or else of its demos.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TaskDefaults {
+    /// Scale of classifier-free guidance in images; 1 is none.
+    pub guidance_scale: f32,
+    /// How many of the likeliest image tokens are drawn from.
+    pub image_top_k: usize,
+    /// How many of the likeliest text tokens are drawn from.
+    pub text_top_k: usize,
+    /// Temperature.
+    pub temperature: f32,
+    /// The most tokens to generate.
+    pub max_new_tokens: usize,
+    /// The target size that input images are cropped for, in pixels.
+    pub target_size_px: u32,
+}
+
+/// What a task is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskInput {
+    text: Option<String>,
+    size: Option<ImageSize>,
+    images: Vec<CodeGrid>,
+}
+
+impl TaskInput {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the user's text.
+    #[must_use]
+    pub fn text(mut self, text: impl Into<String>) -> Self {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Sets the size of the image to generate.
+    #[must_use]
+    pub fn size(mut self, size: ImageSize) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// Adds an image.
+    #[must_use]
+    pub fn image(mut self, image: CodeGrid) -> Self {
+        self.images.push(image);
+        self
+    }
+}
+
+/// README, "simple inference".
+const README: TaskDefaults = TaskDefaults {
+    guidance_scale: 4.0,
+    image_top_k: 2000,
+    text_top_k: 10,
+    temperature: 1.0,
+    max_new_tokens: 8192,
+    target_size_px: 768,
+};
+
+/// `demos/demo_image2image.py`.
+const IMAGE_TO_IMAGE: TaskDefaults =
+    TaskDefaults { guidance_scale: 1.0, image_top_k: 200, text_top_k: 5, max_new_tokens: 5000, ..README };
+
+impl Task {
+    /// All tasks.
+    pub const ALL: [Self; 10] = [
+        Self::TextToImage,
+        Self::Captioning,
+        Self::DepthEstimation,
+        Self::SemanticSegmentation,
+        Self::SurfaceNormalEstimation,
+        Self::HumanPoseEstimation,
+        Self::Detection,
+        Self::Editing,
+        Self::ConditionalGeneration,
+        Self::FreeForm,
+    ];
+
+    /// What there is to know about it. The prompts are the original's to the letter, `Segmentic` included.
+    pub const fn spec(self) -> TaskSpec {
+        let (name, template, defaults) = match self {
+            Self::TextToImage => (
+                "text_to_image",
+                "Generate an image of {width}x{height} according to the following prompt:\n{prompt}",
+                README,
+            ),
+            Self::Captioning => (
+                "captioning",
+                "Describe the image in detail. <|image|>",
+                TaskDefaults { target_size_px: 512, ..README },
+            ),
+            Self::DepthEstimation => (
+                "depth_estimation",
+                "Depth estimation. <|image|>",
+                TaskDefaults { guidance_scale: 1.0, image_top_k: 200, ..README },
+            ),
+            Self::SemanticSegmentation => {
+                ("semantic_segmentation", "Segmentic segmentation. <|image|>", IMAGE_TO_IMAGE)
+            }
+            Self::SurfaceNormalEstimation => {
+                ("surface_normal_estimation", "Surface normal estimation. <|image|>", IMAGE_TO_IMAGE)
+            }
+            Self::HumanPoseEstimation => ("human_pose_estimation", "Human pose estimation. <|image|>", IMAGE_TO_IMAGE),
+            Self::Detection => ("detection", "Detect: {prompt} <|image|>", IMAGE_TO_IMAGE),
+            Self::Editing => ("editing", "{prompt} <|image|>", IMAGE_TO_IMAGE),
+            Self::ConditionalGeneration => (
+                "conditional_generation",
+                "Generate an image according to the provided image, and according to the following caption:\n{prompt} <|image|>",
+                IMAGE_TO_IMAGE,
+            ),
+            Self::FreeForm => {
+                ("free_form", "{prompt}", TaskDefaults { image_top_k: 2000, max_new_tokens: 2048, ..IMAGE_TO_IMAGE })
+            }
+        };
+        let (images, output) = match self {
+            Self::TextToImage => (Some(0), Output::Image),
+            Self::Captioning => (Some(1), Output::Text),
+            Self::FreeForm => (None, Output::Any),
+            _ => (Some(1), Output::Image),
+        };
+        TaskSpec { name, template, images, output, defaults }
+    }
+
+    /// The human turn that asks for the task.
+    ///
+    /// What is given goes in where the template says so, and nowhere else: a text that spells `{width}` or
+    /// `<|image|>` stays as it is. Free-form images come before the text.
+    ///
+    /// # Errors
+    /// [`Error::TaskInput`] where the task takes more, or takes less.
+    pub fn prompt(self, input: TaskInput) -> Result<Content> {
+        let spec = self.spec();
+        let takes = |slot: &str| spec.template.contains(slot);
+        let wrong = |expected: String, found: String| Err(Error::TaskInput { task: self, expected, found });
+        let present = |given: bool, what: &str| if given { format!("a {what}") } else { format!("no {what}") };
+        for (slot, what, given) in
+            [("{prompt}", "text", input.text.is_some()), ("{width}", "size", input.size.is_some())]
+        {
+            if takes(slot) != given {
+                return wrong(present(takes(slot), what), present(given, what));
+            }
+        }
+        if let Some(images) = spec.images
+            && images != input.images.len()
+        {
+            return wrong(format!("an image count of {images}"), input.images.len().to_string());
+        }
+
+        let mut images = input.images.into_iter().map(Part::Image);
+        let mut parts = Vec::new();
+        if spec.images.is_none() {
+            parts.extend(images.by_ref().flat_map(|image| [image, Part::from(" ")]));
+        }
+        for piece in pieces(spec.template) {
+            parts.extend(match piece {
+                "{prompt}" => input.text.clone().map(Part::Text),
+                "{width}" => input.size.map(|size| size.width_px().to_string().into()),
+                "{height}" => input.size.map(|size| size.height_px().to_string().into()),
+                "<|image|>" => images.next(),
+                text => Some(text.into()),
+            });
+        }
+        Ok(Content(parts))
+    }
+
+    /// The names of all tasks, for messages.
+    pub(crate) fn names() -> String {
+        Self::ALL.map(|task| format!("`{task}`")).join(", ")
+    }
+}
+
+/// A template as its slots and the texts between them.
+fn pieces(template: &str) -> impl Iterator<Item = &str> {
+    const SLOTS: [&str; 4] = ["{prompt}", "{width}", "{height}", "<|image|>"];
+    let mut rest = template;
+    std::iter::from_fn(move || {
+        let slot = SLOTS.iter().filter_map(|slot| Some((rest.find(slot)?, slot.len()))).min();
+        let length = match slot {
+            Some((0, length)) => length,
+            Some((before, _)) => before,
+            None => rest.len(),
+        };
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.spec().name)
+    }
+}
+
+impl FromStr for Task {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|task| task.spec().name == name)
+            .ok_or_else(|| Error::UnknownTask { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> CodeGrid {
+        CodeGrid::new(2, 2, vec![0; 4]).expect("four codes")
+    }
+
+    fn spelled(content: &Content) -> String {
+        let spell = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Image(_) => "[image]".to_owned(),
+        };
+        content.0.iter().map(spell).collect()
+    }
+
+    #[test]
+    fn names_are_the_same_everywhere() {
+        for task in Task::ALL {
+            assert_eq!(task.to_string().parse::<Task>().expect("its own name"), task);
+            assert_eq!(serde_json::to_value(task).expect("a string"), task.to_string());
+        }
+        let message = "panting".parse::<Task>().expect_err("no task").to_string();
+        assert!(message.contains("`panting`") && message.contains("`editing`"), "{message}");
+    }
+
+    #[test]
+    fn what_a_user_types_is_not_filled_in() {
+        let size = ImageSize::new(64, 32).expect("multiples");
+        let input = TaskInput::new().text("{width} {prompt} <|image|>").size(size);
+        assert_eq!(
+            spelled(&Task::TextToImage.prompt(input).expect("complete")),
+            "Generate an image of 64x32 according to the following prompt:\n{width} {prompt} <|image|>"
+        );
+        let input = TaskInput::new().text("cats").image(grid());
+        assert_eq!(spelled(&Task::Detection.prompt(input).expect("complete")), "Detect: cats [image]");
+        let input = TaskInput::new().text("which?").image(grid()).image(grid());
+        assert_eq!(spelled(&Task::FreeForm.prompt(input).expect("complete")), "[image] [image] which?");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let message = |task: Task, input| task.prompt(input).expect_err("it does not fit").to_string();
+        assert_eq!(
+            message(Task::TextToImage, TaskInput::new().text("a cat")),
+            "task `text_to_image` takes a size, got no size"
+        );
+        assert_eq!(message(Task::Captioning, TaskInput::new()), "task `captioning` takes an image count of 1, got 0");
+        assert_eq!(
+            message(Task::Captioning, TaskInput::new().text("x").image(grid())),
+            "task `captioning` takes no text, got a text"
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! Text to token ids and back: the byte-level BPE tokenizer of a checkpoint's `tokenizer.json`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lumina_core::Vocabulary;
+use tokenizers::{AddedToken, Tokenizer};
+
+use crate::tokenizer_file::TokenizerFile;
+use crate::{Error, Result, TextStream};
+
+/// What to do with names of special tokens that are spelled out in a text, as in `"<reserved08706>"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Specials {
+    /// They stay plain text: no text whatever can yield a special token. For what users type.
+    #[default]
+    Plain,
+    /// They become the tokens that they name, as in the original. For text that the caller trusts.
+    Parse,
+}
+
+/// The text tokenizer of a checkpoint: byte-level BPE with special tokens.
+///
+/// Cloning is cheap, and threads may share one. Mirrors `model/tokenizer.py::Tokenizer` of the original.
+///
+/// ```
+/// use lumina_tokenizer::{Specials, TextTokenizer};
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/tokenizer");
+/// let tokenizer = TextTokenizer::open(folder)?;
+/// let turn_end = tokenizer.vocabulary()?.turn_end();
+///
+/// assert_eq!(tokenizer.encode("<reserved08706>", Specials::Parse)?, [turn_end]);
+/// let plain = tokenizer.encode("<reserved08706>", Specials::Plain)?;
+/// assert!(!plain.contains(&turn_end));
+/// assert_eq!(tokenizer.decode(&plain), "<reserved08706>");
+/// # Ok::<(), lumina_tokenizer::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct TextTokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: PathBuf,
+    /// As in the file, with `<|image|>`.
+    full: Tokenizer,
+    /// The same BPE without any special token: what it cannot name, it cannot yield.
+    plain: Tokenizer,
+}
+
+impl TextTokenizer {
+    /// Opens `tokenizer.json`: the file itself, or the folder that holds it.
+    ///
+    /// A file without `<|image|>` gets it as its next free id, as the original adds it.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`], [`Error::Unsupported`], [`Error::Tokenizer`], [`Error::DuplicateId`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let json = std::fs::read(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
+        Self::from_json(&json, file)
+    }
+
+    /// The tokenizer of a `tokenizer.json` in memory; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::open`].
+    pub fn from_json(json: &[u8], file: impl Into<PathBuf>) -> Result<Self> {
+        let file = file.into();
+        let mut description = TokenizerFile::parse(json, &file)?;
+        let mut full = description.build()?;
+        full.add_tokens(&[AddedToken::from(Vocabulary::PLACEHOLDER, false)]);
+        check_unique(&full, &file)?;
+        description.remove_specials();
+        let plain = description.build()?;
+        Ok(Self { inner: Arc::new(Inner { file, full, plain }) })
+    }
+
+    /// The tokens of a text, without `<s>`.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>> {
+        let tokenizer = match specials {
+            Specials::Plain => &self.inner.plain,
+            Specials::Parse => &self.inner.full,
+        };
+        let encoding =
+            tokenizer.encode_fast(text, false).map_err(|source| Error::Encode { length: text.len(), source })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of tokens. Special tokens appear as their names, ids that the tokenizer lacks vanish, and bytes
+    /// that are not UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A decoder that takes tokens one by one.
+    pub fn stream(&self) -> TextStream {
+        TextStream::new(self.clone())
+    }
+
+    /// The bytes that a token stands for, which need not be whole characters.
+    pub(crate) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.inner.full.id_to_token(id)?;
+        // A name with a character outside the byte alphabet is not of bytes, and stands for itself.
+        let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
+        Some(bytes.unwrap_or_else(|| token.into_bytes()))
+    }
+
+    /// The id of a token, by its name in the file.
+    pub fn id_of(&self, name: &str) -> Option<u32> {
+        self.inner.full.token_to_id(name)
+    }
+
+    /// The name of a token in the file.
+    pub fn name_of(&self, id: u32) -> Option<String> {
+        self.inner.full.id_to_token(id)
+    }
+
+    /// Number of tokens, `<|image|>` among them.
+    pub fn n_tokens(&self) -> usize {
+        self.inner.full.get_vocab_size(true)
+    }
+
+    /// The file that it was read from.
+    pub fn file(&self) -> &Path {
+        &self.inner.file
+    }
+
+    /// Which token plays which role in the stream, by the names in the file.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] where the file lacks a token that the stream needs.
+    pub fn vocabulary(&self) -> Result<Vocabulary> {
+        let tokens = self.inner.full.get_vocab(true);
+        Vocabulary::from_tokens(tokens.iter().map(|(name, &id)| (name.as_str(), id)))
+            .map_err(|reason| Error::Vocabulary { file: self.inner.file.clone(), reason })
+    }
+
+    /// Checks that a model with `vocab_size` rows of embedding has one for every token; `<|image|>` needs none.
+    ///
+    /// # Errors
+    /// [`Error::VocabularySize`] with the largest id.
+    pub fn check_fits(&self, vocab_size: usize) -> Result<()> {
+        let tokens = self.inner.full.get_vocab(true);
+        let largest = tokens.into_iter().filter(|(name, _)| name != Vocabulary::PLACEHOLDER).max_by_key(|&(_, id)| id);
+        match largest {
+            Some((name, id)) if id as usize >= vocab_size => {
+                Err(Error::VocabularySize { file: self.inner.file.clone(), name, id, vocab_size })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("TextTokenizer");
+        debug.field("file", &self.inner.file).field("n_tokens", &self.n_tokens()).finish()
+    }
+}
+
+/// Two names for one id would let text that is spelled with the one become the other.
+fn check_unique(tokenizer: &Tokenizer, file: &Path) -> Result<()> {
+    let mut tokens: Vec<(u32, String)> = tokenizer.get_vocab(true).into_iter().map(|(name, id)| (id, name)).collect();
+    tokens.sort_unstable();
+    for pair in tokens.windows(2) {
+        if let [(id, first), (other, second)] = pair
+            && id == other
+        {
+            let (first, second) = (first.clone(), second.clone());
+            return Err(Error::DuplicateId { file: file.to_owned(), id: *id, first, second });
+        }
+    }
+    Ok(())
+}
+
+/// The byte that a character of a byte-level token stands for: printable bytes stand for themselves, the others
+/// are numbered from U+0100 in their order. Mirrors `bytes_to_unicode` of GPT-2's `encoder.py`.
+fn byte_of_char(character: char) -> Option<u8> {
+    let point = u32::from(character);
+    let byte = match point {
+        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => point,
+        0x100..=0x120 => point - 0x100,
+        0x121..=0x142 => point - 0x121 + 0x7F,
+        0x143 => 0xAD,
+        _ => return None,
+    };
+    u8::try_from(byte).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_is_that_of_the_tokenizers_crate() {
+        let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
+        let mut bytes: Vec<u8> = alphabet.into_iter().filter_map(byte_of_char).collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+        assert_eq!((0..0x11_0000).filter_map(char::from_u32).filter_map(byte_of_char).count(), 256);
+    }
+
+    #[test]
+    fn it_can_be_shared() {
+        fn shared<T: Send + Sync + Clone>() {}
+        shared::<TextTokenizer>();
+    }
+}

@@ -1,0 +1,52 @@
+//! Chameleon's own vocabulary file, `text_tokenizer.json`, which lies beside the image tokenizer.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use lumina_core::Vocabulary;
+
+use crate::{Error, Result, UniRep};
+
+#[derive(serde::Deserialize)]
+struct File {
+    model: Model,
+}
+
+#[derive(serde::Deserialize)]
+struct Model {
+    vocab: HashMap<String, u32>,
+}
+
+/// Reads the vocabulary of a `text_tokenizer.json`, of which only `model.vocab` counts.
+///
+/// Mirrors `VocabInfo` of Chameleon's `inference/vocab.py`.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::Json`], [`Error::Vocabulary`].
+pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
+    let file = file.as_ref();
+    let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    let parsed: File = serde_json::from_slice(&json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
+    Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))
+        .map_err(|reason| Error::Vocabulary { file: file.to_owned(), reason })
+}
+
+impl UniRep {
+    /// Checks that a `text_tokenizer.json` gives every VQ code the same token as this tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`read_text_tokenizer`], and [`Error::ImageTokens`] with the first disagreement.
+    pub fn check_image_tokens(&self, text_tokenizer_json: impl AsRef<Path>) -> Result<()> {
+        let file = text_tokenizer_json.as_ref();
+        let other = read_text_tokenizer(file)?;
+        let n_codes = self.vocabulary().n_codes().max(other.n_codes()) as u32;
+        for code in 0..n_codes {
+            let (first, second) = (self.vocabulary().token_of_code(code), other.token_of_code(code));
+            if first != second {
+                let (first_file, second_file) = (self.text().file().to_owned(), file.to_owned());
+                return Err(Error::ImageTokens { code, first_file, first, second_file, second });
+            }
+        }
+        Ok(())
+    }
+}

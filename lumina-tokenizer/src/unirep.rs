@@ -1,0 +1,197 @@
+//! Images as tokens: the layout that the paper calls UniRep.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lumina_core::{CodeGrid, Vocabulary};
+
+use crate::{Content, Error, Event, MalformedImage, Part, Result, StreamDecoder, TextTokenizer};
+
+/// The whole tokenizer: text and images to one stream of tokens and back.
+///
+/// An image of `W` × `H` pixels is image-start, size(`H`/32), size(`W`/32), then `H`/16 rows of `W`/16 image tokens
+/// and a row-end each, then image-end (arXiv 2408.02657, "Uni-Rep").
+/// Cloning is cheap, and threads may share one.
+///
+/// ```
+/// use lumina_core::CodeGrid;
+/// use lumina_tokenizer::{Malformed, UniRep};
+///
+/// let unirep = UniRep::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/tokenizer"))?;
+/// let image = CodeGrid::new(2, 4, vec![7, 6, 5, 4, 3, 2, 1, 0])?;
+/// let tokens = unirep.encode_image(&image)?;
+/// assert_eq!(tokens.len(), image.size()?.n_tokens());
+///
+/// let decoded = unirep.decode(&tokens, Malformed::Error)?;
+/// assert_eq!(decoded.text(), "<|image|>");
+/// assert_eq!(decoded.images().collect::<Vec<_>>(), [&image]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct UniRep {
+    text: TextTokenizer,
+    vocabulary: Arc<Vocabulary>,
+}
+
+/// What decoding does with a run of image tokens that is cut off or not laid out as an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Malformed {
+    /// It fails, with [`Error::Malformed`].
+    #[default]
+    Error,
+    /// It goes on, and reports the run as [`Segment::Partial`] with the rows that are whole.
+    Partial,
+}
+
+/// What a stream of tokens says: text and images in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// The parts, no two texts in a row.
+    pub segments: Vec<Segment>,
+}
+
+/// A part of a decoded stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Text; special tokens outside an image appear as their names.
+    Text(String),
+    /// A complete image.
+    Image(CodeGrid),
+    /// What there is of a malformed image. Its tokens up to the next image-end belong to it.
+    Partial(Box<MalformedImage>),
+}
+
+impl Decoded {
+    /// The text, with `<|image|>` where a complete image is.
+    pub fn text(&self) -> String {
+        self.segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Text(text) => text.as_str(),
+                Segment::Image(_) => Vocabulary::PLACEHOLDER,
+                Segment::Partial(_) => "",
+            })
+            .collect()
+    }
+
+    /// The complete images.
+    pub fn images(&self) -> impl Iterator<Item = &CodeGrid> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Image(image) => Some(image),
+            _ => None,
+        })
+    }
+
+    /// The malformed images.
+    pub fn malformed(&self) -> impl Iterator<Item = &MalformedImage> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Partial(image) => Some(image.as_ref()),
+            _ => None,
+        })
+    }
+}
+
+/// What was generated, as a turn of the conversation that goes on. Malformed images are left out.
+impl From<Decoded> for Content {
+    fn from(decoded: Decoded) -> Self {
+        let part = |segment| match segment {
+            Segment::Text(text) => Some(Part::Text(text)),
+            Segment::Image(image) => Some(Part::Image(image)),
+            Segment::Partial(_) => None,
+        };
+        Self(decoded.segments.into_iter().filter_map(part).collect())
+    }
+}
+
+impl UniRep {
+    /// Opens `tokenizer.json`: the file itself, or the folder that holds it.
+    ///
+    /// # Errors
+    /// Those of [`TextTokenizer::open`] and [`TextTokenizer::vocabulary`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::new(TextTokenizer::open(path)?)
+    }
+
+    /// The tokenizer on top of a text tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] where it lacks a token that the stream needs.
+    pub fn new(text: TextTokenizer) -> Result<Self> {
+        let vocabulary = Arc::new(text.vocabulary()?);
+        Ok(Self { text, vocabulary })
+    }
+
+    /// The text tokenizer.
+    pub fn text(&self) -> &TextTokenizer {
+        &self.text
+    }
+
+    /// Which token plays which role.
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
+    /// The tokens of an image, from image-start to image-end.
+    ///
+    /// # Errors
+    /// [`Error::ImageSize`] where a side is no multiple of 32 pixels, [`Error::SizeToken`] where the image is too
+    /// large, [`Error::Code`] where a code has no token.
+    pub fn encode_image(&self, image: &CodeGrid) -> Result<Vec<u32>> {
+        let size = image.size().map_err(Error::ImageSize)?;
+        let vocabulary = &self.vocabulary;
+        let size_token = |cells| vocabulary.size_token(cells).ok_or(Error::SizeToken { size, cells });
+        let start = [vocabulary.image_start(), size_token(size.height_cells())?, size_token(size.width_cells())?];
+
+        let mut tokens = Vec::with_capacity(size.n_tokens());
+        tokens.extend(start);
+        for (row, codes) in image.codes().chunks(size.latent_columns() as usize).enumerate() {
+            for (column, &code) in codes.iter().enumerate() {
+                let no_token = || Error::Code { code, row, column, n_codes: vocabulary.n_codes() };
+                tokens.push(vocabulary.token_of_code(code).ok_or_else(no_token)?);
+            }
+            tokens.push(vocabulary.row_end());
+        }
+        tokens.push(vocabulary.image_end());
+        Ok(tokens)
+    }
+
+    /// The text and images in a stream of tokens.
+    ///
+    /// Mirrors `FlexARInferenceSolver.decode_ids` of the original, which fails or never returns where this gives
+    /// a [`MalformedImage`], and drops an image without end in silence. An image of zero rows or columns, which it
+    /// passes on to a VQ decoder that cannot decode it, is malformed here.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] at the first malformed image, where `malformed` asks for it.
+    pub fn decode(&self, tokens: &[u32], malformed: Malformed) -> Result<Decoded> {
+        let mut stream = self.stream();
+        let mut decoded = Decoded::default();
+        for &token in tokens {
+            decoded.add(stream.push(token), malformed)?;
+        }
+        decoded.add(stream.finish(), malformed)?;
+        Ok(decoded)
+    }
+
+    /// A decoder that takes tokens one by one.
+    pub fn stream(&self) -> StreamDecoder {
+        StreamDecoder::new(self.text.stream(), self.vocabulary.clone())
+    }
+}
+
+impl Decoded {
+    fn add(&mut self, event: Option<Event>, malformed: Malformed) -> Result<()> {
+        match (event, self.segments.last_mut()) {
+            (Some(Event::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
+            (Some(Event::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
+            (Some(Event::Image(image)), _) => self.segments.push(Segment::Image(image)),
+            (Some(Event::Malformed(image)), _) => match malformed {
+                Malformed::Error => return Err(Error::Malformed(image)),
+                Malformed::Partial => self.segments.push(Segment::Partial(image)),
+            },
+            (Some(Event::ImageStarted { .. } | Event::Row { .. }) | None, _) => {}
+        }
+        Ok(())
+    }
+}
