@@ -1,0 +1,155 @@
+//! A checkpoint as one or several files.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::mapping::map;
+use super::safetensors_file;
+use super::tensor_view::{Stored, TensorView};
+use crate::{Error, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of a checkpoint, by name. `Send + Sync`; cloning copies no data.
+///
+/// See the [module](super) for what can be opened, and what it costs.
+#[derive(Clone)]
+pub struct Checkpoint {
+    path: Arc<Path>,
+    tensors: Arc<BTreeMap<String, Arc<Stored>>>,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    /// From the name of a tensor to that of its shard.
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder or a file.
+    ///
+    /// In a folder, `model.safetensors` is taken, else the shards that `model.safetensors.index.json` names. A file with the extension
+    /// `safetensors` is one; any other file tells by its first bytes what it is.
+    ///
+    /// # Errors
+    /// Where something is missing, cut short, damaged, or holds what is not a tensor; each error names the file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let metadata = std::fs::metadata(path).map_err(|source| Error::Read { file: path.to_owned(), source })?;
+        let mut tensors = BTreeMap::new();
+        if !metadata.is_dir() {
+            insert(&mut tensors, read_file(path)?)?;
+        } else if let Some(single) = existing(path, SINGLE) {
+            insert(&mut tensors, read_file(&single)?)?;
+        } else if let Some(index) = existing(path, INDEX) {
+            read_shards(path, &index, &mut tensors)?;
+        } else {
+            let looked_for = format!("`{SINGLE}` and `{INDEX}`");
+            return Err(Error::NoCheckpoint { folder: path.to_owned(), looked_for });
+        }
+        Ok(Self { path: path.into(), tensors: Arc::new(tensors) })
+    }
+
+    /// The folder or file that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<TensorView> {
+        self.tensors.get(name).map(|stored| TensorView::new(stored.clone()))
+    }
+
+    /// The file that holds the tensor of this name.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        self.tensors.get(name).map(|stored| &*stored.file)
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("path", &self.path).field("tensors", &self.tensors.len()).finish()
+    }
+}
+
+fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
+    Some(folder.join(name)).filter(|file| file.exists())
+}
+
+/// Reads one file of any kind.
+fn read_file(file: &Path) -> Result<Vec<Stored>> {
+    let bytes = map(file)?;
+    safetensors_file::read(file, &bytes)
+}
+
+/// Reads all shards that an index names, and checks that each tensor is where the index says.
+fn read_shards(folder: &Path, file: &Path, tensors: &mut BTreeMap<String, Arc<Stored>>) -> Result<()> {
+    let index: Index = serde_json::from_slice(&map(file)?).map_err(|error| Error::Damaged {
+        file: file.to_owned(),
+        reason: format!("not an index of shards: {error}"),
+    })?;
+    let mut shards: BTreeMap<&str, PathBuf> = BTreeMap::new();
+    for shard in index.weight_map.values() {
+        if shards.contains_key(shard.as_str()) {
+            continue;
+        }
+        // An index from elsewhere has no business outside of its folder.
+        if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
+            let reason = format!("the shard `{shard}` is not the plain name of a file");
+            return Err(Error::Damaged { file: file.to_owned(), reason });
+        }
+        let path = existing(folder, shard)
+            .ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
+        insert(tensors, safetensors_file::read(&path, &map(&path)?)?)?;
+        shards.insert(shard, path);
+    }
+    for (tensor, shard) in &index.weight_map {
+        let found = tensors
+            .get(tensor)
+            .is_some_and(|stored| shards.get(shard.as_str()).is_some_and(|path| **path == *stored.file));
+        if !found {
+            return Err(Error::MissingFromShard {
+                index: file.to_owned(),
+                shard: shard.clone(),
+                tensor: tensor.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Adds the tensors of one file to those of the others.
+fn insert(tensors: &mut BTreeMap<String, Arc<Stored>>, read: Vec<Stored>) -> Result<()> {
+    for stored in read {
+        match tensors.entry(stored.name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(Arc::new(stored));
+            }
+            Entry::Occupied(other) => {
+                return Err(Error::DuplicateTensor {
+                    tensor: stored.name,
+                    first: other.get().file.to_path_buf(),
+                    second: stored.file.to_path_buf(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
