@@ -56,6 +56,18 @@ pub enum Error {
         /// What both sides must be multiples of.
         multiple: u32,
     },
+    /// A target size for which there are no image sizes.
+    #[error(
+        "target size {target_px} is not usable: it must be from {min_px} to {max_px} pixels; the published models use 512, 768 and 1024"
+    )]
+    TargetSize {
+        /// The target in pixels.
+        target_px: u32,
+        /// The least that is usable.
+        min_px: u32,
+        /// The most that is usable.
+        max_px: u32,
+    },
     /// A grid of codes whose length is not rows × columns.
     #[error("a grid of {rows} rows and {columns} columns needs {} codes, got {found}", *rows as u64 * *columns as u64)]
     CodeCount {
@@ -129,7 +141,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// A pickle refers to something that is neither a tensor nor plain data.
-    #[error("{}: the pickle refers to `{global}`, which is neither a tensor nor plain data; nothing was executed; use the checkpoint only as safetensors, from a source you trust", file.display())]
+    #[error("{}: the pickle refers to `{global}`, which is neither a tensor nor plain data; nothing was executed; if you trust the file, save its `state_dict` alone from Python and open that", file.display())]
     ForeignGlobal {
         /// The torch file.
         file: PathBuf,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::mapping::map;
-use super::safetensors_file;
 use super::tensor_view::{Stored, TensorView};
+use super::{safetensors_file, torch_file};
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -96,7 +96,21 @@ fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
 /// Reads one file of any kind.
 fn read_file(file: &Path) -> Result<Vec<Stored>> {
     let bytes = map(file)?;
-    safetensors_file::read(file, &bytes)
+    let first = |prefix: &[u8]| bytes.starts_with(prefix);
+    if file.extension().is_some_and(|extension| extension == "safetensors") || bytes.get(8) == Some(&b'{') {
+        safetensors_file::read(file, &bytes)
+    } else if first(b"PK\x03\x04") {
+        torch_file::read_zip(file, &bytes)
+    } else if first(b"\x80") {
+        torch_file::read_legacy(file, &bytes)
+    } else {
+        let reason = if first(b"version https://git-lfs") {
+            "this is a Git LFS pointer and not the file itself, which `git lfs pull` fetches".to_owned()
+        } else {
+            format!("neither safetensors nor saved by torch; it begins with {:02x?}", &bytes[..bytes.len().min(8)])
+        };
+        Err(Error::NotACheckpoint { file: file.to_owned(), reason })
+    }
 }
 
 /// Reads all shards that an index names, and checks that each tensor is where the index says.

@@ -38,9 +38,12 @@
 mod dtype;
 mod files;
 mod mapping;
+mod pickle;
 mod safetensors_file;
 mod save;
+mod state_dict;
 mod tensor_view;
+mod torch_file;
 
 pub use dtype::Dtype;
 pub use files::Checkpoint;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use safetensors::tensor::Metadata;
 
 use super::Dtype;
-use super::tensor_view::Stored;
+use super::tensor_view::{Stored, element_count};
 use crate::{Error, Result};
 
 /// The length of the header comes first, as a little-endian `u64`.
@@ -61,6 +61,10 @@ pub(super) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
                 expected: "a float of 16 to 64 bits, an integer or bool",
             });
         };
+        // An empty axis lets the others be of any length.
+        if element_count(&info.shape).is_none() {
+            return Err(damaged(format!("tensor `{name}` has shape {:?}, which overflows", info.shape)));
+        }
         let (start, end) = info.data_offsets;
         tensors.push(Stored {
             name,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::Dtype;
+use super::tensor_view::element_count;
 use crate::{Error, Result};
 
 /// Writes tensors to a safetensors file, each given as name, type, shape and a function that hands over its bytes,
@@ -61,10 +62,8 @@ where
     for (name, dtype, shape, _) in &tensors {
         let shape = shape.as_ref();
         let start = end;
-        end = shape
-            .iter()
-            .try_fold(dtype.bytes(), |product, &length| product.checked_mul(length))
-            .and_then(|length| start.checked_add(length))
+        end = element_count(shape)
+            .and_then(|count| start.checked_add(count * dtype.bytes()))
             .ok_or_else(|| unsavable(name, format!("shape {shape:?} overflows")))?;
         if !names.insert(name.as_str()) {
             return Err(unsavable(name, "two tensors have this name".to_owned()));

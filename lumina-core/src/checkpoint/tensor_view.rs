@@ -43,6 +43,14 @@ pub(super) struct Stored {
     pub(super) strides: Option<Box<[usize]>>,
 }
 
+/// The number of elements of a shape whose extent, even with empty axes counted as one, does not overflow; so
+/// no product of its lengths and an element's size does, in whatever order.
+pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
+    let largest = shape.iter().try_fold(8usize, |product, &length| product.checked_mul(length.max(1)))?;
+    isize::try_from(largest).ok()?;
+    Some(shape.iter().product())
+}
+
 impl TensorView {
     pub(super) fn new(stored: Arc<Stored>) -> Self {
         Self { stored, contiguous: OnceLock::new() }
@@ -77,7 +85,12 @@ impl TensorView {
             None => &self.stored.bytes,
             Some(strides) => self.contiguous.get_or_init(|| {
                 let Stored { shape, bytes, dtype, .. } = &*self.stored;
-                gather(bytes, shape, strides, dtype.bytes()).into()
+                match dtype.bytes() {
+                    1 => gather::<1>(bytes, shape, strides),
+                    2 => gather::<2>(bytes, shape, strides),
+                    4 => gather::<4>(bytes, shape, strides),
+                    _ => gather::<8>(bytes, shape, strides),
+                }
             }),
         }
     }
@@ -136,14 +149,15 @@ where
     widened
 }
 
-/// Copies elements of `size` bytes from the places that `strides` gives into row-major order.
-fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<u8> {
+/// Copies elements of `N` bytes from the places that `strides` gives into row-major order.
+fn gather<const N: usize>(bytes: &[u8], shape: &[usize], strides: &[usize]) -> Bytes {
+    let elements = bytes.as_chunks::<N>().0;
     let count: usize = shape.iter().product();
-    let mut gathered = Vec::with_capacity(count * size);
+    let mut gathered = Vec::with_capacity(count * N);
     let mut index = vec![0; shape.len()];
     let mut at = 0;
     for _ in 0..count {
-        gathered.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        gathered.extend_from_slice(&elements[at]);
         // The next index in row-major order: count up from the innermost axis, carrying.
         for axis in (0..shape.len()).rev() {
             index[axis] += 1;
@@ -155,5 +169,5 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
             index[axis] = 0;
         }
     }
-    gathered
+    gathered.into()
 }
