@@ -1,0 +1,197 @@
+//! Where a model computes: device, type of activations, and where linear weights live.
+
+use burn::tensor::{DType, Device};
+
+use crate::checkpoint::Dtype;
+use crate::{Error, Result};
+
+/// Where the weights of linear layers live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Weights {
+    /// In the checkpoint file's mapping, in its own type, read by this crate's kernel. Opening costs no copy and
+    /// memory is page cache, which the system can take back. CPU devices only.
+    Mapped,
+    /// In tensors of the device, in the compute type: what GPUs and training need.
+    Tensor,
+}
+
+/// Device, type of activations, and where linear weights live.
+///
+/// Nothing here is global: two models in one program may compute in two places.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use lumina_core::{Compute, Weights};
+/// let compute = Compute::cpu();
+/// assert_eq!(compute.placement(), Weights::Mapped);
+/// let named: Compute = "cpu".parse()?;
+/// # }
+/// # Ok::<(), lumina_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Compute {
+    name: &'static str,
+    device: Device,
+    on_host: bool,
+    dtype: Dtype,
+    weights: Weights,
+}
+
+impl Compute {
+    /// The processor: `f32` activations, weights read where they lie in the file.
+    #[cfg(feature = "flex")]
+    pub fn cpu() -> Self {
+        Self { name: "cpu", device: Device::flex(), on_host: true, dtype: Dtype::F32, weights: Weights::Mapped }
+    }
+
+    /// The processor through the `ndarray` backend, with weights in its tensors.
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated, reason = "burn marks the ndarray backend deprecated in favour of flex; users still ask for it")]
+    pub fn ndarray() -> Self {
+        Self { name: "ndarray", device: Device::ndarray(), on_host: true, dtype: Dtype::F32, weights: Weights::Tensor }
+    }
+
+    /// The CUDA device with this index. [`Compute::dtype`] with [`Dtype::BF16`] halves its memory.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(index: usize) -> Self {
+        Self { name: "cuda", ..Self::new(Device::cuda(index)) }
+    }
+
+    /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu() -> Self {
+        Self { name: "wgpu", ..Self::new(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)) }
+    }
+
+    /// Every target that is compiled in and found on this machine, the first a good default for a small model.
+    ///
+    /// Looking for GPUs starts their drivers.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "a build may have no backend at all")]
+        let mut found = Vec::new();
+        #[cfg(feature = "flex")]
+        found.push(Self::cpu());
+        #[cfg(feature = "ndarray")]
+        found.push(Self::ndarray());
+        #[cfg(feature = "cuda")]
+        if !Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().is_empty() {
+            found.push(Self::cuda(0));
+        }
+        #[cfg(feature = "wgpu")]
+        if !Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().is_empty() {
+            found.push(Self::wgpu());
+        }
+        found
+    }
+
+    /// Any Burn device, with `f32` activations and weights in its tensors.
+    pub fn new(device: Device) -> Self {
+        Self { name: "device", device, on_host: false, dtype: Dtype::F32, weights: Weights::Tensor }
+    }
+
+    /// Sets the type of activations and of tensor weights: [`Dtype::F32`], [`Dtype::F16`] or [`Dtype::BF16`].
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Sets where the weights of linear layers live.
+    #[must_use]
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// The Burn device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where the weights of linear layers live.
+    pub fn placement(&self) -> Weights {
+        self.weights
+    }
+
+    /// The type of activations, as Burn names it.
+    pub(crate) fn burn_dtype(&self) -> DType {
+        match self.dtype {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            _ => DType::F32,
+        }
+    }
+
+    /// Device and type, for making activations.
+    pub fn options(&self) -> (&Device, DType) {
+        (&self.device, self.burn_dtype())
+    }
+
+    /// Checks that the device can compute as asked.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] where the type is no float type of 16 or 32 bits, the device lacks it, or mapped weights
+    /// are asked of a device that cannot read them.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Compute { reason });
+        if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return refuse(format!("{} is not a type to compute in; choose f32, f16 or bf16", self.dtype));
+        }
+        if self.weights == Weights::Mapped && (!self.on_host || self.dtype != Dtype::F32) {
+            return refuse(
+                "mapped weights need a CPU device and f32 activations; choose `Weights::Tensor` or leave the type at f32"
+                    .to_owned(),
+            );
+        }
+        if self.dtype != Dtype::F32 && !self.device.supports_dtype(self.burn_dtype()) {
+            return refuse(format!("this device cannot compute in {}; choose f32 or f16", self.dtype));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Compute {
+    /// The name that [`FromStr`](std::str::FromStr) reads, the type, and `mapped` where weights stay in their file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mapped = if self.weights == Weights::Mapped { " mapped" } else { "" };
+        write!(f, "{} {}{mapped}", self.name, self.dtype)
+    }
+}
+
+impl std::str::FromStr for Compute {
+    type Err = Error;
+
+    /// `cpu`, `ndarray`, `cuda`, `cuda:1`, `wgpu`, as far as their features are compiled in.
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            #[cfg(feature = "flex")]
+            "cpu" | "flex" => Ok(Self::cpu()),
+            #[cfg(feature = "ndarray")]
+            "ndarray" => Ok(Self::ndarray()),
+            #[cfg(feature = "wgpu")]
+            "wgpu" | "vulkan" | "metal" => Ok(Self::wgpu()),
+            #[cfg(feature = "cuda")]
+            "cuda" => Ok(Self::cuda(0)),
+            #[cfg(feature = "cuda")]
+            _ if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok()) => {
+                Ok(Self::cuda(name[5..].parse().unwrap_or(0)))
+            }
+            _ => {
+                let built_in = [
+                    ("cpu", cfg!(feature = "flex")),
+                    ("ndarray", cfg!(feature = "ndarray")),
+                    ("cuda", cfg!(feature = "cuda")),
+                    ("wgpu", cfg!(feature = "wgpu")),
+                ];
+                let names: Vec<_> = built_in.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+                Err(Error::Compute {
+                    reason: format!(
+                        "`{name}` is not a device of this build, which has: {}; others come with Cargo features",
+                        names.join(", ")
+                    ),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The table from tokens to hidden states.
+
+use burn::module::Module;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::linear::Weight;
+use crate::Compute;
+
+/// Rows of a table `[entries, width]`, by index. Made by [`Loader::embedding`](crate::Loader::embedding).
+#[derive(Module, Debug)]
+pub struct Embedding {
+    weight: Weight,
+    entries: usize,
+}
+
+impl Embedding {
+    pub(crate) fn new(weight: Weight, entries: usize) -> Self {
+        Self { weight, entries }
+    }
+
+    /// Number of entries.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// The rows of `indices`: `[indices.len(), width]`, or `None` where an index is no entry.
+    pub fn forward(&self, indices: &[u32], compute: &Compute) -> Option<Tensor<2>> {
+        if indices.iter().any(|&index| index as usize >= self.entries) {
+            return None;
+        }
+        let rows = match &self.weight {
+            Weight::Tensor(table) => {
+                let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
+                let indices = Tensor::<1, Int>::from_data(indices.as_slice(), compute.device());
+                table.val().select(0, indices)
+            }
+            Weight::Mapped(table) => {
+                let mut rows = vec![0.0; indices.len() * table.columns()];
+                for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
+                    table.widen(index as usize, 0, row);
+                }
+                let data = TensorData::new(rows, [indices.len(), table.columns()]);
+                Tensor::from_data(data, (compute.device(), DType::F32))
+            }
+        };
+        Some(rows)
+    }
+}
