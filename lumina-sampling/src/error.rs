@@ -1,0 +1,72 @@
+//! The errors of this crate: what, where, and what to do.
+
+use lumina_core::ImageSize;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in `lumina-sampling`.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A sampling option is out of its range.
+    #[error("sampling option `{field}` is {value}, but must be {range}")]
+    Option {
+        /// The field of [`SamplingOptions`](crate::SamplingOptions).
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The image size fixed by the caller has no size token.
+    #[error("image size {size} cannot be stated: the vocabulary's size tokens end at {largest_px} pixels a side")]
+    ImageSize {
+        /// The size asked for.
+        size: ImageSize,
+        /// The longest side that has a size token, in pixels.
+        largest_px: u32,
+    },
+    /// A row of logits does not reach the tokens of the vocabulary.
+    #[error("a row of {found} logits has none for token {token}; is the vocabulary that of another model?")]
+    ShortRow {
+        /// Logits in the row.
+        found: usize,
+        /// The token that has none.
+        token: u32,
+    },
+    /// The rows of both guidance branches differ in length.
+    #[error(
+        "the conditional row has {conditional} logits and the unconditional one {unconditional}; both come from one model"
+    )]
+    RowLengths {
+        /// Logits in the conditional row.
+        conditional: usize,
+        /// Logits in the unconditional row.
+        unconditional: usize,
+    },
+    /// Guidance applies, but there is no unconditional row.
+    #[error(
+        "guidance applies at position {position}, but no unconditional logits were given; run the branch that `unconditional` names, or set `guidance_scale` to 1"
+    )]
+    NoUnconditional {
+        /// Index in the stream of the token to be drawn.
+        position: usize,
+    },
+    /// A logit is not a number.
+    #[error(
+        "the logit of token {token} is NaN; the model's activations or weights overflowed, or a sampling step made it so"
+    )]
+    NanLogit {
+        /// The token.
+        token: u32,
+    },
+    /// No token can be drawn.
+    #[error(
+        "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step dropped the last candidate"
+    )]
+    NothingLeft {
+        /// Index in the stream of the token to be drawn.
+        position: usize,
+    },
+}

@@ -1,0 +1,42 @@
+//! The trait of all sampling steps.
+
+use std::fmt::Debug;
+
+use crate::{Candidates, StreamState};
+
+/// One step of the pipeline: re-scores or drops candidates.
+///
+/// A step is a pure function of the candidates and the state: the same input gives the same output, whatever was
+/// sampled before. That is what makes replay, batching and decoding of several tokens in a pass agree.
+///
+/// # Your own step
+/// A bonus for some words, in ten lines:
+/// ```
+/// use lumina_sampling::{Candidates, Sampler, SamplingOptions, Step, StreamState};
+///
+/// #[derive(Debug)]
+/// struct Bonus { tokens: Vec<u32>, logits: f32 }
+///
+/// impl Step for Bonus {
+///     fn apply(&self, candidates: &mut Candidates, state: &StreamState) {
+///         if state.in_image() { return }
+///         for (token, logit) in candidates.iter_mut() {
+///             if self.tokens.contains(&token) { *logit += self.logits }
+///         }
+///     }
+/// }
+///
+/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
+/// # let text = 20;
+/// let options = SamplingOptions::default().greedy();
+/// let mut sampler = Sampler::new(&vocabulary, &options)?.step_before(Bonus { tokens: vec![text], logits: 5.0 });
+/// assert_eq!(sampler.sample(&[0.0; 32], None, &state)?, text);
+/// # Ok::<(), lumina_sampling::Error>(())
+/// ```
+/// [`Sampler::step_before`](crate::Sampler::step_before) and [`Sampler::step_after`](crate::Sampler::step_after) say
+/// where it runs.
+pub trait Step: Debug + Send + Sync {
+    /// Changes the logits of `candidates`, or drops some of them, for the token that comes after `state`.
+    fn apply(&self, candidates: &mut Candidates, state: &StreamState);
+}
