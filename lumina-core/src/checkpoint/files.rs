@@ -96,20 +96,19 @@ fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
 /// Reads one file of any kind.
 fn read_file(file: &Path) -> Result<Vec<Stored>> {
     let bytes = map(file)?;
-    let first = |prefix: &[u8]| bytes.starts_with(prefix);
-    if file.extension().is_some_and(|extension| extension == "safetensors") || bytes.get(8) == Some(&b'{') {
+    let not_a_checkpoint = |reason: String| Error::NotACheckpoint { file: file.to_owned(), reason };
+    if bytes.starts_with(b"version https://git-lfs") {
+        let reason = "this is a Git LFS pointer, and `git lfs pull` fetches the file it stands for";
+        Err(not_a_checkpoint(reason.to_owned()))
+    } else if file.extension().is_some_and(|extension| extension == "safetensors") || bytes.get(8) == Some(&b'{') {
         safetensors_file::read(file, &bytes)
-    } else if first(b"PK\x03\x04") {
+    } else if bytes.starts_with(b"PK\x03\x04") {
         torch_file::read_zip(file, &bytes)
-    } else if first(b"\x80") {
+    } else if bytes.starts_with(b"\x80") {
         torch_file::read_legacy(file, &bytes)
     } else {
-        let reason = if first(b"version https://git-lfs") {
-            "this is a Git LFS pointer and not the file itself, which `git lfs pull` fetches".to_owned()
-        } else {
-            format!("neither safetensors nor saved by torch; it begins with {:02x?}", &bytes[..bytes.len().min(8)])
-        };
-        Err(Error::NotACheckpoint { file: file.to_owned(), reason })
+        let start = &bytes[..bytes.len().min(8)];
+        Err(not_a_checkpoint(format!("neither safetensors nor saved by torch; it begins with {start:02x?}")))
     }
 }
 
@@ -131,7 +130,7 @@ fn read_shards(folder: &Path, file: &Path, tensors: &mut BTreeMap<String, Arc<St
         }
         let path = existing(folder, shard)
             .ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
-        insert(tensors, safetensors_file::read(&path, &map(&path)?)?)?;
+        insert(tensors, read_file(&path)?)?;
         shards.insert(shard, path);
     }
     for (tensor, shard) in &index.weight_map {
