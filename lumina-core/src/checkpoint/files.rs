@@ -35,8 +35,8 @@ struct Index {
 impl Checkpoint {
     /// Opens a folder or a file.
     ///
-    /// In a folder, `model.safetensors` is taken, else the shards that `model.safetensors.index.json` names. A file with the extension
-    /// `safetensors` is one; any other file tells by its first bytes what it is.
+    /// In a folder, `model.safetensors` is taken, else the shards that `model.safetensors.index.json` names. A file
+    /// with the extension `safetensors` is one; any other file tells by its first bytes what it is.
     ///
     /// # Errors
     /// Where something is missing, cut short, damaged, or holds what is not a tensor; each error names the file.

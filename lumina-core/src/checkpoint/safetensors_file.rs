@@ -18,9 +18,9 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The tensors of a file, as slices of its mapping.
 ///
-/// `safetensors` parses the header and checks that the tensors follow one another without gap or overlap and are as long as type and
-/// shape say. The lengths around the header are compared here: its own `read_metadata` does not say how many
-/// bytes are missing, and adds lengths unchecked.
+/// `safetensors` parses the header and checks that the tensors follow one another without gap or overlap and are as
+/// long as type and shape say. The lengths around the header are compared here: its own `read_metadata` does not say
+/// how many bytes are missing, and adds lengths unchecked.
 pub(super) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     let damaged = |reason: String| Error::Damaged { file: file.to_owned(), reason };
     let found = bytes.len() as u64;

@@ -1,8 +1,7 @@
 //! Writing one safetensors file.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +18,8 @@ use crate::{Error, Result};
 ///
 /// The functions are called one after another, so that no more than one tensor need be on the heap. The
 /// file is written under a temporary name in the same folder and then renamed: a reader sees the old file or the new
-/// one whole, and mappings of the old one stay valid. `transformers` reads the result.
+/// one whole, and mappings of the old one stay valid (Windows refuses to replace a mapped file). `transformers` reads
+/// the result.
 ///
 /// ```
 /// # use lumina_core::checkpoint::{Checkpoint, save_safetensors};
@@ -29,10 +29,10 @@ use crate::{Error, Result};
 /// # save_safetensors(&old, [("scale", Dtype::F32, [], || Ok(vec![0; 4].into()))])?;
 /// let checkpoint = Checkpoint::open(&old)?;
 /// let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
-/// save_safetensors(
-///     &new,
-///     views.map(|view| (view.name().to_owned(), view.dtype(), view.shape().to_vec(), move || Ok(view.bytes().clone()))),
-/// )?;
+/// let tensors = views.map(|view| {
+///     (view.name().to_owned(), view.dtype(), view.shape().to_vec(), move || Ok(view.bytes().clone()))
+/// });
+/// save_safetensors(&new, tensors)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -110,7 +110,7 @@ impl<'a> Partial<'a> {
     fn create(target: &'a Path) -> Result<Self> {
         let failed = |source| Error::Write { file: target.to_owned(), source };
         let name = target.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
-        // Another process may be writing the same file; the last one to finish wins, and neither sees half of the other.
+        // Another process may be writing the same file; the last one to finish wins, and the file is whole either way.
         for attempt in 0..1000 {
             let mut partial = name.to_owned();
             partial.push(format!(".{attempt}.partial"));

@@ -30,9 +30,10 @@ pub(super) struct Storage<'a> {
 }
 
 impl<'a> Storage<'a> {
-    /// Reads `("storage", class, key, device, length)`, to which old files add a view, no longer used, and `None` since.
+    /// Reads `("storage", class, key, device, length)`, to which the form before torch 1.6 adds `None`.
     pub(super) fn parse(pickle: &Pickle<'a>, place: Id) -> Option<Self> {
         let (&[_, class, key, _, length], rest) = pickle.tuple(place)?.split_first_chunk()?;
+        // Anything else there is a view of another storage, which torch has not written since 0.4.
         if rest.iter().any(|&view| !matches!(pickle.get(view), Value::Plain("None"))) {
             return None;
         }

@@ -78,8 +78,8 @@ impl TensorView {
 
     /// The elements, row-major and little-endian, with no gaps.
     ///
-    /// They lie in the file's mapping, at any alignment, unless torch stored them in another order; then they are put in
-    /// order on the heap once for this view and its later clones.
+    /// They lie in the file's mapping, at any alignment, unless torch stored them in another order; then they are put
+    /// in order on the heap, once for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
         match &self.stored.strides {
             None => &self.stored.bytes,

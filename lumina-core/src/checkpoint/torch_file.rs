@@ -13,7 +13,8 @@ use super::state_dict::{self, Storage};
 use super::tensor_view::Stored;
 use crate::{Error, Result};
 
-/// Reads the form since torch 1.6: a zip archive of a pickle, `data.pkl`, and a file for each storage, `data/KEY`, not compressed.
+/// Reads the form since torch 1.6: a zip archive of a pickle, `data.pkl`, and a file for each storage, `data/KEY`, not
+/// compressed.
 pub(super) fn read_zip(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     let archive = ZipArchive::new(Cursor::new(bytes.clone())).map_err(|error| {
         let reason = format!("not a whole zip archive ({error})");
@@ -118,7 +119,8 @@ pub(super) fn read_legacy(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     })
 }
 
-/// Finds the storages in `rest`, which begins at byte `start` of the file. Lengths are in elements, of types that only the object says.
+/// Finds the storages in `rest`, which begins at byte `start` of the file. Lengths are in elements, of types that only
+/// the object says.
 fn legacy_storages<'a>(
     file: &Path,
     object: &Pickle<'a>,
@@ -144,7 +146,8 @@ fn legacy_storages<'a>(
         let storage = keys.text(key).and_then(|key| known.get(key));
         let storage = storage.ok_or_else(|| damaged("a storage in it belongs to no tensor".to_owned()))?;
         let length = storage.bytes().ok_or_else(|| {
-            damaged(format!("the storage `{}` is {} of type {}", storage.key, storage.length, storage.class))
+            let Storage { key, length, class, .. } = storage;
+            damaged(format!("the storage `{key}` has {length} elements of a {class}, whose size is not known"))
         })?;
         let end = length.saturating_add(8);
         if end > rest.len() {

@@ -423,5 +423,5 @@ fn what_is_not_there_is_named() {
     let path = folder.path().join("absent.ckpt");
     let error = Checkpoint::open(&path).unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()));
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("No such file"));
+    assert!(std::error::Error::source(&error).is_some());
 }

@@ -64,10 +64,9 @@ fn storage(name: &str) -> Option<Dtype> {
 }
 
 fn is_dtype(name: &str) -> bool {
-    ["float", "bfloat", "int", "uint", "complex", "qint", "quint", "bool"].iter().any(|kind| {
-        name.strip_prefix(kind)
-            .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || b"_xemfnuz".contains(&byte)))
-    })
+    let kinds = ["float", "bfloat", "int", "uint", "complex", "qint", "quint", "bits"];
+    let has_width = |rest: &str| rest.starts_with(|digit: char| digit.is_ascii_digit());
+    name == "bool" || kinds.iter().any(|kind| name.strip_prefix(kind).is_some_and(has_width))
 }
 
 fn dtype(name: &str) -> Option<Dtype> {

@@ -1,8 +1,8 @@
 //! A pickle interpreter that builds data and runs nothing.
 //!
-//! It knows the opcodes that Python writes for data at protocols 2 to 5. A call is not made but noted: of a function that
-//! makes a tensor, the arguments are kept; of anything else on the list of [`Global`], only that it was there. A name
-//! that is not on the list ends reading.
+//! It knows the opcodes that Python writes for data at protocols 2 to 5. A call is not made but noted: of a function
+//! that makes a tensor, the arguments are kept; of anything else on the list of [`Global`], only that it was there. A
+//! name that is not on the list ends reading.
 //!
 //! All values lie in one list and refer to one another by their place in it, so that nesting needs no recursion, and a
 //! value used a thousand times, or within itself, is stored once. A reference costs at least a byte of the pickle.
