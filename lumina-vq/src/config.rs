@@ -1,0 +1,270 @@
+//! The shape of a VQGAN: what its files say, and what the network uses.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// What `vqgan.yaml` says. Keys that do not change the result are tolerated.
+#[derive(Debug, Clone, Deserialize)]
+struct YamlFile {
+    model: YamlModel,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct YamlModel {
+    params: YamlParams,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct YamlParams {
+    embed_dim: usize,
+    n_embed: usize,
+    ddconfig: YamlNetwork,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct YamlNetwork {
+    ch: usize,
+    ch_mult: Vec<usize>,
+    num_res_blocks: usize,
+    #[serde(default)]
+    attn_resolutions: Option<Vec<usize>>,
+    z_channels: usize,
+    in_channels: usize,
+    out_ch: usize,
+    resolution: usize,
+    #[serde(default)]
+    double_z: bool,
+    #[serde(default)]
+    attn_type: Option<String>,
+    #[serde(default)]
+    resamp_with_conv: Option<bool>,
+    #[serde(default)]
+    use_linear_attn: Option<bool>,
+    #[serde(default)]
+    give_pre_end: Option<bool>,
+    #[serde(default)]
+    tanh_out: Option<bool>,
+}
+
+/// What `vq_config` in a Hugging Face `config.json` says.
+#[derive(Debug, Clone, Deserialize)]
+struct HfConfig {
+    #[serde(default = "defaults::embed_dim")]
+    embed_dim: usize,
+    #[serde(default = "defaults::num_embeddings")]
+    num_embeddings: usize,
+    #[serde(default)]
+    double_latent: bool,
+    #[serde(default = "defaults::latent_channels")]
+    latent_channels: usize,
+    #[serde(default = "defaults::resolution")]
+    resolution: usize,
+    #[serde(default = "defaults::in_channels")]
+    in_channels: usize,
+    #[serde(default = "defaults::base_channels")]
+    base_channels: usize,
+    #[serde(default = "defaults::channel_multiplier")]
+    channel_multiplier: Vec<usize>,
+    #[serde(default = "defaults::num_res_blocks")]
+    num_res_blocks: usize,
+    #[serde(default)]
+    attn_resolutions: Option<Vec<usize>>,
+    #[serde(default)]
+    attn_type: Option<String>,
+}
+
+/// The defaults of `ChameleonVQVAEConfig`, which a `config.json` leaves out.
+mod defaults {
+    pub(super) fn embed_dim() -> usize {
+        256
+    }
+    pub(super) fn num_embeddings() -> usize {
+        8192
+    }
+    pub(super) fn latent_channels() -> usize {
+        256
+    }
+    pub(super) fn resolution() -> usize {
+        512
+    }
+    pub(super) fn in_channels() -> usize {
+        3
+    }
+    pub(super) fn base_channels() -> usize {
+        128
+    }
+    pub(super) fn channel_multiplier() -> Vec<usize> {
+        vec![1, 1, 2, 2, 4]
+    }
+    pub(super) fn num_res_blocks() -> usize {
+        2
+    }
+}
+
+/// The checked shape of a VQGAN.
+///
+/// ```
+/// let yaml = "
+/// model:
+///   params:
+///     embed_dim: 256
+///     n_embed: 8192
+///     ddconfig:
+///       {double_z: false, z_channels: 256, resolution: 512, in_channels: 3, out_ch: 3, ch: 128,
+///        ch_mult: [1, 1, 2, 2, 4], num_res_blocks: 2, attn_resolutions: [], dropout: 0.0}";
+/// let config = lumina_vq::VqConfig::from_yaml(yaml, "vqgan.yaml".as_ref())?;
+/// assert_eq!((config.n_codes(), config.factor()), (8192, 16));
+/// # Ok::<(), lumina_vq::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VqConfig {
+    pub(crate) embed_dim: usize,
+    pub(crate) n_codes: usize,
+    pub(crate) channels: usize,
+    pub(crate) multipliers: Vec<usize>,
+    pub(crate) n_res_blocks: usize,
+    pub(crate) attention_at: Vec<usize>,
+    pub(crate) latent_channels: usize,
+    pub(crate) resolution: usize,
+}
+
+/// Groups of every group norm.
+pub(crate) const GROUPS: usize = 32;
+/// No part of a published network is larger; a config beyond it is broken, and would overflow.
+const LARGEST: usize = 1 << 20;
+
+impl VqConfig {
+    /// Reads `vqgan.yaml`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and what [`VqConfig::from_yaml`] says.
+    pub fn open(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        Self::from_yaml(&text, file)
+    }
+
+    /// The config in the text of a `vqgan.yaml`; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a key is missing or its value is not supported.
+    pub fn from_yaml(text: &str, file: &Path) -> Result<Self> {
+        let parsed: YamlFile = serde_saphyr::from_str(text).map_err(|error| config_error(file, error.to_string()))?;
+        let YamlParams { embed_dim, n_embed, ddconfig: network } = parsed.model.params;
+        let unsupported = [
+            (network.double_z, "double_z: true"),
+            (network.resamp_with_conv == Some(false), "resamp_with_conv: false"),
+            (network.use_linear_attn == Some(true), "use_linear_attn: true"),
+            (network.give_pre_end == Some(true), "give_pre_end: true"),
+            (network.tanh_out == Some(true), "tanh_out: true"),
+            (network.in_channels != 3, "in_channels other than 3"),
+            (network.out_ch != 3, "out_ch other than 3"),
+            (!attention_is_plain(&network.attn_type), "attn_type other than vanilla"),
+        ];
+        if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
+            return Err(config_error(file, format!("`{what}` is not supported")));
+        }
+        let config = Self {
+            embed_dim,
+            n_codes: n_embed,
+            channels: network.ch,
+            multipliers: network.ch_mult,
+            n_res_blocks: network.num_res_blocks,
+            attention_at: network.attn_resolutions.unwrap_or_default(),
+            latent_channels: network.z_channels,
+            resolution: network.resolution,
+        };
+        config.checked(file)
+    }
+
+    /// The config in the `vq_config` of a Hugging Face `config.json`; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a value has the wrong kind or is not supported.
+    pub fn from_json(vq_config: &serde_json::Value, file: &Path) -> Result<Self> {
+        let parsed: HfConfig = serde_json::from_value(vq_config.clone())
+            .map_err(|error| config_error(file, format!("vq_config: {error}")))?;
+        let unsupported = [
+            (parsed.double_latent, "double_latent: true"),
+            (parsed.in_channels != 3, "in_channels other than 3"),
+            (!attention_is_plain(&parsed.attn_type), "attn_type other than vanilla"),
+        ];
+        if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
+            return Err(config_error(file, format!("vq_config: `{what}` is not supported")));
+        }
+        let config = Self {
+            embed_dim: parsed.embed_dim,
+            n_codes: parsed.num_embeddings,
+            channels: parsed.base_channels,
+            multipliers: parsed.channel_multiplier,
+            n_res_blocks: parsed.num_res_blocks,
+            attention_at: parsed.attn_resolutions.unwrap_or_default(),
+            latent_channels: parsed.latent_channels,
+            resolution: parsed.resolution,
+        };
+        config.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self> {
+        let sizes = [
+            ("embed_dim", self.embed_dim),
+            ("n_embed", self.n_codes),
+            ("ch", self.channels),
+            ("num_res_blocks", self.n_res_blocks),
+            ("z_channels", self.latent_channels),
+            ("resolution", self.resolution),
+            ("ch_mult (number of levels)", self.multipliers.len()),
+        ];
+        for (name, value) in sizes.into_iter().chain(self.multipliers.iter().map(|&value| ("ch_mult", value))) {
+            if value == 0 || value > LARGEST {
+                return Err(config_error(file, format!("`{name}` is {value}, expected 1 to {LARGEST}")));
+            }
+        }
+        if self.multipliers.len() > 8 {
+            return Err(config_error(
+                file,
+                format!("`ch_mult` has {} levels, expected 1 to 8", self.multipliers.len()),
+            ));
+        }
+        for multiplier in &self.multipliers {
+            let channels = self.channels * multiplier;
+            if channels % GROUPS != 0 || channels > LARGEST {
+                let reason =
+                    format!("`ch` × `ch_mult` = {channels} channels, expected a multiple of {GROUPS} up to {LARGEST}");
+                return Err(config_error(file, reason));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Number of entries in the codebook.
+    pub fn n_codes(&self) -> usize {
+        self.n_codes
+    }
+
+    /// Pixels a side of the square that one code stands for: 16 in the published models.
+    pub fn factor(&self) -> u32 {
+        1 << (self.multipliers.len() - 1)
+    }
+
+    /// Channels of each level, the finest first.
+    pub(crate) fn level_channels(&self) -> Vec<usize> {
+        self.multipliers.iter().map(|multiplier| self.channels * multiplier).collect()
+    }
+
+    /// Whether level `level` has attention after its residual blocks.
+    pub(crate) fn attention_in(&self, level: usize) -> bool {
+        self.attention_at.contains(&(self.resolution >> level))
+    }
+}
+
+/// Absent and `vanilla` mean attention as it is in the original; `none` would leave it out.
+fn attention_is_plain(attn_type: &Option<String>) -> bool {
+    attn_type.as_deref().is_none_or(|kind| kind == "vanilla")
+}
+
+fn config_error(file: &Path, reason: String) -> Error {
+    Error::Config { file: file.to_owned(), reason }
+}

@@ -1,0 +1,105 @@
+//! Encoder and decoder of the VQGAN.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use lumina_core::Loader;
+
+use crate::VqConfig;
+use crate::layers::{Bands, Conv, Level, Middle, Norm, downsample, norm_swish_conv, upsample};
+
+/// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
+///
+/// Mirrors `taming.modules.diffusionmodules.model.Encoder`.
+#[derive(Module, Debug)]
+pub(crate) struct Encoder {
+    conv_in: Conv,
+    down: Vec<Level>,
+    downsample: Vec<Conv>,
+    mid: Middle,
+    norm_out: Norm,
+    conv_out: Conv,
+}
+
+impl Encoder {
+    pub(crate) fn new(loader: &Loader<'_>, config: &VqConfig) -> Self {
+        let channels = config.level_channels();
+        let coarsest = channels.len() - 1;
+        let down = loader.pp("down");
+        Self {
+            conv_in: Conv::new(&loader.pp("conv_in"), 3, config.channels, 3),
+            down: (0..=coarsest)
+                .map(|level| {
+                    let inputs = if level == 0 { config.channels } else { channels[level - 1] };
+                    let attention = config.attention_in(level);
+                    Level::new(&down.pp(level), inputs, channels[level], config.n_res_blocks, attention)
+                })
+                .collect(),
+            downsample: (0..coarsest)
+                .map(|level| Conv::new(&down.pp(level).pp("downsample.conv"), channels[level], channels[level], 3))
+                .collect(),
+            mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
+            norm_out: Norm::new(&loader.pp("norm_out"), channels[coarsest]),
+            conv_out: Conv::new(&loader.pp("conv_out"), channels[coarsest], config.latent_channels, 3),
+        }
+    }
+
+    pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
+        let mut x = self.conv_in.forward(pixels);
+        for (index, level) in self.down.iter().enumerate() {
+            x = level.forward(x, Bands::Whole);
+            if let Some(conv) = self.downsample.get(index) {
+                x = downsample(conv, x);
+            }
+        }
+        let x = self.mid.forward(x);
+        norm_swish_conv(&self.norm_out, &self.conv_out, &x, Bands::Whole)
+    }
+}
+
+/// Latents to pixels. Mirrors `taming.modules.diffusionmodules.model.Decoder`.
+#[derive(Module, Debug)]
+pub(crate) struct Decoder {
+    conv_in: Conv,
+    mid: Middle,
+    /// The finest level first, as the names have it; run in reverse.
+    up: Vec<Level>,
+    /// Before level `i` comes `upsample[i]`, which enlarges the output of level `i + 1`.
+    upsample: Vec<Conv>,
+    norm_out: Norm,
+    conv_out: Conv,
+}
+
+impl Decoder {
+    pub(crate) fn new(loader: &Loader<'_>, config: &VqConfig) -> Self {
+        let channels = config.level_channels();
+        let coarsest = channels.len() - 1;
+        let up = loader.pp("up");
+        Self {
+            conv_in: Conv::new(&loader.pp("conv_in"), config.latent_channels, channels[coarsest], 3),
+            mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
+            up: (0..=coarsest)
+                .map(|level| {
+                    let inputs = channels[(level + 1).min(coarsest)];
+                    let attention = config.attention_in(level);
+                    Level::new(&up.pp(level), inputs, channels[level], config.n_res_blocks + 1, attention)
+                })
+                .collect(),
+            upsample: (1..=coarsest)
+                .map(|level| Conv::new(&up.pp(level).pp("upsample.conv"), channels[level], channels[level], 3))
+                .collect(),
+            norm_out: Norm::new(&loader.pp("norm_out"), channels[0]),
+            conv_out: Conv::new(&loader.pp("conv_out"), channels[0], 3, 3),
+        }
+    }
+
+    pub(crate) fn forward(&self, latents: Tensor<4>, bands: Bands) -> Tensor<4> {
+        let mut x = self.mid.forward(self.conv_in.forward(latents));
+        for (index, level) in self.up.iter().enumerate().rev() {
+            if let Some(conv) = self.upsample.get(index) {
+                x = upsample(conv, &x, bands);
+            }
+            x = level.forward(x, bands);
+        }
+        norm_swish_conv(&self.norm_out, &self.conv_out, &x, bands)
+    }
+}

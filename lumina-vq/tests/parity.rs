@@ -1,0 +1,151 @@
+//! The VQGAN against the original: `vq/` of the reference data, on every compute target of this build and machine.
+#![cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Tensor, TensorData};
+use image::RgbImage;
+use lumina_core::checkpoint::{Checkpoint, TensorView};
+use lumina_core::{CodeGrid, Compute};
+use lumina_testing::{cases, integers, part, report};
+use lumina_vq::{Bands, ImageTokenizer};
+
+/// Of the largest magnitude: the reference's own tolerance for `z` and `decoded`.
+const TOLERANCE: f32 = 1e-4;
+
+struct Arrays(Checkpoint);
+
+impl Arrays {
+    fn get(&self, name: &str) -> TensorView {
+        self.0.get(name).unwrap_or_else(|| panic!("no {name}"))
+    }
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.get(name).to_f32().unwrap()
+    }
+    fn image(&self, name: &str) -> RgbImage {
+        let view = self.get(name);
+        let &[height, width, 3] = view.shape() else { panic!("{name}: {:?}", view.shape()) };
+        RgbImage::from_raw(width as u32, height as u32, view.bytes().to_vec()).unwrap()
+    }
+    fn codes(&self, name: &str) -> CodeGrid {
+        let view = self.get(name);
+        let &[rows, columns] = view.shape() else { panic!("{name}: {:?}", view.shape()) };
+        let codes = view.bytes().as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes) as u32).collect();
+        CodeGrid::new(rows as u32, columns as u32, codes).unwrap()
+    }
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+    assert!(worst <= TOLERANCE * largest, "{what}: differs by {worst}, largest magnitude {largest}");
+}
+
+fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().unwrap()
+}
+
+fn targets() -> Vec<Compute> {
+    let targets = Compute::available();
+    if cfg!(feature = "wgpu") && !targets.iter().any(|compute| compute.to_string().starts_with("wgpu")) {
+        eprintln!("SKIPPED on wgpu: this machine has no driver for it");
+    }
+    targets
+}
+
+#[test]
+fn vqgan() {
+    let arrays = Arrays(Checkpoint::open(part("vq/cases.safetensors")).unwrap());
+    let cases = cases("vq/cases.json");
+    for compute in targets() {
+        let tokenizer = ImageTokenizer::open(part("vq"), &compute).unwrap();
+        let model = tokenizer.model();
+        for case in &cases {
+            let name = case["name"].as_str().unwrap();
+            let what = format!("{name} on {compute}");
+            let expected_codes = arrays.codes(&format!("{name}.codes"));
+            let (rows, columns) = (expected_codes.rows() as usize, expected_codes.columns() as usize);
+            if arrays.0.contains(&format!("{name}.pixels")) {
+                let pixels = arrays.image(&format!("{name}.pixels"));
+                let values = lumina_vq::preprocess::to_tensor_values(&pixels);
+                let shape = [1, 3, pixels.height() as usize, pixels.width() as usize];
+                let input = Tensor::<4>::from_data(TensorData::new(values, shape), compute.options());
+                assert_close(&format!("{what}: z"), &host(model.latents(input)), &arrays.floats(&format!("{name}.z")));
+                let codes = tokenizer.encode(&pixels).unwrap();
+                assert_eq!((codes.rows(), codes.columns()), (expected_codes.rows(), expected_codes.columns()));
+                let ties: BTreeSet<usize> = integers(&case["near_ties"]).into_iter().collect();
+                for (position, (found, expected)) in codes.codes().iter().zip(expected_codes.codes()).enumerate() {
+                    let equal = found == expected || ties.contains(&position);
+                    assert!(equal, "{what}: code {position} is {found}, not {expected}");
+                }
+            }
+            let expected = arrays.floats(&format!("{name}.decoded"));
+            let expected_image = arrays.image(&format!("{name}.image"));
+            // Bands of rows change the memory, not the result.
+            for bands in [Bands::Whole, Bands::Rows(24), Bands::Rows(7)] {
+                let latents = model.lookup(expected_codes.codes(), [1, rows, columns]).unwrap();
+                let decoded = host(model.decode(latents, bands).unwrap());
+                assert_close(&format!("{what}: decoded, {bands:?}"), &decoded, &expected);
+                let image = tokenizer.decode(&expected_codes, bands).unwrap();
+                let worst = largest_difference(&image, &expected_image);
+                assert!(worst <= 1, "{what}: image, {bands:?}: differs by {worst}");
+            }
+        }
+        report(&format!("vq on {compute}"), cases.len());
+    }
+}
+
+#[test]
+fn encoder_of_the_model_folder() {
+    let mut ran = 0;
+    for entry in std::fs::read_dir(part("model")).unwrap() {
+        let folder = entry.unwrap().path();
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let compute = &Compute::available()[0];
+        if let Some(tokenizer) = ImageTokenizer::from_model(&checkpoint, &config["vq_config"], compute).unwrap() {
+            assert!(!tokenizer.has_decoder());
+            let codes = tokenizer.encode(&RgbImage::new(48, 32)).unwrap();
+            assert_eq!((codes.rows(), codes.columns()), (2, 3));
+            let message = tokenizer.decode(&codes, Bands::Whole).unwrap_err().to_string();
+            assert!(message.contains("vqgan.ckpt"), "{message}");
+            ran += 1;
+        }
+    }
+    report("encoders in model folders", ran);
+}
+
+/// Several pictures in one pass give the codes and pictures of each alone.
+#[test]
+fn batches_equal_singles() {
+    let tokenizer = ImageTokenizer::open(part("vq"), &Compute::available()[0]).unwrap();
+    let images: Vec<RgbImage> = (0..3u32)
+        .map(|n| RgbImage::from_fn(48, 32, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, (x * y * (n + 1)) as u8])))
+        .collect();
+    let together = tokenizer.encode_batch(&images).unwrap();
+    let alone: Vec<CodeGrid> = images.iter().map(|image| tokenizer.encode(image).unwrap()).collect();
+    assert_eq!(together, alone);
+    for (grid, image) in together.iter().zip(tokenizer.decode_batch(&together, Bands::Whole).unwrap()) {
+        assert!(largest_difference(&image, &tokenizer.decode(grid, Bands::Whole).unwrap()) <= 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_processed_is_named() {
+    let tokenizer = ImageTokenizer::open(part("vq"), &Compute::available()[0]).unwrap();
+    let encode = |width, height| tokenizer.encode(&RgbImage::new(width, height)).unwrap_err().to_string();
+    assert!(encode(40, 32).contains("40x32"), "{}", encode(40, 32));
+    assert!(encode(0, 16).contains("0x16"));
+    let n_codes = tokenizer.config().n_codes() as u32;
+    let beyond = tokenizer.decode(&CodeGrid::new(1, 1, vec![n_codes]).unwrap(), Bands::Whole).unwrap_err().to_string();
+    assert!(beyond.contains(&n_codes.to_string()), "{beyond}");
+    let mixed = tokenizer.encode_batch(&[RgbImage::new(32, 32), RgbImage::new(32, 48)]).unwrap_err().to_string();
+    assert!(mixed.contains("32x48"), "{mixed}");
+}
