@@ -157,9 +157,9 @@ fn image_code(name: &str) -> Option<u32> {
     if letters.is_empty() || letters.len() > 6 || (letters.len() > 1 && letters.starts_with('A')) {
         return None;
     }
-    letters.bytes().try_fold(0u32, |code, letter| {
-        (b'A'..=b'J').contains(&letter).then(|| code * 10 + u32::from(letter - b'A'))
-    })
+    letters
+        .bytes()
+        .try_fold(0u32, |code, letter| (b'A'..=b'J').contains(&letter).then(|| code * 10 + u32::from(letter - b'A')))
 }
 
 #[cfg(test)]
@@ -191,9 +191,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let message = |tokens: Vec<(&'static str, u32)>| {
-            Vocabulary::from_tokens(tokens).expect_err("incomplete").to_string()
-        };
+        let message =
+            |tokens: Vec<(&'static str, u32)>| Vocabulary::from_tokens(tokens).expect_err("incomplete").to_string();
         assert!(message(FIXED.to_vec()).contains("IMGIMGAZ"));
         let gap = FIXED.into_iter().chain([("IMGIMGAZ", 10), ("IMGIMGCZ", 11)]).collect();
         assert!(message(gap).contains("code 1"));

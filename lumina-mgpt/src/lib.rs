@@ -1,1 +1,107 @@
-//! lumina-mgpt
+//! Lumina-mGPT in Rust: text to image, captioning, labelling, editing and chat with one transformer, on Burn.
+//!
+//! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream of tokens in which text and images are mixed. This
+//! crate opens its published checkpoints, and Chameleon's, and generates with them as the original code does.
+//!
+//! - [`Lumina`] is a checkpoint opened: transformer, tokenizers, and where they compute. Share it behind an `Arc`.
+//! - [`Generation`] is what its methods return: a request bound to the model, to be refined and then
+//!   [`run`](Generation::run) or [`stream`](Generation::stream)ed. What `run` gives depends on the task: an
+//!   [`RgbImage`](image::RgbImage), a [`String`], or an [`Output`] with everything.
+//! - [`Request`] is the same as a value: to be kept, sent, replayed, or run in a [batch](Lumina::run_batch).
+//!
+//! ```
+//! # #[cfg(feature = "flex")] {
+//! use lumina_mgpt::{Compute, Conversation, Event, Lumina};
+//!
+//! # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference");
+//! # let (folder, image_tokenizer) = (format!("{data}/model/prenorm"), format!("{data}/vq"));
+//! let model = Lumina::from_pretrained(folder)     // a Hugging Face folder
+//!     .image_tokenizer(image_tokenizer)           // the folder of `vqgan.yaml` and `vqgan.ckpt`
+//!     .compute(Compute::cpu())
+//!     .target_size_px(96)                         // 512, 768 or 1024, as the checkpoint's name says
+//!     .load()?;
+//!
+//! let image = model.text_to_image("a red circle", (64, 96)).seed(7).run()?;
+//! assert_eq!(image.dimensions(), (64, 96));
+//!
+//! let answer = model.ask("What is in it?", image).greedy().max_new_tokens(20).run()?;
+//! println!("{answer}");
+//!
+//! // Text and images as the model sees fit, as they come.
+//! let conversation = Conversation::new().human("Draw a cat and say so");
+//! for event in model.chat(conversation).seed(1).max_new_tokens(60).stream()? {
+//!     match event? {
+//!         Event::Text(piece) => print!("{piece}"),
+//!         Event::ImageStarted { size } => println!("[an image of {size}]"),
+//!         Event::Image { image, codes } => println!("[{} codes, {:?}]", codes.codes().len(), image.dimensions()),
+//!         Event::Done { stats, .. } => println!("\n{:?} after {} tokens", stats.stop, stats.generated_tokens),
+//!         _ => {}
+//!     }
+//! }
+//! # }
+//! # Ok::<(), lumina_mgpt::Error>(())
+//! ```
+//!
+//! The same request, seed, model and [`Compute`] give the same tokens: alone or in a batch, streamed or not.
+//!
+//! # Features
+//!
+//! Each is the backend of that name, and forwards to `lumina-core` and `lumina-vq`.
+//!
+//! | feature | where it computes |
+//! | --- | --- |
+//! | `flex` (default) | the processor, in Rust alone, weights read where they lie in the files |
+//! | `ndarray` | the processor through `ndarray`, to compare with |
+//! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
+//! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
+//!
+//! Several can be on at once. Where a model computes is said to [`LuminaBuilder::compute`]; the default is the first of
+//! [`Compute::available`], which with `flex` is the processor.
+//!
+//! # Memory and speed
+//!
+//! On [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. What a request takes is its KV
+//! cache, allocated once: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer, and under
+//! guidance the tokens of the image again. So `max_new_tokens` bounds memory; an image of a fixed size bounds itself.
+//!
+//! A token costs a pass over the weights. Guidance adds a row to the pass, not a pass; so do the requests of a batch.
+//! Tokens that the grammar forces (row-ends, sizes, the image's end) have no pass of their own. [`Stats`] says what a
+//! request took. `cargo bench -p lumina-mgpt` measures a pass.
+//!
+//! # Untrusted input
+//!
+//! Checkpoints, tokenizer files and pictures are checked as they are opened, and no pickle is executed. Names of special
+//! tokens in a user's text stay plain text. Whatever the options, the text and the tokens, the answer is an [`Error`] or
+//! a result, never a panic; an image that was cut off comes back as the rows that are there.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod config;
+mod engine;
+mod error;
+mod event;
+mod generation;
+mod kv_cache;
+mod lumina;
+mod norm;
+mod request;
+mod rope;
+mod stream;
+mod tasks;
+mod transformer;
+
+pub use config::{Architecture, ModelConfig, RopeScalingConfig};
+pub use error::{Error, Result};
+pub use event::{Event, Output, Stats, StopReason};
+pub use generation::{Answer, Generation};
+pub use kv_cache::KvCache;
+pub use lumina::{Lumina, LuminaBuilder};
+pub use lumina_core::checkpoint::Dtype;
+pub use lumina_core::{CodeGrid, Compute, ImageSize, LoadProgress, Weights};
+pub use lumina_sampling::{Modality, SamplingOptions};
+pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
+pub use lumina_vq::preprocess::Picture;
+pub use lumina_vq::{Bands, ImageTokenizer};
+pub use request::{Cancel, GenerateOptions, Request};
+pub use stream::{BatchStream, Stream};
+pub use transformer::{Row, Transformer};

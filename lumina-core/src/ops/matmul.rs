@@ -7,19 +7,28 @@ use rayon::prelude::*;
 
 use super::mapped::MappedMatrix;
 
-/// Partial sums kept side by side: two AVX-512 or four AVX2 registers hide the latency of multiply-add.
-const LANES: usize = 32;
-/// Elements of a weight row widened at a time: small enough for the first-level cache beside the activations.
-const BLOCK: usize = 2048;
+/// Partial sums of one dot product: one AVX-512 or two AVX2 registers.
+const LANES: usize = 16;
+/// Rows of the matrix, and of `x`, whose products are summed side by side: eight sums hide the latency of multiply-add,
+/// and each value loaded serves several of them.
+const TILE_ROWS: usize = 4;
+const TILE_X: usize = 2;
+/// Elements of a weight row widened at a time: a tile's worth stays in the first-level cache.
+const BLOCK: usize = 1024;
 /// Rows of the matrix that one task computes.
 const TASK_ROWS: usize = 16;
+
+type Sums = [f32; LANES];
 
 /// `x · wᵀ`, `x` `[n, columns]`, result `[n, rows]`.
 pub(super) fn matmul_transposed(x: &[f32], w: &MappedMatrix) -> Vec<f32> {
     let (rows, columns) = (w.rows(), w.columns());
     let n = x.len().checked_div(columns).unwrap_or(0);
     let mut result = vec![0.0; n * rows];
-    if n <= 1 {
+    if n == 0 || rows == 0 {
+        return result;
+    }
+    if n == 1 {
         // One row of activations: the result's own memory is the task's output.
         result.par_chunks_mut(TASK_ROWS).enumerate().for_each(|(task, out)| {
             dispatch(x, n, w, task * TASK_ROWS, out);
@@ -43,7 +52,11 @@ pub(super) fn matmul_transposed(x: &[f32], w: &MappedMatrix) -> Vec<f32> {
 fn dispatch(x: &[f32], n: usize, w: &MappedMatrix, first: usize, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+        {
             #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
             // SAFETY: the processor has the features that the function is compiled for.
             return unsafe { rows_avx512(x, n, w, first, out) };
@@ -72,39 +85,92 @@ fn rows_avx2(x: &[f32], n: usize, w: &MappedMatrix, first: usize, out: &mut [f32
 /// The one body, compiled anew inside each caller with that caller's instructions.
 #[inline(always)]
 fn rows_portable<const FMA: bool>(x: &[f32], n: usize, w: &MappedMatrix, first: usize, out: &mut [f32]) {
-    let columns = w.columns();
-    let mut block = [0.0f32; BLOCK];
-    let mut sums = vec![[0.0f32; LANES]; n];
-    for (row, out) in out.chunks_exact_mut(n.max(1)).enumerate() {
-        sums.fill([0.0; LANES]);
-        for start in (0..columns).step_by(BLOCK) {
-            let len = BLOCK.min(columns - start);
-            let weights = &mut block[..len];
-            w.widen(first + row, start, weights);
-            for (x, sums) in x.chunks_exact(columns).zip(&mut sums) {
-                accumulate::<FMA>(&x[start..start + len], weights, sums);
-            }
+    let rows = out.len() / n;
+    let whole = rows / TILE_ROWS * TILE_ROWS;
+    let mut sums = vec![[0.0; LANES]; n * TILE_ROWS];
+    for row in (0..whole).step_by(TILE_ROWS) {
+        row_tile::<FMA, TILE_ROWS>(x, w, first + row, &mut sums, &mut out[row * n..(row + TILE_ROWS) * n]);
+    }
+    for row in whole..rows {
+        row_tile::<FMA, 1>(x, w, first + row, &mut sums, &mut out[row * n..(row + 1) * n]);
+    }
+}
+
+/// All rows of `x` with `R` rows of `w`.
+#[inline(always)]
+fn row_tile<const FMA: bool, const R: usize>(
+    x: &[f32],
+    w: &MappedMatrix,
+    row: usize,
+    sums: &mut [Sums],
+    out: &mut [f32],
+) {
+    let (columns, n) = (w.columns(), out.len() / R);
+    let mut weights = [[0.0f32; BLOCK]; R];
+    let sums = &mut sums.as_chunks_mut::<R>().0[..n];
+    sums.fill([[0.0; LANES]; R]);
+    for start in (0..columns).step_by(BLOCK) {
+        let len = BLOCK.min(columns - start);
+        for (index, weights) in weights.iter_mut().enumerate() {
+            w.widen(row + index, start, &mut weights[..len]);
         }
-        for (value, sums) in out.iter_mut().zip(&sums) {
-            *value = reduce(sums);
+        let x_row = |index: usize| &x[index * columns + start..index * columns + start + len];
+        let (pairs, rest) = sums.as_chunks_mut::<TILE_X>();
+        let n_paired = pairs.len() * TILE_X;
+        for (pair, sums) in pairs.iter_mut().enumerate() {
+            tile::<FMA, R, TILE_X>([x_row(pair * 2), x_row(pair * 2 + 1)], &weights, len, sums);
+        }
+        for (index, sums) in rest.iter_mut().enumerate() {
+            tile::<FMA, R, 1>([x_row(n_paired + index)], &weights, len, std::array::from_mut(sums));
+        }
+    }
+    for (index, sums) in sums.iter().enumerate() {
+        for (r, sums) in sums.iter().enumerate() {
+            out[r * n + index] = reduce(sums);
         }
     }
 }
 
+/// Adds the products of a block to `X` × `R` sums, which stay in registers.
 #[inline(always)]
-fn accumulate<const FMA: bool>(x: &[f32], weights: &[f32], sums: &mut [f32; LANES]) {
+fn tile<const FMA: bool, const R: usize, const X: usize>(
+    x: [&[f32]; X],
+    weights: &[[f32; BLOCK]; R],
+    len: usize,
+    sums: &mut [[Sums; R]; X],
+) {
     let mut local = *sums;
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    let (w_chunks, w_rest) = weights.as_chunks::<LANES>();
-    for (x, w) in x_chunks.iter().zip(w_chunks) {
-        for lane in 0..LANES {
-            local[lane] = multiply_add::<FMA>(x[lane], w[lane], local[lane]);
+    let chunks = len / LANES;
+    for chunk in 0..chunks {
+        let at = chunk * LANES;
+        let x: [Sums; X] = std::array::from_fn(|i| load(x[i], at));
+        for r in 0..R {
+            let w = load(&weights[r], at);
+            for i in 0..X {
+                local[i][r] = fma::<FMA>(&x[i], &w, &local[i][r]);
+            }
         }
     }
-    for (lane, (x, w)) in x_rest.iter().zip(w_rest).enumerate() {
-        local[lane] = multiply_add::<FMA>(*x, *w, local[lane]);
+    for at in chunks * LANES..len {
+        for i in 0..X {
+            for r in 0..R {
+                let sum = &mut local[i][r][at % LANES];
+                *sum = multiply_add::<FMA>(x[i][at], weights[r][at], *sum);
+            }
+        }
     }
     *sums = local;
+}
+
+#[inline(always)]
+fn load(x: &[f32], at: usize) -> Sums {
+    *x[at..].first_chunk().expect("chunks end before the block does")
+}
+
+/// By value, which lets the compiler keep sums in registers.
+#[inline(always)]
+fn fma<const FMA: bool>(a: &Sums, b: &Sums, c: &Sums) -> Sums {
+    std::array::from_fn(|lane| multiply_add::<FMA>(a[lane], b[lane], c[lane]))
 }
 
 /// Without the instruction a fused multiply-add is a slow library call, so the portable path rounds twice.
@@ -115,7 +181,7 @@ fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Sums the lanes pairwise.
 #[inline(always)]
-fn reduce(sums: &[f32; LANES]) -> f32 {
+fn reduce(sums: &Sums) -> f32 {
     let mut sums = *sums;
     let mut width = LANES / 2;
     while width > 0 {
@@ -169,7 +235,8 @@ mod tests {
     #[test]
     fn equals_the_plain_sum_on_every_path() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
-            for (n, rows, columns) in [(1, 1, 1), (1, 37, 33), (3, 17, 64), (5, 50, 4100), (2, 16, 2048)] {
+            for (n, rows, columns) in [(1, 1, 1), (1, 37, 33), (3, 17, 64), (5, 50, 4100), (2, 16, 2048), (4, 7, 1025)]
+            {
                 let (x, w) = (values(n * columns, 3), matrix(rows, columns, dtype));
                 let expected = reference(&x, &w);
                 let mut portable = vec![0.0; n * rows];

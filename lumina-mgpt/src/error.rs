@@ -1,0 +1,122 @@
+//! The errors of this crate: what, where, and what to do.
+
+use std::path::PathBuf;
+
+/// Shorthand for this crate's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in `lumina-mgpt`.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A config is broken or asks for what is not supported.
+    #[error("{}: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A token that the model has no embedding for.
+    #[error(
+        "token {token} is beyond the model's vocabulary of {vocab_size}; do the tokenizer and the model belong together?"
+    )]
+    Token {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// More tokens than a cache was made for.
+    #[error("a sequence of {needed} tokens does not fit the KV cache of {capacity}; make a larger one")]
+    CacheFull {
+        /// Tokens in all.
+        needed: usize,
+        /// Tokens that fit.
+        capacity: usize,
+    },
+    /// A generation with nothing to continue.
+    #[error("the prompt has no tokens; a conversation begins with a turn of the human")]
+    EmptyPrompt,
+    /// A prompt that leaves no room for an answer.
+    #[error(
+        "the prompt has {tokens} tokens, and the model's context holds {context}; shorten it, or leave out turns or images"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the model's context holds.
+        context: usize,
+    },
+    /// An option that is out of range.
+    #[error("`{field}` is {value}, expected {expected}")]
+    Option {
+        /// The option's name.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// Its range.
+        expected: &'static str,
+    },
+    /// Pictures are asked for, and there is nothing to read or draw them with.
+    #[error(
+        "this model was opened without an image tokenizer; give the folder of `vqgan.yaml` and `vqgan.ckpt` to `LuminaBuilder::image_tokenizer`"
+    )]
+    NoImageTokenizer,
+    /// Image tokenizer and text tokenizer disagree.
+    #[error(
+        "the image tokenizer has {codes} codes, the text tokenizer names {tokens} image tokens; do they belong together?"
+    )]
+    Codebook {
+        /// Entries of the codebook.
+        codes: usize,
+        /// Image tokens of the vocabulary.
+        tokens: usize,
+    },
+    /// A build with no backend.
+    #[error(
+        "no compute target is compiled in; enable one of the Cargo features `flex`, `cuda`, `wgpu`, `vulkan`, `metal`"
+    )]
+    NoBackend,
+    /// An image of the answer is cut off or malformed, and the caller wants none such.
+    #[error("{0}; ask for `Malformed::Partial` to get what is there")]
+    Malformed(Box<lumina_tokenizer::MalformedImage>),
+    /// The answer is not what the task promises.
+    #[error("the answer holds no {expected}: it is {found:?}")]
+    Answer {
+        /// What was expected.
+        expected: &'static str,
+        /// The text of the answer.
+        found: String,
+    },
+    /// A pass with nothing to run.
+    #[error("a pass needs at least one row, and each row at least one token")]
+    EmptyRow,
+    /// The device failed.
+    #[error("the device failed: {reason}; is its memory exhausted?")]
+    Compute {
+        /// What it said.
+        reason: String,
+    },
+    /// An error of the shared parts: checkpoint, vocabulary, geometry.
+    #[error(transparent)]
+    Core(#[from] lumina_core::Error),
+    /// An error of the text and UniRep tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] lumina_tokenizer::Error),
+    /// An error of the sampler.
+    #[error(transparent)]
+    Sampling(#[from] lumina_sampling::Error),
+    /// An error of the image tokenizer.
+    #[error(transparent)]
+    Vq(#[from] lumina_vq::Error),
+}

@@ -1,0 +1,177 @@
+//! A checkpoint opened: the model that a program holds.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use lumina_core::checkpoint::Checkpoint;
+use lumina_core::{CodeGrid, Compute, LoadProgress};
+use lumina_tokenizer::{TextTokenizer, UniRep};
+use lumina_vq::ImageTokenizer;
+use lumina_vq::preprocess::{Picture, Preprocessor};
+
+use crate::config::ModelConfig;
+use crate::transformer::Transformer;
+use crate::{Error, Result};
+
+/// A Lumina-mGPT or Chameleon checkpoint, ready to answer.
+///
+/// It is `Send + Sync`: put it behind an `Arc` and generate from several threads.
+pub struct Lumina {
+    transformer: Transformer,
+    unirep: UniRep,
+    image_tokenizer: Option<ImageTokenizer>,
+    preprocessor: Preprocessor,
+}
+
+impl Lumina {
+    /// Begins to open a Hugging Face folder.
+    pub fn from_pretrained(folder: impl Into<PathBuf>) -> LuminaBuilder<'static> {
+        LuminaBuilder {
+            folder: folder.into(),
+            tokenizer: None,
+            image_tokenizer: None,
+            compute: None,
+            target_size_px: 768,
+            progress: Box::new(|_| {}),
+        }
+    }
+
+    /// The transformer.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
+    }
+
+    /// The text and UniRep tokenizer.
+    pub fn tokenizer(&self) -> &UniRep {
+        &self.unirep
+    }
+
+    /// The image tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::NoImageTokenizer`] where none was given and the folder has none.
+    pub fn image_tokenizer(&self) -> Result<&ImageTokenizer> {
+        self.image_tokenizer.as_ref().ok_or(Error::NoImageTokenizer)
+    }
+
+    /// How pictures are brought to a size that the model knows.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
+    /// The codes of a picture, to go into a conversation: brought to the nearest allowed size, then encoded.
+    ///
+    /// # Errors
+    /// [`Error::NoImageTokenizer`], and [`Error::Vq`] where the picture cannot be prepared.
+    pub fn encode_image(&self, picture: &Picture) -> Result<CodeGrid> {
+        let prepared: RgbImage = self.preprocessor.prepare(picture)?;
+        Ok(self.image_tokenizer()?.encode(&prepared)?)
+    }
+}
+
+impl fmt::Debug for Lumina {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lumina")
+            .field("architecture", self.transformer.architecture())
+            .field("compute", self.transformer.compute())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the parts of a model lie and where it will compute. Made by [`Lumina::from_pretrained`].
+#[must_use = "nothing is opened before `load`"]
+pub struct LuminaBuilder<'a> {
+    folder: PathBuf,
+    tokenizer: Option<PathBuf>,
+    image_tokenizer: Option<PathBuf>,
+    compute: Option<Compute>,
+    target_size_px: u32,
+    progress: Box<dyn Fn(LoadProgress) + 'a>,
+}
+
+impl<'a> LuminaBuilder<'a> {
+    /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
+    /// its subfolder `tokenizer`. Without one a model can read pictures (its own folder has an encoder) but not draw.
+    pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.image_tokenizer = Some(folder.into());
+        self
+    }
+
+    /// Sets the folder of `tokenizer.json`, if it is not in the model's folder.
+    pub fn tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.tokenizer = Some(folder.into());
+        self
+    }
+
+    /// Sets where to compute; the default is the first of [`Compute::available`].
+    pub fn compute(mut self, compute: Compute) -> Self {
+        self.compute = Some(compute);
+        self
+    }
+
+    /// Sets the size that the checkpoint was trained for (512, 768 or 1024): pictures that go in are brought to the
+    /// allowed size of about this many pixels a side. The default is 768.
+    pub fn target_size_px(mut self, target_size_px: u32) -> Self {
+        self.target_size_px = target_size_px;
+        self
+    }
+
+    /// Sets what is told of each tensor that is loaded.
+    pub fn on_progress<'b>(self, progress: impl Fn(LoadProgress) + 'b) -> LuminaBuilder<'b>
+    where
+        'a: 'b,
+    {
+        LuminaBuilder { progress: Box::new(progress), ..self }
+    }
+
+    /// Opens everything and checks that the parts belong together.
+    ///
+    /// # Errors
+    /// Whatever is missing, broken or does not fit, by file and name: see [`Error`].
+    pub fn load(self) -> Result<Lumina> {
+        let Self { folder, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
+        let compute = match compute {
+            Some(compute) => compute,
+            None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
+        };
+        let config_file = folder.join("config.json");
+        let config = ModelConfig::open(&config_file)?;
+        let architecture = config.resolve(&config_file)?;
+
+        let unirep = UniRep::new(TextTokenizer::open(tokenizer.as_ref().unwrap_or(&folder))?)?;
+        unirep.text().check_fits(architecture.vocab_size())?;
+
+        let checkpoint = Checkpoint::open(&folder)?;
+        let image_tokenizer = match image_tokenizer.or_else(|| beside(&folder)) {
+            Some(images) => {
+                let names = images.join("text_tokenizer.json");
+                if names.exists() {
+                    unirep.check_image_tokens(&names)?;
+                }
+                Some(ImageTokenizer::open(images, &compute)?)
+            }
+            None => ImageTokenizer::from_model(&checkpoint, &config.vq_config, &compute)?,
+        };
+        if let Some(images) = &image_tokenizer
+            && images.config().n_codes() != unirep.vocabulary().n_codes()
+        {
+            let (codes, tokens) = (images.config().n_codes(), unirep.vocabulary().n_codes());
+            return Err(Error::Codebook { codes, tokens });
+        }
+        let transformer = Transformer::from_checkpoint(&checkpoint, architecture, &compute, &*progress)?;
+        let preprocessor = Preprocessor::new(target_size_px)?;
+        Ok(Lumina { transformer, unirep, image_tokenizer, preprocessor })
+    }
+}
+
+impl fmt::Debug for LuminaBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LuminaBuilder").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The image tokenizer's folder, where it lies with the model.
+fn beside(folder: &Path) -> Option<PathBuf> {
+    [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|folder| folder.join("vqgan.yaml").exists())
+}

@@ -1,0 +1,98 @@
+//! What a caller asks for, as a value: it can be kept, serialised, and asked again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lumina_sampling::SamplingOptions;
+use lumina_tokenizer::{Conversation, Malformed};
+
+use crate::{Error, Result};
+
+/// A conversation whose last turn is the human's, and how to answer it.
+///
+/// The same request on the same model and compute target gives the same tokens, alone or in a batch, streamed or not.
+/// Images are in it as their codes, so it is small.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Request {
+    /// The conversation to continue.
+    pub conversation: Conversation,
+    /// How to answer.
+    #[serde(default)]
+    pub options: GenerateOptions,
+}
+
+impl Request {
+    /// A request with the default options.
+    pub fn new(conversation: Conversation) -> Self {
+        Self { conversation, options: GenerateOptions::default() }
+    }
+}
+
+/// How an answer is generated, and when it ends at the latest.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct GenerateOptions {
+    /// How tokens are drawn: seed, guidance scale, top-k, temperature, what may come.
+    pub sampling: SamplingOptions,
+    /// The most tokens to generate, those that the grammar forces included; at least 1.
+    pub max_new_tokens: usize,
+    /// Ends the answer after this many images.
+    pub max_images: Option<usize>,
+    /// Ends the answer after this many milliseconds, with what is there.
+    pub deadline_ms: Option<u64>,
+    /// Gives a partial picture each time that this many rows have come; each costs a decode of what is there.
+    pub preview_every_rows: Option<u32>,
+    /// What becomes of an image that is cut off or malformed: an error, or the rows that are there.
+    pub malformed: Malformed,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            sampling: SamplingOptions::default(),
+            max_new_tokens: 8192,
+            max_images: None,
+            deadline_ms: None,
+            preview_every_rows: None,
+            malformed: Malformed::Partial,
+        }
+    }
+}
+
+impl GenerateOptions {
+    /// Checks what the sampler does not check itself.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |field, value: String, expected| Err(Error::Option { field, value, expected });
+        match self {
+            Self { max_new_tokens: 0, .. } => refuse("max_new_tokens", "0".to_owned(), "at least 1"),
+            Self { max_images: Some(0), .. } => {
+                refuse("max_images", "0".to_owned(), "at least 1, or none for no limit")
+            }
+            Self { preview_every_rows: Some(0), .. } => {
+                refuse("preview_every_rows", "0".to_owned(), "at least 1, or none for no previews")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Stops a generation from another thread; clones stop the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A token that has not been used.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the generation before its next pass; what has been generated is kept.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has been used.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,95 @@
+//! What a model can be asked for: each task is its prompt and its defaults; the generation is one.
+
+use image::RgbImage;
+use lumina_core::ImageSize;
+use lumina_sampling::{Modality, SamplingOptions};
+use lumina_tokenizer::{Conversation, Output as Promise, Task, TaskInput};
+use lumina_vq::preprocess::Picture;
+
+use crate::Result;
+use crate::event::Output;
+use crate::generation::{Answer, Generation};
+use crate::lumina::Lumina;
+use crate::request::{GenerateOptions, Request};
+
+impl Lumina {
+    /// Continues a conversation, in text and images as the model sees fit.
+    pub fn chat(&self, conversation: Conversation) -> Generation<'_, Output> {
+        self.generate(Request::new(conversation))
+    }
+
+    /// Answers a request as it stands.
+    pub fn generate(&self, request: Request) -> Generation<'_, Output> {
+        Generation::new(self, Ok(request.conversation), request.options)
+    }
+
+    /// Draws an image of `width` × `height` pixels, multiples of 32.
+    ///
+    /// Checkpoints draw best at the sizes that they were trained on: see
+    /// [`crop_sizes`](lumina_core::crop_sizes) of 512, 768 or 1024.
+    pub fn text_to_image(&self, prompt: &str, (width, height): (u32, u32)) -> Generation<'_, RgbImage> {
+        let size = ImageSize::new(width, height);
+        let fixed = size.as_ref().ok().copied();
+        let input = size.map(|size| TaskInput::new().text(prompt).size(size)).map_err(Into::into);
+        let generation = self.task(Task::TextToImage, input);
+        match fixed {
+            Some(size) => generation.image_size(size),
+            None => generation,
+        }
+    }
+
+    /// Describes a picture.
+    pub fn caption(&self, picture: impl Into<Picture>) -> Generation<'_, String> {
+        let input = self.encode_image(&picture.into()).map(|codes| TaskInput::new().image(codes));
+        self.task(Task::Captioning, input)
+    }
+
+    /// Answers a question about a picture.
+    pub fn ask(&self, question: &str, picture: impl Into<Picture>) -> Generation<'_, String> {
+        let conversation = self
+            .encode_image(&picture.into())
+            .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
+        Generation::new(self, conversation, options(Task::Captioning, Modality::Text))
+    }
+
+    /// Draws a picture from a picture: depth, segmentation, normals, pose, and with an `instruction` detection,
+    /// editing and the other tasks that take one.
+    pub fn edit<'i>(
+        &self,
+        task: Task,
+        picture: impl Into<Picture>,
+        instruction: impl Into<Option<&'i str>>,
+    ) -> Generation<'_, RgbImage> {
+        let input = self.encode_image(&picture.into()).map(|codes| {
+            let input = TaskInput::new().image(codes);
+            instruction.into().into_iter().fold(input, TaskInput::text)
+        });
+        self.task(task, input)
+    }
+
+    /// Any task, with the original's settings for it.
+    pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
+        let modality = match task.spec().output {
+            Promise::Text => Modality::Text,
+            Promise::Image => Modality::Image,
+            Promise::Any => Modality::Any,
+        };
+        let conversation = input.and_then(|input| Ok(Conversation::new().human(task.prompt(input)?)));
+        Generation::new(self, conversation, options(task, modality))
+    }
+}
+
+/// The original's settings for a task.
+fn options(task: Task, modality: Modality) -> GenerateOptions {
+    let defaults = task.spec().defaults;
+    GenerateOptions {
+        sampling: SamplingOptions::default()
+            .guidance_scale(defaults.guidance_scale)
+            .image_top_k(defaults.image_top_k)
+            .text_top_k(defaults.text_top_k)
+            .temperature(defaults.temperature)
+            .modality(modality),
+        max_new_tokens: defaults.max_new_tokens,
+        ..GenerateOptions::default()
+    }
+}

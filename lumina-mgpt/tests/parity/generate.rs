@@ -1,0 +1,114 @@
+//! Whole requests, greedily: the same tokens, text and pictures as the original's `generate`.
+
+use image::RgbImage;
+use lumina_core::checkpoint::Checkpoint;
+use lumina_mgpt::{Compute, Conversation, GenerateOptions, Lumina, Output, Part, Picture, Request, SamplingOptions};
+use lumina_testing::{cases, integers, part, report};
+use serde_json::Value;
+
+use super::targets;
+
+fn open(case: &Value, compute: &Compute) -> Lumina {
+    let folder = part("model").join(case["model"].as_str().unwrap());
+    let mut builder = Lumina::from_pretrained(&folder).image_tokenizer(part("vq")).compute(compute.clone());
+    if !folder.join("tokenizer.json").exists() {
+        builder = builder.tokenizer(part("tokenizer"));
+    }
+    builder.target_size_px(case["target_size"].as_u64().unwrap() as u32).load().unwrap()
+}
+
+fn image(arrays: &Checkpoint, name: &str) -> Option<RgbImage> {
+    let view = arrays.get(name)?;
+    let &[height, width, 3] = view.shape() else { panic!("{name}: {:?}", view.shape()) };
+    RgbImage::from_raw(width as u32, height as u32, view.bytes().to_vec())
+}
+
+/// The case's request: `<|image|>` in its texts are the input pictures, in order.
+fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
+    let name = case["name"].as_str().unwrap();
+    let mut pictures = (0..).map(|n| Picture::from(image(arrays, &format!("{name}.input{n}")).unwrap()));
+    let mut parts = |text: &str| {
+        let mut content: Vec<Part> = Vec::new();
+        for (index, piece) in text.split("<|image|>").enumerate() {
+            if index > 0 {
+                content.push(model.encode_image(&pictures.next().unwrap()).unwrap().into());
+            }
+            content.push(piece.into());
+        }
+        content
+    };
+    let mut conversation = Conversation::new();
+    for turn in case["qas"].as_array().unwrap() {
+        conversation = conversation.human(parts(turn[0].as_str().unwrap()));
+        if let Some(answer) = turn[1].as_str() {
+            conversation = conversation.assistant(parts(answer));
+        }
+    }
+    let sampling = SamplingOptions::default()
+        .guidance_scale(case["guidance"].as_f64().unwrap() as f32)
+        .image_top_k(1)
+        .text_top_k(1);
+    let max_new_tokens = case["max_new_tokens"].as_u64().unwrap() as usize;
+    Request { conversation, options: GenerateOptions { sampling, max_new_tokens, ..GenerateOptions::default() } }
+}
+
+fn check(case: &Value, output: &Output, arrays: &Checkpoint, what: &str) {
+    let name = case["name"].as_str().unwrap();
+    assert_eq!(output.tokens, integers::<u32>(&case["generated"]), "{what}: generated tokens");
+    // The original leaves a picture that was cut off out of the text, and so does the text here.
+    assert_eq!(output.text, case["text"].as_str().unwrap(), "{what}: text");
+    assert_eq!(output.images.len() as u64, case["n_images"].as_u64().unwrap(), "{what}: pictures");
+    for (index, found) in output.images.iter().enumerate() {
+        let expected = image(arrays, &format!("{name}.output{index}")).unwrap();
+        assert_eq!(found.dimensions(), expected.dimensions(), "{what}: size of picture {index}");
+        let worst = found.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(1), "{what}: picture {index} differs by {worst:?}");
+    }
+}
+
+#[test]
+fn requests() {
+    let arrays = Checkpoint::open(part("generate/images.safetensors")).unwrap();
+    let cases = cases("generate/cases.json");
+    for compute in targets() {
+        for case in &cases {
+            let what = format!("{} on {compute}", case["name"]);
+            let model = open(case, &compute);
+            let request = request(case, &model, &arrays);
+            let prompt = model.tokenizer().encode(&request.conversation).unwrap().tokens;
+            assert_eq!(prompt, integers::<u32>(&case["prompt"]), "{what}: prompt");
+            let output = model.generate(request).run().unwrap();
+            check(case, &output, &arrays, &what);
+            assert!(
+                output.stats.passes <= output.tokens.len() - output.stats.forced_tokens + 1,
+                "{what}: {:?}",
+                output.stats
+            );
+        }
+        report(&format!("generate on {compute}"), cases.len());
+    }
+}
+
+/// All cases of a model in one batch: each as if it were alone.
+#[test]
+fn requests_in_one_batch() {
+    let arrays = Checkpoint::open(part("generate/images.safetensors")).unwrap();
+    let cases = cases("generate/cases.json");
+    let mut models: Vec<&str> = cases.iter().map(|case| case["model"].as_str().unwrap()).collect();
+    models.sort_unstable();
+    models.dedup();
+    for compute in targets() {
+        for model in &models {
+            let cases: Vec<&Value> = cases.iter().filter(|case| case["model"] == **model).collect();
+            let model = open(cases[0], &compute);
+            let requests: Vec<Request> = cases
+                .iter()
+                .filter(|case| case["target_size"] == cases[0]["target_size"])
+                .map(|case| request(case, &model, &arrays))
+                .collect();
+            for (case, output) in cases.iter().zip(model.run_batch(&requests)) {
+                check(case, &output.unwrap(), &arrays, &format!("{} in a batch on {compute}", case["name"]));
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The transformer and whole requests against the original: `model/` and `generate/` of the reference data, on every
+//! compute target of this build and machine.
+#![cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+
+mod generate;
+mod model;
+
+use lumina_mgpt::{Compute, Weights};
+
+/// Every target, and the CPU with weights in tensors besides its own kernel on mapped ones.
+fn targets() -> Vec<Compute> {
+    let mut targets = Compute::available();
+    if cfg!(feature = "wgpu") && !targets.iter().any(|compute| compute.to_string().starts_with("wgpu")) {
+        eprintln!("SKIPPED on wgpu: this machine has no driver for it");
+    }
+    #[cfg(feature = "flex")]
+    targets.push(Compute::cpu().weights(Weights::Tensor));
+    targets
+}

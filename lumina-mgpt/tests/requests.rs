@@ -1,0 +1,288 @@
+//! What a request promises, whatever the model: replay, batching, streaming, limits, cancellation, errors.
+#![cfg(feature = "flex")]
+
+use std::time::Duration;
+
+use image::RgbImage;
+use lumina_mgpt::{
+    Cancel, Compute, Conversation, Event, GenerateOptions, ImageSize, Lumina, Malformed, Modality, Output, Request,
+    SamplingOptions, StopReason, Task,
+};
+use lumina_testing::part;
+use proptest::prelude::*;
+
+/// The first model of the reference data whose logits let it draw images.
+fn model() -> Lumina {
+    let mut folders: Vec<_> = std::fs::read_dir(part("model")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    let draws = |folder: &std::path::PathBuf| {
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        config["mask_image_logits"] != true && config["rope_scaling"].is_null()
+    };
+    let folder = folders.into_iter().find(draws).expect("a model that draws images");
+    let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
+    Lumina::from_pretrained(folder)
+        .tokenizer(tokenizer)
+        .image_tokenizer(part("vq"))
+        .compute(Compute::cpu())
+        .target_size_px(96)
+        .load()
+        .unwrap()
+}
+
+fn request(prompt: &str, seed: u64) -> Request {
+    let mut request = Request::new(Conversation::new().human(prompt));
+    request.options.sampling = SamplingOptions::default().seed(seed);
+    request.options.max_new_tokens = 60;
+    request
+}
+
+fn with_image(mut request: Request, width: u32, height: u32, guidance: f32) -> Request {
+    let size = ImageSize::new(width, height).unwrap();
+    request.options.sampling =
+        request.options.sampling.modality(Modality::Image).image_size(size).guidance_scale(guidance);
+    request
+}
+
+fn summary(output: &Output) -> (&[u32], &str, Vec<&[u8]>) {
+    (&output.tokens, &output.text, output.images.iter().map(|image| image.as_raw().as_slice()).collect())
+}
+
+#[test]
+fn the_model_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Lumina>();
+    let model = model();
+    let run = |seed| model.generate(request("Hello", seed)).run().unwrap().tokens;
+    let expected = [run(1), run(2)];
+    std::thread::scope(|scope| {
+        for (seed, expected) in [1, 2].into_iter().zip(&expected) {
+            let model = &model;
+            scope.spawn(move || assert_eq!(&model.generate(request("Hello", seed)).run().unwrap().tokens, expected));
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Any mix of requests: each answer is the same alone, again, in a batch, and streamed.
+    #[test]
+    fn answers_do_not_depend_on_how_they_are_asked(
+        asked in prop::collection::vec((any::<u64>(), "[ -~]{0,80}", 0..4usize, 1..4u32, 1..4u32), 1..5),
+    ) {
+        let model = model();
+        let requests: Vec<Request> = asked.iter().map(|(seed, prompt, kind, columns, rows)| {
+            let plain = request(prompt, *seed);
+            match kind {
+                0 => plain,
+                1 => with_image(plain, columns * 32, rows * 32, 1.0),
+                2 => with_image(plain, columns * 32, rows * 32, 3.5),
+                _ => {
+                    let mut text = plain;
+                    text.options.sampling = text.options.sampling.modality(Modality::Text).repetition_penalty(1.2).top_p(0.9);
+                    text
+                }
+            }
+        }).collect();
+        let together = model.run_batch(&requests);
+        for (request, batched) in requests.iter().zip(together) {
+            let batched = batched.unwrap();
+            let alone = model.generate(request.clone()).run().unwrap();
+            prop_assert_eq!(summary(&batched), summary(&alone));
+            // A request is a value: what is read back from JSON asks the same.
+            let json = serde_json::to_string(request).unwrap();
+            let again = model.generate(serde_json::from_str(&json).unwrap());
+            let mut text = String::new();
+            let mut rows = Vec::new();
+            for event in again.stream().unwrap() {
+                match event.unwrap() {
+                    Event::Text(piece) => text += &piece,
+                    Event::Image { codes, .. } => {
+                        text += "<|image|>";
+                        prop_assert_eq!(std::mem::take(&mut rows), codes.codes());
+                    }
+                    Event::ImageRow { codes, .. } => rows.extend(codes),
+                    Event::Done { tokens, stats } => {
+                        prop_assert_eq!(&tokens, &alone.tokens);
+                        prop_assert_eq!(stats.generated_tokens, tokens.len());
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(text, alone.text);
+        }
+    }
+}
+
+/// The prompt is longer than a prefill chunk, and shares passes with one that already decodes.
+#[test]
+fn long_prompts_are_prefilled_in_chunks() {
+    let model = model();
+    let long = "a red circle and ".repeat(40);
+    let requests = [request("Hi", 3), with_image(request(&long, 4), 64, 32, 2.0)];
+    let n_tokens = model.tokenizer().encode(&requests[1].conversation).unwrap().tokens.len();
+    assert!(n_tokens > 256 + 60, "{n_tokens} tokens are too few to be cut");
+    let together = model.run_batch(&requests);
+    for (request, batched) in requests.into_iter().zip(together) {
+        assert_eq!(summary(&batched.unwrap()), summary(&model.generate(request).run().unwrap()));
+    }
+}
+
+#[test]
+fn a_fixed_size_gives_that_size_and_costs_no_pass_for_what_is_forced() {
+    let model = model();
+    let output = model.generate(with_image(request("a tree", 1), 96, 64, 4.0)).run().unwrap();
+    assert_eq!(output.images[0].dimensions(), (96, 64));
+    assert_eq!(output.text, "<|image|>");
+    let (rows, columns) = (4, 6);
+    assert_eq!(output.tokens.len(), 3 + rows * (columns + 1) + 1 + 1);
+    // Start, two sizes, row-ends, image-end and turn-end are forced; each code costs one pass, for both branches.
+    assert_eq!(output.stats.forced_tokens, 3 + rows + 2);
+    assert_eq!(output.stats.passes, rows * columns);
+    assert_eq!(output.stats.stop, StopReason::TurnEnd);
+    assert!(output.stats.kv_cache_bytes > 0);
+}
+
+#[test]
+fn previews_grow_with_the_rows() {
+    let model = model();
+    let request = with_image(request("a tree", 1), 64, 96, 1.0);
+    let mut heights = Vec::new();
+    for event in model.generate(request).preview_every_rows(2).stream().unwrap() {
+        if let Event::Preview(picture) = event.unwrap() {
+            assert_eq!(picture.width(), 64);
+            heights.push(picture.height());
+        }
+    }
+    assert_eq!(heights, [32, 64, 96]);
+}
+
+#[test]
+fn every_limit_ends_the_answer_and_says_so() {
+    let model = model();
+    let image = || with_image(request("a tree", 1), 64, 64, 2.0);
+    let stopped = |generation: lumina_mgpt::Generation<'_>| generation.run().unwrap();
+
+    let cut = stopped(model.generate(image()).max_new_tokens(9));
+    assert_eq!((cut.stats.stop, cut.tokens.len()), (StopReason::MaxNewTokens, 9));
+    let (malformed, partial) = &cut.malformed[0];
+    assert_eq!(malformed.rows.as_ref().unwrap().rows(), 1);
+    assert_eq!(partial.as_ref().unwrap().dimensions(), (64, 16));
+    assert_eq!(cut.text, "");
+    let refused = model.generate(image()).max_new_tokens(9).malformed(Malformed::Error).run().unwrap_err().to_string();
+    assert!(refused.contains("Partial"), "{refused}");
+
+    let mut free = image();
+    free.options.sampling.modality = Modality::Any;
+    let one = stopped(model.generate(free).max_images(1));
+    assert_eq!((one.stats.stop, one.images.len()), (StopReason::MaxImages, 1));
+
+    let late = stopped(model.generate(image()).deadline_ms(0));
+    assert_eq!((late.stats.stop, late.stats.passes), (StopReason::Deadline, 0));
+
+    let cancel = Cancel::new();
+    let mut stream = model.generate(image()).cancel_with(&cancel).stream().unwrap();
+    assert!(matches!(stream.next(), Some(Ok(Event::ImageStarted { .. }))));
+    cancel.cancel();
+    let last = stream.last().unwrap().unwrap();
+    assert!(matches!(&last, Event::Done { stats, .. } if stats.stop == StopReason::Cancelled), "{last:?}");
+
+    let context = model.transformer().architecture().max_positions();
+    let mut long = request(&"x".repeat(context - 40), 1);
+    long.options.max_new_tokens = usize::MAX;
+    long.options.sampling = with_image(request("", 1), 256, 256, 1.0).options.sampling;
+    let full = stopped(model.generate(long));
+    assert_eq!(full.stats.stop, StopReason::ContextFull);
+    assert_eq!(full.stats.prompt_tokens + full.tokens.len(), context);
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_before_anything_is_generated() {
+    let model = model();
+    let context = model.transformer().architecture().max_positions();
+    let message = |request: Request| model.generate(request).run().unwrap_err().to_string();
+    let with = |change: &dyn Fn(&mut GenerateOptions)| {
+        let mut request = request("Hello", 1);
+        change(&mut request.options);
+        message(request)
+    };
+    let long = message(request(&"x".repeat(context + 1), 1));
+    assert!(long.contains(&context.to_string()) && long.contains("shorten"), "{long}");
+    for (message, what) in [
+        (with(&|options| options.max_new_tokens = 0), "`max_new_tokens` is 0"),
+        (with(&|options| options.max_images = Some(0)), "`max_images` is 0"),
+        (with(&|options| options.preview_every_rows = Some(0)), "`preview_every_rows` is 0"),
+        (with(&|options| options.sampling.image_top_k = 0), "`image_top_k` is 0"),
+        (with(&|options| options.sampling.temperature = 0.0), "greedy"),
+        (with(&|options| options.sampling.temperature = f32::NAN), "`temperature` is NaN"),
+        (with(&|options| options.sampling.guidance_scale = f32::NAN), "`guidance_scale` is NaN"),
+        (message(Request::default()), "no turn"),
+    ] {
+        assert!(message.contains(what), "{message}, expected: {what}");
+    }
+    let size = model.text_to_image("a tree", (100, 64)).run().unwrap_err().to_string();
+    assert!(size.contains("100x64") && size.contains("multiples of 32"), "{size}");
+    let task = model.edit(Task::Editing, &RgbImage::new(64, 64), None).run().unwrap_err().to_string();
+    assert!(task.contains("text"), "{task}");
+
+    // One bad request in a batch does not spoil the others.
+    let mut bad = request("Hello", 1);
+    bad.options.max_new_tokens = 0;
+    let outputs = model.run_batch(&[request("Hello", 1), bad, request("Hello", 2)]);
+    assert!(outputs[0].is_ok() && outputs[1].is_err() && outputs[2].is_ok());
+    assert_eq!(outputs[0].as_ref().unwrap().tokens, model.generate(request("Hello", 1)).run().unwrap().tokens);
+}
+
+#[test]
+fn every_task_runs() {
+    let model = model();
+    let picture = RgbImage::from_fn(90, 70, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 40]));
+    assert_eq!(model.text_to_image("a tree", (64, 32)).run().unwrap().dimensions(), (64, 32));
+    let text: String = model.caption(&picture).max_new_tokens(12).run().unwrap();
+    assert!(!text.contains("<|image|>"), "{text}");
+    model.ask("What is it?", &picture).max_new_tokens(12).run().unwrap();
+    for task in Task::ALL {
+        let spec = task.spec();
+        if spec.images != Some(1) || spec.output != lumina_tokenizer::Output::Image {
+            continue;
+        }
+        let instruction = spec.template.contains("{prompt}").then_some("a car");
+        let size = ImageSize::new(64, 64).unwrap();
+        let drawn = model.edit(task, &picture, instruction).image_size(size).run().unwrap();
+        assert_eq!(drawn.dimensions(), (64, 64), "{task}");
+    }
+}
+
+#[test]
+fn a_step_of_ones_own_is_part_of_the_pipeline() {
+    #[derive(Debug)]
+    struct Only(u32);
+    impl lumina_sampling::Step for Only {
+        fn apply(&self, candidates: &mut lumina_sampling::Candidates, state: &lumina_sampling::StreamState) {
+            if !state.in_image() {
+                candidates.retain(|token, _| token == self.0);
+            }
+        }
+    }
+    let model = model();
+    let token = model.tokenizer().text().encode("a", Default::default()).unwrap()[0];
+    let output = model
+        .generate(request("Hello", 1))
+        .max_new_tokens(5)
+        .sampler(move |sampler| sampler.step_before(Only(token)))
+        .run()
+        .unwrap();
+    assert_eq!(output.tokens, [token; 5]);
+}
+
+#[test]
+fn stats_add_up() {
+    let output = model().generate(with_image(request("a tree", 1), 64, 64, 2.0)).run().unwrap();
+    let stats = output.stats;
+    assert!(stats.prefill > Duration::ZERO && stats.decode > Duration::ZERO && stats.image_decode > Duration::ZERO);
+    assert!(stats.tokens_per_second() > 0.0);
+    #[cfg(target_os = "linux")]
+    assert!(stats.peak_resident_bytes.unwrap() > stats.kv_cache_bytes);
+}
