@@ -42,7 +42,9 @@
 //! # Ok::<(), lumina_mgpt::Error>(())
 //! ```
 //!
-//! The same request, seed, model and [`Compute`] give the same tokens: alone or in a batch, streamed or not.
+//! The same request, seed, model and [`Compute`] give the same tokens, streamed or not. With mapped weights, the
+//! default on the processor, they are the same in a batch too; other backends may round a product of more rows
+//! otherwise, which shows where two candidates are as good as equal.
 //!
 //! # Features
 //!
