@@ -1,1 +1,55 @@
-fn main(){}
+//! `cargo run --release --example generate -- "a dog playing in the water"`
+//!
+//! Draws a picture from a text.
+#![allow(clippy::print_stdout, reason = "a program for people")]
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use lumina_examples::{ModelArgs, Progress, save_png, summary, width_x_height};
+use lumina_mgpt::Event;
+
+/// Draws a picture from a text.
+#[derive(Parser)]
+struct Args {
+    /// What to draw
+    #[arg(default_value = "a dog playing in the water")]
+    prompt: String,
+    /// WIDTHxHEIGHT in pixels, multiples of 32 [default: a square of the target size]
+    #[arg(long, value_parser = width_x_height)]
+    size: Option<(u32, u32)>,
+    /// Write the picture so far each time that this many rows of 16 pixels have come
+    #[arg(long)]
+    preview_every: Option<u32>,
+    /// The picture, a PNG file
+    #[arg(short, long, default_value = "out/generate.png")]
+    output: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let model = args.model.open()?;
+    let size = args.size.unwrap_or(args.model.square());
+    let mut generation = args.model.refine(model.text_to_image(&args.prompt, size));
+    if let Some(rows) = args.preview_every {
+        generation = generation.preview_every_rows(rows);
+    }
+    let progress = Progress::new();
+    for event in generation.stream()? {
+        let event = event?;
+        progress.show(&event);
+        match event {
+            Event::Preview(picture) | Event::Image { image: picture, .. } => save_png(&picture, &args.output)?,
+            Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
+            Event::Done { stats, .. } => {
+                println!("{}", summary(&stats));
+                println!("wrote {}{}", args.output.display(), args.model.note());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Arguments that several examples take.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights};
+
+use crate::{note, sample};
+
+/// Which checkpoint, where it computes, and how its answers are drawn.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Folder of a Lumina-mGPT or Chameleon checkpoint [default: the small one of the tests, whose answers are noise]
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they do not lie with the checkpoint
+    #[arg(long)]
+    image_tokenizer: Option<PathBuf>,
+    /// Folder of `tokenizer.json`, if it does not lie with the checkpoint
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: 768; 96 for the small one]
+    #[arg(long)]
+    target_size: Option<u32>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+impl ModelArgs {
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`lumina_mgpt::LuminaBuilder::load`].
+    pub fn open(&self) -> Result<Lumina> {
+        let small = self.model.is_none();
+        let folder = self.model.clone().unwrap_or_else(|| sample("model/prenorm"));
+        let images = self.image_tokenizer.clone().or_else(|| small.then(|| sample("vq")));
+        let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
+        let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+
+        let mut builder =
+            Lumina::from_pretrained(folder).compute(self.compute.open()?).target_size_px(self.target_size_px());
+        if let Some(folder) = images {
+            builder = builder.image_tokenizer(folder);
+        }
+        if let Some(folder) = &self.tokenizer {
+            builder = builder.tokenizer(folder);
+        }
+        let model = builder.on_progress(|step| {
+            bar.set_position(step.bytes);
+            bar.set_message(step.tensor);
+        });
+        let model = model.load()?;
+        bar.finish_and_clear();
+        Ok(model)
+    }
+
+    fn target_size_px(&self) -> u32 {
+        self.target_size.unwrap_or(if self.model.is_none() { 96 } else { 768 })
+    }
+
+    /// Width and height of the square that the checkpoint was trained for.
+    pub fn square(&self) -> (u32, u32) {
+        (self.target_size_px(), self.target_size_px())
+    }
+
+    /// Sets what was given of how an answer is drawn; the rest stays as the task has it.
+    pub fn refine<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+        self.sampling.apply(generation)
+    }
+
+    /// What is to be said of the checkpoint's answers.
+    pub fn note(&self) -> &'static str {
+        note(self.model.as_deref())
+    }
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compute")]
+pub struct ComputeArgs {
+    /// `cpu`, and as far as they are compiled in `ndarray`, `cuda`, `cuda:1`, `wgpu` [default: the first there is]
+    #[arg(long)]
+    device: Option<Compute>,
+    /// Type to compute in: f32, f16 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: Dtype,
+}
+
+impl ComputeArgs {
+    /// The place that was asked for.
+    ///
+    /// # Errors
+    /// Where no backend is compiled in.
+    pub fn open(&self) -> Result<Compute> {
+        let device = self.device.clone().or_else(|| Compute::available().into_iter().next());
+        let device = device.context("no backend is compiled in; enable a Cargo feature such as `flex` or `cuda`")?;
+        Ok(match self.dtype {
+            Dtype::F32 => device,
+            // Only f32 is computed straight from the mapped file.
+            other => device.dtype(other).weights(Weights::Tensor),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+struct SamplingArgs {
+    /// The same seed gives the same answer
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How strongly images follow the prompt; 1 is without guidance
+    #[arg(long)]
+    guidance: Option<f32>,
+    /// How many of the likeliest image tokens are drawn from
+    #[arg(long)]
+    image_top_k: Option<usize>,
+    /// How many of the likeliest text tokens are drawn from
+    #[arg(long)]
+    text_top_k: Option<usize>,
+    /// Below 1 plays safe, above 1 dares
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Take the most likely token at each position
+    #[arg(long)]
+    greedy: bool,
+    /// The most tokens to generate
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+}
+
+impl SamplingArgs {
+    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+        let mut generation = generation.seed(self.seed);
+        if let Some(scale) = self.guidance {
+            generation = generation.guidance(scale);
+        }
+        if let Some(k) = self.image_top_k {
+            generation = generation.image_top_k(k);
+        }
+        if let Some(k) = self.text_top_k {
+            generation = generation.text_top_k(k);
+        }
+        if let Some(temperature) = self.temperature {
+            generation = generation.temperature(temperature);
+        }
+        if let Some(max_new_tokens) = self.max_new_tokens {
+            generation = generation.max_new_tokens(max_new_tokens);
+        }
+        if self.greedy { generation.greedy() } else { generation }
+    }
+}
+
+/// Reads a size such as `768x512`; the library checks it.
+///
+/// # Errors
+/// What is expected instead.
+pub fn width_x_height(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    sides.ok_or_else(|| "expected WIDTHxHEIGHT in pixels, such as 768x512".to_owned())
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    let known = [Dtype::F32, Dtype::F16, Dtype::BF16];
+    known.into_iter().find(|dtype| dtype.to_string() == name).ok_or_else(|| "expected f32, f16 or bf16".to_owned())
+}

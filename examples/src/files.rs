@@ -1,0 +1,63 @@
+//! The files that examples read and write.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use image::{ImageFormat, RgbImage};
+use lumina_mgpt::{Lumina, Part};
+use lumina_vq::preprocess::Picture;
+
+/// A file or folder of the small checkpoint in this repository.
+pub fn sample(path: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference")).join(path)
+}
+
+/// What is to be said of a picture, by the folder of weights that was given.
+pub fn note(folder: Option<&Path>) -> &'static str {
+    match folder {
+        None => " (noise, from the small weights of the tests; see --help for the folder of real ones)",
+        Some(_) => "",
+    }
+}
+
+/// Opens a picture, or where none is given one of the tests.
+///
+/// # Errors
+/// Those of [`Picture::open`].
+pub fn open_picture(file: Option<&Path>) -> Result<Picture> {
+    let file = file.map_or_else(|| sample("preprocess/images/rgb_shapes_511x333.png"), Path::to_owned);
+    Ok(Picture::open(file)?)
+}
+
+/// A message as what goes into a conversation: `@file` in it becomes the picture in that file.
+///
+/// # Errors
+/// Those of [`Picture::open`] and [`Lumina::encode_image`].
+pub fn parts(model: &Lumina, message: &str) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for word in message.split_inclusive(' ') {
+        match word.strip_prefix('@') {
+            Some(file) => parts.extend([model.encode_image(&Picture::open(file.trim())?)?.into(), " ".into()]),
+            None => parts.push(word.into()),
+        }
+    }
+    Ok(parts)
+}
+
+/// Writes a picture as PNG under a temporary name and renames it: a viewer sees the old file or the new one, whole.
+///
+/// # Errors
+/// Where the system refuses, with the file's name.
+pub fn save_png(picture: &RgbImage, file: &Path) -> Result<()> {
+    let save = || {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut partial = OsString::from(file);
+        partial.push(".partial");
+        picture.save_with_format(&partial, ImageFormat::Png)?;
+        anyhow::Ok(std::fs::rename(&partial, file)?)
+    };
+    save().with_context(|| format!("{}: cannot be written", file.display()))
+}
