@@ -1,4 +1,9 @@
 //! Image preparation against the original: `preprocess/` of the reference data, and what it does with bad input.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy.toml allows them in test functions, but not in what they share"
+)]
 
 use std::io::Cursor;
 
@@ -53,8 +58,8 @@ fn choice() {
 /// Statistics of the tensor: the reference computes them in `f64`, in another order.
 const STATISTICS: f64 = 1e-6;
 /// Levels by which JPEG decoders differ: the inverse transform and the colour conversion round otherwise in each
-/// library, chroma is interpolated otherwise at edges, and the bicubic filter can double what is left.
-const JPEG_LEVELS: u8 = 12;
+/// library, and the bicubic filter can enlarge that (4 were seen in 14 files).
+const JPEG_LEVELS: u8 = 8;
 /// And on average, which a wrong offset or filter would exceed by far.
 const JPEG_MEAN: f64 = 1.0;
 

@@ -4,9 +4,10 @@
 //! [`to_tensor_values`] and [`to_image`] are the two ends of the VQGAN.
 //!
 //! What is mirrored, in order (`data/item_processor.py`, `data/item_processor.py::var_center_crop` and the image
-//! tokenizer of the original, which leave pixels to Pillow):
+//! tokenizer of the original, which leave pixels to Pillow, here to version 13):
 //!
-//! 1. The file is opened in its own mode, and EXIF's orientation is ignored ([`Orientation::Apply`] differs).
+//! 1. The file is opened in its own mode, and EXIF's orientation is ignored ([`Orientation::Apply`] differs; that of a
+//!    TIFF is always applied, as Pillow does it).
 //! 2. [`lumina_core::choose_size`] picks the size by the ratio of the sides.
 //! 3. While both sides are at least twice the size: halving with a box filter. Then bicubic scaling until the picture
 //!    covers the size. Both in the picture's mode: palettes and black-and-white pictures take the nearest pixel,

@@ -176,6 +176,18 @@ impl Picture {
         self
     }
 
+    /// The picture turned as its orientation says.
+    pub(super) fn upright(mut self) -> Self {
+        if self.exif != Exif::NoTransforms {
+            self.pixels = match &self.pixels {
+                Pixels::Bytes(raster) => Pixels::Bytes(raster.turned(self.exif)),
+                Pixels::Words(raster) => Pixels::Words(raster.turned(self.exif)),
+            };
+            self.exif = Exif::NoTransforms;
+        }
+        self
+    }
+
     fn side(&self, side: impl Fn(usize, usize) -> usize) -> u32 {
         let side = match &self.pixels {
             Pixels::Bytes(raster) => side(raster.width, raster.height),
@@ -199,7 +211,7 @@ impl Picture {
         self.mode
     }
 
-    /// The orientation that the file's EXIF block states, 1..=8; 1 is upright.
+    /// The orientation that the file's EXIF block states, 1..=8; 1 is upright. That of a TIFF is applied already.
     pub fn exif_orientation(&self) -> u8 {
         self.exif.to_exif()
     }

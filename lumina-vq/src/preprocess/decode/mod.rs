@@ -54,9 +54,9 @@ impl Source<'_> {
 struct Palette([[u8; 4]; 256]);
 
 impl Palette {
-    /// A palette from the RGB triples of a file. Indices beyond it are greys, as in Pillow.
+    /// A palette from the RGB triples of a file. Indices beyond it are black, as in Pillow.
     fn new(rgb: &[u8]) -> Self {
-        let mut colors: [[u8; 4]; 256] = std::array::from_fn(|index| [index as u8, index as u8, index as u8, 255]);
+        let mut colors = [[0, 0, 0, 255]; 256];
         for (color, rgb) in colors.iter_mut().zip(rgb.as_chunks::<3>().0) {
             color[..3].copy_from_slice(rgb);
         }

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder};
 
 use super::Source;
@@ -17,21 +18,22 @@ pub(super) fn webp(source: &Source<'_>) -> Result<Picture> {
     picture(source, "WebP", decoder)
 }
 
-/// Mirrors `TiffImagePlugin.py` for the kinds that `image` reads: no palettes, no CMYK.
+/// Mirrors `TiffImagePlugin.py` for the kinds that `image` reads: no palettes, no CMYK. The orientation is a tag of the
+/// file itself, not of an EXIF block, and Pillow applies it while reading.
 pub(super) fn tiff(source: &Source<'_>) -> Result<Picture> {
     let decoder = TiffDecoder::new(Cursor::new(source.bytes)).map_err(|error| match error {
         image::ImageError::Unsupported(error) => source.unsupported(error.to_string()),
         error => source.damaged("TIFF", error),
     })?;
-    match decoder.original_color_type() {
-        ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => Err(source.unsupported("a CMYK TIFF".to_owned())),
-        ExtendedColorType::L1 => {
-            let mut picture = picture(source, "TIFF", decoder)?;
-            picture.mode = Mode::Bilevel;
-            Ok(picture)
-        }
-        _ => picture(source, "TIFF", decoder),
+    let stored = decoder.original_color_type();
+    if matches!(stored, ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
+        return Err(source.unsupported("a CMYK TIFF".to_owned()));
     }
+    let mut picture = picture(source, "TIFF", decoder)?.upright();
+    if stored == ExtendedColorType::L1 {
+        picture.mode = Mode::Bilevel;
+    }
+    Ok(picture)
 }
 
 /// Mirrors `BmpImagePlugin.py`.
@@ -71,9 +73,7 @@ fn picture(source: &Source<'_>, format: &'static str, decoder: impl ImageDecoder
     limits.max_alloc = Some(source.limits.max_bytes());
     let damaged = |error| source.damaged(format, error);
     decoder.set_limits(limits).map_err(damaged)?;
-    let exif = decoder.exif_metadata().unwrap_or(None);
+    let exif = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let mut picture = Picture::from(image).with_exif(exif.as_deref());
-    picture.name = source.name.to_owned();
-    Ok(picture)
+    Ok(Picture { name: source.name.to_owned(), exif, ..Picture::from(image) })
 }
