@@ -16,7 +16,7 @@ use lumina_mgpt::{Compute, ModelConfig, Transformer};
 use lumina_tokenizer::TextTokenizer;
 use serde_json::{Value, json};
 
-/// Writes a checkpoint with random bf16 weights; by default of the shape of Lumina-mGPT 7B, 13.5 GB.
+/// Writes a checkpoint with random bf16 weights; by default of the shape of Lumina-mGPT 7B, 14 GB.
 #[derive(Parser)]
 struct Args {
     /// The folder to make; its tokenizer is that of the tests
