@@ -68,21 +68,18 @@ impl Compute {
     ///
     /// Looking for GPUs starts their drivers.
     pub fn available() -> Vec<Self> {
-        #[allow(unused_mut, reason = "a build may have no backend at all")]
-        let mut found = Vec::new();
-        #[cfg(feature = "flex")]
-        found.push(Self::cpu());
-        #[cfg(feature = "ndarray")]
-        found.push(Self::ndarray());
-        #[cfg(feature = "cuda")]
-        if !Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().is_empty() {
-            found.push(Self::cuda(0));
-        }
-        #[cfg(feature = "wgpu")]
-        if !Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec().is_empty() {
-            found.push(Self::wgpu());
-        }
-        found
+        let candidates = [
+            #[cfg(feature = "flex")]
+            Some(Self::cpu()),
+            #[cfg(feature = "ndarray")]
+            Some(Self::ndarray()),
+            #[cfg(feature = "cuda")]
+            on_this_machine(burn::tensor::DeviceType::Cuda).then(|| Self::cuda(0)),
+            #[cfg(feature = "wgpu")]
+            on_this_machine(burn::tensor::DeviceType::Wgpu).then(Self::wgpu),
+            None,
+        ];
+        candidates.into_iter().flatten().collect()
     }
 
     /// Any Burn device, with `f32` activations and weights in its tensors.
@@ -107,6 +104,11 @@ impl Compute {
     /// The Burn device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether the device computes in the program's own memory.
+    pub fn on_host(&self) -> bool {
+        self.on_host
     }
 
     /// Where the weights of linear layers live.
@@ -149,6 +151,12 @@ impl Compute {
         }
         Ok(())
     }
+}
+
+/// Whether a driver lists a device of this kind.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
+    !Device::enumerate(kind).into_vec().is_empty()
 }
 
 impl std::fmt::Display for Compute {

@@ -142,12 +142,12 @@ impl ModelConfig {
             ("num_attention_heads", heads, "model_parallel_size", self.model_parallel_size),
         ];
         for (whole_name, whole, part_name, part) in divides {
-            if whole % part != 0 {
+            if !whole.is_multiple_of(part) {
                 return refuse(format!("`{whole_name}` {whole} is no multiple of `{part_name}` {part}"));
             }
         }
         let head_dim = self.hidden_size / heads;
-        if head_dim % 2 != 0 {
+        if !head_dim.is_multiple_of(2) {
             return refuse(format!("`hidden_size` / `num_attention_heads` is {head_dim}, expected an even head width"));
         }
         if self.head_dim.is_some_and(|given| given != head_dim) {

@@ -93,9 +93,11 @@ impl Job {
         if prompt.len() >= context {
             return Err(Error::PromptTooLong { tokens: prompt.len(), context });
         }
-        let longest = longest_answer(&options.sampling).min(options.max_new_tokens).min(context - prompt.len());
+        let state = StreamState::new(vocabulary.clone(), &prompt);
+        let by_its_rules = longest_answer(&options.sampling, state.phase());
+        let longest = by_its_rules.min(options.max_new_tokens).min(context - prompt.len());
         let mut job = Self {
-            state: StreamState::new(vocabulary.clone(), &prompt),
+            state,
             conditional: Branch::new(transformer, &prompt, prompt.len() + longest),
             unconditional: None,
             limits: Limits {
@@ -155,9 +157,10 @@ impl Job {
             (Some(seen), None) => {
                 // The branch sees the image from its start on, with positions of its own.
                 let seen = &self.stream[seen];
+                let left = self.conditional.cache.capacity().saturating_sub(self.conditional.len);
                 let capacity = match self.state.phase() {
-                    Phase::Rows(image) => image.size().n_tokens(),
-                    _ => seen.len() + self.limits.max_new_tokens,
+                    Phase::Rows(image) => image.size().n_tokens().min(seen.len() + left),
+                    _ => seen.len() + left,
                 };
                 let branch = Branch::new(transformer, seen, capacity);
                 let bytes = self.conditional.cache.bytes() + branch.cache.bytes();
@@ -210,10 +213,10 @@ impl Job {
     }
 }
 
-/// The most tokens that an answer can have by its own rules.
-fn longest_answer(sampling: &SamplingOptions) -> usize {
-    match (sampling.modality, sampling.image_size) {
-        (Modality::Image, Some(size)) => size.n_tokens() + 1,
+/// The most tokens that an answer to a prompt which ends in `phase` can have by its own rules.
+fn longest_answer(sampling: &SamplingOptions, phase: Phase) -> usize {
+    match (sampling.modality, sampling.image_size, phase) {
+        (Modality::Image, Some(size), Phase::Text) => size.n_tokens() + 1,
         _ => usize::MAX,
     }
 }

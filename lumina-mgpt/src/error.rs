@@ -82,13 +82,25 @@ pub enum Error {
         /// Image tokens of the vocabulary.
         tokens: usize,
     },
+    /// An image tokenizer whose codes the token stream cannot lay out.
+    #[error(
+        "a code of this image tokenizer stands for {found}x{found} pixels, the token stream needs {expected}x{expected}"
+    )]
+    Factor {
+        /// Pixels a side.
+        found: u32,
+        /// Pixels a side that the stream's sizes are made of.
+        expected: u32,
+    },
     /// A build with no backend.
     #[error(
         "no compute target is compiled in; enable one of the Cargo features `flex`, `cuda`, `wgpu`, `vulkan`, `metal`"
     )]
     NoBackend,
-    /// An image of the answer is cut off or malformed, and the caller wants none such.
-    #[error("{0}; ask for `Malformed::Partial` to get what is there")]
+    /// An image of the answer is cut off or malformed, and the caller wants whole ones.
+    #[error(
+        "{0}; raise `max_new_tokens`, or take the whole `Output` with `Malformed::Partial` to get the rows that are there"
+    )]
     Malformed(Box<lumina_tokenizer::MalformedImage>),
     /// The answer is not what the task promises.
     #[error("the answer holds no {expected}: it is {found:?}")]

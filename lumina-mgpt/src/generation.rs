@@ -11,7 +11,7 @@ use lumina_tokenizer::{Conversation, Malformed};
 use crate::event::{Event, Output};
 use crate::lumina::Lumina;
 use crate::request::{Cancel, GenerateOptions, Request};
-use crate::stream::Stream;
+use crate::stream::{Adapt, Stream};
 use crate::{Error, Result};
 
 /// A request bound to a model, to be refined and then run.
@@ -28,9 +28,6 @@ pub struct Generation<'m, T = Output> {
     adapt: Option<Adapt>,
     answer: PhantomData<fn() -> T>,
 }
-
-/// Changes the sampler that the options ask for.
-pub(crate) type Adapt = Arc<dyn Fn(Sampler) -> Sampler + Send + Sync>;
 
 /// What an answer can be taken as.
 pub trait Answer: Sized {
@@ -156,6 +153,8 @@ impl<'m, T: Answer> Generation<'m, T> {
     }
 
     /// The request as a value: to be kept, sent, batched with others, or asked again.
+    ///
+    /// A changed [sampler](Self::sampler) and a [cancel token](Self::cancel_with) are no values, and no part of it.
     ///
     /// # Errors
     /// What was wrong with the pictures that the task was given.

@@ -1,6 +1,6 @@
 //! Keys and values of a sequence, allocated once and written in place.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 use lumina_core::Compute;
 
 use crate::config::Architecture;
@@ -23,10 +23,16 @@ pub(crate) struct LayerCache {
 }
 
 impl KvCache {
-    /// An empty cache for `capacity` tokens.
+    /// An empty cache for `capacity` tokens. On the processor it takes memory as it fills.
     pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
         let shape = [architecture.kv_heads, capacity, architecture.head_dim];
-        let zeros = || Tensor::zeros(shape, compute.options());
+        let zeros = || match compute.options() {
+            // Memory that the system hands out zeroed is not touched, so what is never written takes no room.
+            options @ (_, DType::F32) if compute.on_host() => {
+                Tensor::from_data(TensorData::new(vec![0.0f32; shape.iter().product()], shape), options)
+            }
+            options => Tensor::zeros(shape, options),
+        };
         let layers = (0..architecture.layers).map(|_| LayerCache { keys: zeros(), values: zeros() }).collect();
         Self { layers, len: 0, capacity }
     }

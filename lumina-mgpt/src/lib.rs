@@ -78,6 +78,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod book;
 mod config;
 mod engine;
 mod error;

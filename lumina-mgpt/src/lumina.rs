@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{CodeGrid, Compute, LoadProgress};
+use lumina_core::{CodeGrid, Compute, LATENT_PX, LoadProgress};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{Picture, Preprocessor};
@@ -158,6 +158,11 @@ impl<'a> LuminaBuilder<'a> {
         {
             let (codes, tokens) = (images.config().n_codes(), unirep.vocabulary().n_codes());
             return Err(Error::Codebook { codes, tokens });
+        }
+        if let Some(images) = &image_tokenizer
+            && images.config().factor() != LATENT_PX
+        {
+            return Err(Error::Factor { found: images.config().factor(), expected: LATENT_PX });
         }
         let transformer = Transformer::from_checkpoint(&checkpoint, architecture, &compute, &*progress)?;
         let preprocessor = Preprocessor::new(target_size_px)?;

@@ -1,6 +1,7 @@
 //! Answers as they come: the generation loop turned into an iterator of events.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use image::RgbImage;
@@ -11,7 +12,6 @@ use lumina_vq::Bands;
 
 use crate::engine::{Job, pass};
 use crate::event::{Event, Output};
-use crate::generation::Adapt;
 use crate::lumina::Lumina;
 use crate::request::{Cancel, GenerateOptions, Request};
 use crate::{Error, Result};
@@ -26,6 +26,9 @@ pub struct Stream<'m> {
     tellers: Vec<Teller>,
     events: VecDeque<(usize, Result<Event>)>,
 }
+
+/// Changes the sampler that a request's options ask for.
+pub(crate) type Adapt = Arc<dyn Fn(Sampler) -> Sampler + Send + Sync>;
 
 /// Turns a job's tokens into events.
 struct Teller {

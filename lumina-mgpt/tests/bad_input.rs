@@ -1,4 +1,10 @@
 //! Broken model folders: each gives an error that names the file and what is wrong, and nothing panics.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests: a panic is the failure, a print the report"
+)]
 #![cfg(feature = "flex")]
 
 use std::path::{Path, PathBuf};
@@ -99,19 +105,21 @@ fn tensors_that_are_missing_misshaped_or_not_the_models_are_all_named() {
 #[test]
 fn configs_that_are_broken_or_not_supported_are_refused() {
     let with = |key: &str, value: Value| message(folder(same, |config| config[key] = value.clone()).path());
+    let config: Value = serde_json::from_slice(&std::fs::read(source().join("config.json")).unwrap()).unwrap();
+    let beyond = |key: &str| config[key].as_u64().unwrap() + 1;
     for (key, value, what) in [
         ("hidden_size", json!(0), "`hidden_size` is 0"),
         ("hidden_size", json!(-1), "config.json"),
         ("num_hidden_layers", json!(1_000_000_000_000u64), "`num_hidden_layers`"),
-        ("num_attention_heads", json!(7), "no multiple of"),
-        ("num_key_value_heads", json!(3), "no multiple of"),
-        ("model_parallel_size", json!(3), "no multiple of"),
+        ("num_attention_heads", json!(beyond("hidden_size")), "no multiple of"),
+        ("num_key_value_heads", json!(beyond("num_attention_heads")), "no multiple of"),
+        ("model_parallel_size", json!(beyond("num_attention_heads")), "no multiple of"),
         ("hidden_act", json!("gelu"), "`hidden_act` `gelu`"),
         ("model_type", json!("llama"), "`llama`"),
         ("rms_norm_eps", json!(0.0), "positive"),
         ("rope_scaling", json!({"type": "yarn", "factor": 2.0}), "`yarn`"),
         ("rope_scaling", json!({"type": "linear", "factor": 0.0}), "linear"),
-        ("head_dim", json!(2), "`head_dim`"),
+        ("head_dim", json!(3), "`head_dim`"),
         ("vocab_size", json!(100), "100"),
     ] {
         let message = with(key, value);
@@ -122,8 +130,10 @@ fn configs_that_are_broken_or_not_supported_are_refused() {
         config["vocabulary_map"] = json!({});
     });
     assert!(message(no_names.path()).contains("`vocabulary_map`"));
-    let wrong_size = folder(same, |config| config["intermediate_size"] = json!(32));
-    assert!(message(wrong_size.path()).contains("expected [32, "), "{}", message(wrong_size.path()));
+    let intermediate = beyond("intermediate_size");
+    let wrong_size = folder(same, |config| config["intermediate_size"] = json!(intermediate));
+    let wrong_size = message(wrong_size.path());
+    assert!(wrong_size.contains(&format!("expected [{intermediate}, ")), "{wrong_size}");
 
     let broken = folder(same, |_| {});
     std::fs::write(broken.path().join("config.json"), "{").unwrap();
@@ -154,6 +164,7 @@ fn image_tokenizers_that_do_not_belong_are_refused() {
         ("model: [".to_owned(), "vqgan.yaml"),
         (String::new(), "vqgan.yaml"),
     ] {
+        assert_ne!(changed, yaml, "the file spells `{what}` otherwise");
         let message = open(&changed).expect_err("broken").to_string();
         assert!(message.contains(what), "{message}\nexpected: {what}");
     }
@@ -174,7 +185,7 @@ fn a_model_without_image_tokenizer_answers_in_text_and_says_what_it_lacks() {
     model.generate(request).run().unwrap();
     let message = model.text_to_image("a tree", (64, 32)).run().unwrap_err().to_string();
     assert!(message.contains("vqgan.ckpt"), "{message}");
-    let message = model.caption(&image::RgbImage::new(64, 64)).run().unwrap_err().to_string();
+    let message = model.caption(image::RgbImage::new(64, 64)).run().unwrap_err().to_string();
     assert!(message.contains("image_tokenizer"), "{message}");
 }
 

@@ -1,4 +1,10 @@
 //! What a request promises, whatever the model: replay, batching, streaming, limits, cancellation, errors.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests: a panic is the failure, a print the report"
+)]
 #![cfg(feature = "flex")]
 
 use std::time::Duration;
@@ -43,6 +49,16 @@ fn with_image(mut request: Request, width: u32, height: u32, guidance: f32) -> R
     request.options.sampling =
         request.options.sampling.modality(Modality::Image).image_size(size).guidance_scale(guidance);
     request
+}
+
+/// A text that makes a prompt of at least `n_tokens` tokens, and hardly more.
+fn long_text(model: &Lumina, n_tokens: usize) -> String {
+    let mut text = String::new();
+    let n = |text: &str| model.tokenizer().encode(&request(text, 1).conversation).unwrap().tokens.len();
+    while n(&text) < n_tokens {
+        text += "7 ";
+    }
+    text
 }
 
 fn summary(output: &Output) -> (&[u32], &str, Vec<&[u8]>) {
@@ -120,10 +136,8 @@ proptest! {
 #[test]
 fn long_prompts_are_prefilled_in_chunks() {
     let model = model();
-    let long = "a red circle and ".repeat(40);
+    let long = long_text(&model, 330);
     let requests = [request("Hi", 3), with_image(request(&long, 4), 64, 32, 2.0)];
-    let n_tokens = model.tokenizer().encode(&requests[1].conversation).unwrap().tokens.len();
-    assert!(n_tokens > 256 + 60, "{n_tokens} tokens are too few to be cut");
     let together = model.run_batch(&requests);
     for (request, batched) in requests.into_iter().zip(together) {
         assert_eq!(summary(&batched.unwrap()), summary(&model.generate(request).run().unwrap()));
@@ -190,7 +204,7 @@ fn every_limit_ends_the_answer_and_says_so() {
     assert!(matches!(&last, Event::Done { stats, .. } if stats.stop == StopReason::Cancelled), "{last:?}");
 
     let context = model.transformer().architecture().max_positions();
-    let mut long = request(&"x".repeat(context - 40), 1);
+    let mut long = request(&long_text(&model, context - 40), 1);
     long.options.max_new_tokens = usize::MAX;
     long.options.sampling = with_image(request("", 1), 256, 256, 1.0).options.sampling;
     let full = stopped(model.generate(long));
@@ -208,7 +222,7 @@ fn what_is_wrong_with_a_request_is_said_before_anything_is_generated() {
         change(&mut request.options);
         message(request)
     };
-    let long = message(request(&"x".repeat(context + 1), 1));
+    let long = message(request(&long_text(&model, context), 1));
     assert!(long.contains(&context.to_string()) && long.contains("shorten"), "{long}");
     for (message, what) in [
         (with(&|options| options.max_new_tokens = 0), "`max_new_tokens` is 0"),
@@ -224,7 +238,7 @@ fn what_is_wrong_with_a_request_is_said_before_anything_is_generated() {
     }
     let size = model.text_to_image("a tree", (100, 64)).run().unwrap_err().to_string();
     assert!(size.contains("100x64") && size.contains("multiples of 32"), "{size}");
-    let task = model.edit(Task::Editing, &RgbImage::new(64, 64), None).run().unwrap_err().to_string();
+    let task = model.edit(Task::Editing, RgbImage::new(64, 64), None).run().unwrap_err().to_string();
     assert!(task.contains("text"), "{task}");
 
     // One bad request in a batch does not spoil the others.

@@ -230,7 +230,7 @@ impl VqConfig {
         }
         for multiplier in &self.multipliers {
             let channels = self.channels * multiplier;
-            if channels % GROUPS != 0 || channels > LARGEST {
+            if !channels.is_multiple_of(GROUPS) || channels > LARGEST {
                 let reason =
                     format!("`ch` × `ch_mult` = {channels} channels, expected a multiple of {GROUPS} up to {LARGEST}");
                 return Err(config_error(file, reason));

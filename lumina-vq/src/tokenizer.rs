@@ -85,10 +85,6 @@ impl ImageTokenizer {
         compute: &Compute,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Self> {
-        if config.factor() != lumina_core::LATENT_PX {
-            let reason = format!("a code stands for {0}x{0} pixels, the token stream needs 16x16", config.factor());
-            return Err(Error::Config { file: checkpoint.path().to_owned(), reason });
-        }
         compute.check()?;
         // Convolutions have no mapped form; only where they compute matters.
         let compute = compute.clone().weights(Weights::Tensor);
@@ -115,7 +111,7 @@ impl ImageTokenizer {
         self.model.has_decoder()
     }
 
-    /// The codes of an image whose sides are multiples of 16.
+    /// The codes of an image whose sides are multiples of the [factor](VqConfig::factor), 16 in published models.
     ///
     /// # Errors
     /// [`Error::Batch`] where a side is not, [`Error::Compute`] where the device fails.
@@ -175,7 +171,8 @@ impl ImageTokenizer {
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
         let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
         let values = read(self.model.decode(latents, bands)?)?;
-        let (width, height) = (first.width_px(), first.height_px());
+        let factor = self.config.factor();
+        let (width, height) = (columns * factor, rows * factor);
         values
             .chunks_exact(3 * width as usize * height as usize)
             .map(|values| preprocess::to_image(values, width, height))

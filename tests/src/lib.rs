@@ -2,7 +2,11 @@
 //!
 //! The data lies in `tests/reference`; the environment variable `LUMINA_REFERENCE` names another folder of the
 //! same layout. A part that is absent fails its test: a suite that runs nothing must not pass.
-#![allow(clippy::panic, clippy::print_stderr, reason = "a test helper: its panic is the test's failure, its print the test's report")]
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test helper: its panic is the test's failure, its print the test's report"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +21,7 @@ pub fn reference() -> PathBuf {
     }
 }
 
-/// A file or folder of the reference data, by its path from [`reference`]. Panics where it is absent.
+/// A file or folder of the reference data, by its path from [`reference()`]. Panics where it is absent.
 pub fn part(path: &str) -> PathBuf {
     let part = reference().join(path);
     assert!(part.exists(), "{}: this part of the reference layout is absent", part.display());

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::MappedMatrix;
+use super::matmul::matmul_transposed;
 
 /// `x · Wᵀ + b`, with `W` `[outputs, inputs]` as checkpoints store it.
 ///
@@ -45,6 +46,6 @@ fn mapped(x: Tensor<2>, weight: &MappedMatrix) -> Tensor<2> {
     let [n, _] = x.dims();
     let data = x.into_data();
     let x = data.as_slice::<f32>().expect("mapped weights compute in f32, which Compute::check made sure of");
-    let y = weight.matmul_transposed(x);
+    let y = matmul_transposed(x, weight);
     Tensor::from_data(TensorData::new(y, [n, weight.rows()]), (&device, DType::F32))
 }

@@ -4,7 +4,6 @@ use burn::module::Module;
 use bytes::Bytes;
 use half::f16;
 
-use super::matmul::matmul_transposed;
 use crate::checkpoint::{Dtype, TensorView};
 
 /// A matrix `[rows, columns]` in the type and place in which the checkpoint stores it; cloning it copies no weight.
@@ -44,13 +43,6 @@ impl MappedMatrix {
     /// Number of columns: inputs of a linear layer, width of an embedding.
     pub fn columns(&self) -> usize {
         self.columns
-    }
-
-    /// `x · selfᵀ`: `x` is `[n, columns]`, the result `[n, rows]`, both row-major.
-    ///
-    /// A row of the result does not depend on how many other rows are computed with it.
-    pub(crate) fn matmul_transposed(&self, x: &[f32]) -> Vec<f32> {
-        matmul_transposed(x, self)
     }
 
     /// Widens elements `start..start + out.len()` of row `row` to `f32`.

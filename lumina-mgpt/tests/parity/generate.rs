@@ -37,9 +37,14 @@ fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
         }
         content
     };
+    let turns = case["qas"].as_array().unwrap();
+    // As in the original, pictures that no placeholder stands for come before the first question.
+    let spelled_out = turns.iter().any(|turn| turn.to_string().contains("<|image|>"));
+    let n_pictures = if spelled_out { 0 } else { case["images"].as_u64().unwrap() as usize };
+    let mut before = "<|image|> ".repeat(n_pictures);
     let mut conversation = Conversation::new();
-    for turn in case["qas"].as_array().unwrap() {
-        conversation = conversation.human(parts(turn[0].as_str().unwrap()));
+    for turn in turns {
+        conversation = conversation.human(parts(&(std::mem::take(&mut before) + turn[0].as_str().unwrap())));
         if let Some(answer) = turn[1].as_str() {
             conversation = conversation.assistant(parts(answer));
         }

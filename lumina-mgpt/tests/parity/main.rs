@@ -1,5 +1,11 @@
 //! The transformer and whole requests against the original: `model/` and `generate/` of the reference data, on every
 //! compute target of this build and machine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests: a panic is the failure, a print the report"
+)]
 #![cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 
 mod generate;
