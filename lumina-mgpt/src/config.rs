@@ -54,7 +54,7 @@ pub struct ModelConfig {
     /// Whether image tokens are suppressed in the logits.
     pub mask_image_logits: bool,
     /// Token names and ids; says which tokens `mask_image_logits` suppresses.
-    pub vocabulary_map: HashMap<String, u32>,
+    pub vocabulary_map: Option<HashMap<String, u32>>,
     /// The image tokenizer's shape.
     pub vq_config: serde_json::Value,
 }
@@ -63,8 +63,10 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, Deserialize)]
 pub struct RopeScalingConfig {
     /// `linear`, `dynamic` or `default`.
-    #[serde(alias = "type")]
     pub rope_type: Option<String>,
+    /// The same under its older name; files may have both.
+    #[serde(rename = "type")]
+    pub older_type: Option<String>,
     /// How much further positions reach.
     pub factor: Option<f64>,
     /// The base, where newer exports put it.
@@ -94,7 +96,7 @@ impl Default for ModelConfig {
             swin_norm: false,
             model_parallel_size: 1,
             mask_image_logits: false,
-            vocabulary_map: HashMap::new(),
+            vocabulary_map: None,
             vq_config: serde_json::Value::Null,
         }
     }
@@ -169,7 +171,8 @@ impl ModelConfig {
         }
         let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
         let factor = scaling.and_then(|rope| rope.factor);
-        let scaling = match (scaling.and_then(|rope| rope.rope_type.as_deref()), factor) {
+        let kind = scaling.and_then(|rope| rope.rope_type.as_deref().or(rope.older_type.as_deref()));
+        let scaling = match (kind, factor) {
             (None | Some("default"), None) => RopeScaling::None,
             (Some("linear"), Some(factor)) if positive(factor) => RopeScaling::Linear(factor),
             (Some("dynamic"), Some(factor)) if factor.is_finite() && factor >= 1.0 => RopeScaling::Dynamic(factor),
@@ -182,7 +185,7 @@ impl ModelConfig {
         };
         let mut masked: Vec<u32> = Vec::new();
         if self.mask_image_logits {
-            let images = self.vocabulary_map.iter().filter(|(name, _)| name.starts_with("IMGIMG"));
+            let images = self.vocabulary_map.iter().flatten().filter(|(name, _)| name.starts_with("IMGIMG"));
             masked = images.map(|(_, &id)| id).collect();
             masked.sort_unstable();
             if masked.is_empty() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use image::RgbImage;
 use lumina_core::CodeGrid;
-use lumina_sampling::Sampler;
+use lumina_sampling::{Modality, Sampler};
 use lumina_tokenizer::{Event as Decoded, Malformed, StreamDecoder};
 use lumina_vq::Bands;
 
@@ -51,9 +51,14 @@ impl<'m> Stream<'m> {
 
     /// Adds the request at `index` of the caller's batch.
     pub(crate) fn push(&mut self, index: usize, request: &Request, cancel: Cancel, adapt: Option<Adapt>) -> Result<()> {
+        let sampling = &request.options.sampling;
+        if sampling.modality == Modality::Image && !self.model.image_tokenizer()?.has_decoder() {
+            // Said now, and not after all passes of an image that could not be shown.
+            return Err(lumina_vq::Error::NoDecoder.into());
+        }
         let unirep = self.model.tokenizer();
         let prompt = unirep.encode(&request.conversation)?.tokens;
-        let sampler = Sampler::new(unirep.vocabulary(), &request.options.sampling)?;
+        let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
         let sampler = adapt.iter().fold(sampler, |sampler, adapt| adapt(sampler));
         let job = Job::new(self.model.transformer(), unirep.vocabulary(), prompt, sampler, &request.options, cancel)?;
         self.jobs.push(job);

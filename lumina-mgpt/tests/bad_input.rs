@@ -63,6 +63,12 @@ fn message(folder: &Path) -> String {
 #[test]
 fn a_copy_opens() {
     open(folder(same, |_| {}).path()).unwrap();
+    let newer = folder(same, |config| {
+        config["rope_scaling"] = json!({"type": "linear", "rope_type": "linear", "factor": 2.0});
+        config["vocabulary_map"] = Value::Null;
+        config["some_new_key"] = json!([1, 2]);
+    });
+    open(newer.path()).unwrap();
 }
 
 #[test]
@@ -185,6 +191,7 @@ fn a_model_without_image_tokenizer_answers_in_text_and_says_what_it_lacks() {
     model.generate(request).run().unwrap();
     let message = model.text_to_image("a tree", (64, 32)).run().unwrap_err().to_string();
     assert!(message.contains("vqgan.ckpt"), "{message}");
+    assert!(model.text_to_image("a tree", (64, 32)).stream().is_err(), "said before the first pass");
     let message = model.caption(image::RgbImage::new(64, 64)).run().unwrap_err().to_string();
     assert!(message.contains("image_tokenizer"), "{message}");
 }

@@ -17,16 +17,10 @@ use lumina_mgpt::{
 use lumina_testing::part;
 use proptest::prelude::*;
 
-/// The first model of the reference data whose logits let it draw images.
+/// The model of the reference's own requests: one that draws.
 fn model() -> Lumina {
-    let mut folders: Vec<_> = std::fs::read_dir(part("model")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
-    let draws = |folder: &std::path::PathBuf| {
-        let config: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
-        config["mask_image_logits"] != true && config["rope_scaling"].is_null()
-    };
-    let folder = folders.into_iter().find(draws).expect("a model that draws images");
+    let cases = lumina_testing::cases("generate/cases.json");
+    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
     let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
     Lumina::from_pretrained(folder)
         .tokenizer(tokenizer)

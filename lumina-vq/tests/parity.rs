@@ -126,7 +126,10 @@ fn encoder_of_the_model_folder() {
             ran += 1;
         }
     }
-    report("encoders in model folders", ran);
+    match ran {
+        0 => eprintln!("no model folder of this data holds an encoder"),
+        _ => report("encoders in model folders", ran),
+    }
 }
 
 /// Several pictures in one pass give the codes and pictures of each alone.

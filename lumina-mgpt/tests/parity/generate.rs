@@ -99,18 +99,13 @@ fn requests() {
 fn requests_in_one_batch() {
     let arrays = Checkpoint::open(part("generate/images.safetensors")).unwrap();
     let cases = cases("generate/cases.json");
-    let mut models: Vec<&str> = cases.iter().map(|case| case["model"].as_str().unwrap()).collect();
-    models.sort_unstable();
-    models.dedup();
+    let key = |case: &Value| (case["model"].to_string(), case["target_size"].to_string());
+    let keys: std::collections::BTreeSet<_> = cases.iter().map(key).collect();
     for compute in targets() {
-        for model in &models {
-            let cases: Vec<&Value> = cases.iter().filter(|case| case["model"] == **model).collect();
+        for wanted in &keys {
+            let cases: Vec<&Value> = cases.iter().filter(|case| key(case) == *wanted).collect();
             let model = open(cases[0], &compute);
-            let requests: Vec<Request> = cases
-                .iter()
-                .filter(|case| case["target_size"] == cases[0]["target_size"])
-                .map(|case| request(case, &model, &arrays))
-                .collect();
+            let requests: Vec<Request> = cases.iter().map(|case| request(case, &model, &arrays)).collect();
             for (case, output) in cases.iter().zip(model.run_batch(&requests)) {
                 check(case, &output.unwrap(), &arrays, &format!("{} in a batch on {compute}", case["name"]));
             }
