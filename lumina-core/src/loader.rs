@@ -153,7 +153,7 @@ impl<'a> Loader<'a> {
             state.problems.push(format!("`{path}` has shape {found:?} in {file}, expected {shape:?}"));
             return None;
         }
-        if !matches!(view.dtype(), Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        if !view.dtype().is_float() {
             let found = view.dtype();
             state.problems.push(format!("`{path}` has type {found} in {file}, expected a float type"));
             return None;
