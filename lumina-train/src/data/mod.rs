@@ -1,0 +1,1 @@
+//! From records of conversations and images to batches of tokens.

@@ -1,0 +1,1 @@
+//! FP-SFT and Omni-SFT: training of the transformer.

@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod data;
+mod error;
+pub mod fine_tune;
+pub mod vq;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! Training of the VQ image tokenizer.
