@@ -33,6 +33,26 @@ pub enum Error {
         /// What is wrong with it, and what is expected.
         reason: String,
     },
+    /// The state of an optimizer that does not fit the model.
+    #[error("{file}: `{tensor}` is missing or not of the model's shape; is this the state of another model?", file = file.display())]
+    OptimizerState {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A step whose loss or gradients are not finite. The weights are those before the step.
+    #[error(
+        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the batch"
+    )]
+    NotFinite {
+        /// The step, from 1 on.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The norm of its gradients.
+        grad_norm: f64,
+    },
     /// The device failed.
     #[error("the compute device failed: {reason}")]
     Compute {
