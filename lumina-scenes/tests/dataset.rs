@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use image::{RgbImage, imageops};
 use lumina_core::{ImageSize, crop_sizes};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, SceneTask, Truth, write_dataset};
 use lumina_scenes::judge::judge;
-use lumina_scenes::{Description, Error, HELD_OUT, Scene, Split};
+use lumina_scenes::{Description, Error, HELD_OUT, Scene, Scenes, Split};
 use lumina_tokenizer::Record;
 
 const PLACEHOLDER: &str = "<|image|>";
@@ -193,7 +194,8 @@ fn what_cannot_be_written_is_named() {
     write_dataset(&halfway, &dataset, |_| {}).unwrap();
     fs::create_dir(halfway.join("images/000020-0.png.partial")).unwrap();
     assert!(write(&halfway).contains("000020-0.png.partial"));
-    assert!(!halfway.join("records.jsonl").exists());
+    let left: Vec<_> = fs::read_dir(&halfway).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["images"]);
 }
 
 #[test]
@@ -224,4 +226,27 @@ fn other_targets_have_their_sizes() {
             Dataset::new(options).unwrap().records().map(|record| record.truth.scene.size()).collect();
         assert_eq!(sizes, crop_sizes(target_px).unwrap().into_iter().collect());
     }
+}
+
+/// What the README says of the work that an image tokenizer has.
+#[test]
+fn pictures_and_maps_are_made_of_few_patches() {
+    let patches = |picture: &RgbImage, into: &mut HashSet<Vec<u8>>| {
+        for y in (0..picture.height()).step_by(16) {
+            for x in (0..picture.width()).step_by(16) {
+                into.insert(imageops::crop_imm(picture, x, y, 16, 16).to_image().into_raw());
+            }
+        }
+    };
+    let scenes = Scenes::new(8, Split::Train, 96).unwrap();
+    let (mut of_pictures, mut of_maps, mut scenes_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for scene in (0..5000).map(|index| scenes.scene(index)) {
+        patches(&scene.picture(), &mut of_pictures);
+        patches(&scene.depth(), &mut of_maps);
+        patches(&scene.segmentation(), &mut of_maps);
+        scenes_seen.insert(scene);
+    }
+    assert!((1000..1150).contains(&of_pictures.len()), "{}", of_pictures.len());
+    assert!((90..120).contains(&of_maps.len()), "{}", of_maps.len());
+    assert!(scenes_seen.len() > 4000, "{}", scenes_seen.len());
 }
