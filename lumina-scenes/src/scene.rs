@@ -29,7 +29,11 @@ pub struct Object {
 impl Object {
     /// Its centre, in pixels from the picture's left and top.
     pub fn centre_px(&self) -> (i32, i32) {
-        let middle = |cell: u32, offset: i32| (cell * CELL_PX + CELL_PX / 2).cast_signed() + offset;
+        // A cell that is in no picture must not overflow before a scene has refused it.
+        let middle = |cell: u32, offset: i32| {
+            let middle = cell.saturating_mul(CELL_PX).saturating_add(CELL_PX / 2);
+            i32::try_from(middle).unwrap_or(i32::MAX).saturating_add(offset)
+        };
         (middle(self.cell.0, self.offset_px.0), middle(self.cell.1, self.offset_px.1))
     }
 
@@ -158,7 +162,9 @@ mod tests {
         let reason = |objects: Vec<Object>| make(objects).unwrap_err().to_string();
         assert!(reason(vec![]).contains("0 objects"));
         assert!(reason(vec![object(Size::Small, (3, 0), (0, 0))]).contains("cell (3, 0)"));
-        assert!(reason(vec![object(Size::Small, (u32::MAX, u32::MAX), (0, 0))]).contains("of 3x2"));
+        let far = object(Size::Small, (u32::MAX, u32::MAX), (i32::MAX, 8));
+        assert_eq!(far.centre_px(), (i32::MAX, i32::MAX));
+        assert!(reason(vec![far]).contains("of 3x2"));
         assert!(reason(vec![object(Size::Large, (0, 0), (8, 0))]).contains("(8, 0)"));
         assert!(reason(vec![object(Size::Small, (0, 0), (5, 0))]).contains("(5, 0)"));
         let close = vec![object(Size::Small, (0, 0), (8, 0)), object(Size::Small, (1, 0), (-8, 0))];

@@ -60,18 +60,27 @@ pub fn write_dataset(folder: impl AsRef<Path>, dataset: &Dataset, mut progress: 
         _ => {}
     }
     let partial = partial_name(&path);
-    let mut lines = BufWriter::new(File::create(&partial).map_err(failed(&partial))?);
+    let written = write_records(folder, &partial, dataset, &mut progress)
+        .and_then(|()| fs::rename(&partial, &path).map_err(failed(&path)));
+    if written.is_err() {
+        // What went wrong is of more interest than what cannot be cleared away.
+        let _ = fs::remove_file(&partial);
+    }
+    written.map(|()| path)
+}
+
+/// Writes the records to a file, and their pictures into the folder.
+fn write_records(folder: &Path, file: &Path, dataset: &Dataset, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    let mut lines = BufWriter::new(File::create(file).map_err(failed(file))?);
     for (done, record) in (1..).zip(dataset.records()) {
         write_images(folder, &record)?;
         let line = Line { record: &record.record, truth: &record.truth };
         let written = serde_json::to_writer(&mut lines, &line).map_err(std::io::Error::from);
-        written.and_then(|()| lines.write_all(b"\n")).map_err(failed(&partial))?;
+        written.and_then(|()| lines.write_all(b"\n")).map_err(failed(file))?;
         progress(done);
     }
-    let file = lines.into_inner().map_err(|error| failed(&partial)(error.into_error()))?;
-    file.sync_all().map_err(failed(&partial))?;
-    fs::rename(&partial, &path).map_err(failed(&path))?;
-    Ok(path)
+    let lines = lines.into_inner().map_err(|error| failed(file)(error.into_error()))?;
+    lines.sync_all().map_err(failed(file))
 }
 
 fn write_images(folder: &Path, record: &SceneRecord) -> Result<()> {

@@ -3,14 +3,12 @@
 use image::RgbImage;
 use lumina_core::CELL_PX;
 
-use super::regions::{Region, background, regions};
+use super::regions::{Parts, Region, background};
 use crate::mask::Mask;
-use crate::{Background, Colour, Kind, Place, Scene, Shape, Size};
+use crate::{Background, Kind, Place, Scene, Shape, Size};
 
 /// Regions of fewer pixels are specks; the smallest object has 128.
 const MIN_PIXELS: usize = 40;
-/// The share of a region's pixels that must have one colour.
-const MIN_PURITY: f64 = 0.75;
 /// The least overlap (intersection over union) with a shape. Those of one size overlap each other less than 0.8; what is
 /// neither small nor large, such as 22 pixels wide, overlaps both less than this.
 const MIN_OVERLAP: f64 = 0.7;
@@ -35,7 +33,7 @@ pub struct Detection {
     pub background: Option<Background>,
     /// The objects, in no order.
     pub objects: Vec<Found>,
-    /// How many regions stand out from the background that are no object of a scene.
+    /// How many things stand out from the background that are no object of a scene.
     pub strays: usize,
 }
 
@@ -89,7 +87,10 @@ pub fn detect(picture: &RgbImage) -> Detection {
         Detection { size_px: picture.dimensions(), background: background(picture), objects: Vec::new(), strays: 0 };
     let Some(background) = detection.background else { return detection };
     let templates = Template::all();
-    for region in regions(picture, background).iter().filter(|region| region.pixels.len() >= MIN_PIXELS) {
+    let parts = Parts::new(picture, background);
+    // All that is pale counts as one.
+    detection.strays += usize::from(parts.n_pale() >= MIN_PIXELS);
+    for region in parts.into_regions().iter().filter(|region| region.pixels.len() >= MIN_PIXELS) {
         match identify(region, &templates) {
             Some(found) => detection.objects.push(found),
             None => detection.strays += 1,
@@ -135,10 +136,10 @@ fn centroid(pixels: &[(i32, i32)]) -> (f64, f64) {
 
 /// The object that a region is, where it is one.
 fn identify(region: &Region, templates: &[Template]) -> Option<Found> {
-    let (colour, &most) = Colour::ALL.into_iter().zip(&region.colours).max_by_key(|(_, count)| **count)?;
+    let colour = region.colour?;
     // Nothing much larger can overlap enough, and a picture that is all stray must not take long.
     let largest = templates.iter().map(|template| template.n_pixels).max()?;
-    if (most as f64) < MIN_PURITY * region.pixels.len() as f64 || region.pixels.len() > 2 * largest {
+    if region.pixels.len() > 2 * largest {
         return None;
     }
     let centre_of_mass = centroid(&region.pixels);
