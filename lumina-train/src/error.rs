@@ -71,4 +71,47 @@ pub enum Error {
     /// The text tokenizer and the stream.
     #[error(transparent)]
     Tokenizer(#[from] lumina_tokenizer::Error),
+    /// A file of the training data is not of its format.
+    #[error("{file}: {reason}", file = file.display())]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, where, and what to do.
+        reason: String,
+    },
+    /// Another process writes the same shard.
+    #[error("{file}: another process is writing this; give each rank to one process", file = file.display())]
+    Busy {
+        /// The shard.
+        file: PathBuf,
+    },
+    /// A shard was begun with other settings.
+    #[error(
+        "{file}: this shard was begun with {found}, not with {wanted}; go on with the same settings, or take another folder",
+        file = file.display()
+    )]
+    OtherRun {
+        /// The file with the settings.
+        file: PathBuf,
+        /// How it was begun.
+        found: String,
+        /// How it was to be continued.
+        wanted: String,
+    },
+    /// Shards are missing.
+    #[error("{folder}: of {splits} splits, {missing:?} are missing; pre-tokenise these ranks first", folder = folder.display())]
+    MissingRanks {
+        /// The folder.
+        folder: PathBuf,
+        /// How many splits there are.
+        splits: u64,
+        /// The ranks that are not there.
+        missing: Vec<u64>,
+    },
+    /// A text tokenizer could not be trained.
+    #[error("the text tokenizer cannot be trained")]
+    TrainTokenizer {
+        /// What the `tokenizers` crate said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
