@@ -1,6 +1,8 @@
 //! Steps of fine-tuning, on one device or several.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use lumina_core::Compute;
@@ -59,8 +61,30 @@ pub struct Trainer {
     devices: Vec<Compute>,
     optimizer: AdamW,
     position: Position,
-    /// The folder whose config and tokenizer go into what is saved.
-    source: PathBuf,
+    carried: Carried,
+}
+
+/// What goes from the model's folder into each that is saved. In memory, as the folder may be a checkpoint that is removed
+/// while the run goes on.
+#[derive(Debug)]
+struct Carried {
+    config: serde_json::Value,
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Carried {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
+            let file = folder.join(name);
+            match fs::read(&file) {
+                Ok(bytes) => files.push((name, bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Read { file, source }),
+            }
+        }
+        Ok(Self { config: read_json(&folder.join("config.json"))?, files })
+    }
 }
 
 /// A checkpoint's files besides those of the model.
@@ -87,11 +111,11 @@ impl Trainer {
             .first()
             .ok_or_else(|| Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() })?;
         let trainable = Trainable::open(model, first)?;
-        Ok(Self::with(trainable, options, devices, model))
+        Ok(Self::with(trainable, options, devices, Carried::of(model)?))
     }
 
-    /// A run on a network that is open already; config and tokenizer of the folder `source` go into what is saved.
-    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], source: &Path) -> Self {
+    /// A run on a network that is open already.
+    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], carried: Carried) -> Self {
         let optimizer = AdamW::new(options.adamw, trainable.names.clone());
         let devices: Vec<Compute> = devices.iter().map(recording).collect();
         let mut trainer = Self {
@@ -101,7 +125,7 @@ impl Trainer {
             devices,
             optimizer,
             position: Position::default(),
-            source: source.to_owned(),
+            carried,
         };
         trainer.replicate();
         trainer
@@ -155,8 +179,12 @@ impl Trainer {
     /// One step: the mean gradient of the passes, clipped, moves all parameters. Nothing has moved where it fails.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where the loss or the gradients are not finite; those of [`gradients`].
+    /// [`Error::Setting`] where there are no passes, or more than [`Trainer::passes`]; [`Error::NotFinite`] where the loss or the gradients are not finite; those of [`gradients`].
     pub fn step(&mut self, passes: &[Vec<Example<'_>>], steps_in_epoch: u64) -> Result<StepReport> {
+        if passes.is_empty() || passes.len() > self.passes() {
+            let reason = format!("of a step are {}, expected 1 to {}", passes.len(), self.passes());
+            return Err(Error::Setting { field: "passes", reason });
+        }
         let share = self.position.step_in_epoch as f64 / steps_in_epoch.max(1) as f64;
         let epoch = self.position.epoch as f64 + share;
         let lr = self.options.schedule.lr_at(epoch);
@@ -204,7 +232,7 @@ impl Trainer {
             dropout: Dropout::new(
                 self.options.dropout,
                 self.options.seed,
-                self.position.step * passes.len() as u64 + pass as u64,
+                self.position.step * self.passes() as u64 + pass as u64,
             ),
             activations: self.options.activations,
         };
@@ -235,7 +263,7 @@ impl Trainer {
             let grads = if n_devices == 1 { grads } else { grads.to_device(self.devices[0].device(), model) };
             sum.accumulate(model, grads);
         }
-        let factor = 1.0 / passes.len().max(1) as f64;
+        let factor = 1.0 / passes.len() as f64;
         let grads = sum.grads();
         Ok((losses, if passes.len() == 1 { grads } else { scale(model, grads, factor) }))
     }
@@ -267,7 +295,7 @@ impl Trainer {
     }
 
     fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
-        let mut config: serde_json::Value = read_json(&self.source.join("config.json"))?;
+        let mut config = self.carried.config.clone();
         config["torch_dtype"] = match dtype {
             Dtype::F16 => "float16",
             Dtype::BF16 => "bfloat16",
@@ -275,8 +303,8 @@ impl Trainer {
         }
         .into();
         write_json(&partial.join("config.json"), &config)?;
-        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-            folder::copy_if_there(&self.source.join(name), &partial.join(name))?;
+        for (name, bytes) in &self.carried.files {
+            folder::write(&partial.join(name), bytes)?;
         }
         save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join("model.safetensors"))
     }
