@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// A step whose loss or gradients are not finite. The weights are those before the step.
     #[error(
-        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the batch"
+        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the items of the batch: {items:?}"
     )]
     NotFinite {
         /// The step, from 1 on.
@@ -52,6 +52,8 @@ pub enum Error {
         loss: f64,
         /// The norm of its gradients.
         grad_norm: f64,
+        /// The items of the data set that it was made of, where they come from one.
+        items: Vec<usize>,
     },
     /// The device failed.
     #[error("the compute device failed: {reason}")]

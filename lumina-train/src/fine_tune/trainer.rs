@@ -88,7 +88,7 @@ impl Carried {
 }
 
 /// A checkpoint's files besides those of the model.
-const STATE: &str = "trainer.json";
+pub(crate) const STATE: &str = "trainer.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// What [`STATE`] holds.
@@ -179,7 +179,8 @@ impl Trainer {
     /// One step: the mean gradient of the passes, clipped, moves all parameters. Nothing has moved where it fails.
     ///
     /// # Errors
-    /// [`Error::Setting`] where there are no passes, or more than [`Trainer::passes`]; [`Error::NotFinite`] where the loss or the gradients are not finite; those of [`gradients`].
+    /// [`Error::Setting`] where there are no passes, or more than [`Trainer::passes`]; [`Error::NotFinite`] where the loss
+    /// or the gradients are not finite; those of [`gradients`].
     pub fn step(&mut self, passes: &[Vec<Example<'_>>], steps_in_epoch: u64) -> Result<StepReport> {
         if passes.is_empty() || passes.len() > self.passes() {
             let reason = format!("of a step are {}, expected 1 to {}", passes.len(), self.passes());
@@ -204,7 +205,7 @@ impl Trainer {
             predicted: losses.iter().map(|loss| loss.counted as u64).sum(),
         };
         if !report.loss.is_finite() || !grad_norm.is_finite() {
-            return Err(Error::NotFinite { step: report.step, loss: report.loss, grad_norm });
+            return Err(Error::NotFinite { step: report.step, loss: report.loss, grad_norm, items: Vec::new() });
         }
         let factor = clip_factor(grad_norm, self.options.clip_norm);
         let grads = scale(&self.trainable.model, grads, factor);
