@@ -14,7 +14,7 @@
 //! and made again. So a window's results have to be the same each time, and no record is lost or there twice.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -126,8 +126,12 @@ fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
     match std::fs::read_to_string(file) {
         Ok(found) if found == settings => Ok(()),
         Ok(found) => Err(Error::OtherRun { file: file.to_owned(), found, wanted: settings.to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && shard_bytes == 0 => {
+        Err(error) if error.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
             Ok(save_bytes(file, settings.as_bytes())?)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let reason = "missing beside a shard, which is not continued without its settings; take another folder";
+            Err(Error::Data { file: file.to_owned(), reason: reason.to_owned() })
         }
         Err(source) => Err(Error::Read { file: file.to_owned(), source }),
     }
