@@ -59,11 +59,11 @@ impl ShardWriter {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
         let name = format!("{stem}.tokens");
         let mut tokens = Output::open(folder.join(&name))?;
-        // Held until the process ends, however it ends.
+        // Held until the writer is dropped or the process ends, however it ends.
         match tokens.file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: tokens.path }),
-            Err(TryLockError::Error(source)) => return Err(Error::Write { file: tokens.path, source }),
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: folder.join(&name) }),
+            Err(TryLockError::Error(source)) => return Err(Error::Write { file: folder.join(&name), source }),
         }
         let mut index = Output::open(folder.join(format!("{stem}-record.jsonl")))?;
         let mut skipped = Output::open(folder.join(format!("{stem}-skipped.jsonl")))?;
@@ -177,6 +177,15 @@ impl Output {
 
     fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(self.failed())
+    }
+}
+
+impl Drop for Output {
+    /// Closing is not enough where a process is being started at that moment, by whatever thread: it holds a copy of
+    /// the file, and with it the lock, until it runs its program.
+    fn drop(&mut self) {
+        // Of a file that was not locked, or not opened well, there is nothing to give back.
+        let _ = self.file.unlock();
     }
 }
 
