@@ -135,3 +135,33 @@ impl Dataset {
         Batch::collate(indices.iter().map(|&index| self.get(index)).collect::<Result<Vec<_>>>()?, max_len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_checked() {
+        let read = |yaml: &str| DataConfig::from_yaml(yaml, Path::new("data.yaml"));
+        let config = read("META:\n  - path: 'record.json'\n    note: x\nseed: 1\n").unwrap();
+        let expected = DataMeta { path: "record.json".into(), kind: "default".to_owned(), ratio: 1.0 };
+        assert_eq!(config.meta, [expected]);
+        for bad in
+            ["", "META: 1", "META:\n  - type: image\n", "META:\n  - path: a\n    ratio: much\n", "- path: a", "{"]
+        {
+            assert!(read(bad).unwrap_err().to_string().starts_with("data.yaml: "), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("data.yaml");
+        assert!(Dataset::open(&config).unwrap_err().to_string().contains("data.yaml"));
+        std::fs::write(&config, "META: [{path: nowhere/record.json}]").unwrap();
+        assert!(Dataset::open(&config).unwrap_err().to_string().contains("nowhere"));
+        std::fs::write(&config, "META: []").unwrap();
+        let dataset = Dataset::open(&config).unwrap();
+        assert!(dataset.is_empty() && dataset.get(0).is_err());
+    }
+}

@@ -98,3 +98,48 @@ impl TokenItems {
         Ok(item)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lumina_tokenizer::Encoded;
+
+    use super::super::shard::{MAGIC, append_item};
+    use super::*;
+
+    fn open(lines: &str) -> Result<TokenItems> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = MAGIC.to_vec();
+        for id in [4, 5] {
+            append_item(&mut bytes, id, &Encoded { tokens: vec![1, 2, 3], labels: vec![-100, 2, 3] }).unwrap();
+        }
+        std::fs::write(folder.path().join("0-of-1.tokens"), bytes).unwrap();
+        std::fs::write(folder.path().join("0-of-1-record.jsonl"), lines).unwrap();
+        TokenItems::open(folder.path().join("0-of-1-record.jsonl"))
+    }
+
+    fn line(file: &str, len: u32, id: u64, offset: u64) -> String {
+        format!("{{\"file\":\"{file}\",\"len\":{len},\"id\":{id},\"offset\":{offset}}}\n")
+    }
+
+    #[test]
+    fn items_outlive_the_names_of_their_files() {
+        let items = open(&(line("0-of-1.tokens", 3, 4, 8) + &line("0-of-1.tokens", 3, 5, 40))).unwrap();
+        assert_eq!((items.get(0).unwrap().id, items.get(1).unwrap().id), (4, 5));
+        assert_eq!(items.get(1).unwrap().labels, [-100, 2, 3]);
+        assert!(items.lens().eq([3, 3]) && items.get(2).is_err());
+    }
+
+    #[test]
+    fn an_index_that_does_not_fit_is_an_error() {
+        for (len, id, offset) in
+            [(3, 6, 8), (2, 4, 8), (3, 4, 12), (3, 4, u64::MAX), (u32::MAX, 4, 8), (3, 4, 72), (0, 4, 72)]
+        {
+            let items = open(&line("0-of-1.tokens", len, id, offset)).unwrap();
+            assert!(matches!(items.get(0), Err(Error::Data { .. })), "{len} {id} {offset}");
+        }
+        assert!(open(&line("nowhere.tokens", 3, 4, 8)).is_err());
+        assert!(open(&line("0-of-1-record.jsonl", 3, 4, 8)).is_err());
+        let pickle = open("{\"file\":\"0-of-1.tokens\",\"len\":3,\"id\":4}\n").unwrap();
+        assert!(pickle.get(0).is_err());
+    }
+}

@@ -14,7 +14,7 @@
 //! and made again. So a window's results have to be the same each time, and no record is lost or there twice.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -59,11 +59,11 @@ impl ShardWriter {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
         let name = format!("{stem}.tokens");
         let mut tokens = Output::open(folder.join(&name))?;
-        // Held until the process ends, however it ends.
+        // Held until the writer is dropped or the process ends, however it ends.
         match tokens.file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: tokens.path }),
-            Err(TryLockError::Error(source)) => return Err(Error::Write { file: tokens.path, source }),
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: folder.join(&name) }),
+            Err(TryLockError::Error(source)) => return Err(Error::Write { file: folder.join(&name), source }),
         }
         let mut index = Output::open(folder.join(format!("{stem}-record.jsonl")))?;
         let mut skipped = Output::open(folder.join(format!("{stem}-skipped.jsonl")))?;
@@ -126,8 +126,12 @@ fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
     match std::fs::read_to_string(file) {
         Ok(found) if found == settings => Ok(()),
         Ok(found) => Err(Error::OtherRun { file: file.to_owned(), found, wanted: settings.to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && shard_bytes == 0 => {
+        Err(error) if error.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
             Ok(save_bytes(file, settings.as_bytes())?)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let reason = "missing beside a shard, which is not continued without its settings; take another folder";
+            Err(Error::Data { file: file.to_owned(), reason: reason.to_owned() })
         }
         Err(source) => Err(Error::Read { file: file.to_owned(), source }),
     }
@@ -173,6 +177,15 @@ impl Output {
 
     fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(self.failed())
+    }
+}
+
+impl Drop for Output {
+    /// Closing is not enough where a process is being started at that moment, by whatever thread: it holds a copy of
+    /// the file, and with it the lock, until it runs its program.
+    fn drop(&mut self) {
+        // Of a file that was not locked, or not opened well, there is nothing to give back.
+        let _ = self.file.unlock();
     }
 }
 

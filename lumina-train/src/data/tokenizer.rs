@@ -70,7 +70,7 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
 
     let specials = special_names(options);
-    let (pieces, merges) = train(texts, options.max_merges)?;
+    let Trained { pieces, merges } = train(texts, options.max_merges)?;
     let names = specials.iter().chain(&pieces);
     let vocab: HashMap<&String, usize> = names.enumerate().map(|(id, name)| (name, id)).collect();
     let added = |(id, name): (usize, &String)| {
@@ -174,11 +174,17 @@ fn pre_tokenizer() -> Value {
 
 type Tokenizer = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// The pieces of text, bytes first, and the pairs that merge to the others.
+struct Trained {
+    /// The pieces of text, bytes first.
+    pieces: Vec<String>,
+    /// The pairs that merge to those longer than a byte, first one first.
+    merges: Vec<(String, String)>,
+}
+
 fn train<S: AsRef<str> + Send>(
     texts: impl IntoIterator<Item = S, IntoIter: Send>,
     max_merges: usize,
-) -> Result<(Vec<String>, Vec<(String, String)>)> {
+) -> Result<Trained> {
     let failed = |source| Error::TrainTokenizer { source };
     let alphabet = ByteLevel::alphabet();
     let mut trainer = BpeTrainer::builder()
@@ -204,7 +210,7 @@ fn train<S: AsRef<str> + Send>(
     let pieces = pieces.into_iter().map(|(_, name)| name).filter(|name| !special(name)).collect();
     let text_only =
         |(left, right): &(String, String)| !special(left) && !special(right) && !special(&format!("{left}{right}"));
-    Ok((pieces, merges.into_iter().filter(text_only).collect()))
+    Ok(Trained { pieces, merges: merges.into_iter().filter(text_only).collect() })
 }
 
 #[cfg(test)]
@@ -224,7 +230,7 @@ mod tests {
     }
 
     const TEXTS: [&str; 4] =
-        ["a red circle", "circle, left of a blue square", "IMGIMGBZ IMGIMGBZ IMGIMGBZ", "circle 12 円 円"];
+        ["a red circle", "circle, left of a blue circle", "IMGIMGBZ IMGIMGBZ IMGIMGBZ", "circle 12 円 円"];
 
     #[test]
     fn the_layout_is_that_of_the_checkpoints() {
@@ -251,8 +257,8 @@ mod tests {
     fn frequent_words_are_one_token() {
         let (unirep, _) = trained(&TEXTS);
         let encode = |text: &str, specials| unirep.text().encode(text, specials).unwrap();
-        for word in ["circle", " circle", "円"] {
-            assert!(encode(&format!("{word},"), Specials::Plain).len() <= 2 + usize::from(word == "円"), "{word}");
+        for word in ["circle", " circle", " 円"] {
+            assert_eq!(encode(word, Specials::Plain).len(), 1, "{word}");
         }
         assert_eq!(encode("IMGIMGBZ<reserved08706>", Specials::Parse), [5, 136]);
         assert!(encode("IMGIMGBZ", Specials::Plain).len() > 1);

@@ -93,9 +93,10 @@ mod tests {
 
     #[test]
     fn a_list_that_is_referred_to_again_and_again_does_not_grow_without_bound() {
-        let mut pickle = b"\x80\x04}](".to_vec();
-        pickle.extend(b"K\x01".repeat(1 << 16));
-        pickle.extend(b"eq\x000(");
+        let mut pickle = b"\x80\x04}]".to_vec();
+        let thousand = [b"(", &*b"K\x01".repeat(1000), b"e"].concat();
+        pickle.extend(thousand.repeat(100));
+        pickle.extend(b"q\x000(");
         for key in 0..100u8 {
             pickle.extend([0x8c, 1, key, b'h', 0]);
         }
