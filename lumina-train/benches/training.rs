@@ -1,68 +1,155 @@
-//! Steps of fine-tuning on a small model.
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
+//! Steps of fine-tuning on the CPU: tokens a second, what part of a step goes where, and the share of the processor's own
+//! rate of f32 matrix products that the step's products make up.
+//!
+//! `cargo bench -p lumina-train` runs all sizes; `cargo bench -p lumina-train -- embedded` the named one. The same steps
+//! in PyTorch: `benches/pytorch_training.py` of the workspace.
+#![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
-use std::time::Instant;
+use std::error::Error;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, Distribution, Tensor};
+use lumina_core::Compute;
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{Compute, Loader};
-use lumina_mgpt::{ModelConfig, Transformer};
-use lumina_train::fine_tune::{NewModel, loss};
+use lumina_mgpt::Dropout;
+use lumina_testing::{lcg, small_tokenizer};
+use lumina_tokenizer::IGNORED;
+use lumina_train::fine_tune::{
+    Example, FineTuneOptions, LossOptions, NewModel, Schedule, Trainable, Trainer, gradients, loss,
+};
 
-fn main() {
-    let arg = |i: usize, d: usize| {
-        std::env::args().skip(1).filter(|a| a != "--bench").nth(i).map_or(d, |a| a.parse().unwrap())
-    };
-    let (hidden, layers, batch, len) = (arg(0, 192), arg(1, 5), arg(2, 32), arg(3, 96));
-    let folder = tempfile::tempdir().unwrap();
-    let compute = Compute::new(Device::flex().autodiff());
-    let model_folder = folder.path().join("model");
-    let tokenizer = std::path::PathBuf::from("/tmp/tok");
-    NewModel {
-        hidden_size: hidden,
-        intermediate_size: hidden * 8 / 3 / 32 * 32,
-        num_hidden_layers: layers,
-        num_attention_heads: hidden / 32,
-        num_key_value_heads: hidden / 32,
-        max_position_embeddings: 1024,
-        ..NewModel::default()
+/// A model with a batch of sequences; half of each sequence is predicted.
+struct Size {
+    name: &'static str,
+    hidden: usize,
+    intermediate: usize,
+    layers: usize,
+    heads: usize,
+    batch: usize,
+    len: usize,
+    runs: usize,
+}
+
+// As in `benches/pytorch_training.py`.
+const SIZES: [Size; 2] = [
+    Size { name: "embedded", hidden: 192, intermediate: 512, layers: 5, heads: 6, batch: 32, len: 96, runs: 9 },
+    Size { name: "mid", hidden: 512, intermediate: 1376, layers: 8, heads: 8, batch: 8, len: 256, runs: 5 },
+];
+/// Image tokens of the vocabulary, which has 1,424 others.
+const CODES: u32 = 256;
+
+/// The medians of the times of some activities: each is run once uncounted, and then all in turn, so that what else the
+/// machine does meets all alike.
+fn medians<const N: usize>(runs: usize, activities: [&mut dyn FnMut(); N]) -> [Duration; N] {
+    let mut times = [(); N].map(|()| Vec::with_capacity(runs + 1));
+    let mut activities = activities;
+    for _ in 0..=runs {
+        for (times, run) in times.iter_mut().zip(&mut activities) {
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed());
+        }
     }
-    .create(&tokenizer, &model_folder, &compute)
-    .unwrap();
-    let file = model_folder.join("config.json");
-    let architecture = ModelConfig::open(&file).unwrap().resolve(&file).unwrap();
-    let vocab = architecture.vocab_size();
-    let checkpoint = Checkpoint::open(&model_folder).unwrap();
-    let loader = Loader::new(&checkpoint, &compute);
-    let mut model = Transformer::new(&loader, architecture);
-    let n: usize =
-        Transformer::tensor_shapes(model.architecture(), &compute).values().map(|s| s.iter().product::<usize>()).sum();
-    println!("{n} parameters, vocabulary {vocab}");
-    let mut optimizer = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1).init();
-    let tokens: Vec<Vec<u32>> =
-        (0..batch).map(|b| (0..len).map(|i| ((b * 31 + i * 17) % vocab) as u32).collect()).collect();
-    let labels: Vec<Vec<i64>> = tokens
-        .iter()
-        .map(|t| t.iter().enumerate().map(|(i, &t)| if i < len / 2 { -100 } else { i64::from(t) }).collect())
-        .collect();
-    for _ in 0..6 {
-        let start = Instant::now();
-        let rows: Vec<_> = tokens.iter().zip(&labels).map(|(t, l)| (t.as_slice(), l.as_slice())).collect();
-        let loss = loss(&model, &rows, 1e-5).unwrap();
-        let value: f32 = loss.total.clone().into_scalar();
-        let forward = start.elapsed();
-        let grads = loss.total.backward();
-        let backward = start.elapsed();
-        let grads = GradientsParams::from_grads(grads, &model);
-        model = optimizer.step(1e-3, model, grads);
-        let all = start.elapsed();
-        println!(
-            "loss {value:.4} forward {forward:?} backward {:?} step {:?}: {:.0} tokens/s, {:.1} GFLOP/s",
-            backward - forward,
-            all - backward,
-            (batch * len) as f64 / all.as_secs_f64(),
-            6.0 * n as f64 * (batch * len) as f64 / all.as_secs_f64() / 1e9
+    times.map(|mut times| {
+        times.remove(0);
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
+}
+
+/// Width of the square matrices whose product is the measure.
+const PRODUCT: usize = 1536;
+
+impl Size {
+    fn run(&self) -> Result<(), Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let (tokenizer, model) = (folder.path().join("tokenizer"), folder.path().join("model"));
+        small_tokenizer(CODES, &tokenizer);
+        let shape = NewModel {
+            hidden_size: self.hidden,
+            intermediate_size: self.intermediate,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.heads,
+            max_position_embeddings: 1024,
+            ..NewModel::default()
+        };
+        shape.create(&tokenizer, &model, &Compute::cpu())?;
+        let checkpoint = Checkpoint::open(&model)?;
+        let elements = |name: &str| checkpoint.get(name).map_or(0, |view| view.shape().iter().product::<usize>());
+        let parameters: usize = checkpoint.names().map(elements).sum();
+        let (embedding, head) = (elements("model.embed_tokens.weight"), elements("lm_head.weight"));
+        let vocabulary = (head / self.hidden) as u32;
+
+        let rows: Vec<(Vec<u32>, Vec<i64>)> = (0..self.batch)
+            .map(|row| {
+                let tokens: Vec<u32> = lcg(row as u32).take(self.len).map(|state| (state >> 8) % vocabulary).collect();
+                let label = |(position, &token)| if position < self.len / 2 { IGNORED } else { i64::from(token) };
+                let labels = tokens.iter().enumerate().map(label).collect();
+                (tokens, labels)
+            })
+            .collect();
+        let batch: Vec<Example<'_>> = rows.iter().map(|(tokens, labels)| Example { tokens, labels }).collect();
+        let options = FineTuneOptions {
+            schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup_epochs: 0.0, epochs: 1 },
+            ..FineTuneOptions::default()
+        };
+
+        let matrix = || Tensor::<2>::random([PRODUCT, PRODUCT], Distribution::Default, &Device::flex());
+        let (a, b) = (matrix(), matrix());
+        let trainable = Trainable::open(&model, &Compute::cpu())?;
+        let loss_options = LossOptions {
+            z_loss_weight: options.z_loss_weight,
+            dropout: Dropout::new(options.dropout, 0, 0),
+            activations: options.activations,
+        };
+        let z_loss_weight = options.z_loss_weight;
+        let mut trainer = Trainer::new(&model, options, &[Compute::cpu()])?;
+        let mut last = None;
+        let [product, forward, both, step] = medians(
+            self.runs,
+            [
+                &mut || drop(black_box(a.clone().matmul(b.clone()).into_data())),
+                &mut || drop(black_box(loss(&trainable.model, &batch, z_loss_weight))),
+                &mut || drop(black_box(gradients(&trainable.model, &batch, &loss_options))),
+                &mut || last = Some(trainer.step(std::slice::from_ref(&batch), 1000)),
+            ],
         );
+        let report = last.ok_or("no step was made")??;
+        let rate = 2.0 * (PRODUCT as f64).powi(3) / product.as_secs_f64();
+
+        // Each weight takes part in a product and an addition for each token forward, and in twice as many back. The
+        // embedding is no product; the head sees the predicted positions only.
+        let products =
+            (parameters - embedding - head) as f64 * report.tokens as f64 + head as f64 * report.predicted as f64;
+        let share = 6.0 * products / step.as_secs_f64() / rate;
+        let part = |time: Duration| 100.0 * time.as_secs_f64() / step.as_secs_f64();
+        println!(
+            "{}: {:.1} million parameters, vocabulary {vocabulary}, batch {} x {}\n  {:.0} tokens/s, {:.1} ms a step: \
+             forward {:.0} %, backward {:.0} %, the rest {:.0} %\n  products at {:.0} % of {:.0} GFLOP/s; loss after {} steps {:.4}",
+            self.name,
+            parameters as f64 / 1e6,
+            self.batch,
+            self.len,
+            report.tokens as f64 / step.as_secs_f64(),
+            step.as_secs_f64() * 1e3,
+            part(forward),
+            part(both.saturating_sub(forward)),
+            part(step.saturating_sub(both)),
+            100.0 * share,
+            rate / 1e9,
+            report.step,
+            report.loss,
+        );
+        Ok(())
     }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    for size in SIZES.iter().filter(|size| names.is_empty() || names.iter().any(|name| name == size.name)) {
+        size.run()?;
+    }
+    Ok(())
 }

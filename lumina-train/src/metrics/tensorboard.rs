@@ -197,7 +197,7 @@ mod tests {
     fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
         let check = |data: &[u8], found: &[u8]| {
             let crc = crc(data);
-            let expected = (crc >> 15 | crc << 17).wrapping_add(0xa282_ead8);
+            let expected = crc.rotate_right(15).wrapping_add(0xa282_ead8);
             assert_eq!(found, expected.to_le_bytes());
         };
         let mut records = Vec::new();
