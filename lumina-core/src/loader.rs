@@ -5,11 +5,11 @@
 //! what the network did not ask for.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Write};
 use std::rc::Rc;
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, Dtype, TensorView};
@@ -49,6 +49,8 @@ enum Source<'a> {
 #[derive(Default)]
 struct State {
     asked: BTreeMap<String, Vec<usize>>,
+    /// Which parameter was made for which name.
+    names: Vec<(ParamId, String)>,
     problems: Vec<String>,
     bytes: u64,
 }
@@ -105,11 +107,24 @@ impl<'a> Loader<'a> {
 
     /// A parameter in the compute type.
     pub fn param<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Param<Tensor<D>> {
-        let tensor = match self.view(name, &shape) {
+        let tensor = match self.view(&name, &shape) {
             Some(view) => self.to_tensor(&view),
             None => self.placeholder(),
         };
-        Param::from_tensor(tensor)
+        self.named(name, tensor)
+    }
+
+    /// A parameter of this value, noted under its name.
+    fn named<const D: usize>(&self, name: impl Display, tensor: Tensor<D>) -> Param<Tensor<D>> {
+        let param = Param::from_tensor(tensor);
+        self.shared.state.borrow_mut().names.push((param.id, self.path(name)));
+        param
+    }
+
+    /// The checkpoint's name of each parameter handed out so far: what saving a trained network needs.
+    /// Mapped weights are no parameters and have none.
+    pub fn parameter_names(&self) -> HashMap<ParamId, String> {
+        self.shared.state.borrow().names.iter().cloned().collect()
     }
 
     /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`.
@@ -125,14 +140,14 @@ impl<'a> Loader<'a> {
     /// The tensor `weight` as a matrix, where the compute target wants it.
     fn weight(&self, shape: [usize; 2]) -> Weight {
         let Some(view) = self.view("weight", &shape) else {
-            return Weight::Tensor(Param::from_tensor(self.placeholder()));
+            return Weight::Tensor(self.named("weight", self.placeholder()));
         };
         match self.shared.compute.placement() {
             Weights::Mapped => match MappedMatrix::new(&view) {
                 Some(matrix) => Weight::Mapped(matrix),
-                None => Weight::Tensor(Param::from_tensor(self.to_tensor(&view))),
+                None => Weight::Tensor(self.named("weight", self.to_tensor(&view))),
             },
-            Weights::Tensor => Weight::Tensor(Param::from_tensor(self.to_tensor(&view))),
+            Weights::Tensor => Weight::Tensor(self.named("weight", self.to_tensor(&view))),
         }
     }
 
