@@ -36,20 +36,35 @@ pub struct Compute {
     on_host: bool,
     dtype: Dtype,
     weights: Weights,
+    master_weights: bool,
 }
 
 impl Compute {
     /// The processor: `f32` activations, weights read where they lie in the file.
     #[cfg(feature = "flex")]
     pub fn cpu() -> Self {
-        Self { name: "cpu", device: Device::flex(), on_host: true, dtype: Dtype::F32, weights: Weights::Mapped }
+        Self {
+            name: "cpu",
+            device: Device::flex(),
+            on_host: true,
+            dtype: Dtype::F32,
+            weights: Weights::Mapped,
+            master_weights: false,
+        }
     }
 
     /// The processor through the `ndarray` backend, with weights in its tensors.
     #[cfg(feature = "ndarray")]
     #[allow(deprecated, reason = "burn marks the ndarray backend deprecated in favour of flex; users still ask for it")]
     pub fn ndarray() -> Self {
-        Self { name: "ndarray", device: Device::ndarray(), on_host: true, dtype: Dtype::F32, weights: Weights::Tensor }
+        Self {
+            name: "ndarray",
+            device: Device::ndarray(),
+            on_host: true,
+            dtype: Dtype::F32,
+            weights: Weights::Tensor,
+            master_weights: false,
+        }
     }
 
     /// The CUDA device with this index. [`Compute::dtype`] with [`Dtype::BF16`] halves its memory.
@@ -84,7 +99,14 @@ impl Compute {
 
     /// Any Burn device, with `f32` activations and weights in its tensors.
     pub fn new(device: Device) -> Self {
-        Self { name: "device", device, on_host: false, dtype: Dtype::F32, weights: Weights::Tensor }
+        Self {
+            name: "device",
+            device,
+            on_host: false,
+            dtype: Dtype::F32,
+            weights: Weights::Tensor,
+            master_weights: false,
+        }
     }
 
     /// Sets the type of activations and of tensor weights: [`Dtype::F32`], [`Dtype::F16`] or [`Dtype::BF16`].
@@ -98,6 +120,22 @@ impl Compute {
     #[must_use]
     pub fn weights(mut self, weights: Weights) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// Keeps parameters in `f32` whatever the type of activations, as training does: an update of a `bf16` weight would
+    /// mostly round to nothing.
+    #[must_use]
+    pub fn master_weights(mut self) -> Self {
+        self.master_weights = true;
+        self
+    }
+
+    /// The same on another Burn device, with weights in its tensors: on one that records gradients, for example.
+    #[must_use]
+    pub fn on_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self.weights = Weights::Tensor;
         self
     }
 
@@ -123,6 +161,11 @@ impl Compute {
             Dtype::BF16 => DType::BF16,
             _ => DType::F32,
         }
+    }
+
+    /// The type of parameters, as Burn names it.
+    pub(crate) fn parameter_dtype(&self) -> DType {
+        if self.master_weights { DType::F32 } else { self.burn_dtype() }
     }
 
     /// Device and type, for making activations.

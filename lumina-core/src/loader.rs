@@ -49,9 +49,8 @@ enum Source<'a> {
 #[derive(Default)]
 struct State {
     asked: BTreeMap<String, Vec<usize>>,
-    /// Which parameter was made for which name.
-    names: Vec<(ParamId, String)>,
     problems: Vec<String>,
+    names: HashMap<ParamId, String>,
     bytes: u64,
 }
 
@@ -105,7 +104,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A parameter in the compute type.
+    /// A parameter in the type that [`Compute::master_weights`] chose, by default the compute type.
     pub fn param<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Param<Tensor<D>> {
         let tensor = match self.view(&name, &shape) {
             Some(view) => self.to_tensor(&view),
@@ -114,17 +113,17 @@ impl<'a> Loader<'a> {
         self.named(name, tensor)
     }
 
-    /// A parameter of this value, noted under its name.
+    /// The parameter of a tensor, whose name is remembered.
     fn named<const D: usize>(&self, name: impl Display, tensor: Tensor<D>) -> Param<Tensor<D>> {
         let param = Param::from_tensor(tensor);
-        self.shared.state.borrow_mut().names.push((param.id, self.path(name)));
+        self.shared.state.borrow_mut().names.insert(param.id, self.path(name));
         param
     }
 
-    /// The checkpoint's name of each parameter handed out so far: what saving a trained network needs.
-    /// Mapped weights are no parameters and have none.
+    /// The checkpoint's names of the parameters handed out so far: what training saves them under. A weight that stays
+    /// in its mapping is no parameter, and one tensor asked for twice is two parameters of one name.
     pub fn parameter_names(&self) -> HashMap<ParamId, String> {
-        self.shared.state.borrow().names.iter().cloned().collect()
+        self.shared.state.borrow().names.clone()
     }
 
     /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`.
@@ -139,16 +138,18 @@ impl<'a> Loader<'a> {
 
     /// The tensor `weight` as a matrix, where the compute target wants it.
     fn weight(&self, shape: [usize; 2]) -> Weight {
-        let Some(view) = self.view("weight", &shape) else {
-            return Weight::Tensor(self.named("weight", self.placeholder()));
+        let tensor = match self.view("weight", &shape) {
+            None => self.placeholder(),
+            Some(view) => {
+                if self.shared.compute.placement() == Weights::Mapped
+                    && let Some(matrix) = MappedMatrix::new(&view)
+                {
+                    return Weight::Mapped(matrix);
+                }
+                self.to_tensor(&view)
+            }
         };
-        match self.shared.compute.placement() {
-            Weights::Mapped => match MappedMatrix::new(&view) {
-                Some(matrix) => Weight::Mapped(matrix),
-                None => Weight::Tensor(self.named("weight", self.to_tensor(&view))),
-            },
-            Weights::Tensor => Weight::Tensor(self.named("weight", self.to_tensor(&view))),
-        }
+        Weight::Tensor(self.named("weight", tensor))
     }
 
     /// The tensor `name`, if it is there in this shape and a float type; the problem is noted otherwise.
@@ -192,13 +193,13 @@ impl<'a> Loader<'a> {
         };
         let compute = &self.shared.compute;
         let bytes = Bytes::from_bytes_vec(view.bytes().to_vec());
-        let data = TensorData::from_bytes(bytes, view.shape(), stored).convert_dtype(compute.burn_dtype());
-        Tensor::from_data(data, compute.options())
+        let data = TensorData::from_bytes(bytes, view.shape(), stored).convert_dtype(compute.parameter_dtype());
+        Tensor::from_data(data, (compute.device(), compute.parameter_dtype()))
     }
 
     /// Stands in for a tensor that is not there until [`Loader::finish`] says so.
     fn placeholder<const D: usize>(&self) -> Tensor<D> {
-        Tensor::zeros([1; D], self.shared.compute.options())
+        Tensor::zeros([1; D], (self.shared.compute.device(), self.shared.compute.parameter_dtype()))
     }
 
     fn path(&self, name: impl Display) -> String {

@@ -113,6 +113,14 @@ pub enum Error {
     /// A pass with nothing to run.
     #[error("a pass needs at least one row, and each row at least one token")]
     EmptyRow,
+    /// A layer that the network does not have.
+    #[error("there is no layer {index}; the network has {layers}, counted from 0")]
+    NoLayer {
+        /// What was asked for.
+        index: usize,
+        /// How many there are.
+        layers: usize,
+    },
     /// The device failed.
     #[error("the device failed: {reason}; is its memory exhausted?")]
     Compute {

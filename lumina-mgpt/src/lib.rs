@@ -80,6 +80,7 @@
 mod attention;
 mod book;
 mod config;
+mod dropout;
 mod engine;
 mod error;
 mod event;
@@ -94,6 +95,7 @@ mod tasks;
 mod transformer;
 
 pub use config::{Architecture, ModelConfig, RopeScalingConfig};
+pub use dropout::Dropout;
 pub use error::{Error, Result};
 pub use event::{Event, Output, Stats, StopReason};
 pub use generation::{Answer, Generation};
@@ -107,4 +109,4 @@ pub use lumina_vq::preprocess::Picture;
 pub use lumina_vq::{Bands, ImageTokenizer};
 pub use request::{Cancel, GenerateOptions, Request};
 pub use stream::{BatchStream, Stream};
-pub use transformer::{Row, Transformer};
+pub use transformer::{Pass, Row, Transformer};

@@ -23,7 +23,7 @@ impl RmsNorm {
         let dtype = x.dtype();
         let wide = x.cast(DType::F32);
         let inverse = (wide.clone().square().mean_dim(1) + self.epsilon).sqrt().recip();
-        (wide * inverse).cast(dtype) * self.weight.val().unsqueeze()
+        (wide * inverse).cast(dtype) * self.weight.val().cast(dtype).unsqueeze()
     }
 }
 
@@ -54,12 +54,12 @@ impl HeadNorm {
         let wide = x.cast(DType::F32);
         let centred = wide.clone() - wide.mean_dim(2);
         let inverse = (centred.clone().square().mean_dim(2) + EPSILON).sqrt().recip();
-        (centred * inverse).cast(dtype) * self.of_heads(&self.weight) + self.of_heads(&self.bias)
+        (centred * inverse).cast(dtype) * self.of_heads(&self.weight, dtype) + self.of_heads(&self.bias, dtype)
     }
 
     /// The rows repeated for the heads that they serve, `[1, heads, head_dim]`.
-    fn of_heads(&self, rows: &Param<Tensor<2>>) -> Tensor<3> {
-        let rows = rows.val();
+    fn of_heads(&self, rows: &Param<Tensor<2>>, dtype: DType) -> Tensor<3> {
+        let rows = rows.val().cast(dtype);
         let [parts, head_dim] = rows.dims();
         let each: Tensor<3> = rows.reshape([parts, 1, head_dim]).expand([parts, self.heads / parts, head_dim]);
         each.reshape([1, self.heads, head_dim])

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use lumina_core::Compute;
 
 use crate::config::{Architecture, RopeScaling};
+use crate::transformer::Run;
 
 /// Cosines and sines of one pass, `[n, 1, head_dim / 2]`, shared by all layers.
 ///
@@ -14,14 +15,14 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// The rotation of tokens given as runs `(first position, number of tokens, length of the whole sequence)`.
-    pub(crate) fn new(architecture: &Architecture, runs: &[(usize, usize, usize)], compute: &Compute) -> Self {
+    /// The rotation of the tokens of all rows.
+    pub(crate) fn new(architecture: &Architecture, runs: &[Run], compute: &Compute) -> Self {
         let half = architecture.head_dim / 2;
-        let n: usize = runs.iter().map(|(_, tokens, _)| tokens).sum();
+        let n: usize = runs.iter().map(|run| run.len).sum();
         let (mut cos, mut sin) = (Vec::with_capacity(n * half), Vec::with_capacity(n * half));
-        for &(first, tokens, length) in runs {
-            let frequencies = frequencies(architecture, length);
-            for position in first..first + tokens {
+        for run in runs {
+            let frequencies = frequencies(architecture, run.planned_len);
+            for position in run.position..run.position + run.len {
                 let position = match architecture.rope_scaling {
                     RopeScaling::Linear(factor) => position as f32 / factor as f32,
                     _ => position as f32,

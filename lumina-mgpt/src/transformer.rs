@@ -11,7 +11,8 @@ use lumina_core::{Compute, LoadProgress, Loader};
 
 use crate::attention::{Attention, Span};
 use crate::config::{Architecture, ModelConfig};
-use crate::kv_cache::KvCache;
+use crate::dropout::{Dropout, Site};
+use crate::kv_cache::{KvCache, LayerCache};
 use crate::norm::RmsNorm;
 use crate::rope::Rotation;
 use crate::{Error, Result};
@@ -54,6 +55,32 @@ impl<'a> Row<'a> {
     pub fn cached(tokens: &'a [u32], cache: &'a mut KvCache) -> Self {
         let planned_len = cache.len() + tokens.len();
         Self { tokens, cache: Some(cache), planned_len }
+    }
+}
+
+/// What the layers of a pass share: which tokens belong together, their positions, and what is dropped.
+pub struct Pass {
+    rotation: Rotation,
+    runs: Vec<Run>,
+    dropout: Dropout,
+}
+
+/// The tokens of one row of a pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) position: usize,
+    pub(crate) len: usize,
+    pub(crate) planned_len: usize,
+}
+
+impl Pass {
+    fn spans<'a>(&self, caches: impl Iterator<Item = Option<&'a mut LayerCache>>) -> Vec<Span<'a>> {
+        let mut start = 0;
+        let spans = self.runs.iter().zip(caches).map(|(&Run { position, len, .. }, cache)| {
+            start += len;
+            Span { start: start - len, len, position, cache }
+        });
+        spans.collect()
     }
 }
 
@@ -102,14 +129,22 @@ impl Layer {
         }
     }
 
-    /// Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs.
-    fn forward(&self, x: Tensor<2>, rotation: &Rotation, spans: &mut [Span<'_>]) -> Tensor<2> {
+    /// Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs. `drop` acts on what is
+    /// added to the residual stream.
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        rotation: &Rotation,
+        spans: &mut [Span<'_>],
+        drop: &dyn Fn(Site, Tensor<2>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
-            let x = x.clone() + self.input_layernorm.forward(self.self_attn.forward(x, rotation, spans));
-            x.clone() + self.post_attention_layernorm.forward(self.mlp.forward(x))
+            let x = x.clone() + drop(Site::Attention, norm_1.forward(self.self_attn.forward(x, rotation, spans)));
+            x.clone() + drop(Site::Mlp, norm_2.forward(self.mlp.forward(x)))
         } else {
-            let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotation, spans);
-            x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+            let x = x.clone() + drop(Site::Attention, self.self_attn.forward(norm_1.forward(x), rotation, spans));
+            x.clone() + drop(Site::Mlp, self.mlp.forward(norm_2.forward(x)))
         }
     }
 }
@@ -153,9 +188,16 @@ impl Transformer {
         progress: &dyn Fn(LoadProgress),
     ) -> Result<Self> {
         compute.check()?;
-        let loader = Loader::with_progress(checkpoint, compute, progress);
+        Self::from_loader(&Loader::with_progress(checkpoint, compute, progress), architecture)
+    }
+
+    /// The network in the tensors of a loader, which the caller keeps: it knows the names of the parameters.
+    ///
+    /// # Errors
+    /// [`Error::Core`] for tensors that are missing, unexpected or misshaped.
+    pub fn from_loader(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
         let tied = architecture.tied_head;
-        let model = Self::new(&loader, architecture);
+        let model = Self::new(loader, architecture);
         // The image tokenizer is another network; older exports carry rotary frequencies, which follow from the config.
         loader.finish(|name| {
             name.starts_with("model.vqmodel.")
@@ -180,6 +222,15 @@ impl Transformer {
         &self.compute
     }
 
+    /// The same network computing elsewhere. In training it is a replica: its parameters keep their ids, and record
+    /// gradients of their own.
+    #[must_use]
+    pub fn replica(&self, compute: &Compute) -> Self {
+        let mut replica = self.clone().fork(compute.device());
+        replica.compute = compute.clone();
+        replica
+    }
+
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
         KvCache::new(&self.architecture, capacity, &self.compute)
@@ -200,54 +251,75 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::forward`].
     pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Tensor<2>)) -> Result<Tensor<2>> {
-        let mut tokens: Vec<u32> = Vec::new();
-        let mut runs = Vec::with_capacity(rows.len());
         for row in rows.iter() {
-            let position = row.cache.as_ref().map_or(0, |cache| cache.len());
-            let len = row.tokens.len();
             if let Some(cache) = &row.cache
-                && position + len > cache.capacity()
+                && cache.len() + row.tokens.len() > cache.capacity()
             {
-                return Err(Error::CacheFull { needed: position + len, capacity: cache.capacity() });
+                return Err(Error::CacheFull { needed: cache.len() + row.tokens.len(), capacity: cache.capacity() });
             }
-            if len == 0 {
-                return Err(Error::EmptyRow);
-            }
-            tokens.extend(row.tokens);
-            runs.push((position, len, row.planned_len.max(position + len)));
         }
-        if rows.is_empty() {
-            return Err(Error::EmptyRow);
-        }
-        let vocab_size = self.architecture.vocab_size;
-        let mut x = self.embed_tokens.forward(&tokens, &self.compute).ok_or_else(|| {
-            let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
-            Error::Token { token, vocab_size }
-        })?;
-        let rotation = Rotation::new(&self.architecture, &runs, &self.compute);
+        let runs = rows.iter().map(|row| {
+            let position = row.cache.as_ref().map_or(0, |cache| cache.len());
+            Run { position, len: row.tokens.len(), planned_len: row.planned_len.max(position + row.tokens.len()) }
+        });
+        let runs: Vec<Run> = runs.collect();
+        let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let (pass, mut x) = self.embed(&tokens, runs)?;
         for (index, layer) in self.layers.iter().enumerate() {
             observe(&x);
-            let mut start = 0;
-            let mut spans: Vec<Span<'_>> = rows
-                .iter_mut()
-                .zip(&runs)
-                .map(|(row, &(position, len, _))| {
-                    let cache = row.cache.as_deref_mut().map(|cache| &mut cache.layers[index]);
-                    let span = Span { start, len, position, cache };
-                    start += len;
-                    span
-                })
-                .collect();
-            x = layer.forward(x, &rotation, &mut spans);
+            let caches = rows.iter_mut().map(|row| row.cache.as_deref_mut().map(|cache| &mut cache.layers[index]));
+            x = layer.forward(x, &pass.rotation, &mut pass.spans(caches), &|_, x| x);
         }
-        for (row, (_, len, _)) in rows.iter_mut().zip(&runs) {
+        for (row, run) in rows.iter_mut().zip(&pass.runs) {
             if let Some(cache) = row.cache.as_deref_mut() {
-                cache.advance(*len);
+                cache.advance(run.len);
             }
         }
         let x = self.norm.forward(x);
         observe(&x);
         Ok(x)
+    }
+
+    /// The hidden states of the tokens, and what the layers share.
+    fn embed(&self, tokens: &[u32], runs: Vec<Run>) -> Result<(Pass, Tensor<2>)> {
+        if runs.is_empty() || runs.iter().any(|run| run.len == 0) {
+            return Err(Error::EmptyRow);
+        }
+        let vocab_size = self.architecture.vocab_size;
+        let x = self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| {
+            let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
+            Error::Token { token, vocab_size }
+        })?;
+        let rotation = Rotation::new(&self.architecture, &runs, &self.compute);
+        Ok((Pass { rotation, runs, dropout: Dropout::NONE }, x))
+    }
+
+    /// Begins a pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the number of
+    /// tokens of all rows. Training needs the steps apart, to run a layer twice rather than keep all it computed.
+    ///
+    /// # Errors
+    /// As [`Transformer::forward`].
+    pub fn begin(&self, rows: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
+        let runs = rows.iter().map(|row| Run { position: 0, len: row.len(), planned_len: row.len() }).collect();
+        let (mut pass, x) = self.embed(&rows.concat(), runs)?;
+        pass.dropout = dropout;
+        Ok((pass, x))
+    }
+
+    /// Layer `index` of a pass, of [`Architecture::n_layers`]: `[n, hidden]` → `[n, hidden]`. The same pass, layer and
+    /// input give the same result again, dropout included.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`] where there is no such layer.
+    pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
+        let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
+        let drop = |site, x| pass.dropout.apply(index, site, x);
+        Ok(layer.forward(x, &pass.rotation, &mut pass.spans(pass.runs.iter().map(|_| None)), &drop))
+    }
+
+    /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.
+    pub fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(x)
     }
 
     /// Logits in `f32` of hidden states `[n, hidden]`: `[n, vocab_size]`. With `mask_image_logits` those of image

@@ -33,6 +33,28 @@ pub enum Error {
         /// What is wrong with it, and what is expected.
         reason: String,
     },
+    /// The state of an optimizer that does not fit the model.
+    #[error("{file}: `{tensor}` is missing or not of the model's shape; is this the state of another model?", file = file.display())]
+    OptimizerState {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A step whose loss or gradients are not finite. The weights are those before the step.
+    #[error(
+        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the items of the batch: {items:?}"
+    )]
+    NotFinite {
+        /// The step, from 1 on.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The norm of its gradients.
+        grad_norm: f64,
+        /// The items of the data set that it was made of, where they come from one.
+        items: Vec<usize>,
+    },
     /// The device failed.
     #[error("the compute device failed: {reason}")]
     Compute {
@@ -47,11 +69,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A loss is not finite. The step was not taken, and nothing was written.
+    /// A value of the training of the image tokenizer is not finite. The weights are those before the step.
     #[error(
         "step {step}: the {what} is not finite; lower the learning rate, or resume from a checkpoint with other settings"
     )]
-    NotFinite {
+    NotFiniteValue {
         /// The step, counted from 0.
         step: u64,
         /// Which value.
@@ -77,4 +99,47 @@ pub enum Error {
     /// The text tokenizer and the stream.
     #[error(transparent)]
     Tokenizer(#[from] lumina_tokenizer::Error),
+    /// A file of the training data is not of its format.
+    #[error("{file}: {reason}", file = file.display())]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, where, and what to do.
+        reason: String,
+    },
+    /// Another process writes the same shard.
+    #[error("{file}: another process is writing this; give each rank to one process", file = file.display())]
+    Busy {
+        /// The shard.
+        file: PathBuf,
+    },
+    /// A shard was begun with other settings.
+    #[error(
+        "{file}: this shard was begun with {found}, not with {wanted}; go on with the same settings, or take another folder",
+        file = file.display()
+    )]
+    OtherRun {
+        /// The file with the settings.
+        file: PathBuf,
+        /// How it was begun.
+        found: String,
+        /// How it was to be continued.
+        wanted: String,
+    },
+    /// Shards are missing.
+    #[error("{folder}: of {splits} splits, {missing:?} are missing; pre-tokenise these ranks first", folder = folder.display())]
+    MissingRanks {
+        /// The folder.
+        folder: PathBuf,
+        /// How many splits there are.
+        splits: u64,
+        /// The ranks that are not there.
+        missing: Vec<u64>,
+    },
+    /// A text tokenizer could not be trained.
+    #[error("the text tokenizer cannot be trained")]
+    TrainTokenizer {
+        /// What the `tokenizers` crate said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

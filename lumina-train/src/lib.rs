@@ -4,6 +4,7 @@
 pub mod data;
 mod error;
 pub mod fine_tune;
+pub mod metrics;
 pub mod vq;
 
 pub use error::{Error, Result};

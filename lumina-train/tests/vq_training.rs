@@ -91,7 +91,9 @@ fn a_resumed_run_equals_one_that_was_not_stopped() {
         let rest = run(&mut second, &at("stopped"));
 
         assert_eq!(rest, whole[3..]);
-        for file in ["vqgan.safetensors", "state.safetensors", "training.json", "vqgan.yaml"] {
+        for file in
+            ["vqgan.safetensors", "optimizer.safetensors", "codebook.safetensors", "training.json", "vqgan.yaml"]
+        {
             let end = |run: &str| bytes(&at(run).join("step-0000000006").join(file));
             assert!(end("whole") == end("stopped"), "{file} differs");
         }
@@ -161,9 +163,9 @@ fn the_discriminator_joins_at_its_step() {
     let judged: Vec<_> = steps[2..].iter().map(|step| step.adversarial.clone().unwrap()).collect();
     assert!(judged.iter().all(|part| part.adaptive_weight > 0.0 && part.discriminator_loss > 0.0), "{judged:?}");
     assert!(judged[0].discriminator_loss != judged[9].discriminator_loss, "{judged:?}");
-    // The checkpoint has it under the original's names, which readers of the tokenizer pass over.
+    // The checkpoint has it under the original's names, and its tokenizer opens beside it.
     let of_run = folder.path().join("checkpoints/step-0000000012");
-    let checkpoint = Checkpoint::open(of_run.join("vqgan.safetensors")).unwrap();
+    let checkpoint = Checkpoint::open(of_run.join("discriminator.safetensors")).unwrap();
     for (name, shape) in [("0.weight", vec![8, 3, 4, 4]), ("2.weight", vec![16, 8, 4, 4]), ("3.bias", vec![16])] {
         assert_eq!(checkpoint.get(&format!("loss.discriminator.main.{name}")).unwrap().shape(), shape);
     }
@@ -188,7 +190,7 @@ fn a_loss_that_is_no_number_ends_the_run_before_anything_changes() {
         }
         assert!(trainer.step() < 6, "a learning rate of 1e30 must break the network");
     };
-    assert!(matches!(error, Error::NotFinite { step, .. } if step == trainer.step()), "{error}");
+    assert!(matches!(error, Error::NotFiniteValue { step, .. } if step == trainer.step()), "{error}");
     assert!(error.to_string().starts_with(&format!("step {}: ", trainer.step())), "{error}");
 }
 
@@ -220,8 +222,8 @@ fn only_the_newest_checkpoints_stay_and_broken_ones_are_refused() {
     start(&at("start"));
     let mut trainer = open(&at("start"), options().steps(4).checkpoint_every(1).keep_checkpoints(2));
     // What a run that was stopped while writing leaves behind.
-    std::fs::create_dir_all(at("run/partial-0000000002")).unwrap();
-    std::fs::write(at("run/partial-0000000002/training.json"), "{").unwrap();
+    std::fs::create_dir_all(at("run/step-0000000002.partial")).unwrap();
+    std::fs::write(at("run/step-0000000002.partial/training.json"), "{").unwrap();
     run(&mut trainer, &at("run"));
     let mut names: Vec<_> =
         std::fs::read_dir(at("run")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -235,12 +237,18 @@ fn only_the_newest_checkpoints_stay_and_broken_ones_are_refused() {
         assert!(message.contains(what), "{message}");
     };
     let newest = at("run/step-0000000004");
-    std::fs::copy(newest.join("vqgan.safetensors"), newest.join("state.safetensors")).unwrap();
-    refused("`codebook.idle` is missing");
+    std::fs::copy(newest.join("codebook.safetensors"), newest.join("optimizer.safetensors")).unwrap();
+    refused("optimizer.safetensors");
+    std::fs::copy(newest.join("vqgan.safetensors"), newest.join("codebook.safetensors")).unwrap();
+    refused("`idle` is missing");
     std::fs::write(newest.join("training.json"), "{\"format\": 1}").unwrap();
     refused("training.json");
     std::fs::write(newest.join("training.json"), "not json").unwrap();
     refused("training.json");
+    let later = trainer.step();
+    let mut fresh = open(&at("start"), options());
+    let message = fresh.run(at("run"), |step| Ok(batch(step)), |_| ()).unwrap_err().to_string();
+    assert!(later > 0 && message.contains("beyond step 0"), "{message}");
     let empty = VqTrainer::resume(folder.path(), &Compute::cpu()).unwrap_err().to_string();
     assert!(empty.contains("holds no checkpoint"), "{empty}");
 }

@@ -32,7 +32,7 @@ impl Embedding {
             Weight::Tensor(table) => {
                 let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
                 let indices = Tensor::<1, Int>::from_data(indices.as_slice(), compute.device());
-                table.val().select(0, indices)
+                table.val().select(0, indices).cast(compute.options().1)
             }
             Weight::Mapped(table) => {
                 let mut rows = vec![0.0; indices.len() * table.columns()];

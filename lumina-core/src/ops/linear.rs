@@ -30,11 +30,17 @@ impl Linear {
     /// Applies the layer: `[n, inputs]` → `[n, outputs]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let y = match &self.weight {
-            Weight::Tensor(weight) => x.matmul(weight.val().transpose()),
+            Weight::Tensor(weight) => {
+                let weight = weight.val().cast(x.dtype());
+                x.matmul(weight.transpose())
+            }
             Weight::Mapped(weight) => mapped(x, weight),
         };
         match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype());
+                y + bias.unsqueeze()
+            }
             None => y,
         }
     }

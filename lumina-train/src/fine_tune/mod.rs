@@ -1,1 +1,24 @@
 //! FP-SFT and Omni-SFT: training of the transformer.
+
+mod adamw;
+mod export;
+pub(crate) mod folder;
+mod loss;
+mod options;
+mod recipe;
+mod run;
+mod schedule;
+mod start;
+mod trainable;
+mod trainer;
+
+pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
+pub use export::save_parameters;
+pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
+pub use options::FineTuneOptions;
+pub use recipe::{ImageRows, Recipe, Stage};
+pub use run::{Ended, RunEvent, run};
+pub use schedule::Schedule;
+pub use start::NewModel;
+pub use trainable::{Trainable, recording};
+pub use trainer::{Position, StepReport, Trainer};

@@ -1,11 +1,13 @@
 //! What training knows of the codebook besides its entries: use, running means, dead codes.
 
-use lumina_core::checkpoint::{Checkpoint, Dtype};
+use std::path::Path;
+
+use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 
 use super::options::{Codebook, CodebookStart, VqTrainingOptions};
-use super::tensors::{Named, floats};
+use super::tensors::floats;
 use crate::Result;
 
 /// Keeps the mean of a code that nothing chooses from dividing by nothing.
@@ -118,35 +120,32 @@ impl CodebookState {
         perplexity(&self.recent)
     }
 
-    /// The state's tensors.
-    pub(super) fn tensors(&self) -> Vec<Named> {
-        let n_codes = self.idle.len();
+    /// Writes the state to a safetensors file.
+    pub(super) fn save(&self, file: &Path) -> Result<()> {
         let idle: Vec<f32> = self.idle.iter().map(|&steps| steps as f32).collect();
-        let mut tensors = vec![named("idle", &idle, vec![n_codes]), named("recent", &self.recent, vec![n_codes])];
+        let mut tensors = vec![("idle", &idle), ("recent", &self.recent)];
         if let Some(means) = &self.means {
-            tensors.push(named("ema_sizes", &means.sizes, vec![n_codes]));
-            tensors.push(named("ema_sums", &means.sums, vec![n_codes, self.embed]));
+            tensors.extend([("ema_sizes", &means.sizes), ("ema_sums", &means.sums)]);
         }
-        tensors
+        let tensors = tensors.into_iter().map(|(name, values)| {
+            let bytes = || Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into());
+            (name, Dtype::F32, [values.len()], bytes)
+        });
+        Ok(save_safetensors(file, tensors)?)
     }
 
-    /// Reads what [`CodebookState::tensors`] gave, into a state of the same options.
-    pub(super) fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+    /// Reads what [`CodebookState::save`] wrote, into a state of the same options.
+    pub(super) fn load(&mut self, file: &Path) -> Result<()> {
+        let checkpoint = Checkpoint::open(file)?;
         let n_codes = self.idle.len();
-        let read = |name: &str, length| floats(checkpoint, &format!("codebook.{name}"), Some(length));
-        self.idle = read("idle", n_codes)?.into_iter().map(|steps| steps as u32).collect();
-        self.recent = read("recent", n_codes)?;
+        self.idle = floats(&checkpoint, "idle", n_codes)?.into_iter().map(|steps| steps as u32).collect();
+        self.recent = floats(&checkpoint, "recent", n_codes)?;
         if let Some(means) = &mut self.means {
-            means.sizes = read("ema_sizes", n_codes)?;
-            means.sums = read("ema_sums", n_codes * self.embed)?;
+            means.sizes = floats(&checkpoint, "ema_sizes", n_codes)?;
+            means.sums = floats(&checkpoint, "ema_sums", n_codes * self.embed)?;
         }
         Ok(())
     }
-}
-
-fn named(name: &str, values: &[f32], shape: Vec<usize>) -> Named {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Named { name: format!("codebook.{name}"), dtype: Dtype::F32, shape, bytes: bytes.into() }
 }
 
 /// Two to the entropy, in bits, of these counts; 0 of none.

@@ -8,7 +8,7 @@ use lumina_vq::{VqConfig, VqModel};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::state::write_file;
+use crate::fine_tune::folder;
 use crate::{Error, Result};
 
 /// The file of weights beside `vqgan.yaml`.
@@ -20,9 +20,9 @@ pub(super) const CONFIG: &str = "vqgan.yaml";
 ///
 /// # Errors
 /// [`Error::Write`], [`Error::Core`] where the system refuses.
-pub fn init_vq(config: &VqConfig, seed: u64, folder: impl AsRef<Path>, compute: &Compute) -> Result<()> {
-    let folder = folder.as_ref();
-    std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
+pub fn init_vq(config: &VqConfig, seed: u64, target: impl AsRef<Path>, compute: &Compute) -> Result<()> {
+    let target = target.as_ref();
+    std::fs::create_dir_all(target).map_err(|source| Error::Write { file: target.to_owned(), source })?;
     let shapes = Loader::shapes_of(compute, |loader| VqModel::new(loader, config, true));
     let tensors = shapes.iter().map(|(name, shape)| {
         let bytes = || {
@@ -31,8 +31,8 @@ pub fn init_vq(config: &VqConfig, seed: u64, folder: impl AsRef<Path>, compute: 
         };
         (name.clone(), Dtype::F32, shape.clone(), bytes)
     });
-    save_safetensors(folder.join(WEIGHTS), tensors)?;
-    write_file(&folder.join(CONFIG), config.to_yaml().as_bytes())
+    save_safetensors(target.join(WEIGHTS), tensors)?;
+    folder::write(&target.join(CONFIG), config.to_yaml().as_bytes())
 }
 
 fn initial_values(

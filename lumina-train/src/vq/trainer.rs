@@ -11,15 +11,15 @@ use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel, preprocess};
 
-use super::adam::Adam;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::evaluate::psnr_db;
 use super::init::{CONFIG, WEIGHTS, rng};
 use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
-use super::state::{self, Progress, STATE, checkpoints, write_checkpoint, write_file, write_tensors};
-use super::tensors::{floats, parameters, values};
+use super::state::{self, Progress};
+use super::tensors::{floats, values};
+use crate::fine_tune::{AdamW, AdamWOptions, folder, save_parameters};
 use crate::{Error, Result};
 
 /// Trains the VQGAN of a folder.
@@ -45,7 +45,7 @@ pub struct VqTrainer {
     compute: Compute,
     model: VqModel,
     names: HashMap<ParamId, String>,
-    adam: Adam,
+    optimizer: AdamW,
     codebook: CodebookState,
     adversary: Option<Adversary>,
     step: u64,
@@ -55,12 +55,11 @@ pub struct VqTrainer {
 struct Adversary {
     model: Discriminator,
     names: HashMap<ParamId, String>,
-    adam: Adam,
+    optimizer: AdamW,
 }
 
 /// The decoder's last weight, at which the adaptive weight is measured.
 const LAST_WEIGHT: &str = "decoder.conv_out.weight";
-const CODEBOOK: &str = "quantize.embedding.weight";
 
 impl VqTrainer {
     /// Opens a folder with `vqgan.yaml` and `vqgan.safetensors` (or `vqgan.ckpt`), from [`init_vq`](super::init_vq) or a
@@ -71,16 +70,24 @@ impl VqTrainer {
     pub fn open(folder: impl AsRef<Path>, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
         let file = [WEIGHTS, "vqgan.ckpt"].map(|name| folder.join(name)).into_iter().find(|file| file.exists());
-        Self::load(folder, &file.unwrap_or_else(|| folder.join(WEIGHTS)), options, compute)
+        let weights = Checkpoint::open(file.unwrap_or_else(|| folder.join(WEIGHTS)))?;
+        // A file of the original has a discriminator in it; a new network has none.
+        let has_judge = weights.names().any(|name| name.starts_with(discriminator::PREFIX));
+        Self::load(folder, &weights, has_judge.then_some(&weights), options, compute)
     }
 
-    fn load(folder: &Path, file: &Path, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
+    fn load(
+        folder: &Path,
+        weights: &Checkpoint,
+        judge: Option<&Checkpoint>,
+        options: VqTrainingOptions,
+        compute: &Compute,
+    ) -> Result<Self> {
         options.check()?;
         let config = VqConfig::open(&folder.join(CONFIG))?;
         let compute = Compute::new(compute.device().clone().autodiff());
         compute.check()?;
-        let checkpoint = Checkpoint::open(file)?;
-        let loader = Loader::new(&checkpoint, &compute);
+        let loader = Loader::new(weights, &compute);
         let model = VqModel::new(&loader, &config, true);
         loader.finish(|name| name.starts_with("loss."))?;
         let names = loader.parameter_names();
@@ -88,51 +95,45 @@ impl VqTrainer {
         let codebook = CodebookState::new(&entries, config.embed_dim(), &options);
         let adversary = match &options.discriminator {
             None => None,
-            Some(judge) => {
-                // A checkpoint of a run, or of the original, has one; a new network has not.
-                let has_one = checkpoint.names().any(|name| name.starts_with(discriminator::PREFIX));
+            Some(shape) => {
                 let mut drawn = Discriminator::initial_values(options.seed);
-                let mut read =
-                    |name: &str, shape: &[usize]| floats(&checkpoint, name, Some(shape.iter().product::<usize>()));
-                let source: &mut discriminator::Values<'_> = if has_one { &mut read } else { &mut drawn };
-                let (model, names) = Discriminator::new(judge, source, compute.device())?;
-                Some(Adversary { model, names, adam: Adam::new(options.betas) })
+                let mut values = |name: &str, shape: &[usize]| match judge {
+                    Some(file) => floats(file, name, shape.iter().product()),
+                    None => drawn(name, shape),
+                };
+                let (model, names) = Discriminator::new(shape, &mut values, compute.device())?;
+                let optimizer = adam(&options, &names);
+                Some(Adversary { model, names, optimizer })
             }
         };
-        let adam = Adam::new(options.betas);
-        Ok(Self { config, options, compute, model, names, adam, codebook, adversary, step: 0 })
+        let optimizer = adam(&options, &names);
+        Ok(Self { config, options, compute, model, names, optimizer, codebook, adversary, step: 0 })
     }
 
     /// Continues from a checkpoint that [`VqTrainer::run`] or [`VqTrainer::checkpoint`] wrote, or from the newest in a
     /// folder of them. The run goes on as if it had not stopped, to the bit on the same machine.
     ///
     /// # Errors
-    /// As [`VqTrainer::open`], and [`Error::TrainingState`] where a checkpoint is incomplete.
+    /// As [`VqTrainer::open`], and [`Error::TrainingState`] and [`Error::OptimizerState`] where a checkpoint is incomplete.
     pub fn resume(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let mut folder = folder.as_ref().to_owned();
         if !folder.join(state::PROGRESS).exists() {
-            let newest = checkpoints(&folder)?.pop();
-            folder = newest.ok_or_else(|| Error::TrainingState {
-                file: folder.clone(),
-                reason: "holds no checkpoint of a run, such as `step-0000001000`".to_owned(),
-            })?;
+            let newest = state::checkpoints(&folder)?.pop();
+            let reason = "holds no checkpoint of a run, such as `step-0000001000`".to_owned();
+            folder = newest.ok_or(Error::TrainingState { file: folder, reason })?.1;
         }
-        let Progress { step, optimizer_steps, options, .. } = Progress::read(&folder)?;
-        let mut trainer = Self::load(&folder, &folder.join(WEIGHTS), options, compute)?;
-        let checkpoint = Checkpoint::open(folder.join(STATE))?;
-        trainer.step = step;
-        trainer.codebook.load(&checkpoint)?;
-        // The state is kept where gradients are: on the device without autodiff.
-        let device = trainer.compute.device().clone().without_autodiff();
+        let Progress { step, discriminator_steps, options, .. } = Progress::read(&folder)?;
         let weights = Checkpoint::open(folder.join(WEIGHTS))?;
-        let length = |name: &str| weights.get(name).map_or(0, |view| view.shape().iter().product::<usize>());
-        // Running means, not gradients, move the codebook.
-        let moved = |name: &&String| !(trainer.options.codebook != Codebook::Gradient && *name == CODEBOOK);
-        let expected = trainer.names.values().filter(moved).map(|name| (name.as_str(), length(name)));
-        trainer.adam.load(&checkpoint, optimizer_steps[0], expected, &device)?;
-        if let Some(adversary) = &mut trainer.adversary {
-            let expected = adversary.names.values().map(|name| (name.as_str(), length(name)));
-            adversary.adam.load(&checkpoint, optimizer_steps[1], expected, &device)?;
+        let judge = match options.discriminator {
+            Some(_) => Some(Checkpoint::open(folder.join(state::DISCRIMINATOR))?),
+            None => None,
+        };
+        let mut trainer = Self::load(&folder, &weights, judge.as_ref(), options, compute)?;
+        trainer.step = step;
+        trainer.codebook.load(&folder.join(state::CODEBOOK))?;
+        trainer.optimizer.load(&folder.join(state::OPTIMIZER), step, &trainer.model)?;
+        if let Some(Adversary { model, optimizer, .. }) = &mut trainer.adversary {
+            optimizer.load(&folder.join(state::DISCRIMINATOR_OPTIMIZER), discriminator_steps, model)?;
         }
         Ok(trainer)
     }
@@ -162,13 +163,18 @@ impl VqTrainer {
     /// equal one that did not stop.
     ///
     /// # Errors
-    /// As [`VqTrainer::train`] and [`VqTrainer::checkpoint`], and what `batch` says.
+    /// As [`VqTrainer::train`] and [`VqTrainer::checkpoint`], [`Error::TrainingState`] where `folder` holds later
+    /// checkpoints, and what `batch` says.
     pub fn run(
         &mut self,
         folder: impl AsRef<Path>,
         mut batch: impl FnMut(u64) -> Result<Vec<RgbImage>>,
         mut report: impl FnMut(&VqStep),
     ) -> Result<()> {
+        if let Some((_, later)) = state::checkpoints(folder.as_ref())?.into_iter().find(|(step, _)| *step > self.step) {
+            let reason = format!("is of a run that is beyond step {}; resume it, or remove it", self.step);
+            return Err(Error::TrainingState { file: later, reason });
+        }
         while self.step < self.options.steps {
             let step = self.train(&batch(self.step)?)?;
             report(&step);
@@ -182,7 +188,7 @@ impl VqTrainer {
     /// Takes one step on a batch of pictures of one size, whose sides are multiples of the network's factor.
     ///
     /// # Errors
-    /// [`Error::Pictures`] where they are not, [`Error::NotFinite`] where a loss is no number; the step is then not taken.
+    /// [`Error::Pictures`] where they are not, [`Error::NotFiniteValue`] where a loss is no number; the step is then not taken.
     pub fn train(&mut self, pictures: &[RgbImage]) -> Result<VqStep> {
         let pixels = self.pixels(pictures)?;
         let before = (self.codebook.clone(), self.model.codebook());
@@ -202,7 +208,7 @@ impl VqTrainer {
         let flat = latents.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
         let flat = values(flat)?;
         if flat.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { step: self.step, what: "encoder's output" });
+            return Err(Error::NotFiniteValue { step: self.step, what: "encoder's output" });
         }
         let codes_revived = self.revive(&flat)?;
         let codes = self.model.quantize(latents.clone().detach())?;
@@ -243,11 +249,11 @@ impl VqTrainer {
             value += part(3) * judged.weight * factor;
         }
         if !value.is_finite() {
-            return Err(Error::NotFinite { step: self.step, what: "loss" });
+            return Err(Error::NotFiniteValue { step: self.step, what: "loss" });
         }
 
         let grads = GradientsParams::from_grads(loss.backward(), &self.model);
-        self.model = self.adam.step(rate, self.model.clone(), grads, &self.names);
+        self.model = self.optimizer.step(rate, self.model.clone(), grads);
         self.follow(&flat, &codes)?;
         let adversarial = judged.map(|(judged, _)| {
             self.train_adversary(judged.discriminator_loss, rate);
@@ -365,14 +371,14 @@ impl VqTrainer {
         let adversarial = norm_of(&|output| (output * gradient.clone()).sum())?;
         let weight = discriminator::adaptive_weight(reconstruction, adversarial);
         if !weight.is_finite() {
-            return Err(Error::NotFinite { step: self.step, what: "weight of the adversarial loss" });
+            return Err(Error::NotFiniteValue { step: self.step, what: "weight of the adversarial loss" });
         }
         let fake = output.clone().detach();
         let discriminator_loss =
             discriminator::hinge(adversary.model.forward(pixels.clone()), adversary.model.forward(fake));
         let discriminator_value = f64::from(values(discriminator_loss.clone().detach())?[0]);
         if !discriminator_value.is_finite() {
-            return Err(Error::NotFinite { step: self.step, what: "discriminator's loss" });
+            return Err(Error::NotFiniteValue { step: self.step, what: "discriminator's loss" });
         }
         let generator_loss = generator_loss.detach();
         Ok(Judged { generator_loss, gradient, weight, discriminator_loss, discriminator_value })
@@ -382,7 +388,7 @@ impl VqTrainer {
     fn train_adversary(&mut self, loss: Tensor<1>, rate: f64) {
         if let Some(adversary) = &mut self.adversary {
             let grads = GradientsParams::from_grads(loss.backward(), &adversary.model);
-            adversary.model = adversary.adam.step(rate, adversary.model.clone(), grads, &adversary.names);
+            adversary.model = adversary.optimizer.step(rate, adversary.model.clone(), grads);
         }
     }
 
@@ -394,32 +400,42 @@ impl VqTrainer {
     pub fn save(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
-        write_tensors(&folder.join(WEIGHTS), parameters(&self.model, &self.names, dtype)?)?;
-        write_file(&folder.join(CONFIG), self.config.to_yaml().as_bytes())
+        self.write(folder, dtype)
     }
 
-    /// Writes a checkpoint, `folder/step-…`, with all that [`VqTrainer::resume`] needs, and removes older ones than the
+    fn write(&self, target: &Path, dtype: Dtype) -> Result<()> {
+        save_parameters(&self.model, &self.names, dtype, &target.join(WEIGHTS))?;
+        folder::write(&target.join(CONFIG), self.config.to_yaml().as_bytes())
+    }
+
+    /// Writes a checkpoint, `run/step-…`, with all that [`VqTrainer::resume`] needs, and removes older ones than the
     /// settings keep. Returns where it is. Its network, too, opens as an image tokenizer.
     ///
     /// # Errors
-    /// [`Error::Write`] and [`Error::Core`] where the system refuses.
-    pub fn checkpoint(&self, folder: impl AsRef<Path>) -> Result<PathBuf> {
-        write_checkpoint(folder.as_ref(), self.step, self.options.keep_checkpoints, |folder| {
-            let mut weights = parameters(&self.model, &self.names, Dtype::F32)?;
-            let mut tensors = self.codebook.tensors();
-            tensors.extend(self.adam.state()?);
-            let mut optimizer_steps = [self.adam.steps_taken(), 0];
-            if let Some(adversary) = &self.adversary {
-                weights.extend(parameters(&adversary.model, &adversary.names, Dtype::F32)?);
-                tensors.extend(adversary.adam.state()?);
-                optimizer_steps[1] = adversary.adam.steps_taken();
+    /// [`Error::Write`] and [`Error::Core`] where the system refuses, or where it is there already.
+    pub fn checkpoint(&self, run: impl AsRef<Path>) -> Result<PathBuf> {
+        let run = run.as_ref();
+        let target = state::checkpoint_at(run, self.step);
+        folder::create(&target, |target| {
+            self.write(target, Dtype::F32)?;
+            self.codebook.save(&target.join(state::CODEBOOK))?;
+            self.optimizer.save(&target.join(state::OPTIMIZER))?;
+            if let Some(Adversary { model, names, optimizer }) = &self.adversary {
+                save_parameters(model, names, Dtype::F32, &target.join(state::DISCRIMINATOR))?;
+                optimizer.save(&target.join(state::DISCRIMINATOR_OPTIMIZER))?;
             }
-            write_tensors(&folder.join(WEIGHTS), weights)?;
-            write_file(&folder.join(CONFIG), self.config.to_yaml().as_bytes())?;
-            write_tensors(&folder.join(STATE), tensors)?;
-            Progress::new(self.step, optimizer_steps, self.options.clone()).write(folder)
-        })
+            let steps = self.adversary.as_ref().map_or(0, |adversary| adversary.optimizer.steps());
+            Progress::new(self.step, steps, self.options.clone()).write(target)
+        })?;
+        state::prune(run, self.options.keep_checkpoints)?;
+        Ok(target)
     }
+}
+
+/// Adam: AdamW that lets no weight shrink.
+fn adam(options: &VqTrainingOptions, names: &HashMap<ParamId, String>) -> AdamW {
+    let (beta_1, beta_2) = options.betas;
+    AdamW::new(AdamWOptions { beta_1, beta_2, epsilon: 1e-8, weight_decay: 0.0 }, names.clone())
 }
 
 /// The discriminator's part of a step.

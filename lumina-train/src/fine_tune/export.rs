@@ -1,0 +1,54 @@
+//! Trained models as Hugging Face folders, which inference and `transformers` open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{DType, Tensor};
+use bytes::Bytes;
+use half::{bf16, f16};
+use lumina_core::checkpoint::{Dtype, save_safetensors};
+
+use crate::Result;
+
+/// A tensor's bytes in a type, row-major and little-endian.
+pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_core::Result<Bytes> {
+    let failed = |error: &dyn std::fmt::Debug| lumina_core::Error::Compute { reason: format!("{error:?}") };
+    let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
+    let values = data.as_slice::<f32>().map_err(|error| failed(&error))?;
+    Ok(match dtype {
+        Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        other => {
+            return Err(lumina_core::Error::Compute {
+                reason: format!("weights are not saved in {other}; choose f32, f16 or bf16"),
+            });
+        }
+    })
+}
+
+/// Writes a network's parameters under their checkpoint names.
+///
+/// # Errors
+/// [`Error::Core`](crate::Error::Core) where the file cannot be written or the device fails; what was there before is untouched.
+pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dtype: Dtype, file: &Path) -> Result<()> {
+    struct Collect<'a> {
+        names: &'a HashMap<ParamId, String>,
+        dtype: Dtype,
+        tensors: BTreeMap<String, (Vec<usize>, lumina_core::Result<Bytes>)>,
+    }
+    impl ModuleVisitor for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(name) = self.names.get(&param.id) {
+                let tensor = param.val().detach();
+                let shape = tensor.dims().to_vec();
+                self.tensors.insert(name.clone(), (shape, bytes_of(tensor, self.dtype)));
+            }
+        }
+    }
+    let mut collect = Collect { names, dtype, tensors: BTreeMap::new() };
+    model.visit(&mut collect);
+    let tensors = collect.tensors.into_iter().map(|(name, (shape, bytes))| (name, dtype, shape, move || bytes));
+    Ok(save_safetensors(file, tensors)?)
+}

@@ -1,0 +1,193 @@
+//! Cross entropy of the next token, the z-loss that keeps logits from drifting, and their gradients.
+
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Int, Tensor};
+use lumina_mgpt::{Dropout, Transformer};
+use lumina_tokenizer::IGNORED;
+
+use crate::{Error, Result};
+
+/// A sequence with what is to be predicted of it: for each token itself, or [`IGNORED`]. Not shifted.
+#[derive(Debug, Clone, Copy)]
+pub struct Example<'a> {
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// As many labels.
+    pub labels: &'a [i64],
+}
+
+/// The loss of a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loss {
+    /// What is minimised: cross entropy plus the weighted z-loss.
+    pub total: f64,
+    /// Mean cross entropy of the predicted tokens, in nats.
+    pub cross_entropy: f64,
+    /// Mean squared log-sum-exp over the same positions, before its weight.
+    pub z_loss: f64,
+    /// Number of predicted tokens.
+    pub counted: usize,
+}
+
+/// What the backward pass needs of the forward pass.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// Kept: the fastest.
+    #[default]
+    Keep,
+    /// Each layer's input is kept, and the layer run again on the way back: memory of one layer instead of all, for a
+    /// third more time.
+    Recompute,
+}
+
+/// How a batch's loss is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct LossOptions {
+    /// What the z-loss is multiplied by.
+    pub z_loss_weight: f64,
+    /// What is dropped.
+    pub dropout: Dropout,
+    /// What is kept for the backward pass.
+    pub activations: Activations,
+}
+
+/// The loss on the graph, and its parts.
+struct OnGraph {
+    total: Tensor<1>,
+    cross_entropy: Tensor<1>,
+    z_loss: Tensor<1>,
+    counted: usize,
+}
+
+impl OnGraph {
+    fn read(&self) -> Result<Loss> {
+        let parts = Tensor::cat(
+            vec![self.total.clone().detach(), self.cross_entropy.clone().detach(), self.z_loss.clone().detach()],
+            0,
+        );
+        let failed = |error: &dyn std::fmt::Debug| Error::Compute { reason: format!("{error:?}") };
+        let data = parts.try_into_data().map_err(|error| failed(&error))?;
+        let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&error))?;
+        let [total, cross_entropy, z_loss] = <[f32; 3]>::try_from(values).map_err(|error| failed(&error))?;
+        let counted = self.counted;
+        Ok(Loss { total: total.into(), cross_entropy: cross_entropy.into(), z_loss: z_loss.into(), counted })
+    }
+}
+
+/// The positions of hidden states that predict something, and what they predict.
+struct Targets {
+    positions: Vec<i32>,
+    tokens: Vec<i32>,
+}
+
+impl Targets {
+    fn of(batch: &[Example<'_>], vocab_size: usize) -> Result<Self> {
+        let mut targets = Self { positions: Vec::new(), tokens: Vec::new() };
+        let mut start = 0;
+        for Example { tokens, labels } in batch {
+            if tokens.len() != labels.len() {
+                let reason = format!("are {}, for {} tokens", labels.len(), tokens.len());
+                return Err(Error::Setting { field: "labels", reason });
+            }
+            for (position, &label) in labels.iter().enumerate().skip(1) {
+                if label == IGNORED {
+                    continue;
+                }
+                if !(0..vocab_size as i64).contains(&label) {
+                    let reason = format!("hold {label} at {position}; the vocabulary has {vocab_size} tokens");
+                    return Err(Error::Setting { field: "labels", reason });
+                }
+                targets.positions.push((start + position - 1) as i32);
+                targets.tokens.push(label as i32);
+            }
+            start += tokens.len();
+        }
+        match targets.tokens.len() {
+            0 => Err(Error::Setting { field: "labels", reason: "of the batch predict nothing".to_owned() }),
+            _ => Ok(targets),
+        }
+    }
+
+    /// The loss of the hidden states after the last layer, `[n, hidden]`. The head sees only what predicts something.
+    fn loss(&self, model: &Transformer, hidden: Tensor<2>, z_loss_weight: f64) -> OnGraph {
+        let device = hidden.device();
+        let counted = self.tokens.len();
+        let positions = Tensor::<1, Int>::from_data(self.positions.as_slice(), &device);
+        let logits = model.logits(model.final_norm(hidden.select(0, positions)));
+        let tokens = Tensor::<1, Int>::from_data(self.tokens.as_slice(), &device);
+        let max = logits.clone().detach().max_dim(1);
+        let log_sum_exp = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+        let of_target = logits.gather(1, tokens.reshape([counted, 1]));
+        let cross_entropy = (log_sum_exp.clone() - of_target).mean();
+        let z_loss = log_sum_exp.square().mean();
+        let total = cross_entropy.clone() + z_loss.clone() * z_loss_weight;
+        OnGraph { total, cross_entropy, z_loss, counted }
+    }
+}
+
+/// The loss of a batch without its gradients, as for held-out data.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> Result<Loss> {
+    let targets = Targets::of(batch, model.architecture().vocab_size())?;
+    let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
+    let (pass, mut x) = model.begin(&rows, Dropout::NONE)?;
+    for layer in 0..model.architecture().n_layers() {
+        x = model.layer(layer, x, &pass)?.detach();
+    }
+    targets.loss(model, x, z_loss_weight).read()
+}
+
+/// The loss of a batch, a mean over all its predicted tokens, and the gradient of each parameter.
+///
+/// Mirrors `ChameleonXLLMXForConditionalGeneration.forward`, and its `backward`.
+///
+/// # Errors
+/// [`Error::Setting`] where tokens and labels differ in number, a label is no token, or nothing is predicted;
+/// [`Error::Model`] for a token that the vocabulary lacks; [`Error::Compute`].
+pub fn gradients(model: &Transformer, batch: &[Example<'_>], options: &LossOptions) -> Result<(Loss, GradientsParams)> {
+    let targets = Targets::of(batch, model.architecture().vocab_size())?;
+    let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
+    let (pass, mut x) = model.begin(&rows, options.dropout)?;
+    let layers = model.architecture().n_layers();
+    if options.activations == Activations::Keep {
+        for layer in 0..layers {
+            x = model.layer(layer, x, &pass)?;
+        }
+        let loss = targets.loss(model, x, options.z_loss_weight);
+        let read = loss.read()?;
+        return Ok((read, GradientsParams::from_grads(loss.total.backward(), model)));
+    }
+
+    let mut all = GradientsAccumulator::new();
+    let embedded = x;
+    let mut inputs = Vec::with_capacity(layers);
+    let mut x = embedded.clone().detach();
+    for layer in 0..layers {
+        inputs.push(x.clone());
+        x = model.layer(layer, x, &pass)?.detach();
+    }
+    let x = x.require_grad();
+    let loss = targets.loss(model, x.clone(), options.z_loss_weight);
+    let read = loss.read()?;
+    let mut grads = loss.total.backward();
+    let mut upstream = x.grad_remove(&mut grads);
+    all.accumulate(model, GradientsParams::from_grads(grads, model));
+    for (layer, input) in inputs.into_iter().enumerate().rev() {
+        let Some(grad) = upstream else { break };
+        let input = input.require_grad();
+        // A sum whose derivative by the layer's output is the gradient that came back so far.
+        let output = model.layer(layer, input.clone(), &pass)?;
+        let mut grads = (output * Tensor::from_inner(grad)).sum().backward();
+        upstream = input.grad_remove(&mut grads);
+        all.accumulate(model, GradientsParams::from_grads(grads, model));
+    }
+    if let Some(grad) = upstream {
+        let grads = (embedded * Tensor::from_inner(grad)).sum().backward();
+        all.accumulate(model, GradientsParams::from_grads(grads, model));
+    }
+    Ok((read, all.grads()))
+}

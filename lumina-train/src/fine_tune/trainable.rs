@@ -1,0 +1,88 @@
+//! A checkpoint as parameters that record gradients.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Tensor, TensorData};
+use lumina_core::checkpoint::Checkpoint;
+use lumina_core::{Compute, Loader};
+use lumina_mgpt::{Architecture, ModelConfig, Transformer};
+
+use crate::Result;
+
+/// A transformer to be trained, with the names that its parameters have in checkpoints.
+#[derive(Debug)]
+pub struct Trainable {
+    /// The network.
+    pub model: Transformer,
+    /// The checkpoint's names of its parameters.
+    pub names: HashMap<ParamId, String>,
+}
+
+/// `compute` as training needs it: gradients are recorded, and parameters are kept in `f32` whatever the type of
+/// activations.
+pub fn recording(compute: &Compute) -> Compute {
+    let device = compute.device().clone().autodiff();
+    compute.clone().on_device(device).master_weights()
+}
+
+impl Trainable {
+    /// Opens a Hugging Face folder for training.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::open`].
+    pub fn open(folder: &Path, compute: &Compute) -> Result<Self> {
+        let file = folder.join("config.json");
+        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
+        Self::from_checkpoint(&Checkpoint::open(folder)?, architecture, compute)
+    }
+
+    /// The network in a checkpoint's tensors.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::from_checkpoint`].
+    pub fn from_checkpoint(checkpoint: &Checkpoint, architecture: Architecture, compute: &Compute) -> Result<Self> {
+        let compute = recording(compute);
+        compute.check()?;
+        let loader = Loader::new(checkpoint, &compute);
+        let model = Transformer::from_loader(&loader, architecture)?;
+        Ok(Self { model, names: loader.parameter_names() })
+    }
+
+    /// Sets the head's rows of these tokens to zero: where FP-SFT starts, so that what the head thought of image tokens,
+    /// which the language model was never asked for, does not stand in the way.
+    #[must_use]
+    pub fn zero_head_rows(self, tokens: &[u32]) -> Self {
+        let head = self.names.iter().find(|(_, name)| *name == "lm_head.weight").map(|(id, _)| *id);
+        let Some(head) = head else { return self };
+        let model = self.model.map(&mut ZeroRows { head, tokens });
+        Self { model, names: self.names }
+    }
+}
+
+struct ZeroRows<'a> {
+    head: ParamId,
+    tokens: &'a [u32],
+}
+
+impl ModuleMapper for ZeroRows<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        if id != self.head {
+            return Param::from_mapped_value(id, tensor, mapper);
+        }
+        let tensor = tensor.inner();
+        let shape = tensor.shape();
+        let mut keep = vec![1.0f32; shape[0]];
+        for &token in self.tokens {
+            if let Some(row) = keep.get_mut(token as usize) {
+                *row = 0.0;
+            }
+        }
+        let mut column = [1; D];
+        column[0] = keep.len();
+        let kept = tensor.clone() * Tensor::from_data(TensorData::new(keep, column), &tensor.device());
+        Param::from_mapped_value(id, Tensor::from_inner(kept).require_grad(), mapper)
+    }
+}

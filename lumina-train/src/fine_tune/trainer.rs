@@ -1,0 +1,316 @@
+//! Steps of fine-tuning, on one device or several.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use lumina_core::Compute;
+use lumina_core::checkpoint::Dtype;
+use lumina_mgpt::{Dropout, Transformer};
+
+use super::folder::{self, TOKENIZER_FILES, read_json, write_json};
+use super::{
+    AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
+    save_parameters, scale,
+};
+use crate::{Error, Result};
+
+/// Where a run is: everything that it does next follows from this, the weights and the optimizer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    /// Epochs done.
+    pub epoch: u64,
+    /// Steps done in this epoch.
+    pub step_in_epoch: u64,
+    /// Steps done in all.
+    pub step: u64,
+    /// Tokens seen in all, without what was cut off.
+    pub tokens: u64,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct StepReport {
+    /// Number of the step, from 1 on.
+    pub step: u64,
+    /// Epochs done, with the fraction of this one.
+    pub epoch: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// What was minimised, mean over the passes.
+    pub loss: f64,
+    /// Mean cross entropy in nats.
+    pub cross_entropy: f64,
+    /// Mean squared log-sum-exp, before its weight.
+    pub z_loss: f64,
+    /// Norm of all gradients, before clipping.
+    pub grad_norm: f64,
+    /// Tokens of the step, predicted or not.
+    pub tokens: u64,
+    /// Predicted tokens of the step.
+    pub predicted: u64,
+}
+
+/// A transformer in training: weights, optimizer, and where the run is.
+#[derive(Debug)]
+pub struct Trainer {
+    options: FineTuneOptions,
+    trainable: Trainable,
+    replicas: Vec<Transformer>,
+    devices: Vec<Compute>,
+    optimizer: AdamW,
+    position: Position,
+    carried: Carried,
+}
+
+/// What goes from the model's folder into each that is saved. In memory, as the folder may be a checkpoint that is removed
+/// while the run goes on.
+#[derive(Debug)]
+struct Carried {
+    config: serde_json::Value,
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Carried {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
+            let file = folder.join(name);
+            match fs::read(&file) {
+                Ok(bytes) => files.push((name, bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Read { file, source }),
+            }
+        }
+        Ok(Self { config: read_json(&folder.join("config.json"))?, files })
+    }
+}
+
+/// A checkpoint's files besides those of the model.
+pub(crate) const STATE: &str = "trainer.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// What [`STATE`] holds.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct State {
+    position: Position,
+    options: FineTuneOptions,
+}
+
+impl Trainer {
+    /// Begins a run on the model in a Hugging Face folder. The first device holds optimizer and master weights; passes
+    /// are spread over all of them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where an option is out of range or no device is given, [`Error::Model`] where the folder
+    /// cannot be opened.
+    pub fn new(model: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+        options.check()?;
+        let first = devices
+            .first()
+            .ok_or_else(|| Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() })?;
+        let trainable = Trainable::open(model, first)?;
+        Ok(Self::with(trainable, options, devices, Carried::of(model)?))
+    }
+
+    /// A run on a network that is open already.
+    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], carried: Carried) -> Self {
+        let optimizer = AdamW::new(options.adamw, trainable.names.clone());
+        let devices: Vec<Compute> = devices.iter().map(recording).collect();
+        let mut trainer = Self {
+            options,
+            trainable,
+            replicas: Vec::new(),
+            devices,
+            optimizer,
+            position: Position::default(),
+            carried,
+        };
+        trainer.replicate();
+        trainer
+    }
+
+    /// Goes on from a checkpoint that [`Trainer::save`] wrote.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], [`Error::Read`], and [`Error::OptimizerState`].
+    pub fn resume(checkpoint: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+        let state: State = read_json(&checkpoint.join(STATE))?;
+        let same = FineTuneOptions { save_every: options.save_every, keep: options.keep, ..state.options } == options;
+        if !same {
+            let reason = format!("differ from those that {} was saved with", checkpoint.display());
+            return Err(Error::Setting { field: "options", reason });
+        }
+        let mut trainer = Self::new(checkpoint, options, devices)?;
+        trainer.position = state.position;
+        trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.position.step, &trainer.trainable.model)?;
+        Ok(trainer)
+    }
+
+    /// Where the run is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The options of the run.
+    pub fn options(&self) -> &FineTuneOptions {
+        &self.options
+    }
+
+    /// The network as it is now.
+    pub fn model(&self) -> &Transformer {
+        &self.trainable.model
+    }
+
+    /// Number of passes that make a step.
+    pub fn passes(&self) -> usize {
+        self.devices.len() * self.options.accumulate
+    }
+
+    /// Sets the head's rows of these tokens to zero, as before FP-SFT.
+    #[must_use]
+    pub fn zero_head_rows(mut self, tokens: &[u32]) -> Self {
+        self.trainable = self.trainable.zero_head_rows(tokens);
+        self.replicate();
+        self
+    }
+
+    /// One step: the mean gradient of the passes, clipped, moves all parameters. Nothing has moved where it fails.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where there are no passes, or more than [`Trainer::passes`]; [`Error::NotFinite`] where the loss
+    /// or the gradients are not finite; those of [`gradients`].
+    pub fn step(&mut self, passes: &[Vec<Example<'_>>], steps_in_epoch: u64) -> Result<StepReport> {
+        if passes.is_empty() || passes.len() > self.passes() {
+            let reason = format!("of a step are {}, expected 1 to {}", passes.len(), self.passes());
+            return Err(Error::Setting { field: "passes", reason });
+        }
+        let share = self.position.step_in_epoch as f64 / steps_in_epoch.max(1) as f64;
+        let epoch = self.position.epoch as f64 + share;
+        let lr = self.options.schedule.lr_at(epoch);
+        let (losses, grads) = self.mean_gradients(passes)?;
+        let n = losses.len() as f64;
+        let mean = |part: fn(&Loss) -> f64| losses.iter().map(part).sum::<f64>() / n;
+        let grad_norm = global_norm(&self.trainable.model, &grads)?;
+        let report = StepReport {
+            step: self.position.step + 1,
+            epoch,
+            lr,
+            loss: mean(|loss| loss.total),
+            cross_entropy: mean(|loss| loss.cross_entropy),
+            z_loss: mean(|loss| loss.z_loss),
+            grad_norm,
+            tokens: passes.iter().flatten().map(|example| example.tokens.len() as u64).sum(),
+            predicted: losses.iter().map(|loss| loss.counted as u64).sum(),
+        };
+        if !report.loss.is_finite() || !grad_norm.is_finite() {
+            return Err(Error::NotFinite { step: report.step, loss: report.loss, grad_norm, items: Vec::new() });
+        }
+        let factor = clip_factor(grad_norm, self.options.clip_norm);
+        let grads = scale(&self.trainable.model, grads, factor);
+        let model = self.trainable.model.clone();
+        self.trainable.model = self.optimizer.step(lr, model, grads);
+        self.replicate();
+        self.position.step += 1;
+        self.position.step_in_epoch += 1;
+        self.position.tokens += report.tokens;
+        Ok(report)
+    }
+
+    /// Goes to the beginning of the next epoch.
+    pub(crate) fn end_epoch(&mut self) {
+        self.position.epoch += 1;
+        self.position.step_in_epoch = 0;
+    }
+
+    /// Mean loss and gradients of the passes, each on the next device in turn, the devices at the same time.
+    fn mean_gradients(&self, passes: &[Vec<Example<'_>>]) -> Result<(Vec<Loss>, GradientsParams)> {
+        let n_devices = self.devices.len();
+        let options = |pass: usize| LossOptions {
+            z_loss_weight: self.options.z_loss_weight,
+            // No two passes of a run drop the same.
+            dropout: Dropout::new(
+                self.options.dropout,
+                self.options.seed,
+                self.position.step * self.passes() as u64 + pass as u64,
+            ),
+            activations: self.options.activations,
+        };
+        let of_device = |device: usize| -> Vec<Result<(Loss, GradientsParams)>> {
+            let model = device.checked_sub(1).map_or(&self.trainable.model, |index| &self.replicas[index]);
+            let own = passes.iter().enumerate().skip(device).step_by(n_devices);
+            own.map(|(pass, batch)| gradients(model, batch, &options(pass))).collect()
+        };
+        let results: Vec<Vec<Result<(Loss, GradientsParams)>>> = if n_devices == 1 {
+            vec![of_device(0)]
+        } else {
+            std::thread::scope(|scope| {
+                let of_device = &of_device;
+                let threads: Vec<_> = (0..n_devices).map(|device| scope.spawn(move || of_device(device))).collect();
+                let joined = threads.into_iter().map(|thread| thread.join());
+                joined.map(|result| result.unwrap_or_else(|_| vec![Err(thread_lost())])).collect()
+            })
+        };
+        // Summed in the order of the passes, so that the number of devices does not change the sum.
+        let model = &self.trainable.model;
+        let mut iterators: Vec<_> = results.into_iter().map(Vec::into_iter).collect();
+        let mut losses = Vec::with_capacity(passes.len());
+        let mut sum = GradientsAccumulator::new();
+        for pass in 0..passes.len() {
+            let result = iterators[pass % n_devices].next().unwrap_or_else(|| Err(thread_lost()));
+            let (loss, grads) = result?;
+            losses.push(loss);
+            let grads = if n_devices == 1 { grads } else { grads.to_device(self.devices[0].device(), model) };
+            sum.accumulate(model, grads);
+        }
+        let factor = 1.0 / passes.len() as f64;
+        let grads = sum.grads();
+        Ok((losses, if passes.len() == 1 { grads } else { scale(model, grads, factor) }))
+    }
+
+    /// Gives the other devices the weights of the first.
+    fn replicate(&mut self) {
+        let others = self.devices.iter().skip(1);
+        self.replicas = others.map(|device| self.trainable.model.replica(device)).collect();
+    }
+
+    /// Writes a folder from which [`Trainer::resume`] goes on, and which inference opens as a model.
+    ///
+    /// # Errors
+    /// [`Error::Write`], also where the folder is there already; [`Error::Core`].
+    pub fn save(&self, checkpoint: &Path) -> Result<()> {
+        folder::create(checkpoint, |partial| {
+            self.write_model(partial, Dtype::F32)?;
+            self.optimizer.save(&partial.join(OPTIMIZER))?;
+            write_json(&partial.join(STATE), &State { position: self.position, options: self.options.clone() })
+        })
+    }
+
+    /// Writes the model as a Hugging Face folder, with weights in a type of 16 or 32 bits.
+    ///
+    /// # Errors
+    /// As [`Trainer::save`].
+    pub fn export(&self, model: &Path, dtype: Dtype) -> Result<()> {
+        folder::create(model, |partial| self.write_model(partial, dtype))
+    }
+
+    fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
+        let mut config = self.carried.config.clone();
+        config["torch_dtype"] = match dtype {
+            Dtype::F16 => "float16",
+            Dtype::BF16 => "bfloat16",
+            _ => "float32",
+        }
+        .into();
+        write_json(&partial.join("config.json"), &config)?;
+        for (name, bytes) in &self.carried.files {
+            folder::write(&partial.join(name), bytes)?;
+        }
+        save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join("model.safetensors"))
+    }
+}
+
+fn thread_lost() -> Error {
+    Error::Compute { reason: "the thread of a device did not come back".to_owned() }
+}

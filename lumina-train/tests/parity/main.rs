@@ -1,0 +1,12 @@
+//! Losses, gradients, optimizer steps and schedules against the original: `training/` of the reference data.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests: a panic is the failure, a print the report"
+)]
+#![cfg(feature = "flex")]
+
+mod schedule;
+mod starting_point;
+mod steps;
