@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Distribution, Tensor, activation};
+use burn::tensor::{Device, Distribution, Tensor};
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_core::ops::{conv3x3, scaled_swish};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{Bands, VqConfig, VqModel};
 
@@ -110,12 +111,25 @@ fn main() {
     println!("operations on [8, 32, 96, 96]:");
     operation("sum alone", |x, _, _| x);
     operation("x + x", |x, _, _| x.clone() + x);
-    operation("convolution 3x3", |x, weight, _| conv2d(x, weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1)));
+    operation("Burn's convolution 3x3", |x, weight, _| {
+        conv2d(x, weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1))
+    });
+    operation("convolution 3x3", |x, weight, _| {
+        let bias = Tensor::zeros([32], &x.device());
+        conv3x3(x, weight, bias, (1, 1))
+    });
     operation("convolution 3x3, stride 2, padded right and below", |x, weight, _| {
         conv2d(x, weight, None, ConvOptions::new_with_padding([2, 2], [(0, 1), (0, 1)], [1, 1], 1))
     });
-    operation("silu", |x, _, _| activation::silu(x));
-    operation("scale and shift", |x, _, one| x * one.clone() + one);
+    operation("scaled swish", |x, _, one| {
+        let one: Tensor<4> = one.expand([8, 32, 1, 1]);
+        scaled_swish(x, one.clone(), one)
+    });
+    operation("mean and variance of groups", |x, _, _| {
+        let groups: Tensor<3> = x.reshape([8, 32, 96 * 96]);
+        let mean = groups.clone().sum_dim(2) / (96 * 96) as f64;
+        (groups - mean.clone()).square().sum_dim(2).reshape([8, 32, 1, 1]) + mean.reshape([8, 32, 1, 1])
+    });
     operation("twice the size of a quarter", |x, _, _| {
         let x = x.narrow(2, 0, 48).narrow(3, 0, 48).reshape([8 * 32 * 48, 1, 48, 1]);
         let repeated: Tensor<4> = x.expand([8 * 32 * 48, 2, 48, 2]);

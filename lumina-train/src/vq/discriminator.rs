@@ -164,3 +164,81 @@ pub(super) fn hinge(real: Tensor<4>, fake: Tensor<4>) -> Tensor<1> {
 pub(super) fn adaptive_weight(reconstruction: f64, adversarial: f64) -> f64 {
     (reconstruction / (adversarial + 1e-4)).clamp(0.0, HIGHEST_WEIGHT)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::GradientsParams;
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::fine_tune::{AdamW, AdamWOptions};
+    use crate::vq::tensors::values;
+
+    fn judge(layers: usize) -> (Discriminator, HashMap<ParamId, String>) {
+        let options = DiscriminatorOptions { layers, channels: 4, ..DiscriminatorOptions::default() };
+        Discriminator::new(&options, &mut Discriminator::initial_values(1), &Device::flex().autodiff()).unwrap()
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_original() {
+        // taming's NLayerDiscriminator on 32×32: 3 layers give 2×2 judgements, 1 layer 14×14.
+        for (layers, side) in [(1, 14), (2, 6), (3, 2)] {
+            let (judge, names) = judge(layers);
+            let logits = judge.forward(Tensor::zeros([2, 3, 32, 32], &Device::flex().autodiff()));
+            assert_eq!(logits.dims(), [2, 1, side, side], "{layers} layers");
+            assert_eq!(names.len(), 4 + 3 * layers);
+            assert!(judge.can_judge(32));
+        }
+        assert!(!judge(3).0.can_judge(16) && judge(3).0.can_judge(24));
+    }
+
+    #[test]
+    fn it_learns_to_tell_stripes_from_a_plain_ground() {
+        let device = Device::flex().autodiff();
+        let (mut judge, names) = judge(2);
+        let mut optimizer = AdamW::new(AdamWOptions { weight_decay: 0.0, ..AdamWOptions::default() }, names);
+        let mut stripes = vec![0.0f32; 2 * 3 * 16 * 16];
+        stripes.iter_mut().step_by(2).for_each(|value| *value = 1.0);
+        let real = Tensor::<4>::from_data(TensorData::new(stripes, [2, 3, 16, 16]), &device);
+        let fake = real.zeros_like() + 0.5;
+        let mut losses = Vec::new();
+        for _ in 0..12 {
+            let loss = hinge(judge.forward(real.clone()), judge.forward(fake.clone()));
+            losses.push(values(loss.clone()).unwrap()[0]);
+            let grads = GradientsParams::from_grads(loss.backward(), &judge);
+            judge = optimizer.step(5e-3, judge, grads);
+        }
+        assert!(losses[11] < 0.5 * losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn the_hinge_is_as_computed_by_hand() {
+        let device = Device::flex();
+        let tensor = |values: [f32; 2]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 1, 1, 2]), &device);
+        // relu(1 − 2) = 0 and relu(1 − 0.5) = 0.5; relu(1 + 1) = 2 and relu(1 − 3) = 0.
+        let loss = hinge(tensor([2.0, 0.5]), tensor([1.0, -3.0]));
+        assert_eq!(values(loss).unwrap(), [0.5 * (0.25 + 1.0)]);
+    }
+
+    #[test]
+    fn batch_norm_uses_the_statistics_of_the_batch() {
+        let device = Device::flex();
+        let norm = Norm {
+            weight: Param::from_tensor(Tensor::ones([3], &device) * 2.0),
+            bias: Param::from_tensor(Tensor::ones([3], &device)),
+        };
+        let x = Tensor::<4>::random([4, 3, 5, 5], Distribution::Uniform(3.0, 9.0), &device);
+        let y = norm.forward(x).permute([1, 0, 2, 3]).reshape([3, 100]);
+        let mean = values(y.clone().mean_dim(1)).unwrap();
+        let deviation = values(((y.clone() - y.mean_dim(1)).square().mean_dim(1)).sqrt()).unwrap();
+        assert!(mean.iter().all(|value| (value - 1.0).abs() < 1e-4), "{mean:?}");
+        assert!(deviation.iter().all(|value| (value - 2.0).abs() < 1e-3), "{deviation:?}");
+    }
+
+    #[test]
+    fn the_adaptive_weight_is_a_bounded_ratio() {
+        assert!((adaptive_weight(0.6, 0.3) - 2.0).abs() < 1e-3);
+        assert_eq!(adaptive_weight(5.0, 0.0), 1e4);
+        assert_eq!(adaptive_weight(0.0, 1.0), 0.0);
+    }
+}

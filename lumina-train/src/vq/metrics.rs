@@ -17,6 +17,8 @@ pub struct VqStep {
     pub l2: f64,
     /// Mean squared distance of latents from their codes: both the codebook and the commitment loss.
     pub quantization: f64,
+    /// The norm of all gradients together.
+    pub gradient_norm: f64,
     /// What the discriminator says, once it has joined.
     pub adversarial: Option<Adversarial>,
     /// Peak signal-to-noise ratio of the batch, in decibels, before rounding to 8 bits.

@@ -11,6 +11,7 @@ mod codebook;
 mod discriminator;
 mod evaluate;
 mod init;
+mod loss;
 mod metrics;
 mod options;
 mod state;

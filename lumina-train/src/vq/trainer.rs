@@ -15,11 +15,12 @@ use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::evaluate::psnr_db;
 use super::init::{CONFIG, WEIGHTS, rng};
+use super::loss::{Losses, errors, losses, reconstruction};
 use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
 use super::state::{self, Progress};
 use super::tensors::{floats, values};
-use crate::fine_tune::{AdamW, AdamWOptions, folder, save_parameters};
+use crate::fine_tune::{AdamW, AdamWOptions, folder, global_norm, save_parameters};
 use crate::{Error, Result};
 
 /// Trains the VQGAN of a folder.
@@ -214,27 +215,13 @@ impl VqTrainer {
         let codes = self.model.quantize(latents.clone().detach())?;
         let nearest = self.model.lookup(&codes, [batch, rows, columns])?;
 
-        let distance = (nearest.clone().detach() - latents.clone()).square().mean();
-        let quantization = match self.options.codebook {
-            Codebook::Gradient => {
-                let codebook = (nearest.clone() - latents.clone().detach()).square().mean();
-                codebook + distance.clone() * self.options.commitment_weight
-            }
-            Codebook::Ema { .. } => distance.clone() * self.options.commitment_weight,
-        };
-        // Straight through: the value of the codes, the gradient of the latents.
-        let straight = latents.clone() + (nearest - latents).detach();
-        let features = self.model.decode_features(straight)?;
-        let output = self.model.last_layer(features.clone())?;
-
-        let (l1, l2) = errors(&output, &pixels);
-        let reconstruction = l1.clone() * self.options.l1_weight + l2.clone() * self.options.l2_weight;
-        let mut loss = reconstruction + quantization * self.options.codebook_weight;
-        let mut terms = vec![l1.detach(), l2.detach(), distance.detach()];
+        let Losses { features, output, l1, l2, distance, total: mut loss } =
+            losses(&self.model, &pixels, latents, nearest, &self.options)?;
+        let mut terms = vec![l1, l2, distance];
         let judged = match self.joined() {
             Some(factor) => {
                 let judged = self.judge(&features, &output, &pixels)?;
-                loss = loss + (output.clone() * judged.gradient.clone()).sum() * (judged.weight * factor);
+                loss = loss + (output * judged.gradient.clone()).sum() * (judged.weight * factor);
                 terms.push(judged.generator_loss.clone());
                 Some((judged, factor))
             }
@@ -253,6 +240,10 @@ impl VqTrainer {
         }
 
         let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        let gradient_norm = global_norm(&self.model, &grads)?;
+        if !gradient_norm.is_finite() {
+            return Err(Error::NotFiniteValue { step: self.step, what: "gradient" });
+        }
         self.model = self.optimizer.step(rate, self.model.clone(), grads);
         self.follow(&flat, &codes)?;
         let adversarial = judged.map(|(judged, _)| {
@@ -271,6 +262,7 @@ impl VqTrainer {
             l1,
             l2,
             quantization,
+            gradient_norm,
             adversarial,
             psnr_db: psnr_db(l2, 2.0),
             codes_used: self.codebook.used(self.options.usage_window),
@@ -366,7 +358,7 @@ impl VqTrainer {
         };
         let reconstruction = norm_of(&|output| {
             let (l1, l2) = errors(&output, pixels);
-            l1 * self.options.l1_weight + l2 * self.options.l2_weight
+            reconstruction(&l1, &l2, &self.options)
         })?;
         let adversarial = norm_of(&|output| (output * gradient.clone()).sum())?;
         let weight = discriminator::adaptive_weight(reconstruction, adversarial);
@@ -399,6 +391,10 @@ impl VqTrainer {
     /// [`Error::Setting`] for another type, [`Error::Write`] and [`Error::Core`] where the system refuses.
     pub fn save(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
         let folder = folder.as_ref();
+        if !matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+            let reason = format!("is {dtype}; weights are saved in f32, bf16 or f16");
+            return Err(Error::Setting { field: "dtype", reason });
+        }
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
         self.write(folder, dtype)
     }
@@ -447,10 +443,4 @@ struct Judged {
     /// The discriminator's own loss, on a graph of its own.
     discriminator_loss: Tensor<1>,
     discriminator_value: f64,
-}
-
-/// Mean absolute and mean squared error.
-fn errors(output: &Tensor<4>, pixels: &Tensor<4>) -> (Tensor<1>, Tensor<1>) {
-    let difference = output.clone() - pixels.clone();
-    (difference.clone().abs().mean(), difference.square().mean())
 }
