@@ -9,13 +9,18 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use lumina_core::checkpoint::{Dtype, save_safetensors};
 
+use super::folder::{TOKENIZER_FILES, copy_if_there, read_json, write_json};
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
 pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_core::Result<Bytes> {
     let failed = |error: &dyn std::fmt::Debug| lumina_core::Error::Compute { reason: format!("{error:?}") };
     let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
-    let values = data.as_slice::<f32>().map_err(|error| failed(&error))?;
+    to_bytes(data.as_slice::<f32>().map_err(|error| failed(&error))?, dtype)
+}
+
+/// Values in a type, little-endian.
+pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Bytes> {
     Ok(match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
@@ -26,6 +31,22 @@ pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumin
             });
         }
     })
+}
+
+/// Copies what belongs to a model besides its weights, which will be of this type, from one folder to another.
+pub(super) fn copy_configs(from: &Path, to: &Path, dtype: Dtype) -> Result<()> {
+    let mut config: serde_json::Value = read_json(&from.join("config.json"))?;
+    config["torch_dtype"] = match dtype {
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        _ => "float32",
+    }
+    .into();
+    write_json(&to.join("config.json"), &config)?;
+    for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
+        copy_if_there(&from.join(name), &to.join(name))?;
+    }
+    Ok(())
 }
 
 /// Writes a network's parameters under their checkpoint names.

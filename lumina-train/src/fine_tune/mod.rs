@@ -1,9 +1,11 @@
-//! FP-SFT and Omni-SFT: training of the transformer.
+//! FP-SFT and Omni-SFT: training of the transformer, or of a LoRA adapter on it.
 
 mod adamw;
 mod export;
 pub(crate) mod folder;
+mod lora;
 mod loss;
+mod merge;
 mod options;
 mod schedule;
 mod start;
@@ -12,7 +14,9 @@ mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
 pub use export::save_parameters;
+pub use lora::LoraOptions;
 pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
+pub use merge::merge;
 pub use options::FineTuneOptions;
 pub use schedule::Schedule;
 pub use start::NewModel;

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use lumina_core::Compute;
 use lumina_core::checkpoint::Dtype;
+use lumina_core::{Adapter, Compute};
 use lumina_mgpt::{Dropout, Transformer};
 
-use super::folder::{self, TOKENIZER_FILES, read_json, write_json};
+use super::export::copy_configs;
+use super::folder::{self, read_json, write_json};
+use super::lora::{base_of, with_base};
 use super::{
     AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
     save_parameters, scale,
@@ -82,11 +84,17 @@ impl Trainer {
     /// [`Error::Setting`] where an option is out of range or no device is given, [`Error::Model`] where the folder
     /// cannot be opened.
     pub fn new(model: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
-        options.check()?;
-        let first = devices
-            .first()
-            .ok_or_else(|| Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() })?;
-        let trainable = Trainable::open(model, first)?;
+        let trainable = Trainable::open(model, first(&options, devices)?)?;
+        Ok(Self::with(trainable, options, devices, model))
+    }
+
+    /// Begins a run that trains only the LoRA adapter in the folder `adapter`, on the model in the folder `model`. What
+    /// is saved is an adapter, too. A new one is made by [`LoraOptions::create`](super::LoraOptions::create).
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and those of [`Trainable::open_with_adapter`].
+    pub fn with_adapter(model: &Path, adapter: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+        let trainable = Trainable::open_with_adapter(model, adapter, first(&options, devices)?)?;
         Ok(Self::with(trainable, options, devices, model))
     }
 
@@ -107,7 +115,8 @@ impl Trainer {
         trainer
     }
 
-    /// Goes on from a checkpoint that [`Trainer::save`] wrote.
+    /// Goes on from a checkpoint that [`Trainer::save`] wrote. The checkpoint of an adapter names the folder of its model
+    /// as `base_model_name_or_path` in `adapter_config.json`.
     ///
     /// # Errors
     /// As [`Trainer::new`], [`Error::Read`], and [`Error::OptimizerState`].
@@ -118,7 +127,10 @@ impl Trainer {
             let reason = format!("differ from those that {} was saved with", checkpoint.display());
             return Err(Error::Setting { field: "options", reason });
         }
-        let mut trainer = Self::new(checkpoint, options, devices)?;
+        let mut trainer = match base_of(checkpoint)? {
+            None => Self::new(checkpoint, options, devices)?,
+            Some(model) => Self::with_adapter(&model, checkpoint, options, devices)?,
+        };
         trainer.position = state.position;
         trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.position.step, &trainer.trainable.model)?;
         Ok(trainer)
@@ -144,7 +156,7 @@ impl Trainer {
         self.devices.len() * self.options.accumulate
     }
 
-    /// Sets the head's rows of these tokens to zero, as before FP-SFT.
+    /// Sets the head's rows of these tokens to zero, as before FP-SFT. Under an adapter the head is not trained, and stays.
     #[must_use]
     pub fn zero_head_rows(mut self, tokens: &[u32]) -> Self {
         self.trainable = self.trainable.zero_head_rows(tokens);
@@ -246,7 +258,8 @@ impl Trainer {
         self.replicas = others.map(|device| self.trainable.model.replica(device)).collect();
     }
 
-    /// Writes a folder from which [`Trainer::resume`] goes on, and which inference opens as a model.
+    /// Writes a folder from which [`Trainer::resume`] goes on, and which inference opens as a model, or as an adapter where
+    /// one is trained.
     ///
     /// # Errors
     /// [`Error::Write`], also where the folder is there already; [`Error::Core`].
@@ -258,7 +271,7 @@ impl Trainer {
         })
     }
 
-    /// Writes the model as a Hugging Face folder, with weights in a type of 16 or 32 bits.
+    /// Writes the model as a Hugging Face folder, or the adapter as a PEFT folder, with weights in a type of 16 or 32 bits.
     ///
     /// # Errors
     /// As [`Trainer::save`].
@@ -266,20 +279,27 @@ impl Trainer {
         folder::create(model, |partial| self.write_model(partial, dtype))
     }
 
+    /// What is trained: the model, or the adapter alone.
     fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
-        let mut config: serde_json::Value = read_json(&self.source.join("config.json"))?;
-        config["torch_dtype"] = match dtype {
-            Dtype::F16 => "float16",
-            Dtype::BF16 => "bfloat16",
-            _ => "float32",
-        }
-        .into();
-        write_json(&partial.join("config.json"), &config)?;
-        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-            folder::copy_if_there(&self.source.join(name), &partial.join(name))?;
-        }
-        save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join("model.safetensors"))
+        let weights = match &self.trainable.adapter {
+            None => {
+                copy_configs(&self.source, partial, dtype)?;
+                "model.safetensors"
+            }
+            Some(config) => {
+                write_json(&partial.join(Adapter::CONFIG), &with_base(config.clone(), &self.source)?)?;
+                Adapter::WEIGHTS
+            }
+        };
+        save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join(weights))
     }
+}
+
+/// The first device, once the options are checked.
+fn first<'a>(options: &FineTuneOptions, devices: &'a [Compute]) -> Result<&'a Compute> {
+    options.check()?;
+    let none = || Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() };
+    devices.first().ok_or_else(none)
 }
 
 fn thread_lost() -> Error {
