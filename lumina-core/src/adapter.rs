@@ -76,9 +76,10 @@ impl Adapter {
         let mut layers = BTreeSet::new();
         for name in checkpoint.names() {
             let layer = layer_of(name).ok_or_else(|| {
+                let others = "PEFT leaves out whole weights with `save_embedding_layers=False`";
                 refused(
                     &file,
-                    format!("`{name}` is no matrix of a linear layer's LoRA, which is all that is supported"),
+                    format!("`{name}` is no matrix of a linear layer's LoRA, and all else is refused; {others}"),
                 )
             })?;
             layers.insert(layer.to_owned());
