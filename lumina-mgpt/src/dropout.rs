@@ -49,3 +49,54 @@ impl Dropout {
         x.mask_fill(dropped, 0.0) * (1.0 / (1.0 - self.rate))
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn ones(dropout: Dropout, layer: usize, site: Site) -> Vec<f32> {
+        let x = Tensor::ones([400, 250], &Device::flex());
+        dropout.apply(layer, site, x).into_data().try_into_vec().unwrap()
+    }
+
+    /// Of 100,000 values the share that is dropped has a standard deviation of at most 0.0016; five are allowed.
+    #[test]
+    fn the_rate_is_dropped_and_the_rest_made_up_for_it() {
+        for rate in [0.05, 0.3, 0.5, 0.99] {
+            let values = ones(Dropout::new(rate, 1, 2), 3, Site::Mlp);
+            let dropped = values.iter().filter(|&&value| value == 0.0).count() as f64 / values.len() as f64;
+            let deviation = (rate * (1.0 - rate) / values.len() as f64).sqrt();
+            assert!((dropped - rate).abs() < 5.0 * deviation + 1.0 / 65_536.0, "{dropped} of {rate}");
+            let kept = (1.0 / (1.0 - rate)) as f32;
+            assert!(values.iter().all(|&value| value == 0.0 || (value - kept).abs() <= 1e-6 * kept));
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_follows_from_seed_pass_and_place() {
+        let first = ones(Dropout::new(0.5, 1, 2), 3, Site::Mlp);
+        assert_eq!(first, ones(Dropout::new(0.5, 1, 2), 3, Site::Mlp));
+        let others = [
+            ones(Dropout::new(0.5, 2, 2), 3, Site::Mlp),
+            ones(Dropout::new(0.5, 1, 3), 3, Site::Mlp),
+            ones(Dropout::new(0.5, 1, 2), 4, Site::Mlp),
+            ones(Dropout::new(0.5, 1, 2), 3, Site::Attention),
+        ];
+        for other in others {
+            // Independent masks of a half agree at half of the places.
+            let same = first.iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / first.len() as f64;
+            assert!((same - 0.5).abs() < 0.01, "{same}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_dropped_at_a_rate_of_zero() {
+        for none in [Dropout::NONE, Dropout::new(0.0, 1, 2), Dropout::new(-1.0, 1, 2)] {
+            assert!(ones(none, 0, Site::Attention).iter().all(|&value| value == 1.0));
+        }
+    }
+}

@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// A step whose loss or gradients are not finite. The weights are those before the step.
     #[error(
-        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the batch"
+        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the items of the batch: {items:?}"
     )]
     NotFinite {
         /// The step, from 1 on.
@@ -52,6 +52,8 @@ pub enum Error {
         loss: f64,
         /// The norm of its gradients.
         grad_norm: f64,
+        /// The items of the data set that it was made of, where they come from one.
+        items: Vec<usize>,
     },
     /// The device failed.
     #[error("the compute device failed: {reason}")]
@@ -71,4 +73,47 @@ pub enum Error {
     /// The text tokenizer and the stream.
     #[error(transparent)]
     Tokenizer(#[from] lumina_tokenizer::Error),
+    /// A file of the training data is not of its format.
+    #[error("{file}: {reason}", file = file.display())]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, where, and what to do.
+        reason: String,
+    },
+    /// Another process writes the same shard.
+    #[error("{file}: another process is writing this; give each rank to one process", file = file.display())]
+    Busy {
+        /// The shard.
+        file: PathBuf,
+    },
+    /// A shard was begun with other settings.
+    #[error(
+        "{file}: this shard was begun with {found}, not with {wanted}; go on with the same settings, or take another folder",
+        file = file.display()
+    )]
+    OtherRun {
+        /// The file with the settings.
+        file: PathBuf,
+        /// How it was begun.
+        found: String,
+        /// How it was to be continued.
+        wanted: String,
+    },
+    /// Shards are missing.
+    #[error("{folder}: of {splits} splits, {missing:?} are missing; pre-tokenise these ranks first", folder = folder.display())]
+    MissingRanks {
+        /// The folder.
+        folder: PathBuf,
+        /// How many splits there are.
+        splits: u64,
+        /// The ranks that are not there.
+        missing: Vec<u64>,
+    },
+    /// A text tokenizer could not be trained.
+    #[error("the text tokenizer cannot be trained")]
+    TrainTokenizer {
+        /// What the `tokenizers` crate said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

@@ -5,6 +5,7 @@ mod book;
 pub mod data;
 mod error;
 pub mod fine_tune;
+pub mod metrics;
 pub mod vq;
 
 pub use error::{Error, Result};

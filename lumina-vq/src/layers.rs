@@ -9,6 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_core::Loader;
+use lumina_core::ops::{conv3x3, scaled_swish};
 
 use crate::config::GROUPS;
 
@@ -67,6 +68,9 @@ impl Conv {
     }
 
     fn padded(&self, x: Tensor<4>, rows: (usize, usize), columns: (usize, usize), stride: usize) -> Tensor<4> {
+        if self.kernel == 3 && stride == 1 && columns == (1, 1) {
+            return conv3x3(x, self.weight.val(), self.bias.val(), rows);
+        }
         let options = ConvOptions::new_with_padding([stride; 2], [rows, columns], [1, 1], 1);
         conv2d(x, self.weight.val(), Some(self.bias.val()), options)
     }
@@ -135,7 +139,7 @@ fn rows(x: &Tensor<4>, start: usize, end: usize) -> Tensor<4> {
 pub(crate) fn norm_swish_conv(norm: &Norm, conv: &Conv, x: &Tensor<4>, bands: Bands) -> Tensor<4> {
     let (scale, shift) = norm.scale_and_shift(x, bands);
     let height = x.dims()[2];
-    let input = |from, to| activation::silu(rows(x, from, to) * scale.clone() + shift.clone());
+    let input = |from, to| scaled_swish(rows(x, from, to), scale.clone(), shift.clone());
     collect(bands.of(height).map(|band| conv.band(band, height, input)))
 }
 

@@ -8,6 +8,7 @@
     reason = "a test helper: its panic is the test's failure, its print the test's report"
 )]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -73,4 +74,45 @@ pub fn sha256_i32(values: impl IntoIterator<Item = i32>) -> String {
 /// `n` values of the reference's linear congruential generator (its READMEs): the states after each step.
 pub fn lcg(seed: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(seed), |state| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))).skip(1)
+}
+
+/// Writes the reference's tokenizer into a folder, with its first `codes` image tokens only, and ids without gaps: a
+/// vocabulary for small models, of 1,424 tokens besides.
+pub fn small_tokenizer(codes: u32, folder: &Path) {
+    let kept = |name: &str| image_code(name).is_none_or(|code| code < codes);
+    let mut tokenizer = json("tokenizer/tokenizer.json");
+    let mut ids: Vec<(u64, String)> = Vec::new();
+    for (name, id) in tokenizer["model"]["vocab"].as_object().into_iter().flatten() {
+        ids.extend(id.as_u64().map(|id| (id, name.clone())));
+    }
+    for token in tokenizer["added_tokens"].as_array().into_iter().flatten() {
+        ids.extend(token["id"].as_u64().zip(token["content"].as_str().map(str::to_owned)));
+    }
+    ids.sort();
+    ids.dedup();
+    ids.retain(|(_, name)| kept(name));
+    let ids: BTreeMap<String, usize> = ids.into_iter().enumerate().map(|(id, (_, name))| (name, id)).collect();
+    if let Some(vocabulary) = tokenizer["model"]["vocab"].as_object_mut() {
+        vocabulary.retain(|name, _| kept(name));
+        vocabulary.iter_mut().for_each(|(name, id)| *id = ids[name].into());
+    }
+    if let Some(added) = tokenizer["added_tokens"].as_array_mut() {
+        added.retain(|token| token["content"].as_str().is_some_and(kept));
+        for token in added {
+            token["id"] = ids[token["content"].as_str().unwrap_or_default()].into();
+        }
+    }
+    let failed = |error: std::io::Error| panic!("{}: {error}", folder.display());
+    std::fs::create_dir_all(folder).unwrap_or_else(failed);
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap_or_else(failed);
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let copied = std::fs::copy(part("tokenizer").join(name), folder.join(name));
+        copied.map(|_| ()).unwrap_or_else(failed);
+    }
+}
+
+/// The code of an image token's name: letters for digits.
+fn image_code(name: &str) -> Option<u32> {
+    let letters = name.strip_prefix("IMGIMG")?.strip_suffix('Z')?;
+    letters.bytes().try_fold(0, |code, letter| Some(code * 10 + u32::from(letter.checked_sub(b'A')?)))
 }

@@ -9,7 +9,12 @@ use bytes::Bytes;
 use crate::{Error, Result};
 
 /// Maps a file for reading. The mapping lives as long as the bytes or any slice of them.
-pub(super) fn map(file: &Path) -> Result<Bytes> {
+///
+/// The [module](super)'s words on files that are cut short while they are mapped hold here too.
+///
+/// # Errors
+/// [`Error::Read`], and [`Error::Damaged`] for a file of no bytes, which some systems do not map.
+pub fn map(file: &Path) -> Result<Bytes> {
     let failed = |source| Error::Read { file: file.to_owned(), source };
     // Asked before opening: a pipe would block there.
     let metadata = std::fs::metadata(file).map_err(failed)?;

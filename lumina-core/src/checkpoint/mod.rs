@@ -18,6 +18,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Beside tensors, training reads plain data by the same means: [`read_integers`] a pickle of integers, [`map`] any file.
+//!
 //! # Memory
 //!
 //! Files are memory-mapped and tensors are slices of the mapping: opening reads headers only, and what is read later is
@@ -47,5 +49,7 @@ mod torch_file;
 
 pub use dtype::Dtype;
 pub use files::Checkpoint;
-pub use save::save_safetensors;
+pub use mapping::map;
+pub use pickle::{Integers, read_integers};
+pub use save::{save_bytes, save_safetensors};
 pub use tensor_view::TensorView;

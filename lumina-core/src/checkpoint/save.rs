@@ -86,6 +86,16 @@ where
     partial.finish()
 }
 
+/// Writes a file under a temporary name in the same folder and renames it: a reader sees the old file or the new one.
+///
+/// # Errors
+/// [`Error::Write`]; what was there before is then untouched.
+pub fn save_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let mut partial = Partial::create(path.as_ref())?;
+    partial.write(bytes)?;
+    partial.finish()
+}
+
 /// The length of the header, then the header, padded with spaces to a multiple of eight bytes.
 fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
     // `transformers` refuses a file that does not say which framework's order of axes it has.

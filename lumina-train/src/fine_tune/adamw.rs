@@ -90,7 +90,14 @@ impl AdamW {
         let mut load =
             LoadState { names: &self.names, checkpoint: &checkpoint, moments: BTreeMap::new(), problem: None };
         model.visit(&mut load);
-        if let Some(tensor) = load.problem {
+        // What is left over is of a larger model; nothing at all is no state of a run that has made steps.
+        let known = |name: &str| {
+            let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
+            parameter.is_some_and(|parameter| load.moments.contains_key(parameter))
+        };
+        let foreign = checkpoint.names().find(|name| !known(name)).map(str::to_owned);
+        let absent = || (steps > 0 && load.moments.is_empty()).then(|| "<parameter>.exp_avg".to_owned());
+        if let Some(tensor) = load.problem.clone().or(foreign).or_else(absent) {
             return Err(Error::OptimizerState { file: file.to_owned(), tensor });
         }
         self.moments = load.moments;

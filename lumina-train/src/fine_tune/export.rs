@@ -9,7 +9,6 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use lumina_core::checkpoint::{Dtype, save_safetensors};
 
-use super::folder::{TOKENIZER_FILES, copy_if_there, read_json, write_json};
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
@@ -31,22 +30,6 @@ pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Byte
             });
         }
     })
-}
-
-/// Copies what belongs to a model besides its weights, which will be of this type, from one folder to another.
-pub(super) fn copy_configs(from: &Path, to: &Path, dtype: Dtype) -> Result<()> {
-    let mut config: serde_json::Value = read_json(&from.join("config.json"))?;
-    config["torch_dtype"] = match dtype {
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        _ => "float32",
-    }
-    .into();
-    write_json(&to.join("config.json"), &config)?;
-    for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-        copy_if_there(&from.join(name), &to.join(name))?;
-    }
-    Ok(())
 }
 
 /// Writes a network's parameters under their checkpoint names.

@@ -7,7 +7,8 @@ use lumina_core::Adapter;
 use lumina_core::checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
-use super::export::{copy_configs, to_bytes};
+use super::carried::Carried;
+use super::export::to_bytes;
 use super::folder;
 use crate::Result;
 
@@ -30,7 +31,7 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
     }
     to_bytes(&[], dtype)?;
     folder::create(merged, |partial| {
-        copy_configs(model, partial, dtype)?;
+        let weights = Carried::of_model(model)?.write(partial, dtype)?;
         let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
         let tensors = views.map(|view| {
             let matrices = view.name().strip_suffix(".weight").and_then(|layer| adapter.matrices(layer));
@@ -42,7 +43,7 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
                 None => Ok(view.bytes().clone()),
             })
         });
-        Ok(save_safetensors(partial.join("model.safetensors"), tensors)?)
+        Ok(save_safetensors(partial.join(weights), tensors)?)
     })
 }
 

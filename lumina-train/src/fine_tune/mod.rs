@@ -1,12 +1,15 @@
 //! FP-SFT and Omni-SFT: training of the transformer, or of a LoRA adapter on it.
 
 mod adamw;
+mod carried;
 mod export;
 pub(crate) mod folder;
 mod lora;
 mod loss;
 mod merge;
 mod options;
+mod recipe;
+mod run;
 mod schedule;
 mod start;
 mod trainable;
@@ -18,6 +21,8 @@ pub use lora::LoraOptions;
 pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;
 pub use options::FineTuneOptions;
+pub use recipe::{ImageRows, Recipe, Stage};
+pub use run::{Ended, RunEvent, run};
 pub use schedule::Schedule;
 pub use start::NewModel;
 pub use trainable::{Trainable, recording};

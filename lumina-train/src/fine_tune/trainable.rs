@@ -8,7 +8,6 @@ use burn::tensor::{Tensor, TensorData};
 use lumina_core::checkpoint::Checkpoint;
 use lumina_core::{Adapter, Compute, Loader};
 use lumina_mgpt::{Architecture, ModelConfig, Transformer};
-use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
@@ -19,8 +18,6 @@ pub struct Trainable {
     pub model: Transformer,
     /// The checkpoint's names of the parameters that are trained: all, or those of the adapter.
     pub names: HashMap<ParamId, String>,
-    /// The config of the adapter on it, where one is trained.
-    pub adapter: Option<Map<String, Value>>,
 }
 
 /// `compute` as training needs it: gradients are recorded, and parameters are kept in `f32` whatever the type of
@@ -48,28 +45,26 @@ impl Trainable {
     pub fn from_checkpoint(checkpoint: &Checkpoint, architecture: Architecture, compute: &Compute) -> Result<Self> {
         let loader = Loader::new(checkpoint, &recording(compute));
         let model = Transformer::from_loader(&loader, architecture)?;
-        Ok(Self { model, names: loader.parameter_names(), adapter: None })
+        Ok(Self { model, names: loader.parameter_names() })
     }
 
-    /// Opens the Hugging Face folder `model` with the LoRA adapter in the PEFT folder `adapter` on it, for training of
-    /// the adapter alone. The model's own parameters are in the type of activations and have no gradients.
+    /// Opens the Hugging Face folder `model` with a LoRA adapter on it, for training of the adapter alone. The model's own
+    /// parameters are in the type of activations and have no gradients.
     ///
     /// # Errors
-    /// Those of [`Transformer::open`] and [`Adapter::open`], and [`Error::Setting`] where the adapter asks for dropout of
+    /// Those of [`Transformer::open`], and [`Error::Setting`] where the adapter asks for dropout of
     /// its own, which is not supported.
-    pub fn open_with_adapter(model: &Path, adapter: &Path, compute: &Compute) -> Result<Self> {
+    pub fn open_with_adapter(model: &Path, adapter: &Adapter, compute: &Compute) -> Result<Self> {
         let file = model.join("config.json");
         let architecture = ModelConfig::open(&file)?.resolve(&file)?;
-        let adapter = Adapter::open(adapter)?;
-        let config = adapter.config().clone();
-        if let Some(rate) = config.get("lora_dropout").filter(|rate| rate.as_f64() != Some(0.0)) {
+        if let Some(rate) = adapter.config().get("lora_dropout").filter(|rate| rate.as_f64() != Some(0.0)) {
             let reason = format!("is {rate} in the adapter's config, expected 0; set `dropout` of the run instead");
             return Err(Error::Setting { field: "lora_dropout", reason });
         }
         let checkpoint = Checkpoint::open(model)?;
-        let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(&adapter);
+        let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(adapter);
         let model = Transformer::from_loader(&loader, architecture)?;
-        Ok(Self { model, names: loader.parameter_names(), adapter: Some(config) })
+        Ok(Self { model, names: loader.parameter_names() })
     }
 
     /// Sets the head's rows of these tokens to zero: where FP-SFT starts, so that what the head thought of image tokens,
@@ -79,7 +74,7 @@ impl Trainable {
         let head = self.names.iter().find(|(_, name)| *name == "lm_head.weight").map(|(id, _)| *id);
         let Some(head) = head else { return self };
         let model = self.model.map(&mut ZeroRows { head, tokens });
-        Self { model, ..self }
+        Self { model, names: self.names }
     }
 }
 

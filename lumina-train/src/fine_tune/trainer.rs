@@ -1,15 +1,15 @@
 //! Steps of fine-tuning, on one device or several.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use lumina_core::checkpoint::Dtype;
 use lumina_core::{Adapter, Compute};
 use lumina_mgpt::{Dropout, Transformer};
 
-use super::export::copy_configs;
+use super::carried::Carried;
 use super::folder::{self, read_json, write_json};
-use super::lora::{base_of, with_base};
+use super::lora::base_of;
 use super::{
     AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
     save_parameters, scale,
@@ -61,12 +61,11 @@ pub struct Trainer {
     devices: Vec<Compute>,
     optimizer: AdamW,
     position: Position,
-    /// The folder whose config and tokenizer go into what is saved.
-    source: PathBuf,
+    carried: Carried,
 }
 
 /// A checkpoint's files besides those of the model.
-const STATE: &str = "trainer.json";
+pub(crate) const STATE: &str = "trainer.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// What [`STATE`] holds.
@@ -85,21 +84,22 @@ impl Trainer {
     /// cannot be opened.
     pub fn new(model: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
         let trainable = Trainable::open(model, first(&options, devices)?)?;
-        Ok(Self::with(trainable, options, devices, model))
+        Ok(Self::with(trainable, options, devices, Carried::of_model(model)?))
     }
 
     /// Begins a run that trains only the LoRA adapter in the folder `adapter`, on the model in the folder `model`. What
     /// is saved is an adapter, too. A new one is made by [`LoraOptions::create`](super::LoraOptions::create).
     ///
     /// # Errors
-    /// As [`Trainer::new`], and those of [`Trainable::open_with_adapter`].
+    /// As [`Trainer::new`], and those of [`Adapter::open`] and [`Trainable::open_with_adapter`].
     pub fn with_adapter(model: &Path, adapter: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
-        let trainable = Trainable::open_with_adapter(model, adapter, first(&options, devices)?)?;
-        Ok(Self::with(trainable, options, devices, model))
+        let adapter = Adapter::open(adapter)?;
+        let trainable = Trainable::open_with_adapter(model, &adapter, first(&options, devices)?)?;
+        Ok(Self::with(trainable, options, devices, Carried::of_adapter(&adapter, model)?))
     }
 
-    /// A run on a network that is open already; config and tokenizer of the folder `source` go into what is saved.
-    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], source: &Path) -> Self {
+    /// A run on a network that is open already.
+    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], carried: Carried) -> Self {
         let optimizer = AdamW::new(options.adamw, trainable.names.clone());
         let devices: Vec<Compute> = devices.iter().map(recording).collect();
         let mut trainer = Self {
@@ -109,7 +109,7 @@ impl Trainer {
             devices,
             optimizer,
             position: Position::default(),
-            source: source.to_owned(),
+            carried,
         };
         trainer.replicate();
         trainer
@@ -167,8 +167,13 @@ impl Trainer {
     /// One step: the mean gradient of the passes, clipped, moves all parameters. Nothing has moved where it fails.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where the loss or the gradients are not finite; those of [`gradients`].
+    /// [`Error::Setting`] where there are no passes, or more than [`Trainer::passes`]; [`Error::NotFinite`] where the loss
+    /// or the gradients are not finite; those of [`gradients`].
     pub fn step(&mut self, passes: &[Vec<Example<'_>>], steps_in_epoch: u64) -> Result<StepReport> {
+        if passes.is_empty() || passes.len() > self.passes() {
+            let reason = format!("of a step are {}, expected 1 to {}", passes.len(), self.passes());
+            return Err(Error::Setting { field: "passes", reason });
+        }
         let share = self.position.step_in_epoch as f64 / steps_in_epoch.max(1) as f64;
         let epoch = self.position.epoch as f64 + share;
         let lr = self.options.schedule.lr_at(epoch);
@@ -188,7 +193,7 @@ impl Trainer {
             predicted: losses.iter().map(|loss| loss.counted as u64).sum(),
         };
         if !report.loss.is_finite() || !grad_norm.is_finite() {
-            return Err(Error::NotFinite { step: report.step, loss: report.loss, grad_norm });
+            return Err(Error::NotFinite { step: report.step, loss: report.loss, grad_norm, items: Vec::new() });
         }
         let factor = clip_factor(grad_norm, self.options.clip_norm);
         let grads = scale(&self.trainable.model, grads, factor);
@@ -216,7 +221,7 @@ impl Trainer {
             dropout: Dropout::new(
                 self.options.dropout,
                 self.options.seed,
-                self.position.step * passes.len() as u64 + pass as u64,
+                self.position.step * self.passes() as u64 + pass as u64,
             ),
             activations: self.options.activations,
         };
@@ -247,7 +252,7 @@ impl Trainer {
             let grads = if n_devices == 1 { grads } else { grads.to_device(self.devices[0].device(), model) };
             sum.accumulate(model, grads);
         }
-        let factor = 1.0 / passes.len().max(1) as f64;
+        let factor = 1.0 / passes.len() as f64;
         let grads = sum.grads();
         Ok((losses, if passes.len() == 1 { grads } else { scale(model, grads, factor) }))
     }
@@ -281,16 +286,7 @@ impl Trainer {
 
     /// What is trained: the model, or the adapter alone.
     fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
-        let weights = match &self.trainable.adapter {
-            None => {
-                copy_configs(&self.source, partial, dtype)?;
-                "model.safetensors"
-            }
-            Some(config) => {
-                write_json(&partial.join(Adapter::CONFIG), &with_base(config.clone(), &self.source)?)?;
-                Adapter::WEIGHTS
-            }
-        };
+        let weights = self.carried.write(partial, dtype)?;
         save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join(weights))
     }
 }

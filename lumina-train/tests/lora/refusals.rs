@@ -2,7 +2,7 @@
 
 use lumina_core::checkpoint::Dtype;
 use lumina_core::{Adapter, Compute};
-use lumina_train::fine_tune::{LoraOptions, Trainable, merge};
+use lumina_train::fine_tune::{FineTuneOptions, LoraOptions, Trainer, merge};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -15,7 +15,9 @@ fn what_does_not_fit_is_refused() {
     let refused = |name: &str, expected: &[&str], change: &dyn Fn(&Path)| {
         let adapter = place.fresh(name);
         change(&adapter);
-        let trained = Trainable::open_with_adapter(&place.model, &adapter, &Compute::cpu()).unwrap_err().to_string();
+        let trained = Trainer::with_adapter(&place.model, &adapter, FineTuneOptions::default(), &[Compute::cpu()])
+            .unwrap_err()
+            .to_string();
         let opened = place.transformer(Some(&adapter), &Compute::cpu()).unwrap_err().to_string();
         for error in [trained, opened] {
             assert!(expected.iter().all(|part| error.contains(part)), "{name}: {error}\nlacks some of {expected:?}");
@@ -75,7 +77,9 @@ fn what_does_not_fit_is_refused() {
     let adapter = place.fresh("dropout");
     set(&adapter, "lora_dropout", json!(0.1));
     place.transformer(Some(&adapter), &Compute::cpu()).unwrap();
-    let error = Trainable::open_with_adapter(&place.model, &adapter, &Compute::cpu()).unwrap_err().to_string();
+    let error = Trainer::with_adapter(&place.model, &adapter, FineTuneOptions::default(), &[Compute::cpu()])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("lora_dropout") && error.contains("0.1"), "{error}");
 
     std::fs::write(adapter.join(Adapter::CONFIG), "[]").unwrap();

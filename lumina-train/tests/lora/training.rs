@@ -148,7 +148,7 @@ impl ModuleVisitor for Grads<'_> {
 #[test]
 fn gradients_are_finite_differences() {
     let place = Place::new();
-    let adapter = place.trained("adapter");
+    let adapter = Adapter::open(place.trained("adapter")).unwrap();
     let trainable = Trainable::open_with_adapter(&place.model, &adapter, &Compute::cpu()).unwrap();
     let (tokens, labels) = batch();
     let example = [Example { tokens: &tokens, labels: &labels }];

@@ -13,7 +13,8 @@ use super::resample::{Filter, Window, resize};
 use crate::{Error, Result};
 
 /// What to do with the orientation that EXIF states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Orientation {
     /// Nothing: the picture as it is stored. The original does so, in training and after.
     #[default]

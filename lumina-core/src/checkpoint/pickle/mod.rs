@@ -8,11 +8,13 @@
 //! value used a thousand times, or within itself, is stored once. A reference costs at least a byte of the pickle.
 
 mod globals;
+mod integers;
 mod machine;
 
 use std::path::Path;
 
 pub(super) use globals::{Global, Rebuild};
+pub use integers::{Integers, read_integers};
 use machine::{Fault, Machine};
 
 use crate::{Error, Result};

@@ -1,0 +1,389 @@
+//! Convolutions of 3×3 with stride 1 on the processor, and their gradients, as plain functions on slices.
+//!
+//! Images are `[batch, channels, height, width]`. Sums run over the columns of an image in vector registers, so no
+//! patches are laid out in memory: each image is copied once, with its padding. The order of each sum depends on
+//! the shape alone, so a result does not depend on the batch or the number of threads.
+
+use rayon::prelude::*;
+
+use super::vector::{LANES, Vector, best_instructions};
+
+/// Outputs computed side by side, with two vectors of columns each.
+const OUTPUTS: usize = 8;
+/// Outputs whose weight gradients are summed side by side, with three columns of the kernel each.
+const GRADIENTS: usize = 4;
+/// Rows of an image that one task computes.
+const TASK_ROWS: usize = 8;
+
+/// What is convolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) batch: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Rows and columns of the input.
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// Rows of zeros above and below; left and right there is one column each.
+    pub(super) padding: (usize, usize),
+}
+
+impl Shape {
+    /// Rows of the output.
+    pub(super) fn rows(&self) -> usize {
+        (self.height + self.padding.0 + self.padding.1).saturating_sub(2)
+    }
+
+    fn stride(&self) -> usize {
+        self.width.next_multiple_of(LANES) + LANES
+    }
+
+    fn plane(&self) -> usize {
+        (self.height + self.padding.0 + self.padding.1) * self.stride()
+    }
+
+    /// The images with zeros around them, `[batch, inputs, rows + 2, stride]`.
+    fn padded(&self, x: &[f32]) -> Vec<f32> {
+        let (plane, stride) = (self.plane(), self.stride());
+        let mut padded = vec![0.0; self.batch * self.inputs * plane];
+        padded.par_chunks_mut(plane).zip(x.par_chunks_exact(self.height * self.width)).for_each(|(padded, x)| {
+            let rows = padded.chunks_exact_mut(stride).skip(self.padding.0);
+            for (padded, row) in rows.zip(x.chunks_exact(self.width)) {
+                padded[1..=self.width].copy_from_slice(row);
+            }
+        });
+        padded
+    }
+
+    /// The shape of the convolution that takes gradients of the output back to the input.
+    fn reversed(&self) -> Self {
+        let (inputs, outputs) = (self.outputs, self.inputs);
+        let padding = (2 - self.padding.0, 2 - self.padding.1);
+        Self { inputs, outputs, height: self.rows(), padding, ..*self }
+    }
+}
+
+/// `x` `[batch, inputs, height, width]` convolved with `weight` `[outputs, inputs, 3, 3]`, plus `bias` `[outputs]`:
+/// `[batch, outputs, rows, width]`.
+pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
+    let Shape { inputs, outputs, width, .. } = *shape;
+    // The weights of OUTPUTS outputs lie together, [blocks, inputs, 9, OUTPUTS].
+    let mut packed = vec![0.0; outputs.div_ceil(OUTPUTS) * inputs * 9 * OUTPUTS];
+    for (index, &value) in weight.iter().enumerate() {
+        let (output, rest) = (index / (inputs * 9), index % (inputs * 9));
+        packed[(output / OUTPUTS * inputs * 9 + rest) * OUTPUTS + output % OUTPUTS] = value;
+    }
+    let padded = shape.padded(x);
+    let mut y = vec![0.0; shape.batch * outputs * shape.rows() * width];
+    if y.is_empty() {
+        return y;
+    }
+    // A task has some rows of one image; its outputs are gathered from a buffer of its own.
+    let per_image = outputs * shape.rows() * width;
+    let task_rows = TASK_ROWS.min(shape.rows());
+    y.par_chunks_mut(per_image).enumerate().for_each(|(image, y)| {
+        let padded = &padded[image * inputs * shape.plane()..][..inputs * shape.plane()];
+        let bands: Vec<(usize, Vec<f32>)> = (0..shape.rows())
+            .into_par_iter()
+            .step_by(task_rows)
+            .map(|first| {
+                let rows = task_rows.min(shape.rows() - first);
+                let mut band = vec![0.0; outputs * rows * width];
+                rows_of_image(padded, &packed, bias, shape, first, &mut band);
+                (first, band)
+            })
+            .collect();
+        for (first, band) in bands {
+            let rows = task_rows.min(shape.rows() - first);
+            for (y, band) in y.chunks_exact_mut(shape.rows() * width).zip(band.chunks_exact(rows * width)) {
+                y[first * width..(first + rows) * width].copy_from_slice(band);
+            }
+        }
+    });
+    y
+}
+
+/// The gradient of the input, from that of the output.
+pub(super) fn input_gradient(dy: &[f32], weight: &[f32], shape: &Shape) -> Vec<f32> {
+    let Shape { inputs, outputs, .. } = *shape;
+    let mut turned = vec![0.0; weight.len()];
+    for output in 0..outputs {
+        for input in 0..inputs {
+            for tap in 0..9 {
+                turned[(input * outputs + output) * 9 + 8 - tap] = weight[(output * inputs + input) * 9 + tap];
+            }
+        }
+    }
+    forward(dy, &turned, None, &shape.reversed())
+}
+
+/// The gradient of the weight, `[outputs, inputs, 3, 3]`.
+pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &Shape) -> Vec<f32> {
+    let Shape { batch, inputs, outputs, width, .. } = *shape;
+    let (padded, rows) = (shape.padded(x), shape.rows());
+    // Columns beyond the image are zero, and so add nothing.
+    let wide = width.next_multiple_of(LANES);
+    let mut dy_wide = vec![0.0; batch * outputs * rows * wide];
+    dy_wide
+        .par_chunks_mut(wide)
+        .zip(dy.par_chunks_exact(width))
+        .for_each(|(to, from)| to[..width].copy_from_slice(from));
+
+    let blocks = outputs.div_ceil(GRADIENTS);
+    let tasks: Vec<[[f32; 9]; GRADIENTS]> = (0..blocks * inputs)
+        .into_par_iter()
+        .map(|task| gradient_of_pair(&padded, &dy_wide, shape, task / inputs * GRADIENTS, task % inputs))
+        .collect();
+    let mut gradient = vec![0.0; outputs * inputs * 9];
+    for (task, values) in tasks.into_iter().enumerate() {
+        let (block, input) = (task / inputs, task % inputs);
+        for (index, values) in values.into_iter().enumerate() {
+            let output = block * GRADIENTS + index;
+            if output < outputs {
+                gradient[(output * inputs + input) * 9..][..9].copy_from_slice(&values);
+            }
+        }
+    }
+    gradient
+}
+
+best_instructions!(rows_of_image = rows_body(
+    padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]
+));
+best_instructions!(gradient_of_pair = gradient_body(
+    padded: &[f32], dy: &[f32], shape: &Shape, output: usize, input: usize
+) -> [[f32; 9]; GRADIENTS]);
+
+/// All outputs in rows `first..` of one image, into `band` `[outputs, rows, width]`.
+#[inline(always)]
+fn rows_body<V: Vector>(
+    padded: &[f32],
+    packed: &[f32],
+    bias: Option<&[f32]>,
+    shape: &Shape,
+    first: usize,
+    band: &mut [f32],
+) {
+    let Shape { inputs, outputs, width, .. } = *shape;
+    let rows = band.len() / (outputs * width);
+    for row in 0..rows {
+        for (block, weights) in packed.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
+            let first_output = block * OUTPUTS;
+            let mut start = [0.0; OUTPUTS];
+            if let Some(bias) = bias {
+                let n = OUTPUTS.min(outputs - first_output);
+                start[..n].copy_from_slice(&bias[first_output..first_output + n]);
+            }
+            let mut column = 0;
+            while column < width {
+                let at = Place { row: first + row, column };
+                if width - column > LANES {
+                    let sums = tile::<V, 2>(padded, weights, shape, at, &start);
+                    store(&sums, band, (rows, width), (first_output, row, column));
+                    column += 2 * LANES;
+                } else {
+                    let sums = tile::<V, 1>(padded, weights, shape, at, &start);
+                    store(&sums, band, (rows, width), (first_output, row, column));
+                    column += LANES;
+                }
+            }
+        }
+    }
+}
+
+/// Where in the output a tile lies.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    column: usize,
+}
+
+/// Writes a tile to a band `[outputs, rows, width]`, without what is beyond its edges.
+#[inline(always)]
+fn store<V: Vector, const N: usize>(
+    sums: &[[V; N]; OUTPUTS],
+    band: &mut [f32],
+    (rows, width): (usize, usize),
+    (first_output, row, column): (usize, usize, usize),
+) {
+    for (output, sums) in sums.iter().enumerate() {
+        let at = ((first_output + output) * rows + row) * width;
+        for (vector, sums) in sums.iter().enumerate() {
+            let from = column + vector * LANES;
+            let n = LANES.min(width.saturating_sub(from));
+            if let Some(to) = band.get_mut(at + from..at + from + n) {
+                to.copy_from_slice(&sums.array()[..n]);
+            }
+        }
+    }
+}
+
+/// `N` vectors of columns of OUTPUTS outputs in one row.
+#[inline(always)]
+fn tile<V: Vector, const N: usize>(
+    padded: &[f32],
+    weights: &[f32],
+    shape: &Shape,
+    Place { row, column }: Place,
+    start: &[f32; OUTPUTS],
+) -> [[V; N]; OUTPUTS] {
+    let (stride, plane) = (shape.stride(), shape.plane());
+    let mut sums = start.map(|start| [V::splat(start); N]);
+    for (input, weights) in weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0.iter().enumerate() {
+        for dy in 0..3 {
+            let at = input * plane + (row + dy) * stride + column;
+            let window = &padded[at..at + N * LANES + 2];
+            for dx in 0..3 {
+                let mut x = [V::splat(0.0); N];
+                for (vector, x) in x.iter_mut().enumerate() {
+                    *x = V::load(&window[dx + vector * LANES..]);
+                }
+                for output in 0..OUTPUTS {
+                    let weight = V::splat(weights[dy * 3 + dx][output]);
+                    for vector in 0..N {
+                        sums[output][vector] = sums[output][vector].add_product(weight, x[vector]);
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// The weight gradients of GRADIENTS outputs from `output` on, with one input.
+#[inline(always)]
+fn gradient_body<V: Vector>(
+    padded: &[f32],
+    dy: &[f32],
+    shape: &Shape,
+    output: usize,
+    input: usize,
+) -> [[f32; 9]; GRADIENTS] {
+    let Shape { batch, inputs, outputs, width, .. } = *shape;
+    let (rows, stride, plane, wide) = (shape.rows(), shape.stride(), shape.plane(), width.next_multiple_of(LANES));
+    let mut result = [[0.0; 9]; GRADIENTS];
+    for tap_row in 0..3 {
+        let mut sums = [[V::splat(0.0); 3]; GRADIENTS];
+        for image in 0..batch {
+            let x = &padded[(image * inputs + input) * plane..][..plane];
+            // Outputs beyond the last repeat it; what they sum is not used.
+            let mut planes = [&dy[..0]; GRADIENTS];
+            for (index, plane) in planes.iter_mut().enumerate() {
+                let output = (output + index).min(outputs - 1);
+                *plane = &dy[(image * outputs + output) * rows * wide..][..rows * wide];
+            }
+            for row in 0..rows {
+                let window = &x[(row + tap_row) * stride..][..wide + LANES];
+                for column in (0..wide).step_by(LANES) {
+                    let at = &window[column..column + LANES + 2];
+                    let taps = [V::load(at), V::load(&at[1..]), V::load(&at[2..])];
+                    for index in 0..GRADIENTS {
+                        let dy = V::load(&planes[index][row * wide + column..]);
+                        for dx in 0..3 {
+                            sums[index][dx] = sums[index][dx].add_product(dy, taps[dx]);
+                        }
+                    }
+                }
+            }
+        }
+        for (result, sums) in result.iter_mut().zip(&sums) {
+            for (dx, sums) in sums.iter().enumerate() {
+                result[tap_row * 3 + dx] = sums.array().iter().sum();
+            }
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values around zero from a small generator.
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        std::iter::successors(Some(seed), next)
+            .skip(1)
+            .take(n)
+            .map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+            .collect()
+    }
+
+    /// The definition, in `f64`.
+    fn plain(x: &[f32], weight: &[f32], bias: &[f32], shape: &Shape) -> Vec<f64> {
+        let Shape { batch, inputs, outputs, height, width, padding } = *shape;
+        let mut y = Vec::new();
+        for image in 0..batch {
+            for output in 0..outputs {
+                for row in 0..shape.rows() {
+                    for column in 0..width {
+                        let mut sum = f64::from(bias[output]);
+                        for input in 0..inputs {
+                            for (dy, dx) in (0..9).map(|tap| (tap / 3, tap % 3)) {
+                                let (Some(r), Some(c)) =
+                                    ((row + dy).checked_sub(padding.0), (column + dx).checked_sub(1))
+                                else {
+                                    continue;
+                                };
+                                if r < height && c < width {
+                                    let x = x[((image * inputs + input) * height + r) * width + c];
+                                    let w = weight[((output * inputs + input) * 3 + dy) * 3 + dx];
+                                    sum += f64::from(x) * f64::from(w);
+                                }
+                            }
+                        }
+                        y.push(sum);
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    const SHAPES: [Shape; 5] = [
+        Shape { batch: 2, inputs: 3, outputs: 5, height: 7, width: 19, padding: (1, 1) },
+        Shape { batch: 1, inputs: 1, outputs: 1, height: 1, width: 1, padding: (1, 1) },
+        Shape { batch: 1, inputs: 4, outputs: 9, height: 12, width: 48, padding: (0, 1) },
+        Shape { batch: 3, inputs: 2, outputs: 8, height: 9, width: 33, padding: (1, 0) },
+        Shape { batch: 1, inputs: 2, outputs: 3, height: 20, width: 16, padding: (0, 0) },
+    ];
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    }
+
+    #[test]
+    fn is_the_convolution() {
+        for shape in SHAPES {
+            let x = values(shape.batch * shape.inputs * shape.height * shape.width, 1);
+            let weight = values(shape.outputs * shape.inputs * 9, 2);
+            let bias = values(shape.outputs, 3);
+            let expected = plain(&x, &weight, &bias, &shape);
+            let found = forward(&x, &weight, Some(&bias), &shape);
+            assert_eq!(found.len(), expected.len(), "{shape:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-5, "{shape:?}: {found}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_transposes() {
+        // y is linear in x and in the weight, so ⟨dy, y(v)⟩ = ⟨gradient, v⟩ for any v in their place.
+        for shape in SHAPES {
+            let n_x = shape.batch * shape.inputs * shape.height * shape.width;
+            let (x, weight) = (values(n_x, 1), values(shape.outputs * shape.inputs * 9, 2));
+            let dy = values(shape.batch * shape.outputs * shape.rows() * shape.width, 4);
+            for seed in 5..9 {
+                let v = values(n_x, seed);
+                let (left, right) =
+                    (dot(&dy, &forward(&v, &weight, None, &shape)), dot(&input_gradient(&dy, &weight, &shape), &v));
+                assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
+                let v = values(weight.len(), seed);
+                let (left, right) =
+                    (dot(&dy, &forward(&x, &v, None, &shape)), dot(&weight_gradient(&x, &dy, &shape), &v));
+                assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Vectors of sixteen numbers, in the registers that the processor has, and functions compiled for each kind.
+
+/// Sixteen `f32` side by side.
+pub(super) trait Vector: Copy {
+    /// The same number in all places.
+    fn splat(value: f32) -> Self;
+    /// The first sixteen numbers.
+    fn load(from: &[f32]) -> Self;
+    /// `self + a · b`.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// The numbers as an array.
+    fn array(self) -> [f32; LANES];
+}
+
+/// Numbers in a [`Vector`].
+pub(super) const LANES: usize = 16;
+
+/// The form for any processor.
+impl Vector for [f32; LANES] {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        [value; LANES]
+    }
+    #[inline(always)]
+    fn load(from: &[f32]) -> Self {
+        let mut all = [0.0; LANES];
+        all.copy_from_slice(&from[..LANES]);
+        all
+    }
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        let mut sum = self;
+        for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+        sum
+    }
+    #[inline(always)]
+    fn array(self) -> [f32; LANES] {
+        self
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86 {
+    #![allow(
+        unsafe_code,
+        reason = "instructions beyond the baseline, in functions that are inlined into callers compiled for them"
+    )]
+
+    use std::arch::x86_64::*;
+
+    use super::{LANES, Vector};
+
+    /// One register of AVX-512. Made only in functions that `best_instructions` compiles for AVX-512.
+    #[derive(Clone, Copy)]
+    pub(in crate::ops) struct Avx512(__m512);
+
+    impl Vector for Avx512 {
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            let from = &from[..LANES];
+            // SAFETY: sixteen numbers were just checked; the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            // SAFETY: the array has room for the sixteen; the caller is compiled for AVX-512.
+            unsafe { _mm512_storeu_ps(array.as_mut_ptr(), self.0) };
+            array
+        }
+    }
+
+    /// Two registers of AVX2. Made only in functions that `best_instructions` compiles for AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(in crate::ops) struct Avx2(__m256, __m256);
+
+    impl Vector for Avx2 {
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: the caller is compiled for AVX2.
+            let half = unsafe { _mm256_set1_ps(value) };
+            Self(half, half)
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            let from = &from[..LANES];
+            // SAFETY: sixteen numbers were just checked; the caller is compiled for AVX2.
+            unsafe { Self(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX2 and FMA.
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            // SAFETY: the array has room for twice eight; the caller is compiled for AVX2.
+            unsafe {
+                _mm256_storeu_ps(array.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(array.as_mut_ptr().add(8), self.1);
+            }
+            array
+        }
+    }
+}
+
+/// Makes a function that calls the best form of `body`, which is generic over [`Vector`] and inlined.
+macro_rules! best_instructions {
+    ($name:ident = $body:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        fn $name($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::ops::vector::x86::{Avx2, Avx512};
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+                fn avx512($($arg: $type),*) $(-> $result)? {
+                    $body::<Avx512>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    $body::<Avx2>($($arg),*)
+                }
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                {
+                    #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
+                    // SAFETY: the processor has the features that the function is compiled for.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
+                    // SAFETY: the processor has the features that the function is compiled for.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            $body::<[f32; crate::ops::vector::LANES]>($($arg),*)
+        }
+    };
+}
+pub(super) use best_instructions;

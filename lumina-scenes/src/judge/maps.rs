@@ -1,0 +1,180 @@
+//! How well maps and pictures agree, pixel by pixel.
+
+use image::{Rgb, RgbImage};
+
+use crate::{BACKGROUND_CLASS, Error, Result, Shape};
+
+/// A depth is near enough within this much, where 0 is black and 1 is white.
+pub const DEPTH_TOLERANCE: f64 = 0.1;
+/// Background and shapes.
+const N_CLASSES: usize = Shape::ALL.len() + 1;
+
+/// The pixels of two pictures of one size.
+fn pixels<'a>(
+    first: &'a RgbImage,
+    second: &'a RgbImage,
+) -> Result<impl Iterator<Item = (&'a Rgb<u8>, &'a Rgb<u8>)> + 'a> {
+    if first.dimensions() != second.dimensions() {
+        return Err(Error::Sizes { first: first.dimensions(), second: second.dimensions() });
+    }
+    Ok(first.pixels().zip(second.pixels()))
+}
+
+/// The agreement of segmentation maps, added up over a data set.
+///
+/// ```
+/// use lumina_scenes::judge::SegmentationScore;
+/// use lumina_scenes::{Scenes, Split};
+///
+/// let scenes = Scenes::new(5, Split::Test, 96)?;
+/// let mut score = SegmentationScore::default();
+/// for scene in (0..4).map(|index| scenes.scene(index)) {
+///     score.add(&scene.segmentation(), &scene.segmentation())?;
+/// }
+/// assert_eq!(score.mean_iou(), Some(1.0));
+/// # Ok::<(), lumina_scenes::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SegmentationScore {
+    intersections: [u64; N_CLASSES],
+    unions: [u64; N_CLASSES],
+}
+
+impl SegmentationScore {
+    /// Adds a predicted map and the true one. A pixel is of the class whose colour is nearest.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] where their sizes differ; nothing is added then.
+    pub fn add(&mut self, predicted: &RgbImage, truth: &RgbImage) -> Result<()> {
+        for (predicted, truth) in pixels(predicted, truth)? {
+            let (predicted, truth) = (class(predicted), class(truth));
+            self.unions[truth] += 1;
+            if predicted == truth {
+                self.intersections[truth] += 1;
+            } else {
+                self.unions[predicted] += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Intersection over union of a class, background being `None`; `None` where it is in no map.
+    pub fn iou(&self, class: Option<Shape>) -> Option<f64> {
+        let index = class.and_then(|class| Shape::ALL.into_iter().position(|shape| shape == class));
+        self.iou_at(index.map_or(0, |index| index + 1))
+    }
+
+    /// The mean over the classes that are in any map; `None` of none.
+    pub fn mean_iou(&self) -> Option<f64> {
+        let ious: Vec<f64> = (0..N_CLASSES).filter_map(|index| self.iou_at(index)).collect();
+        (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+
+    fn iou_at(&self, index: usize) -> Option<f64> {
+        (self.unions[index] > 0).then(|| self.intersections[index] as f64 / self.unions[index] as f64)
+    }
+}
+
+/// The index of the class whose colour is nearest: 0 is the background.
+fn class(pixel: &Rgb<u8>) -> usize {
+    let distance =
+        |colour: &[u8; 3]| -> u32 { colour.iter().zip(pixel.0).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum() };
+    let colours = std::iter::once(BACKGROUND_CLASS).chain(Shape::ALL.into_iter().map(Shape::class_rgb));
+    colours.enumerate().min_by_key(|(_, colour)| distance(colour)).map_or(0, |(index, _)| index)
+}
+
+/// The error of depth maps, added up over a data set.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DepthScore {
+    sum: f64,
+    n_within: u64,
+    n_pixels: u64,
+}
+
+impl DepthScore {
+    /// Adds a predicted map and the true one. The depth of a pixel is the mean of its channels.
+    ///
+    /// # Errors
+    /// [`Error::Sizes`] where their sizes differ; nothing is added then.
+    pub fn add(&mut self, predicted: &RgbImage, truth: &RgbImage) -> Result<()> {
+        for (predicted, truth) in pixels(predicted, truth)? {
+            let depth = |pixel: &Rgb<u8>| pixel.0.map(f64::from).iter().sum::<f64>() / (3.0 * 255.0);
+            let error = (depth(predicted) - depth(truth)).abs();
+            self.sum += error;
+            self.n_within += u64::from(error <= DEPTH_TOLERANCE);
+            self.n_pixels += 1;
+        }
+        Ok(())
+    }
+
+    /// The mean absolute error of a pixel, in 0 to 1; `None` of no pixels.
+    pub fn mean_absolute_error(&self) -> Option<f64> {
+        (self.n_pixels > 0).then(|| self.sum / self.n_pixels as f64)
+    }
+
+    /// The share of pixels within [`DEPTH_TOLERANCE`]; `None` of no pixels.
+    pub fn share_within(&self) -> Option<f64> {
+        (self.n_pixels > 0).then(|| self.n_within as f64 / self.n_pixels as f64)
+    }
+}
+
+/// Peak signal-to-noise ratio of two pictures in dB, over all channels; infinite where they are equal.
+///
+/// # Errors
+/// [`Error::Sizes`] where their sizes differ.
+pub fn psnr(first: &RgbImage, second: &RgbImage) -> Result<f64> {
+    let mut squares = 0u64;
+    for (first, second) in pixels(first, second)? {
+        squares += first.0.iter().zip(second.0).map(|(&a, b)| u64::from(a.abs_diff(b)).pow(2)).sum::<u64>();
+    }
+    let n_values = first.as_raw().len() as f64;
+    Ok(if squares == 0 { f64::INFINITY } else { 10.0 * (255.0 * 255.0 * n_values / squares as f64).log10() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps_are_counted_by_class() {
+        let [background, circle, cross] = [BACKGROUND_CLASS, Shape::Circle.class_rgb(), Shape::Cross.class_rgb()];
+        let row = |colours: [[u8; 3]; 4]| RgbImage::from_raw(4, 1, colours.concat()).unwrap();
+        let mut score = SegmentationScore::default();
+        assert_eq!(score.mean_iou(), None);
+        score.add(&row([background, circle, circle, cross]), &row([background, background, circle, cross])).unwrap();
+        assert_eq!(score.iou(None), Some(0.5));
+        assert_eq!(score.iou(Some(Shape::Circle)), Some(0.5));
+        assert_eq!(score.iou(Some(Shape::Cross)), Some(1.0));
+        assert_eq!(score.iou(Some(Shape::Square)), None);
+        assert_eq!(score.mean_iou(), Some(2.0 / 3.0));
+        // Added up over pictures, not averaged over them.
+        score.add(&row([cross; 4]), &row([circle; 4])).unwrap();
+        assert_eq!(score.iou(Some(Shape::Circle)), Some(1.0 / 6.0));
+        assert_eq!(score.iou(Some(Shape::Cross)), Some(1.0 / 5.0));
+        let other = RgbImage::new(4, 2);
+        let message = score.add(&other, &row([cross; 4])).unwrap_err().to_string();
+        assert!(message.contains("4x2 and 4x1"), "{message}");
+    }
+
+    #[test]
+    fn depth_errors_are_shares_of_the_range() {
+        let grey = |value: u8| RgbImage::from_pixel(2, 2, Rgb([value; 3]));
+        let mut score = DepthScore::default();
+        assert_eq!((score.mean_absolute_error(), score.share_within()), (None, None));
+        score.add(&grey(51), &grey(51)).unwrap();
+        score.add(&grey(0), &grey(51)).unwrap();
+        assert!((score.mean_absolute_error().unwrap() - 0.1).abs() < 1e-12);
+        assert_eq!(score.share_within(), Some(0.5));
+        assert!(score.add(&grey(0), &RgbImage::new(1, 1)).is_err());
+    }
+
+    #[test]
+    fn psnr_is_that_of_the_textbook() {
+        let grey = |value: u8| RgbImage::from_pixel(3, 2, Rgb([value; 3]));
+        assert_eq!(psnr(&grey(9), &grey(9)).unwrap(), f64::INFINITY);
+        assert!((psnr(&grey(0), &grey(255)).unwrap()).abs() < 1e-12);
+        // 20 * log10(255 / 10)
+        assert!((psnr(&grey(100), &grey(110)).unwrap() - 28.1308).abs() < 1e-4);
+        assert!(psnr(&grey(0), &RgbImage::new(1, 1)).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! The indexes of all ranks as one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use lumina_core::checkpoint::save_bytes;
+
+use super::index::{IndexEntry, LastLine};
+use crate::{Error, Result};
+
+/// What was joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concatenated {
+    /// The file that was written, `record.json`.
+    pub index: PathBuf,
+    /// Items in it.
+    pub items: usize,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Entries that were there twice, as the original's can be after a kill, and were left out.
+    pub repeated: usize,
+    /// Ranks whose index ends within a line, which was left out: they were ended before they were done.
+    pub unfinished: Vec<u64>,
+}
+
+/// Joins all `R-of-S-record.jsonl` of a folder, in the order of the ranks, to the list `record.json` beside them.
+///
+/// Shards and pickles stay where they are. Mirrors `concat_record.py` of the original, and takes its files too.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::Data`] where there are none, where they are of several numbers of splits, or an entry is
+/// broken, [`Error::MissingRanks`], and [`Error::Core`] where the list cannot be written.
+pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
+    let folder = folder.as_ref();
+    let fault = |reason: String| Error::Data { file: folder.to_owned(), reason };
+    let failed = |source| Error::Read { file: folder.to_owned(), source };
+    let mut ranks: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    let mut found_splits = None;
+    for file in std::fs::read_dir(folder).map_err(failed)? {
+        let file = file.map_err(failed)?;
+        let Some((rank, splits)) = file.file_name().to_str().and_then(rank_of) else { continue };
+        let expected = *found_splits.get_or_insert(splits);
+        if splits != expected {
+            return Err(fault(format!("holds indexes of {expected} splits and of {splits}; give each a folder")));
+        }
+        ranks.insert(rank, file.path());
+    }
+    let Some(splits) = found_splits else {
+        return Err(fault("holds no index of a rank, such as `0-of-1-record.jsonl`".to_owned()));
+    };
+    // One more than are there are enough to see that some are missing.
+    let missing: Vec<u64> = (0..splits).filter(|rank| !ranks.contains_key(rank)).take(20).collect();
+    if !missing.is_empty() {
+        return Err(Error::MissingRanks { folder: folder.to_owned(), splits, missing });
+    }
+
+    let mut entries: Vec<IndexEntry> = Vec::new();
+    let mut ids = HashSet::new();
+    let mut done =
+        Concatenated { index: folder.join("record.json"), items: 0, tokens: 0, repeated: 0, unfinished: Vec::new() };
+    for (rank, file) in &ranks {
+        let (of_rank, last_line) = IndexEntry::read_all(file)?;
+        if last_line == LastLine::Unfinished {
+            done.unfinished.push(*rank);
+        }
+        for entry in of_rank {
+            if ids.insert(entry.id) {
+                done.tokens += u64::from(entry.len);
+                entries.push(entry);
+            } else {
+                done.repeated += 1;
+            }
+        }
+    }
+    done.items = entries.len();
+    let list = serde_json::to_vec(&entries).expect("numbers and texts have a JSON form");
+    save_bytes(&done.index, &list)?;
+    Ok(done)
+}
+
+/// The numbers in `R-of-S-record.jsonl`.
+fn rank_of(name: &str) -> Option<(u64, u64)> {
+    let (rank, splits) = name.strip_suffix("-record.jsonl")?.split_once("-of-")?;
+    let (rank, splits): (u64, u64) = (rank.parse().ok()?, splits.parse().ok()?);
+    (rank < splits).then_some((rank, splits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_the_ranks() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let line = |id: u64| format!("{{\"file\":\"x.tokens\",\"len\":2,\"id\":{id},\"offset\":8}}\n");
+        for rank in 0..11u64 {
+            write(&format!("{rank}-of-11-record.jsonl"), &(line(2 * rank) + &line(2 * rank + 1)));
+        }
+        write("3-of-11-record.jsonl", &(line(6) + &line(7) + &line(7) + "{\"file\":\"x.tok"));
+        write("notes.txt", "");
+        let done = concatenate(folder.path()).unwrap();
+        assert_eq!((done.items, done.tokens, done.repeated, done.unfinished), (22, 44, 1, vec![3]));
+        let (entries, _) = IndexEntry::read_all(&done.index).unwrap();
+        assert!(entries.iter().map(|entry| entry.id).eq(0..22));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(concatenate(folder.path()).unwrap_err().to_string().contains("no index"));
+        let write = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
+        write("1-of-4-record.jsonl");
+        write("2-of-4-record.jsonl");
+        assert!(concatenate(folder.path()).unwrap_err().to_string().contains("[0, 3]"));
+        write("0-of-2-record.jsonl");
+        assert!(concatenate(folder.path()).unwrap_err().to_string().contains("splits"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Pre-tokenised items of several sources, as a data config names them.
+
+use std::path::{Path, PathBuf};
+
+use super::collate::Batch;
+use super::index::resolve;
+use super::items::TokenItems;
+use super::sampler::ItemGroup;
+use super::shard::Item;
+use crate::{Error, Result};
+
+/// A data config, YAML:
+///
+/// ```
+/// let yaml = "
+/// META:
+///   - path: images/record.json
+///     type: image
+///   - path: chats/record.json
+///     type: text
+///     ratio: 0.5
+/// ";
+/// let config = lumina_train::data::DataConfig::from_yaml(yaml, "data.yaml".as_ref())?;
+/// assert_eq!(config.meta[1].ratio, 0.5);
+/// # Ok::<(), lumina_train::Error>(())
+/// ```
+///
+/// As in the original; other keys are passed over.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+pub struct DataConfig {
+    /// The sources.
+    #[serde(rename = "META")]
+    pub meta: Vec<DataMeta>,
+}
+
+/// A source of a [`DataConfig`].
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+pub struct DataMeta {
+    /// An index that [`TokenItems::open`] takes, from the config's folder, or else from the working directory.
+    pub path: PathBuf,
+    /// What kind the items are; a batch holds items of one kind.
+    #[serde(rename = "type", default = "default_kind")]
+    pub kind: String,
+    /// How many times each item is drawn per epoch.
+    #[serde(default = "default_ratio")]
+    pub ratio: f64,
+}
+
+fn default_kind() -> String {
+    "default".to_owned()
+}
+
+fn default_ratio() -> f64 {
+    1.0
+}
+
+impl DataConfig {
+    /// Reads a config; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where it is not of the form.
+    pub fn from_yaml(yaml: &str, file: &Path) -> Result<Self> {
+        let fault =
+            |reason: String| Error::Data { file: file.to_owned(), reason: format!("not a data config: {reason}") };
+        serde_saphyr::from_str(yaml).map_err(|error| fault(error.to_string()))
+    }
+}
+
+/// The items of all sources of a config, counted through.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    sources: Vec<(DataMeta, TokenItems)>,
+}
+
+impl Dataset {
+    /// Opens a data config and what it names. Shards are mapped; items are read when they are asked for.
+    ///
+    /// # Errors
+    /// [`Error::Read`], and those of [`DataConfig::from_yaml`] and [`TokenItems::open`].
+    pub fn open(config: impl AsRef<Path>) -> Result<Self> {
+        let file = config.as_ref();
+        let yaml = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let config = DataConfig::from_yaml(&yaml, file)?;
+        let open = |meta: DataMeta| Ok((meta.clone(), TokenItems::open(resolve(file, &meta.path))?));
+        Ok(Self { sources: config.meta.into_iter().map(open).collect::<Result<_>>()? })
+    }
+
+    /// A dataset of one source, without a config.
+    pub fn of(items: TokenItems) -> Self {
+        let meta = DataMeta { path: PathBuf::new(), kind: default_kind(), ratio: default_ratio() };
+        Self { sources: vec![(meta, items)] }
+    }
+
+    /// Number of items, whatever their ratio.
+    pub fn len(&self) -> usize {
+        self.sources.iter().map(|(_, items)| items.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What a [`BatchSampler`](super::BatchSampler) draws from.
+    pub fn groups(&self) -> Vec<ItemGroup> {
+        let group = |(meta, items): &(DataMeta, TokenItems)| ItemGroup {
+            kind: meta.kind.clone(),
+            ratio: meta.ratio,
+            lens: items.lens().collect(),
+        };
+        self.sources.iter().map(group).collect()
+    }
+
+    /// The item of an index, counted through all sources.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where there is none, and those of [`TokenItems::get`].
+    pub fn get(&self, index: usize) -> Result<Item> {
+        let mut place = index;
+        for (_, items) in &self.sources {
+            match place.checked_sub(items.len()) {
+                Some(left) => place = left,
+                None => return items.get(place),
+            }
+        }
+        let reason = format!("is {index}, and the dataset has {} items", self.len());
+        Err(Error::Setting { field: "index", reason })
+    }
+
+    /// The items of these indices as a batch, each cut to `max_len` tokens.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::get`] and [`Batch::collate`].
+    pub fn batch(&self, indices: &[usize], max_len: usize) -> Result<Batch> {
+        Batch::collate(indices.iter().map(|&index| self.get(index)).collect::<Result<Vec<_>>>()?, max_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_checked() {
+        let read = |yaml: &str| DataConfig::from_yaml(yaml, Path::new("data.yaml"));
+        let config = read("META:\n  - path: 'record.json'\n    note: x\nseed: 1\n").unwrap();
+        let expected = DataMeta { path: "record.json".into(), kind: "default".to_owned(), ratio: 1.0 };
+        assert_eq!(config.meta, [expected]);
+        for bad in
+            ["", "META: 1", "META:\n  - type: image\n", "META:\n  - path: a\n    ratio: much\n", "- path: a", "{"]
+        {
+            assert!(read(bad).unwrap_err().to_string().starts_with("data.yaml: "), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("data.yaml");
+        assert!(Dataset::open(&config).unwrap_err().to_string().contains("data.yaml"));
+        std::fs::write(&config, "META: [{path: nowhere/record.json}]").unwrap();
+        assert!(Dataset::open(&config).unwrap_err().to_string().contains("nowhere"));
+        std::fs::write(&config, "META: []").unwrap();
+        let dataset = Dataset::open(&config).unwrap();
+        assert!(dataset.is_empty() && dataset.get(0).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! The index of pre-tokenised items: one line of JSON an item.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Where an item lies: `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`.
+///
+/// An index is a file of such lines (`.jsonl`) or of one list of them (`.json`). The original's, whose items are pickles
+/// of their own, has no `offset`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IndexEntry {
+    /// The shard, or the pickle; from the index's folder, or else from the working directory.
+    pub file: String,
+    /// Number of tokens.
+    pub len: u32,
+    /// The record's index in its file.
+    pub id: u64,
+    /// The byte of the shard at which the item begins; without it the file is a pickle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+impl IndexEntry {
+    /// Reads an index, and whether its last line was unfinished, as it is after a kill; such a line is left out.
+    ///
+    /// # Errors
+    /// [`Error::Read`], and [`Error::Data`] with the number of a line that is not an entry.
+    pub fn read_all(file: &Path) -> Result<(Vec<Self>, LastLine)> {
+        let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let fault = |reason: String| Error::Data { file: file.to_owned(), reason };
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            let entries = serde_json::from_slice(&bytes).map_err(|error| fault(format!("not an index: {error}")))?;
+            return Ok((entries, LastLine::Whole));
+        }
+        let mut entries = Vec::new();
+        for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+            match serde_json::from_slice(line) {
+                Ok(entry) => entries.push(entry),
+                Err(_) if line.trim_ascii().is_empty() => {}
+                // An object that is cut short is never whole JSON.
+                Err(_) if !line.ends_with(b"\n") => return Ok((entries, LastLine::Unfinished)),
+                Err(error) => return Err(fault(format!("line {}: not an entry of an index: {error}", number + 1))),
+            }
+        }
+        Ok((entries, LastLine::Whole))
+    }
+}
+
+/// How an index ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastLine {
+    /// With a whole entry.
+    Whole,
+    /// Within one, which was left out.
+    Unfinished,
+}
+
+/// A value as a line of JSON.
+pub(super) fn push_line(lines: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(&mut *lines, value).expect("numbers and texts have a JSON form, and a vector takes all");
+    lines.write_all(b"\n").expect("a vector takes all");
+}
+
+/// A path in a data file: from that file's folder, or else from the working directory, as in the original.
+pub(super) fn resolve(from: &Path, path: &Path) -> PathBuf {
+    let beside = from.parent().unwrap_or(Path::new("")).join(path);
+    if beside.exists() { beside } else { path.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(Vec<IndexEntry>, LastLine)> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("0-of-1-record.jsonl");
+        std::fs::write(&file, text).unwrap();
+        IndexEntry::read_all(&file)
+    }
+
+    #[test]
+    fn lines_and_lists_are_the_same() {
+        let entry = |id| IndexEntry { file: "a.tokens".to_owned(), len: 3, id, offset: Some(8) };
+        let mut lines = Vec::new();
+        push_line(&mut lines, &entry(0));
+        push_line(&mut lines, &entry(1));
+        let lines = String::from_utf8(lines).unwrap();
+        assert_eq!(read(&lines).unwrap(), (vec![entry(0), entry(1)], LastLine::Whole));
+        let list = format!("[{}]", lines.trim_end().replace('\n', ", "));
+        assert_eq!(read(&list).unwrap().0, read(&lines).unwrap().0);
+
+        let first = lines.find('\n').unwrap() + 1;
+        for cut in first..lines.len() {
+            let (entries, last) = read(&lines[..cut]).unwrap();
+            let whole = cut == first || cut == lines.len() - 1;
+            assert_eq!(last, if whole { LastLine::Whole } else { LastLine::Unfinished }, "cut at {cut}");
+            assert_eq!(entries.len(), if cut == lines.len() - 1 { 2 } else { 1 });
+        }
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let text = "{\"file\": \"0.pkl\", \"len\": 2, \"id\": 0}\n{\"file\": \"1.pkl\", \"len\": -2, \"id\": 1}\n";
+        assert!(read(text).unwrap_err().to_string().contains("line 2"));
+        assert!(read("[1]").is_err());
+        assert_eq!(read("").unwrap(), (Vec::new(), LastLine::Whole));
+    }
+}

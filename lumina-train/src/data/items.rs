@@ -1,0 +1,145 @@
+//! Pre-tokenised items behind an index, whether in shards or pickled.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::index::{IndexEntry, resolve};
+use super::pickled::read_pickled;
+use super::shard::{Item, TokenShard};
+use crate::{Error, Result};
+
+/// The items that an index names. Opening maps the shards and reads no item.
+#[derive(Debug, Clone)]
+pub struct TokenItems {
+    index: PathBuf,
+    sources: Vec<Source>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Shard(TokenShard),
+    Pickle(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    source: usize,
+    offset: u64,
+    len: u32,
+    id: u64,
+}
+
+impl TokenItems {
+    /// Opens an index: one rank's `…-record.jsonl`, or the `record.json` of all, of this crate or of the original.
+    ///
+    /// # Errors
+    /// Those of [`IndexEntry::read_all`] and [`TokenShard::open`].
+    pub fn open(index: impl AsRef<Path>) -> Result<Self> {
+        let index = index.as_ref();
+        let mut shards: HashMap<String, usize> = HashMap::new();
+        let mut sources = Vec::new();
+        let mut entries = Vec::new();
+        for IndexEntry { file, len, id, offset } in IndexEntry::read_all(index)?.0 {
+            let source = match (offset, shards.get(&file)) {
+                (Some(_), Some(&source)) => source,
+                (Some(_), None) => {
+                    sources.push(Source::Shard(TokenShard::open(resolve(index, Path::new(&file)))?));
+                    shards.insert(file, sources.len() - 1);
+                    sources.len() - 1
+                }
+                (None, _) => {
+                    sources.push(Source::Pickle(resolve(index, Path::new(&file))));
+                    sources.len() - 1
+                }
+            };
+            entries.push(Entry { source, offset: offset.unwrap_or(0), len, id });
+        }
+        Ok(Self { index: index.to_owned(), sources, entries })
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Number of tokens of each item, as the index says.
+    pub fn lens(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+        self.entries.iter().map(|entry| entry.len)
+    }
+
+    /// The item at a place of the index.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where there is no such place, or the item is not what the index says; those of
+    /// [`read_pickled`].
+    pub fn get(&self, place: usize) -> Result<Item> {
+        let fault = |reason: String| Error::Data { file: self.index.clone(), reason };
+        let n_items = self.len();
+        let entry = self.entries.get(place).ok_or_else(|| fault(format!("has {n_items} items, no item {place}")))?;
+        let item = match &self.sources[entry.source] {
+            Source::Shard(shard) => shard.item(entry.offset, entry.len)?,
+            Source::Pickle(file) => read_pickled(file)?,
+        };
+        if item.id != entry.id || item.tokens.len() != entry.len as usize {
+            return Err(fault(format!(
+                "item {place} should have id {} and {} tokens, it has id {} and {}; its file is of another run",
+                entry.id,
+                entry.len,
+                item.id,
+                item.tokens.len()
+            )));
+        }
+        Ok(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lumina_tokenizer::Encoded;
+
+    use super::super::shard::{MAGIC, append_item};
+    use super::*;
+
+    fn open(lines: &str) -> Result<TokenItems> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = MAGIC.to_vec();
+        for id in [4, 5] {
+            append_item(&mut bytes, id, &Encoded { tokens: vec![1, 2, 3], labels: vec![-100, 2, 3] }).unwrap();
+        }
+        std::fs::write(folder.path().join("0-of-1.tokens"), bytes).unwrap();
+        std::fs::write(folder.path().join("0-of-1-record.jsonl"), lines).unwrap();
+        TokenItems::open(folder.path().join("0-of-1-record.jsonl"))
+    }
+
+    fn line(file: &str, len: u32, id: u64, offset: u64) -> String {
+        format!("{{\"file\":\"{file}\",\"len\":{len},\"id\":{id},\"offset\":{offset}}}\n")
+    }
+
+    #[test]
+    fn items_outlive_the_names_of_their_files() {
+        let items = open(&(line("0-of-1.tokens", 3, 4, 8) + &line("0-of-1.tokens", 3, 5, 40))).unwrap();
+        assert_eq!((items.get(0).unwrap().id, items.get(1).unwrap().id), (4, 5));
+        assert_eq!(items.get(1).unwrap().labels, [-100, 2, 3]);
+        assert!(items.lens().eq([3, 3]) && items.get(2).is_err());
+    }
+
+    #[test]
+    fn an_index_that_does_not_fit_is_an_error() {
+        for (len, id, offset) in
+            [(3, 6, 8), (2, 4, 8), (3, 4, 12), (3, 4, u64::MAX), (u32::MAX, 4, 8), (3, 4, 72), (0, 4, 72)]
+        {
+            let items = open(&line("0-of-1.tokens", len, id, offset)).unwrap();
+            assert!(matches!(items.get(0), Err(Error::Data { .. })), "{len} {id} {offset}");
+        }
+        assert!(open(&line("nowhere.tokens", 3, 4, 8)).is_err());
+        assert!(open(&line("0-of-1-record.jsonl", 3, 4, 8)).is_err());
+        let pickle = open("{\"file\":\"0-of-1.tokens\",\"len\":3,\"id\":4}\n").unwrap();
+        assert!(pickle.get(0).is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! Records to token shards.
+
+use std::error::Error as _;
+use std::ops::Range;
+use std::path::Path;
+
+use image::RgbImage;
+use lumina_core::CodeGrid;
+use lumina_tokenizer::{Record, UniRep};
+use lumina_vq::ImageTokenizer;
+use lumina_vq::preprocess::{Orientation, Preprocessor};
+use rayon::prelude::*;
+
+use super::random_crop::{CropChoice, Crops};
+use super::records::Records;
+use super::shard_writer::{Outcome, ShardWriter};
+use crate::{Error, Result};
+
+/// What is made of records, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PretokenizeOptions {
+    /// Pictures are brought to about this many pixels squared: 512, 768, 1024.
+    pub target_px: u32,
+    /// How pictures are cropped.
+    pub crop: CropChoice,
+    /// Whether pictures are turned upright as their EXIF data says; the original does not.
+    pub orientation: Orientation,
+    /// Which share of the records this is, from 0.
+    pub rank: u64,
+    /// How many shares there are. They are contiguous, each `ceil(n / splits)` records long (the last ones may be
+    /// shorter), as in the original.
+    pub splits: u64,
+    /// Records that are made at a time: what a kill can cost.
+    pub window: usize,
+    /// Pictures of one size that go through the image tokenizer together, at most.
+    pub pictures_per_pass: usize,
+}
+
+impl PretokenizeOptions {
+    /// All records, pictures cropped at random (seed 0) from the best size, 32 records at a time.
+    pub fn new(target_px: u32) -> Self {
+        Self {
+            target_px,
+            crop: CropChoice::Random { seed: 0, best_of: 1 },
+            orientation: Orientation::Ignore,
+            rank: 0,
+            splits: 1,
+            window: 32,
+            pictures_per_pass: 8,
+        }
+    }
+
+    /// What the rank's files are called.
+    fn stem(&self) -> String {
+        format!("{}-of-{}", self.rank, self.splits)
+    }
+
+    /// The records of this rank.
+    fn range(&self, n_records: u64) -> Range<u64> {
+        let share = n_records.div_ceil(self.splits);
+        let bound = |rank: u64| rank.saturating_mul(share).min(n_records);
+        bound(self.rank)..bound(self.rank + 1)
+    }
+
+    fn check(&self) -> Result<()> {
+        let fault = |field, reason: &str| Err(Error::Setting { field, reason: reason.to_owned() });
+        if self.rank >= self.splits {
+            return fault("rank", &format!("is {}, and must be below {}, the splits", self.rank, self.splits));
+        }
+        if self.window == 0 {
+            return fault("window", "is 0, and must be at least 1");
+        }
+        if self.pictures_per_pass == 0 {
+            return fault("pictures_per_pass", "is 0, and must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// How far pre-tokenisation of a rank is, earlier runs included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PretokenizeProgress {
+    /// Records done, bad ones included.
+    pub done: u64,
+    /// Records of this rank.
+    pub total: u64,
+    /// Bad records among those done.
+    pub skipped: u64,
+    /// Tokens written.
+    pub tokens: u64,
+}
+
+/// What [`Pretokenizer::run`] tells while it works.
+#[derive(Debug, Clone, Copy)]
+pub enum PretokenizeEvent<'a> {
+    /// A bad record was skipped. It is also in the list `…-skipped.jsonl`.
+    Skipped {
+        /// Its index in its file.
+        index: u64,
+        /// What is wrong with it.
+        reason: &'a str,
+    },
+    /// At the beginning (what earlier runs have done) and after each window.
+    Progress(PretokenizeProgress),
+}
+
+/// Turns records into token shards.
+///
+/// The files of a rank are described in [the module](super). A run that was ended, in whatever way, is continued by the
+/// same call, and the files become those that one run would have made; a call for a rank that is finished changes
+/// nothing. Image tokenizer and text tokenizer have to be the same too, which is not checked.
+///
+/// Mirrors `pre_tokenize.py` of the original.
+#[derive(Debug)]
+pub struct Pretokenizer<'a> {
+    images: &'a ImageTokenizer,
+    unirep: &'a UniRep,
+    preprocessor: Preprocessor,
+    options: PretokenizeOptions,
+}
+
+impl<'a> Pretokenizer<'a> {
+    /// A pre-tokenizer with these tokenizers.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where an option is out of range, [`Error::Images`] for the target.
+    pub fn new(images: &'a ImageTokenizer, unirep: &'a UniRep, options: PretokenizeOptions) -> Result<Self> {
+        options.check()?;
+        let preprocessor = Preprocessor::new(options.target_px)?.orientation(options.orientation);
+        Ok(Self { images, unirep, preprocessor, options })
+    }
+
+    /// Makes the shard of this rank in a folder, from where an earlier run has ended. `report` is called now and then.
+    ///
+    /// # Errors
+    /// Bad records are none. [`Error::Write`] and [`Error::Core`] where the folder cannot be written, [`Error::Busy`]
+    /// where another process writes the same rank, [`Error::OtherRun`] where the rank was begun with other options or
+    /// records, [`Error::Data`] where something else is in the way, [`Error::Images`] where the image tokenizer fails.
+    pub fn run(
+        &self,
+        records: &Records<'_>,
+        folder: impl AsRef<Path>,
+        mut report: impl FnMut(PretokenizeEvent<'_>),
+    ) -> Result<PretokenizeProgress> {
+        let window = self.options.window as u64;
+        let range = self.options.range(records.len() as u64);
+        let settings = serde_json::json!({ "records": records.fingerprint(), "options": &self.options }).to_string();
+        let mut shard = ShardWriter::open(folder.as_ref(), &self.options.stem(), &settings, range.clone(), window)?;
+        loop {
+            let written = shard.written();
+            let done = written.items + written.skipped;
+            let total = range.end - range.start;
+            let progress = PretokenizeProgress { done, total, skipped: written.skipped, tokens: written.tokens };
+            report(PretokenizeEvent::Progress(progress));
+            if done == total {
+                shard.finish()?;
+                return Ok(progress);
+            }
+            let first = range.start + done;
+            let outcomes = self.window(records, first..range.end.min(first + window))?;
+            shard.append(first, &outcomes)?;
+            for (index, outcome) in (first..).zip(&outcomes) {
+                if let Err(reason) = outcome {
+                    report(PretokenizeEvent::Skipped { index, reason });
+                }
+            }
+        }
+    }
+
+    /// What becomes of some records. Which of them are together matters to the last bit of the encoder's sums, so a
+    /// window that is made again has to be the same.
+    fn window(&self, records: &Records<'_>, range: Range<u64>) -> Result<Vec<Outcome>> {
+        let loaded: Vec<_> = range.into_par_iter().map(|id| self.load(records, id).map_err(reason)).collect();
+        let pictures = loaded.iter().flatten().flat_map(|(_, images)| images).collect::<Vec<_>>();
+        let mut codes = self.encode(&pictures)?.into_iter();
+        let with_codes: Vec<_> = loaded
+            .into_iter()
+            .map(|loaded| {
+                loaded.map(|(record, images)| (record, codes.by_ref().take(images.len()).collect::<Vec<_>>()))
+            })
+            .collect();
+        let encode = |(record, codes): (Record, Vec<CodeGrid>)| {
+            let encoded = self.unirep.encode_record(&record, &codes).and_then(|encoded| encoded.for_training());
+            encoded.map_err(|error| reason(error.into()))
+        };
+        Ok(with_codes.into_par_iter().map(|record| record.and_then(encode)).collect())
+    }
+
+    /// A record and its pictures at their sizes.
+    fn load(&self, records: &Records<'_>, id: u64) -> Result<(Record, Vec<RgbImage>)> {
+        let (record, pictures) = records.load(id as usize)?;
+        let mut crops = Crops::new(self.options.crop, id);
+        let prepare = |picture| {
+            let (size, crop) = crops.draw(&self.preprocessor, picture)?;
+            Ok(self.preprocessor.prepare_as(picture, size, crop)?)
+        };
+        let images = pictures.iter().map(prepare).collect::<Result<_>>()?;
+        Ok((record, images))
+    }
+
+    /// The codes of pictures of any sizes, those of one size together.
+    fn encode(&self, images: &[&RgbImage]) -> Result<Vec<CodeGrid>> {
+        let mut of_size: Vec<((u32, u32), Vec<usize>)> = Vec::new();
+        for (place, image) in images.iter().enumerate() {
+            match of_size.iter_mut().find(|(size, _)| *size == image.dimensions()) {
+                Some((_, places)) => places.push(place),
+                None => of_size.push((image.dimensions(), vec![place])),
+            }
+        }
+        let mut codes: Vec<(usize, CodeGrid)> = Vec::with_capacity(images.len());
+        for places in of_size.iter().flat_map(|(_, places)| places.chunks(self.options.pictures_per_pass)) {
+            let batch: Vec<RgbImage> = places.iter().map(|&place| images[place].clone()).collect();
+            codes.extend(places.iter().copied().zip(self.images.encode_batch(&batch)?));
+        }
+        codes.sort_unstable_by_key(|&(place, _)| place);
+        Ok(codes.into_iter().map(|(_, codes)| codes).collect())
+    }
+}
+
+/// An error with its causes, in one line.
+fn reason(error: Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}

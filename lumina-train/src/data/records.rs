@@ -1,0 +1,225 @@
+//! Where conversations and their pictures come from.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use lumina_core::checkpoint::map;
+use lumina_tokenizer::Record;
+use lumina_vq::preprocess::Picture;
+use serde::de::IgnoredAny;
+
+use crate::{Error, Result};
+
+/// Records with their pictures, each loaded when it is its turn.
+pub struct Records<'a> {
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    File { file: PathBuf, bytes: Bytes, places: Vec<Range<usize>> },
+    Made { n_records: usize, make: Make<'a> },
+}
+
+type Make<'a> = Box<dyn Fn(usize) -> (Record, Vec<Picture>) + Send + Sync + 'a>;
+
+impl Records<'static> {
+    /// The records of a file: a JSON list, or JSONL with a record a line (empty lines do not count). The file is
+    /// mapped, and a record is parsed when it is loaded; see [`lumina_core::checkpoint`] on files that are cut short
+    /// while they are mapped.
+    ///
+    /// Paths of images are taken from the file's folder.
+    ///
+    /// # Errors
+    /// [`Error::Core`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken line
+    /// is a bad record.
+    pub fn open(file: impl AsRef<Path>) -> Result<Self> {
+        let file = file.as_ref().to_owned();
+        let bytes = match std::fs::metadata(&file) {
+            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Bytes::new(),
+            _ => map(&file)?,
+        };
+        let places = if bytes.trim_ascii_start().starts_with(b"[") {
+            elements(&bytes).map_err(|reason| Error::Data { file: file.clone(), reason })?
+        } else {
+            lines(&bytes)
+        };
+        Ok(Self { source: Source::File { file, bytes, places } })
+    }
+}
+
+impl<'a> Records<'a> {
+    /// Records that are made in memory: `make` gives the one of an index, the same each time it is asked.
+    pub fn made(n_records: usize, make: impl Fn(usize) -> (Record, Vec<Picture>) + Send + Sync + 'a) -> Self {
+        Self { source: Source::Made { n_records, make: Box::new(make) } }
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        match &self.source {
+            Source::File { places, .. } => places.len(),
+            Source::Made { n_records, .. } => *n_records,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The record of an index, and its pictures.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where it is no record, [`Error::Images`] where a picture cannot be read, [`Error::Setting`]
+    /// where there is no such record.
+    pub fn load(&self, index: usize) -> Result<(Record, Vec<Picture>)> {
+        if index >= self.len() {
+            let reason = format!("is {index}, and there are {} records", self.len());
+            return Err(Error::Setting { field: "index", reason });
+        }
+        match &self.source {
+            Source::File { file, bytes, places } => {
+                // What is not UTF-8 becomes U+FFFD: better than to lose the record.
+                let record = Record::from_json(&String::from_utf8_lossy(&bytes[places[index].clone()]))?;
+                let folder = file.parent().unwrap_or(Path::new(""));
+                let open = |path: &PathBuf| Ok(Picture::open(folder.join(path))?);
+                let pictures = record.image.iter().map(open).collect::<Result<_>>()?;
+                Ok((record, pictures))
+            }
+            Source::Made { make, .. } => Ok(make(index)),
+        }
+    }
+
+    /// What tells these records from others: how many they are, and a checksum of their file.
+    pub(super) fn fingerprint(&self) -> String {
+        match &self.source {
+            Source::File { bytes, .. } => format!("{} records of CRC-32 {:08x}", self.len(), crc32fast::hash(bytes)),
+            Source::Made { n_records, .. } => format!("{n_records} records in memory"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Records<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("Records");
+        if let Source::File { file, .. } = &self.source {
+            debug.field("file", file);
+        }
+        debug.field("len", &self.len()).finish()
+    }
+}
+
+/// Where the lines are that are not empty.
+fn lines(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let places = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
+        end += line.len();
+        end - line.len()..end
+    });
+    places.filter(|place| !bytes[place.clone()].trim_ascii().is_empty()).collect()
+}
+
+/// Where the elements of a JSON list are.
+fn elements(bytes: &[u8]) -> std::result::Result<Vec<Range<usize>>, String> {
+    let skip_space = |position: usize| bytes.len() - bytes[position..].trim_ascii_start().len();
+    let cut = || "the list of records does not end; is the file whole?".to_owned();
+    let mut places = Vec::new();
+    // After the bracket that opens the list.
+    let mut position = skip_space(skip_space(0) + 1);
+    if bytes.get(position) == Some(&b']') {
+        position += 1;
+    } else {
+        loop {
+            let mut values = serde_json::Deserializer::from_slice(&bytes[position..]).into_iter::<IgnoredAny>();
+            let index = places.len();
+            match values.next() {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(format!("record {index}, from byte {position}: {error}")),
+                None => return Err(cut()),
+            }
+            let end = position + values.byte_offset();
+            places.push(position..end);
+            position = skip_space(end);
+            match bytes.get(position) {
+                Some(b',') => position = skip_space(position + 1),
+                Some(b']') => {
+                    position += 1;
+                    break;
+                }
+                Some(_) => return Err(format!("record {index}: no comma after it, at byte {position}")),
+                None => return Err(cut()),
+            }
+        }
+    }
+    match skip_space(position) {
+        end if end == bytes.len() => Ok(places),
+        end => Err(format!("something follows the list of records, at byte {end}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"conversations": [{"from": "human", "value": "a]\",\n"}]}"#;
+
+    fn open(text: &str) -> Result<Records<'static>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("records");
+        std::fs::write(&file, text).unwrap();
+        Records::open(file)
+    }
+
+    #[test]
+    fn lists_and_lines_are_the_same() {
+        for text in [
+            format!("\n [ {RECORD},{RECORD}\n,\n{RECORD} ] \n"),
+            format!("{RECORD}\n{RECORD}\n\n{RECORD}"),
+            format!("{RECORD}\r\n{RECORD}\r\n   \r\n{RECORD}\r\n"),
+        ] {
+            let records = open(&text).unwrap();
+            assert_eq!(records.len(), 3, "{text}");
+            for index in 0..3 {
+                let (record, pictures) = records.load(index).unwrap();
+                assert_eq!(record.conversations[0].value.as_deref(), Some("a]\",\n"));
+                assert!(pictures.is_empty());
+            }
+            assert!(records.load(3).is_err());
+        }
+        for text in ["", " \n", "[]", " [ ] \n"] {
+            assert!(open(text).unwrap().is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_one_bad_record_and_a_broken_list_none_at_all() {
+        let records = open(&format!("{RECORD}\n{{\"conversations\": \n{RECORD}\n{{}}\n")).unwrap();
+        assert_eq!(records.len(), 4);
+        assert_eq!([0, 1, 2, 3].map(|index| records.load(index).is_ok()), [true, false, true, false]);
+        let records = open(&format!("[1, {RECORD}, {{}}]")).unwrap();
+        assert_eq!([0, 1, 2].map(|index| records.load(index).is_ok()), [false, true, false]);
+
+        let list = format!("[{RECORD}, {RECORD}]");
+        for cut in 1..list.len() {
+            assert!(open(&list[..cut]).is_err(), "cut at {cut}");
+        }
+        for bad in ["[,]", "[1 2]", "[1,]", "[1] 2", "[1}"] {
+            assert!(open(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let with_image = r#"{"conversations": [], "image": ["nowhere/cat.png"]}"#;
+        assert!(open(with_image).unwrap().load(0).unwrap_err().to_string().contains("cat.png"));
+        assert!(Records::open("nowhere/records.json").unwrap_err().to_string().contains("records.json"));
+    }
+
+    #[test]
+    fn made_records() {
+        let records =
+            Records::made(2, |index| (Record::default(), vec![image::RgbImage::new(index as u32 + 1, 1).into()]));
+        assert_eq!(records.load(1).unwrap().1[0].width(), 2);
+        assert!(records.load(2).is_err());
+    }
+}

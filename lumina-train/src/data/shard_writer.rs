@@ -1,0 +1,264 @@
+//! Writing a shard so that it can be ended at any point and continued.
+//!
+//! A rank writes four files:
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `R-of-S.tokens` | the shard ([`TokenShard`](super::TokenShard)) |
+//! | `R-of-S-record.jsonl` | its index: an [`IndexEntry`] an item |
+//! | `R-of-S-skipped.jsonl` | `{"index":…,"reason":…}` for each bad record |
+//! | `R-of-S-run.json` | the settings of the run, to be continued with these only |
+//!
+//! Records are written a window at a time. The tokens of a window are on disk before its lines are written; a window
+//! counts once each of its records has a whole line in one of the two lists, and one that does not count is cut off
+//! and made again. So a window's results have to be the same each time, and no record is lost or there twice.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use lumina_core::checkpoint::save_bytes;
+use lumina_tokenizer::Encoded;
+
+use super::index::{IndexEntry, push_line};
+use super::shard::{MAGIC, append_item, item_bytes};
+use crate::{Error, Result};
+
+/// What became of a record: tokens, or why it has none.
+pub(super) type Outcome = std::result::Result<Encoded, String>;
+
+/// A line of the list of bad records.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Skipped {
+    index: u64,
+    reason: String,
+}
+
+/// How far a shard is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) items: u64,
+    pub(super) skipped: u64,
+    pub(super) tokens: u64,
+}
+
+/// The files of one rank.
+pub(super) struct ShardWriter {
+    /// The shard's name, which the index repeats.
+    name: String,
+    tokens: Output,
+    index: Output,
+    skipped: Output,
+    written: Written,
+}
+
+impl ShardWriter {
+    /// Opens the files of a rank for the records of `range`, and cuts off what is not a whole window.
+    pub(super) fn open(folder: &Path, stem: &str, settings: &str, range: Range<u64>, window: u64) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
+        let name = format!("{stem}.tokens");
+        let mut tokens = Output::open(folder.join(&name))?;
+        // Held until the writer is dropped or the process ends, however it ends.
+        match tokens.file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: folder.join(&name) }),
+            Err(TryLockError::Error(source)) => return Err(Error::Write { file: folder.join(&name), source }),
+        }
+        let mut index = Output::open(folder.join(format!("{stem}-record.jsonl")))?;
+        let mut skipped = Output::open(folder.join(format!("{stem}-skipped.jsonl")))?;
+        check_settings(&folder.join(format!("{stem}-run.json")), settings, tokens.length()?)?;
+
+        let found = Found::read(&name, &mut tokens, &mut index, &mut skipped)?;
+        let (written, lengths) = found.whole_windows(range, window);
+        for (output, length) in [&mut tokens, &mut index, &mut skipped].into_iter().zip(lengths) {
+            output.cut(length)?;
+        }
+        if lengths[0] == 0 {
+            tokens.append(&MAGIC)?;
+        }
+        Ok(Self { name, tokens, index, skipped, written })
+    }
+
+    /// How far the shard is.
+    pub(super) fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Writes the next window.
+    pub(super) fn append(&mut self, first: u64, outcomes: &[Outcome]) -> Result<()> {
+        let mut offset = self.tokens.length()?;
+        let (mut bytes, mut lines, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, outcome) in (first..).zip(outcomes) {
+            match outcome {
+                Ok(encoded) => {
+                    let len = append_item(&mut bytes, id, encoded).ok_or_else(|| Error::Data {
+                        file: self.tokens.path.clone(),
+                        reason: format!("record {id} has labels that a shard cannot hold"),
+                    })?;
+                    push_line(&mut lines, &IndexEntry { file: self.name.clone(), len, id, offset: Some(offset) });
+                    offset += item_bytes(len);
+                    self.written.items += 1;
+                    self.written.tokens += u64::from(len);
+                }
+                Err(reason) => {
+                    push_line(&mut bad, &Skipped { index: id, reason: reason.clone() });
+                    self.written.skipped += 1;
+                }
+            }
+        }
+        self.tokens.append(&bytes)?;
+        // A power cut must not leave lines without their tokens.
+        self.tokens.sync()?;
+        self.skipped.append(&bad)?;
+        self.index.append(&lines)
+    }
+
+    /// Has all on disk.
+    pub(super) fn finish(self) -> Result<()> {
+        self.index.sync()?;
+        self.skipped.sync()
+    }
+}
+
+/// The settings of a run that is continued must be those that it was begun with.
+fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
+    match std::fs::read_to_string(file) {
+        Ok(found) if found == settings => Ok(()),
+        Ok(found) => Err(Error::OtherRun { file: file.to_owned(), found, wanted: settings.to_owned() }),
+        Err(error) if error.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
+            Ok(save_bytes(file, settings.as_bytes())?)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let reason = "missing beside a shard, which is not continued without its settings; take another folder";
+            Err(Error::Data { file: file.to_owned(), reason: reason.to_owned() })
+        }
+        Err(source) => Err(Error::Read { file: file.to_owned(), source }),
+    }
+}
+
+/// A file that grows.
+struct Output {
+    path: PathBuf,
+    file: File,
+}
+
+impl Output {
+    fn open(path: PathBuf) -> Result<Self> {
+        match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::Write { file: path, source }),
+        }
+    }
+
+    fn failed(&self) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let file = self.path.clone();
+        |source| Error::Write { file, source }
+    }
+
+    fn length(&self) -> Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(self.failed())
+    }
+
+    fn start(&mut self, n_bytes: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.file.rewind().and_then(|()| (&self.file).take(n_bytes as u64).read_to_end(&mut bytes));
+        read.map(|_| bytes).map_err(|source| Error::Read { file: self.path.clone(), source })
+    }
+
+    fn cut(&mut self, length: u64) -> Result<()> {
+        let cut = self.file.set_len(length).and_then(|()| self.file.seek(SeekFrom::Start(length)));
+        cut.map(|_| ()).map_err(self.failed())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(self.failed())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(self.failed())
+    }
+}
+
+impl Drop for Output {
+    /// Closing is not enough where a process is being started at that moment, by whatever thread: it holds a copy of
+    /// the file, and with it the lock, until it runs its program.
+    fn drop(&mut self) {
+        // Of a file that was not locked, or not opened well, there is nothing to give back.
+        let _ = self.file.unlock();
+    }
+}
+
+/// What earlier runs have left, as far as it is whole.
+struct Found {
+    /// Bytes of the magic.
+    magic: u64,
+    /// For each item: its record, its tokens, where it ends in the shard, and where its line ends.
+    items: Vec<(u64, u32, u64, u64)>,
+    /// For each bad record: it, and where its line ends.
+    skipped: Vec<(u64, u64)>,
+}
+
+impl Found {
+    fn read(name: &str, tokens: &mut Output, index: &mut Output, skipped: &mut Output) -> Result<Self> {
+        let shard_bytes = tokens.length()?;
+        let magic = MAGIC.len() as u64;
+        let mut found = Self { magic: 0, items: Vec::new(), skipped: Vec::new() };
+        let start = tokens.start(MAGIC.len())?;
+        if start != MAGIC[..start.len()] {
+            let reason = "not a token shard of this version, and it is not written over".to_owned();
+            return Err(Error::Data { file: tokens.path.clone(), reason });
+        }
+        if shard_bytes < magic {
+            return Ok(found);
+        }
+        found.magic = magic;
+        let mut end = magic;
+        for (entry, line_end) in whole_lines::<IndexEntry>(&index.start(usize::MAX)?) {
+            let item_end = end + item_bytes(entry.len);
+            if entry.file != name || entry.offset != Some(end) || item_end > shard_bytes {
+                break;
+            }
+            end = item_end;
+            found.items.push((entry.id, entry.len, end, line_end));
+        }
+        let lines = whole_lines::<Skipped>(&skipped.start(usize::MAX)?);
+        found.skipped = lines.into_iter().map(|(skipped, line_end)| (skipped.index, line_end)).collect();
+        Ok(found)
+    }
+
+    /// How far the shard is in whole windows, and how long shard, index and list of bad records are up to there.
+    fn whole_windows(&self, range: Range<u64>, window: u64) -> (Written, [u64; 3]) {
+        let mut lengths = [self.magic, 0, 0];
+        let mut written = Written::default();
+        let (mut items, mut skipped) = (self.items.iter().peekable(), self.skipped.iter().peekable());
+        let (mut now, mut lengths_now) = (written, lengths);
+        for record in range.clone() {
+            if let Some(&(_, len, item_end, line_end)) = items.next_if(|item| item.0 == record) {
+                now.items += 1;
+                now.tokens += u64::from(len);
+                lengths_now = [item_end, line_end, lengths_now[2]];
+            } else if let Some(&(_, line_end)) = skipped.next_if(|skipped| skipped.0 == record) {
+                now.skipped += 1;
+                lengths_now[2] = line_end;
+            } else {
+                break;
+            }
+            if (record + 1 - range.start).is_multiple_of(window) || record + 1 == range.end {
+                (written, lengths) = (now, lengths_now);
+            }
+        }
+        (written, lengths)
+    }
+}
+
+/// The values of the lines up to the first that is not whole, each with the place where it ends.
+fn whole_lines<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Vec<(T, u64)> {
+    let mut end = 0;
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').map_while(|line| {
+        end += line.len() as u64;
+        let value = line.ends_with(b"\n").then(|| serde_json::from_slice(line).ok()).flatten()?;
+        Some((value, end))
+    });
+    lines.collect()
+}

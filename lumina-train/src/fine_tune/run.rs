@@ -1,0 +1,150 @@
+//! A run over a data set: epochs, checkpoints, and going on where an earlier process ended.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use lumina_core::Compute;
+
+use super::trainer::STATE;
+use super::{Example, FineTuneOptions, Position, StepReport, Trainer};
+use crate::data::{Batch, BatchSampler, Dataset, Order, SamplerOptions};
+use crate::{Error, Result};
+
+/// What a run tells its caller.
+#[derive(Debug, Clone, Copy)]
+pub enum RunEvent<'a> {
+    /// The run begins here, or goes on.
+    Started {
+        /// Where it is; all zero for a new run.
+        position: Position,
+        /// Steps of an epoch.
+        steps_per_epoch: u64,
+    },
+    /// A step was made.
+    Step(&'a StepReport),
+    /// A checkpoint was saved.
+    Saved(&'a Path),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All epochs are done.
+    Finished,
+    /// The caller stopped it; the same call goes on with it.
+    Stopped,
+}
+
+/// Trains until all epochs are done or `observe` breaks off, from the last checkpoint in `folder`, or from the
+/// trainer that `start` makes where there is none.
+///
+/// Data, order and dropout follow from the options and the position alone, so a run that was killed at any point and
+/// called again ends with the same weights as one that was not. At each end there is a checkpoint.
+///
+/// # Errors
+/// Those of [`Trainer`], and of the data set. [`Error::NotFinite`] names the items of the batch.
+pub fn run(
+    data: &Dataset,
+    folder: &Path,
+    options: &FineTuneOptions,
+    devices: &[Compute],
+    start: impl FnOnce() -> Result<Trainer>,
+    observe: &mut dyn FnMut(RunEvent<'_>) -> ControlFlow<()>,
+) -> Result<(Trainer, Ended)> {
+    let samplers: Vec<BatchSampler> = (0..devices.len())
+        .map(|rank| {
+            let settings = SamplerOptions {
+                batch_size: options.batch_size,
+                accumulation: options.accumulate,
+                rank,
+                ranks: devices.len(),
+                order: Order::Shuffled { seed: options.seed },
+            };
+            BatchSampler::new(data.groups(), settings)
+        })
+        .collect::<Result<_>>()?;
+    let steps_per_epoch = samplers.first().map_or(0, |sampler| sampler.n_batches() / options.accumulate) as u64;
+    let mut trainer = match checkpoints(folder)?.last() {
+        Some(latest) => Trainer::resume(latest, options.clone(), devices)?,
+        None => start()?,
+    };
+    let save = |trainer: &Trainer| -> Result<PathBuf> {
+        let checkpoint = folder.join(format!("checkpoint-{:08}", trainer.position().step));
+        if !checkpoint.join(STATE).exists() {
+            trainer.save(&checkpoint)?;
+        }
+        let all = checkpoints(folder)?;
+        for old in &all[..all.len().saturating_sub(options.keep)] {
+            fs::remove_dir_all(old).map_err(|source| Error::Write { file: old.clone(), source })?;
+        }
+        Ok(checkpoint)
+    };
+    let mut flow = observe(RunEvent::Started { position: trainer.position(), steps_per_epoch });
+    while trainer.position().epoch < options.schedule.epochs {
+        let orders: Vec<Vec<Vec<usize>>> =
+            samplers.iter().map(|sampler| sampler.epoch(trainer.position().epoch)).collect();
+        while trainer.position().step_in_epoch < steps_per_epoch {
+            if flow.is_break() {
+                save(&trainer)?;
+                return Ok((trainer, Ended::Stopped));
+            }
+            let first = trainer.position().step_in_epoch as usize * options.accumulate;
+            let batches: Vec<&Vec<usize>> = (first..first + options.accumulate)
+                .flat_map(|batch| orders.iter().map(move |of_rank| &of_rank[batch]))
+                .collect();
+            let report = step(&mut trainer, data, &batches, steps_per_epoch)?;
+            flow = observe(RunEvent::Step(&report));
+            if trainer.position().step.is_multiple_of(options.save_every) {
+                let checkpoint = save(&trainer)?;
+                if observe(RunEvent::Saved(&checkpoint)).is_break() {
+                    flow = ControlFlow::Break(());
+                }
+            }
+        }
+        trainer.end_epoch();
+    }
+    save(&trainer)?;
+    Ok((trainer, Ended::Finished))
+}
+
+/// One step on the items of some batches.
+fn step(trainer: &mut Trainer, data: &Dataset, batches: &[&Vec<usize>], steps_per_epoch: u64) -> Result<StepReport> {
+    let max_tokens = trainer.options().max_tokens;
+    let read: Vec<Batch> = batches.iter().map(|indices| data.batch(indices, max_tokens)).collect::<Result<_>>()?;
+    let passes: Vec<Vec<Example<'_>>> = read
+        .iter()
+        .map(|batch| {
+            batch.tokens.iter().zip(&batch.labels).map(|(tokens, labels)| Example { tokens, labels }).collect()
+        })
+        .collect();
+    trainer.step(&passes, steps_per_epoch).map_err(|error| match error {
+        Error::NotFinite { step, loss, grad_norm, .. } => Error::NotFinite {
+            step,
+            loss,
+            grad_norm,
+            items: batches.iter().flat_map(|batch| batch.iter().copied()).collect(),
+        },
+        other => other,
+    })
+}
+
+/// The complete checkpoints in a folder, the oldest first. One that is being written has another name.
+pub(crate) fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |source| Error::Read { file: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.strip_prefix("checkpoint-").and_then(|digits| digits.parse::<u64>().ok());
+        if let Some(number) = number.filter(|_| path.join(STATE).exists()) {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}

@@ -1,0 +1,142 @@
+//! Folders of models: new ones and trained ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use half::{bf16, f16};
+use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_core::{Compute, Weights};
+use lumina_mgpt::{Row, Transformer};
+use lumina_testing::part;
+use lumina_tokenizer::TextTokenizer;
+use lumina_train::Error;
+use lumina_train::fine_tune::{NewModel, Trainer};
+
+use crate::small::{Sequence, files, folder_of, options, shape, train};
+
+fn logits(model: &Transformer) -> Vec<f32> {
+    let tokens = Sequence::new(9, 20, 0).tokens;
+    let hidden = model.forward(&mut [Row::whole(&tokens)]).unwrap();
+    model.logits(hidden).into_data().try_into_vec().unwrap()
+}
+
+#[test]
+fn exported_models_open_for_inference() {
+    let (folder, model) = folder_of(&shape());
+    let mut trainer = Trainer::new(&model, options(), &[Compute::cpu()]).unwrap();
+    train(&mut trainer, 2);
+    trainer.save(&folder.path().join("trained")).unwrap();
+    let trained = Checkpoint::open(folder.path().join("trained")).unwrap();
+    let expected = logits(trainer.model());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    // In f32 the weights are the same to the bit, and only products round otherwise, by how matrices lie in memory; 16-bit
+    // weights are rounded by 2^-9 and 2^-12 of their size, which adds up over two layers.
+    let cases = [
+        (Dtype::F32, Weights::Tensor, 1e-5),
+        (Dtype::F32, Weights::Mapped, 1e-5),
+        (Dtype::BF16, Weights::Tensor, 4e-2),
+        (Dtype::F16, Weights::Tensor, 5e-3),
+    ];
+    for (dtype, weights, tolerance) in cases {
+        let exported = folder.path().join(format!("{dtype:?} {weights:?}"));
+        trainer.export(&exported, dtype).unwrap();
+        assert!(matches!(trainer.export(&exported, dtype), Err(Error::Write { .. })));
+        let opened = Transformer::open(&exported, &Compute::cpu().weights(weights)).unwrap();
+        let off = logits(&opened).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= tolerance * largest, "{dtype:?} {weights:?}: off by {off} of {largest}");
+        let tokenizer = TextTokenizer::open(&exported).unwrap();
+        assert_eq!(tokenizer.vocabulary().unwrap().image_tokens().len(), 16);
+        let checkpoint = Checkpoint::open(&exported).unwrap();
+        assert_eq!(checkpoint.names().count(), trained.names().count());
+        for name in trained.names() {
+            let (saved, trained) = (checkpoint.get(name).unwrap(), trained.get(name).unwrap());
+            let nearest = |value: f32| match dtype {
+                Dtype::BF16 => bf16::from_f32(value).to_f32(),
+                Dtype::F16 => f16::from_f32(value).to_f32(),
+                _ => value,
+            };
+            assert_eq!((saved.dtype(), saved.shape()), (dtype, trained.shape()), "{name}");
+            assert!(
+                saved.to_f32().unwrap().into_iter().eq(trained.to_f32().unwrap().into_iter().map(nearest)),
+                "{name}"
+            );
+        }
+    }
+    assert!(trainer.export(&folder.path().join("int"), Dtype::I64).is_err());
+    assert!(!folder.path().join("int").exists());
+}
+
+#[test]
+fn new_models_follow_from_shape_and_seed() {
+    let (folder, model) = folder_of(&shape());
+    let (_again, again) = folder_of(&shape());
+    assert!(files(&model) == files(&again), "the same seed");
+    let (_other, other) = folder_of(&NewModel { seed: 1, ..shape() });
+    let (model_files, other_files) = (files(&model), files(&other));
+    assert!(model_files["model.safetensors"] != other_files["model.safetensors"], "another seed");
+    assert!(model_files["config.json"] == other_files["config.json"]);
+    assert!(Transformer::open(&model, &Compute::cpu()).is_ok());
+    let tokenizer = folder.path().join("tokenizer");
+    let error = shape().create(&tokenizer, &model, &Compute::cpu()).unwrap_err();
+    assert!(matches!(error, Error::Write { .. }), "{error}");
+    assert!(files(&model) == model_files, "what was there is untouched");
+    let impossible = NewModel { num_attention_heads: 5, ..shape() };
+    let failed = folder.path().join("failed");
+    assert!(matches!(impossible.create(&tokenizer, &failed, &Compute::cpu()), Err(Error::Model(_))));
+    assert!(impossible.create(&folder.path().join("absent"), &failed, &Compute::cpu()).is_err());
+    assert!(!failed.exists());
+}
+
+/// The first weights are of the standard deviation that the shape states, and norms change nothing.
+#[test]
+fn first_weights_have_their_spread() {
+    let (_folder, model) = folder_of(&shape());
+    let checkpoint = Checkpoint::open(&model).unwrap();
+    for name in checkpoint.names() {
+        let values = checkpoint.get(name).unwrap().to_f32().unwrap();
+        let n = values.len() as f64;
+        let mean = values.iter().copied().map(f64::from).sum::<f64>() / n;
+        let deviation = (values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / n).sqrt();
+        if name.contains("norm") {
+            let constant = if name.ends_with("bias") { 0.0 } else { 1.0 };
+            assert!(values.iter().all(|&value| value == constant), "{name}");
+        } else {
+            // Five standard errors.
+            assert!(mean.abs() < 5.0 * 0.1 / n.sqrt(), "{name}: mean {mean}");
+            assert!((deviation - 0.1).abs() < 5.0 * 0.1 / (2.0 * n).sqrt(), "{name}: deviation {deviation}");
+        }
+    }
+}
+
+#[test]
+fn new_models_have_the_published_names() {
+    let shapes = |folder: &Path| -> BTreeMap<String, Vec<usize>> {
+        let checkpoint = Checkpoint::open(folder).unwrap();
+        let of_network = checkpoint.names().filter(|name| !name.starts_with("model.vqmodel."));
+        of_network.map(|name| (name.to_owned(), checkpoint.get(name).unwrap().shape().to_vec())).collect()
+    };
+    for name in ["prenorm", "swin"] {
+        let published = part("model").join(name);
+        let config = lumina_testing::json(&format!("model/{name}/config.json"));
+        let field = |field: &str| config[field].as_u64().unwrap() as usize;
+        let shape = NewModel {
+            hidden_size: field("hidden_size"),
+            intermediate_size: field("intermediate_size"),
+            num_hidden_layers: field("num_hidden_layers"),
+            num_attention_heads: field("num_attention_heads"),
+            num_key_value_heads: field("num_key_value_heads"),
+            max_position_embeddings: field("max_position_embeddings"),
+            swin_norm: config["swin_norm"].as_bool().unwrap(),
+            ..NewModel::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model");
+        shape.create(&part("tokenizer"), &model, &Compute::cpu()).unwrap();
+        let (mut found, expected) = (shapes(&model), shapes(&published));
+        // QK-norms have a row for each part of the model that trained on a machine of its own; new models have one.
+        let parts = field("model_parallel_size");
+        let norms = found.iter_mut().filter(|(name, _)| name.contains("q_norm") || name.contains("k_norm"));
+        norms.for_each(|(_, shape)| shape[0] *= parts);
+        assert_eq!(found, expected, "{name}");
+    }
+}

@@ -1,0 +1,12 @@
+//! What training promises beyond the original's numbers: gradients, repeatability, checkpoints, errors.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests: a panic is the failure")]
+#![cfg(feature = "flex")]
+
+mod checkpoints;
+mod devices;
+mod dropout;
+mod finite_differences;
+mod folders;
+mod killed;
+mod small;
+mod steps;
