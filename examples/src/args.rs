@@ -19,6 +19,9 @@ pub struct ModelArgs {
     /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they do not lie with the checkpoint
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
+    /// Folder of a LoRA adapter for the checkpoint, as `lumina-train` or PEFT saves it
+    #[arg(long)]
+    adapter: Option<PathBuf>,
     /// Folder of `tokenizer.json`, if it does not lie with the checkpoint
     #[arg(long)]
     tokenizer: Option<PathBuf>,
@@ -47,6 +50,9 @@ impl ModelArgs {
             Lumina::from_pretrained(folder).compute(self.compute.open()?).target_size_px(self.target_size_px());
         if let Some(folder) = images {
             builder = builder.image_tokenizer(folder);
+        }
+        if let Some(folder) = &self.adapter {
+            builder = builder.adapter(folder);
         }
         if let Some(folder) = &self.tokenizer {
             builder = builder.tokenizer(folder);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Shorthand for this crate's results.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in `lumina-core`.
 #[non_exhaustive]
@@ -216,6 +216,14 @@ pub enum Error {
         n_problems: usize,
         /// One line for each, up to twenty.
         list: String,
+    },
+    /// A LoRA adapter that is not whole, or of a kind that is not supported.
+    #[error("{}: {reason}; give a folder of plain LoRA that PEFT saved for this model", file.display())]
+    Adapter {
+        /// The file.
+        file: PathBuf,
+        /// The setting or tensor, what was found, and what is expected.
+        reason: String,
     },
     /// The compute target cannot do what was asked.
     #[error("{reason}")]

@@ -7,6 +7,7 @@
 //! - `Compute`: device, type of activations, and where the weights of linear layers live.
 //! - `Loader`: from a checkpoint to the parameters of a network, with every missing or misshaped tensor reported
 //!   at once.
+//! - [`Adapter`]: a LoRA adapter in PEFT's layout, which a `Loader` puts on a network.
 //!
 //! Beside them: [`Vocabulary`], which finds by name which token plays which role, and [`ImageSize`], [`CodeGrid`] and
 //! [`crop_sizes`], the sizes that an image can have as tokens.
@@ -50,7 +51,7 @@
 //! | feature | what it brings |
 //! | --- | --- |
 //! | none | [`Vocabulary`] and the geometry; no Burn. `lumina-tokenizer` and `lumina-sampling` use it so |
-//! | `checkpoint` | the module [`checkpoint`]; no Burn either |
+//! | `checkpoint` | the module [`checkpoint`] and [`Adapter`]; no Burn either |
 //! | `tensor` | `Compute`, `Loader`, `ops`, on Burn; every feature below implies it |
 //! | `flex` (default) | the processor, in Rust alone |
 //! | `ndarray` | the processor through `ndarray`, to compare with |
@@ -71,6 +72,8 @@
 //! [`checkpoint`] says what to do about that.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "checkpoint")]
+mod adapter;
 mod error;
 mod geometry;
 mod vocabulary;
@@ -84,6 +87,8 @@ mod loader;
 #[cfg(feature = "tensor")]
 pub mod ops;
 
+#[cfg(feature = "checkpoint")]
+pub use adapter::Adapter;
 pub use error::{Error, Result};
 pub use geometry::{
     CELL_PX, CodeGrid, ImageSize, LATENT_PX, MAX_TARGET_PX, choose_size, crop_size_list, crop_sizes, rank_sizes,

@@ -13,9 +13,10 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
 
 use crate::checkpoint::{Checkpoint, Dtype, TensorView};
-use crate::ops::linear::Weight;
+use crate::ops::low_rank::LowRank;
+use crate::ops::weight::Weight;
 use crate::ops::{Embedding, Linear, MappedMatrix};
-use crate::{Compute, Error, Result, Weights};
+use crate::{Adapter, Compute, Error, Result, Weights};
 
 /// One step of loading, for a progress bar.
 #[derive(Debug, Clone)]
@@ -30,6 +31,7 @@ pub struct LoadProgress {
 #[derive(Clone)]
 pub struct Loader<'a> {
     prefix: String,
+    adapter: Option<&'a Adapter>,
     shared: Rc<Shared<'a>>,
 }
 
@@ -46,9 +48,18 @@ enum Source<'a> {
     Shapes,
 }
 
+/// What a tensor belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Model,
+    Adapter,
+}
+
 #[derive(Default)]
 struct State {
     asked: BTreeMap<String, Vec<usize>>,
+    /// Paths of the linear layers, with `[outputs, inputs]`.
+    linear: BTreeMap<String, [usize; 2]>,
     problems: Vec<String>,
     names: HashMap<ParamId, String>,
     bytes: u64,
@@ -72,15 +83,34 @@ impl<'a> Loader<'a> {
         loader.shared.state.take().asked
     }
 
+    /// Paths and `[outputs, inputs]` of the linear layers that the network built by `build` has.
+    pub fn linear_layers_of<T>(
+        compute: &Compute,
+        build: impl FnOnce(&Loader<'_>) -> T,
+    ) -> BTreeMap<String, [usize; 2]> {
+        let loader = Loader::with(Source::Shapes, compute, None);
+        build(&loader);
+        loader.shared.state.take().linear
+    }
+
+    /// The loader of a network with an adapter on it. Its own parameters are frozen then: on a device that records
+    /// gradients only the adapter's have any, and only they have names.
+    ///
+    /// Frozen parameters are in the compute type even with [`Compute::master_weights`], since no update rounds away.
+    #[must_use]
+    pub fn with_adapter(self, adapter: &'a Adapter) -> Self {
+        Self { adapter: Some(adapter), ..self }
+    }
+
     fn with(source: Source<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
         let shared = Shared { source, compute: compute.clone(), state: RefCell::default(), progress };
-        Self { prefix: String::new(), shared: Rc::new(shared) }
+        Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
     }
 
     /// The loader of what lies below `name`.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Self {
-        Self { prefix: self.path(name), shared: self.shared.clone() }
+        Self { prefix: self.path(name), adapter: self.adapter, shared: self.shared.clone() }
     }
 
     /// Where the network will compute.
@@ -106,59 +136,76 @@ impl<'a> Loader<'a> {
 
     /// A parameter in the type that [`Compute::master_weights`] chose, by default the compute type.
     pub fn param<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Param<Tensor<D>> {
-        let tensor = match self.view(&name, &shape) {
-            Some(view) => self.to_tensor(&view),
-            None => self.placeholder(),
-        };
-        self.named(name, tensor)
+        let path = self.path(name);
+        let view = self.view(&path, &shape, Part::Model);
+        self.parameter(path, view, Part::Model)
     }
 
-    /// The parameter of a tensor, whose name is remembered.
-    fn named<const D: usize>(&self, name: impl Display, tensor: Tensor<D>) -> Param<Tensor<D>> {
+    /// The parameter of a tensor; its name is remembered unless it is frozen.
+    fn parameter<const D: usize>(&self, path: String, view: Option<TensorView>, part: Part) -> Param<Tensor<D>> {
+        let compute = &self.shared.compute;
+        let frozen = part == Part::Model && self.adapter.is_some();
+        let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
+        let tensor = match view {
+            Some(view) => to_tensor(&view, compute, dtype),
+            // Stands in for a tensor that is not there until `finish` says so.
+            None => Tensor::zeros([1; D], (compute.device(), dtype)),
+        };
         let param = Param::from_tensor(tensor);
-        self.shared.state.borrow_mut().names.insert(param.id, self.path(name));
+        if frozen {
+            return param.set_require_grad(false);
+        }
+        self.shared.state.borrow_mut().names.insert(param.id, path);
         param
     }
 
     /// The checkpoint's names of the parameters handed out so far: what training saves them under. A weight that stays
-    /// in its mapping is no parameter, and one tensor asked for twice is two parameters of one name.
+    /// in its mapping is no parameter, and one tensor asked for twice is two parameters of one name. Under an adapter
+    /// they are the adapter's alone.
     pub fn parameter_names(&self) -> HashMap<ParamId, String> {
         self.shared.state.borrow().names.clone()
     }
 
-    /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`.
+    /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`; with the adapter's matrices
+    /// where it has any for this layer.
     pub fn linear(&self, inputs: usize, outputs: usize, bias: bool) -> Linear {
-        Linear::new(self.weight([outputs, inputs]), bias.then(|| self.param("bias", [outputs])))
+        self.shared.state.borrow_mut().linear.insert(self.prefix.clone(), [outputs, inputs]);
+        let weight = self.weight(self.path("weight"), [outputs, inputs], Part::Model);
+        let low_rank = self.adapter.filter(|adapter| adapter.adapts(&self.prefix)).map(|adapter| {
+            let [a, b] = Adapter::tensor_names(&self.prefix);
+            let a = self.weight(a, [adapter.rank(), inputs], Part::Adapter);
+            let b = self.weight(b, [outputs, adapter.rank()], Part::Adapter);
+            LowRank::new(a, b, adapter.scale())
+        });
+        Linear::new(weight, bias.then(|| self.param("bias", [outputs])), low_rank)
     }
 
     /// An embedding table: `weight` `[entries, width]`.
     pub fn embedding(&self, entries: usize, width: usize) -> Embedding {
-        Embedding::new(self.weight([entries, width]), entries)
+        Embedding::new(self.weight(self.path("weight"), [entries, width], Part::Model), entries)
     }
 
-    /// The tensor `weight` as a matrix, where the compute target wants it.
-    fn weight(&self, shape: [usize; 2]) -> Weight {
-        let tensor = match self.view("weight", &shape) {
-            None => self.placeholder(),
-            Some(view) => {
-                if self.shared.compute.placement() == Weights::Mapped
-                    && let Some(matrix) = MappedMatrix::new(&view)
-                {
-                    return Weight::Mapped(matrix);
-                }
-                self.to_tensor(&view)
-            }
-        };
-        Weight::Tensor(self.named("weight", tensor))
+    /// A tensor as a matrix, where the compute target wants it.
+    fn weight(&self, path: String, shape: [usize; 2], part: Part) -> Weight {
+        let view = self.view(&path, &shape, part);
+        if self.shared.compute.placement() == Weights::Mapped
+            && let Some(matrix) = view.as_ref().and_then(MappedMatrix::new)
+        {
+            return Weight::Mapped(matrix);
+        }
+        Weight::Tensor(self.parameter(path, view, part))
     }
 
-    /// The tensor `name`, if it is there in this shape and a float type; the problem is noted otherwise.
-    fn view(&self, name: impl Display, shape: &[usize]) -> Option<TensorView> {
-        let path = self.path(name);
+    /// A tensor, if it is there in this shape and a float type; the problem is noted otherwise.
+    fn view(&self, path: &str, shape: &[usize], part: Part) -> Option<TensorView> {
         let mut state = self.shared.state.borrow_mut();
-        state.asked.insert(path.clone(), shape.to_vec());
-        let Source::Checkpoint(checkpoint) = self.shared.source else { return None };
-        let Some(view) = checkpoint.get(&path) else {
+        state.asked.insert(path.to_owned(), shape.to_vec());
+        let checkpoint = match (part, self.adapter, &self.shared.source) {
+            (Part::Adapter, Some(adapter), _) => adapter.checkpoint(),
+            (_, _, Source::Checkpoint(checkpoint)) => *checkpoint,
+            _ => return None,
+        };
+        let Some(view) = checkpoint.get(path) else {
             let file = checkpoint.path().display();
             state.problems.push(format!("`{path}` {shape:?} is missing from {file}"));
             return None;
@@ -175,7 +222,7 @@ impl<'a> Loader<'a> {
             return None;
         }
         state.bytes += view.bytes().len() as u64;
-        let progress = LoadProgress { tensor: path, bytes: state.bytes };
+        let progress = LoadProgress { tensor: path.to_owned(), bytes: state.bytes };
         drop(state);
         if let Some(report) = self.shared.progress {
             report(progress);
@@ -183,30 +230,11 @@ impl<'a> Loader<'a> {
         Some(view)
     }
 
-    /// Copies a view into a tensor of the compute type; one tensor at a time is on the heap.
-    fn to_tensor<const D: usize>(&self, view: &TensorView) -> Tensor<D> {
-        let stored = match view.dtype() {
-            Dtype::F64 => DType::F64,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            _ => DType::F32,
-        };
-        let compute = &self.shared.compute;
-        let bytes = Bytes::from_bytes_vec(view.bytes().to_vec());
-        let data = TensorData::from_bytes(bytes, view.shape(), stored).convert_dtype(compute.parameter_dtype());
-        Tensor::from_data(data, (compute.device(), compute.parameter_dtype()))
-    }
-
-    /// Stands in for a tensor that is not there until [`Loader::finish`] says so.
-    fn placeholder<const D: usize>(&self) -> Tensor<D> {
-        Tensor::zeros([1; D], (self.shared.compute.device(), self.shared.compute.parameter_dtype()))
-    }
-
     fn path(&self, name: impl Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Reports every tensor that was missing or misshaped, and those of the checkpoint that nobody asked for.
+    /// Reports every tensor that was missing or misshaped, and those of checkpoint and adapter that nobody asked for.
     ///
     /// `ignored` says which of the checkpoint's other tensors are known and not for this network.
     ///
@@ -216,8 +244,14 @@ impl<'a> Loader<'a> {
         let Source::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
         let state = self.shared.state.borrow();
         let mut problems = state.problems.clone();
-        for name in checkpoint.names().filter(|name| !state.asked.contains_key(*name) && !ignored(name)) {
-            let Some(view) = checkpoint.get(name) else { continue };
+        let unasked = |name: &&str| !state.asked.contains_key(*name);
+        let of_model = checkpoint.names().filter(|name| unasked(name) && !ignored(name));
+        let of_adapter = self.adapter.map(|adapter| adapter.checkpoint().names().filter(unasked));
+        let views = of_model.filter_map(|name| checkpoint.get(name));
+        let views =
+            views.chain(of_adapter.into_iter().flatten().filter_map(|name| self.adapter?.checkpoint().get(name)));
+        for view in views {
+            let name = view.name();
             let (shape, file) = (view.shape(), view.file().display());
             problems.push(format!("`{name}` {shape:?} in {file} belongs to no part of this model"));
         }
@@ -234,4 +268,17 @@ impl<'a> Loader<'a> {
         }
         Err(Error::Weights { file: checkpoint.path().to_owned(), n_problems: problems.len(), list })
     }
+}
+
+/// Copies a view into a tensor; one tensor at a time is on the heap.
+fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType) -> Tensor<D> {
+    let stored = match view.dtype() {
+        Dtype::F64 => DType::F64,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => DType::F32,
+    };
+    let bytes = Bytes::from_bytes_vec(view.bytes().to_vec());
+    let data = TensorData::from_bytes(bytes, view.shape(), stored).convert_dtype(dtype);
+    Tensor::from_data(data, (compute.device(), dtype))
 }

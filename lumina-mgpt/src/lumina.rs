@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{CodeGrid, Compute, LATENT_PX, LoadProgress};
+use lumina_core::{Adapter, CodeGrid, Compute, LATENT_PX, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{Picture, Preprocessor};
@@ -29,6 +29,7 @@ impl Lumina {
     pub fn from_pretrained(folder: impl Into<PathBuf>) -> LuminaBuilder<'static> {
         LuminaBuilder {
             folder: folder.into(),
+            adapter: None,
             tokenizer: None,
             image_tokenizer: None,
             compute: None,
@@ -83,6 +84,7 @@ impl fmt::Debug for Lumina {
 #[must_use = "nothing is opened before `load`"]
 pub struct LuminaBuilder<'a> {
     folder: PathBuf,
+    adapter: Option<PathBuf>,
     tokenizer: Option<PathBuf>,
     image_tokenizer: Option<PathBuf>,
     compute: Option<Compute>,
@@ -95,6 +97,13 @@ impl<'a> LuminaBuilder<'a> {
     /// its subfolder `tokenizer`. Without one a model can read pictures (its own folder has an encoder) but not draw.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
+        self
+    }
+
+    /// Sets the folder of a LoRA adapter, in PEFT's layout, that is put on the transformer. Its matrices are few and lie
+    /// where the other weights do; merging them into the weights beforehand saves their products.
+    pub fn adapter(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.adapter = Some(folder.into());
         self
     }
 
@@ -130,7 +139,7 @@ impl<'a> LuminaBuilder<'a> {
     /// # Errors
     /// Whatever is missing, broken or does not fit, by file and name: see [`Error`].
     pub fn load(self) -> Result<Lumina> {
-        let Self { folder, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
+        let Self { folder, adapter, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
         let compute = match compute {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
@@ -164,7 +173,12 @@ impl<'a> LuminaBuilder<'a> {
         {
             return Err(Error::Factor { found: images.config().factor(), expected: LATENT_PX });
         }
-        let transformer = Transformer::from_checkpoint(&checkpoint, architecture, &compute, &*progress)?;
+        let adapter = adapter.map(Adapter::open).transpose()?;
+        let mut loader = Loader::with_progress(&checkpoint, &compute, &*progress);
+        if let Some(adapter) = &adapter {
+            loader = loader.with_adapter(adapter);
+        }
+        let transformer = Transformer::from_loader(&loader, architecture)?;
         let preprocessor = Preprocessor::new(target_size_px)?;
         Ok(Lumina { transformer, unirep, image_tokenizer, preprocessor })
     }

@@ -187,15 +187,17 @@ impl Transformer {
         compute: &Compute,
         progress: &dyn Fn(LoadProgress),
     ) -> Result<Self> {
-        compute.check()?;
         Self::from_loader(&Loader::with_progress(checkpoint, compute, progress), architecture)
     }
 
-    /// The network in the tensors of a loader, which the caller keeps: it knows the names of the parameters.
+    /// The network in the tensors of a loader, which may have an adapter, and which the caller keeps: it knows the names
+    /// of the parameters.
     ///
     /// # Errors
-    /// [`Error::Core`] for tensors that are missing, unexpected or misshaped.
+    /// [`Error::Core`] where the device cannot compute as asked, and for tensors that are missing, unexpected or
+    /// misshaped.
     pub fn from_loader(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
+        loader.compute().check()?;
         let tied = architecture.tied_head;
         let model = Self::new(loader, architecture);
         // The image tokenizer is another network; older exports carry rotary frequencies, which follow from the config.
@@ -210,6 +212,16 @@ impl Transformer {
     /// Names and shapes of the tensors of a transformer of this shape.
     pub fn tensor_shapes(architecture: &Architecture, compute: &Compute) -> BTreeMap<String, Vec<usize>> {
         Loader::shapes_of(compute, |loader| Self::new(loader, architecture.clone()))
+    }
+
+    /// Paths and `[outputs, inputs]` of the linear layers of a transformer of this shape: what an adapter can be on.
+    pub fn linear_layers(architecture: &Architecture, compute: &Compute) -> BTreeMap<String, [usize; 2]> {
+        let mut layers = Loader::linear_layers_of(compute, |loader| Self::new(loader, architecture.clone()));
+        // A head that is the embedding's table has no weight of its own to adapt.
+        if architecture.tied_head {
+            layers.remove("model.embed_tokens");
+        }
+        layers
     }
 
     /// The network's shape.

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::linear::Weight;
+use super::weight::Weight;
 use crate::Compute;
 
 /// Rows of a table `[entries, width]`, by index. Made by [`Loader::embedding`](crate::Loader::embedding).

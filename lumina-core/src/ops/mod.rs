@@ -6,13 +6,15 @@ mod conv_kernel;
 mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
-pub(crate) mod linear;
+mod linear;
+pub(crate) mod low_rank;
 mod mapped;
 mod matmul;
 #[cfg(feature = "flex")]
 mod swish_kernel;
 #[cfg(feature = "flex")]
 mod vector;
+pub(crate) mod weight;
 
 pub use conv::{conv3x3, scaled_swish};
 pub use embedding::Embedding;

@@ -15,7 +15,11 @@ use crate::Result;
 pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_core::Result<Bytes> {
     let failed = |error: &dyn std::fmt::Debug| lumina_core::Error::Compute { reason: format!("{error:?}") };
     let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
-    let values = data.as_slice::<f32>().map_err(|error| failed(&error))?;
+    to_bytes(data.as_slice::<f32>().map_err(|error| failed(&error))?, dtype)
+}
+
+/// Values in a type, little-endian.
+pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Bytes> {
     Ok(match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),

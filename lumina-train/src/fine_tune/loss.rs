@@ -185,7 +185,8 @@ pub fn gradients(model: &Transformer, batch: &[Example<'_>], options: &LossOptio
         upstream = input.grad_remove(&mut grads);
         all.accumulate(model, GradientsParams::from_grads(grads, model));
     }
-    if let Some(grad) = upstream {
+    // A frozen embedding records nothing to go back over.
+    if let Some(grad) = upstream.filter(|_| embedded.is_tracked()) {
         let grads = (embedded * Tensor::from_inner(grad)).sum().backward();
         all.accumulate(model, GradientsParams::from_grads(grads, model));
     }

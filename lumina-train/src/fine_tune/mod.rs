@@ -1,9 +1,12 @@
-//! FP-SFT and Omni-SFT: training of the transformer.
+//! FP-SFT and Omni-SFT: training of the transformer, or of a LoRA adapter on it.
 
 mod adamw;
+mod carried;
 mod export;
 pub(crate) mod folder;
+mod lora;
 mod loss;
+mod merge;
 mod options;
 mod recipe;
 mod run;
@@ -14,7 +17,9 @@ mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
 pub use export::save_parameters;
+pub use lora::LoraOptions;
 pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
+pub use merge::merge;
 pub use options::FineTuneOptions;
 pub use recipe::{ImageRows, Recipe, Stage};
 pub use run::{Ended, RunEvent, run};

@@ -6,17 +6,17 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{Compute, Loader};
+use lumina_core::{Adapter, Compute, Loader};
 use lumina_mgpt::{Architecture, ModelConfig, Transformer};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A transformer to be trained, with the names that its parameters have in checkpoints.
 #[derive(Debug)]
 pub struct Trainable {
     /// The network.
     pub model: Transformer,
-    /// The checkpoint's names of its parameters.
+    /// The checkpoint's names of the parameters that are trained: all, or those of the adapter.
     pub names: HashMap<ParamId, String>,
 }
 
@@ -43,15 +43,32 @@ impl Trainable {
     /// # Errors
     /// Those of [`Transformer::from_checkpoint`].
     pub fn from_checkpoint(checkpoint: &Checkpoint, architecture: Architecture, compute: &Compute) -> Result<Self> {
-        let compute = recording(compute);
-        compute.check()?;
-        let loader = Loader::new(checkpoint, &compute);
+        let loader = Loader::new(checkpoint, &recording(compute));
+        let model = Transformer::from_loader(&loader, architecture)?;
+        Ok(Self { model, names: loader.parameter_names() })
+    }
+
+    /// Opens the Hugging Face folder `model` with a LoRA adapter on it, for training of the adapter alone. The model's own
+    /// parameters are in the type of activations and have no gradients.
+    ///
+    /// # Errors
+    /// Those of [`Transformer::open`], and [`Error::Setting`] where the adapter asks for dropout of
+    /// its own, which is not supported.
+    pub fn open_with_adapter(model: &Path, adapter: &Adapter, compute: &Compute) -> Result<Self> {
+        let file = model.join("config.json");
+        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
+        if let Some(rate) = adapter.config().get("lora_dropout").filter(|rate| rate.as_f64() != Some(0.0)) {
+            let reason = format!("is {rate} in the adapter's config, expected 0; set `dropout` of the run instead");
+            return Err(Error::Setting { field: "lora_dropout", reason });
+        }
+        let checkpoint = Checkpoint::open(model)?;
+        let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(adapter);
         let model = Transformer::from_loader(&loader, architecture)?;
         Ok(Self { model, names: loader.parameter_names() })
     }
 
     /// Sets the head's rows of these tokens to zero: where FP-SFT starts, so that what the head thought of image tokens,
-    /// which the language model was never asked for, does not stand in the way.
+    /// which the language model was never asked for, does not stand in the way. Only where the head itself is trained.
     #[must_use]
     pub fn zero_head_rows(self, tokens: &[u32]) -> Self {
         let head = self.names.iter().find(|(_, name)| *name == "lm_head.weight").map(|(id, _)| *id);

@@ -1,15 +1,15 @@
 //! Steps of fine-tuning, on one device or several.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use lumina_core::Compute;
 use lumina_core::checkpoint::Dtype;
+use lumina_core::{Adapter, Compute};
 use lumina_mgpt::{Dropout, Transformer};
 
-use super::folder::{self, TOKENIZER_FILES, read_json, write_json};
+use super::carried::Carried;
+use super::folder::{self, read_json, write_json};
+use super::lora::base_of;
 use super::{
     AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
     save_parameters, scale,
@@ -64,29 +64,6 @@ pub struct Trainer {
     carried: Carried,
 }
 
-/// What goes from the model's folder into each that is saved. In memory, as the folder may be a checkpoint that is removed
-/// while the run goes on.
-#[derive(Debug)]
-struct Carried {
-    config: serde_json::Value,
-    files: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl Carried {
-    fn of(folder: &Path) -> Result<Self> {
-        let mut files = Vec::new();
-        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-            let file = folder.join(name);
-            match fs::read(&file) {
-                Ok(bytes) => files.push((name, bytes)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Read { file, source }),
-            }
-        }
-        Ok(Self { config: read_json(&folder.join("config.json"))?, files })
-    }
-}
-
 /// A checkpoint's files besides those of the model.
 pub(crate) const STATE: &str = "trainer.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -106,12 +83,19 @@ impl Trainer {
     /// [`Error::Setting`] where an option is out of range or no device is given, [`Error::Model`] where the folder
     /// cannot be opened.
     pub fn new(model: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
-        options.check()?;
-        let first = devices
-            .first()
-            .ok_or_else(|| Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() })?;
-        let trainable = Trainable::open(model, first)?;
-        Ok(Self::with(trainable, options, devices, Carried::of(model)?))
+        let trainable = Trainable::open(model, first(&options, devices)?)?;
+        Ok(Self::with(trainable, options, devices, Carried::of_model(model)?))
+    }
+
+    /// Begins a run that trains only the LoRA adapter in the folder `adapter`, on the model in the folder `model`. What
+    /// is saved is an adapter, too. A new one is made by [`LoraOptions::create`](super::LoraOptions::create).
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and those of [`Adapter::open`] and [`Trainable::open_with_adapter`].
+    pub fn with_adapter(model: &Path, adapter: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+        let adapter = Adapter::open(adapter)?;
+        let trainable = Trainable::open_with_adapter(model, &adapter, first(&options, devices)?)?;
+        Ok(Self::with(trainable, options, devices, Carried::of_adapter(&adapter, model)?))
     }
 
     /// A run on a network that is open already.
@@ -131,7 +115,8 @@ impl Trainer {
         trainer
     }
 
-    /// Goes on from a checkpoint that [`Trainer::save`] wrote.
+    /// Goes on from a checkpoint that [`Trainer::save`] wrote. The checkpoint of an adapter names the folder of its model
+    /// as `base_model_name_or_path` in `adapter_config.json`.
     ///
     /// # Errors
     /// As [`Trainer::new`], [`Error::Read`], and [`Error::OptimizerState`].
@@ -142,7 +127,10 @@ impl Trainer {
             let reason = format!("differ from those that {} was saved with", checkpoint.display());
             return Err(Error::Setting { field: "options", reason });
         }
-        let mut trainer = Self::new(checkpoint, options, devices)?;
+        let mut trainer = match base_of(checkpoint)? {
+            None => Self::new(checkpoint, options, devices)?,
+            Some(model) => Self::with_adapter(&model, checkpoint, options, devices)?,
+        };
         trainer.position = state.position;
         trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.position.step, &trainer.trainable.model)?;
         Ok(trainer)
@@ -168,7 +156,7 @@ impl Trainer {
         self.devices.len() * self.options.accumulate
     }
 
-    /// Sets the head's rows of these tokens to zero, as before FP-SFT.
+    /// Sets the head's rows of these tokens to zero, as before FP-SFT. Under an adapter the head is not trained, and stays.
     #[must_use]
     pub fn zero_head_rows(mut self, tokens: &[u32]) -> Self {
         self.trainable = self.trainable.zero_head_rows(tokens);
@@ -275,7 +263,8 @@ impl Trainer {
         self.replicas = others.map(|device| self.trainable.model.replica(device)).collect();
     }
 
-    /// Writes a folder from which [`Trainer::resume`] goes on, and which inference opens as a model.
+    /// Writes a folder from which [`Trainer::resume`] goes on, and which inference opens as a model, or as an adapter where
+    /// one is trained.
     ///
     /// # Errors
     /// [`Error::Write`], also where the folder is there already; [`Error::Core`].
@@ -287,7 +276,7 @@ impl Trainer {
         })
     }
 
-    /// Writes the model as a Hugging Face folder, with weights in a type of 16 or 32 bits.
+    /// Writes the model as a Hugging Face folder, or the adapter as a PEFT folder, with weights in a type of 16 or 32 bits.
     ///
     /// # Errors
     /// As [`Trainer::save`].
@@ -295,20 +284,18 @@ impl Trainer {
         folder::create(model, |partial| self.write_model(partial, dtype))
     }
 
+    /// What is trained: the model, or the adapter alone.
     fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
-        let mut config = self.carried.config.clone();
-        config["torch_dtype"] = match dtype {
-            Dtype::F16 => "float16",
-            Dtype::BF16 => "bfloat16",
-            _ => "float32",
-        }
-        .into();
-        write_json(&partial.join("config.json"), &config)?;
-        for (name, bytes) in &self.carried.files {
-            folder::write(&partial.join(name), bytes)?;
-        }
-        save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join("model.safetensors"))
+        let weights = self.carried.write(partial, dtype)?;
+        save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join(weights))
     }
+}
+
+/// The first device, once the options are checked.
+fn first<'a>(options: &FineTuneOptions, devices: &'a [Compute]) -> Result<&'a Compute> {
+    options.check()?;
+    let none = || Error::Setting { field: "devices", reason: "are none, expected at least one".to_owned() };
+    devices.first().ok_or_else(none)
 }
 
 fn thread_lost() -> Error {

@@ -1,0 +1,160 @@
+//! New LoRA adapters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_core::{Adapter, Compute};
+use lumina_mgpt::{ModelConfig, Transformer};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::{Map, Value, json};
+
+use super::folder::{self, write_json};
+use crate::{Error, Result};
+
+/// Where an adapter's config has the folder of its model.
+const BASE_MODEL: &str = "base_model_name_or_path";
+
+/// What a new LoRA adapter is like: a pair of small matrices beside each of some linear layers, which alone are trained.
+///
+/// LoRA is arXiv 2106.09685. The original of Lumina-mGPT has none; layout, names and first values are PEFT's.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct LoraOptions {
+    /// Inner width of the pairs. More can learn more and takes more memory.
+    pub rank: usize,
+    /// The product of a pair is multiplied by `alpha / rank`.
+    pub alpha: f64,
+    /// The layers, by path (`model.layers.0.self_attn.q_proj`) or the end of it (`q_proj`). The default is all linear
+    /// layers of attention and MLP.
+    pub targets: Vec<String>,
+    /// Other first values for another seed.
+    pub seed: u64,
+}
+
+impl Default for LoraOptions {
+    fn default() -> Self {
+        let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        Self { rank: 16, alpha: 32.0, targets: targets.map(str::to_owned).to_vec(), seed: 0 }
+    }
+}
+
+impl LoraOptions {
+    /// Writes a new adapter for the model in the folder `model` as a PEFT folder, from which
+    /// [`Trainer::with_adapter`](super::Trainer::with_adapter) begins. It changes nothing yet: `A` `[rank, inputs]` is
+    /// uniform within `1 / √inputs`, `B` `[outputs, rank]` zero, as in `peft/tuners/lora/layer.py::reset_lora_parameters`.
+    ///
+    /// The folder is made under a temporary name and then renamed.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where the rank is 0 or above the widths of a layer, alpha is not finite, or a target is no
+    /// linear layer of the model; [`Error::Model`] where the folder's config is none; [`Error::Write`], also where the
+    /// adapter's folder is there already.
+    pub fn create(&self, model: &Path, adapter: &Path, compute: &Compute) -> Result<()> {
+        let file = model.join("config.json");
+        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
+        let all = Transformer::linear_layers(&architecture, compute);
+        let layers = self.layers(&all)?;
+        folder::create(adapter, |partial| {
+            write_json(&partial.join(Adapter::CONFIG), &self.config(model)?)?;
+            let tensors = layers.iter().enumerate().flat_map(|(stream, (layer, [outputs, inputs]))| {
+                let [a, b] = Adapter::tensor_names(layer);
+                [(a, [self.rank, *inputs], Some(stream)), (b, [*outputs, self.rank], None)]
+            });
+            let tensors = tensors.map(|(name, shape, stream)| {
+                let values = move || Ok(self.values(shape, stream));
+                (name, Dtype::F32, shape, values)
+            });
+            save_safetensors(partial.join(Adapter::WEIGHTS), tensors)?;
+            Ok(())
+        })
+    }
+
+    /// The layers that the targets mean, out of all.
+    fn layers<'a>(&self, all: &'a BTreeMap<String, [usize; 2]>) -> Result<Vec<(&'a str, [usize; 2])>> {
+        let refuse = |field, reason| Err(Error::Setting { field, reason });
+        if !self.alpha.is_finite() {
+            return refuse("alpha", format!("is {}, expected a number", self.alpha));
+        }
+        if self.targets.is_empty() {
+            return refuse("targets", "are none, expected at least one linear layer".to_owned());
+        }
+        if let Some(unknown) =
+            self.targets.iter().find(|target| !all.keys().any(|path| Adapter::is_target(path, target)))
+        {
+            let ends: BTreeSet<&str> =
+                all.keys().map(|path| path.rsplit_once('.').map_or(path.as_str(), |(_, end)| end)).collect();
+            let ends: Vec<&str> = ends.into_iter().collect();
+            let reason =
+                format!("hold `{unknown}`, which is no linear layer of this model; it has {}", ends.join(", "));
+            return refuse("targets", reason);
+        }
+        let is_chosen = |path: &str| self.targets.iter().any(|target| Adapter::is_target(path, target));
+        let chosen: Vec<_> =
+            all.iter().filter(|(path, _)| is_chosen(path)).map(|(path, &shape)| (path.as_str(), shape)).collect();
+        let most = chosen.iter().flat_map(|(_, shape)| shape).copied().min().unwrap_or_default();
+        if self.rank == 0 || self.rank > most {
+            let reason = format!("is {}, expected 1 to {most}, the least width of the layers", self.rank);
+            return refuse("rank", reason);
+        }
+        Ok(chosen)
+    }
+
+    /// `adapter_config.json`.
+    fn config(&self, model: &Path) -> Result<Map<String, Value>> {
+        let config = json!({
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "target_modules": self.targets,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "use_rslora": false,
+            "use_dora": false,
+            "init_lora_weights": true,
+            "modules_to_save": null,
+        });
+        match config {
+            Value::Object(config) => with_base(config, model),
+            _ => Ok(Map::new()),
+        }
+    }
+
+    /// The first values of a matrix, `f32`: zero without a stream.
+    fn values(&self, [rows, columns]: [usize; 2], stream: Option<usize>) -> Bytes {
+        let Some(stream) = stream else { return vec![0; 4 * rows * columns].into() };
+        let mut random = ChaCha12Rng::seed_from_u64(self.seed);
+        random.set_stream(stream as u64);
+        let bound = (columns as f64).powf(-0.5);
+        let mut uniform = move || f64::from(random.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
+        (0..rows * columns).flat_map(|_| ((bound * uniform()) as f32).to_le_bytes()).collect()
+    }
+}
+
+/// The config of an adapter of the model in a folder, which it names so that it can be found again.
+pub(super) fn with_base(mut config: Map<String, Value>, model: &Path) -> Result<Map<String, Value>> {
+    let model = std::path::absolute(model).map_err(|source| Error::Read { file: model.to_owned(), source })?;
+    config.insert(BASE_MODEL.to_owned(), model.to_string_lossy().into());
+    config.insert("inference_mode".to_owned(), true.into());
+    Ok(config)
+}
+
+/// The folder of the model that the adapter in a folder belongs to; none where there is no adapter.
+pub(super) fn base_of(adapter: &Path) -> Result<Option<PathBuf>> {
+    let file = adapter.join(Adapter::CONFIG);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let config: Map<String, Value> = folder::read_json(&file)?;
+    match config.get(BASE_MODEL).and_then(Value::as_str) {
+        Some(model) => Ok(Some(model.into())),
+        None => {
+            let reason = format!("is not in {}; it names the folder of the adapter's model", file.display());
+            Err(Error::Setting { field: BASE_MODEL, reason })
+        }
+    }
+}

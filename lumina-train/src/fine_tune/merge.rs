@@ -1,0 +1,89 @@
+//! An adapter made part of the weights.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use lumina_core::Adapter;
+use lumina_core::checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use rayon::prelude::*;
+
+use super::carried::Carried;
+use super::export::to_bytes;
+use super::folder;
+use crate::Result;
+
+/// Writes a model with an adapter's updates added to its weights, `W + scale · B · A`, as a Hugging Face folder.
+///
+/// The weights that change are saved in `dtype`; what they gained rounds away least in `f32`. All other tensors are
+/// copied as they are. One tensor at a time is on the heap. Mirrors `peft`'s `merge_and_unload`.
+///
+/// # Errors
+/// [`Error::Core`](crate::Error::Core) where model or adapter cannot be opened or do not fit each other, or for a
+/// `dtype` that is no float type of 16 or 32 bits; [`Error::Write`](crate::Error::Write), also where the folder is there
+/// already.
+pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Result<()> {
+    let checkpoint = Checkpoint::open(model)?;
+    let file = adapter.join(Adapter::WEIGHTS);
+    let adapter = Adapter::open(adapter)?;
+    for layer in adapter.layers() {
+        check_fits(&checkpoint, &adapter, layer)
+            .map_err(|reason| lumina_core::Error::Adapter { file: file.clone(), reason })?;
+    }
+    to_bytes(&[], dtype)?;
+    folder::create(merged, |partial| {
+        let weights = Carried::of_model(model)?.write(partial, dtype)?;
+        let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
+        let tensors = views.map(|view| {
+            let matrices = view.name().strip_suffix(".weight").and_then(|layer| adapter.matrices(layer));
+            let (name, shape) = (view.name().to_owned(), view.shape().to_vec());
+            let stored = if matrices.is_some() { dtype } else { view.dtype() };
+            let scale = adapter.scale();
+            (name, stored, shape, move || match matrices {
+                Some([a, b]) => updated(&view, &a, &b, scale, dtype),
+                None => Ok(view.bytes().clone()),
+            })
+        });
+        Ok(save_safetensors(partial.join(weights), tensors)?)
+    })
+}
+
+/// Whether a layer's matrices belong to a weight of the model.
+fn check_fits(checkpoint: &Checkpoint, adapter: &Adapter, layer: &str) -> Result<(), String> {
+    let name = format!("{layer}.weight");
+    let file = checkpoint.path().display();
+    let weight = checkpoint.get(&name).ok_or_else(|| format!("it changes `{name}`, which is missing from {file}"))?;
+    let [a, b] = adapter.matrices(layer).ok_or_else(|| format!("it lacks a matrix of `{layer}`"))?;
+    let expected = [b.shape()[0], a.shape()[1]];
+    if weight.shape() != expected || !weight.dtype().is_float() {
+        let (found, dtype) = (weight.shape(), weight.dtype());
+        return Err(format!(
+            "it changes `{name}` as a float matrix {expected:?}, which is {dtype} {found:?} in {file}"
+        ));
+    }
+    Ok(())
+}
+
+/// `W + scale · B · A`, a row after the other.
+fn updated(
+    weight: &TensorView,
+    a: &TensorView,
+    b: &TensorView,
+    scale: f64,
+    dtype: Dtype,
+) -> lumina_core::Result<Bytes> {
+    let (mut values, a_values, b_values) = (weight.to_f32()?, a.to_f32()?, b.to_f32()?);
+    let (rank, inputs) = (a.shape()[0], a.shape()[1]);
+    let rows = values.par_chunks_mut(inputs.max(1)).zip(b_values.par_chunks(rank));
+    rows.for_each(|(row, b)| {
+        let mut update = vec![0.0f32; row.len()];
+        for (a, b) in a_values.chunks_exact(inputs).zip(b) {
+            for (update, a) in update.iter_mut().zip(a) {
+                *update += a * b;
+            }
+        }
+        for (value, update) in row.iter_mut().zip(update) {
+            *value += scale as f32 * update;
+        }
+    });
+    to_bytes(&values, dtype)
+}
