@@ -61,6 +61,32 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// The saved state of a training run is broken, or of another run.
+    #[error("{file}: {reason}; resume from another checkpoint", file = file.display())]
+    TrainingState {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A loss is not finite. The step was not taken, and nothing was written.
+    #[error(
+        "step {step}: the {what} is not finite; lower the learning rate, or resume from a checkpoint with other settings"
+    )]
+    LossNotFinite {
+        /// The step, counted from 0.
+        step: u64,
+        /// Which value.
+        what: &'static str,
+    },
+    /// The pictures of a batch do not fit together or to the network.
+    #[error("step {step}: the batch cannot be trained on: {reason}")]
+    Pictures {
+        /// The step, counted from 0.
+        step: u64,
+        /// What does not fit.
+        reason: String,
+    },
     /// A checkpoint, or a part that the crates share.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),

@@ -131,12 +131,94 @@ pub struct VqConfig {
     pub(crate) resolution: usize,
 }
 
+/// The values of a new [`VqConfig`]; the default is the published one's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VqShape {
+    /// Numbers that a code stands for (`embed_dim`).
+    pub embed_dim: usize,
+    /// Entries of the codebook (`n_embed`).
+    pub n_codes: usize,
+    /// Channels at full resolution (`ch`), a multiple of 32.
+    pub channels: usize,
+    /// Channels of each level as multiples of `channels`, the finest first (`ch_mult`); each level but the first
+    /// halves the resolution.
+    pub multipliers: Vec<usize>,
+    /// Residual blocks a level of the encoder (`num_res_blocks`); the decoder has one more.
+    pub n_res_blocks: usize,
+    /// Sides in pixels, of pictures of `resolution`, at which levels have attention (`attn_resolutions`).
+    pub attention_at: Vec<usize>,
+    /// Channels between encoder and codebook (`z_channels`).
+    pub latent_channels: usize,
+    /// Side in pixels that `attention_at` refers to.
+    pub resolution: usize,
+}
+
+impl Default for VqShape {
+    fn default() -> Self {
+        Self {
+            embed_dim: defaults::embed_dim(),
+            n_codes: defaults::num_embeddings(),
+            channels: defaults::base_channels(),
+            multipliers: defaults::channel_multiplier(),
+            n_res_blocks: defaults::num_res_blocks(),
+            attention_at: Vec::new(),
+            latent_channels: defaults::latent_channels(),
+            resolution: defaults::resolution(),
+        }
+    }
+}
+
 /// Groups of every group norm.
 pub(crate) const GROUPS: usize = 32;
 /// No part of a published network is larger; a config beyond it is broken, and would overflow.
 const LARGEST: usize = 1 << 20;
 
 impl VqConfig {
+    /// The config of a network to be trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a value is out of range.
+    pub fn new(shape: VqShape) -> Result<Self> {
+        let VqShape {
+            embed_dim,
+            n_codes,
+            channels,
+            multipliers,
+            n_res_blocks,
+            attention_at,
+            latent_channels,
+            resolution,
+        } = shape;
+        let config =
+            Self { embed_dim, n_codes, channels, multipliers, n_res_blocks, attention_at, latent_channels, resolution };
+        config.checked("VqShape".as_ref())
+    }
+
+    /// The text of a `vqgan.yaml` that says this, in the keys of the original.
+    pub fn to_yaml(&self) -> String {
+        let Self { embed_dim, n_codes, channels, multipliers, n_res_blocks, attention_at, latent_channels, resolution } =
+            self;
+        format!(
+            "model:
+  target: taming.models.vqgan.VQModel
+  params:
+    embed_dim: {embed_dim}
+    n_embed: {n_codes}
+    ddconfig:
+      double_z: false
+      z_channels: {latent_channels}
+      resolution: {resolution}
+      in_channels: 3
+      out_ch: 3
+      ch: {channels}
+      ch_mult: {multipliers:?}
+      num_res_blocks: {n_res_blocks}
+      attn_resolutions: {attention_at:?}
+      dropout: 0.0
+"
+        )
+    }
+
     /// Reads `vqgan.yaml`.
     ///
     /// # Errors
@@ -237,6 +319,11 @@ impl VqConfig {
             }
         }
         Ok(self)
+    }
+
+    /// Numbers that a code stands for.
+    pub fn embed_dim(&self) -> usize {
+        self.embed_dim
     }
 
     /// Number of entries in the codebook.

@@ -143,6 +143,11 @@ pub(crate) fn norm_swish_conv(norm: &Norm, conv: &Conv, x: &Tensor<4>, bands: Ba
     collect(bands.of(height).map(|band| conv.band(band, height, input)))
 }
 
+/// Norm and swish.
+pub(crate) fn norm_swish(norm: &Norm, x: Tensor<4>) -> Tensor<4> {
+    activation::silu(norm.forward(x))
+}
+
 /// Two times norm, swish, convolution, beside a shortcut.
 #[derive(Module, Debug)]
 pub(crate) struct ResidualBlock {

@@ -72,7 +72,7 @@ mod networks;
 pub mod preprocess;
 mod tokenizer;
 
-pub use config::VqConfig;
+pub use config::{VqConfig, VqShape};
 pub use error::{Error, Result};
 pub use layers::Bands;
 pub use lumina_core::Compute;

@@ -105,6 +105,44 @@ impl VqModel {
         Ok(codebook.select(0, indices).reshape([batch, rows, columns, embed]).permute([0, 3, 1, 2]))
     }
 
+    /// The codebook, `[n_codes, embed_dim]`.
+    pub fn codebook(&self) -> Tensor<2> {
+        self.codebook.val()
+    }
+
+    /// Replaces the codebook by another of its shape: for training, where some codes are not found by gradients.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] where the shape is another.
+    pub fn set_codebook(&mut self, entries: Tensor<2>) -> Result<()> {
+        let (found, expected) = (entries.dims(), self.codebook.dims());
+        if found != expected {
+            return Err(Error::Batch { reason: format!("a codebook of {found:?} in place of one of {expected:?}") });
+        }
+        self.codebook = self.codebook.clone().map(|old| {
+            let tracked = old.is_require_grad();
+            entries.detach().set_require_grad(tracked)
+        });
+        Ok(())
+    }
+
+    /// The first part of [`VqModel::decode`]: all but the last convolution, `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::NoDecoder`].
+    pub fn decode_features(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
+        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
+        Ok(part.decoder.features(part.post_quant_conv.forward(latents)))
+    }
+
+    /// The last convolution of [`VqModel::decode`], `decoder.conv_out`: what a GAN's adaptive weight is measured at.
+    ///
+    /// # Errors
+    /// [`Error::NoDecoder`].
+    pub fn last_layer(&self, features: Tensor<4>) -> Result<Tensor<4>> {
+        Ok(self.decode.as_ref().ok_or(Error::NoDecoder)?.decoder.last_layer(features))
+    }
+
     /// Latents from [`VqModel::lookup`] to pixels, `[batch, 3, rows·16, columns·16]`, not clamped.
     ///
     /// # Errors

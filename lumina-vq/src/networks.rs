@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use lumina_core::Loader;
 
 use crate::VqConfig;
-use crate::layers::{Bands, Conv, Level, Middle, Norm, downsample, norm_swish_conv, upsample};
+use crate::layers::{Bands, Conv, Level, Middle, Norm, downsample, norm_swish, norm_swish_conv, upsample};
 
 /// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
 ///
@@ -93,6 +93,20 @@ impl Decoder {
     }
 
     pub(crate) fn forward(&self, latents: Tensor<4>, bands: Bands) -> Tensor<4> {
+        norm_swish_conv(&self.norm_out, &self.conv_out, &self.levels(latents, bands), bands)
+    }
+
+    /// All but the last convolution.
+    pub(crate) fn features(&self, latents: Tensor<4>) -> Tensor<4> {
+        norm_swish(&self.norm_out, self.levels(latents, Bands::Whole))
+    }
+
+    /// The last convolution.
+    pub(crate) fn last_layer(&self, features: Tensor<4>) -> Tensor<4> {
+        self.conv_out.forward(features)
+    }
+
+    fn levels(&self, latents: Tensor<4>, bands: Bands) -> Tensor<4> {
         let mut x = self.mid.forward(self.conv_in.forward(latents));
         for (index, level) in self.up.iter().enumerate().rev() {
             if let Some(conv) = self.upsample.get(index) {
@@ -100,6 +114,6 @@ impl Decoder {
             }
             x = level.forward(x, bands);
         }
-        norm_swish_conv(&self.norm_out, &self.conv_out, &x, bands)
+        x
     }
 }

@@ -7,23 +7,27 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 
+use super::carried::Carried;
+use super::folder;
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
 pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_core::Result<Bytes> {
     let failed = |error: &dyn std::fmt::Debug| lumina_core::Error::Compute { reason: format!("{error:?}") };
     let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
-    let values = data.as_slice::<f32>().map_err(|error| failed(&error))?;
+    to_bytes(data.as_slice::<f32>().map_err(|error| failed(&error))?, dtype)
+}
+
+fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Bytes> {
     Ok(match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         other => {
-            return Err(lumina_core::Error::Compute {
-                reason: format!("weights are not saved in {other}; choose f32, f16 or bf16"),
-            });
+            let reason = format!("weights are not saved in {other}; choose f32, f16 or bf16");
+            return Err(lumina_core::Error::Compute { reason });
         }
     })
 }
@@ -51,4 +55,23 @@ pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dt
     model.visit(&mut collect);
     let tensors = collect.tensors.into_iter().map(|(name, (shape, bytes))| (name, dtype, shape, move || bytes));
     Ok(save_safetensors(file, tensors)?)
+}
+
+/// Copies a model's folder with its float weights in another type of 16 or 32 bits, a tensor at a time.
+///
+/// # Errors
+/// [`Error::Core`](crate::Error::Core) where the model cannot be read, [`Error::Write`](crate::Error::Write), also where
+/// the folder is there already.
+pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
+    let checkpoint = Checkpoint::open(model)?;
+    folder::create(folder, |partial| {
+        Carried::of(model)?.write(partial, dtype)?;
+        let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
+        let tensors = views.map(|view| {
+            let name = view.name().to_owned();
+            let (shape, bytes) = (view.shape().to_vec(), move || to_bytes(&view.to_f32()?, dtype));
+            (name, dtype, shape, bytes)
+        });
+        Ok(save_safetensors(partial.join("model.safetensors"), tensors)?)
+    })
 }

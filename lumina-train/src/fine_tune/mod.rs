@@ -1,6 +1,7 @@
 //! FP-SFT and Omni-SFT: training of the transformer.
 
 mod adamw;
+mod carried;
 mod export;
 pub(crate) mod folder;
 mod loss;
@@ -13,7 +14,7 @@ mod trainable;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
-pub use export::save_parameters;
+pub use export::{convert, save_parameters};
 pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
 pub use options::FineTuneOptions;
 pub use recipe::{ImageRows, Recipe, Stage};

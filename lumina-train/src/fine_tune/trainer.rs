@@ -1,7 +1,5 @@
 //! Steps of fine-tuning, on one device or several.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -9,7 +7,8 @@ use lumina_core::Compute;
 use lumina_core::checkpoint::Dtype;
 use lumina_mgpt::{Dropout, Transformer};
 
-use super::folder::{self, TOKENIZER_FILES, read_json, write_json};
+use super::carried::Carried;
+use super::folder::{self, read_json, write_json};
 use super::{
     AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
     save_parameters, scale,
@@ -62,29 +61,6 @@ pub struct Trainer {
     optimizer: AdamW,
     position: Position,
     carried: Carried,
-}
-
-/// What goes from the model's folder into each that is saved. In memory, as the folder may be a checkpoint that is removed
-/// while the run goes on.
-#[derive(Debug)]
-struct Carried {
-    config: serde_json::Value,
-    files: Vec<(&'static str, Vec<u8>)>,
-}
-
-impl Carried {
-    fn of(folder: &Path) -> Result<Self> {
-        let mut files = Vec::new();
-        for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-            let file = folder.join(name);
-            match fs::read(&file) {
-                Ok(bytes) => files.push((name, bytes)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Read { file, source }),
-            }
-        }
-        Ok(Self { config: read_json(&folder.join("config.json"))?, files })
-    }
 }
 
 /// A checkpoint's files besides those of the model.
@@ -296,17 +272,7 @@ impl Trainer {
     }
 
     fn write_model(&self, partial: &Path, dtype: Dtype) -> Result<()> {
-        let mut config = self.carried.config.clone();
-        config["torch_dtype"] = match dtype {
-            Dtype::F16 => "float16",
-            Dtype::BF16 => "bfloat16",
-            _ => "float32",
-        }
-        .into();
-        write_json(&partial.join("config.json"), &config)?;
-        for (name, bytes) in &self.carried.files {
-            folder::write(&partial.join(name), bytes)?;
-        }
+        self.carried.write(partial, dtype)?;
         save_parameters(&self.trainable.model, &self.trainable.names, dtype, &partial.join("model.safetensors"))
     }
 }

@@ -1,1 +1,25 @@
 //! Training of the VQ image tokenizer.
+//!
+//! Mirrors the training of taming-transformers (arXiv 2012.09841): reconstruction, codebook and commitment losses with a
+//! straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left out,
+//! as it needs the weights of another network; a squared error can be added to the absolute one instead.
+//!
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result. What
+//! is saved opens as [`lumina_vq::ImageTokenizer`].
+
+mod adam;
+mod codebook;
+mod discriminator;
+mod evaluate;
+mod init;
+mod metrics;
+mod options;
+mod state;
+mod tensors;
+mod trainer;
+
+pub use evaluate::{VqReport, evaluate_vq};
+pub use init::init_vq;
+pub use metrics::{Adversarial, VqStep};
+pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
+pub use trainer::VqTrainer;

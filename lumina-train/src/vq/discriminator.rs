@@ -1,0 +1,166 @@
+//! The patch discriminator, its losses, and the adaptive weight.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor, TensorData, activation};
+
+use super::init::{normal, rng, uniform};
+use super::options::DiscriminatorOptions;
+use crate::Result;
+
+/// What the names of the original's discriminator begin with; readers of the tokenizer pass over them.
+pub(super) const PREFIX: &str = "loss.discriminator.main";
+/// The highest adaptive weight.
+const HIGHEST_WEIGHT: f64 = 1e4;
+
+/// Judges patches of a picture: `[batch, 3, height, width]` to logits `[batch, 1, rows, columns]`.
+///
+/// Mirrors `taming.modules.discriminator.model.NLayerDiscriminator`. As there, its batch norms are always in training:
+/// they use the statistics of the batch, so running ones are not kept.
+#[derive(Module, Debug)]
+pub(super) struct Discriminator {
+    layers: Vec<Layer>,
+}
+
+/// A 4×4 convolution, batch norm, leaky rectifier.
+#[derive(Module, Debug)]
+struct Layer {
+    weight: Param<Tensor<4>>,
+    bias: Option<Param<Tensor<1>>>,
+    norm: Option<Norm>,
+    stride: usize,
+}
+
+#[derive(Module, Debug)]
+struct Norm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+}
+
+/// Where a discriminator's values come from, by name and shape.
+pub(super) type Values<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+
+impl Discriminator {
+    pub(super) fn new(
+        options: &DiscriminatorOptions,
+        values: &mut Values<'_>,
+        device: &Device,
+    ) -> Result<(Self, HashMap<ParamId, String>)> {
+        let mut make = Maker { values, device, names: HashMap::new() };
+        let mut layers = vec![make.layer(0, [3, options.channels], 2, Kind::First)?];
+        let mut inputs = options.channels;
+        for index in 1..=options.layers {
+            let outputs = options.channels * (1 << index.min(3));
+            let stride = if index < options.layers { 2 } else { 1 };
+            layers.push(make.layer(3 * index - 1, [inputs, outputs], stride, Kind::Middle)?);
+            inputs = outputs;
+        }
+        layers.push(make.layer(3 * options.layers + 2, [inputs, 1], 1, Kind::Last)?);
+        Ok((Self { layers }, make.names))
+    }
+
+    /// The values of a new one: convolutions normal with deviation 0.02, scales of norms the same about 1, as the
+    /// original's `weights_init` has it; biases of convolutions as PyTorch leaves them.
+    pub(super) fn initial_values(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>> {
+        // A bias comes right after its weight: after a convolution's, whose inputs bound it, or after a norm's.
+        let mut bound = 0.0;
+        move |name, shape| {
+            let mut rng = rng(seed, name, 0);
+            let mut value = || match (shape.len(), name.ends_with("bias")) {
+                (4, _) => 0.02 * normal(&mut rng),
+                (_, false) => 1.0 + 0.02 * normal(&mut rng),
+                (_, true) => (2.0 * uniform(&mut rng) - 1.0) * bound,
+            };
+            let values = (0..shape.iter().product::<usize>()).map(|_| value() as f32).collect();
+            bound = if shape.len() == 4 { 1.0 / (shape[1..].iter().product::<usize>() as f64).sqrt() } else { 0.0 };
+            Ok(values)
+        }
+    }
+
+    /// Whether pictures of this side leave something to judge after all convolutions.
+    pub(super) fn can_judge(&self, side: usize) -> bool {
+        let left = self.layers.iter().try_fold(side, |side, layer| Some((side + 2).checked_sub(4)? / layer.stride + 1));
+        left.is_some_and(|side| side > 0)
+    }
+
+    pub(super) fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
+        self.layers.iter().fold(pixels, |x, layer| layer.forward(x))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    First,
+    Middle,
+    Last,
+}
+
+struct Maker<'a, 'b> {
+    values: &'a mut Values<'b>,
+    device: &'a Device,
+    names: HashMap<ParamId, String>,
+}
+
+impl Maker<'_, '_> {
+    fn param<const D: usize>(&mut self, name: String, shape: [usize; D]) -> Result<Param<Tensor<D>>> {
+        let values = (self.values)(&name, &shape)?;
+        let param = Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device));
+        self.names.insert(param.id, name);
+        Ok(param)
+    }
+
+    /// `index` is the convolution's place in the original's list of modules; its norm comes right after.
+    fn layer(&mut self, index: usize, [inputs, outputs]: [usize; 2], stride: usize, kind: Kind) -> Result<Layer> {
+        let weight = self.param(format!("{PREFIX}.{index}.weight"), [outputs, inputs, 4, 4])?;
+        let (mut bias, mut norm) = (None, None);
+        if kind == Kind::Middle {
+            let name = |part: &str| format!("{PREFIX}.{}.{part}", index + 1);
+            norm = Some(Norm {
+                weight: self.param(name("weight"), [outputs])?,
+                bias: self.param(name("bias"), [outputs])?,
+            });
+        } else {
+            bias = Some(self.param(format!("{PREFIX}.{index}.bias"), [outputs])?);
+        }
+        Ok(Layer { weight, bias, norm, stride })
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let is_last = self.weight.dims()[0] == 1 && self.norm.is_none();
+        let mut x = conv2d(x, self.weight.val(), bias, ConvOptions::new([self.stride; 2], [1, 1], [1, 1], 1));
+        if let Some(norm) = &self.norm {
+            x = norm.forward(x);
+        }
+        if is_last { x } else { activation::leaky_relu(x, 0.2) }
+    }
+}
+
+impl Norm {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let flat: Tensor<2> = x.permute([1, 0, 2, 3]).reshape([channels, batch * height * width]);
+        let centred = flat.clone() - flat.mean_dim(1);
+        let scale =
+            (centred.clone().square().mean_dim(1) + 1e-5).sqrt().recip() * self.weight.val().reshape([channels, 1]);
+        let y = centred * scale + self.bias.val().reshape([channels, 1]);
+        y.reshape([channels, batch, height, width]).permute([1, 0, 2, 3])
+    }
+}
+
+/// The discriminator's loss (hinge): half the sum of `relu(1 − real)` and `relu(1 + fake)`.
+pub(super) fn hinge(real: Tensor<4>, fake: Tensor<4>) -> Tensor<1> {
+    let real = activation::relu(real.neg() + 1.0).mean();
+    let fake = activation::relu(fake + 1.0).mean();
+    (real + fake) * 0.5
+}
+
+/// How much the discriminator's part weighs: the ratio of the gradients' norms at the decoder's last layer.
+pub(super) fn adaptive_weight(reconstruction: f64, adversarial: f64) -> f64 {
+    (reconstruction / (adversarial + 1e-4)).clamp(0.0, HIGHEST_WEIGHT)
+}

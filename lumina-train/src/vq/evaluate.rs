@@ -1,0 +1,65 @@
+//! How well a tokenizer gives pictures back.
+
+use image::RgbImage;
+use lumina_vq::{Bands, ImageTokenizer};
+
+use super::codebook::perplexity;
+use crate::{Error, Result};
+
+/// How well a tokenizer gives pictures back, and how it uses its codebook for them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VqReport {
+    /// Pictures looked at.
+    pub pictures: usize,
+    /// The mean of the pictures' peak signal-to-noise ratios of 8-bit values, in decibels. A picture given back exactly
+    /// counts with that of half a level, 54.2.
+    pub mean_psnr_db: f64,
+    /// The ratio of the mean squared error over all pictures, in decibels: weighs bad pictures more.
+    pub psnr_db: f64,
+    /// Codes that occurred.
+    pub codes_used: usize,
+    /// Entries of the codebook.
+    pub n_codes: usize,
+    /// The number of codes that, used evenly, would carry as much information.
+    pub perplexity: f64,
+}
+
+/// Encodes and decodes pictures, each on its own.
+///
+/// # Errors
+/// [`Error::Setting`] where there are no pictures, [`Error::Images`] where one cannot be encoded.
+pub fn evaluate_vq(tokenizer: &ImageTokenizer, pictures: impl IntoIterator<Item = RgbImage>) -> Result<VqReport> {
+    let n_codes = tokenizer.config().n_codes();
+    let mut counts = vec![0.0f32; n_codes];
+    let (mut n, mut sum_psnr, mut sum_mse) = (0usize, 0.0, 0.0);
+    for picture in pictures {
+        let codes = tokenizer.encode(&picture)?;
+        for &code in codes.codes() {
+            counts[code as usize] += 1.0;
+        }
+        let back = tokenizer.decode(&codes, Bands::Whole)?;
+        let squares = picture.iter().zip(back.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        let mse = squares.sum::<f64>() / picture.len() as f64;
+        n += 1;
+        sum_psnr += psnr_db(mse, 255.0);
+        sum_mse += mse;
+    }
+    if n == 0 {
+        return Err(Error::Setting { field: "pictures", reason: "is empty; give at least one picture".to_owned() });
+    }
+    Ok(VqReport {
+        pictures: n,
+        mean_psnr_db: sum_psnr / n as f64,
+        psnr_db: psnr_db(sum_mse / n as f64, 255.0),
+        codes_used: counts.iter().filter(|&&count| count > 0.0).count(),
+        n_codes,
+        perplexity: perplexity(&counts),
+    })
+}
+
+/// The peak signal-to-noise ratio in decibels of a mean squared error, of values with this range. Errors below half a
+/// level of 8 bits count as half a level.
+pub(super) fn psnr_db(mse: f64, range: f64) -> f64 {
+    let smallest = (range / 255.0 / 2.0).powi(2);
+    10.0 * (range * range / mse.max(smallest)).log10()
+}
