@@ -44,8 +44,9 @@ impl Plan {
         let vq = VqShape {
             embed_dim: 16,
             n_codes: 1024,
-            channels: 32,
-            multipliers: vec![1, 1, 2, 2, 2],
+            // Group norms have 32 groups: with fewer than two channels in each, pictures would lose their mean brightness.
+            channels: 64,
+            multipliers: vec![1, 1, 1, 1, 1],
             n_res_blocks: 1,
             latent_channels: 64,
             resolution: target_px as usize,
@@ -53,7 +54,7 @@ impl Plan {
         };
         let vq_training = VqTrainingOptions::default()
             .steps(vq_steps)
-            .learning_rate(1e-3)
+            .learning_rate(6e-4)
             .betas((0.9, 0.99))
             .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 25, floor: 0.01 })
             .l2_weight(1.0)

@@ -127,11 +127,14 @@ impl Stages {
         Ok(())
     }
 
-    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps.
+    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps. At first they
+    /// are smaller: what is in a patch is learnt from them as well, in half the time.
     fn vq_pictures(&self, step: u64, n: usize) -> Vec<RgbImage> {
         // A step has scenes of its own, however many it needs to find enough of one size.
         const PER_STEP: u64 = 1 << 16;
-        let scenes = Scenes::new(0, Split::Train, self.plan.target_px).expect("the target size is the scenes' own");
+        let small = step < self.plan.vq_training.steps * 2 / 3;
+        let target_px = if small { self.plan.target_px * 2 / 3 } else { self.plan.target_px };
+        let scenes = Scenes::new(0, Split::Train, target_px).expect("the target size is the scenes' own");
         let mut of_size: Vec<(lumina_core::ImageSize, Vec<RgbImage>)> = Vec::new();
         let mut index = step * PER_STEP;
         loop {
