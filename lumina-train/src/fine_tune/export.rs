@@ -7,8 +7,10 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 
+use super::carried::Carried;
+use super::folder;
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
@@ -35,7 +37,8 @@ pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Byte
 /// Writes a network's parameters under their checkpoint names.
 ///
 /// # Errors
-/// [`Error::Core`](crate::Error::Core) where the file cannot be written or the device fails; what was there before is untouched.
+/// [`Error::Core`](crate::Error::Core) where the file cannot be written or the device fails; what was there before is
+/// untouched.
 pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dtype: Dtype, file: &Path) -> Result<()> {
     struct Collect<'a> {
         names: &'a HashMap<ParamId, String>,
@@ -55,4 +58,22 @@ pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dt
     model.visit(&mut collect);
     let tensors = collect.tensors.into_iter().map(|(name, (shape, bytes))| (name, dtype, shape, move || bytes));
     Ok(save_safetensors(file, tensors)?)
+}
+
+/// Copies a model's folder with its weights in another type of 16 or 32 bits, a tensor at a time.
+///
+/// # Errors
+/// [`Error::Core`](crate::Error::Core) where the model cannot be read, [`Error::Write`](crate::Error::Write), also where
+/// the folder is there already.
+pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
+    let checkpoint = Checkpoint::open(model)?;
+    folder::create(folder, |partial| {
+        let file = Carried::of_model(model)?.write(partial, dtype)?;
+        let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
+        let tensors = views.map(|view| {
+            let (name, shape) = (view.name().to_owned(), view.shape().to_vec());
+            (name, dtype, shape, move || to_bytes(&view.to_f32()?, dtype))
+        });
+        Ok(save_safetensors(partial.join(file), tensors)?)
+    })
 }

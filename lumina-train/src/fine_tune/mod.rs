@@ -16,7 +16,7 @@ mod trainable;
 mod trainer;
 
 pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
-pub use export::save_parameters;
+pub use export::{convert, save_parameters};
 pub use lora::LoraOptions;
 pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;

@@ -1,0 +1,110 @@
+//! The numbers: sizes of networks and data, and how long each stage trains.
+
+use lumina_scenes::dataset::{DatasetOptions, SceneTask};
+use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
+use lumina_train::vq::{Codebook, CodebookStart, Schedule as VqSchedule, VqTrainingOptions};
+use lumina_vq::VqShape;
+
+/// The numbers of a training from nothing.
+pub(crate) struct Plan {
+    /// Target size of the pictures in pixels.
+    pub(crate) target_px: u32,
+    pub(crate) vq: VqShape,
+    pub(crate) vq_training: VqTrainingOptions,
+    /// Pictures of a step of the image tokenizer.
+    pub(crate) vq_batch: usize,
+    /// Pieces of text that the text tokenizer learns at most.
+    pub(crate) merges: usize,
+    pub(crate) model: NewModel,
+    /// Text to image alone.
+    pub(crate) fp_sft: (DatasetOptions, FineTuneOptions),
+    /// All tasks.
+    pub(crate) omni_sft: (DatasetOptions, FineTuneOptions),
+}
+
+impl Plan {
+    /// What the model in the repository was made with: about two hours on two cores.
+    pub(crate) fn full() -> Self {
+        Self::of(2500, 24_000, 24_000, [2, 4])
+    }
+
+    /// Everything, for a moment.
+    pub(crate) fn smoke() -> Self {
+        let mut plan = Self::of(20, 320, 320, [1, 1]);
+        plan.model.hidden_size = 64;
+        plan.model.intermediate_size = 160;
+        plan.model.num_attention_heads = 2;
+        plan.model.num_key_value_heads = 2;
+        plan.model.num_hidden_layers = 2;
+        plan
+    }
+
+    fn of(vq_steps: u64, n_fp_sft: u64, n_omni: u64, epochs: [u64; 2]) -> Self {
+        let target_px = lumina_scenes::DEFAULT_TARGET_PX;
+        let vq = VqShape {
+            embed_dim: 16,
+            n_codes: 1024,
+            // Group norms have 32 groups: with fewer than two channels in each, pictures would lose their mean brightness.
+            channels: 64,
+            multipliers: vec![1, 1, 1, 1, 1],
+            n_res_blocks: 1,
+            latent_channels: 64,
+            resolution: target_px as usize,
+            ..VqShape::default()
+        };
+        let vq_training = VqTrainingOptions::default()
+            .steps(vq_steps)
+            .learning_rate(6e-4)
+            .betas((0.9, 0.99))
+            .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 25, floor: 0.01 })
+            .l2_weight(1.0)
+            .codebook(Codebook::Ema { decay: 0.99 })
+            .codebook_start(CodebookStart::Latents)
+            .revive_after(Some(100))
+            .checkpoint_every(250);
+        let model = NewModel {
+            hidden_size: 192,
+            intermediate_size: 512,
+            num_hidden_layers: 5,
+            num_attention_heads: 6,
+            num_key_value_heads: 6,
+            max_position_embeddings: 512,
+            ..NewModel::default()
+        };
+        let data = |seed, n_records, tasks: &[(SceneTask, u32)]| DatasetOptions {
+            seed,
+            n_records,
+            target_px,
+            tasks: tasks.iter().copied().collect(),
+            ..DatasetOptions::default()
+        };
+        let training = |lr, epochs| FineTuneOptions {
+            schedule: Schedule { lr, min_lr: lr / 100.0, warmup_epochs: 0.1, epochs },
+            batch_size: 32,
+            max_tokens: 512,
+            clip_norm: 1.0,
+            dropout: 0.0,
+            save_every: 250,
+            ..FineTuneOptions::default()
+        };
+        let omni = [
+            (SceneTask::TextToImage, 5),
+            (SceneTask::Captioning, 3),
+            (SceneTask::DepthEstimation, 2),
+            (SceneTask::SemanticSegmentation, 2),
+            (SceneTask::Editing, 3),
+            (SceneTask::ImageThenEdit, 2),
+            (SceneTask::ImageThenCaption, 1),
+        ];
+        Self {
+            target_px,
+            vq,
+            vq_training,
+            vq_batch: 8,
+            merges: 320,
+            model,
+            fp_sft: (data(1, n_fp_sft, &[(SceneTask::TextToImage, 1)]), training(2e-3, epochs[0])),
+            omni_sft: (data(2, n_omni, &omni), training(1.5e-3, epochs[1])),
+        }
+    }
+}

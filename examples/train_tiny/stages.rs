@@ -1,0 +1,312 @@
+//! The stages, each of which leaves a folder that the next one reads.
+
+use std::fmt;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use image::RgbImage;
+use lumina_core::Compute;
+use lumina_core::checkpoint::Dtype;
+use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
+use lumina_scenes::{Scenes, Split};
+use lumina_tokenizer::UniRep;
+use lumina_train::data::{
+    CropChoice, PretokenizeEvent, PretokenizeOptions, Pretokenizer, Records, TokenizerOptions, concatenate,
+    train_tokenizer,
+};
+use lumina_train::fine_tune::{Ended, Recipe, RunEvent, Stage as Part};
+use lumina_train::metrics::{JsonLines, TensorBoard};
+use lumina_train::vq::{VqTrainer, evaluate_vq, init_vq};
+use lumina_vq::{ImageTokenizer, VqConfig};
+
+use super::plan::Plan;
+
+/// A part of the training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The image tokenizer.
+    Vq,
+    /// The text tokenizer, the data, and their tokens.
+    Tokens,
+    /// Text to image.
+    FpSft,
+    /// All tasks.
+    OmniSft,
+    /// The folder that programs open.
+    Model,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 5] = [Self::Vq, Self::Tokens, Self::FpSft, Self::OmniSft, Self::Model];
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vq => "vq",
+            Self::Tokens => "tokens",
+            Self::FpSft => "fp-sft",
+            Self::OmniSft => "omni-sft",
+            Self::Model => "model",
+        })
+    }
+}
+
+impl FromStr for Stage {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        let stage = Self::ALL.into_iter().find(|stage| stage.to_string() == name);
+        stage.ok_or_else(|| format!("expected one of {}", Self::ALL.map(|stage| stage.to_string()).join(", ")))
+    }
+}
+
+/// Where the stages work, and with what numbers.
+pub(crate) struct Stages {
+    pub(crate) folder: PathBuf,
+    pub(crate) plan: Plan,
+    pub(crate) compute: Compute,
+}
+
+impl Stages {
+    /// Runs a stage, or what is left of it.
+    pub(crate) fn run(&self, stage: Stage) -> Result<()> {
+        match stage {
+            Stage::Vq => self.vq(),
+            Stage::Tokens => self.tokens(),
+            Stage::FpSft => self.fine_tune(&self.fp_sft()),
+            Stage::OmniSft => self.fine_tune(&self.omni_sft()),
+            Stage::Model => self.model(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn vq(&self) -> Result<()> {
+        let (result, run, start) = (self.path("vq"), self.path("vq-run"), self.path("vq-start"));
+        if result.exists() {
+            return Ok(());
+        }
+        let mut trainer = if run.exists() {
+            VqTrainer::resume(&run, &self.compute)?
+        } else {
+            init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
+            VqTrainer::open(&start, self.plan.vq_training.clone(), &self.compute)?
+        };
+        fs::create_dir_all(&run)?;
+        let mut lines = JsonLines::append(&self.path("vq.jsonl"))?.resume_at(trainer.step())?;
+        let begun = Instant::now();
+        let mut failed = None;
+        let batch = |step| Ok(self.vq_pictures(step, self.plan.vq_batch));
+        trainer.run(&run, batch, |step| {
+            failed = failed.take().or(lines.write(step).err());
+            if step.step.is_multiple_of(20) {
+                println!(
+                    "vq step {}: {:.2} dB, {} codes in use, perplexity {:.0}, {:.0} s",
+                    step.step,
+                    step.psnr_db,
+                    step.codes_used,
+                    step.perplexity,
+                    begun.elapsed().as_secs_f64()
+                );
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        trainer.save(&result, Dtype::F16)?;
+        let tokenizer = ImageTokenizer::open(&result, &self.compute)?;
+        let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
+        let report = evaluate_vq(&tokenizer, (0..100).map(|index| scenes.scene(index).picture()))?;
+        println!("on 100 pictures it has not seen: {report:?}");
+        Ok(())
+    }
+
+    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps. At first they
+    /// are smaller: what is in a patch is learnt from them as well, in half the time.
+    fn vq_pictures(&self, step: u64, n: usize) -> Vec<RgbImage> {
+        // A step has scenes of its own, however many it needs to find enough of one size.
+        const PER_STEP: u64 = 1 << 16;
+        let small = step < self.plan.vq_training.steps * 2 / 3;
+        let target_px = if small { self.plan.target_px * 2 / 3 } else { self.plan.target_px };
+        let scenes = Scenes::new(0, Split::Train, target_px).expect("the target size is the scenes' own");
+        let mut of_size: Vec<(lumina_core::ImageSize, Vec<RgbImage>)> = Vec::new();
+        let mut index = step * PER_STEP;
+        loop {
+            let scene = scenes.scene(index);
+            let picture = match index % 8 {
+                3 => scene.depth(),
+                7 => scene.segmentation(),
+                _ => scene.picture(),
+            };
+            index += 1;
+            let pictures = match of_size.iter_mut().find(|(size, _)| *size == scene.size()) {
+                Some((_, pictures)) => pictures,
+                None => {
+                    of_size.push((scene.size(), Vec::new()));
+                    &mut of_size.last_mut().expect("just pushed").1
+                }
+            };
+            pictures.push(picture);
+            if pictures.len() == n {
+                return std::mem::take(pictures);
+            }
+        }
+    }
+
+    fn tokens(&self) -> Result<()> {
+        let tokenizer = self.path("tokenizer");
+        let parts = [("fp-sft", &self.plan.fp_sft.0), ("omni-sft", &self.plan.omni_sft.0)];
+        if !tokenizer.join("tokenizer.json").exists() {
+            let texts = parts.into_iter().map(|(_, options)| texts(options, 4000)).collect::<Result<Vec<_>>>()?;
+            let options =
+                TokenizerOptions { n_codes: self.plan.vq.n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
+            train_tokenizer(&tokenizer, texts.concat(), &options)?;
+        }
+        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?;
+        let unirep = UniRep::open(&tokenizer)?;
+        for (name, options) in parts {
+            let data = self.path("data").join(name);
+            let records = data.join("records.jsonl");
+            if !records.exists() {
+                let begun = Instant::now();
+                write_dataset(&data, &Dataset::new(options.clone())?, |_| ())?;
+                println!("{name}: {} records written in {:.0} s", options.n_records, begun.elapsed().as_secs_f64());
+            }
+            let tokens = self.path("tokens").join(name);
+            if tokens.join("record.json").exists() {
+                continue;
+            }
+            // Pictures have allowed sizes already, so there is nothing to crop.
+            let options = PretokenizeOptions {
+                crop: CropChoice::Center,
+                window: 64,
+                ..PretokenizeOptions::new(self.plan.target_px)
+            };
+            let begun = Instant::now();
+            let mut first = None;
+            Pretokenizer::new(&images, &unirep, options)?.run(
+                &Records::open(&records)?,
+                &tokens,
+                |event| match event {
+                    PretokenizeEvent::Skipped { index, reason } => println!("record {index} was skipped: {reason}"),
+                    PretokenizeEvent::Progress(progress) => {
+                        let first = *first.get_or_insert(progress.done);
+                        if progress.done % 2048 == 0 || progress.done == progress.total {
+                            let rate = (progress.done - first) as f64 / begun.elapsed().as_secs_f64();
+                            println!("{name}: {} of {} records, {rate:.0} a second", progress.done, progress.total);
+                        }
+                    }
+                },
+            )?;
+            let joined = concatenate(&tokens)?;
+            println!("{name}: {} items, {} tokens", joined.items, joined.tokens);
+            let yaml = "META:\n  - path: record.json\n";
+            fs::write(tokens.join("data.yaml"), yaml).context("data.yaml")?;
+        }
+        if !self.path("start").exists() {
+            self.plan.model.create(&tokenizer, &self.path("start"), &self.compute)?;
+        }
+        Ok(())
+    }
+
+    fn fp_sft(&self) -> Recipe {
+        Recipe::fp_sft(self.path("start"), vec![self.part("fp-sft", &self.plan.fp_sft.1)])
+    }
+
+    fn omni_sft(&self) -> Recipe {
+        Recipe::omni_sft(self.fp_sft().result(&self.path("runs")), self.part("omni-sft", &self.plan.omni_sft.1))
+    }
+
+    fn part(&self, name: &str, options: &lumina_train::fine_tune::FineTuneOptions) -> Part {
+        let data = self.path("tokens").join(name).join("data.yaml");
+        Part { name: name.to_owned(), data, options: options.clone() }
+    }
+
+    fn fine_tune(&self, recipe: &Recipe) -> Result<()> {
+        let runs = self.path("runs");
+        fs::create_dir_all(&runs)?;
+        let mut metrics: Option<(JsonLines, TensorBoard)> = None;
+        let (mut begun, mut tokens) = (Instant::now(), 0);
+        let mut observe = |name: &str, event: RunEvent<'_>| -> lumina_train::Result<()> {
+            match event {
+                RunEvent::Started { position, steps_per_epoch } => {
+                    println!("{name}: from step {}, {steps_per_epoch} steps an epoch", position.step);
+                    let lines = JsonLines::append(&runs.join(format!("{name}.jsonl")))?.resume_at(position.step)?;
+                    metrics = Some((lines, TensorBoard::create(&runs.join(name), SystemTime::now())?));
+                    begun = Instant::now();
+                }
+                RunEvent::Step(step) => {
+                    tokens += step.tokens;
+                    if let Some((lines, board)) = &mut metrics {
+                        lines.write(step)?;
+                        let values = [
+                            ("loss", step.loss),
+                            ("z_loss", step.z_loss),
+                            ("lr", step.lr),
+                            ("grad_norm", step.grad_norm),
+                        ];
+                        board.scalars(step.step, SystemTime::now(), &values)?;
+                    }
+                    if step.step.is_multiple_of(20) {
+                        println!(
+                            "{name} step {}, epoch {:.2}: loss {:.3}, gradient {:.2}, {:.0} tokens/s",
+                            step.step,
+                            step.epoch,
+                            step.cross_entropy,
+                            step.grad_norm,
+                            tokens as f64 / begun.elapsed().as_secs_f64()
+                        );
+                    }
+                }
+                RunEvent::Saved(_) => {}
+            }
+            Ok(())
+        };
+        let mut failed = None;
+        let ended =
+            recipe.run(&runs, std::slice::from_ref(&self.compute), &mut |name, event| match observe(name, event) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+        match (failed, ended) {
+            (Some(error), _) => Err(error.into()),
+            (None, Ended::Finished) => Ok(()),
+            (None, Ended::Stopped) => bail!("stopped"),
+        }
+    }
+
+    fn model(&self) -> Result<()> {
+        let model = self.path("model");
+        if model.exists() {
+            return Ok(());
+        }
+        let trained = self.omni_sft().result(&self.path("runs"));
+        lumina_train::fine_tune::convert(&trained, &model, Dtype::BF16)?;
+        for file in ["vqgan.yaml", "vqgan.safetensors"] {
+            fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
+        }
+        println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
+        Ok(())
+    }
+}
+
+/// The texts of the first records of a data set.
+fn texts(options: &DatasetOptions, n: u64) -> Result<Vec<String>> {
+    let dataset = Dataset::new(options.clone())?;
+    let turns = (0..n.min(options.n_records)).flat_map(|index| dataset.record(index).record.conversations);
+    Ok(turns.filter_map(|turn| turn.value).map(|text| text.replace("<|image|>", "")).collect())
+}
+
+/// Bytes of the files in a folder.
+fn size(folder: &Path) -> Result<u64> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
+}
