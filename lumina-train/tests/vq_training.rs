@@ -75,6 +75,7 @@ fn bytes(file: &Path) -> Vec<u8> {
 fn a_resumed_run_equals_one_that_was_not_stopped() {
     let judge = DiscriminatorOptions { start: 2, layers: 1, channels: 4, weight: 0.5 };
     for options in [options().discriminator(Some(judge)), options().codebook(Codebook::Gradient)] {
+        let judged = options.discriminator.is_some();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         start(&at("start"));
@@ -91,10 +92,14 @@ fn a_resumed_run_equals_one_that_was_not_stopped() {
         let rest = run(&mut second, &at("stopped"));
 
         assert_eq!(rest, whole[3..]);
-        for file in
-            ["vqgan.safetensors", "optimizer.safetensors", "codebook.safetensors", "training.json", "vqgan.yaml"]
-        {
-            let end = |run: &str| bytes(&at(run).join("step-0000000006").join(file));
+        let mut files: Vec<_> = std::fs::read_dir(at("whole/step-0000000006"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files.len(), if judged { 7 } else { 5 }, "{files:?}");
+        for file in files {
+            let end = |run: &str| bytes(&at(run).join("step-0000000006").join(&file));
             assert!(end("whole") == end("stopped"), "{file} differs");
         }
     }
@@ -264,4 +269,26 @@ fn the_same_seed_makes_the_same_network() {
     assert!(first == make("b", 1) && first != make("c", 2));
     let tokenizer = ImageTokenizer::open(folder.path().join("a"), &Compute::cpu()).unwrap();
     assert_eq!(tokenizer.config(), &config());
+}
+
+#[test]
+fn what_no_network_can_be_is_refused() {
+    let shape = |channels, n_codes| VqShape { channels, n_codes, ..VqShape::default() };
+    for (shape, part) in [(shape(48, 16), "multiple of 32"), (shape(32, 0), "`n_embed` is 0")] {
+        let message = VqConfig::new(shape).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path());
+    let mut trainer = open(folder.path(), options());
+    assert_eq!(trainer.model().codebook().dims(), [32, 4]);
+    let mut model = trainer.model().clone();
+    let message = model.set_codebook(trainer.model().codebook().narrow(0, 0, 3)).unwrap_err().to_string();
+    assert!(message.contains("[3, 4]") && message.contains("[32, 4]"), "{message}");
+    assert!(VqTrainer::open(folder.path().join("no"), options(), &Compute::cpu()).is_err());
+    let nothing = evaluate_vq(&ImageTokenizer::open(folder.path(), &Compute::cpu()).unwrap(), []);
+    assert!(matches!(nothing, Err(Error::Setting { field: "pictures", .. })));
+    // An error of the source of pictures ends the run.
+    let refuse = |_| Err(Error::Setting { field: "source", reason: "is dry".to_owned() });
+    assert!(trainer.run(folder.path().join("run"), refuse, |_| ()).unwrap_err().to_string().contains("is dry"));
 }

@@ -63,3 +63,17 @@ pub(super) fn psnr_db(mse: f64, range: f64) -> f64 {
     let smallest = (range / 255.0 / 2.0).powi(2);
     10.0 * (range * range / mse.max(smallest)).log10()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decibels_of_known_errors() {
+        assert!((psnr_db(650.25, 255.0) - 20.0).abs() < 1e-9);
+        // A tenth of the range, whatever the range is.
+        assert!((psnr_db(0.04, 2.0) - 20.0).abs() < 1e-9);
+        assert!((psnr_db(0.0, 255.0) - 54.151).abs() < 1e-3);
+        assert!((psnr_db(0.0, 2.0) - psnr_db(0.0, 255.0)).abs() < 1e-9);
+    }
+}

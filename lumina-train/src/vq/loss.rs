@@ -63,7 +63,7 @@ pub(super) fn reconstruction(l1: &Tensor<1>, l2: &Tensor<1>, options: &VqTrainin
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
 
     use burn::module::{Module, ModuleMapper, Param, ParamId};
@@ -120,7 +120,7 @@ mod tests {
     }
 
     /// The model, the names of its parameters, and pixels.
-    fn tiny() -> (VqModel, HashMap<ParamId, String>, Tensor<4>) {
+    pub(in crate::vq) fn tiny() -> (VqModel, HashMap<ParamId, String>, Tensor<4>) {
         let shape = VqShape {
             embed_dim: 3,
             n_codes: 5,

@@ -7,6 +7,7 @@
 //! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result. What
 //! is saved opens as [`lumina_vq::ImageTokenizer`].
 
+mod adversary;
 mod codebook;
 mod discriminator;
 mod evaluate;

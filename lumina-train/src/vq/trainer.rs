@@ -11,11 +11,12 @@ use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel, preprocess};
 
+use super::adversary::Adversary;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::evaluate::psnr_db;
 use super::init::{CONFIG, WEIGHTS, rng};
-use super::loss::{Losses, errors, losses, reconstruction};
+use super::loss::{Losses, losses};
 use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
 use super::state::{self, Progress};
@@ -50,13 +51,6 @@ pub struct VqTrainer {
     codebook: CodebookState,
     adversary: Option<Adversary>,
     step: u64,
-}
-
-#[derive(Debug)]
-struct Adversary {
-    model: Discriminator,
-    names: HashMap<ParamId, String>,
-    optimizer: AdamW,
 }
 
 /// The decoder's last weight, at which the adaptive weight is measured.
@@ -94,9 +88,11 @@ impl VqTrainer {
         let names = loader.parameter_names();
         let entries = values(model.codebook())?;
         let codebook = CodebookState::new(&entries, config.embed_dim(), &options);
-        let adversary = match &options.discriminator {
+        // The network asked for it, or loading had failed.
+        let last_weight = names.iter().find(|(_, name)| *name == LAST_WEIGHT).map(|(id, _)| *id);
+        let adversary = match options.discriminator.as_ref().zip(last_weight) {
             None => None,
-            Some(shape) => {
+            Some((shape, last_weight)) => {
                 let mut drawn = Discriminator::initial_values(options.seed);
                 let mut values = |name: &str, shape: &[usize]| match judge {
                     Some(file) => floats(file, name, shape.iter().product()),
@@ -104,7 +100,7 @@ impl VqTrainer {
                 };
                 let (model, names) = Discriminator::new(shape, &mut values, compute.device())?;
                 let optimizer = adam(&options, &names);
-                Some(Adversary { model, names, optimizer })
+                Some(Adversary { model, names, optimizer, last_weight })
             }
         };
         let optimizer = adam(&options, &names);
@@ -219,8 +215,9 @@ impl VqTrainer {
             losses(&self.model, &pixels, latents, nearest, &self.options)?;
         let mut terms = vec![l1, l2, distance];
         let judged = match self.joined() {
-            Some(factor) => {
-                let judged = self.judge(&features, &output, &pixels)?;
+            Some((adversary, factor)) => {
+                let judged = adversary.judge(&self.model, &features, &output, &pixels, &self.options)?;
+                judged.check(self.step)?;
                 loss = loss + (output * judged.gradient.clone()).sum() * (judged.weight * factor);
                 terms.push(judged.generator_loss.clone());
                 Some((judged, factor))
@@ -247,12 +244,15 @@ impl VqTrainer {
         self.model = self.optimizer.step(rate, self.model.clone(), grads);
         self.follow(&flat, &codes)?;
         let adversarial = judged.map(|(judged, _)| {
-            self.train_adversary(judged.discriminator_loss, rate);
-            Adversarial {
+            let report = Adversarial {
                 generator_loss: part(3),
                 discriminator_loss: judged.discriminator_value,
                 adaptive_weight: judged.weight,
+            };
+            if let Some(adversary) = &mut self.adversary {
+                adversary.learn(judged, rate);
             }
+            report
         });
         self.step += 1;
         Ok(VqStep {
@@ -329,59 +329,10 @@ impl VqTrainer {
         Ok(self.model.set_codebook(entries)?)
     }
 
-    /// The discriminator's configured factor, from the step on at which it joins.
-    fn joined(&self) -> Option<f64> {
-        self.options.discriminator.as_ref().filter(|judge| self.step >= judge.start).map(|judge| judge.weight)
-    }
-
-    /// What the discriminator says of the output, and how much it weighs.
-    ///
-    /// The gradients at the last layer need neither the encoder nor the rest of the decoder: they are taken on graphs
-    /// of their own, which begin at the last layer's input.
-    fn judge(&self, features: &Tensor<4>, output: &Tensor<4>, pixels: &Tensor<4>) -> Result<Judged> {
-        let Some(adversary) = &self.adversary else {
-            return Err(Error::Setting { field: "discriminator", reason: "is not set".to_owned() });
-        };
-        let leaf = output.clone().detach().require_grad();
-        let generator_loss = adversary.model.forward(leaf.clone()).mean().neg();
-        let missing = || Error::Compute { reason: "a gradient of the adversarial loss is missing".to_owned() };
-        let gradient = leaf.grad(&generator_loss.backward()).ok_or_else(missing)?;
-        let gradient = Tensor::from_inner(gradient);
-
-        let last = self.names.iter().find(|(_, name)| *name == LAST_WEIGHT).map(|(id, _)| *id).ok_or_else(missing)?;
-        let norm_of = |loss: &dyn Fn(Tensor<4>) -> Tensor<1>| -> Result<f64> {
-            let output = self.model.last_layer(features.clone().detach())?;
-            let mut grads = loss(output).backward();
-            let grads = GradientsParams::from_params(&mut grads, &self.model, &[last]);
-            let grad = grads.get::<4>(last).ok_or_else(missing)?;
-            Ok(f64::from(values(grad.square().sum())?[0]).sqrt())
-        };
-        let reconstruction = norm_of(&|output| {
-            let (l1, l2) = errors(&output, pixels);
-            reconstruction(&l1, &l2, &self.options)
-        })?;
-        let adversarial = norm_of(&|output| (output * gradient.clone()).sum())?;
-        let weight = discriminator::adaptive_weight(reconstruction, adversarial);
-        if !weight.is_finite() {
-            return Err(Error::NotFiniteValue { step: self.step, what: "weight of the adversarial loss" });
-        }
-        let fake = output.clone().detach();
-        let discriminator_loss =
-            discriminator::hinge(adversary.model.forward(pixels.clone()), adversary.model.forward(fake));
-        let discriminator_value = f64::from(values(discriminator_loss.clone().detach())?[0]);
-        if !discriminator_value.is_finite() {
-            return Err(Error::NotFiniteValue { step: self.step, what: "discriminator's loss" });
-        }
-        let generator_loss = generator_loss.detach();
-        Ok(Judged { generator_loss, gradient, weight, discriminator_loss, discriminator_value })
-    }
-
-    /// The discriminator's own step.
-    fn train_adversary(&mut self, loss: Tensor<1>, rate: f64) {
-        if let Some(adversary) = &mut self.adversary {
-            let grads = GradientsParams::from_grads(loss.backward(), &adversary.model);
-            adversary.model = adversary.optimizer.step(rate, adversary.model.clone(), grads);
-        }
+    /// The discriminator and its configured factor, from the step on at which it joins.
+    fn joined(&self) -> Option<(&Adversary, f64)> {
+        let judge = self.options.discriminator.as_ref().filter(|judge| self.step >= judge.start)?;
+        Some((self.adversary.as_ref()?, judge.weight))
     }
 
     /// Writes `vqgan.yaml` and `vqgan.safetensors`, which [`lumina_vq::ImageTokenizer::open`] reads, with weights in
@@ -416,7 +367,7 @@ impl VqTrainer {
             self.write(target, Dtype::F32)?;
             self.codebook.save(&target.join(state::CODEBOOK))?;
             self.optimizer.save(&target.join(state::OPTIMIZER))?;
-            if let Some(Adversary { model, names, optimizer }) = &self.adversary {
+            if let Some(Adversary { model, names, optimizer, .. }) = &self.adversary {
                 save_parameters(model, names, Dtype::F32, &target.join(state::DISCRIMINATOR))?;
                 optimizer.save(&target.join(state::DISCRIMINATOR_OPTIMIZER))?;
             }
@@ -432,15 +383,4 @@ impl VqTrainer {
 fn adam(options: &VqTrainingOptions, names: &HashMap<ParamId, String>) -> AdamW {
     let (beta_1, beta_2) = options.betas;
     AdamW::new(AdamWOptions { beta_1, beta_2, epsilon: 1e-8, weight_decay: 0.0 }, names.clone())
-}
-
-/// The discriminator's part of a step.
-struct Judged {
-    generator_loss: Tensor<1>,
-    /// Of its loss with respect to the output.
-    gradient: Tensor<4>,
-    weight: f64,
-    /// The discriminator's own loss, on a graph of its own.
-    discriminator_loss: Tensor<1>,
-    discriminator_value: f64,
 }
