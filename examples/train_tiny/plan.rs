@@ -54,13 +54,14 @@ impl Plan {
         };
         let vq_training = VqTrainingOptions::default()
             .steps(vq_steps)
-            .learning_rate(6e-4)
+            .learning_rate(1.5e-3)
             .betas((0.9, 0.99))
             .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 25, floor: 0.01 })
             .l2_weight(1.0)
             .codebook(Codebook::Ema { decay: 0.99 })
             .codebook_start(CodebookStart::Latents)
-            .revive_after(Some(100))
+            .quantize_from(vq_steps / 5)
+            .revive_after(Some(50))
             .checkpoint_every(250);
         let model = NewModel {
             hidden_size: 192,

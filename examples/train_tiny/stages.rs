@@ -8,9 +8,9 @@ use std::str::FromStr;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use image::RgbImage;
-use lumina_core::Compute;
+use image::{RgbImage, imageops};
 use lumina_core::checkpoint::Dtype;
+use lumina_core::{CELL_PX, Compute};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
 use lumina_scenes::{Scenes, Split};
 use lumina_tokenizer::UniRep;
@@ -102,7 +102,7 @@ impl Stages {
         let mut lines = JsonLines::append(&self.path("vq.jsonl"))?.resume_at(trainer.step())?;
         let begun = Instant::now();
         let mut failed = None;
-        let batch = |step| Ok(self.vq_pictures(step, self.plan.vq_batch));
+        let batch = |step| Ok(self.vq_pictures(step));
         trainer.run(&run, batch, |step| {
             failed = failed.take().or(lines.write(step).err());
             if step.step.is_multiple_of(20) {
@@ -127,36 +127,45 @@ impl Stages {
         Ok(())
     }
 
-    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps. At first they
-    /// are smaller: what is in a patch is learnt from them as well, in half the time.
-    fn vq_pictures(&self, step: u64, n: usize) -> Vec<RgbImage> {
+    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps.
+    ///
+    /// For the first half of the training they are single cells with an object in them, four times as many: what is in
+    /// a patch is learnt from them as well, at a fraction of the work, and objects weigh more beside the background.
+    fn vq_pictures(&self, step: u64) -> Vec<RgbImage> {
         // A step has scenes of its own, however many it needs to find enough of one size.
         const PER_STEP: u64 = 1 << 16;
-        let small = step < self.plan.vq_training.steps * 2 / 3;
-        let target_px = if small { self.plan.target_px * 2 / 3 } else { self.plan.target_px };
+        let (steps, n, whole) = (self.plan.vq_training.steps, self.plan.vq_batch, self.plan.target_px);
+        let target_px = if step < steps * 3 / 4 { whole * 2 / 3 } else { whole };
         let scenes = Scenes::new(0, Split::Train, target_px).expect("the target size is the scenes' own");
-        let mut of_size: Vec<(lumina_core::ImageSize, Vec<RgbImage>)> = Vec::new();
-        let mut index = step * PER_STEP;
-        loop {
+        let pictures = (step * PER_STEP..).map(|index| {
             let scene = scenes.scene(index);
             let picture = match index % 8 {
                 3 => scene.depth(),
                 7 => scene.segmentation(),
                 _ => scene.picture(),
             };
-            index += 1;
-            let pictures = match of_size.iter_mut().find(|(size, _)| *size == scene.size()) {
-                Some((_, pictures)) => pictures,
-                None => {
-                    of_size.push((scene.size(), Vec::new()));
-                    &mut of_size.last_mut().expect("just pushed").1
-                }
+            (scene, picture)
+        });
+        if step < steps / 2 {
+            let cell = |(scene, picture): (lumina_scenes::Scene, RgbImage)| {
+                let (column, row) = scene.objects().first().map_or((0, 0), |object| object.cell);
+                imageops::crop_imm(&picture, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
             };
-            pictures.push(picture);
-            if pictures.len() == n {
-                return std::mem::take(pictures);
+            return pictures.take(4 * n).map(cell).collect();
+        }
+        let mut of_size: Vec<Vec<RgbImage>> = Vec::new();
+        for (_, picture) in pictures {
+            let same = of_size.iter().position(|pictures| pictures[0].dimensions() == picture.dimensions());
+            let place = same.unwrap_or_else(|| {
+                of_size.push(Vec::new());
+                of_size.len() - 1
+            });
+            of_size[place].push(picture);
+            if of_size[place].len() == n {
+                return of_size.swap_remove(place);
             }
         }
+        Vec::new()
     }
 
     fn tokens(&self) -> Result<()> {

@@ -59,12 +59,34 @@ impl CodebookState {
     ) -> usize {
         let limit = options.revive_after.map_or(NEVER, |steps| steps.min(u64::from(NEVER)) as u32);
         let dead: Vec<usize> = (0..self.idle.len()).filter(|&code| self.idle[code] >= limit).collect();
-        let mut positions: Vec<usize> = (0..latents.len() / self.embed).collect();
-        let n = dead.len().min(positions.len());
-        for (index, &code) in dead.iter().take(n).enumerate() {
-            let other = index + (rng.next_u64() % (positions.len() - index) as u64) as usize;
-            positions.swap(index, other);
-            let latent = &latents[positions[index] * self.embed..][..self.embed];
+        if dead.is_empty() {
+            return 0;
+        }
+        // As k-means++ chooses (Arthur and Vassilvitskii 2007): a latent with a probability that grows with its squared
+        // distance from the codes there are. So what is rare, and badly coded, gets the codes that are free.
+        let alive: Vec<&[f32]> = (0..self.idle.len())
+            .filter(|&code| self.idle[code] < limit)
+            .map(|code| &entries[code * self.embed..][..self.embed])
+            .collect();
+        let mut distances: Vec<f64> = latents
+            .chunks_exact(self.embed)
+            .map(|latent| alive.iter().map(|code| squared_distance(latent, code)).reduce(f64::min).unwrap_or(1.0))
+            .collect();
+        let n = dead.len().min(distances.len());
+        let mut revived = 0;
+        for &code in dead.iter().take(n) {
+            let total: f64 = distances.iter().sum();
+            let mut left = total * (f64::from(rng.next_u32()) / (f64::from(u32::MAX) + 1.0));
+            let chosen = distances.iter().position(|&distance| {
+                left -= distance;
+                distance > 0.0 && left < 0.0
+            });
+            // All latents have a code of their own.
+            let Some(chosen) = chosen else { break };
+            let latent = &latents[chosen * self.embed..][..self.embed];
+            for (distance, other) in distances.iter_mut().zip(latents.chunks_exact(self.embed)) {
+                *distance = distance.min(squared_distance(other, latent));
+            }
             entries[code * self.embed..][..self.embed].copy_from_slice(latent);
             if let Some(means) = &mut self.means {
                 means.sizes[code] = 1.0;
@@ -72,8 +94,9 @@ impl CodebookState {
             }
             self.idle[code] = 0;
             self.recent[code] = 0.0;
+            revived += 1;
         }
-        n
+        revived
     }
 
     /// Notes which codes the latents chose.
@@ -146,6 +169,10 @@ impl CodebookState {
         }
         Ok(())
     }
+}
+
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
 }
 
 /// Two to the entropy, in bits, of these counts; 0 of none.

@@ -45,8 +45,7 @@ fn initial_values(
     let fan_in = |shape: &[usize]| shape[1..].iter().product::<usize>() as f64;
     let weight_of_bias = name.strip_suffix("bias").map(|stem| format!("{stem}weight"));
     let bound = match (shape, weight_of_bias.and_then(|weight| shapes.get(&weight))) {
-        // kaiming_uniform with a = √5 comes to this, and biases of convolutions have the same bound.
-        (shape, _) if shape.len() == 4 => 1.0 / fan_in(shape).sqrt(),
+        (shape, _) if shape.len() == 4 => gain(name) / fan_in(shape).sqrt(),
         (_, Some(weight)) if weight.len() == 4 => 1.0 / fan_in(weight).sqrt(),
         // Norms.
         (_, Some(_)) => return vec![0.0; n],
@@ -55,6 +54,22 @@ fn initial_values(
     };
     let mut rng = rng(seed, name, 0);
     (0..n).map(|_| ((2.0 * uniform(&mut rng) - 1.0) * bound) as f32).collect()
+}
+
+/// Times 1/√fan-in, the bound of a convolution's first weights.
+///
+/// PyTorch's 1 lets the variance fall to a third in each convolution. Residual blocks do not mind, as they begin with a
+/// norm, but colours reach the codes and the picture along the path beside them, which would be all but closed. So
+/// convolutions on that path keep the variance, and blocks begin by adding little to it.
+fn gain(name: &str) -> f64 {
+    const PATH: [&str; 6] = ["downsample", "upsample", "conv_in", "nin_shortcut", "quant_conv", "encoder.conv_out"];
+    if PATH.iter().any(|part| name.contains(part)) {
+        3f64.sqrt()
+    } else if name.contains(".conv2.") || name.contains(".proj_out.") {
+        0.1
+    } else {
+        1.0
+    }
 }
 
 /// A generator for one purpose at one step: drawing for one moves no other.

@@ -112,6 +112,9 @@ pub struct VqTrainingOptions {
     pub commitment_weight: f64,
     /// What the codebook is at the start. Default: what the file says.
     pub codebook_start: CodebookStart,
+    /// The first step, counted from 0, at which latents are quantized; until then encoder and decoder learn to agree
+    /// without a codebook, which makes its first entries worth something. Default 0, as in taming.
+    pub quantize_from: u64,
     /// After how many steps without use a code is replaced by a latent of the batch. Default: never.
     pub revive_after: Option<u64>,
     /// Steps that the reported use of the codebook looks back. Default 100.
@@ -138,6 +141,7 @@ impl Default for VqTrainingOptions {
             codebook_weight: 1.0,
             commitment_weight: 0.25,
             codebook_start: CodebookStart::File,
+            quantize_from: 0,
             revive_after: None,
             usage_window: 100,
             discriminator: None,
@@ -173,6 +177,7 @@ setters! {
     codebook_weight: f64,
     commitment_weight: f64,
     codebook_start: CodebookStart,
+    quantize_from: u64,
     revive_after: Option<u64>,
     usage_window: u64,
     discriminator: Option<DiscriminatorOptions>,

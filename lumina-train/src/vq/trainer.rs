@@ -207,9 +207,15 @@ impl VqTrainer {
         if flat.iter().any(|value| !value.is_finite()) {
             return Err(Error::NotFiniteValue { step: self.step, what: "encoder's output" });
         }
-        let codes_revived = self.revive(&flat)?;
-        let codes = self.model.quantize(latents.clone().detach())?;
-        let nearest = self.model.lookup(&codes, [batch, rows, columns])?;
+        let quantized = self.step >= self.options.quantize_from;
+        let (codes_revived, codes, nearest) = if quantized {
+            let revived = self.revive(&flat)?;
+            let codes = self.model.quantize(latents.clone().detach())?;
+            let nearest = self.model.lookup(&codes, [batch, rows, columns])?;
+            (revived, codes, nearest)
+        } else {
+            (0, Vec::new(), latents.clone().detach())
+        };
 
         let Losses { features, output, l1, l2, distance, total: mut loss } =
             losses(&self.model, &pixels, latents, nearest, &self.options)?;
@@ -242,7 +248,9 @@ impl VqTrainer {
             return Err(Error::NotFiniteValue { step: self.step, what: "gradient" });
         }
         self.model = self.optimizer.step(rate, self.model.clone(), grads);
-        self.follow(&flat, &codes)?;
+        if quantized {
+            self.follow(&flat, &codes)?;
+        }
         let adversarial = judged.map(|(judged, _)| {
             let report = Adversarial {
                 generator_loss: part(3),
