@@ -17,6 +17,9 @@ pub struct FineTuneOptions {
     pub z_loss_weight: f64,
     /// Share of what attention and MLP add that is dropped, 0 to below 1.
     pub dropout: f64,
+    /// Share of the sequences that are shown without their questions: what guidance calls the unconditional model
+    /// learns from them. The paper drops the context of a tenth (arXiv 2408.02657 §2.3; 2207.12598).
+    pub context_dropout: f64,
     /// Sequences in a pass on one device.
     pub batch_size: usize,
     /// Passes on each device whose gradients make one step.
@@ -41,6 +44,7 @@ impl Default for FineTuneOptions {
             clip_norm: 4.0,
             z_loss_weight: 1e-5,
             dropout: 0.05,
+            context_dropout: 0.1,
             batch_size: 4,
             accumulate: 1,
             max_tokens: 4096,
@@ -78,6 +82,7 @@ impl FineTuneOptions {
             ("clip_norm", self.clip_norm, f64::MAX),
             ("z_loss_weight", self.z_loss_weight, f64::MAX),
             ("dropout", self.dropout, 0.99),
+            ("context_dropout", self.context_dropout, 1.0),
             ("adamw.beta_1", self.adamw.beta_1, 0.999_999),
             ("adamw.beta_2", self.adamw.beta_2, 0.999_999),
             ("adamw.epsilon", self.adamw.epsilon, f64::MAX),

@@ -5,6 +5,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lumina_core::Compute;
+use lumina_tokenizer::IGNORED;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::trainer::STATE;
 use super::{Example, FineTuneOptions, Position, StepReport, Trainer};
@@ -111,7 +114,10 @@ pub fn run(
 /// One step on the items of some batches.
 fn step(trainer: &mut Trainer, data: &Dataset, batches: &[&Vec<usize>], steps_per_epoch: u64) -> Result<StepReport> {
     let max_tokens = trainer.options().max_tokens;
-    let read: Vec<Batch> = batches.iter().map(|indices| data.batch(indices, max_tokens)).collect::<Result<_>>()?;
+    let mut read: Vec<Batch> = batches.iter().map(|indices| data.batch(indices, max_tokens)).collect::<Result<_>>()?;
+    for (batch, indices) in read.iter_mut().zip(batches) {
+        drop_contexts(batch, indices, trainer);
+    }
     let passes: Vec<Vec<Example<'_>>> = read
         .iter()
         .map(|batch| {
@@ -127,6 +133,28 @@ fn step(trainer: &mut Trainer, data: &Dataset, batches: &[&Vec<usize>], steps_pe
         },
         other => other,
     })
+}
+
+/// Leaves of some sequences only what is predicted, without the token that ends the last turn: an image, say, from its
+/// start on, as the unconditional branch of guidance sees it. Which ones follows from seed, epoch and item.
+fn drop_contexts(batch: &mut Batch, items: &[usize], trainer: &Trainer) {
+    let options = trainer.options();
+    let mut random = ChaCha12Rng::seed_from_u64(options.seed ^ trainer.position().epoch.rotate_left(32));
+    for ((tokens, labels), &item) in batch.tokens.iter_mut().zip(&mut batch.labels).zip(items) {
+        random.set_stream(item as u64);
+        random.set_word_pos(0);
+        if f64::from(random.next_u32()) >= options.context_dropout * (f64::from(u32::MAX) + 1.0) {
+            continue;
+        }
+        let mut answers: Vec<u32> =
+            tokens.iter().zip(&*labels).filter(|(_, label)| **label != IGNORED).map(|(token, _)| *token).collect();
+        answers.pop();
+        // The first token is not predicted, so one alone has nothing to teach.
+        if answers.len() > 1 {
+            *labels = answers.iter().map(|&token| i64::from(token)).collect();
+            *tokens = answers;
+        }
+    }
 }
 
 /// The complete checkpoints in a folder, the oldest first. One that is being written has another name.

@@ -1,0 +1,82 @@
+//! `cargo run --release --example evaluate`
+//!
+//! Asks the model for scenes that were not in its training, lets the judge look at the answers, and prints how many are
+//! right. A page with all pictures, the failures first, comes to lie beside.
+#![allow(clippy::print_stdout, reason = "a program for people")]
+
+mod page;
+mod tasks;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+use lumina_examples::ModelArgs;
+use lumina_scenes::dataset::SceneTask;
+use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
+use lumina_train::vq::evaluate_vq;
+
+use page::Page;
+use tasks::Evaluation;
+
+/// Measures a model that was trained on scenes.
+#[derive(Parser)]
+struct Args {
+    /// Prompts of the distribution of the training, none of them from it
+    #[arg(long, default_value_t = 300)]
+    prompts: u64,
+    /// Prompts with an object of a kind that no picture in training shows
+    #[arg(long, default_value_t = 150)]
+    held_out: u64,
+    /// Questions of each other task
+    #[arg(long, default_value_t = 100)]
+    others: u64,
+    /// Questions answered together
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Other scenes and other draws for another seed
+    #[arg(long, default_value_t = 1000)]
+    scenes_seed: u64,
+    /// The folder of the page
+    #[arg(short, long, default_value = "out/evaluate")]
+    output: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let model = args.model.open()?;
+    let mut page = Page::new(&args.output)?;
+    let mut rows = Vec::new();
+
+    let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
+    let vq = evaluate_vq(model.image_tokenizer()?, (0..args.others.max(1)).map(|index| scenes.scene(index).picture()))?;
+    rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
+    let share = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
+    rows.push((
+        "image tokenizer: codes in use".to_owned(),
+        format!("{} of {} ({share:.0} %)", vq.codes_used, vq.n_codes),
+    ));
+
+    let parts = [
+        (SceneTask::TextToImage, Split::Test, args.prompts),
+        (SceneTask::TextToImage, Split::HeldOut, args.held_out),
+        (SceneTask::Captioning, Split::Test, args.others),
+        (SceneTask::DepthEstimation, Split::Test, args.others),
+        (SceneTask::SemanticSegmentation, Split::Test, args.others),
+        (SceneTask::Editing, Split::Test, args.others),
+        (SceneTask::ImageThenEdit, Split::Test, args.others),
+        (SceneTask::ImageThenCaption, Split::Test, args.others),
+    ];
+    for (task, split, n) in parts.into_iter().filter(|&(.., n)| n > 0) {
+        let evaluation = Evaluation { model: &model, args: &args.model, seed: args.scenes_seed, batch: args.batch };
+        rows.extend(evaluation.run(task, split, n, &mut page)?);
+    }
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, value) in &rows {
+        println!("{name:width$}  {value}");
+    }
+    println!("wrote {}{}", page.write(&rows)?.display(), args.model.note());
+    Ok(())
+}
