@@ -25,7 +25,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// What the model in the repository was made with: about two hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(2500, 24_000, 24_000, [2, 4])
+        Self::of(2500, 16_000, 20_000, [2, 4])
     }
 
     /// Everything, for a moment.
@@ -64,11 +64,11 @@ impl Plan {
             .revive_after(Some(50))
             .checkpoint_every(250);
         let model = NewModel {
-            hidden_size: 192,
-            intermediate_size: 512,
+            hidden_size: 160,
+            intermediate_size: 432,
             num_hidden_layers: 5,
-            num_attention_heads: 6,
-            num_key_value_heads: 6,
+            num_attention_heads: 5,
+            num_key_value_heads: 5,
             max_position_embeddings: 512,
             ..NewModel::default()
         };
