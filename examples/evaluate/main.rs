@@ -77,6 +77,6 @@ fn main() -> Result<()> {
     for (name, value) in &rows {
         println!("{name:width$}  {value}");
     }
-    println!("wrote {}{}", page.write(&rows)?.display(), args.model.note());
+    println!("wrote {}", page.write(&rows)?.display());
     Ok(())
 }

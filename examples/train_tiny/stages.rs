@@ -89,7 +89,8 @@ impl Stages {
 
     fn vq(&self) -> Result<()> {
         let (result, run, start) = (self.path("vq"), self.path("vq-run"), self.path("vq-start"));
-        if result.exists() {
+        // Written last.
+        if result.join("vqgan.yaml").exists() {
             return Ok(());
         }
         let mut trainer = if run.exists() {

@@ -8,5 +8,6 @@ mod dropout;
 mod finite_differences;
 mod folders;
 mod killed;
+mod runs;
 mod small;
 mod steps;
