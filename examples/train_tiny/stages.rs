@@ -248,7 +248,9 @@ impl Stages {
                 RunEvent::Started { position, steps_per_epoch } => {
                     println!("{name}: from step {}, {steps_per_epoch} steps an epoch", position.step);
                     let lines = JsonLines::append(&runs.join(format!("{name}.jsonl")))?.resume_at(position.step)?;
-                    metrics = Some((lines, TensorBoard::create(&runs.join(name), SystemTime::now())?));
+                    let mut board = TensorBoard::create(&runs.join(name), SystemTime::now())?;
+                    board.resume_at(position.step, SystemTime::now())?;
+                    metrics = Some((lines, board));
                     begun = Instant::now();
                 }
                 RunEvent::Step(step) => {
