@@ -5,3 +5,5 @@
 
 #[doc = include_str!("../../docs/src/lora.md")]
 mod lora {}
+#[doc = include_str!("../../docs/src/training.md")]
+mod training {}
