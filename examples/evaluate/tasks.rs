@@ -172,6 +172,9 @@ fn wrong_in(verdict: &Verdict) -> String {
     parts.into_iter().filter(|(right, _)| !right).map(|(_, name)| name).collect::<Vec<_>>().join(", ")
 }
 
+/// Whether a part of a picture is right.
+type Has = fn(&Verdict) -> bool;
+
 /// The lines of the table.
 fn table(
     name: &str,
@@ -197,7 +200,7 @@ fn table(
         _ => rows.push((format!("{name}: right"), share(all, judged.len()))),
     }
     if task == SceneTask::TextToImage {
-        let parts: [(&str, fn(&Verdict) -> bool); 7] = [
+        let parts: [(&str, Has); 7] = [
             ("shape, colour and place", |verdict| {
                 verdict.count && verdict.shapes && verdict.colours && verdict.positions && verdict.relation
             }),
