@@ -28,7 +28,7 @@ pub struct FineTuneOptions {
     pub max_tokens: usize,
     /// What the backward pass needs of the forward pass.
     pub activations: Activations,
-    /// A checkpoint is saved after this many steps, and at the end of each epoch.
+    /// A checkpoint is saved after this many steps, when the run is stopped, and at its end.
     pub save_every: u64,
     /// How many checkpoints stay.
     pub keep: usize,

@@ -73,6 +73,8 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 struct State {
     position: Position,
     options: FineTuneOptions,
+    /// How many devices share a step: part of the batch.
+    devices: usize,
 }
 
 impl Trainer {
@@ -126,6 +128,10 @@ impl Trainer {
         if !same {
             let reason = format!("differ from those that {} was saved with", checkpoint.display());
             return Err(Error::Setting { field: "options", reason });
+        }
+        if state.devices != devices.len() {
+            let reason = format!("are {}, and the run was saved with {}", devices.len(), state.devices);
+            return Err(Error::Setting { field: "devices", reason });
         }
         let mut trainer = match base_of(checkpoint)? {
             None => Self::new(checkpoint, options, devices)?,
@@ -225,32 +231,32 @@ impl Trainer {
             ),
             activations: self.options.activations,
         };
-        let of_device = |device: usize| -> Vec<Result<(Loss, GradientsParams)>> {
-            let model = device.checked_sub(1).map_or(&self.trainable.model, |index| &self.replicas[index]);
-            let own = passes.iter().enumerate().skip(device).step_by(n_devices);
-            own.map(|(pass, batch)| gradients(model, batch, &options(pass))).collect()
-        };
-        let results: Vec<Vec<Result<(Loss, GradientsParams)>>> = if n_devices == 1 {
-            vec![of_device(0)]
-        } else {
-            std::thread::scope(|scope| {
-                let of_device = &of_device;
-                let threads: Vec<_> = (0..n_devices).map(|device| scope.spawn(move || of_device(device))).collect();
-                let joined = threads.into_iter().map(|thread| thread.join());
-                joined.map(|result| result.unwrap_or_else(|_| vec![Err(thread_lost())])).collect()
-            })
-        };
-        // Summed in the order of the passes, so that the number of devices does not change the sum.
         let model = &self.trainable.model;
-        let mut iterators: Vec<_> = results.into_iter().map(Vec::into_iter).collect();
+        let of_device = |device: usize, pass: usize| -> Result<(Loss, GradientsParams)> {
+            let model = device.checked_sub(1).map_or(model, |index| &self.replicas[index]);
+            gradients(model, &passes[pass], &options(pass))
+        };
         let mut losses = Vec::with_capacity(passes.len());
         let mut sum = GradientsAccumulator::new();
-        for pass in 0..passes.len() {
-            let result = iterators[pass % n_devices].next().unwrap_or_else(|| Err(thread_lost()));
-            let (loss, grads) = result?;
-            losses.push(loss);
-            let grads = if n_devices == 1 { grads } else { grads.to_device(self.devices[0].device(), model) };
-            sum.accumulate(model, grads);
+        for first in (0..passes.len()).step_by(n_devices) {
+            let of_round = n_devices.min(passes.len() - first);
+            let results: Vec<Result<(Loss, GradientsParams)>> = if of_round == 1 {
+                vec![of_device(0, first)]
+            } else {
+                std::thread::scope(|scope| {
+                    let of_device = &of_device;
+                    let start = |device| scope.spawn(move || of_device(device, first + device));
+                    let threads: Vec<_> = (0..of_round).map(start).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(thread_lost()))).collect()
+                })
+            };
+            // Summed in the order of the passes, so that the number of devices does not change the sum.
+            for result in results {
+                let (loss, grads) = result?;
+                losses.push(loss);
+                let grads = if n_devices == 1 { grads } else { grads.to_device(self.devices[0].device(), model) };
+                sum.accumulate(model, grads);
+            }
         }
         let factor = 1.0 / passes.len() as f64;
         let grads = sum.grads();
@@ -272,7 +278,10 @@ impl Trainer {
         folder::create(checkpoint, |partial| {
             self.write_model(partial, Dtype::F32)?;
             self.optimizer.save(&partial.join(OPTIMIZER))?;
-            write_json(&partial.join(STATE), &State { position: self.position, options: self.options.clone() })
+            write_json(
+                &partial.join(STATE),
+                &State { position: self.position, options: self.options.clone(), devices: self.devices.len() },
+            )
         })
     }
 
