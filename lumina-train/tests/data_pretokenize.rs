@@ -43,7 +43,7 @@ fn picture(index: usize) -> RgbImage {
     let mut side = || 32 + (noise.next().unwrap() >> 16) % 65;
     let (width, height) = (side(), side());
     let mut noise = lcg(index as u32 + 1000);
-    RgbImage::from_fn(width, height, |x, y| Rgb([4 * x as u8, 4 * y as u8, (noise.next().unwrap() >> 24) as u8]))
+    RgbImage::from_fn(width, height, |x, y| Rgb([(4 * x) as u8, (4 * y) as u8, (noise.next().unwrap() >> 24) as u8]))
 }
 
 fn turns(texts: &[&str]) -> Vec<RecordTurn> {
