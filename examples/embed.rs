@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lumina_examples::{open_picture, save_png, small_model};
+use lumina_examples::{note, open_picture, sample, save_png};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, Compute, ImageTokenizer};
@@ -16,12 +16,12 @@ use lumina_vq::{Bands, Compute, ImageTokenizer};
 /// Takes a picture to the tokens of the stream, and back.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: a scene]
+    /// The picture [default: one of the tests]
     picture: Option<PathBuf>,
-    /// Folder of `tokenizer.json` [default: that of the small model]
+    /// Folder of `tokenizer.json` [default: that of the tests]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the small model]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the tests]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
     /// The picture is brought to about this many pixels a side
@@ -34,9 +34,10 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let images = args.image_tokenizer.unwrap_or_else(small_model);
+    let note = note(args.image_tokenizer.as_deref());
+    let images = args.image_tokenizer.unwrap_or_else(|| sample("vq"));
     let images = ImageTokenizer::open(images, &"cpu".parse::<Compute>()?)?;
-    let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(small_model))?;
+    let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(|| sample("tokenizer")))?;
 
     // What a transformer would be given …
     let picture = Preprocessor::new(args.target_size)?.prepare(&open_picture(args.picture.as_deref())?)?;
@@ -50,6 +51,6 @@ fn main() -> Result<()> {
     println!("read back: {:?}", decoded.text());
     let codes = decoded.images().next().context("the picture is gone")?;
     save_png(&images.decode(codes, Bands::Whole)?, &args.output)?;
-    println!("wrote {}", args.output.display());
+    println!("wrote {}{note}", args.output.display());
     Ok(())
 }

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::{ComputeArgs, open_picture, save_png, small_model};
+use lumina_examples::{ComputeArgs, note, open_picture, sample, save_png};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, ImageTokenizer};
 
 /// Takes a picture to VQ codes and back.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: a scene]
+    /// The picture [default: one of the tests]
     picture: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small one in this repository]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small one of the tests, whose weights are random]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
     /// The picture is brought to about this many pixels a side
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 256)]
     target_size: u32,
     /// Decode this many rows of pixels at a time: less memory, the same picture
     #[arg(long)]
@@ -34,7 +34,8 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let folder = args.image_tokenizer.unwrap_or_else(small_model);
+    let note = note(args.image_tokenizer.as_deref());
+    let folder = args.image_tokenizer.unwrap_or_else(|| sample("vq"));
     let tokenizer = ImageTokenizer::open(folder, &args.compute.open()?)?;
 
     let before = Preprocessor::new(args.target_size)?.prepare(&open_picture(args.picture.as_deref())?)?;
@@ -45,9 +46,9 @@ fn main() -> Result<()> {
     let psnr = 10.0 * (255.0f64.powi(2) * before.len() as f64 / squares.sum::<f64>()).log10();
     println!("{}x{} codes, {psnr:.1} dB between the picture before and after", codes.columns(), codes.rows());
     let beside: &Path = &args.output.with_extension("input.png");
-    for (picture, file) in [(before, beside), (after, &args.output)] {
+    for (picture, file, note) in [(before, beside, ""), (after, &args.output, note)] {
         save_png(&picture, file)?;
-        println!("wrote {}", file.display());
+        println!("wrote {}{note}", file.display());
     }
     Ok(())
 }
