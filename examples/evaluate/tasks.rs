@@ -38,13 +38,12 @@ impl Evaluation<'_> {
         for first in (0..n).step_by(self.batch.max(1)) {
             let records: Vec<_> =
                 (first..n.min(first + self.batch as u64)).map(|index| dataset.record(index)).collect();
-            let requests: Vec<(String, Request)> = (first..)
+            let (questions, requests): (Vec<String>, Vec<Request>) = (first..)
                 .zip(&records)
                 .map(|(index, record)| self.question(&record.truth, index))
                 .collect::<Result<_>>()?;
-            let requests_only: Vec<Request> = requests.iter().map(|(_, request)| request.clone()).collect();
-            let answers = self.model.run_batch(&requests_only);
-            for ((record, (question, _)), answer) in records.iter().zip(requests).zip(answers) {
+            let answers = self.model.run_batch(&requests);
+            for ((record, question), answer) in records.iter().zip(questions).zip(answers) {
                 let answer = answer.with_context(|| question.clone())?;
                 let entry = self.judge(&record.truth, &answer, &mut depth, &mut segmentation)?;
                 let mut pictures = Vec::new();

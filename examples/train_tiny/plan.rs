@@ -26,7 +26,7 @@ impl Plan {
     /// About an hour on two cores. So far that makes an image tokenizer of 36 dB, and a transformer that draws backgrounds
     /// and objects, but seldom those that were asked for.
     pub(crate) fn full() -> Self {
-        Self::of(2500, 16_000, 20_000, [2, 4])
+        Self::of(1600, 16_000, 20_000, [2, 4])
     }
 
     /// Everything, for a moment.

@@ -301,12 +301,7 @@ mod tests {
 
     /// Values around zero from a small generator.
     fn values(n: usize, seed: u32) -> Vec<f32> {
-        let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-        std::iter::successors(Some(seed), next)
-            .skip(1)
-            .take(n)
-            .map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0)
-            .collect()
+        lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
 
     /// The definition, in `f64`.

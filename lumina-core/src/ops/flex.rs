@@ -12,6 +12,11 @@ fn contiguous(tensor: FlexTensor) -> Option<FlexTensor> {
     (tensor.dtype() == DType::F32).then(|| tensor.to_contiguous())
 }
 
+/// The same of a tensor that records no gradients.
+fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    tensor.clone().try_into_primitive::<Flex>().ok().and_then(contiguous)
+}
+
 fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("`contiguous` made sure of type and layout")
 }
@@ -36,10 +41,7 @@ pub(super) fn conv3x3(
     if let Some(y) = recorded::conv3x3(x, weight, bias, shape) {
         return Some(y);
     }
-    let x = contiguous(x.clone().try_into_primitive::<Flex>().ok()?)?;
-    let weight = contiguous(weight.clone().try_into_primitive::<Flex>().ok()?)?;
-    let bias = contiguous(bias.clone().try_into_primitive::<Flex>().ok()?)?;
-    Some(Tensor::from_primitive::<Flex>(run_conv(&x, &weight, &bias, &shape)))
+    Some(Tensor::from_primitive::<Flex>(run_conv(&plain(x)?, &plain(weight)?, &plain(bias)?, &shape)))
 }
 
 fn run_conv(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, shape: &Shape) -> FlexTensor {
@@ -56,9 +58,7 @@ pub(super) fn scaled_swish(x: &Tensor<4>, scale: &Tensor<4>, shift: &Tensor<4>) 
     if let Some(y) = recorded::scaled_swish(x, scale, shift) {
         return Some(y);
     }
-    let [x, scale, shift] =
-        [x, scale, shift].map(|tensor| tensor.clone().try_into_primitive::<Flex>().ok().and_then(contiguous));
-    Some(Tensor::from_primitive::<Flex>(run_swish(&x?, &scale?, &shift?)))
+    Some(Tensor::from_primitive::<Flex>(run_swish(&plain(x)?, &plain(scale)?, &plain(shift)?)))
 }
 
 fn run_swish(x: &FlexTensor, scale: &FlexTensor, shift: &FlexTensor) -> FlexTensor {
@@ -73,12 +73,19 @@ mod recorded {
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
     use burn::backend::autodiff::grads::Gradients;
-    use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+    use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
     use burn::tensor::Tensor;
 
     use super::{Flex, FlexTensor, Shape, contiguous, conv_kernel, run_conv, run_swish, swish_kernel, tensor, values};
 
     type Recorded = Autodiff<Flex>;
+
+    /// A contiguous `f32` tensor of the CPU backend that records gradients, and its place in the graph.
+    fn tracked<const D: usize>(tensor: &Tensor<D>) -> Option<(NodeGuard, FlexTensor)> {
+        let tensor = tensor.clone().try_into_primitive::<Recorded>().ok()?;
+        let node = tensor.node();
+        Some((node, contiguous(tensor.into_primitive())?))
+    }
 
     #[derive(Debug)]
     struct Conv;
@@ -111,14 +118,9 @@ mod recorded {
     }
 
     pub(super) fn conv3x3(x: &Tensor<4>, weight: &Tensor<4>, bias: &Tensor<1>, shape: Shape) -> Option<Tensor<4>> {
-        let x = x.clone().try_into_primitive::<Recorded>().ok()?;
-        let weight = weight.clone().try_into_primitive::<Recorded>().ok()?;
-        let bias = bias.clone().try_into_primitive::<Recorded>().ok()?;
-        let nodes = [x.node(), weight.node(), bias.node()];
-        let (x, weight, bias) =
-            (contiguous(x.into_primitive())?, contiguous(weight.into_primitive())?, contiguous(bias.into_primitive())?);
+        let ((x_node, x), (weight_node, weight), (bias_node, bias)) = (tracked(x)?, tracked(weight)?, tracked(bias)?);
         let y = run_conv(&x, &weight, &bias, &shape);
-        let y = match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        let y = match Conv.prepare::<NoCheckpointing>([x_node, weight_node, bias_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x, weight, shape), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         };
@@ -146,17 +148,13 @@ mod recorded {
     }
 
     pub(super) fn scaled_swish(x: &Tensor<4>, scale: &Tensor<4>, shift: &Tensor<4>) -> Option<Tensor<4>> {
-        let x = x.clone().try_into_primitive::<Recorded>().ok()?;
-        let scale = scale.clone().try_into_primitive::<Recorded>().ok()?;
-        let shift = shift.clone().try_into_primitive::<Recorded>().ok()?;
-        let nodes = [x.node(), scale.node(), shift.node()];
-        let (x, scale, shift) =
-            (contiguous(x.into_primitive())?, contiguous(scale.into_primitive())?, contiguous(shift.into_primitive())?);
+        let ((x_node, x), (scale_node, scale), (shift_node, shift)) = (tracked(x)?, tracked(scale)?, tracked(shift)?);
         let y = run_swish(&x, &scale, &shift);
-        let y = match ScaledSwish.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish([x, scale, shift], y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        };
+        let y =
+            match ScaledSwish.prepare::<NoCheckpointing>([x_node, scale_node, shift_node]).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish([x, scale, shift], y),
+                OpsKind::UnTracked(prepared) => prepared.finish(y),
+            };
         Some(Tensor::from_primitive::<Recorded>(y))
     }
 }

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use lumina_core::Adapter;
-use lumina_core::checkpoint::Dtype;
+use lumina_core::checkpoint::{Dtype, save_bytes};
 use serde_json::{Map, Value};
 
-use super::folder::{self, TOKENIZER_FILES, read_json, write_json};
+use super::folder::{TOKENIZER_FILES, read_json, write_json};
 use super::lora::with_base;
 use crate::{Error, Result};
 
@@ -55,7 +55,7 @@ impl Carried {
                 .into();
                 write_json(&folder.join("config.json"), &config)?;
                 for (name, bytes) in files {
-                    folder::write(&folder.join(name), bytes)?;
+                    save_bytes(folder.join(name), bytes)?;
                 }
                 Ok("model.safetensors")
             }

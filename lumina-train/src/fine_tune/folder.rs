@@ -1,8 +1,10 @@
 //! Folders that appear whole or not at all.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use lumina_core::checkpoint::save_bytes;
 
 use crate::{Error, Result};
 
@@ -31,7 +33,7 @@ pub(crate) fn create(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(())
 }
 
-/// The temporary name of a folder or file.
+/// The temporary name of a folder.
 fn partial(path: &Path) -> Result<PathBuf> {
     let name = path
         .file_name()
@@ -50,20 +52,11 @@ fn sync(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file under a temporary name and renames it.
-pub(crate) fn write(file: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = partial(file)?;
-    let failed = |source| Error::Write { file: file.to_owned(), source };
-    let mut out = fs::File::create(&partial).map_err(failed)?;
-    out.write_all(bytes).and_then(|()| out.sync_all()).map_err(failed)?;
-    fs::rename(&partial, file).map_err(failed)
-}
-
 /// Writes a value as indented JSON.
 pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> Result<()> {
     let json = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::Write { file: file.to_owned(), source: error.into() })?;
-    write(file, &json)
+    Ok(save_bytes(file, &json)?)
 }
 
 /// Reads a JSON file.
@@ -79,4 +72,30 @@ pub(crate) fn copy_if_there(from: &Path, to: &Path) -> Result<()> {
         Err(source) => Err(Error::Read { file: from.to_owned(), source }),
         Ok(_) => Ok(()),
     }
+}
+
+/// What lies in a folder under `prefix` and a number, in the order of the numbers. What [`create`] is still writing has
+/// another name.
+pub(crate) fn numbered(folder: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
+    let failed = |source| Error::Read { file: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix(prefix)?.parse::<u64>().ok());
+        found.extend(number.map(|number| (number, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes all of these folders but the last `keep`.
+pub(crate) fn keep_last(folders: &[(u64, PathBuf)], keep: usize) -> Result<()> {
+    for (_, old) in &folders[..folders.len().saturating_sub(keep)] {
+        fs::remove_dir_all(old).map_err(|source| Error::Write { file: old.clone(), source })?;
+    }
+    Ok(())
 }

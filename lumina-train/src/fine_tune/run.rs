@@ -1,6 +1,5 @@
 //! A run over a data set: epochs, checkpoints, and going on where an earlier process ended.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use lumina_tokenizer::IGNORED;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::folder;
 use super::trainer::STATE;
 use super::{Example, FineTuneOptions, Position, StepReport, Trainer};
 use crate::data::{Batch, BatchSampler, Dataset, Order, SamplerOptions};
@@ -69,18 +69,15 @@ pub fn run(
         .collect::<Result<_>>()?;
     let steps_per_epoch = samplers.first().map_or(0, |sampler| sampler.n_batches() / options.accumulate) as u64;
     let mut trainer = match checkpoints(folder)?.last() {
-        Some(latest) => Trainer::resume(latest, options.clone(), devices)?,
+        Some((_, latest)) => Trainer::resume(latest, options.clone(), devices)?,
         None => start()?,
     };
     let save = |trainer: &Trainer| -> Result<PathBuf> {
-        let checkpoint = folder.join(format!("checkpoint-{:08}", trainer.position().step));
+        let checkpoint = folder.join(format!("{PREFIX}{:08}", trainer.position().step));
         if !checkpoint.join(STATE).exists() {
             trainer.save(&checkpoint)?;
         }
-        let all = checkpoints(folder)?;
-        for old in &all[..all.len().saturating_sub(options.keep)] {
-            fs::remove_dir_all(old).map_err(|source| Error::Write { file: old.clone(), source })?;
-        }
+        folder::keep_last(&checkpoints(folder)?, options.keep)?;
         Ok(checkpoint)
     };
     let mut flow = observe(RunEvent::Started { position: trainer.position(), steps_per_epoch });
@@ -157,22 +154,12 @@ fn drop_contexts(batch: &mut Batch, items: &[usize], trainer: &Trainer) {
     }
 }
 
-/// The complete checkpoints in a folder, the oldest first. One that is being written has another name.
-pub(crate) fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| Error::Read { file: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix("checkpoint-").and_then(|digits| digits.parse::<u64>().ok());
-        if let Some(number) = number.filter(|_| path.join(STATE).exists()) {
-            found.push((number, path));
-        }
-    }
-    found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+/// What the name of a checkpoint begins with.
+const PREFIX: &str = "checkpoint-";
+
+/// The complete checkpoints in a folder, the oldest first, each with its step.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = folder::numbered(folder, PREFIX)?;
+    found.retain(|(_, checkpoint)| checkpoint.join(STATE).exists());
+    Ok(found)
 }

@@ -11,9 +11,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::folder::{TOKENIZER_FILES, write_json};
-#[allow(unused_imports, reason = "named in the docs")]
-use crate::Error;
+use super::folder::{self, TOKENIZER_FILES, write_json};
 use crate::Result;
 
 /// The shape of a new model; what it does not say is as in Lumina-mGPT 7B.
@@ -63,16 +61,16 @@ impl NewModel {
     /// `ChameleonPreTrainedModel._init_weights`. The folder is made under a temporary name and then renamed.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`], [`Error::Model`] where the shape is not possible, [`Error::Write`], also where the
-    /// folder is there already.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer), [`Error::Model`](crate::Error::Model) where the shape is not
+    /// possible, [`Error::Write`](crate::Error::Write), also where the folder is there already.
     pub fn create(&self, tokenizer: &Path, folder: &Path, compute: &Compute) -> Result<()> {
         let text = TextTokenizer::open(tokenizer)?;
-        super::folder::create(folder, |partial| {
+        folder::create(folder, |partial| {
             let config = self.config(&text)?;
             let file = partial.join("config.json");
             write_json(&file, &config)?;
             for name in TOKENIZER_FILES {
-                super::folder::copy_if_there(&tokenizer.join(name), &partial.join(name))?;
+                folder::copy_if_there(&tokenizer.join(name), &partial.join(name))?;
             }
             let generation = json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 2 });
             write_json(&partial.join("generation_config.json"), &generation)?;

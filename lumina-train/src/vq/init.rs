@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_core::checkpoint::{Dtype, save_bytes, save_safetensors};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::fine_tune::folder;
 use crate::{Error, Result};
 
 /// The file of weights beside `vqgan.yaml`.
@@ -32,7 +31,7 @@ pub fn init_vq(config: &VqConfig, seed: u64, target: impl AsRef<Path>, compute: 
         (name.clone(), Dtype::F32, shape.clone(), bytes)
     });
     save_safetensors(target.join(WEIGHTS), tensors)?;
-    folder::write(&target.join(CONFIG), config.to_yaml().as_bytes())
+    Ok(save_bytes(target.join(CONFIG), config.to_yaml().as_bytes())?)
 }
 
 fn initial_values(

@@ -1,6 +1,5 @@
 //! Checkpoints of a run: folders that are there whole or not at all.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,33 +49,15 @@ impl Progress {
     }
 }
 
+/// What the name of a checkpoint begins with.
+const PREFIX: &str = "step-";
+
 /// The name of the checkpoint after `step` steps.
 pub(super) fn checkpoint_at(run: &Path, step: u64) -> PathBuf {
-    run.join(format!("step-{step:010}"))
+    run.join(format!("{PREFIX}{step:010}"))
 }
 
-/// The checkpoints of a run, the oldest first, each with its step. One that is being written has another name.
+/// The checkpoints of a run, the oldest first, each with its step.
 pub(super) fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let failed = |source| Error::Read { file: run.to_owned(), source };
-    let entries = match fs::read_dir(run) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
-        found.extend(step.map(|step| (step, path)));
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Removes all checkpoints but the newest `keep`.
-pub(super) fn prune(run: &Path, keep: usize) -> Result<()> {
-    let all = checkpoints(run)?;
-    for (_, old) in &all[..all.len().saturating_sub(keep)] {
-        fs::remove_dir_all(old).map_err(|source| Error::Write { file: old.clone(), source })?;
-    }
-    Ok(())
+    folder::numbered(run, PREFIX)
 }

@@ -7,7 +7,7 @@ use burn::module::ParamId;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
-use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_core::checkpoint::{Checkpoint, Dtype, save_bytes};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel, preprocess};
 
@@ -360,7 +360,7 @@ impl VqTrainer {
 
     fn write(&self, target: &Path, dtype: Dtype) -> Result<()> {
         save_parameters(&self.model, &self.names, dtype, &target.join(WEIGHTS))?;
-        folder::write(&target.join(CONFIG), self.config.to_yaml().as_bytes())
+        Ok(save_bytes(target.join(CONFIG), self.config.to_yaml().as_bytes())?)
     }
 
     /// Writes a checkpoint, `run/step-…`, with all that [`VqTrainer::resume`] needs, and removes older ones than the
@@ -382,7 +382,7 @@ impl VqTrainer {
             let steps = self.adversary.as_ref().map_or(0, |adversary| adversary.optimizer.steps());
             Progress::new(self.step, steps, self.options.clone()).write(target)
         })?;
-        state::prune(run, self.options.keep_checkpoints)?;
+        folder::keep_last(&state::checkpoints(run)?, self.options.keep_checkpoints)?;
         Ok(target)
     }
 }
