@@ -11,27 +11,39 @@ pub(crate) struct Plan {
     pub(crate) target_px: u32,
     pub(crate) vq: VqShape,
     pub(crate) vq_training: VqTrainingOptions,
+    /// After codes were merged.
+    pub(crate) vq_refinement: VqTrainingOptions,
     /// Pictures of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
+    /// Steps' worth of pictures by which codes are compared.
+    pub(crate) merge_pictures: u64,
+    /// Codes whose patches differ by less become one: root mean square, in levels of 8 bits.
+    pub(crate) merge_tolerance: f64,
     /// Pieces of text that the text tokenizer learns at most.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
-    /// Text to image alone.
-    pub(crate) fp_sft: (DatasetOptions, FineTuneOptions),
+    /// Text to image alone, small pictures first.
+    pub(crate) fp_sft: [Part; 2],
     /// All tasks.
-    pub(crate) omni_sft: (DatasetOptions, FineTuneOptions),
+    pub(crate) omni_sft: Part,
+}
+
+/// A part of the training with data of its own.
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) data: DatasetOptions,
+    pub(crate) training: FineTuneOptions,
 }
 
 impl Plan {
-    /// About an hour on two cores. So far that makes an image tokenizer of 36 dB, and a transformer that draws backgrounds
-    /// and objects, but seldom those that were asked for.
+    /// About two hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(1600, 16_000, 20_000, [2, 4])
+        Self::of(1200, [(24_000, 6), (24_000, 4), (24_000, 4)])
     }
 
     /// Everything, for a moment.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(20, 320, 320, [1, 1]);
+        let mut plan = Self::of(20, [(320, 1); 3]);
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -40,7 +52,8 @@ impl Plan {
         plan
     }
 
-    fn of(vq_steps: u64, n_fp_sft: u64, n_omni: u64, epochs: [u64; 2]) -> Self {
+    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT.
+    fn of(vq_steps: u64, parts: [(u64, u64); 3]) -> Self {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
         let vq = VqShape {
             embed_dim: 16,
@@ -48,7 +61,7 @@ impl Plan {
             // Group norms have 32 groups: with fewer than two channels in each, pictures would lose their mean brightness.
             channels: 64,
             multipliers: vec![1, 1, 1, 1, 1],
-            n_res_blocks: 1,
+            n_res_blocks: 0,
             latent_channels: 64,
             resolution: target_px as usize,
             ..VqShape::default()
@@ -64,6 +77,15 @@ impl Plan {
             .quantize_from(vq_steps / 5)
             .revive_after(Some(50))
             .checkpoint_every(250);
+        let vq_refinement = VqTrainingOptions::default()
+            .steps(vq_steps / 4)
+            .learning_rate(4e-4)
+            .betas((0.9, 0.99))
+            .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 100, floor: 0.01 })
+            .l2_weight(1.0)
+            .codebook(Codebook::Ema { decay: 0.99 })
+            .commitment_weight(1.0)
+            .checkpoint_every(250);
         let model = NewModel {
             hidden_size: 160,
             intermediate_size: 432,
@@ -73,7 +95,7 @@ impl Plan {
             max_position_embeddings: 512,
             ..NewModel::default()
         };
-        let data = |seed, n_records, tasks: &[(SceneTask, u32)]| DatasetOptions {
+        let data = |seed, n_records, target_px, tasks: &[(SceneTask, u32)]| DatasetOptions {
             seed,
             n_records,
             target_px,
@@ -98,15 +120,35 @@ impl Plan {
             (SceneTask::ImageThenEdit, 2),
             (SceneTask::ImageThenCaption, 1),
         ];
+        let drawing = [(SceneTask::TextToImage, 1)];
+        let [(n_small, small), (n_whole, whole), (n_omni, all)] = parts;
         Self {
             target_px,
             vq,
             vq_training,
+            vq_refinement,
             vq_batch: 8,
-            merges: 320,
+            merge_pictures: vq_steps.min(150),
+            merge_tolerance: 5.0,
+            merges: 480,
             model,
-            fp_sft: (data(1, n_fp_sft, &[(SceneTask::TextToImage, 1)]), training(2e-3, epochs[0])),
-            omni_sft: (data(2, n_omni, &omni), training(1.5e-3, epochs[1])),
+            fp_sft: [
+                Part {
+                    name: "fp-sft-64",
+                    data: data(1, n_small, target_px * 2 / 3, &drawing),
+                    training: training(2e-3, small),
+                },
+                Part {
+                    name: "fp-sft-96",
+                    data: data(2, n_whole, target_px, &drawing),
+                    training: training(1.5e-3, whole),
+                },
+            ],
+            omni_sft: Part {
+                name: "omni-sft",
+                data: data(3, n_omni, target_px, &omni),
+                training: training(1.5e-3, all),
+            },
         }
     }
 }

@@ -12,18 +12,18 @@ use image::{RgbImage, imageops};
 use lumina_core::checkpoint::Dtype;
 use lumina_core::{CELL_PX, Compute};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
-use lumina_scenes::{Scenes, Split};
+use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
 use lumina_train::data::{
     CropChoice, PretokenizeEvent, PretokenizeOptions, Pretokenizer, Records, TokenizerOptions, concatenate,
     train_tokenizer,
 };
-use lumina_train::fine_tune::{Ended, Recipe, RunEvent, Stage as Part};
+use lumina_train::fine_tune::{self as recipe, Ended, Recipe, RunEvent};
 use lumina_train::metrics::{JsonLines, TensorBoard};
-use lumina_train::vq::{VqTrainer, evaluate_vq, init_vq};
+use lumina_train::vq::{VqTrainer, VqTrainingOptions, evaluate_vq, init_vq, merge_codes};
 use lumina_vq::{ImageTokenizer, VqConfig};
 
-use super::plan::Plan;
+use super::plan::{Part, Plan};
 
 /// A part of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,41 +87,74 @@ impl Stages {
         self.folder.join(name)
     }
 
+    /// Trains a codebook that has more codes than it needs, takes out those that say the same, and gets used to the rest.
     fn vq(&self) -> Result<()> {
-        let (result, run, start) = (self.path("vq"), self.path("vq-run"), self.path("vq-start"));
-        // Written last.
-        if result.join("vqgan.yaml").exists() {
+        let [result, start, trained, merged] =
+            ["vq", "vq-start", "vq-trained", "vq-merged"].map(|name| self.path(name));
+        // Each of these is written last of its kind.
+        let done = |folder: &Path| folder.join("vqgan.yaml").exists();
+        if done(&result) {
             return Ok(());
         }
+        if !done(&trained) {
+            if !done(&start) {
+                init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
+            }
+            let trainer = self.train_vq("vq-run", &start, &self.plan.vq_training, &|step| self.vq_pictures(step))?;
+            trainer.save(&trained, Dtype::F32)?;
+            self.report_vq(&trained)?;
+        }
+        if !done(&merged) {
+            let pictures =
+                (0..self.plan.merge_pictures).flat_map(|step| self.pictures_of_one_size(98, step, self.plan.target_px));
+            let report = merge_codes(&trained, &merged, pictures, self.plan.merge_tolerance, &self.compute)?;
+            println!("{report:?}");
+        }
+        let pictures = |step| self.pictures_of_one_size(97, step, self.plan.target_px);
+        let trainer = self.train_vq("vq-refine-run", &merged, &self.plan.vq_refinement, &pictures)?;
+        trainer.save(&result, Dtype::F16)?;
+        self.report_vq(&result)
+    }
+
+    /// Trains the image tokenizer in `start`, or goes on with it.
+    fn train_vq(
+        &self,
+        name: &str,
+        start: &Path,
+        options: &VqTrainingOptions,
+        pictures: &dyn Fn(u64) -> Vec<RgbImage>,
+    ) -> Result<VqTrainer> {
+        let run = self.path(name);
         let mut trainer = if run.exists() {
             VqTrainer::resume(&run, &self.compute)?
         } else {
-            init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
-            VqTrainer::open(&start, self.plan.vq_training.clone(), &self.compute)?
+            VqTrainer::open(start, options.clone(), &self.compute)?
         };
-        fs::create_dir_all(&run)?;
-        let mut lines = JsonLines::append(&self.path("vq.jsonl"))?.resume_at(trainer.step())?;
+        let mut lines = JsonLines::append(&self.path(&format!("{name}.jsonl")))?.resume_at(trainer.step())?;
         let begun = Instant::now();
         let mut failed = None;
-        let batch = |step| Ok(self.vq_pictures(step));
-        trainer.run(&run, batch, |step| {
-            failed = failed.take().or(lines.write(step).err());
-            if step.step.is_multiple_of(20) {
-                println!(
-                    "vq step {}: {:.2} dB, {} codes in use, perplexity {:.0}, {:.0} s",
-                    step.step,
-                    step.psnr_db,
-                    step.codes_used,
-                    step.perplexity,
-                    begun.elapsed().as_secs_f64()
-                );
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        trainer.save(&result, Dtype::F16)?;
-        let tokenizer = ImageTokenizer::open(&result, &self.compute)?;
+        trainer.run(
+            &run,
+            |step| Ok(pictures(step)),
+            |step| {
+                failed = failed.take().or(lines.write(step).err());
+                if step.step.is_multiple_of(20) {
+                    println!(
+                        "{name} step {}: {:.2} dB, {} codes in use, perplexity {:.0}, {:.0} s",
+                        step.step,
+                        step.psnr_db,
+                        step.codes_used,
+                        step.perplexity,
+                        begun.elapsed().as_secs_f64()
+                    );
+                }
+            },
+        )?;
+        failed.map_or(Ok(trainer), |error| Err(error.into()))
+    }
+
+    fn report_vq(&self, folder: &Path) -> Result<()> {
+        let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
         let report = evaluate_vq(&tokenizer, (0..100).map(|index| scenes.scene(index).picture()))?;
         println!("on 100 pictures it has not seen: {report:?}");
@@ -133,36 +166,28 @@ impl Stages {
     /// For the first half of the training they are single cells with an object in them, four times as many: what is in
     /// a patch is learnt from them as well, at a fraction of the work, and objects weigh more beside the background.
     fn vq_pictures(&self, step: u64) -> Vec<RgbImage> {
-        // A step has scenes of its own, however many it needs to find enough of one size.
-        const PER_STEP: u64 = 1 << 16;
         let (steps, n, whole) = (self.plan.vq_training.steps, self.plan.vq_batch, self.plan.target_px);
-        let target_px = if step < steps * 3 / 4 { whole * 2 / 3 } else { whole };
-        let scenes = Scenes::new(0, Split::Train, target_px).expect("the target size is the scenes' own");
-        let pictures = (step * PER_STEP..).map(|index| {
-            let scene = scenes.scene(index);
-            let picture = match index % 8 {
-                3 => scene.depth(),
-                7 => scene.segmentation(),
-                _ => scene.picture(),
-            };
-            (scene, picture)
-        });
-        if step < steps / 2 {
-            let cell = |(scene, picture): (lumina_scenes::Scene, RgbImage)| {
-                let (column, row) = scene.objects().first().map_or((0, 0), |object| object.cell);
-                imageops::crop_imm(&picture, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
-            };
-            return pictures.take(4 * n).map(cell).collect();
+        if step >= steps / 2 {
+            return self.pictures_of_one_size(0, step, if step < steps * 3 / 4 { whole * 2 / 3 } else { whole });
         }
+        let cell = |(scene, picture): (Scene, RgbImage)| {
+            let (column, row) = scene.objects().first().map_or((0, 0), |object| object.cell);
+            imageops::crop_imm(&picture, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
+        };
+        pictures(0, step, whole * 2 / 3).take(4 * n).map(cell).collect()
+    }
+
+    /// As many pictures as a step has, all of one size.
+    fn pictures_of_one_size(&self, seed: u64, step: u64, target_px: u32) -> Vec<RgbImage> {
         let mut of_size: Vec<Vec<RgbImage>> = Vec::new();
-        for (_, picture) in pictures {
+        for (_, picture) in pictures(seed, step, target_px) {
             let same = of_size.iter().position(|pictures| pictures[0].dimensions() == picture.dimensions());
             let place = same.unwrap_or_else(|| {
                 of_size.push(Vec::new());
                 of_size.len() - 1
             });
             of_size[place].push(picture);
-            if of_size[place].len() == n {
+            if of_size[place].len() == self.plan.vq_batch {
                 return of_size.swap_remove(place);
             }
         }
@@ -171,16 +196,16 @@ impl Stages {
 
     fn tokens(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
-        let parts = [("fp-sft", &self.plan.fp_sft.0), ("omni-sft", &self.plan.omni_sft.0)];
+        let parts = || self.plan.fp_sft.iter().chain([&self.plan.omni_sft]);
+        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?;
         if !tokenizer.join("tokenizer.json").exists() {
-            let texts = parts.into_iter().map(|(_, options)| texts(options, 4000)).collect::<Result<Vec<_>>>()?;
-            let options =
-                TokenizerOptions { n_codes: self.plan.vq.n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
+            let n_codes = images.config().n_codes();
+            let texts = parts().map(|part| texts(&part.data, 4000)).collect::<Result<Vec<_>>>()?;
+            let options = TokenizerOptions { n_codes: n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
             train_tokenizer(&tokenizer, texts.concat(), &options)?;
         }
-        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?;
         let unirep = UniRep::open(&tokenizer)?;
-        for (name, options) in parts {
+        for Part { name, data: options, .. } in parts() {
             let data = self.path("data").join(name);
             let records = data.join("records.jsonl");
             if !records.exists() {
@@ -196,7 +221,7 @@ impl Stages {
             let options = PretokenizeOptions {
                 crop: CropChoice::Center,
                 window: 64,
-                ..PretokenizeOptions::new(self.plan.target_px)
+                ..PretokenizeOptions::new(options.target_px)
             };
             let begun = Instant::now();
             let mut first = None;
@@ -226,16 +251,16 @@ impl Stages {
     }
 
     fn fp_sft(&self) -> Recipe {
-        Recipe::fp_sft(self.path("start"), vec![self.part("fp-sft", &self.plan.fp_sft.1)])
+        Recipe::fp_sft(self.path("start"), self.plan.fp_sft.iter().map(|part| self.part(part)).collect())
     }
 
     fn omni_sft(&self) -> Recipe {
-        Recipe::omni_sft(self.fp_sft().result(&self.path("runs")), self.part("omni-sft", &self.plan.omni_sft.1))
+        Recipe::omni_sft(self.fp_sft().result(&self.path("runs")), self.part(&self.plan.omni_sft))
     }
 
-    fn part(&self, name: &str, options: &lumina_train::fine_tune::FineTuneOptions) -> Part {
-        let data = self.path("tokens").join(name).join("data.yaml");
-        Part { name: name.to_owned(), data, options: options.clone() }
+    fn part(&self, part: &Part) -> recipe::Stage {
+        let data = self.path("tokens").join(part.name).join("data.yaml");
+        recipe::Stage { name: part.name.to_owned(), data, options: part.training.clone() }
     }
 
     fn fine_tune(&self, recipe: &Recipe) -> Result<()> {
@@ -302,13 +327,29 @@ impl Stages {
             return Ok(());
         }
         let trained = self.omni_sft().result(&self.path("runs"));
-        lumina_train::fine_tune::convert(&trained, &model, Dtype::BF16)?;
+        recipe::convert(&trained, &model, Dtype::BF16)?;
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
         println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
         Ok(())
     }
+}
+
+/// Scenes and their pictures, three quarters as they look and the others their maps.
+fn pictures(seed: u64, step: u64, target_px: u32) -> impl Iterator<Item = (Scene, RgbImage)> {
+    // A step has scenes of its own, however many it needs to find enough of one size.
+    const PER_STEP: u64 = 1 << 16;
+    let scenes = Scenes::new(seed, Split::Train, target_px).expect("the target size is the scenes' own");
+    (step * PER_STEP..).map(move |index| {
+        let scene = scenes.scene(index);
+        let picture = match index % 8 {
+            3 => scene.depth(),
+            7 => scene.segmentation(),
+            _ => scene.picture(),
+        };
+        (scene, picture)
+    })
 }
 
 /// The texts of the first records of a data set.

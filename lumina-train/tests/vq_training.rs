@@ -8,7 +8,8 @@ use lumina_core::Compute;
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_train::Error;
 use lumina_train::vq::{
-    Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions, evaluate_vq, init_vq,
+    Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions, evaluate_vq,
+    init_vq, merge_codes,
 };
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
 
@@ -291,4 +292,40 @@ fn what_no_network_can_be_is_refused() {
     // An error of the source of pictures ends the run.
     let refuse = |_| Err(Error::Setting { field: "source", reason: "is dry".to_owned() });
     assert!(trainer.run(folder.path().join("run"), refuse, |_| ()).unwrap_err().to_string().contains("is dry"));
+}
+
+#[test]
+fn codes_that_look_alike_are_merged_and_the_rest_trains_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    start(&at("start"));
+    let mut trainer = open(&at("start"), options());
+    run(&mut trainer, &at("run"));
+    trainer.save(at("trained"), Dtype::F32).unwrap();
+    let pictures = || (100..110).flat_map(batch);
+    let merge = |to: &str, tolerance| merge_codes(at("trained"), at(to), pictures(), tolerance, &Compute::cpu());
+
+    // Nothing is alike, and what no picture uses goes: pictures come back as before.
+    let kept = merge("used", 0.0).unwrap();
+    assert_eq!((kept.before, kept.used), (32, kept.after));
+    let [before, after] = ["trained", "used"].map(|name| ImageTokenizer::open(at(name), &Compute::cpu()).unwrap());
+    let back = |tokenizer: &ImageTokenizer, picture: &RgbImage| {
+        tokenizer.decode(&tokenizer.encode(picture).unwrap(), Bands::Whole).unwrap()
+    };
+    for picture in pictures() {
+        assert!(back(&before, &picture) == back(&after, &picture));
+    }
+
+    let fewer = merge("fewer", 40.0).unwrap();
+    assert!((1..kept.after).contains(&fewer.after), "{fewer:?} and {kept:?}");
+    let one = merge("one", 1e3).unwrap();
+    assert_eq!(one.after, 1);
+    let options = options().codebook_start(CodebookStart::File).revive_after(None);
+    let mut trainer = open(&at("fewer"), options);
+    assert_eq!(trainer.config().n_codes(), fewer.after);
+    assert_eq!(run(&mut trainer, &at("again")).len(), 6);
+
+    let refused = merge_codes(at("trained"), at("none"), [], 1.0, &Compute::cpu()).unwrap_err();
+    assert!(matches!(refused, Error::Setting { field: "pictures", .. }), "{refused}");
+    assert!(!at("none").exists());
 }

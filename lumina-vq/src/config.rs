@@ -143,7 +143,8 @@ pub struct VqShape {
     /// Channels of each level as multiples of `channels`, the finest first (`ch_mult`); each level but the first
     /// halves the resolution.
     pub multipliers: Vec<usize>,
-    /// Residual blocks a level of the encoder (`num_res_blocks`); the decoder has one more.
+    /// Residual blocks a level of the encoder (`num_res_blocks`); the decoder has one more. With 0 the encoder is a chain of
+    /// convolutions down to its middle, several times as fast; channels are then the same at all levels.
     pub n_res_blocks: usize,
     /// Sides in pixels, of pictures of `resolution`, at which levels have attention (`attn_resolutions`).
     pub attention_at: Vec<usize>,
@@ -192,6 +193,14 @@ impl VqConfig {
         let config =
             Self { embed_dim, n_codes, channels, multipliers, n_res_blocks, attention_at, latent_channels, resolution };
         config.checked("VqShape".as_ref())
+    }
+
+    /// The config of the same network with a codebook of another length.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is out of range.
+    pub fn with_n_codes(&self, n_codes: usize) -> Result<Self> {
+        Self { n_codes, ..self.clone() }.checked("VqConfig".as_ref())
     }
 
     /// The text of a `vqgan.yaml` that says this, in the keys of the original.
@@ -294,7 +303,6 @@ impl VqConfig {
             ("embed_dim", self.embed_dim),
             ("n_embed", self.n_codes),
             ("ch", self.channels),
-            ("num_res_blocks", self.n_res_blocks),
             ("z_channels", self.latent_channels),
             ("resolution", self.resolution),
             ("ch_mult (number of levels)", self.multipliers.len()),
@@ -309,6 +317,17 @@ impl VqConfig {
                 file,
                 format!("`ch_mult` has {} levels, expected 1 to 8", self.multipliers.len()),
             ));
+        }
+        if self.n_res_blocks > LARGEST {
+            return Err(config_error(
+                file,
+                format!("`num_res_blocks` is {}, expected up to {LARGEST}", self.n_res_blocks),
+            ));
+        }
+        if self.n_res_blocks == 0 && self.multipliers.iter().any(|&multiplier| multiplier != 1) {
+            let reason =
+                format!("without residual blocks channels cannot change, but `ch_mult` is {:?}", self.multipliers);
+            return Err(config_error(file, reason));
         }
         for multiplier in &self.multipliers {
             let channels = self.channels * multiplier;

@@ -4,8 +4,8 @@
 //! straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left out,
 //! as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result. What
-//! is saved opens as [`lumina_vq::ImageTokenizer`].
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`merge_codes`] leaves out codes that say the
+//! same, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
 
 mod adversary;
 mod codebook;
@@ -13,6 +13,7 @@ mod discriminator;
 mod evaluate;
 mod init;
 mod loss;
+mod merge;
 mod metrics;
 mod options;
 mod state;
@@ -21,6 +22,7 @@ mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
+pub use merge::{MergeReport, merge_codes};
 pub use metrics::{Adversarial, VqStep};
 pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
 pub use trainer::VqTrainer;

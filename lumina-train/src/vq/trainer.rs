@@ -15,7 +15,7 @@ use super::adversary::Adversary;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::evaluate::psnr_db;
-use super::init::{CONFIG, WEIGHTS, rng};
+use super::init::{CONFIG, WEIGHTS, rng, weights_file};
 use super::loss::{Losses, losses};
 use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
@@ -64,8 +64,7 @@ impl VqTrainer {
     /// [`Error::Setting`] for settings, [`Error::Images`] and [`Error::Core`] for files.
     pub fn open(folder: impl AsRef<Path>, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
-        let file = [WEIGHTS, "vqgan.ckpt"].map(|name| folder.join(name)).into_iter().find(|file| file.exists());
-        let weights = Checkpoint::open(file.unwrap_or_else(|| folder.join(WEIGHTS)))?;
+        let weights = Checkpoint::open(weights_file(folder))?;
         // A file of the original has a discriminator in it; a new network has none.
         let has_judge = weights.names().any(|name| name.starts_with(discriminator::PREFIX));
         Self::load(folder, &weights, has_judge.then_some(&weights), options, compute)
