@@ -1,7 +1,7 @@
 //! `cargo run --release --example train_tiny`
 //!
-//! Trains a small model from nothing: image tokenizer, text tokenizer, FP-SFT, Omni-SFT, on scenes that are made on the
-//! way. Each stage keeps what it has done; the same command goes on where an earlier one ended.
+//! Trains the model that lies in this repository: image tokenizer, text tokenizer, FP-SFT, Omni-SFT, on scenes that are
+//! made on the way. Each stage keeps what it has done; the same command goes on where an earlier one ended.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 mod plan;

@@ -2,7 +2,7 @@
 
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
-use lumina_train::vq::{Codebook, CodebookStart, Schedule as VqSchedule, VqTrainingOptions};
+use lumina_train::vq::{Codebook, CodebookStart, MergeOptions, Schedule as VqSchedule, VqTrainingOptions};
 use lumina_vq::VqShape;
 
 /// The numbers of a training from nothing.
@@ -11,14 +11,12 @@ pub(crate) struct Plan {
     pub(crate) target_px: u32,
     pub(crate) vq: VqShape,
     pub(crate) vq_training: VqTrainingOptions,
-    /// After codes were merged.
-    pub(crate) vq_refinement: VqTrainingOptions,
+    /// How codes are merged, and how the rest is trained on, one after the other.
+    pub(crate) vq_refinements: Vec<(MergeOptions, VqTrainingOptions)>,
     /// Pictures of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
     /// Steps' worth of pictures by which codes are compared.
     pub(crate) merge_pictures: u64,
-    /// Codes whose patches differ by less become one: root mean square, in levels of 8 bits.
-    pub(crate) merge_tolerance: f64,
     /// Pieces of text that the text tokenizer learns at most.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
@@ -77,19 +75,33 @@ impl Plan {
             .quantize_from(vq_steps / 5)
             .revive_after(Some(50))
             .checkpoint_every(250);
-        let vq_refinement = VqTrainingOptions::default()
-            .steps(vq_steps / 4)
-            .learning_rate(4e-4)
-            .betas((0.9, 0.99))
-            .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 100, floor: 0.01 })
-            .l2_weight(1.0)
-            .codebook(Codebook::Ema { decay: 0.99 })
-            .commitment_weight(1.0)
-            .checkpoint_every(250);
+        let merge = |tolerance, n_codes| MergeOptions { tolerance, n_codes };
+        let refine = |share, learning_rate, revive_after| {
+            let steps = vq_steps / share;
+            VqTrainingOptions::default()
+                .steps(steps)
+                .learning_rate(learning_rate)
+                .betas((0.9, 0.99))
+                .schedule(VqSchedule::Cosine { warmup_steps: steps / 12, floor: 0.01 })
+                .l2_weight(1.0)
+                .codebook(Codebook::Ema { decay: 0.99 })
+                .commitment_weight(1.0)
+                .revive_after(revive_after)
+                .checkpoint_every(250)
+        };
+        let vq_refinements = vec![
+            // Plain patches come down to few codes …
+            (merge(12.0, 0), refine(8, 4e-4, None)),
+            (merge(12.0, 0), refine(8, 4e-4, None)),
+            // … so that those of objects can have what is free …
+            (merge(12.0, vq.n_codes), refine(3, 1e-3, Some(15))),
+            // … as far as they need it.
+            (merge(8.0, 0), refine(8, 4e-4, None)),
+        ];
         let model = NewModel {
             hidden_size: 160,
             intermediate_size: 432,
-            num_hidden_layers: 5,
+            num_hidden_layers: 6,
             num_attention_heads: 5,
             num_key_value_heads: 5,
             max_position_embeddings: 512,
@@ -102,8 +114,9 @@ impl Plan {
             tasks: tasks.iter().copied().collect(),
             ..DatasetOptions::default()
         };
-        let training = |lr, epochs| FineTuneOptions {
-            schedule: Schedule { lr, min_lr: lr / 100.0, warmup_epochs: 0.1, epochs },
+        // Only the last part comes to rest.
+        let training = |lr, min_lr, epochs| FineTuneOptions {
+            schedule: Schedule { lr, min_lr, warmup_epochs: 0.2, epochs },
             batch_size: 32,
             max_tokens: 512,
             clip_norm: 1.0,
@@ -126,28 +139,27 @@ impl Plan {
             target_px,
             vq,
             vq_training,
-            vq_refinement,
+            vq_refinements,
             vq_batch: 8,
             merge_pictures: vq_steps.min(150),
-            merge_tolerance: 5.0,
             merges: 480,
             model,
             fp_sft: [
                 Part {
                     name: "fp-sft-64",
                     data: data(1, n_small, target_px * 2 / 3, &drawing),
-                    training: training(2e-3, small),
+                    training: training(2.5e-3, 1.5e-3, small),
                 },
                 Part {
                     name: "fp-sft-96",
                     data: data(2, n_whole, target_px, &drawing),
-                    training: training(1.5e-3, whole),
+                    training: training(2e-3, 1e-3, whole),
                 },
             ],
             omni_sft: Part {
                 name: "omni-sft",
                 data: data(3, n_omni, target_px, &omni),
-                training: training(1.5e-3, all),
+                training: training(1.5e-3, 1.5e-5, all),
             },
         }
     }

@@ -87,32 +87,43 @@ impl Stages {
         self.folder.join(name)
     }
 
-    /// Trains a codebook that has more codes than it needs, takes out those that say the same, and gets used to the rest.
+    /// Trains with more codes than are needed. Then, more than once, takes out those that say the same, and gets used to
+    /// the rest.
     fn vq(&self) -> Result<()> {
-        let [result, start, trained, merged] =
-            ["vq", "vq-start", "vq-trained", "vq-merged"].map(|name| self.path(name));
-        // Each of these is written last of its kind.
+        let (result, start, mut trained) = (self.path("vq"), self.path("vq-start"), self.path("vq-trained"));
+        // Written last of what is in a folder.
         let done = |folder: &Path| folder.join("vqgan.yaml").exists();
         if done(&result) {
             return Ok(());
         }
-        if !done(&trained) {
-            if !done(&start) {
-                init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
+        if !done(&start) {
+            init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
+        }
+        let train = |name: &str, from: &Path, to: &Path, options, pictures: &dyn Fn(u64) -> Vec<RgbImage>| {
+            if !done(to) {
+                self.train_vq(name, from, options, pictures)?.save(to, Dtype::F32)?;
+                self.report_vq(to)?;
             }
-            let trainer = self.train_vq("vq-run", &start, &self.plan.vq_training, &|step| self.vq_pictures(step))?;
-            trainer.save(&trained, Dtype::F32)?;
-            self.report_vq(&trained)?;
+            Ok::<_, anyhow::Error>(())
+        };
+        train("vq-run", &start, &trained, &self.plan.vq_training, &|step| self.vq_pictures(step))?;
+        let whole = self.plan.target_px;
+        for (round, (merge, options)) in (1..).zip(&self.plan.vq_refinements) {
+            let merged = self.path(&format!("vq-merged-{round}"));
+            if !done(&merged) {
+                let steps = 0..self.plan.merge_pictures;
+                let pictures = steps.flat_map(|step| self.pictures_of_one_size(98, step, whole));
+                let report = merge_codes(&trained, &merged, pictures, *merge, &self.compute)?;
+                println!("{report:?}");
+            }
+            trained = self.path(&format!("vq-refined-{round}"));
+            let pictures = |step: u64| match step % 2 {
+                0 => self.cells(100 + round, step),
+                _ => self.pictures_of_one_size(100 + round, step, whole),
+            };
+            train(&format!("vq-refine-run-{round}"), &merged, &trained, options, &pictures)?;
         }
-        if !done(&merged) {
-            let pictures =
-                (0..self.plan.merge_pictures).flat_map(|step| self.pictures_of_one_size(98, step, self.plan.target_px));
-            let report = merge_codes(&trained, &merged, pictures, self.plan.merge_tolerance, &self.compute)?;
-            println!("{report:?}");
-        }
-        let pictures = |step| self.pictures_of_one_size(97, step, self.plan.target_px);
-        let trainer = self.train_vq("vq-refine-run", &merged, &self.plan.vq_refinement, &pictures)?;
-        trainer.save(&result, Dtype::F16)?;
+        VqTrainer::open(&trained, VqTrainingOptions::default(), &self.compute)?.save(&result, Dtype::F16)?;
         self.report_vq(&result)
     }
 
@@ -161,20 +172,24 @@ impl Stages {
         Ok(())
     }
 
-    /// The pictures of a step, all of one size: three quarters pictures of scenes, the others their maps.
-    ///
-    /// For the first half of the training they are single cells with an object in them, four times as many: what is in
-    /// a patch is learnt from them as well, at a fraction of the work, and objects weigh more beside the background.
+    /// The pictures of a step of the first part: single cells in its first half, and then whole pictures, small ones first.
     fn vq_pictures(&self, step: u64) -> Vec<RgbImage> {
-        let (steps, n, whole) = (self.plan.vq_training.steps, self.plan.vq_batch, self.plan.target_px);
-        if step >= steps / 2 {
-            return self.pictures_of_one_size(0, step, if step < steps * 3 / 4 { whole * 2 / 3 } else { whole });
+        let (steps, whole) = (self.plan.vq_training.steps, self.plan.target_px);
+        match step {
+            _ if step < steps / 2 => self.cells(0, step),
+            _ if step < steps * 3 / 4 => self.pictures_of_one_size(0, step, whole * 2 / 3),
+            _ => self.pictures_of_one_size(0, step, whole),
         }
+    }
+
+    /// Single cells with an object in them, four times as many as a step has pictures: what is in a patch is learnt from
+    /// them as well, at a fraction of the work, and objects weigh more beside the background.
+    fn cells(&self, seed: u64, step: u64) -> Vec<RgbImage> {
         let cell = |(scene, picture): (Scene, RgbImage)| {
             let (column, row) = scene.objects().first().map_or((0, 0), |object| object.cell);
             imageops::crop_imm(&picture, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
         };
-        pictures(0, step, whole * 2 / 3).take(4 * n).map(cell).collect()
+        pictures(seed, step, self.plan.target_px * 2 / 3).take(4 * self.plan.vq_batch).map(cell).collect()
     }
 
     /// As many pictures as a step has, all of one size.

@@ -22,6 +22,9 @@ pub const HELD_OUT: [Kind; 6] = [
     Kind::new(Size::Large, Colour::Orange, Shape::Triangle),
 ];
 
+/// Where small objects lie in their cells: in a quarter, so that one patch of an image tokenizer shows all of them.
+const QUARTERS: [(i32, i32); 4] = [(-STEP_PX, -STEP_PX), (STEP_PX, -STEP_PX), (-STEP_PX, STEP_PX), (STEP_PX, STEP_PX)];
+
 /// Which scenes: those to learn from, or those to judge by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,19 +101,19 @@ impl Scenes {
             // The cells are in random order, so it does not matter which of them has the kind that is held out.
             let held_out = self.split == Split::HeldOut && objects.is_empty();
             let kind = draws.pick(if held_out { &HELD_OUT } else { &kinds }).expect(PROOF);
-            let mut step = || STEP_PX * (draws.below(3).cast_signed() - 1);
             let offset_px = match kind.size {
-                Size::Small => (step(), step()),
+                Size::Small => draws.pick(&QUARTERS).expect(PROOF),
                 Size::Large => (0, 0),
             };
             objects.push(Object { kind, cell, offset_px });
         }
-        // A small object in the middle of its cell crowds nothing.
-        for index in 0..objects.len() {
-            let crowds = (0..objects.len()).any(|other| other != index && objects[index].crowds(&objects[other]));
-            if crowds && objects[index].kind.size == Size::Small {
-                objects[index].offset_px = (0, 0);
-            }
+        // In another quarter a small object may crowd nothing; in the middle of its cell it never does.
+        for index in (0..objects.len()).filter(|&index| objects[index].kind.size == Size::Small).collect::<Vec<_>>() {
+            let crowds =
+                |object: &Object| (0..objects.len()).any(|other| other != index && object.crowds(&objects[other]));
+            let places = [objects[index].offset_px].into_iter().chain(QUARTERS);
+            let free = places.map(|offset_px| Object { offset_px, ..objects[index] }).find(|object| !crowds(object));
+            objects[index] = free.unwrap_or(Object { offset_px: (0, 0), ..objects[index] });
         }
         Scene::new(size, background, objects).expect("every object is in a cell of its own and crowds no other")
     }
@@ -149,7 +152,10 @@ mod tests {
         assert_eq!(sizes.len(), 7);
         let objects = || drawn.iter().flat_map(Scene::objects);
         assert_eq!(objects().map(|object| object.kind).collect::<HashSet<_>>().len(), 42);
-        assert_eq!(objects().map(|object| object.offset_px).collect::<HashSet<_>>().len(), 9);
+        let small = || objects().filter(|object| object.kind.size == Size::Small);
+        assert_eq!(small().map(|object| object.offset_px).collect::<HashSet<_>>().len(), 5);
+        let in_the_middle = small().filter(|object| object.offset_px == (0, 0)).count();
+        assert!(in_the_middle * 50 < small().count(), "{in_the_middle} have no room in a quarter");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use lumina_core::Compute;
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_train::Error;
 use lumina_train::vq::{
-    Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions, evaluate_vq,
-    init_vq, merge_codes,
+    Codebook, CodebookStart, DiscriminatorOptions, MergeOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions,
+    evaluate_vq, init_vq, merge_codes,
 };
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
 
@@ -303,10 +303,13 @@ fn codes_that_look_alike_are_merged_and_the_rest_trains_on() {
     run(&mut trainer, &at("run"));
     trainer.save(at("trained"), Dtype::F32).unwrap();
     let pictures = || (100..110).flat_map(batch);
-    let merge = |to: &str, tolerance| merge_codes(at("trained"), at(to), pictures(), tolerance, &Compute::cpu());
+    let merge = |to: &str, tolerance, n_codes| {
+        let options = MergeOptions { tolerance, n_codes };
+        merge_codes(at("trained"), at(to), pictures(), options, &Compute::cpu())
+    };
 
     // Nothing is alike, and what no picture uses goes: pictures come back as before.
-    let kept = merge("used", 0.0).unwrap();
+    let kept = merge("used", 0.0, 0).unwrap();
     assert_eq!((kept.before, kept.used), (32, kept.after));
     let [before, after] = ["trained", "used"].map(|name| ImageTokenizer::open(at(name), &Compute::cpu()).unwrap());
     let back = |tokenizer: &ImageTokenizer, picture: &RgbImage| {
@@ -316,16 +319,24 @@ fn codes_that_look_alike_are_merged_and_the_rest_trains_on() {
         assert!(back(&before, &picture) == back(&after, &picture));
     }
 
-    let fewer = merge("fewer", 40.0).unwrap();
+    let fewer = merge("fewer", 40.0, 0).unwrap();
     assert!((1..kept.after).contains(&fewer.after), "{fewer:?} and {kept:?}");
-    let one = merge("one", 1e3).unwrap();
-    assert_eq!(one.after, 1);
-    let options = options().codebook_start(CodebookStart::File).revive_after(None);
-    let mut trainer = open(&at("fewer"), options);
+    let options = options().codebook_start(CodebookStart::File);
+    let mut trainer = open(&at("fewer"), options.clone().revive_after(None));
     assert_eq!(trainer.config().n_codes(), fewer.after);
     assert_eq!(run(&mut trainer, &at("again")).len(), 6);
 
-    let refused = merge_codes(at("trained"), at("none"), [], 1.0, &Compute::cpu()).unwrap_err();
+    // All are alike; the rest is free, and given away in training.
+    let one = merge("one", 1e3, 16).unwrap();
+    assert_eq!(one.after, 1);
+    let mut trainer = open(&at("one"), options);
+    assert_eq!(trainer.config().n_codes(), 16);
+    let used: Vec<usize> = run(&mut trainer, &at("given away")).iter().map(|step| step.codes_used).collect();
+    assert_eq!(used[0], 1);
+    assert!(used[5] > 1, "{used:?}");
+
+    let options = MergeOptions { tolerance: 1.0, n_codes: 0 };
+    let refused = merge_codes(at("trained"), at("none"), [], options, &Compute::cpu()).unwrap_err();
     assert!(matches!(refused, Error::Setting { field: "pictures", .. }), "{refused}");
     assert!(!at("none").exists());
 }

@@ -11,6 +11,18 @@ use super::init::{CONFIG, WEIGHTS, weights_file};
 use super::tensors::values;
 use crate::{Error, Result};
 
+/// How codes are merged.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct MergeOptions {
+    /// Codes whose patches differ by less become one: root mean square over the pixels, in levels of 8 bits.
+    pub tolerance: f64,
+    /// Entries that the codebook has at least. Those for which there is no code are free: so far from all latents that
+    /// none chooses them, until training gives them away ([`VqTrainingOptions::revive_after`]) to what is badly coded.
+    ///
+    /// [`VqTrainingOptions::revive_after`]: super::VqTrainingOptions::revive_after
+    pub n_codes: usize,
+}
+
 /// What [`merge_codes`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MergeReport {
@@ -18,12 +30,15 @@ pub struct MergeReport {
     pub before: usize,
     /// Those of them that the pictures use.
     pub used: usize,
-    /// Entries of the codebook now.
+    /// Those that are left.
     pub after: usize,
 }
 
 /// The tensor with the entries.
 const CODEBOOK: &str = "quantize.embedding.weight";
+
+/// Each number of an entry that nothing is near. It is finite in `f16`, too.
+const FAR: f32 = 1e4;
 
 /// What the pictures say about a code.
 #[derive(Debug, Clone)]
@@ -39,8 +54,8 @@ struct Code {
 ///
 /// The group norms of a VQGAN let the whole picture into every latent, so that patches that look the same are spread over
 /// many codes. Which of them it is says nothing about the patch, yet a language model has to predict it: bits of noise
-/// in each token, under which the few that matter drown. Two codes are compared by the mean of the patches that each is
-/// chosen for; the distance is the root mean square over their pixels, in levels of 8 bits. A code that takes up others is
+/// in each token, under which the few that matter drown; and what is rare has no code of its own. Two codes are compared by the mean of the patches that each is
+/// chosen for. A code that takes up others is
 /// the mean of their entries by use. Train on for a while afterwards, so that encoder and decoder get used to it.
 ///
 /// # Errors
@@ -50,19 +65,21 @@ pub fn merge_codes(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
     pictures: impl IntoIterator<Item = RgbImage>,
-    tolerance: f64,
+    options: MergeOptions,
     compute: &Compute,
 ) -> Result<MergeReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let tokenizer = ImageTokenizer::open(from, compute)?;
     let codes = used_codes(&tokenizer, pictures)?;
-    let groups = group(&codes, tolerance);
+    let groups = group(&codes, options.tolerance);
     let report = MergeReport { before: tokenizer.config().n_codes(), used: codes.len(), after: groups.len() };
 
     let embed = tokenizer.config().embed_dim();
     let entries = values(tokenizer.model().codebook())?;
     let merged = groups.iter().flat_map(|members| mean_entry(members, &entries, embed));
-    let merged: Vec<u8> = merged.flat_map(f32::to_le_bytes).collect();
+    let n_codes = options.n_codes.max(groups.len());
+    let free = std::iter::repeat_n(FAR, (n_codes - groups.len()) * embed);
+    let merged: Vec<u8> = merged.chain(free).flat_map(f32::to_le_bytes).collect();
 
     std::fs::create_dir_all(to).map_err(|source| Error::Write { file: to.to_owned(), source })?;
     let weights = Checkpoint::open(weights_file(from))?;
@@ -70,7 +87,7 @@ pub fn merge_codes(
     let tensors = views.map(|view| {
         let codebook = (view.name() == CODEBOOK).then(|| merged.clone());
         let (dtype, shape) = match &codebook {
-            Some(_) => (Dtype::F32, vec![groups.len(), embed]),
+            Some(_) => (Dtype::F32, vec![n_codes, embed]),
             None => (view.dtype(), view.shape().to_vec()),
         };
         let name = view.name().to_owned();
@@ -78,7 +95,7 @@ pub fn merge_codes(
         (name, dtype, shape, bytes)
     });
     save_safetensors(to.join(WEIGHTS), tensors)?;
-    save_bytes(to.join(CONFIG), tokenizer.config().with_n_codes(groups.len())?.to_yaml().as_bytes())?;
+    save_bytes(to.join(CONFIG), tokenizer.config().with_n_codes(n_codes)?.to_yaml().as_bytes())?;
     Ok(report)
 }
 

@@ -22,7 +22,7 @@ mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
-pub use merge::{MergeReport, merge_codes};
+pub use merge::{MergeOptions, MergeReport, merge_codes};
 pub use metrics::{Adversarial, VqStep};
 pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
 pub use trainer::VqTrainer;
