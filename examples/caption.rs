@@ -14,7 +14,7 @@ use lumina_mgpt::Event;
 /// Describes a picture, or answers a question about it.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: one of the tests]
+    /// The picture [default: a scene]
     picture: Option<PathBuf>,
     /// What to ask about it; without it the picture is described
     #[arg(long)]
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
                 print!("{piece}");
                 io::stdout().flush()?;
             }
-            Event::Done { stats, .. } => println!("\n{}{}", summary(&stats), args.model.note()),
+            Event::Done { stats, .. } => println!("\n{}", summary(&stats)),
             _ => {}
         }
     }

@@ -27,7 +27,9 @@ fn main() -> Result<()> {
     let model = args.model.open()?;
     let mut messages = args.messages;
     if messages.is_empty() && !args.interactive {
-        messages.extend(["Hello there".to_owned(), "Draw a cat and say so".to_owned()]);
+        let scene = "a large red circle on the left and a small green cross on the right on a black background";
+        let draw = format!("Generate an image of 96x64 according to the following prompt:\n{scene}");
+        messages.extend([draw, "make the red circle blue".to_owned()]);
     }
     let typed = args.interactive.then(|| io::stdin().lines()).into_iter().flatten();
     let (mut conversation, mut n_images) = (Conversation::new(), 0);
@@ -48,7 +50,7 @@ fn main() -> Result<()> {
                     answer.push(codes.into());
                 }
                 Event::Malformed { malformed, .. } => print!("[{malformed}]"),
-                Event::Done { stats, .. } => println!("\n{}{}", summary(&stats), args.model.note()),
+                Event::Done { stats, .. } => println!("\n{}", summary(&stats)),
                 _ => {}
             }
             io::stdout().flush()?;

@@ -14,9 +14,11 @@ use lumina_sampling::{Candidates, Phase, Step, StreamState};
 #[derive(Parser)]
 struct Args {
     /// What to draw
-    #[arg(default_value = "a dog playing in the water")]
+    #[arg(
+        default_value = "a large red circle in the top left and a small blue square in the bottom right on a white background"
+    )]
     prompt: String,
-    /// The picture to pull towards [default: one of the tests]
+    /// The picture to pull towards [default: a scene]
     #[arg(long)]
     towards: Option<PathBuf>,
     /// How strongly, added to a logit: 0 is not at all, 100 leaves nothing else
@@ -55,6 +57,6 @@ fn main() -> Result<()> {
     let generation = model.text_to_image(&args.prompt, (codes.width_px(), codes.height_px()));
     let image = args.model.refine(generation).sampler(move |sampler| sampler.step_before(step.clone())).run()?;
     save_png(&image, &args.output)?;
-    println!("wrote {}{}", args.output.display(), args.model.note());
+    println!("wrote {}", args.output.display());
     Ok(())
 }

@@ -18,7 +18,7 @@ struct Args {
     /// What to draw
     #[arg(default_value = "depth_estimation", value_parser = tasks())]
     task: Task,
-    /// The picture to begin with [default: one of the tests]
+    /// The picture to begin with [default: a scene]
     picture: Option<PathBuf>,
     /// What detection, editing and conditional_generation are to do
     #[arg(long)]
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
             Event::Image { image, .. } => save_png(&image, &output)?,
             Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
             Event::Done { stats, .. } => {
-                println!("{}\nwrote {}{}", summary(&stats), output.display(), args.model.note());
+                println!("{}\nwrote {}", summary(&stats), output.display());
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lumina_examples::{note, open_picture, sample, save_png};
+use lumina_examples::{open_picture, save_png, small_model};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, Compute, ImageTokenizer};
@@ -16,12 +16,12 @@ use lumina_vq::{Bands, Compute, ImageTokenizer};
 /// Takes a picture to the tokens of the stream, and back.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: one of the tests]
+    /// The picture [default: a scene]
     picture: Option<PathBuf>,
-    /// Folder of `tokenizer.json` [default: that of the tests]
+    /// Folder of `tokenizer.json` [default: that of the small model]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the tests]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the small model]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
     /// The picture is brought to about this many pixels a side
@@ -34,10 +34,9 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let note = note(args.image_tokenizer.as_deref());
-    let images = args.image_tokenizer.unwrap_or_else(|| sample("vq"));
+    let images = args.image_tokenizer.unwrap_or_else(small_model);
     let images = ImageTokenizer::open(images, &"cpu".parse::<Compute>()?)?;
-    let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(|| sample("tokenizer")))?;
+    let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(small_model))?;
 
     // What a transformer would be given …
     let picture = Preprocessor::new(args.target_size)?.prepare(&open_picture(args.picture.as_deref())?)?;
@@ -51,6 +50,6 @@ fn main() -> Result<()> {
     println!("read back: {:?}", decoded.text());
     let codes = decoded.images().next().context("the picture is gone")?;
     save_png(&images.decode(codes, Bands::Whole)?, &args.output)?;
-    println!("wrote {}{note}", args.output.display());
+    println!("wrote {}", args.output.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo run --release --example generate -- "a dog playing in the water"`
+//! `cargo run --release --example generate -- "a large red circle in the top left and a small blue square in the bottom right on a white background"`
 //!
 //! Draws a picture from a text.
 #![allow(clippy::print_stdout, reason = "a program for people")]
@@ -14,7 +14,9 @@ use lumina_mgpt::Event;
 #[derive(Parser)]
 struct Args {
     /// What to draw
-    #[arg(default_value = "a dog playing in the water")]
+    #[arg(
+        default_value = "a large red circle in the top left and a small blue square in the bottom right on a white background"
+    )]
     prompt: String,
     /// WIDTHxHEIGHT in pixels, multiples of 32 [default: a square of the target size]
     #[arg(long, value_parser = width_x_height)]
@@ -46,7 +48,7 @@ fn main() -> Result<()> {
             Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
             Event::Done { stats, .. } => {
                 println!("{}", summary(&stats));
-                println!("wrote {}{}", args.output.display(), args.model.note());
+                println!("wrote {}", args.output.display());
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_examples::{ComputeArgs, sample};
+use lumina_examples::{ComputeArgs, small_model};
 use lumina_tokenizer::UniRep;
 use lumina_train::data::{CropChoice, PretokenizeEvent, PretokenizeOptions, Pretokenizer, Records, concatenate};
 use lumina_vq::ImageTokenizer;
@@ -22,10 +22,10 @@ struct Args {
     /// The folder of the shards
     #[arg(short, long)]
     output: PathBuf,
-    /// Folder of `tokenizer.json` [default: that of the tests]
+    /// Folder of `tokenizer.json` [default: that of the small model]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the tests]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the small model]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
     /// Pictures are brought to about this many pixels a side: 512, 768, 1024
@@ -49,8 +49,8 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let images = ImageTokenizer::open(args.image_tokenizer.unwrap_or_else(|| sample("vq")), &args.compute.open()?)?;
-    let unirep = UniRep::open(args.tokenizer.unwrap_or_else(|| sample("tokenizer")))?;
+    let images = ImageTokenizer::open(args.image_tokenizer.unwrap_or_else(small_model), &args.compute.open()?)?;
+    let unirep = UniRep::open(args.tokenizer.unwrap_or_else(small_model))?;
     let options = PretokenizeOptions {
         rank: args.rank,
         splits: args.splits,

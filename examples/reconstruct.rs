@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::{ComputeArgs, note, open_picture, sample, save_png};
+use lumina_examples::{ComputeArgs, open_picture, save_png, small_model};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, ImageTokenizer};
 
 /// Takes a picture to VQ codes and back.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: one of the tests]
+    /// The picture [default: a scene]
     picture: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small one of the tests, whose weights are random]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small one in this repository]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
     /// The picture is brought to about this many pixels a side
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 96)]
     target_size: u32,
     /// Decode this many rows of pixels at a time: less memory, the same picture
     #[arg(long)]
@@ -34,8 +34,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let note = note(args.image_tokenizer.as_deref());
-    let folder = args.image_tokenizer.unwrap_or_else(|| sample("vq"));
+    let folder = args.image_tokenizer.unwrap_or_else(small_model);
     let tokenizer = ImageTokenizer::open(folder, &args.compute.open()?)?;
 
     let before = Preprocessor::new(args.target_size)?.prepare(&open_picture(args.picture.as_deref())?)?;
@@ -46,9 +45,9 @@ fn main() -> Result<()> {
     let psnr = 10.0 * (255.0f64.powi(2) * before.len() as f64 / squares.sum::<f64>()).log10();
     println!("{}x{} codes, {psnr:.1} dB between the picture before and after", codes.columns(), codes.rows());
     let beside: &Path = &args.output.with_extension("input.png");
-    for (picture, file, note) in [(before, beside, ""), (after, &args.output, note)] {
+    for (picture, file) in [(before, beside), (after, &args.output)] {
         save_png(&picture, file)?;
-        println!("wrote {}{note}", file.display());
+        println!("wrote {}", file.display());
     }
     Ok(())
 }

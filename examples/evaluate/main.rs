@@ -1,4 +1,4 @@
-//! `cargo run --release --example evaluate -- --model out/tiny/model --target-size 96`
+//! `cargo run --release --example evaluate`
 //!
 //! Asks the model for scenes that were not in its training, lets the judge look at the answers, and prints how many are
 //! right. A page with all pictures, the failures first, comes to lie beside.
@@ -77,6 +77,6 @@ fn main() -> Result<()> {
     for (name, value) in &rows {
         println!("{name:width$}  {value}");
     }
-    println!("wrote {}{}", page.write(&rows)?.display(), args.model.note());
+    println!("wrote {}", page.write(&rows)?.display());
     Ok(())
 }

@@ -7,13 +7,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights};
 
-use crate::{note, sample};
+use crate::small_model;
 
 /// Which checkpoint, where it computes, and how its answers are drawn.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Folder of a Lumina-mGPT or Chameleon checkpoint [default: the small one of the tests, whose answers are noise]
+    /// Folder of a Lumina-mGPT or Chameleon checkpoint [default: the small one in this repository, which knows scenes]
     #[arg(long)]
     model: Option<PathBuf>,
     /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they do not lie with the checkpoint
@@ -40,15 +40,13 @@ impl ModelArgs {
     /// # Errors
     /// Those of [`lumina_mgpt::LuminaBuilder::load`].
     pub fn open(&self) -> Result<Lumina> {
-        let small = self.model.is_none();
-        let folder = self.model.clone().unwrap_or_else(|| sample("model/prenorm"));
-        let images = self.image_tokenizer.clone().or_else(|| small.then(|| sample("vq")));
+        let folder = self.model.clone().unwrap_or_else(small_model);
         let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
         let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
 
         let mut builder =
             Lumina::from_pretrained(folder).compute(self.compute.open()?).target_size_px(self.target_size_px());
-        if let Some(folder) = images {
+        if let Some(folder) = &self.image_tokenizer {
             builder = builder.image_tokenizer(folder);
         }
         if let Some(folder) = &self.adapter {
@@ -78,11 +76,6 @@ impl ModelArgs {
     /// Sets what was given of how an answer is drawn; the rest stays as the task has it.
     pub fn refine<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
         self.sampling.apply(generation)
-    }
-
-    /// What is to be said of the checkpoint's answers.
-    pub fn note(&self) -> &'static str {
-        note(self.model.as_deref())
     }
 }
 

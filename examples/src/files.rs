@@ -8,25 +8,22 @@ use image::{ImageFormat, RgbImage};
 use lumina_mgpt::{Lumina, Part};
 use lumina_vq::preprocess::Picture;
 
-/// A file or folder of the small checkpoint in this repository.
+/// A file or folder of the tests' data: networks of the published layouts with random weights, among others.
 pub fn sample(path: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference")).join(path)
 }
 
-/// What is to be said of a picture, by the folder of weights that was given.
-pub fn note(folder: Option<&Path>) -> &'static str {
-    match folder {
-        None => " (noise, from the small weights of the tests; see --help for the folder of real ones)",
-        Some(_) => "",
-    }
+/// The small model in this repository, which `train_tiny` made: it knows pictures of simple scenes.
+pub fn small_model() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../model")).to_owned()
 }
 
-/// Opens a picture, or where none is given one of the tests.
+/// Opens a picture, or where none is given one that the small model understands.
 ///
 /// # Errors
 /// Those of [`Picture::open`].
 pub fn open_picture(file: Option<&Path>) -> Result<Picture> {
-    let file = file.map_or_else(|| sample("preprocess/images/rgb_shapes_511x333.png"), Path::to_owned);
+    let file = file.map_or_else(|| small_model().join("scene.png"), Path::to_owned);
     Ok(Picture::open(file)?)
 }
 
