@@ -1,8 +1,11 @@
 //! The two norms: RMS norm of the hidden states, and layer norm of each query and key head.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use lumina_core::Loader;
+use lumina_core::ops::{head_norm_rotated, rms_norm};
+
+use crate::rope::Rotation;
 
 /// RMS norm as the original rounds it: all in `f32`, once to the input's type, then times the weight.
 ///
@@ -20,10 +23,7 @@ impl RmsNorm {
 
     /// `[n, hidden]` → `[n, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let wide = x.cast(DType::F32);
-        let inverse = (wide.clone().square().mean_dim(1) + self.epsilon).sqrt().recip();
-        (wide * inverse).cast(dtype) * self.weight.val().cast(dtype).unsqueeze()
+        rms_norm(x, self.weight.val(), self.epsilon)
     }
 }
 
@@ -35,7 +35,6 @@ impl RmsNorm {
 pub(crate) struct HeadNorm {
     weight: Param<Tensor<2>>,
     bias: Param<Tensor<2>>,
-    heads: usize,
 }
 
 const EPSILON: f64 = 1e-5;
@@ -45,23 +44,11 @@ impl HeadNorm {
     pub(crate) fn new(loader: &Loader<'_>, heads: usize, parts: usize, head_dim: usize) -> Self {
         let per_head = loader.shape("weight").is_some_and(|shape| shape == [heads, head_dim]);
         let rows = if per_head { heads } else { parts };
-        Self { weight: loader.param("weight", [rows, head_dim]), bias: loader.param("bias", [rows, head_dim]), heads }
+        Self { weight: loader.param("weight", [rows, head_dim]), bias: loader.param("bias", [rows, head_dim]) }
     }
 
-    /// `[n, heads, head_dim]` → the same.
-    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let dtype = x.dtype();
-        let wide = x.cast(DType::F32);
-        let centred = wide.clone() - wide.mean_dim(2);
-        let inverse = (centred.clone().square().mean_dim(2) + EPSILON).sqrt().recip();
-        (centred * inverse).cast(dtype) * self.of_heads(&self.weight, dtype) + self.of_heads(&self.bias, dtype)
-    }
-
-    /// The rows repeated for the heads that they serve, `[1, heads, head_dim]`.
-    fn of_heads(&self, rows: &Param<Tensor<2>>, dtype: DType) -> Tensor<3> {
-        let rows = rows.val().cast(dtype);
-        let [parts, head_dim] = rows.dims();
-        let each: Tensor<3> = rows.reshape([parts, 1, head_dim]).expand([parts, self.heads / parts, head_dim]);
-        each.reshape([1, self.heads, head_dim])
+    /// `[n, heads, head_dim]` → the same, with positions turned in.
+    pub(crate) fn forward(&self, x: Tensor<3>, rotation: &Rotation) -> Tensor<3> {
+        head_norm_rotated(x, self.weight.val(), self.bias.val(), rotation.factors(), EPSILON)
     }
 }

@@ -40,14 +40,9 @@ impl Rotation {
         Self { cos: tensor(cos), sin: tensor(sin) }
     }
 
-    /// Turns each head of `x`, `[n, heads, head_dim]`.
-    pub(crate) fn apply(&self, x: Tensor<3>) -> Tensor<3> {
-        let half = x.dims()[2] / 2;
-        let (first, second) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-        let turned_second = second * cos + first * sin;
-        Tensor::cat(vec![turned_first, turned_second], 2)
+    /// Cosines and sines.
+    pub(crate) fn factors(&self) -> (Tensor<3>, Tensor<3>) {
+        (self.cos.clone(), self.sin.clone())
     }
 }
 

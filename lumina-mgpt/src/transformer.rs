@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::ops::{Embedding, Linear};
+use lumina_core::ops::{Embedding, Linear, swiglu};
 use lumina_core::{Compute, LoadProgress, Loader};
 
 use crate::attention::{Attention, Span};
@@ -112,8 +112,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.gate_proj.forward(x.clone());
+        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x)))
     }
 }
 
@@ -129,22 +129,22 @@ impl Layer {
         }
     }
 
-    /// Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs. `drop` acts on what is
-    /// added to the residual stream.
+    /// Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs. `add` adds to the residual
+    /// stream, which is its first tensor.
     fn forward(
         &self,
         x: Tensor<2>,
         rotation: &Rotation,
         spans: &mut [Span<'_>],
-        drop: &dyn Fn(Site, Tensor<2>) -> Tensor<2>,
+        add: &dyn Fn(Site, Tensor<2>, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
-            let x = x.clone() + drop(Site::Attention, norm_1.forward(self.self_attn.forward(x, rotation, spans)));
-            x.clone() + drop(Site::Mlp, norm_2.forward(self.mlp.forward(x)))
+            let x = add(Site::Attention, x.clone(), norm_1.forward(self.self_attn.forward(x, rotation, spans)));
+            add(Site::Mlp, x.clone(), norm_2.forward(self.mlp.forward(x)))
         } else {
-            let x = x.clone() + drop(Site::Attention, self.self_attn.forward(norm_1.forward(x), rotation, spans));
-            x.clone() + drop(Site::Mlp, self.mlp.forward(norm_2.forward(x)))
+            let x = add(Site::Attention, x.clone(), self.self_attn.forward(norm_1.forward(x), rotation, spans));
+            add(Site::Mlp, x.clone(), self.mlp.forward(norm_2.forward(x)))
         }
     }
 }
@@ -280,7 +280,7 @@ impl Transformer {
         for (index, layer) in self.layers.iter().enumerate() {
             observe(&x);
             let caches = rows.iter_mut().map(|row| row.cache.as_deref_mut().map(|cache| &mut cache.layers[index]));
-            x = layer.forward(x, &pass.rotation, &mut pass.spans(caches), &|_, x| x);
+            x = layer.forward(x, &pass.rotation, &mut pass.spans(caches), &|_, x, y| x + y);
         }
         for (row, run) in rows.iter_mut().zip(&pass.runs) {
             if let Some(cache) = row.cache.as_deref_mut() {
@@ -325,8 +325,8 @@ impl Transformer {
     /// [`Error::NoLayer`] where there is no such layer.
     pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
         let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
-        let drop = |site, x| pass.dropout.apply(index, site, x);
-        Ok(layer.forward(x, &pass.rotation, &mut pass.spans(pass.runs.iter().map(|_| None)), &drop))
+        let add = |site, x, y| pass.dropout.add(index, site, x, y);
+        Ok(layer.forward(x, &pass.rotation, &mut pass.spans(pass.runs.iter().map(|_| None)), &add))
     }
 
     /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.

@@ -1,8 +1,9 @@
 //! The table from tokens to hidden states.
 
 use burn::module::Module;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
+use super::gather::gather;
 use super::weight::Weight;
 use crate::Compute;
 
@@ -29,11 +30,7 @@ impl Embedding {
             return None;
         }
         let rows = match &self.weight {
-            Weight::Tensor(table) => {
-                let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
-                let indices = Tensor::<1, Int>::from_data(indices.as_slice(), compute.device());
-                table.val().select(0, indices).cast(compute.options().1)
-            }
+            Weight::Tensor(table) => gather(table.val(), indices)?.cast(compute.options().1),
             Weight::Mapped(table) => {
                 let mut rows = vec![0.0; indices.len() * table.columns()];
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {

@@ -1,22 +1,59 @@
-//! The operators that are ours: linear layers and embeddings whose weights may stay in the checkpoint, and convolutions.
+//! The operators that are ours: linear layers and embeddings whose weights may stay in the checkpoint, what else the
+//! transformer consists of, and convolutions.
 
+mod adamw;
+#[cfg(feature = "flex")]
+mod adamw_kernel;
+mod add;
+#[cfg(feature = "flex")]
+mod add_kernel;
+mod attention;
+#[cfg(feature = "flex")]
+mod attention_kernel;
 mod conv;
 #[cfg(feature = "flex")]
 mod conv_kernel;
+mod cross_entropy;
+#[cfg(feature = "flex")]
+mod cross_entropy_kernel;
 mod embedding;
 #[cfg(feature = "flex")]
+mod exp;
+#[cfg(feature = "flex")]
 mod flex;
+mod gather;
+mod head_norm;
+#[cfg(feature = "flex")]
+mod head_norm_kernel;
 mod linear;
 pub(crate) mod low_rank;
 mod mapped;
 mod matmul;
+#[cfg(feature = "flex")]
+mod products;
+mod rms_norm;
+#[cfg(feature = "flex")]
+mod rms_norm_kernel;
+#[cfg(all(test, feature = "flex"))]
+mod slopes;
+mod swiglu;
+#[cfg(feature = "flex")]
+mod swiglu_kernel;
 #[cfg(feature = "flex")]
 mod swish_kernel;
 #[cfg(feature = "flex")]
 mod vector;
 pub(crate) mod weight;
 
+pub use adamw::{AdamWStep, Moments, adamw, square_sum};
+pub use add::add_kept;
+pub use attention::{attention, causal_attention};
 pub use conv::{conv3x3, scaled_swish};
+pub use cross_entropy::cross_entropy;
 pub use embedding::Embedding;
+pub use gather::gather;
+pub use head_norm::head_norm_rotated;
 pub use linear::Linear;
 pub use mapped::MappedMatrix;
+pub use rms_norm::rms_norm;
+pub use swiglu::swiglu;

@@ -1,4 +1,4 @@
-//! Vectors of sixteen numbers, in the registers that the processor has, and functions compiled for each kind.
+//! Vectors of sixteen numbers, in the registers that the processor has, functions compiled for each kind, and sums.
 
 /// Sixteen `f32` side by side.
 pub(super) trait Vector: Copy {
@@ -14,6 +14,37 @@ pub(super) trait Vector: Copy {
 
 /// Numbers in a [`Vector`].
 pub(super) const LANES: usize = 16;
+
+/// The sum of sixteen numbers, by halves.
+#[inline(always)]
+pub(super) fn total(mut lanes: [f32; LANES]) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
+}
+
+/// The dot product of two rows of one length, in an order that depends on the length alone.
+#[inline(always)]
+pub(super) fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sum = V::splat(0.0);
+    for (a, b) in a.iter().zip(b) {
+        sum = sum.add_product(V::load(a), V::load(b));
+    }
+    total(sum.array()) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// The sum of rows of one width, in their order: what tasks summed apart.
+pub(super) fn sum_of(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; width];
+    for part in parts {
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    sum
+}
 
 /// The form for any processor.
 impl Vector for [f32; LANES] {

@@ -19,6 +19,10 @@ impl Weight {
         match self {
             Self::Tensor(weight) => {
                 let weight = weight.val().cast(x.dtype());
+                #[cfg(feature = "flex")]
+                if let Some(y) = super::flex::linear(&x, &weight) {
+                    return y;
+                }
                 x.matmul(weight.transpose())
             }
             Self::Mapped(weight) => mapped(x, weight),

@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_core::ops::{AdamWStep, Moments, adamw, square_sum};
 
 use crate::{Error, Result};
 
@@ -40,13 +41,6 @@ pub struct AdamW {
     names: HashMap<ParamId, String>,
     moments: BTreeMap<String, Moments>,
     steps: u64,
-}
-
-/// Means of gradients and of their squares, flattened.
-#[derive(Debug, Clone)]
-struct Moments {
-    first: Tensor<1>,
-    second: Tensor<1>,
 }
 
 impl AdamW {
@@ -120,19 +114,10 @@ impl ModuleMapper for Update<'_> {
         let (Some(grad), Some(name)) = (self.grads.remove::<D>(id), name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let shape = tensor.shape();
-        let grad: Tensor<1> = grad.flatten(0, D - 1);
-        let squared = grad.clone().square() * (1.0 - beta_2);
-        let fresh = grad * (1.0 - beta_1);
-        let (first, second) = match self.optimizer.moments.remove(name) {
-            Some(Moments { first, second }) => (first * beta_1 + fresh, second * beta_2 + squared),
-            None => (fresh, squared),
-        };
-        let steps = self.optimizer.steps as i32;
-        let root = (second.clone() / (1.0 - beta_2.powi(steps))).sqrt() + epsilon;
-        let change = first.clone() / root * (self.lr / (1.0 - beta_1.powi(steps)));
-        self.optimizer.moments.insert(name.clone(), Moments { first, second });
-        let moved = tensor.inner() * (1.0 - self.lr * weight_decay) - change.reshape(shape);
+        let step = AdamWStep { lr: self.lr, beta_1, beta_2, epsilon, weight_decay, step: self.optimizer.steps };
+        let moments = self.optimizer.moments.remove(name);
+        let (moved, moments) = adamw(tensor.inner(), grad, moments, &step);
+        self.optimizer.moments.insert(name.clone(), moments);
         Param::from_mapped_value(id, Tensor::from_inner(moved).require_grad(), mapper)
     }
 }
@@ -186,7 +171,7 @@ pub fn global_norm(model: &impl Module, grads: &GradientsParams) -> Result<f64> 
     impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.grads.get::<D>(param.id) {
-                self.sums.push(grad.square().sum());
+                self.sums.push(square_sum(grad));
             }
         }
     }
@@ -204,6 +189,9 @@ pub fn global_norm(model: &impl Module, grads: &GradientsParams) -> Result<f64> 
 
 /// The gradients times `factor`.
 pub fn scale(model: &impl Module, grads: GradientsParams, factor: f64) -> GradientsParams {
+    if factor == 1.0 {
+        return grads;
+    }
     struct Scale {
         from: GradientsParams,
         to: GradientsParams,

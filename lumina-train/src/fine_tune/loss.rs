@@ -1,7 +1,8 @@
 //! Cross entropy of the next token, the z-loss that keeps logits from drifting, and their gradients.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
+use lumina_core::ops::{cross_entropy, gather};
 use lumina_mgpt::{Dropout, Transformer};
 use lumina_tokenizer::IGNORED;
 
@@ -56,17 +57,14 @@ pub struct LossOptions {
 /// The loss on the graph, and its parts.
 struct OnGraph {
     total: Tensor<1>,
-    cross_entropy: Tensor<1>,
-    z_loss: Tensor<1>,
+    /// Cross entropy and z-loss, `[2]`.
+    parts: Tensor<1>,
     counted: usize,
 }
 
 impl OnGraph {
     fn read(&self) -> Result<Loss> {
-        let parts = Tensor::cat(
-            vec![self.total.clone().detach(), self.cross_entropy.clone().detach(), self.z_loss.clone().detach()],
-            0,
-        );
+        let parts = Tensor::cat(vec![self.total.clone().detach(), self.parts.clone().detach()], 0);
         let failed = |error: &dyn std::fmt::Debug| Error::Compute { reason: format!("{error:?}") };
         let data = parts.try_into_data().map_err(|error| failed(&error))?;
         let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&error))?;
@@ -78,8 +76,8 @@ impl OnGraph {
 
 /// The positions of hidden states that predict something, and what they predict.
 struct Targets {
-    positions: Vec<i32>,
-    tokens: Vec<i32>,
+    positions: Vec<u32>,
+    tokens: Vec<u32>,
 }
 
 impl Targets {
@@ -99,8 +97,8 @@ impl Targets {
                     let reason = format!("hold {label} at {position}; the vocabulary has {vocab_size} tokens");
                     return Err(Error::Setting { field: "labels", reason });
                 }
-                targets.positions.push((start + position - 1) as i32);
-                targets.tokens.push(label as i32);
+                targets.positions.push((start + position - 1) as u32);
+                targets.tokens.push(label as u32);
             }
             start += tokens.len();
         }
@@ -112,18 +110,12 @@ impl Targets {
 
     /// The loss of the hidden states after the last layer, `[n, hidden]`. The head sees only what predicts something.
     fn loss(&self, model: &Transformer, hidden: Tensor<2>, z_loss_weight: f64) -> OnGraph {
-        let device = hidden.device();
-        let counted = self.tokens.len();
-        let positions = Tensor::<1, Int>::from_data(self.positions.as_slice(), &device);
-        let logits = model.logits(model.final_norm(hidden.select(0, positions)));
-        let tokens = Tensor::<1, Int>::from_data(self.tokens.as_slice(), &device);
-        let max = logits.clone().detach().max_dim(1);
-        let log_sum_exp = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
-        let of_target = logits.gather(1, tokens.reshape([counted, 1]));
-        let cross_entropy = (log_sum_exp.clone() - of_target).mean();
-        let z_loss = log_sum_exp.square().mean();
-        let total = cross_entropy.clone() + z_loss.clone() * z_loss_weight;
-        OnGraph { total, cross_entropy, z_loss, counted }
+        let predicting = gather(hidden, &self.positions).expect("positions are those of tokens of the batch");
+        let logits = model.logits(model.final_norm(predicting));
+        let parts = cross_entropy(logits, &self.tokens)
+            .expect("`Targets::of` made sure that there are labels, all in the vocabulary, which the logits have");
+        let total = parts.clone().narrow(0, 0, 1) + parts.clone().narrow(0, 1, 1) * z_loss_weight;
+        OnGraph { total, parts, counted: self.tokens.len() }
     }
 }
 

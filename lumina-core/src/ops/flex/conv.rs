@@ -1,0 +1,90 @@
+//! Convolutions and swish.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use super::{Kernel, Operand, run, tensor, tensor_like, values};
+use crate::ops::conv_kernel::{self, Shape};
+use crate::ops::swish_kernel;
+
+pub(in crate::ops) fn conv3x3(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: &Tensor<1>,
+    padding: (usize, usize),
+) -> Option<Tensor<4>> {
+    let ([batch, inputs, height, width], [outputs, _, 3, 3]) = (x.dims(), weight.dims()) else { return None };
+    // Narrow images would leave most of a vector empty; Burn lays out patches, which suits them.
+    if width < 12 || padding.0 > 1 || padding.1 > 1 {
+        return None;
+    }
+    let shape = Shape { batch, inputs, outputs, height, width, padding };
+    run(Conv(shape), [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?])
+}
+
+#[derive(Debug, Clone)]
+struct Conv(Shape);
+
+impl Kernel<3> for Conv {
+    type Saved = ();
+
+    fn forward(&self, [x, weight, bias]: &[FlexTensor; 3]) -> (FlexTensor, ()) {
+        let shape = &self.0;
+        let y = conv_kernel::forward(values(x), values(weight), Some(values(bias)), shape);
+        (tensor(y, &[shape.batch, shape.outputs, shape.rows(), shape.width]), ())
+    }
+
+    fn backward(
+        &self,
+        [x, weight, _]: &[FlexTensor; 3],
+        (): (),
+        dy: FlexTensor,
+        [of_x, of_weight, of_bias]: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let Self(shape) = self;
+        let dy = values(&dy);
+        let of_bias = of_bias.then(|| {
+            let mut sums = vec![0.0; shape.outputs];
+            let plane = shape.rows() * shape.width;
+            for (index, plane) in dy.chunks_exact(plane.max(1)).enumerate() {
+                sums[index % shape.outputs] += plane.iter().sum::<f32>();
+            }
+            tensor(sums, &[shape.outputs])
+        });
+        [
+            of_x.then(|| tensor_like(conv_kernel::input_gradient(dy, values(weight), shape), x)),
+            of_weight.then(|| tensor_like(conv_kernel::weight_gradient(values(x), dy, shape), weight)),
+            of_bias,
+        ]
+    }
+}
+
+pub(in crate::ops) fn scaled_swish(x: &Tensor<4>, scale: &Tensor<4>, shift: &Tensor<4>) -> Option<Tensor<4>> {
+    let [batch, channels, ..] = x.dims();
+    if scale.dims() != [batch, channels, 1, 1] || shift.dims() != scale.dims() {
+        return None;
+    }
+    run(ScaledSwish, [Operand::of(x)?, Operand::of(scale)?, Operand::of(shift)?])
+}
+
+#[derive(Debug, Clone)]
+struct ScaledSwish;
+
+impl Kernel<3> for ScaledSwish {
+    type Saved = ();
+
+    fn forward(&self, [x, scale, shift]: &[FlexTensor; 3]) -> (FlexTensor, ()) {
+        (tensor_like(swish_kernel::forward(values(x), values(scale), values(shift)), x), ())
+    }
+
+    fn backward(
+        &self,
+        [x, scale, shift]: &[FlexTensor; 3],
+        (): (),
+        dy: FlexTensor,
+        _: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let (dx, of_scale, of_shift) = swish_kernel::backward(values(x), values(scale), values(shift), values(&dy));
+        [Some(tensor_like(dx, x)), Some(tensor_like(of_scale, scale)), Some(tensor_like(of_shift, shift))]
+    }
+}

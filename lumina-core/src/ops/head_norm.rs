@@ -1,0 +1,41 @@
+//! Layer norm of each head, and rotary positions.
+
+use burn::tensor::{DType, Tensor};
+
+/// Layer norm over each head's width, and the rotation that tells positions apart.
+///
+/// `x` is `[n, heads, head_dim]`; the rows of `weight` and `bias`, `[parts, head_dim]`, each serve `heads / parts`
+/// consecutive heads. Then pairs (i, i + head_dim / 2) are turned by the angles whose cosines and sines are `cos` and
+/// `sin`, `[n, 1, head_dim / 2]`.
+///
+/// Mirrors `modeling_chameleon.py::ChameleonLayerNorm` and `apply_rotary_pos_emb`.
+pub fn head_norm_rotated(
+    x: Tensor<3>,
+    weight: Tensor<2>,
+    bias: Tensor<2>,
+    (cos, sin): (Tensor<3>, Tensor<3>),
+    epsilon: f64,
+) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    if let Some(y) = super::flex::head_norm_rotated(&x, &weight, &bias, (&cos, &sin), epsilon) {
+        return y;
+    }
+    let [_, heads, head_dim] = x.dims();
+    let dtype = x.dtype();
+    let wide = x.cast(DType::F32);
+    let centred = wide.clone() - wide.mean_dim(2);
+    let inverse = (centred.clone().square().mean_dim(2) + epsilon).sqrt().recip();
+    let x = (centred * inverse).cast(dtype) * of_heads(weight.cast(dtype), heads) + of_heads(bias.cast(dtype), heads);
+    let half = head_dim / 2;
+    let (first, second) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
+    let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
+    let turned_second = second * cos + first * sin;
+    Tensor::cat(vec![turned_first, turned_second], 2)
+}
+
+/// The rows repeated for the heads that they serve, `[1, heads, head_dim]`.
+fn of_heads(rows: Tensor<2>, heads: usize) -> Tensor<3> {
+    let [parts, head_dim] = rows.dims();
+    let each: Tensor<3> = rows.reshape([parts, 1, head_dim]).expand([parts, heads / parts, head_dim]);
+    each.reshape([1, heads, head_dim])
+}

@@ -1,0 +1,18 @@
+//! RMS norm.
+
+use burn::tensor::{DType, Tensor};
+
+/// RMS norm over the last axis of `x` `[n, hidden]`, times `weight` `[hidden]`: the same shape.
+///
+/// Rounds as the original does: all in `f32`, once to the type of `x`, then times the weight in that type.
+/// Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if let Some(y) = super::flex::rms_norm(&x, &weight, epsilon) {
+        return y;
+    }
+    let dtype = x.dtype();
+    let wide = x.cast(DType::F32);
+    let inverse = (wide.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+    (wide * inverse).cast(dtype) * weight.cast(dtype).unsqueeze()
+}
