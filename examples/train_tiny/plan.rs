@@ -10,9 +10,8 @@ pub(crate) struct Plan {
     /// Target size of the pictures in pixels.
     pub(crate) target_px: u32,
     pub(crate) vq: VqShape,
-    pub(crate) vq_training: VqTrainingOptions,
-    /// How codes are merged, and how the rest is trained on, one after the other.
-    pub(crate) vq_refinements: Vec<(MergeOptions, VqTrainingOptions)>,
+    /// What the image tokenizer learns, part by part.
+    pub(crate) vq_parts: Vec<VqPart>,
     /// Pictures of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
     /// Steps' worth of pictures by which codes are compared.
@@ -24,6 +23,25 @@ pub(crate) struct Plan {
     pub(crate) fp_sft: [Part; 2],
     /// All tasks.
     pub(crate) omni_sft: Part,
+}
+
+/// A part of the training of the image tokenizer.
+pub(crate) struct VqPart {
+    /// Merge codes first.
+    pub(crate) merge: Option<MergeOptions>,
+    pub(crate) pictures: Pictures,
+    pub(crate) options: VqTrainingOptions,
+}
+
+/// What the image tokenizer looks at.
+#[derive(Clone, Copy)]
+pub(crate) enum Pictures {
+    /// Single cells with an object in them.
+    Cells,
+    /// Whole pictures.
+    Whole,
+    /// Both in turn.
+    Mixed,
 }
 
 /// A part of the training with data of its own.
@@ -64,40 +82,32 @@ impl Plan {
             resolution: target_px as usize,
             ..VqShape::default()
         };
-        let vq_training = VqTrainingOptions::default()
-            .steps(vq_steps)
-            .learning_rate(1.5e-3)
-            .betas((0.9, 0.99))
-            .schedule(VqSchedule::Cosine { warmup_steps: vq_steps / 25, floor: 0.01 })
-            .l2_weight(1.0)
-            .codebook(Codebook::Ema { decay: 0.99 })
-            .codebook_start(CodebookStart::Latents)
-            .quantize_from(vq_steps / 5)
-            .revive_after(Some(50))
-            .checkpoint_every(250);
-        let merge = |tolerance, n_codes| MergeOptions { tolerance, n_codes };
-        let refine = |share, learning_rate, revive_after| {
-            let steps = vq_steps / share;
-            VqTrainingOptions::default()
+        let part = |merge, pictures, steps: u64, learning_rate, commitment| {
+            let options = VqTrainingOptions::default()
                 .steps(steps)
                 .learning_rate(learning_rate)
                 .betas((0.9, 0.99))
                 .schedule(VqSchedule::Cosine { warmup_steps: steps / 12, floor: 0.01 })
                 .l2_weight(1.0)
                 .codebook(Codebook::Ema { decay: 0.99 })
-                .commitment_weight(1.0)
-                .revive_after(revive_after)
-                .checkpoint_every(250)
+                .commitment_weight(commitment)
+                .checkpoint_every(250);
+            VqPart { merge, pictures, options }
         };
-        let vq_refinements = vec![
-            // Plain patches come down to few codes …
-            (merge(12.0, 0), refine(8, 4e-4, None)),
-            (merge(12.0, 0), refine(8, 4e-4, None)),
-            // … so that those of objects can have what is free …
-            (merge(12.0, vq.n_codes), refine(3, 1e-3, Some(15))),
-            // … as far as they need it.
-            (merge(8.0, 0), refine(8, 4e-4, None)),
+        let merge = |tolerance| Some(MergeOptions { tolerance, n_codes: 0 });
+        let mut vq_parts = vec![
+            // Encoder and decoder agree without a codebook, so that latents tell apart what it is to tell apart.
+            part(None, Pictures::Cells, vq_steps / 2, 1.5e-3, 0.0),
+            // Each sort of patch gets a code; and as many others, plain ones.
+            part(None, Pictures::Cells, vq_steps / 4, 1e-3, 0.25),
+            // Those that say the same are merged, and latents come to lie close to the rest.
+            part(merge(12.0), Pictures::Whole, vq_steps / 8, 4e-4, 1.0),
+            part(merge(8.0), Pictures::Mixed, vq_steps / 8, 4e-4, 1.0),
         ];
+        let options = &mut vq_parts[0].options;
+        *options = options.clone().quantize_from(options.steps);
+        let options = &mut vq_parts[1].options;
+        *options = options.clone().codebook_start(CodebookStart::Latents).revive_after(Some(15));
         let model = NewModel {
             hidden_size: 160,
             intermediate_size: 432,
@@ -138,8 +148,7 @@ impl Plan {
         Self {
             target_px,
             vq,
-            vq_training,
-            vq_refinements,
+            vq_parts,
             vq_batch: 8,
             merge_pictures: vq_steps.min(150),
             merges: 480,

@@ -23,7 +23,7 @@ use lumina_train::metrics::{JsonLines, TensorBoard};
 use lumina_train::vq::{VqTrainer, VqTrainingOptions, evaluate_vq, init_vq, merge_codes};
 use lumina_vq::{ImageTokenizer, VqConfig};
 
-use super::plan::{Part, Plan};
+use super::plan::{Part, Pictures, Plan, VqPart};
 
 /// A part of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,44 +87,42 @@ impl Stages {
         self.folder.join(name)
     }
 
-    /// Trains with more codes than are needed. Then, more than once, takes out those that say the same, and gets used to
-    /// the rest.
+    /// Trains the image tokenizer, part by part.
     fn vq(&self) -> Result<()> {
-        let (result, start, mut trained) = (self.path("vq"), self.path("vq-start"), self.path("vq-trained"));
+        let result = self.path("vq");
         // Written last of what is in a folder.
         let done = |folder: &Path| folder.join("vqgan.yaml").exists();
         if done(&result) {
             return Ok(());
         }
-        if !done(&start) {
-            init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
+        let mut trained = self.path("vq-start");
+        if !done(&trained) {
+            init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &trained, &self.compute)?;
         }
-        let train = |name: &str, from: &Path, to: &Path, options, pictures: &dyn Fn(u64) -> Vec<RgbImage>| {
-            if !done(to) {
-                self.train_vq(name, from, options, pictures)?.save(to, Dtype::F32)?;
-                self.report_vq(to)?;
+        for (number, VqPart { merge, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
+            if let Some(merge) = merge {
+                let merged = self.path(&format!("vq-{number}-merged"));
+                if !done(&merged) {
+                    let steps = 0..self.plan.merge_pictures;
+                    let pictures = steps.flat_map(|step| self.whole_pictures(0, step));
+                    println!("{:?}", merge_codes(&trained, &merged, pictures, *merge, &self.compute)?);
+                }
+                trained = merged;
             }
-            Ok::<_, anyhow::Error>(())
-        };
-        train("vq-run", &start, &trained, &self.plan.vq_training, &|step| self.vq_pictures(step))?;
-        let whole = self.plan.target_px;
-        for (round, (merge, options)) in (1..).zip(&self.plan.vq_refinements) {
-            let merged = self.path(&format!("vq-merged-{round}"));
-            if !done(&merged) {
-                let steps = 0..self.plan.merge_pictures;
-                let pictures = steps.flat_map(|step| self.pictures_of_one_size(98, step, whole));
-                let report = merge_codes(&trained, &merged, pictures, *merge, &self.compute)?;
-                println!("{report:?}");
+            let to = self.path(&format!("vq-{number}"));
+            if !done(&to) {
+                let pictures = |step: u64| match pictures {
+                    Pictures::Cells => self.cells(number, step),
+                    Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
+                    Pictures::Whole | Pictures::Mixed => self.whole_pictures(number, step),
+                };
+                self.train_vq(&format!("vq-{number}-run"), &trained, options, &pictures)?.save(&to, Dtype::F32)?;
+                self.report_vq(&to)?;
             }
-            trained = self.path(&format!("vq-refined-{round}"));
-            let pictures = |step: u64| match step % 2 {
-                0 => self.cells(100 + round, step),
-                _ => self.pictures_of_one_size(100 + round, step, whole),
-            };
-            train(&format!("vq-refine-run-{round}"), &merged, &trained, options, &pictures)?;
+            trained = to;
         }
         VqTrainer::open(&trained, VqTrainingOptions::default(), &self.compute)?.save(&result, Dtype::F16)?;
-        self.report_vq(&result)
+        Ok(())
     }
 
     /// Trains the image tokenizer in `start`, or goes on with it.
@@ -172,16 +170,6 @@ impl Stages {
         Ok(())
     }
 
-    /// The pictures of a step of the first part: single cells in its first half, and then whole pictures, small ones first.
-    fn vq_pictures(&self, step: u64) -> Vec<RgbImage> {
-        let (steps, whole) = (self.plan.vq_training.steps, self.plan.target_px);
-        match step {
-            _ if step < steps / 2 => self.cells(0, step),
-            _ if step < steps * 3 / 4 => self.pictures_of_one_size(0, step, whole * 2 / 3),
-            _ => self.pictures_of_one_size(0, step, whole),
-        }
-    }
-
     /// Single cells with an object in them, four times as many as a step has pictures: what is in a patch is learnt from
     /// them as well, at a fraction of the work, and objects weigh more beside the background.
     fn cells(&self, seed: u64, step: u64) -> Vec<RgbImage> {
@@ -193,9 +181,9 @@ impl Stages {
     }
 
     /// As many pictures as a step has, all of one size.
-    fn pictures_of_one_size(&self, seed: u64, step: u64, target_px: u32) -> Vec<RgbImage> {
+    fn whole_pictures(&self, seed: u64, step: u64) -> Vec<RgbImage> {
         let mut of_size: Vec<Vec<RgbImage>> = Vec::new();
-        for (_, picture) in pictures(seed, step, target_px) {
+        for (_, picture) in pictures(seed, step, self.plan.target_px) {
             let same = of_size.iter().position(|pictures| pictures[0].dimensions() == picture.dimensions());
             let place = same.unwrap_or_else(|| {
                 of_size.push(Vec::new());
