@@ -1,0 +1,235 @@
+//! Products of activations with weight matrices.
+
+use rayon::prelude::*;
+
+mod arithmetic;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+mod input;
+mod kernel;
+mod output;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+pub use arithmetic::Activations;
+pub use output::Product;
+
+use crate::scratch::{self, Lanes, Use};
+use crate::{Error, Isa, Matrix, Result};
+use arithmetic::Arithmetic;
+use kernel::{GROUP, GROUP_ROWS, Kernel, Source};
+
+/// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
+const PARALLEL: usize = 1 << 18;
+/// Tasks a thread gets, so that one that is held up elsewhere is relieved by the others.
+const TASKS: usize = 8;
+
+/// The kernels of one instruction set, for one treatment of activations: the products `x · wᵀ`.
+///
+/// # What a result is
+///
+/// A row's result depends on that row, the weights, the instruction set and [`Activations`] alone: not on how many rows are
+/// given at once, from one to thousands, nor on threads. Batched equals single, and a prefill in pieces equals one in whole, to the bit.
+/// Every element is a sum over columns in order, in which stretches of 256 columns (512 in bytes) are summed by themselves first.
+///
+/// | weights | [`Full`](Activations::Full) | [`Compact`](Activations::Compact) |
+/// | --- | --- | --- |
+/// | `F32`, `F16` | `f32` | `f32` |
+/// | `BF16` | `f32` | with AVX-512 BF16: activations rounded to `bf16`, a relative error of at most 2⁻⁸ each, sums in `f32`; else `f32` |
+/// | `Q8_0`, `Q4_0` | `f32`, weights widened at each call: slow | activations in blocks of 32 bytes: an error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every instruction set |
+/// | `Q4_K`, `Q6_K` | `f32`, weights widened at each call: slow | as `Full` |
+///
+/// A value that is not finite makes results of its row that are not finite or no number (in bytes: no number); other rows do not see it.
+///
+/// # Memory and threads
+///
+/// Products run in the current rayon pool: the global one, or one in which the caller `install`s them. Each thread keeps up to 8 MiB of working memory
+/// from call to call, so that decoding allocates nothing once it has begun.
+///
+/// ```
+/// use lumina_kernels::{Activations, Format, Kernels, Matrix};
+///
+/// let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+/// let w = Matrix::new(Format::F32, 3, 2, &bytes)?;
+/// let mut y = [0.0; 3];
+/// Kernels::new(Activations::Full).matmul(&[10.0, 1.0], w, &mut y)?;
+/// assert_eq!(y, [12.0, 34.0, 56.0]);
+/// # Ok::<(), lumina_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernels {
+    isa: Isa,
+    activations: Activations,
+}
+
+impl Kernels {
+    /// Those of the best instruction set of this processor.
+    pub fn new(activations: Activations) -> Self {
+        Self { isa: Isa::best(), activations }
+    }
+
+    /// Those of one instruction set, or `None` where the processor lacks it.
+    pub fn on(isa: Isa, activations: Activations) -> Option<Self> {
+        isa.is_available().then_some(Self { isa, activations })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// What becomes of activations.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    /// `x · wᵀ`: `x` `[n, columns]` with `w` `[rows, columns]` into `y` `[n, rows]`.
+    ///
+    /// # Errors
+    ///
+    /// If `x` is no whole number of rows, or `y` is not `[n, rows]`.
+    pub fn matmul(&self, x: &[f32], w: Matrix<'_>, y: &mut [f32]) -> Result<()> {
+        self.matmul_shared(x, w.columns(), &mut [Product::new(w, y)])
+    }
+
+    /// Several products of the same `x` `[n, columns]`, such as queries, keys and values: `x` is prepared once, and threads meet once.
+    ///
+    /// # Errors
+    ///
+    /// If `x` is no whole number of rows, a matrix has another number of columns, or a result is not `[n, rows]`.
+    pub fn matmul_shared(&self, x: &[f32], columns: usize, products: &mut [Product<'_>]) -> Result<()> {
+        let n = check(x, columns, products)?;
+        if n == 0 {
+            // Nothing in; and where there are no columns, sums of nothing.
+            products.iter_mut().for_each(Product::clear);
+            return Ok(());
+        }
+        // Products of one arithmetic go together; as a rule that is all of them.
+        let kernel_of = |product: &Product<'_>| {
+            let format = product.weight().format();
+            let arithmetic = Arithmetic::choose(format, self.activations, self.isa);
+            Kernel::new(arithmetic, format, self.isa).expect("`new` and `on` give only what the processor has")
+        };
+        let mut rest = products;
+        while let Some(first) = rest.first() {
+            let kernel = kernel_of(first);
+            let alike = rest.iter().take_while(|product| kernel_of(product).arithmetic == kernel.arithmetic).count();
+            let (these, others) = std::mem::take(&mut rest).split_at_mut(alike);
+            multiply(x, n, columns, kernel.arithmetic, kernel.tile, these, &kernel_of);
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+/// The number of rows of `x`; 0 also where rows have no columns.
+fn check(x: &[f32], columns: usize, products: &[Product<'_>]) -> Result<usize> {
+    let n = x.len().checked_div(columns).unwrap_or(0);
+    if n * columns != x.len() {
+        return Err(Error::Input { found: x.len(), columns });
+    }
+    for product in products {
+        let weight = product.weight();
+        if weight.columns() != columns {
+            return Err(Error::Columns { expected: columns, found: weight.columns() });
+        }
+        let whole = columns == 0 && product.len().checked_rem(weight.rows()).unwrap_or(product.len()) == 0;
+        if !whole && n.checked_mul(weight.rows()) != Some(product.len()) {
+            return Err(Error::Output { n, rows: weight.rows(), found: product.len() });
+        }
+    }
+    Ok(n)
+}
+
+fn multiply(
+    x: &[f32],
+    n: usize,
+    columns: usize,
+    arithmetic: Arithmetic,
+    tile: usize,
+    products: &[Product<'_>],
+    kernel_of: &(impl Fn(&Product<'_>) -> Kernel + Sync),
+) {
+    let row_words = arithmetic.steps(columns) * arithmetic.step_words();
+    let words = n * row_words;
+    scratch::with(Use::Input, words.div_ceil(Lanes::COUNT), |lanes| {
+        let packed = &mut Lanes::words_mut(lanes)[..words];
+        input::pack(arithmetic, x, columns, tile, packed);
+        let packed = &*packed;
+        let groups_of = |product: &Product<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
+        let groups: usize = products.iter().map(groups_of).sum();
+        // A task's groups lie one after the other, and so do a thread's tasks: each streams its own part of the weights.
+        let run = |first: usize, end: usize| {
+            let mut before = 0;
+            for product in products {
+                let count = groups_of(product);
+                let range = first.max(before) - before..end.clamp(before, before + count) - before;
+                if !range.is_empty() {
+                    some_groups(n, packed, columns, &kernel_of(product), product, range);
+                }
+                before += count;
+            }
+        };
+        let rows: usize = products.iter().map(|product| product.weight().rows()).sum();
+        if n.saturating_mul(rows).saturating_mul(columns) < PARALLEL || rayon::current_num_threads() == 1 {
+            run(0, groups);
+        } else {
+            let a_task = groups.div_ceil(rayon::current_num_threads() * TASKS).max(1);
+            let tasks = groups.div_ceil(a_task);
+            (0..tasks).into_par_iter().for_each(|task| run(task * a_task, ((task + 1) * a_task).min(groups)));
+        }
+    });
+}
+
+/// Computes the results of some groups of rows of the weights.
+fn some_groups(
+    n: usize,
+    packed: &[u32],
+    columns: usize,
+    kernel: &Kernel,
+    product: &Product<'_>,
+    range: std::ops::Range<usize>,
+) {
+    let arithmetic = kernel.arithmetic;
+    let (steps, chunk_steps) = (arithmetic.steps(columns), arithmetic.chunk_steps());
+    let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
+    let panel_lanes = chunk_steps * vectors;
+    let weight = product.weight();
+    scratch::with(Use::Task, GROUP * panel_lanes + GROUP * n, |lanes| {
+        let (panels, sums) = lanes.split_at_mut(GROUP * panel_lanes);
+        for group in range {
+            sums.fill(Lanes::ZERO);
+            // What this group's place is to the next group, while this one is computed the next is fetched.
+            let next = weight.row_range((group + 1) * GROUP_ROWS, GROUP_ROWS);
+            for step in (0..steps).step_by(chunk_steps) {
+                let count = chunk_steps.min(steps - step);
+                let panels = &mut panels[..GROUP * count * vectors];
+                for (index, panel) in panels.chunks_exact_mut(count * vectors).enumerate() {
+                    let ahead = part(next, step * GROUP + index * count, count, steps * GROUP);
+                    let row = group * GROUP_ROWS + index * Lanes::COUNT;
+                    kernel.pack(&Source { matrix: weight, row, step, steps: count, ahead }, panel);
+                }
+                let row_words = steps * words;
+                for (tile, sums) in sums.chunks_mut(kernel.tile * GROUP).enumerate() {
+                    let rows = sums.len() / GROUP;
+                    let start = tile * kernel.tile * row_words + step * rows * words;
+                    kernel.multiply(panels, &packed[start..start + count * rows * words], rows, sums);
+                }
+            }
+            for (row, sums) in sums.chunks_exact(GROUP).enumerate() {
+                product.set(row, group * GROUP_ROWS, Lanes::words(sums));
+            }
+        }
+    });
+}
+
+/// Parts `from..from + count` of `of` about equal parts of `bytes`.
+fn part(bytes: &[u8], from: usize, count: usize, of: usize) -> &[u8] {
+    let at = |part: usize| bytes.len() / of * part + bytes.len() % of * part / of;
+    &bytes[at(from)..at((from + count).min(of))]
+}
