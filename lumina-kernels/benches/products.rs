@@ -67,8 +67,9 @@ fn main() {
                         continue;
                     }
                     let bandwidth = if n < 512 { read_bandwidth(&memory) } else { f64::NAN };
-                    let passes = if n < 512 { layers } else { 1 };
-                    let seconds = passes_of(kernels, format, &bytes, layer_bytes, n, passes);
+                    let seconds = seconds_a_layer(kernels, format, &bytes, layer_bytes, n);
+                    // Before and after: what memory gives changes from minute to minute.
+                    let bandwidth = if n < 512 { bandwidth.max(read_bandwidth(&memory)) } else { bandwidth };
                     let rate = layer_bytes as f64 / seconds / 1e9;
                     let weights: usize = layer.iter().map(|(r, c)| r * c).sum();
                     let macs = (weights * n) as f64 / seconds / 1e9;
@@ -108,17 +109,16 @@ fn fill(format: Format, bytes: &mut [u8]) {
     }
 }
 
-/// Seconds a layer takes: the best of several times through all layers.
-fn passes_of(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, layers: usize) -> f64 {
+/// Seconds a layer takes: the quickest tenth, so that what else the machine does counts little.
+fn seconds_a_layer(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize) -> f64 {
     let x: Vec<f32> = (0..n * INTERMEDIATE).map(|i| ((i * 29 % 97) as f32 - 48.0) / 48.0).collect();
     let mut out: Vec<Vec<f32>> = (0..3).map(|_| vec![0.0; n * INTERMEDIATE]).collect();
-    let mut best = f64::INFINITY;
     let begun = Instant::now();
-    let mut times = 0;
-    while times < 3 || (begun.elapsed().as_secs_f64() < 1.5 && times < 20) {
-        let start = Instant::now();
-        for layer in 0..layers {
-            let mut rest = &bytes[layer * layer_bytes..(layer + 1) * layer_bytes];
+    let mut times = Vec::new();
+    while times.len() < 5 || (begun.elapsed().as_secs_f64() < 1.0 && times.len() < 500) {
+        for layer in bytes.chunks_exact(layer_bytes) {
+            let start = Instant::now();
+            let mut rest = layer;
             for group in LAYER {
                 let columns = group[0].1;
                 let mut products = Vec::new();
@@ -131,26 +131,34 @@ fn passes_of(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize,
                 }
                 kernels.matmul_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
             }
+            times.push(start.elapsed().as_secs_f64());
+            if n > 8 && times.len() >= 5 {
+                break;
+            }
         }
-        best = best.min(start.elapsed().as_secs_f64() / layers as f64);
-        times += 1;
     }
     black_box(&out);
-    best
+    quickest_tenth(times)
 }
 
-/// GB/s at which all threads together read memory that no cache holds: the best of several times.
+fn quickest_tenth(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 10]
+}
+
+/// GB/s at which all threads together read memory that no cache holds, measured in parts as long as a layer of bytes.
 fn read_bandwidth(memory: &[u8]) -> f64 {
-    let words: &[[u8; 256]] = memory.as_chunks().0;
+    const PART: usize = 32 << 20;
     let threads = rayon::current_num_threads();
-    let mut best = 0.0f64;
-    for _ in 0..4 {
+    let mut times = Vec::new();
+    for part in memory.chunks_exact(PART).cycle().take(3 * memory.len() / PART) {
         let start = Instant::now();
+        let words: &[[u8; 256]] = part.as_chunks().0;
         let sum: u64 = words.par_chunks(words.len().div_ceil(threads * 8)).map(sum_of).reduce(|| 0, u64::wrapping_add);
         black_box(sum);
-        best = best.max(memory.len() as f64 / start.elapsed().as_secs_f64() / 1e9);
+        times.push(start.elapsed().as_secs_f64());
     }
-    best
+    PART as f64 / quickest_tenth(times) / 1e9
 }
 
 fn sum_of(words: &[[u8; 256]]) -> u64 {
@@ -163,9 +171,95 @@ fn sum_of(words: &[[u8; 256]]) -> u64 {
     sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
 }
 
-/// Multiply-adds a second, in 10⁹, of the product itself where everything lies in the first-level cache: what the arithmetic units
-/// give in the best of worlds, loops and all.
+/// Multiply-adds a second, in 10⁹, of all threads: of the instruction that such a product uses, on registers alone.
 fn peak(kernels: Kernels, format: Format) -> f64 {
-    let _ = (kernels, format);
-    f64::NAN
+    #[cfg(target_arch = "x86_64")]
+    {
+        let compact = kernels.activations() == Activations::Compact;
+        let blocks = format.block_elements() > 1;
+        let (run, macs): (unsafe fn(usize) -> f32, usize) = match kernels.isa() {
+            Isa::Portable => return f64::NAN,
+            isa if compact && blocks && isa >= Isa::Avx512Vnni => (peak::bytes, 64),
+            Isa::Avx512Bf16 if compact && format == Format::BF16 => (peak::bfloats, 32),
+            isa if isa >= Isa::Avx512 => (peak::floats, 16),
+            _ => (peak::floats_avx2, 8),
+        };
+        const ROUNDS: usize = 1 << 18;
+        let threads = rayon::current_num_threads();
+        let mut times = Vec::new();
+        for _ in 0..40 {
+            let start = Instant::now();
+            let sum: f32 = (0..threads)
+                .into_par_iter()
+                // SAFETY: the functions are chosen by the instruction set of kernels, which exist only where the processor has it.
+                .map(|_| unsafe { run(ROUNDS) })
+                .sum();
+            black_box(sum);
+            times.push(start.elapsed().as_secs_f64());
+        }
+        (threads * ROUNDS * peak::CHAINS * macs) as f64 / quickest_tenth(times) / 1e9
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (kernels, format);
+        f64::NAN
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    /// Sums side by side, enough to hide latency.
+    pub(super) const CHAINS: usize = 12;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn floats(rounds: usize) -> f32 {
+        let x = _mm512_set1_ps(black_box(1.0));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(x, x, *sum);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn bfloats(rounds: usize) -> f32 {
+        let one = _mm512_set1_ps(black_box(1.0));
+        let x = _mm512_cvtne2ps_pbh(one, one);
+        let mut sums = [one; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn bytes(rounds: usize) -> f32 {
+        let x = _mm512_set1_epi8(black_box(1));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_epi32(*sum) as f32).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn floats_avx2(rounds: usize) -> f32 {
+        let x = _mm256_set1_ps(black_box(1.0));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(x, x, *sum);
+            }
+        }
+        sums.iter().map(|sum| _mm_cvtss_f32(_mm256_castps256_ps128(*sum))).sum()
+    }
 }

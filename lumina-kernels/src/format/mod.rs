@@ -174,7 +174,7 @@ impl Format {
     }
 
     /// Bytes of `elements`, a whole number of blocks, of a row.
-    pub(crate) fn bytes_before(self, elements: usize) -> usize {
+    pub(crate) fn bytes_of(self, elements: usize) -> usize {
         elements / self.block_elements() * self.block_bytes()
     }
 

@@ -1,5 +1,6 @@
 //! In which type a product is computed, and how its operands are cut into steps.
 
+use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
 /// What becomes of activations before they are multiplied.
@@ -31,6 +32,9 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const INPUT_BLOCK: usize = 10;
 /// Vectors of a block of 16 weight rows: 32 bytes each, and the scales.
 pub(super) const PANEL_BLOCK: usize = 9;
+
+/// Blocks that are summed by themselves.
+pub(super) const BLOCK_RUN: usize = 16;
 
 impl Arithmetic {
     pub(super) fn choose(format: Format, activations: Activations, isa: Isa) -> Self {
@@ -69,18 +73,31 @@ impl Arithmetic {
         }
     }
 
-    /// Steps that are summed by themselves before they are added to the result. Part of what a result is: it bounds the length of
-    /// the chain of roundings, and is the same for any number of rows. A whole number of the blocks of every format.
-    pub(super) fn chunk_steps(self) -> usize {
+    /// Steps of a row, with those that fill it up with zeros.
+    pub(super) fn steps(self, columns: usize) -> usize {
+        let steps = columns.div_ceil(self.step_elements());
         match self {
-            Self::Float => 256,
-            Self::Bfloat => 128,
-            Self::Bytes { .. } => 16,
+            Self::Float | Self::Bfloat => steps.next_multiple_of(Lanes::COUNT),
+            Self::Bytes { .. } => steps,
         }
     }
 
-    /// Steps of a whole row.
-    pub(super) fn steps(self, columns: usize) -> usize {
-        columns.div_ceil(self.step_elements())
+    /// Words of a packed row of activations.
+    pub(super) fn row_words(self, columns: usize) -> usize {
+        self.steps(columns) * self.step_words()
+    }
+
+    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result, in this order: the first
+    /// and the number of the steps of each, in the order in which panels have them. Part of what a result is.
+    ///
+    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes: whoever sums a row lane by lane, and whoever sums part after part, gets the
+    /// same. Blocks of bytes go in runs of 16.
+    pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+        let steps = self.steps(columns);
+        let len = match self {
+            Self::Float | Self::Bfloat => steps / Lanes::COUNT,
+            Self::Bytes { .. } => BLOCK_RUN,
+        };
+        (0..steps).step_by(len.max(1)).map(move |first| (first, len.min(steps - first)))
     }
 }

@@ -3,29 +3,37 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Source};
-use super::portable;
+use super::kernel::{Few, GROUP, Multiply, Source};
+use super::{few, portable};
 use crate::Format;
 use crate::scratch::Lanes;
 
 /// Activation rows of a tile: 12 sums of the 16 registers.
 pub(super) const TILE: usize = 6;
 
-pub(super) fn multiply(arithmetic: Arithmetic) -> unsafe fn(&[Lanes], &[u32], usize, &mut [Lanes]) {
+pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float | Arithmetic::Bfloat => floats,
         Arithmetic::Bytes { .. } => bytes,
     }
 }
 
-pub(super) fn pack(_arithmetic: Arithmetic, _format: Format) -> unsafe fn(&Source<'_>, &mut [Lanes]) {
-    plain
-}
-
 /// What the compiler makes of the plain code with wider vectors.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn plain(source: &Source<'_>, panel: &mut [Lanes]) {
-    portable::pack(source, panel);
+pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    portable::pack(source, index, group);
+}
+
+pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
+    match (arithmetic, format) {
+        (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(few_floats),
+        _ => None,
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn few_floats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    few::floats::<true>(source, x, sums);
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -3,13 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::GROUP;
+use super::kernel::{GROUP, Multiply};
 use crate::scratch::Lanes;
 
 /// Activation rows of a tile: 24 sums of the 32 registers.
 pub(super) const TILE: usize = 12;
 
-pub(super) fn multiply(arithmetic: Arithmetic) -> unsafe fn(&[Lanes], &[u32], usize, &mut [Lanes]) {
+pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float => floats,
         Arithmetic::Bfloat => bfloats,

@@ -4,17 +4,32 @@
 use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK};
+use crate::scratch::Lanes;
 
 /// Rows from which on tiles are packed in parallel.
 const PARALLEL_ROWS: usize = 32;
 
-/// Packs `x` `[n, columns]` into `packed`, tile after tile of `tile` rows (the last may have fewer): a tile of `r` rows is
-/// `[steps, r]` records of [`Arithmetic::step_words`] words.
-pub(super) fn pack(arithmetic: Arithmetic, x: &[f32], columns: usize, tile: usize, packed: &mut [u32]) {
-    let row_words = arithmetic.steps(columns) * arithmetic.step_words();
+/// How kernels want to read words of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Row after row.
+    Rows,
+    /// In tiles of so many rows (the last may have fewer), part after part, and in a part step by step, the rows' words of a step side by side.
+    Tiles(usize),
+}
+
+/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of bytes lie side by side in both orders; rows are one tile then.
+pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usize, packed: &mut [u32]) {
+    let row_words = arithmetic.row_words(columns);
+    let tile = match order {
+        Order::Rows => x.len() / columns,
+        Order::Tiles(rows) => rows,
+    };
     let one = |(packed, x): (&mut [u32], &[f32])| match arithmetic {
-        Arithmetic::Float => floats(x, columns, packed),
-        Arithmetic::Bfloat => bfloats(x, columns, packed),
+        Arithmetic::Float => words(x, columns, 1, order, packed, |x| x[0].to_bits()),
+        Arithmetic::Bfloat => {
+            words(x, columns, 2, order, packed, |x| bfloat(x[0]) | x.get(1).map_or(0, |high| bfloat(*high) << 16))
+        }
         Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
     };
     if x.len() < PARALLEL_ROWS * columns {
@@ -24,25 +39,24 @@ pub(super) fn pack(arithmetic: Arithmetic, x: &[f32], columns: usize, tile: usiz
     }
 }
 
-fn floats(x: &[f32], columns: usize, packed: &mut [u32]) {
+/// Words of `elements` values each; those beyond the end are zero.
+#[inline(always)]
+fn words(x: &[f32], columns: usize, elements: usize, order: Order, packed: &mut [u32], word: impl Fn(&[f32]) -> u32) {
     let rows = x.len() / columns;
+    let row_words = packed.len() / rows;
+    packed.fill(0);
     for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (value, packed) in x.iter().zip(packed[row..].iter_mut().step_by(rows)) {
-            *packed = value.to_bits();
-        }
-    }
-}
-
-fn bfloats(x: &[f32], columns: usize, packed: &mut [u32]) {
-    let rows = x.len() / columns;
-    for (row, x) in x.chunks_exact(columns).enumerate() {
-        let (pairs, rest) = x.as_chunks::<2>();
-        let mut to = packed[row..].iter_mut().step_by(rows);
-        for (&[low, high], packed) in pairs.iter().zip(&mut to) {
-            *packed = bfloat(low) | bfloat(high) << 16;
-        }
-        if let (Some(&last), Some(packed)) = (rest.first(), to.next()) {
-            *packed = bfloat(last);
+        if order == Order::Rows {
+            for (x, packed) in x.chunks(elements).zip(&mut packed[row * row_words..]) {
+                *packed = word(x);
+            }
+        } else {
+            let part = row_words / Lanes::COUNT;
+            for (m, x) in x.chunks(elements * Lanes::COUNT).enumerate() {
+                for (lane, x) in x.chunks(elements).enumerate() {
+                    packed[(lane * part + m) * rows + row] = word(x);
+                }
+            }
         }
     }
 }
@@ -100,16 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_a_tile_lie_side_by_side() {
-        let x: Vec<f32> = (0..15).map(|v| v as f32).collect();
-        let mut packed = [0; 15];
-        pack(Arithmetic::Float, &x, 5, 2, &mut packed);
-        let back: Vec<f32> = packed.into_iter().map(f32::from_bits).collect();
-        assert_eq!(back, [0., 5., 1., 6., 2., 7., 3., 8., 4., 9., 10., 11., 12., 13., 14.]);
-        let mut packed = [0; 9];
-        pack(Arithmetic::Bfloat, &x, 5, 3, &mut packed);
-        assert_eq!(packed[0], 0x3F80_0000); // 0 and 1
-        assert_eq!(packed[6], 0x4080); // 4 and nothing
+    fn words_lie_in_the_order_asked_for() {
+        let x: Vec<f32> = (0..36).map(|v| v as f32).collect();
+        let floats = |order| {
+            let mut packed = [7; 64];
+            pack(Arithmetic::Float, order, &x, 18, &mut packed);
+            packed.map(f32::from_bits)
+        };
+        let rows = floats(Order::Rows);
+        assert_eq!((rows[1], rows[17], rows[18], rows[32], rows[49]), (1.0, 17.0, 0.0, 18.0, 35.0));
+        let tiles = floats(Order::Tiles(2));
+        // Part 0: elements 0 and 16 of both rows.
+        assert_eq!(tiles[..4], [0.0, 18.0, 16.0, 34.0]);
+        assert_eq!(tiles[4 * 15..], [15.0, 33.0, 0.0, 0.0]);
+        let mut packed = [7; 16];
+        pack(Arithmetic::Bfloat, Order::Rows, &x[..5], 5, &mut packed);
+        assert_eq!(packed[..4], [0x3F80_0000, 0x4040_4000, 0x4080, 0]);
     }
 
     #[test]

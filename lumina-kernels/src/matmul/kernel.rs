@@ -1,14 +1,15 @@
 //! The inner loops of each instruction set, behind one pair of functions.
 //!
-//! A *panel* is 16 rows of the weights, one a lane, for some steps: `[steps]` vectors, or records of [`PANEL_BLOCK`] vectors. Panels come
-//! in groups of [`GROUP`], so that the sums of a group hide the latency of one another.
+//! For a few rows of activations, weights are multiplied as they are read. For more, they are first packed. A *panel* is 16 rows of the
+//! weights, one a lane: a vector a step, or a record of [`PANEL_BLOCK`] vectors. Panels come in groups of [`GROUP`], so that the sums of a group
+//! hide the latency of one another; a group is `[parts, GROUP, steps of the part]`. Both ways give the same sums in the same order.
 //!
 //! [`PANEL_BLOCK`]: super::arithmetic::PANEL_BLOCK
 
 use super::arithmetic::Arithmetic;
-use super::portable;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, avx512_pack};
+use super::{avx2, avx512, avx512_few, avx512_pack};
+use super::{few, portable};
 use crate::scratch::Lanes;
 use crate::{Format, Isa, Matrix};
 
@@ -17,31 +18,41 @@ pub(super) const GROUP: usize = 2;
 /// Rows of the weights in a group.
 pub(super) const GROUP_ROWS: usize = GROUP * Lanes::COUNT;
 
-/// The part of a matrix that becomes a panel.
+/// Activation rows that go through [`Kernel::few`].
+pub(super) const FEW: usize = 8;
+
+/// Sixteen rows of a matrix.
 pub(super) struct Source<'a> {
     pub(super) matrix: Matrix<'a>,
-    /// First of the 16 rows. Rows beyond the last are taken to be the last one.
+    /// First of the rows. Rows beyond the last are taken to be the last one.
     pub(super) row: usize,
-    /// First step.
-    pub(super) step: usize,
-    /// Number of steps.
-    pub(super) steps: usize,
-    /// What will be wanted next, to be fetched from memory meanwhile.
-    pub(super) ahead: &'a [u8],
 }
 
 impl<'a> Source<'a> {
-    /// The bytes of row `lane` from byte `start` on.
-    pub(super) fn lane(&self, lane: usize, start: usize) -> &'a [u8] {
-        &self.matrix.row((self.row + lane).min(self.matrix.rows() - 1))[start..]
+    /// The bytes of a row.
+    pub(super) fn lane(&self, lane: usize) -> &'a [u8] {
+        self.matrix.row((self.row + lane).min(self.matrix.rows() - 1))
+    }
+
+    /// The bytes of all rows.
+    pub(super) fn lanes(&self) -> [&'a [u8]; Lanes::COUNT] {
+        std::array::from_fn(|lane| self.lane(lane))
+    }
+
+    /// The bytes after those of rows `..lane`, as many as `lanes` rows have: what will be wanted next.
+    pub(super) fn after(&self, lane: usize, lanes: usize) -> &'a [u8] {
+        self.matrix.row_range(self.row + lane, lanes)
     }
 }
 
-/// Fills a panel of `source.steps` steps.
-type Pack = unsafe fn(source: &Source<'_>, panel: &mut [Lanes]);
+/// Fills panel `index` of a group.
+pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);
 
-/// Multiplies a group of panels with a tile of `rows` activation rows, both of the same steps, and adds to `sums` `[rows, GROUP]`.
-type Multiply = unsafe fn(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]);
+/// Multiplies a part of a group of panels with that of a tile of `rows` activation rows, and adds to `sums` `[rows, GROUP]`.
+pub(super) type Multiply = unsafe fn(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]);
+
+/// Multiplies with a few rows of activations, which lie row after row, straight from where the weights lie: `sums` `[n]`.
+pub(super) type Few = unsafe fn(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]);
 
 /// How one arithmetic is carried out for one format on one instruction set.
 #[derive(Clone, Copy)]
@@ -51,6 +62,7 @@ pub(super) struct Kernel {
     pub(super) tile: usize,
     pack: Pack,
     multiply: Multiply,
+    few: Option<Few>,
 }
 
 impl Kernel {
@@ -59,30 +71,40 @@ impl Kernel {
         if !isa.is_available() {
             return None;
         }
-        let (tile, pack, multiply): (usize, Pack, Multiply) = match isa {
-            Isa::Portable => (portable::TILE, portable::pack, portable::multiply(arithmetic)),
+        let (tile, pack, multiply, few): (usize, Pack, Multiply, Option<Few>) = match isa {
+            Isa::Portable => {
+                (portable::TILE, portable::pack, portable::multiply(arithmetic), few::plain(arithmetic, format))
+            }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (avx2::TILE, avx2::pack(arithmetic, format), avx2::multiply(arithmetic)),
+            Isa::Avx2 => (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format)),
             #[cfg(target_arch = "x86_64")]
             // Without VNNI, bytes are multiplied by AVX2.
             Isa::Avx512 if matches!(arithmetic, Arithmetic::Bytes { .. }) => {
-                (avx2::TILE, avx2::pack(arithmetic, format), avx2::multiply(arithmetic))
+                (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => {
-                (avx512::TILE, avx512_pack::pack(arithmetic, format), avx512::multiply(arithmetic))
-            }
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => (
+                avx512::TILE,
+                avx512_pack::pack(arithmetic, format),
+                avx512::multiply(arithmetic),
+                avx512_few::few(arithmetic, format),
+            ),
             #[cfg(not(target_arch = "x86_64"))]
             _ => return None,
         };
-        Some(Self { arithmetic, tile, pack, multiply })
+        Some(Self { arithmetic, tile, pack, multiply, few })
     }
 
-    pub(super) fn pack(&self, source: &Source<'_>, panel: &mut [Lanes]) {
+    /// Whether `n` rows of activations go through [`few`](Self::few).
+    pub(super) fn is_few(&self, n: usize) -> bool {
+        n <= FEW && self.few.is_some()
+    }
+
+    pub(super) fn pack(&self, source: &Source<'_>, index: usize, group: &mut [Lanes]) {
         #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
         // SAFETY: `new` pairs functions with the features they need, and made this only where the processor has them.
         unsafe {
-            (self.pack)(source, panel);
+            (self.pack)(source, index, group);
         }
     }
 
@@ -91,6 +113,16 @@ impl Kernel {
         // SAFETY: as for `pack`.
         unsafe {
             (self.multiply)(group, x, rows, sums);
+        }
+    }
+
+    pub(super) fn few(&self, source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+        if let Some(few) = self.few {
+            #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+            // SAFETY: as for `pack`.
+            unsafe {
+                few(source, x, sums);
+            }
         }
     }
 }

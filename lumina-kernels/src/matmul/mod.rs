@@ -1,5 +1,7 @@
 //! Products of activations with weight matrices.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 mod arithmetic;
@@ -8,7 +10,10 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_few;
+#[cfg(target_arch = "x86_64")]
 mod avx512_pack;
+mod few;
 mod input;
 mod kernel;
 mod output;
@@ -22,7 +27,8 @@ pub use output::Product;
 use crate::scratch::{self, Lanes, Use};
 use crate::{Error, Isa, Matrix, Result};
 use arithmetic::Arithmetic;
-use kernel::{GROUP, GROUP_ROWS, Kernel, Source};
+use input::Order;
+use kernel::{FEW, GROUP, GROUP_ROWS, Kernel, Source};
 
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
@@ -118,9 +124,10 @@ impl Kernels {
         let mut rest = products;
         while let Some(first) = rest.first() {
             let kernel = kernel_of(first);
-            let alike = rest.iter().take_while(|product| kernel_of(product).arithmetic == kernel.arithmetic).count();
+            let is_alike = |other: Kernel| other.arithmetic == kernel.arithmetic && other.is_few(n) == kernel.is_few(n);
+            let alike = rest.iter().take_while(|product| is_alike(kernel_of(product))).count();
             let (these, others) = std::mem::take(&mut rest).split_at_mut(alike);
-            multiply(x, n, columns, kernel.arithmetic, kernel.tile, these, &kernel_of);
+            multiply(x, n, columns, kernel.arithmetic, these, &kernel_of);
             rest = others;
         }
         Ok(())
@@ -151,15 +158,15 @@ fn multiply(
     n: usize,
     columns: usize,
     arithmetic: Arithmetic,
-    tile: usize,
     products: &[Product<'_>],
     kernel_of: &(impl Fn(&Product<'_>) -> Kernel + Sync),
 ) {
-    let row_words = arithmetic.steps(columns) * arithmetic.step_words();
-    let words = n * row_words;
+    let Some(first) = products.first().map(kernel_of) else { return };
+    let order = if first.is_few(n) { Order::Rows } else { Order::Tiles(first.tile) };
+    let words = n * arithmetic.row_words(columns);
     scratch::with(Use::Input, words.div_ceil(Lanes::COUNT), |lanes| {
         let packed = &mut Lanes::words_mut(lanes)[..words];
-        input::pack(arithmetic, x, columns, tile, packed);
+        input::pack(arithmetic, order, x, columns, packed);
         let packed = &*packed;
         let groups_of = |product: &Product<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
         let groups: usize = products.iter().map(groups_of).sum();
@@ -168,57 +175,60 @@ fn multiply(
             let mut before = 0;
             for product in products {
                 let count = groups_of(product);
-                let range = first.max(before) - before..end.clamp(before, before + count) - before;
-                if !range.is_empty() {
-                    some_groups(n, packed, columns, &kernel_of(product), product, range);
+                let range = first.clamp(before, before + count) - before..end.clamp(before, before + count) - before;
+                if order == Order::Rows {
+                    few_rows(n, packed, &kernel_of(product), product, range);
+                } else {
+                    many_rows(n, packed, &kernel_of(product), product, range);
                 }
                 before += count;
             }
         };
         let rows: usize = products.iter().map(|product| product.weight().rows()).sum();
-        if n.saturating_mul(rows).saturating_mul(columns) < PARALLEL || rayon::current_num_threads() == 1 {
+        let threads = rayon::current_num_threads();
+        if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < PARALLEL {
             run(0, groups);
         } else {
-            let a_task = groups.div_ceil(rayon::current_num_threads() * TASKS).max(1);
+            let a_task = groups.div_ceil(threads * TASKS).max(1);
             let tasks = groups.div_ceil(a_task);
             (0..tasks).into_par_iter().for_each(|task| run(task * a_task, ((task + 1) * a_task).min(groups)));
         }
     });
 }
 
-/// Computes the results of some groups of rows of the weights.
-fn some_groups(
-    n: usize,
-    packed: &[u32],
-    columns: usize,
-    kernel: &Kernel,
-    product: &Product<'_>,
-    range: std::ops::Range<usize>,
-) {
-    let arithmetic = kernel.arithmetic;
-    let (steps, chunk_steps) = (arithmetic.steps(columns), arithmetic.chunk_steps());
-    let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
-    let panel_lanes = chunk_steps * vectors;
+/// Computes the results of some groups of rows of the weights with a few rows of activations.
+fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
     let weight = product.weight();
-    scratch::with(Use::Task, GROUP * panel_lanes + GROUP * n, |lanes| {
-        let (panels, sums) = lanes.split_at_mut(GROUP * panel_lanes);
-        for group in range {
+    let mut sums = [Lanes::ZERO; FEW];
+    for row in (groups.start * GROUP_ROWS..weight.rows().min(groups.end * GROUP_ROWS)).step_by(Lanes::COUNT) {
+        kernel.few(&Source { matrix: weight, row }, packed, &mut sums[..n]);
+        for (index, sums) in sums[..n].iter().enumerate() {
+            product.set(index, row, &sums.0);
+        }
+    }
+}
+
+/// Computes the results of some groups of rows of the weights with any number of rows of activations.
+fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
+    let arithmetic = kernel.arithmetic;
+    let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
+    let weight = product.weight();
+    let row_words = arithmetic.row_words(weight.columns());
+    let group_lanes = GROUP * arithmetic.steps(weight.columns()) * vectors;
+    scratch::with(Use::Task, group_lanes + GROUP * n, |lanes| {
+        let (panels, sums) = lanes.split_at_mut(group_lanes);
+        for group in groups {
+            for index in 0..GROUP {
+                let row = group * GROUP_ROWS + index * Lanes::COUNT;
+                kernel.pack(&Source { matrix: weight, row }, index, panels);
+            }
             sums.fill(Lanes::ZERO);
-            // What this group's place is to the next group, while this one is computed the next is fetched.
-            let next = weight.row_range((group + 1) * GROUP_ROWS, GROUP_ROWS);
-            for step in (0..steps).step_by(chunk_steps) {
-                let count = chunk_steps.min(steps - step);
-                let panels = &mut panels[..GROUP * count * vectors];
-                for (index, panel) in panels.chunks_exact_mut(count * vectors).enumerate() {
-                    let ahead = part(next, step * GROUP + index * count, count, steps * GROUP);
-                    let row = group * GROUP_ROWS + index * Lanes::COUNT;
-                    kernel.pack(&Source { matrix: weight, row, step, steps: count, ahead }, panel);
-                }
-                let row_words = steps * words;
+            for (first, steps) in arithmetic.parts(weight.columns()) {
+                let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
                 for (tile, sums) in sums.chunks_mut(kernel.tile * GROUP).enumerate() {
                     let rows = sums.len() / GROUP;
-                    let start = tile * kernel.tile * row_words + step * rows * words;
-                    kernel.multiply(panels, &packed[start..start + count * rows * words], rows, sums);
+                    let start = tile * kernel.tile * row_words + first * rows * words;
+                    kernel.multiply(part, &packed[start..start + steps * rows * words], rows, sums);
                 }
             }
             for (row, sums) in sums.chunks_exact(GROUP).enumerate() {
@@ -226,10 +236,4 @@ fn some_groups(
             }
         }
     });
-}
-
-/// Parts `from..from + count` of `of` about equal parts of `bytes`.
-fn part(bytes: &[u8], from: usize, count: usize, of: usize) -> &[u8] {
-    let at = |part: usize| bytes.len() / of * part + bytes.len() % of * part / of;
-    &bytes[at(from)..at((from + count).min(of))]
 }

@@ -1,7 +1,7 @@
 //! Kernels in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
 
-use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Source};
+use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
+use super::kernel::{GROUP, Multiply, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
 use crate::scratch::Lanes;
@@ -10,7 +10,7 @@ use crate::scratch::Lanes;
 pub(super) const TILE: usize = 3;
 
 /// The product for an arithmetic that every processor can do.
-pub(super) fn multiply(arithmetic: Arithmetic) -> unsafe fn(&[Lanes], &[u32], usize, &mut [Lanes]) {
+pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float | Arithmetic::Bfloat => floats,
         Arithmetic::Bytes { .. } => bytes,
@@ -78,66 +78,72 @@ fn add<const X: usize>(acc: &[[f32; Lanes::COUNT]; X], index: usize, sums: &mut 
 }
 
 /// Packs for `f32` arithmetic, from any format, and for bytes with weights as they are: signed, or from 0 to 15.
-pub(super) fn pack(source: &Source<'_>, panel: &mut [Lanes]) {
-    match source.matrix.format() {
-        Format::Q8_0 | Format::Q4_0 if panel.len() == source.steps * PANEL_BLOCK => bytes_panel(source, panel),
-        _ => float_panel(source, panel),
+pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let columns = source.matrix.columns();
+    let format = source.matrix.format();
+    if format.block_elements() == BLOCK && group.len() == GROUP * PANEL_BLOCK * columns / BLOCK {
+        bytes_panel(source, index, group);
+    } else {
+        float_panel(source, index, group);
     }
 }
 
 /// Any format, widened to `f32`.
-pub(super) fn float_panel(source: &Source<'_>, panel: &mut [Lanes]) {
+#[inline(always)]
+pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     /// The largest block, and a whole number of any other.
-    const PART: usize = 256;
+    const RUN: usize = 256;
     let format = source.matrix.format();
-    let mut values = [0.0; PART];
+    let part = group.len() / GROUP / Lanes::COUNT;
+    let run_bytes = format.bytes_of(RUN);
     for lane in 0..Lanes::COUNT {
-        for (part, panel) in panel.chunks_mut(PART).enumerate() {
-            let start = format.bytes_before(source.step + part * PART);
-            let bytes = &source.lane(lane, start)[..format.bytes_before(panel.len())];
-            format.read(bytes, &mut values[..panel.len()]);
-            for (value, vector) in values.iter().zip(panel) {
-                vector.0[lane] = value.to_bits();
-            }
-        }
-    }
-}
-
-fn bytes_panel(source: &Source<'_>, panel: &mut [Lanes]) {
-    let format = source.matrix.format();
-    for lane in 0..Lanes::COUNT {
-        let row = source.lane(lane, source.step * format.block_bytes());
-        for (block, panel) in row.chunks_exact(format.block_bytes()).zip(panel.as_chunks_mut::<PANEL_BLOCK>().0) {
-            let mut quants = [0u8; BLOCK];
-            match format {
-                Format::Q8_0 => quants.copy_from_slice(&block[q8_0::QUANTS..]),
-                _ => {
-                    for (index, byte) in block[q4_0::QUANTS..].iter().enumerate() {
-                        (quants[index], quants[index + BLOCK / 2]) = (byte & 15, byte >> 4);
-                    }
+        for (run, bytes) in source.lane(lane).chunks(run_bytes).enumerate() {
+            let mut values = [0.0; RUN];
+            let count = bytes.len() / format.block_bytes() * format.block_elements();
+            format.read(bytes, &mut values[..count]);
+            for (m, values) in values.chunks(Lanes::COUNT).enumerate().take(count.div_ceil(Lanes::COUNT)) {
+                let m = run * (RUN / Lanes::COUNT) + m;
+                for (class, value) in values.iter().enumerate() {
+                    group[(class * GROUP + index) * part + m].0[lane] = value.to_bits();
                 }
             }
-            for (quad, vector) in quants.as_chunks::<4>().0.iter().zip(panel.iter_mut()) {
-                vector.0[lane] = u32::from_le_bytes(*quad);
-            }
-            panel[PANEL_BLOCK - 1].0[lane] = scale(block, 0).to_bits();
         }
     }
 }
 
-/// Steps `from..` of a panel of pairs of `bf16`, where the last pair may be half a one.
-pub(super) fn pairs_panel(source: &Source<'_>, from: usize, panel: &mut [Lanes]) {
+/// Where block `block` of panel `index` begins in a group of `blocks` a panel.
+pub(super) fn block_place(block: usize, blocks: usize, index: usize) -> usize {
+    let first = block / BLOCK_RUN * BLOCK_RUN;
+    let run = BLOCK_RUN.min(blocks - first);
+    (first * GROUP + index * run + block % BLOCK_RUN) * PANEL_BLOCK
+}
+
+fn bytes_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let format = source.matrix.format();
+    let blocks = source.matrix.columns() / BLOCK;
     for lane in 0..Lanes::COUNT {
-        let row = source.lane(lane, (source.step + from) * 4);
-        for (pair, vector) in row.chunks(4).zip(&mut panel[from..]) {
-            let high = if let [.., low, high] = pair
-                && pair.len() == 4
-            {
-                [*low, *high]
-            } else {
-                [0; 2]
-            };
-            vector.0[lane] = u32::from_le_bytes([pair[0], pair[1], high[0], high[1]]);
+        for (number, block) in source.lane(lane).chunks_exact(format.block_bytes()).enumerate() {
+            let place = block_place(number, blocks, index);
+            let to = &mut group[place..place + PANEL_BLOCK];
+            for (quad, vector) in quants(format, block).as_chunks::<4>().0.iter().zip(to.iter_mut()) {
+                vector.0[lane] = u32::from_le_bytes(*quad);
+            }
+            to[PANEL_BLOCK - 1].0[lane] = scale(block, 0).to_bits();
         }
     }
+}
+
+/// The numbers of a block: signed, or from 0 to 15.
+#[inline(always)]
+pub(super) fn quants(format: Format, block: &[u8]) -> [u8; BLOCK] {
+    let mut quants = [0u8; BLOCK];
+    match format {
+        Format::Q8_0 => quants.copy_from_slice(&block[q8_0::QUANTS..]),
+        _ => {
+            for (index, byte) in block[q4_0::QUANTS..].iter().enumerate() {
+                (quants[index], quants[index + BLOCK / 2]) = (byte & 15, byte >> 4);
+            }
+        }
+    }
+    quants
 }
