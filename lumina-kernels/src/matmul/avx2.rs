@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{Few, GROUP, Multiply, Source};
+use super::kernel::{Few, GROUP, Multiply};
+use super::source::Source;
 use super::{few, portable};
 use crate::Format;
 use crate::scratch::Lanes;

@@ -6,8 +6,9 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
-use super::avx512_pack::{LINE, fetch, load_half, load_line, load_quarter, scales, turn};
-use super::kernel::{FEW, Few, Source};
+use super::avx512_pack::{LINE, fetch, four, load_half, load_line, scales, turn};
+use super::kernel::{FEW, Few};
+use super::source::Source;
 use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -77,7 +78,9 @@ macro_rules! rows_of {
                     for r in 0..ROWS {
                         w[r] = widen::<KIND>(&rows[r][m * vector..]);
                         if vector == LINE || r % 2 == 0 {
-                            fetch(ahead.next());
+                            if let Some(line) = ahead.next() {
+                                fetch(line);
+                            }
                         }
                     }
                     for i in 0..X {
@@ -138,10 +141,16 @@ fn multiply_add_pairs(acc: __m512, w: __m512, x: __m512) -> __m512 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn widen<const KIND: u8>(bytes: &[u8]) -> __m512 {
     match KIND {
-        BFLOATS => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(bytes)))),
-        HALVES => _mm512_cvtph_ps(load_half(bytes)),
-        _ => _mm512_castsi512_ps(load_line(bytes)),
+        BFLOATS => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(from(bytes))))),
+        HALVES => _mm512_cvtph_ps(load_half(from(bytes))),
+        _ => _mm512_castsi512_ps(load_line(from(bytes))),
     }
+}
+
+/// The first bytes of a slice that has them, as callers have counted.
+#[inline(always)]
+fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
+    bytes.first_chunk().expect("callers count whole vectors")
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -149,36 +158,21 @@ fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]
     by_rows!(byte_rows, sums.len(), [NIBBLES], source, x, sums);
 }
 
-/// Blocks of 16 rows. Vector `[half][j]` has half a block of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+/// The loop over blocks of 16 rows. Vector `j` of a half has that half of a block of rows `j`, `j + 4`, `j + 8` and `j + 12`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    let (block_bytes, quants) = if NIBBLES { (q4_0::BYTES, q4_0::QUANTS) } else { (q8_0::BYTES, q8_0::QUANTS) };
-    let rows = source.lanes();
     let mut ahead = source.after(Lanes::COUNT, Lanes::COUNT).chunks(LINE);
+    let lines = if NIBBLES { LINES_OF_NIBBLES } else { LINES_OF_BYTES };
     let mut totals = [_mm512_setzero_ps(); X];
-    let records = x.as_chunks::<INPUT_BLOCK>().0.as_chunks::<X>().0;
-    for (run, records) in records.chunks(BLOCK_RUN).enumerate() {
+    let mut block = 0;
+    for records in x.as_chunks::<INPUT_BLOCK>().0.as_chunks::<X>().0.chunks(BLOCK_RUN) {
         let mut acc = [_mm512_setzero_ps(); X];
-        for (block, x) in records.iter().enumerate() {
-            let start = (run * BLOCK_RUN + block) * block_bytes;
-            let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-            for (j, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
-                if NIBBLES {
-                    let both = four(&rows, j, start + quants);
-                    let mask = _mm512_set1_epi8(15);
-                    *low = _mm512_and_si512(both, mask);
-                    *high = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
-                } else {
-                    // Unsigned, as the instruction wants them.
-                    let shift = _mm512_set1_epi8(i8::MIN);
-                    *low = _mm512_xor_si512(four(&rows, j, start + quants), shift);
-                    *high = _mm512_xor_si512(four(&rows, j, start + quants + 16), shift);
-                    fetch(ahead.next());
-                }
-                fetch(ahead.next());
+        for x in records {
+            for line in ahead.by_ref().take(lines) {
+                fetch(line);
             }
-            fetch(ahead.next());
-            let scale = scales(&rows, start);
+            let (low, high, scale) = if NIBBLES { nibble_block(source, block) } else { byte_block(source, block) };
+            block += 1;
             for i in 0..X {
                 let (x_low, x_high) = (quarter_everywhere(&x[i][..4]), quarter_everywhere(&x[i][4..8]));
                 let mut dots = [_mm512_setzero_si512(); 4];
@@ -186,7 +180,7 @@ fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32]
                     dots[j] = _mm512_dpbusd_epi32(dots[j], low[j], x_low);
                     dots[j] = _mm512_dpbusd_epi32(dots[j], high[j], x_high);
                 }
-                let dot = _mm512_add_epi32(add_up(dots), _mm512_set1_epi32(x[i][8 + 1].cast_signed()));
+                let dot = _mm512_add_epi32(add_up(dots), _mm512_set1_epi32(x[i][9].cast_signed()));
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[i][8])));
                 acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
             }
@@ -200,14 +194,39 @@ fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32]
     }
 }
 
-/// 16 bytes from `start` of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+/// Lines that 16 blocks take.
+const LINES_OF_BYTES: usize = (16 * q8_0::BYTES).div_ceil(LINE);
+const LINES_OF_NIBBLES: usize = (16 * q4_0::BYTES).div_ceil(LINE);
+
+type Halves = ([__m512i; 4], [__m512i; 4], __m512);
+
+/// Halves of a block of `Q8_0`, made unsigned as the instruction wants them, and the scales.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
-fn four(rows: &[&[u8]; Lanes::COUNT], j: usize, start: usize) -> __m512i {
-    let quarter = |row: usize| load_quarter(&rows[row][start..]);
-    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(j)), quarter(j + 4));
-    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(j + 8)), quarter(j + 12));
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn byte_block(source: &Source<'_>, block: usize) -> Halves {
+    let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
+    let shift = _mm512_set1_epi8(i8::MIN);
+    let (mut low, mut high) = ([shift; 4], [shift; 4]);
+    for j in 0..4 {
+        low[j] = _mm512_xor_si512(low[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows, j));
+        high[j] = _mm512_xor_si512(high[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows, j));
+    }
+    (low, high, scales(&rows))
+}
+
+/// Halves of a block of `Q4_0`, and the scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn nibble_block(source: &Source<'_>, block: usize) -> Halves {
+    let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
+    let mask = _mm512_set1_epi8(15);
+    let (mut low, mut high) = ([mask; 4], [mask; 4]);
+    for j in 0..4 {
+        let both = four::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows, j);
+        low[j] = _mm512_and_si512(low[j], both);
+        high[j] = _mm512_and_si512(high[j], _mm512_srli_epi16::<4>(both));
+    }
+    (low, high, scales(&rows))
 }
 
 /// The sums of the four words of each quarter, so that word `4q + j` of the result is that of quarter `q` of vector `j`.

@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Pack, Source};
+use super::kernel::{GROUP, Pack};
 use super::portable;
+use super::source::{Blocks, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -33,9 +34,8 @@ fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 #[target_feature(enable = "avx512f")]
 fn words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let part = group.len() / GROUP / 16;
-    let rows = source.lanes();
     for line in 0..part {
-        for (class, vector) in turned(&rows, line).into_iter().enumerate() {
+        for (class, vector) in turned(source, line).into_iter().enumerate() {
             store(&mut group[(class * GROUP + index) * part + line], vector);
         }
     }
@@ -45,9 +45,8 @@ fn words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 #[target_feature(enable = "avx512f")]
 fn widened<const HALVES: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let part = group.len() / GROUP / 16;
-    let rows = source.lanes();
     for line in 0..part.div_ceil(2) {
-        for (pair, vector) in turned(&rows, line).into_iter().enumerate() {
+        for (pair, vector) in turned(source, line).into_iter().enumerate() {
             let (low, high) = if HALVES {
                 let low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(vector));
                 let high = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(vector)));
@@ -68,84 +67,87 @@ fn widened<const HALVES: bool>(source: &Source<'_>, index: usize, group: &mut [L
 /// Line `line` of all rows, turned; beyond a row's end there are zeros.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn turned(rows: &[&[u8]; 16], line: usize) -> [__m512i; 16] {
+fn turned(source: &Source<'_>, line: usize) -> [__m512i; 16] {
+    let start = line * LINE;
+    let left = source.lane(0).len() - start;
     let mut vectors = [_mm512_setzero_si512(); 16];
-    for (vector, row) in vectors.iter_mut().zip(rows) {
-        let bytes = &row[line * LINE..];
-        *vector = if bytes.len() < LINE {
+    if left >= LINE {
+        let blocks = source.blocks::<LINE>(start);
+        for (lane, vector) in vectors.iter_mut().enumerate() {
+            *vector = load_line(blocks.get::<0, LINE>(lane));
+        }
+    } else {
+        for (lane, vector) in vectors.iter_mut().enumerate() {
             let mut last = [0; LINE];
-            last[..bytes.len()].copy_from_slice(bytes);
-            load_line(&last)
-        } else {
-            load_line(bytes)
-        };
+            last[..left].copy_from_slice(&source.lane(lane)[start..]);
+            *vector = load_line(&last);
+        }
     }
     turn(vectors)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    let rows = source.lanes();
-    let blocks = source.matrix.columns() / BLOCK;
+    let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let start = block * q8_0::BYTES;
+        let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
         let place = portable::block_place(block, blocks, index);
         let to = &mut group[place..place + PANEL_BLOCK];
-        // Vector r of the first four has rows r and r + 4, of the others rows r + 4 and r + 8 of 16.
-        let mut vectors = [_mm512_setzero_si512(); 8];
-        for (r, vector) in vectors.iter_mut().enumerate() {
-            let row = if r < 4 { r } else { r + 4 };
-            let (low, high) = (&rows[row][start + q8_0::QUANTS..], &rows[row + 4][start + q8_0::QUANTS..]);
-            *vector = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(load_half(low)), load_half(high));
-        }
-        let first = turn_quarters([vectors[0], vectors[1], vectors[2], vectors[3]]);
-        let second = turn_quarters([vectors[4], vectors[5], vectors[6], vectors[7]]);
+        let low = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows));
+        let high = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows));
         let shift = _mm512_set1_epi8(i8::MIN);
         for j in 0..4 {
-            let low = _mm512_shuffle_i32x4::<0b10_00_10_00>(first[j], second[j]);
-            let high = _mm512_shuffle_i32x4::<0b11_01_11_01>(first[j], second[j]);
-            store(&mut to[j], _mm512_xor_si512(low, shift));
-            store(&mut to[j + 4], _mm512_xor_si512(high, shift));
+            store(&mut to[j], _mm512_xor_si512(low[j], shift));
+            store(&mut to[j + 4], _mm512_xor_si512(high[j], shift));
         }
-        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows, start)));
+        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    let rows = source.lanes();
-    let blocks = source.matrix.columns() / BLOCK;
+    let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let start = block * q4_0::BYTES + q4_0::QUANTS;
+        let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
         let place = portable::block_place(block, blocks, index);
         let to = &mut group[place..place + PANEL_BLOCK];
-        let mut vectors = [_mm512_setzero_si512(); 4];
-        for (r, vector) in vectors.iter_mut().enumerate() {
-            let quarter = |row: usize| load_quarter(&rows[row][start..]);
-            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r)), quarter(r + 4));
-            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r + 8)), quarter(r + 12));
-            *vector = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        }
-        let vectors = turn_quarters(vectors);
+        let both = turn_quarters(fours::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows));
         let mask = _mm512_set1_epi8(15);
         for j in 0..4 {
-            store(&mut to[j], _mm512_and_si512(vectors[j], mask));
-            store(&mut to[j + 4], _mm512_and_si512(_mm512_srli_epi16::<4>(vectors[j]), mask));
+            store(&mut to[j], _mm512_and_si512(both[j], mask));
+            store(&mut to[j + 4], _mm512_and_si512(_mm512_srli_epi16::<4>(both[j]), mask));
         }
-        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows, start - q4_0::QUANTS)));
+        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
     }
 }
 
-/// The `f16` at byte `start` of every row, widened.
+/// The `f16` that blocks begin with, widened.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn scales(rows: &[&[u8]; 16], start: usize) -> __m512 {
-    let mut halves = [0u16; 16];
-    for (half, row) in halves.iter_mut().zip(rows) {
-        *half = u16::from_le_bytes([row[start], row[start + 1]]);
+pub(super) fn scales<const BYTES: usize>(rows: &Blocks<'_, BYTES>) -> __m512 {
+    let mut halves = [[0u8; 2]; 16];
+    for (lane, half) in halves.iter_mut().enumerate() {
+        *half = *rows.get::<0, 2>(lane);
     }
-    let halves = load_half(halves.map(u16::to_ne_bytes).as_flattened());
-    _mm512_cvtph_ps(halves)
+    let halves: &[u8; 32] = halves.as_flattened().first_chunk().expect("it is 16 times 2 bytes");
+    _mm512_cvtph_ps(load_half(halves))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn fours<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>) -> [__m512i; 4] {
+    [four::<BYTES, AT>(rows, 0), four::<BYTES, AT>(rows, 1), four::<BYTES, AT>(rows, 2), four::<BYTES, AT>(rows, 3)]
+}
+
+/// 16 bytes from `AT` of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn four<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, j: usize) -> __m512i {
+    let (a, b) = (load_quarter(rows.get::<AT, 16>(j)), load_quarter(rows.get::<AT, 16>(j + 4)));
+    let (c, d) = (load_quarter(rows.get::<AT, 16>(j + 8)), load_quarter(rows.get::<AT, 16>(j + 12)));
+    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 /// Turns 16 × 16 words.
@@ -188,8 +190,7 @@ fn turn_quarters(rows: [__m512i; 4]) -> [__m512i; 4] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_line(bytes: &[u8]) -> __m512i {
-    let line: &[u8; LINE] = bytes.first_chunk().expect("callers count whole lines");
+pub(super) fn load_line(line: &[u8; LINE]) -> __m512i {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: `line` is 64 bytes; the instruction asks for no alignment.
     unsafe {
@@ -199,8 +200,7 @@ pub(super) fn load_line(bytes: &[u8]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_half(bytes: &[u8]) -> __m256i {
-    let half: &[u8; 32] = bytes.first_chunk().expect("a block holds as many");
+pub(super) fn load_half(half: &[u8; 32]) -> __m256i {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: `half` is 32 bytes; the instruction asks for no alignment.
     unsafe {
@@ -210,8 +210,7 @@ pub(super) fn load_half(bytes: &[u8]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_quarter(bytes: &[u8]) -> __m128i {
-    let quarter: &[u8; 16] = bytes.first_chunk().expect("a block holds as many");
+pub(super) fn load_quarter(quarter: &[u8; 16]) -> __m128i {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: `quarter` is 16 bytes; the instruction asks for no alignment.
     unsafe {
@@ -231,12 +230,10 @@ fn store(to: &mut Lanes, vector: __m512i) {
 
 /// Asks for a line of memory that will be wanted soon.
 #[inline(always)]
-pub(super) fn fetch(line: Option<&[u8]>) {
-    if let Some(line) = line {
-        #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-        // SAFETY: a prefetch reads nothing, and the pointer is that of a slice.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-        }
+pub(super) fn fetch(line: &[u8]) {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a prefetch reads nothing, and the pointer is that of a slice.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
     }
 }

@@ -4,7 +4,8 @@
 use half::{bf16, f16};
 
 use super::arithmetic::Arithmetic;
-use super::kernel::{FEW, Few, Source};
+use super::kernel::{FEW, Few};
+use super::source::Source;
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -21,7 +22,7 @@ pub(super) fn plain(arithmetic: Arithmetic, format: Format) -> Option<Few> {
 
 #[inline(always)]
 pub(super) fn floats<const FMA: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    let format = source.matrix.format();
+    let format = source.format;
     let n = sums.len();
     let row_words = x.len() / n;
     for lane in 0..Lanes::COUNT {

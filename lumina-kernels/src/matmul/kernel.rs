@@ -7,11 +7,12 @@
 //! [`PANEL_BLOCK`]: super::arithmetic::PANEL_BLOCK
 
 use super::arithmetic::Arithmetic;
+use super::source::Source;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, avx512_few, avx512_pack};
 use super::{few, portable};
 use crate::scratch::Lanes;
-use crate::{Format, Isa, Matrix};
+use crate::{Format, Isa};
 
 /// Panels that are multiplied side by side.
 pub(super) const GROUP: usize = 2;
@@ -20,30 +21,6 @@ pub(super) const GROUP_ROWS: usize = GROUP * Lanes::COUNT;
 
 /// Activation rows that go through [`Kernel::few`].
 pub(super) const FEW: usize = 8;
-
-/// Sixteen rows of a matrix.
-pub(super) struct Source<'a> {
-    pub(super) matrix: Matrix<'a>,
-    /// First of the rows. Rows beyond the last are taken to be the last one.
-    pub(super) row: usize,
-}
-
-impl<'a> Source<'a> {
-    /// The bytes of a row.
-    pub(super) fn lane(&self, lane: usize) -> &'a [u8] {
-        self.matrix.row((self.row + lane).min(self.matrix.rows() - 1))
-    }
-
-    /// The bytes of all rows.
-    pub(super) fn lanes(&self) -> [&'a [u8]; Lanes::COUNT] {
-        std::array::from_fn(|lane| self.lane(lane))
-    }
-
-    /// The bytes after those of rows `..lane`, as many as `lanes` rows have: what will be wanted next.
-    pub(super) fn after(&self, lane: usize, lanes: usize) -> &'a [u8] {
-        self.matrix.row_range(self.row + lane, lanes)
-    }
-}
 
 /// Fills panel `index` of a group.
 pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);

@@ -18,6 +18,7 @@ mod input;
 mod kernel;
 mod output;
 mod portable;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,8 @@ use crate::scratch::{self, Lanes, Use};
 use crate::{Error, Isa, Matrix, Result};
 use arithmetic::Arithmetic;
 use input::Order;
-use kernel::{FEW, GROUP, GROUP_ROWS, Kernel, Source};
+use kernel::{FEW, GROUP, GROUP_ROWS, Kernel};
+use source::{Source, with_sixteen};
 
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
@@ -198,32 +200,36 @@ fn multiply(
 
 /// Computes the results of some groups of rows of the weights with a few rows of activations.
 fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
-    let weight = product.weight();
-    let mut sums = [Lanes::ZERO; FEW];
-    for row in (groups.start * GROUP_ROWS..weight.rows().min(groups.end * GROUP_ROWS)).step_by(Lanes::COUNT) {
-        kernel.few(&Source { matrix: weight, row }, packed, &mut sums[..n]);
-        for (index, sums) in sums[..n].iter().enumerate() {
-            product.set(index, row, &sums.0);
+    let rows = product.weight().rows();
+    with_sixteen(product.weight(), |weight| {
+        let mut sums = [Lanes::ZERO; FEW];
+        for row in (groups.start * GROUP_ROWS..rows.min(groups.end * GROUP_ROWS)).step_by(Lanes::COUNT) {
+            let (source, before) = Source::new(weight, row);
+            kernel.few(&source, packed, &mut sums[..n]);
+            for (index, sums) in sums[..n].iter().enumerate() {
+                product.set(index, row, &sums.0[before..]);
+            }
         }
-    }
+    });
 }
 
 /// Computes the results of some groups of rows of the weights with any number of rows of activations.
 fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
     let arithmetic = kernel.arithmetic;
     let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
-    let weight = product.weight();
-    let row_words = arithmetic.row_words(weight.columns());
-    let group_lanes = GROUP * arithmetic.steps(weight.columns()) * vectors;
-    scratch::with(Use::Task, group_lanes + GROUP * n, |lanes| {
+    let columns = product.weight().columns();
+    let row_words = arithmetic.row_words(columns);
+    let group_lanes = GROUP * arithmetic.steps(columns) * vectors;
+    let multiply = |weight: Matrix<'_>, lanes: &mut [Lanes]| {
         let (panels, sums) = lanes.split_at_mut(group_lanes);
         for group in groups {
-            for index in 0..GROUP {
-                let row = group * GROUP_ROWS + index * Lanes::COUNT;
-                kernel.pack(&Source { matrix: weight, row }, index, panels);
+            let panel_rows: [usize; GROUP] = std::array::from_fn(|index| group * GROUP_ROWS + index * Lanes::COUNT);
+            let sources = panel_rows.map(|row| Source::new(weight, row));
+            for (index, (source, _)) in sources.iter().enumerate() {
+                kernel.pack(source, index, panels);
             }
             sums.fill(Lanes::ZERO);
-            for (first, steps) in arithmetic.parts(weight.columns()) {
+            for (first, steps) in arithmetic.parts(columns) {
                 let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
                 for (tile, sums) in sums.chunks_mut(kernel.tile * GROUP).enumerate() {
                     let rows = sums.len() / GROUP;
@@ -231,9 +237,15 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                     kernel.multiply(part, &packed[start..start + steps * rows * words], rows, sums);
                 }
             }
-            for (row, sums) in sums.chunks_exact(GROUP).enumerate() {
-                product.set(row, group * GROUP_ROWS, Lanes::words(sums));
+            for (index, sums) in sums.as_chunks::<GROUP>().0.iter().enumerate() {
+                for ((sums, row), (_, before)) in sums.iter().zip(panel_rows).zip(&sources) {
+                    // The second panel may begin beyond the last row.
+                    product.set(index, row, sums.0.get(*before..).unwrap_or_default());
+                }
             }
         }
+    };
+    with_sixteen(product.weight(), |weight| {
+        scratch::with(Use::Task, group_lanes + GROUP * n, |lanes| multiply(weight, lanes));
     });
 }

@@ -50,6 +50,9 @@ impl<'a> Product<'a> {
     pub(super) fn set(&self, row: usize, first: usize, bits: &[u32]) {
         let rows = self.weight.rows();
         let count = bits.len().min(rows.saturating_sub(first));
+        if count == 0 {
+            return;
+        }
         let start = row * rows + first;
         assert!(start + count <= self.len, "the length of results was checked");
         #[allow(unsafe_code, reason = "threads write disjoint parts of one result")]

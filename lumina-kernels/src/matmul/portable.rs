@@ -1,7 +1,8 @@
 //! Kernels in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Multiply, Source};
+use super::kernel::{GROUP, Multiply};
+use super::source::Source;
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
 use crate::scratch::Lanes;
@@ -79,8 +80,8 @@ fn add<const X: usize>(acc: &[[f32; Lanes::COUNT]; X], index: usize, sums: &mut 
 
 /// Packs for `f32` arithmetic, from any format, and for bytes with weights as they are: signed, or from 0 to 15.
 pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    let columns = source.matrix.columns();
-    let format = source.matrix.format();
+    let columns = source.columns;
+    let format = source.format;
     if format.block_elements() == BLOCK && group.len() == GROUP * PANEL_BLOCK * columns / BLOCK {
         bytes_panel(source, index, group);
     } else {
@@ -93,7 +94,7 @@ pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     /// The largest block, and a whole number of any other.
     const RUN: usize = 256;
-    let format = source.matrix.format();
+    let format = source.format;
     let part = group.len() / GROUP / Lanes::COUNT;
     let run_bytes = format.bytes_of(RUN);
     for lane in 0..Lanes::COUNT {
@@ -119,8 +120,8 @@ pub(super) fn block_place(block: usize, blocks: usize, index: usize) -> usize {
 }
 
 fn bytes_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    let format = source.matrix.format();
-    let blocks = source.matrix.columns() / BLOCK;
+    let format = source.format;
+    let blocks = source.columns / BLOCK;
     for lane in 0..Lanes::COUNT {
         for (number, block) in source.lane(lane).chunks_exact(format.block_bytes()).enumerate() {
             let place = block_place(number, blocks, index);
