@@ -24,6 +24,11 @@ const LAYER: [&[(usize, usize)]; 4] = [
 const BYTES: usize = 256 << 20;
 
 fn main() {
+    // From within the pool, as an app that decodes would: from outside, every product wakes a thread more.
+    rayon::scope(|_| run());
+}
+
+fn run() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let chosen = |kind: &[&str], word: &str| {
         let mut of_kind = words.iter().filter(|given| kind.iter().any(|prefix| given.starts_with(prefix))).peekable();
@@ -66,10 +71,8 @@ fn main() {
                     if !chosen(&["n="], &format!("n={n}")) {
                         continue;
                     }
-                    let bandwidth = if n < 512 { read_bandwidth(&memory) } else { f64::NAN };
-                    let seconds = seconds_a_layer(kernels, format, &bytes, layer_bytes, n);
-                    // Before and after: what memory gives changes from minute to minute.
-                    let bandwidth = if n < 512 { bandwidth.max(read_bandwidth(&memory)) } else { bandwidth };
+                    let (seconds, bandwidth) = measure(kernels, format, &bytes, layer_bytes, n, &memory);
+                    let bandwidth = if n < 512 { bandwidth } else { f64::NAN };
                     let rate = layer_bytes as f64 / seconds / 1e9;
                     let weights: usize = layer.iter().map(|(r, c)| r * c).sum();
                     let macs = (weights * n) as f64 / seconds / 1e9;
@@ -109,56 +112,54 @@ fn fill(format: Format, bytes: &mut [u8]) {
     }
 }
 
-/// Seconds a layer takes: the quickest tenth, so that what else the machine does counts little.
-fn seconds_a_layer(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize) -> f64 {
+/// Seconds a layer takes, and GB/s at which all threads together read memory, measured in turn.
+fn measure(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, memory: &[u8]) -> (f64, f64) {
     let x: Vec<f32> = (0..n * INTERMEDIATE).map(|i| ((i * 29 % 97) as f32 - 48.0) / 48.0).collect();
     let mut out: Vec<Vec<f32>> = (0..3).map(|_| vec![0.0; n * INTERMEDIATE]).collect();
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    while times.len() < 5 || (begun.elapsed().as_secs_f64() < 1.0 && times.len() < 500) {
-        for layer in bytes.chunks_exact(layer_bytes) {
+    let (begun, count) = (Instant::now(), if n < 64 { 60 } else { 5 });
+    let (mut times, mut reads) = (Vec::new(), Vec::new());
+    let mut parts = memory.chunks_exact(layer_bytes.min(memory.len() / 2)).cycle();
+    for layer in bytes.chunks_exact(layer_bytes).cycle() {
+        if times.len() >= count && begun.elapsed().as_secs_f64() > 1.0 {
+            break;
+        }
+        let start = Instant::now();
+        let mut rest = layer;
+        for group in LAYER {
+            let columns = group[0].1;
+            let mut products = Vec::new();
+            for (&(rows, columns), out) in group.iter().zip(&mut out) {
+                let len = format.matrix_bytes(rows, columns).expect("sizes of a model");
+                let (matrix, others) = rest.split_at(len);
+                rest = others;
+                let matrix = Matrix::new(format, rows, columns, matrix).expect("cut to its length");
+                products.push(Product::new(matrix, &mut out[..n * rows]));
+            }
+            kernels.matmul_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
+        }
+        times.push(start.elapsed().as_secs_f64());
+        if let Some(part) = parts.next() {
             let start = Instant::now();
-            let mut rest = layer;
-            for group in LAYER {
-                let columns = group[0].1;
-                let mut products = Vec::new();
-                for (&(rows, columns), out) in group.iter().zip(&mut out) {
-                    let len = format.matrix_bytes(rows, columns).expect("sizes of a model");
-                    let (matrix, others) = rest.split_at(len);
-                    rest = others;
-                    let matrix = Matrix::new(format, rows, columns, matrix).expect("cut to its length");
-                    products.push(Product::new(matrix, &mut out[..n * rows]));
-                }
-                kernels.matmul_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
-            }
-            times.push(start.elapsed().as_secs_f64());
-            if n > 8 && times.len() >= 5 {
-                break;
-            }
+            read(part);
+            reads.push(start.elapsed().as_secs_f64() / part.len() as f64);
         }
     }
     black_box(&out);
-    quickest_tenth(times)
+    (quickest_tenth(times), 1e-9 / quickest_tenth(reads))
 }
 
+/// The quickest tenth, so that what else the machine does counts little.
 fn quickest_tenth(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 10]
 }
 
-/// GB/s at which all threads together read memory that no cache holds, measured in parts as long as a layer of bytes.
-fn read_bandwidth(memory: &[u8]) -> f64 {
-    const PART: usize = 32 << 20;
-    let threads = rayon::current_num_threads();
-    let mut times = Vec::new();
-    for part in memory.chunks_exact(PART).cycle().take(3 * memory.len() / PART) {
-        let start = Instant::now();
-        let words: &[[u8; 256]] = part.as_chunks().0;
-        let sum: u64 = words.par_chunks(words.len().div_ceil(threads * 8)).map(sum_of).reduce(|| 0, u64::wrapping_add);
-        black_box(sum);
-        times.push(start.elapsed().as_secs_f64());
-    }
-    PART as f64 / quickest_tenth(times) / 1e9
+/// Reads memory with all threads, each a part in one piece.
+fn read(memory: &[u8]) {
+    let words: &[[u8; 256]] = memory.as_chunks().0;
+    let tasks = rayon::current_num_threads() * 8;
+    let sum = words.par_chunks(words.len().div_ceil(tasks)).map(sum_of).reduce(|| 0, u64::wrapping_add);
+    black_box(sum);
 }
 
 fn sum_of(words: &[[u8; 256]]) -> u64 {

@@ -13,9 +13,6 @@ use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
 
-/// Rows of weights side by side.
-const ROWS: usize = 4;
-
 /// What 64 or 32 bytes of weights become.
 const FLOATS: u8 = 0;
 const BFLOATS: u8 = 1;
@@ -34,37 +31,42 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     })
 }
 
-/// Calls `$function` compiled for the number of rows of activations.
+/// Calls `$function` compiled for the number of rows of activations, and for that of rows of weights side by side, with as many sums as fit the
+/// 32 registers.
 macro_rules! by_rows {
-    ($function:ident, $rows:expr, [$($constant:expr),*], $($arguments:expr),*) => {
+    ($function:ident, $rows:expr, $constant:expr, $($arguments:expr),*) => {
         match $rows {
-            1 => $function::<1, $($constant),*>($($arguments),*),
-            2 => $function::<2, $($constant),*>($($arguments),*),
-            3 => $function::<3, $($constant),*>($($arguments),*),
-            4 => $function::<4, $($constant),*>($($arguments),*),
-            5 => $function::<5, $($constant),*>($($arguments),*),
-            6 => $function::<6, $($constant),*>($($arguments),*),
-            7 => $function::<7, $($constant),*>($($arguments),*),
-            _ => $function::<FEW, $($constant),*>($($arguments),*),
+            1 => $function::<1, 4, { $constant }>($($arguments),*),
+            2 => $function::<2, 4, { $constant }>($($arguments),*),
+            3 => $function::<3, 4, { $constant }>($($arguments),*),
+            4 => $function::<4, 4, { $constant }>($($arguments),*),
+            5 => $function::<5, 4, { $constant }>($($arguments),*),
+            6 => $function::<6, 4, { $constant }>($($arguments),*),
+            7 => $function::<7, 2, { $constant }>($($arguments),*),
+            _ => $function::<FEW, 2, { $constant }>($($arguments),*),
         }
     };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(word_rows, sums.len(), [KIND], source, x, sums);
+    by_rows!(word_rows, sums.len(), KIND, source, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn pairs(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(pair_rows, sums.len(), [PAIRS], source, x, sums);
+    by_rows!(pair_rows, sums.len(), PAIRS, source, x, sums);
 }
 
 /// The loop over the rows of weights, for either instruction of multiply-add.
 macro_rules! rows_of {
     ($name:ident, $features:literal, $multiply_add:ident) => {
         #[target_feature(enable = $features)]
-        fn $name<const X: usize, const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+        fn $name<const X: usize, const ROWS: usize, const KIND: u8>(
+            source: &Source<'_>,
+            x: &[u32],
+            sums: &mut [Lanes],
+        ) {
             let vector = if matches!(KIND, FLOATS | PAIRS) { LINE } else { LINE / 2 };
             let row_words = x.len() / X;
             let mut totals = [[_mm512_setzero_ps(); X]; Lanes::COUNT];
@@ -155,12 +157,16 @@ fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(byte_rows, sums.len(), [NIBBLES], source, x, sums);
+    by_rows!(byte_rows, sums.len(), NIBBLES, source, x, sums);
 }
 
 /// The loop over blocks of 16 rows. Vector `j` of a half has that half of a block of rows `j`, `j + 4`, `j + 8` and `j + 12`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
+    source: &Source<'_>,
+    x: &[u32],
+    sums: &mut [Lanes],
+) {
     let mut ahead = source.after(Lanes::COUNT, Lanes::COUNT).chunks(LINE);
     let lines = if NIBBLES { LINES_OF_NIBBLES } else { LINES_OF_BYTES };
     let mut totals = [_mm512_setzero_ps(); X];

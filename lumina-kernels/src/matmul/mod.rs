@@ -35,7 +35,7 @@ use source::{Source, with_sixteen};
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
 /// Tasks a thread gets, so that one that is held up elsewhere is relieved by the others.
-const TASKS: usize = 8;
+const TASKS: usize = 32;
 
 /// The kernels of one instruction set, for one treatment of activations: the products `x · wᵀ`.
 ///
