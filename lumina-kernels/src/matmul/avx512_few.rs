@@ -73,16 +73,14 @@ macro_rules! rows_of {
             for (group, totals) in totals.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
                 let rows: [&[u8]; ROWS] = std::array::from_fn(|r| source.lane(group * ROWS + r));
                 let whole = rows[0].len() / vector;
-                let mut ahead = source.after((group + 1) * ROWS, ROWS).chunks(LINE);
+                let ahead = source.address((group + 1) * ROWS);
                 let mut acc = [[_mm512_setzero_ps(); X]; ROWS];
                 for m in 0..whole {
                     let mut w = [_mm512_setzero_ps(); ROWS];
                     for r in 0..ROWS {
                         w[r] = widen::<KIND>(&rows[r][m * vector..]);
                         if vector == LINE || r % 2 == 0 {
-                            if let Some(line) = ahead.next() {
-                                fetch(line);
-                            }
+                            fetch(ahead, (m * ROWS + r) * vector);
                         }
                     }
                     for i in 0..X {
@@ -167,15 +165,15 @@ fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
     x: &[u32],
     sums: &mut [Lanes],
 ) {
-    let mut ahead = source.after(Lanes::COUNT, Lanes::COUNT).chunks(LINE);
-    let lines = if NIBBLES { LINES_OF_NIBBLES } else { LINES_OF_BYTES };
+    let ahead = source.address(Lanes::COUNT);
+    let (lines, block_bytes) = if NIBBLES { (LINES_OF_NIBBLES, q4_0::BYTES) } else { (LINES_OF_BYTES, q8_0::BYTES) };
     let mut totals = [_mm512_setzero_ps(); X];
     let mut block = 0;
     for records in x.as_chunks::<INPUT_BLOCK>().0.as_chunks::<X>().0.chunks(BLOCK_RUN) {
         let mut acc = [_mm512_setzero_ps(); X];
         for x in records {
-            for line in ahead.by_ref().take(lines) {
-                fetch(line);
+            for line in 0..lines {
+                fetch(ahead, block * Lanes::COUNT * block_bytes + line * LINE);
             }
             let (low, high, scale) = if NIBBLES { nibble_block(source, block) } else { byte_block(source, block) };
             block += 1;
@@ -200,7 +198,7 @@ fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
     }
 }
 
-/// Lines that 16 blocks take.
+/// Lines that 16 blocks take, the half-read last one included.
 const LINES_OF_BYTES: usize = (16 * q8_0::BYTES).div_ceil(LINE);
 const LINES_OF_NIBBLES: usize = (16 * q4_0::BYTES).div_ceil(LINE);
 

@@ -228,12 +228,12 @@ fn store(to: &mut Lanes, vector: __m512i) {
     }
 }
 
-/// Asks for a line of memory that will be wanted soon.
+/// Asks for the line of memory `bytes` after an address, which may be anywhere.
 #[inline(always)]
-pub(super) fn fetch(line: &[u8]) {
+pub(super) fn fetch(address: *const u8, bytes: usize) {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-    // SAFETY: a prefetch reads nothing, and the pointer is that of a slice.
+    // SAFETY: a prefetch reads nothing, and has no effect where there is no memory.
     unsafe {
-        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+        _mm_prefetch::<_MM_HINT_T1>(address.wrapping_add(bytes).cast());
     }
 }

@@ -11,8 +11,6 @@ pub(super) struct Source<'a> {
     /// The bytes of exactly 16 rows.
     bytes: &'a [u8],
     row_bytes: usize,
-    /// What lies behind them: as a rule, what will be wanted next.
-    behind: &'a [u8],
 }
 
 impl<'a> Source<'a> {
@@ -27,7 +25,6 @@ impl<'a> Source<'a> {
             columns: matrix.columns(),
             bytes: matrix.row_range(start, Self::ROWS),
             row_bytes: matrix.row(start).len(),
-            behind: matrix.row_range(start + Self::ROWS, Self::ROWS),
         };
         (source, first - start)
     }
@@ -37,10 +34,9 @@ impl<'a> Source<'a> {
         &self.bytes[lane * self.row_bytes..][..self.row_bytes]
     }
 
-    /// As many bytes as `lanes` rows have, after rows `..lane`: what will be wanted next.
-    pub(super) fn after(&self, lane: usize, lanes: usize) -> &'a [u8] {
-        let bytes = if lane < Self::ROWS { &self.bytes[lane * self.row_bytes..] } else { self.behind };
-        &bytes[..bytes.len().min(lanes * self.row_bytes)]
+    /// Where row `lane` lies, or beyond 16, where it would: what will be wanted next, be it of another matrix, or nothing at all.
+    pub(super) fn address(&self, lane: usize) -> *const u8 {
+        self.bytes.as_ptr().wrapping_add(lane * self.row_bytes)
     }
 
     /// Bytes `start..start + BYTES` of every row.
@@ -72,7 +68,8 @@ impl<'a, const BYTES: usize> Blocks<'a, BYTES> {
         // SAFETY: `blocks`, which alone makes these, has seen to it that `BYTES` bytes of each of 16 rows lie in `bytes`, from
         // `lane * row_bytes` on; `AT + LEN` is no more, and `lane` is less than 16.
         unsafe {
-            &*self.bytes.as_ptr().add(lane * self.row_bytes + AT).cast()
+            // Within the addressing modes of processors: a row and a multiple of four rows.
+            &*self.bytes.as_ptr().add(lane % 4 * self.row_bytes).add(lane / 4 * (4 * self.row_bytes) + AT).cast()
         }
     }
 }
