@@ -1,12 +1,12 @@
 //! A few rows of activations with AVX-512, weights straight from where they lie.
 //!
 //! Words: the lanes of a sum are columns; four rows of weights go side by side, and the sums of 16 are turned and added up at their end.
-//! Bytes: a block of 16 rows at a time; what the instruction leaves of it, four sums a row, is added up so that rows become lanes.
+//! Bytes: a block of 16 rows at a time is turned in registers, so that rows are lanes.
 
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
-use super::avx512_pack::{LINE, fetch, four, load_half, load_line, scales, turn};
+use super::avx512_pack::{LINE, byte_quads, fetch, load_half, load_line, nibble_quads, turn};
 use super::kernel::{FEW, Few};
 use super::source::Source;
 use crate::Format;
@@ -158,7 +158,7 @@ fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]
     by_rows!(byte_rows, sums.len(), NIBBLES, source, x, sums);
 }
 
-/// The loop over blocks of 16 rows. Vector `j` of a half has that half of a block of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+/// The loop over blocks of 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
     source: &Source<'_>,
@@ -175,16 +175,16 @@ fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
             for line in 0..lines {
                 fetch(ahead, block * Lanes::COUNT * block_bytes + line * LINE);
             }
-            let (low, high, scale) = if NIBBLES { nibble_block(source, block) } else { byte_block(source, block) };
+            let (quads, scale) = if NIBBLES { nibble_quads(source, block) } else { byte_quads(source, block) };
             block += 1;
             for i in 0..X {
-                let (x_low, x_high) = (quarter_everywhere(&x[i][..4]), quarter_everywhere(&x[i][4..8]));
-                let mut dots = [_mm512_setzero_si512(); 4];
+                // Two chains, which are half as long.
+                let mut dots = [_mm512_set1_epi32(x[i][9].cast_signed()), _mm512_setzero_si512()];
                 for j in 0..4 {
-                    dots[j] = _mm512_dpbusd_epi32(dots[j], low[j], x_low);
-                    dots[j] = _mm512_dpbusd_epi32(dots[j], high[j], x_high);
+                    dots[0] = _mm512_dpbusd_epi32(dots[0], quads[j], _mm512_set1_epi32(x[i][j].cast_signed()));
+                    dots[1] = _mm512_dpbusd_epi32(dots[1], quads[j + 4], _mm512_set1_epi32(x[i][j + 4].cast_signed()));
                 }
-                let dot = _mm512_add_epi32(add_up(dots), _mm512_set1_epi32(x[i][9].cast_signed()));
+                let dot = _mm512_add_epi32(dots[0], dots[1]);
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[i][8])));
                 acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
             }
@@ -201,56 +201,6 @@ fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
 /// Lines that 16 blocks take, the half-read last one included.
 const LINES_OF_BYTES: usize = (16 * q8_0::BYTES).div_ceil(LINE);
 const LINES_OF_NIBBLES: usize = (16 * q4_0::BYTES).div_ceil(LINE);
-
-type Halves = ([__m512i; 4], [__m512i; 4], __m512);
-
-/// Halves of a block of `Q8_0`, made unsigned as the instruction wants them, and the scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn byte_block(source: &Source<'_>, block: usize) -> Halves {
-    let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
-    let shift = _mm512_set1_epi8(i8::MIN);
-    let (mut low, mut high) = ([shift; 4], [shift; 4]);
-    for j in 0..4 {
-        low[j] = _mm512_xor_si512(low[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows, j));
-        high[j] = _mm512_xor_si512(high[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows, j));
-    }
-    (low, high, scales(&rows))
-}
-
-/// Halves of a block of `Q4_0`, and the scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn nibble_block(source: &Source<'_>, block: usize) -> Halves {
-    let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
-    let mask = _mm512_set1_epi8(15);
-    let (mut low, mut high) = ([mask; 4], [mask; 4]);
-    for j in 0..4 {
-        let both = four::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows, j);
-        low[j] = _mm512_and_si512(low[j], both);
-        high[j] = _mm512_and_si512(high[j], _mm512_srli_epi16::<4>(both));
-    }
-    (low, high, scales(&rows))
-}
-
-/// The sums of the four words of each quarter, so that word `4q + j` of the result is that of quarter `q` of vector `j`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_up([a, b, c, d]: [__m512i; 4]) -> __m512i {
-    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
-fn quarter_everywhere(words: &[u32]) -> __m512i {
-    let words: &[u32; 4] = words.first_chunk().expect("a record holds as many");
-    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-    // SAFETY: `words` is 16 bytes; the instruction asks for no alignment.
-    let quarter = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
-    _mm512_broadcast_i32x4(quarter)
-}
 
 #[inline]
 #[target_feature(enable = "avx512f")]

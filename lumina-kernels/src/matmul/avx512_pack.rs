@@ -90,17 +90,8 @@ fn turned(source: &Source<'_>, line: usize) -> [__m512i; 16] {
 fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
-        let place = portable::block_place(block, blocks, index);
-        let to = &mut group[place..place + PANEL_BLOCK];
-        let low = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows));
-        let high = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows));
-        let shift = _mm512_set1_epi8(i8::MIN);
-        for j in 0..4 {
-            store(&mut to[j], _mm512_xor_si512(low[j], shift));
-            store(&mut to[j + 4], _mm512_xor_si512(high[j], shift));
-        }
-        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
+        let (quads, scales) = byte_quads(source, block);
+        store_block(portable::block_place(block, blocks, index), group, quads, scales);
     }
 }
 
@@ -108,23 +99,54 @@ fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
-        let place = portable::block_place(block, blocks, index);
-        let to = &mut group[place..place + PANEL_BLOCK];
-        let both = turn_quarters(fours::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows));
-        let mask = _mm512_set1_epi8(15);
-        for j in 0..4 {
-            store(&mut to[j], _mm512_and_si512(both[j], mask));
-            store(&mut to[j + 4], _mm512_and_si512(_mm512_srli_epi16::<4>(both[j]), mask));
-        }
-        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
+        let (quads, scales) = nibble_quads(source, block);
+        store_block(portable::block_place(block, blocks, index), group, quads, scales);
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_block(place: usize, group: &mut [Lanes], quads: [__m512i; 8], scales: __m512) {
+    let to = &mut group[place..place + PANEL_BLOCK];
+    for (to, quad) in to.iter_mut().zip(quads) {
+        store(to, quad);
+    }
+    store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales));
+}
+
+/// A block of `Q8_0` of 16 rows: vector `j` has bytes `4j … 4j + 3` of every row, made unsigned as the instruction wants them. And the scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn byte_quads(source: &Source<'_>, block: usize) -> ([__m512i; 8], __m512) {
+    let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
+    let [a, b, c, d] = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows));
+    let [e, f, g, h] = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows));
+    let mut quads = [a, b, c, d, e, f, g, h];
+    for quad in &mut quads {
+        *quad = _mm512_xor_si512(*quad, _mm512_set1_epi8(i8::MIN));
+    }
+    (quads, scales(&rows))
+}
+
+/// A block of `Q4_0` of 16 rows: vector `j` has numbers `4j … 4j + 3` of every row. And the scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn nibble_quads(source: &Source<'_>, block: usize) -> ([__m512i; 8], __m512) {
+    let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
+    let both = turn_quarters(fours::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows));
+    let mask = _mm512_set1_epi8(15);
+    let mut quads = [mask; 8];
+    for j in 0..4 {
+        quads[j] = _mm512_and_si512(both[j], mask);
+        quads[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both[j]), mask);
+    }
+    (quads, scales(&rows))
 }
 
 /// The `f16` that blocks begin with, widened.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn scales<const BYTES: usize>(rows: &Blocks<'_, BYTES>) -> __m512 {
+fn scales<const BYTES: usize>(rows: &Blocks<'_, BYTES>) -> __m512 {
     let mut halves = [[0u8; 2]; 16];
     for (lane, half) in halves.iter_mut().enumerate() {
         *half = *rows.get::<0, 2>(lane);
@@ -142,7 +164,7 @@ fn fours<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>) -> [__m5
 /// 16 bytes from `AT` of rows `j`, `j + 4`, `j + 8` and `j + 12`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
-pub(super) fn four<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, j: usize) -> __m512i {
+fn four<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, j: usize) -> __m512i {
     let (a, b) = (load_quarter(rows.get::<AT, 16>(j)), load_quarter(rows.get::<AT, 16>(j + 4)));
     let (c, d) = (load_quarter(rows.get::<AT, 16>(j + 8)), load_quarter(rows.get::<AT, 16>(j + 12)));
     let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
@@ -210,7 +232,7 @@ pub(super) fn load_half(half: &[u8; 32]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn load_quarter(quarter: &[u8; 16]) -> __m128i {
+fn load_quarter(quarter: &[u8; 16]) -> __m128i {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: `quarter` is 16 bytes; the instruction asks for no alignment.
     unsafe {
