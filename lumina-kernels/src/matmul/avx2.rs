@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{Few, GROUP, Multiply};
 use super::source::Source;
-use super::{few, portable};
+use super::{avx2_few, few, portable};
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -28,6 +28,8 @@ pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     match (arithmetic, format) {
         (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(few_floats),
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => Some(avx2_few::bytes::<false>),
+        (Arithmetic::Bytes { .. }, Format::Q4_0) => Some(avx2_few::bytes::<true>),
         _ => None,
     }
 }

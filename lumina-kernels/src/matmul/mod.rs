@@ -8,6 +8,8 @@ mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_few;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_few;
@@ -43,7 +45,7 @@ const TASKS: usize = 32;
 ///
 /// A row's result depends on that row, the weights, the instruction set and [`Activations`] alone: not on how many rows are
 /// given at once, from one to thousands, nor on threads. Batched equals single, and a prefill in pieces equals one in whole, to the bit.
-/// Every element is a sum over columns in order, in which stretches of 256 columns (512 in bytes) are summed by themselves first.
+/// Columns are dealt in turn to 16 sums (pairs of columns in `bf16`), which are then added up one after the other; in bytes, blocks go in runs of 16.
 ///
 /// | weights | [`Full`](Activations::Full) | [`Compact`](Activations::Compact) |
 /// | --- | --- | --- |
