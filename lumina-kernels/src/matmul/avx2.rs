@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{Few, GROUP, Multiply};
 use super::source::Source;
-use super::{avx2_few, few, portable};
+use super::{avx2_few, portable};
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -27,16 +27,13 @@ pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 
 pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     match (arithmetic, format) {
-        (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(few_floats),
+        (Arithmetic::Float, Format::F32) => Some(avx2_few::words::<{ avx2_few::FLOATS }>),
+        (Arithmetic::Float, Format::F16) => Some(avx2_few::words::<{ avx2_few::HALVES }>),
+        (Arithmetic::Float, Format::BF16) => Some(avx2_few::words::<{ avx2_few::BFLOATS }>),
         (Arithmetic::Bytes { .. }, Format::Q8_0) => Some(avx2_few::bytes::<false>),
         (Arithmetic::Bytes { .. }, Format::Q4_0) => Some(avx2_few::bytes::<true>),
         _ => None,
     }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn few_floats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    few::floats::<true>(source, x, sums);
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -1,13 +1,145 @@
-//! A few rows of activations with blocks of bytes and AVX2: a block of 16 rows at a time is turned in registers, so that rows are lanes.
+//! A few rows of activations with AVX2, weights straight from where they lie.
+//!
+//! Words: the lanes of a sum, in two vectors, are columns; as many rows go side by side as keep the units busy.
+//! Bytes: a block of 16 rows at a time is turned in registers, so that rows are lanes.
 
 use std::arch::x86_64::*;
 
 use super::arithmetic::{BLOCK_RUN, INPUT_BLOCK};
 use super::avx512_pack::{LINE, fetch};
+use super::few::add_lanes;
 use super::kernel::FEW;
 use super::source::{Blocks, Source};
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
+
+/// What 32 or 16 bytes of weights become.
+pub(super) const FLOATS: u8 = 0;
+pub(super) const BFLOATS: u8 = 1;
+pub(super) const HALVES: u8 = 2;
+
+/// Sums of a row of weights with a row of activations: 16 lanes.
+type Sums = [__m256; 2];
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    let n = sums.len();
+    let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
+    let row = |i: usize| &x[i * (x.len() / n)..][..x.len() / n];
+    if n == 1 {
+        for lane in (0..Lanes::COUNT).step_by(4) {
+            put(tile::<4, 1, KIND>(source, lane, [row(0)]), lane, &mut totals);
+        }
+    } else {
+        for lane in (0..Lanes::COUNT).step_by(2) {
+            for i in (0..n / 2 * 2).step_by(2) {
+                put(tile::<2, 2, KIND>(source, lane, [row(i), row(i + 1)]), lane, &mut totals[i..]);
+            }
+            if n % 2 == 1 {
+                put(tile::<2, 1, KIND>(source, lane, [row(n - 1)]), lane, &mut totals[n - 1..]);
+            }
+        }
+    }
+    add_lanes(&totals, sums);
+}
+
+/// `R` rows of weights from `lane` on with `X` rows of activations.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<const R: usize, const X: usize, const KIND: u8>(
+    source: &Source<'_>,
+    lane: usize,
+    x: [&[u32]; X],
+) -> [[Sums; X]; R] {
+    let vector = if KIND == FLOATS { 64 } else { 32 };
+    let row_bytes = source.lane(0).len();
+    let ahead = source.address(lane + R);
+    let mut acc = [[[_mm256_setzero_ps(); 2]; X]; R];
+    for m in 0..row_bytes / vector {
+        for at in (0..R * vector).step_by(LINE) {
+            fetch(ahead, m * R * vector + at);
+        }
+        let mut w = [[_mm256_setzero_ps(); 2]; R];
+        for (r, w) in w.iter_mut().enumerate() {
+            *w = if KIND == FLOATS {
+                let rows = source.blocks::<64>(m * 64);
+                [as_floats(rows.get::<0, 32>(lane + r)), as_floats(rows.get::<32, 32>(lane + r))]
+            } else {
+                let rows = source.blocks::<32>(m * 32);
+                [widen::<KIND>(rows.get::<0, 16>(lane + r)), widen::<KIND>(rows.get::<16, 16>(lane + r))]
+            };
+        }
+        multiply_add(&mut acc, &w, &x, m);
+    }
+    let whole = row_bytes / vector;
+    if whole * vector < row_bytes {
+        let mut w = [[_mm256_setzero_ps(); 2]; R];
+        for (r, w) in w.iter_mut().enumerate() {
+            let rest = &source.lane(lane + r)[whole * vector..];
+            let mut last = [0u8; 64];
+            last[..rest.len()].copy_from_slice(rest);
+            let (halves, quarters) = (last.as_chunks::<32>().0, last.as_chunks::<16>().0);
+            *w = if KIND == FLOATS {
+                [as_floats(&halves[0]), as_floats(&halves[1])]
+            } else {
+                [widen::<KIND>(&quarters[0]), widen::<KIND>(&quarters[1])]
+            };
+        }
+        multiply_add(&mut acc, &w, &x, whole);
+    }
+    acc
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_add<const R: usize, const X: usize>(acc: &mut [[Sums; X]; R], w: &[Sums; R], x: &[&[u32]; X], m: usize) {
+    for i in 0..X {
+        let x: &[u32; 16] = x[i][m * 16..].first_chunk().expect("rows are filled up to whole vectors");
+        let (low, high) = x.split_at(8);
+        #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+        // SAFETY: each half is 32 bytes; the instruction asks for no alignment.
+        let x = unsafe { [_mm256_loadu_ps(low.as_ptr().cast()), _mm256_loadu_ps(high.as_ptr().cast())] };
+        for r in 0..R {
+            acc[r][i][0] = _mm256_fmadd_ps(w[r][0], x[0], acc[r][i][0]);
+            acc[r][i][1] = _mm256_fmadd_ps(w[r][1], x[1], acc[r][i][1]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put<const R: usize, const X: usize>(acc: [[Sums; X]; R], lane: usize, totals: &mut [[[f32; 16]; 16]]) {
+    for (r, acc) in acc.iter().enumerate() {
+        for (acc, totals) in acc.iter().zip(totals.iter_mut()) {
+            let (low, high) = totals[lane + r].split_at_mut(8);
+            #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+            // SAFETY: each half is 32 bytes; the instruction asks for no alignment.
+            unsafe {
+                _mm256_storeu_ps(low.as_mut_ptr(), acc[0]);
+                _mm256_storeu_ps(high.as_mut_ptr(), acc[1]);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn widen<const KIND: u8>(bytes: &[u8; 16]) -> __m256 {
+    if KIND == HALVES {
+        _mm256_cvtph_ps(load(bytes))
+    } else {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load(bytes))))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn as_floats(bytes: &[u8; 32]) -> __m256 {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `bytes` is 32 bytes; the instruction asks for no alignment.
+    unsafe {
+        _mm256_loadu_ps(bytes.as_ptr().cast())
+    }
+}
 
 /// Calls the loop compiled for the number of rows of activations.
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -15,16 +15,18 @@ const RUN: usize = 1024;
 /// The function for words; blocks of bytes have none.
 pub(super) fn plain(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     match (arithmetic, format) {
-        (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(floats::<false>),
+        (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(floats),
         _ => None,
     }
 }
 
 #[inline(always)]
-pub(super) fn floats<const FMA: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+fn floats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
     let format = source.format;
     let n = sums.len();
     let row_words = x.len() / n;
+    // For each row of activations, the lanes of each row of weights.
+    let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
     for lane in 0..Lanes::COUNT {
         let mut acc = [[0.0f32; Lanes::COUNT]; FEW];
         for (run, bytes) in source.lane(lane).chunks(RUN * format.block_bytes()).enumerate() {
@@ -38,15 +40,30 @@ pub(super) fn floats<const FMA: bool>(source: &Source<'_>, x: &[u32], sums: &mut
                 for (x, w) in x.iter().zip(weights.as_chunks::<{ Lanes::COUNT }>().0) {
                     for j in 0..Lanes::COUNT {
                         let x = f32::from_bits(x[j]);
-                        local[j] = if FMA { w[j].mul_add(x, local[j]) } else { w[j] * x + local[j] };
+                        local[j] += w[j] * x;
                     }
                 }
                 *acc = local;
             }
         }
-        for (sums, acc) in sums.iter_mut().zip(&acc) {
-            sums.0[lane] = acc.iter().fold(0.0, |sum, acc| sum + acc).to_bits();
+        for (totals, acc) in totals[..n].iter_mut().zip(&acc) {
+            totals[lane] = *acc;
         }
+    }
+    add_lanes(&totals, sums);
+}
+
+/// Adds up lane by lane, for 16 rows of weights side by side: row by row, each addition would wait for the one before.
+#[inline(always)]
+pub(super) fn add_lanes(totals: &[[[f32; Lanes::COUNT]; Lanes::COUNT]; FEW], sums: &mut [Lanes]) {
+    for (sums, totals) in sums.iter_mut().zip(totals) {
+        let mut sum = [0.0f32; Lanes::COUNT];
+        for j in 0..Lanes::COUNT {
+            for (sum, total) in sum.iter_mut().zip(totals) {
+                *sum += total[j];
+            }
+        }
+        sums.0 = sum.map(f32::to_bits);
     }
 }
 

@@ -20,15 +20,15 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
 
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
     match rows {
-        1 => float_tile::<1, false>(group, x, sums),
-        2 => float_tile::<2, false>(group, x, sums),
-        _ => float_tile::<TILE, false>(group, x, sums),
+        1 => float_tile::<1>(group, x, sums),
+        2 => float_tile::<2>(group, x, sums),
+        _ => float_tile::<TILE>(group, x, sums),
     }
 }
 
 /// Without the instruction a fused multiply-add is a slow library call, so the portable path rounds twice.
 #[inline(always)]
-pub(super) fn float_tile<const X: usize, const FMA: bool>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
     for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
         let mut acc = [[0.0f32; Lanes::COUNT]; X];
         for (w, x) in panel.iter().zip(x.as_chunks::<X>().0) {
@@ -36,7 +36,7 @@ pub(super) fn float_tile<const X: usize, const FMA: bool>(group: &[Lanes], x: &[
                 let x = f32::from_bits(*x);
                 for (acc, w) in acc.iter_mut().zip(&w.0) {
                     let w = f32::from_bits(*w);
-                    *acc = if FMA { w.mul_add(x, *acc) } else { w * x + *acc };
+                    *acc += w * x;
                 }
             }
         }
