@@ -20,6 +20,7 @@ mod input;
 mod kernel;
 mod output;
 mod portable;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
 mod source;
 #[cfg(test)]
 mod tests;
