@@ -1,0 +1,55 @@
+//! Once begun, decoding allocates nothing in these kernels. A test binary of its own, as it counts the allocations of a whole process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
+
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed to the system's allocator; counting changes nothing of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_step_of_decoding_allocates_nothing() {
+    // From within a pool, as an app runs it; entering one from outside is rayon's to pay.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| {
+        let (rows, columns) = (1000, 1024);
+        let x = vec![0.5; 2 * columns];
+        let (mut y, mut z) = (vec![0.0; 2 * rows], vec![0.0; 2 * 8]);
+        for format in [Format::F32, Format::BF16, Format::Q8_0, Format::Q4_0] {
+            let bytes = vec![0; format.matrix_bytes(rows, columns).unwrap()];
+            let w = Matrix::new(format, rows, columns, &bytes).unwrap();
+            for kernels in [Kernels::new(Activations::Full), Kernels::new(Activations::Compact)] {
+                let mut step = || {
+                    let mut products = [Product::new(w, &mut y), Product::new(w.rows_from(0, 8), &mut z)];
+                    kernels.matmul_shared(&x, columns, &mut products).unwrap();
+                };
+                // Both threads must have had a task of each kind.
+                (0..50).for_each(|_| step());
+                let before = COUNT.load(Ordering::Relaxed);
+                (0..20).for_each(|_| step());
+                // Rayon's queues may grow now and then; a step that allocated would show twenty times.
+                let allocations = COUNT.load(Ordering::Relaxed) - before;
+                assert!(allocations < 10, "{kernels:?} {format}: {allocations} allocations in 20 steps");
+            }
+        }
+    });
+}
