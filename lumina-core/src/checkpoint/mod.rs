@@ -37,8 +37,10 @@
 //! on its list by name, and has limits on everything that could grow. Leftovers of a training run next to the
 //! `state_dict` (optimizer states, callbacks) are skipped.
 
+mod convert;
 mod dtype;
 mod files;
+pub mod gguf;
 mod mapping;
 mod pickle;
 mod safetensors_file;
