@@ -121,7 +121,7 @@ impl TensorView {
             file: self.file().to_owned(),
             tensor: self.name().to_owned(),
             found: self.dtype().to_string(),
-            expected: "f64, f32, f16, bf16 or a quantised type",
+            expected: "f32, f16, bf16, f64 or a quantised type",
         })
     }
 }

@@ -21,23 +21,32 @@ impl Heads {
     }
 
     /// Where unit `at` of heads in halves lies in heads in pairs.
-    pub(super) fn place_in_pairs(self, at: usize) -> usize {
+    fn place_in_pairs(self, at: usize) -> usize {
         let (head, channel, half) = (at / self.width, at % self.width, self.width / 2);
         head * self.width + channel % half * 2 + channel / half
     }
 
     /// Where unit `at` of heads in pairs lies in heads in halves.
-    pub(super) fn place_in_halves(self, at: usize) -> usize {
+    fn place_in_halves(self, at: usize) -> usize {
         let (head, channel, half) = (at / self.width, at % self.width, self.width / 2);
         head * self.width + channel / 2 + channel % 2 * half
     }
 
     /// Copies from llama.cpp's order into Hugging Face's. Bytes beyond the last whole head are left out.
     pub(in crate::checkpoint) fn pairs_to_halves(self, bytes: &[u8]) -> Vec<u8> {
+        self.gather(bytes, Self::place_in_pairs)
+    }
+
+    /// Copies from Hugging Face's order into llama.cpp's. Bytes beyond the last whole head are left out.
+    pub(super) fn halves_to_pairs(self, bytes: &[u8]) -> Vec<u8> {
+        self.gather(bytes, Self::place_in_halves)
+    }
+
+    fn gather(self, bytes: &[u8], place: impl Fn(Self, usize) -> usize) -> Vec<u8> {
         let units = bytes.len() / (self.width * self.unit_bytes) * self.width;
         let mut ordered = Vec::with_capacity(units * self.unit_bytes);
         for at in 0..units {
-            let from = self.place_in_pairs(at) * self.unit_bytes;
+            let from = place(self, at) * self.unit_bytes;
             ordered.extend_from_slice(&bytes[from..from + self.unit_bytes]);
         }
         ordered
@@ -58,7 +67,9 @@ mod tests {
             assert_eq!(heads.place_in_pairs(heads.place_in_halves(at)), at);
         }
         let in_pairs: Vec<u8> = pairs.iter().map(|&at| at as u8).collect();
-        assert_eq!(heads.pairs_to_halves(&in_pairs), (0..12).collect::<Vec<u8>>());
+        let in_halves: Vec<u8> = (0..12).collect();
+        assert_eq!(heads.pairs_to_halves(&in_pairs), in_halves);
+        assert_eq!(heads.halves_to_pairs(&in_halves), in_pairs);
     }
 
     #[test]
