@@ -3,6 +3,7 @@
 mod build;
 mod hostile;
 mod interchange;
+mod llama_order;
 mod quantising;
 mod reading;
 mod writing;
