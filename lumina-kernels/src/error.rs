@@ -59,4 +59,30 @@ pub enum Error {
         /// The format asked for.
         format: Format,
     },
+    /// Activations are no whole number of rows.
+    #[error("{found} activations are no whole number of rows of {columns}")]
+    Input {
+        /// Activations that were given.
+        found: usize,
+        /// Columns of the weights.
+        columns: usize,
+    },
+    /// Matrices that share an input differ in their columns.
+    #[error("a matrix has {found} columns where the input has {expected}")]
+    Columns {
+        /// Columns of the input.
+        expected: usize,
+        /// Columns of the matrix.
+        found: usize,
+    },
+    /// The place for the result has another size than the result.
+    #[error("the product of {n} rows of activations with {rows} rows of weights has not {found} elements")]
+    Output {
+        /// Rows of activations.
+        n: usize,
+        /// Rows of weights.
+        rows: usize,
+        /// Elements of the place for the result.
+        found: usize,
+    },
 }

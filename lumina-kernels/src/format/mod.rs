@@ -173,6 +173,11 @@ impl Format {
         Ok(())
     }
 
+    /// Bytes of `elements`, a whole number of blocks, of a row.
+    pub(crate) fn bytes_of(self, elements: usize) -> usize {
+        elements / self.block_elements() * self.block_bytes()
+    }
+
     /// Reads whole blocks whose lengths have been checked.
     pub(crate) fn read(self, bytes: &[u8], values: &mut [f32]) {
         match self {

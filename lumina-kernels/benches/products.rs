@@ -1,0 +1,265 @@
+//! `cargo bench -p lumina-kernels [-- <word>…]`: products with the weights of a layer, as ratios to limits measured in the same run.
+//!
+//! A pass is the seven matrices of a decoder layer of 2048 wide (`mid` in the peers' scripts). Layers are gone through one after the
+//! other, more of them than caches hold, so that weights come from memory. Words choose formats (`bf16`), `full` or `compact`,
+//! numbers of rows (`n=8`), instruction sets (`avx2`).
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use lumina_kernels::{Activations, Format, Isa, Kernels, Matrix, Product};
+use rayon::prelude::*;
+
+const HIDDEN: usize = 2048;
+const INTERMEDIATE: usize = 5504;
+/// Rows and columns, in the groups that share an input.
+const LAYER: [&[(usize, usize)]; 4] = [
+    &[(HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, HIDDEN)],
+    &[(HIDDEN, HIDDEN)],
+    &[(INTERMEDIATE, HIDDEN), (INTERMEDIATE, HIDDEN)],
+    &[(HIDDEN, INTERMEDIATE)],
+];
+/// Weights that are gone through, at least; several times a large cache.
+const BYTES: usize = 256 << 20;
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let chosen = |kind: &[&str], word: &str| {
+        let mut of_kind = words.iter().filter(|given| kind.iter().any(|prefix| given.starts_with(prefix))).peekable();
+        of_kind.peek().is_none() || of_kind.any(|given| given == word)
+    };
+    let threads = rayon::current_num_threads();
+    let memory = vec![1u8; BYTES];
+    println!("{threads} threads, best instruction set {}", Isa::best());
+    println!(
+        "{:>6} {:>8} {:>12} {:>5} {:>9} {:>7} {:>12} {:>11} {:>9} {:>12}",
+        "format", "activ.", "isa", "n", "ms/layer", "GB/s", "of memory", "GMAC/s", "of peak", "time ÷ n=1"
+    );
+    for format in [Format::BF16, Format::Q8_0, Format::Q4_0, Format::F32, Format::F16, Format::Q4_K, Format::Q6_K] {
+        if !chosen(&["f", "bf", "q"], &format.to_string()) || format_is_of_no_width(format) {
+            continue;
+        }
+        let layer: Vec<(usize, usize)> = LAYER.iter().flat_map(|group| group.iter().copied()).collect();
+        let layer_bytes: usize = layer.iter().map(|&(r, c)| format.matrix_bytes(r, c).unwrap_or(0)).sum();
+        let layers = BYTES.div_ceil(layer_bytes);
+        let mut bytes = vec![0u8; layers * layer_bytes];
+        fill(format, &mut bytes);
+        for activations in [Activations::Compact, Activations::Full] {
+            let name = if activations == Activations::Full { "full" } else { "compact" };
+            let blocks = format.block_elements() > 1;
+            let same = matches!(format, Format::F32 | Format::F16 | Format::Q4_K | Format::Q6_K);
+            if !chosen(&["full", "compact"], name) || (same && activations == Activations::Compact) {
+                continue;
+            }
+            if blocks && activations == Activations::Full && words.is_empty() {
+                continue;
+            }
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                let by_default = words.iter().all(|word| !is_isa(word)) && isa == Isa::best();
+                if !by_default && !words.contains(&isa.to_string()) {
+                    continue;
+                }
+                let Some(kernels) = Kernels::on(isa, activations) else { continue };
+                let mut one = None;
+                for n in [1, 2, 4, 8, 512] {
+                    if !chosen(&["n="], &format!("n={n}")) {
+                        continue;
+                    }
+                    let bandwidth = if n < 512 { read_bandwidth(&memory) } else { f64::NAN };
+                    let seconds = seconds_a_layer(kernels, format, &bytes, layer_bytes, n);
+                    // Before and after: what memory gives changes from minute to minute.
+                    let bandwidth = if n < 512 { bandwidth.max(read_bandwidth(&memory)) } else { bandwidth };
+                    let rate = layer_bytes as f64 / seconds / 1e9;
+                    let weights: usize = layer.iter().map(|(r, c)| r * c).sum();
+                    let macs = (weights * n) as f64 / seconds / 1e9;
+                    let peak = if n == 512 { peak(kernels, format) } else { f64::NAN };
+                    println!(
+                        "{format:>6} {name:>8} {isa:>12} {n:>5} {:>9.3} {rate:>7.1} {:>12.3} {macs:>11.1} {:>9.3} {:>12.3}",
+                        seconds * 1e3,
+                        rate / bandwidth,
+                        macs / peak,
+                        seconds / *one.get_or_insert(seconds),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn is_isa(word: &str) -> bool {
+    Isa::ALL.iter().any(|isa| isa.to_string() == word)
+}
+
+/// 2048 and 5504 are no whole number of blocks of 256 each.
+fn format_is_of_no_width(format: Format) -> bool {
+    !HIDDEN.is_multiple_of(format.block_elements()) || !INTERMEDIATE.is_multiple_of(format.block_elements())
+}
+
+/// Numbers near 1 in every format; only their being ordinary numbers matters.
+fn fill(format: Format, bytes: &mut [u8]) {
+    let width = 2048usize;
+    let row: Vec<f32> = (0..width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let mut pattern = vec![0; format.row_bytes(width).expect("a whole number of blocks")];
+    if format.quantise_row(&row, &mut pattern).is_err() {
+        pattern.fill(0x11);
+    }
+    for chunk in bytes.chunks_mut(pattern.len()) {
+        chunk.copy_from_slice(&pattern[..chunk.len()]);
+    }
+}
+
+/// Seconds a layer takes: the quickest tenth, so that what else the machine does counts little.
+fn seconds_a_layer(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize) -> f64 {
+    let x: Vec<f32> = (0..n * INTERMEDIATE).map(|i| ((i * 29 % 97) as f32 - 48.0) / 48.0).collect();
+    let mut out: Vec<Vec<f32>> = (0..3).map(|_| vec![0.0; n * INTERMEDIATE]).collect();
+    let begun = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 5 || (begun.elapsed().as_secs_f64() < 1.0 && times.len() < 500) {
+        for layer in bytes.chunks_exact(layer_bytes) {
+            let start = Instant::now();
+            let mut rest = layer;
+            for group in LAYER {
+                let columns = group[0].1;
+                let mut products = Vec::new();
+                for (&(rows, columns), out) in group.iter().zip(&mut out) {
+                    let len = format.matrix_bytes(rows, columns).expect("sizes of a model");
+                    let (matrix, others) = rest.split_at(len);
+                    rest = others;
+                    let matrix = Matrix::new(format, rows, columns, matrix).expect("cut to its length");
+                    products.push(Product::new(matrix, &mut out[..n * rows]));
+                }
+                kernels.matmul_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
+            }
+            times.push(start.elapsed().as_secs_f64());
+            if n > 8 && times.len() >= 5 {
+                break;
+            }
+        }
+    }
+    black_box(&out);
+    quickest_tenth(times)
+}
+
+fn quickest_tenth(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 10]
+}
+
+/// GB/s at which all threads together read memory that no cache holds, measured in parts as long as a layer of bytes.
+fn read_bandwidth(memory: &[u8]) -> f64 {
+    const PART: usize = 32 << 20;
+    let threads = rayon::current_num_threads();
+    let mut times = Vec::new();
+    for part in memory.chunks_exact(PART).cycle().take(3 * memory.len() / PART) {
+        let start = Instant::now();
+        let words: &[[u8; 256]] = part.as_chunks().0;
+        let sum: u64 = words.par_chunks(words.len().div_ceil(threads * 8)).map(sum_of).reduce(|| 0, u64::wrapping_add);
+        black_box(sum);
+        times.push(start.elapsed().as_secs_f64());
+    }
+    PART as f64 / quickest_tenth(times) / 1e9
+}
+
+fn sum_of(words: &[[u8; 256]]) -> u64 {
+    let mut sums = [0u64; 32];
+    for word in words {
+        for (sum, bytes) in sums.iter_mut().zip(word.as_chunks::<8>().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*bytes));
+        }
+    }
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
+}
+
+/// Multiply-adds a second, in 10⁹, of all threads: of the instruction that such a product uses, on registers alone.
+fn peak(kernels: Kernels, format: Format) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let compact = kernels.activations() == Activations::Compact;
+        let blocks = format.block_elements() > 1;
+        let (run, macs): (unsafe fn(usize) -> f32, usize) = match kernels.isa() {
+            Isa::Portable => return f64::NAN,
+            isa if compact && blocks && isa >= Isa::Avx512Vnni => (peak::bytes, 64),
+            Isa::Avx512Bf16 if compact && format == Format::BF16 => (peak::bfloats, 32),
+            isa if isa >= Isa::Avx512 => (peak::floats, 16),
+            _ => (peak::floats_avx2, 8),
+        };
+        const ROUNDS: usize = 1 << 18;
+        let threads = rayon::current_num_threads();
+        let mut times = Vec::new();
+        for _ in 0..40 {
+            let start = Instant::now();
+            let sum: f32 = (0..threads)
+                .into_par_iter()
+                // SAFETY: the functions are chosen by the instruction set of kernels, which exist only where the processor has it.
+                .map(|_| unsafe { run(ROUNDS) })
+                .sum();
+            black_box(sum);
+            times.push(start.elapsed().as_secs_f64());
+        }
+        (threads * ROUNDS * peak::CHAINS * macs) as f64 / quickest_tenth(times) / 1e9
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (kernels, format);
+        f64::NAN
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    /// Sums side by side, enough to hide latency.
+    pub(super) const CHAINS: usize = 12;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn floats(rounds: usize) -> f32 {
+        let x = _mm512_set1_ps(black_box(1.0));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(x, x, *sum);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn bfloats(rounds: usize) -> f32 {
+        let one = _mm512_set1_ps(black_box(1.0));
+        let x = _mm512_cvtne2ps_pbh(one, one);
+        let mut sums = [one; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_ps(*sum)).sum()
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn bytes(rounds: usize) -> f32 {
+        let x = _mm512_set1_epi8(black_box(1));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
+        }
+        sums.iter().map(|sum| _mm512_reduce_add_epi32(*sum) as f32).sum()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn floats_avx2(rounds: usize) -> f32 {
+        let x = _mm256_set1_ps(black_box(1.0));
+        let mut sums = [x; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(x, x, *sum);
+            }
+        }
+        sums.iter().map(|sum| _mm_cvtss_f32(_mm256_castps256_ps128(*sum))).sum()
+    }
+}

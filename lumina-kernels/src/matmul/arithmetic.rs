@@ -1,0 +1,103 @@
+//! In which type a product is computed, and how its operands are cut into steps.
+
+use crate::scratch::Lanes;
+use crate::{Format, Isa};
+
+/// What becomes of activations before they are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Activations {
+    /// They stay `f32`: the weights are widened, and each product is exact up to `f32` rounding.
+    #[default]
+    Full,
+    /// They are rounded to what the weights' format multiplies fastest with, as PyTorch in `bf16` and llama.cpp do:
+    /// `bf16` beside `BF16` weights where the processor multiplies that, bytes with a scale for each 32 beside `Q8_0` and `Q4_0`. Elsewhere
+    /// as [`Full`](Self::Full).
+    Compact,
+}
+
+/// The type that a product is computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    /// `f32`.
+    Float,
+    /// Pairs of `bf16` into `f32`.
+    Bfloat,
+    /// Blocks of 32 bytes into integers, scaled into `f32`; `offset` is what the packed weights have in excess.
+    Bytes { offset: i32 },
+}
+
+/// Elements of a block of [`Arithmetic::Bytes`].
+pub(super) const BLOCK: usize = 32;
+/// Words of a block of an activation row: 32 bytes, the scale, and the sum to begin with.
+pub(super) const INPUT_BLOCK: usize = 10;
+/// Vectors of a block of 16 weight rows: 32 bytes each, and the scales.
+pub(super) const PANEL_BLOCK: usize = 9;
+
+/// Blocks that are summed by themselves.
+pub(super) const BLOCK_RUN: usize = 16;
+
+impl Arithmetic {
+    pub(super) fn choose(format: Format, activations: Activations, isa: Isa) -> Self {
+        match (activations, format) {
+            (Activations::Compact, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
+            // VNNI multiplies unsigned with signed bytes, so the weights are shifted up.
+            (Activations::Compact, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Bytes { offset: 128 },
+            (Activations::Compact, Format::Q8_0) => Self::Bytes { offset: 0 },
+            (Activations::Compact, Format::Q4_0) => Self::Bytes { offset: 8 },
+            _ => Self::Float,
+        }
+    }
+
+    /// Elements of a row that one step takes.
+    pub(super) fn step_elements(self) -> usize {
+        match self {
+            Self::Float => 1,
+            Self::Bfloat => 2,
+            Self::Bytes { .. } => BLOCK,
+        }
+    }
+
+    /// Vectors of a panel for one step.
+    pub(super) fn step_vectors(self) -> usize {
+        match self {
+            Self::Float | Self::Bfloat => 1,
+            Self::Bytes { .. } => PANEL_BLOCK,
+        }
+    }
+
+    /// Words of an activation row for one step.
+    pub(super) fn step_words(self) -> usize {
+        match self {
+            Self::Float | Self::Bfloat => 1,
+            Self::Bytes { .. } => INPUT_BLOCK,
+        }
+    }
+
+    /// Steps of a row, with those that fill it up with zeros.
+    pub(super) fn steps(self, columns: usize) -> usize {
+        let steps = columns.div_ceil(self.step_elements());
+        match self {
+            Self::Float | Self::Bfloat => steps.next_multiple_of(Lanes::COUNT),
+            Self::Bytes { .. } => steps,
+        }
+    }
+
+    /// Words of a packed row of activations.
+    pub(super) fn row_words(self, columns: usize) -> usize {
+        self.steps(columns) * self.step_words()
+    }
+
+    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result, in this order: the first
+    /// and the number of the steps of each, in the order in which panels have them. Part of what a result is.
+    ///
+    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes: whoever sums a row lane by lane, and whoever sums part after part, gets the
+    /// same. Blocks of bytes go in runs of 16.
+    pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+        let steps = self.steps(columns);
+        let len = match self {
+            Self::Float | Self::Bfloat => steps / Lanes::COUNT,
+            Self::Bytes { .. } => BLOCK_RUN,
+        };
+        (0..steps).step_by(len.max(1)).map(move |first| (first, len.min(steps - first)))
+    }
+}

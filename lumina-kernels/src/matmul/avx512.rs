@@ -1,0 +1,151 @@
+//! Products with AVX-512: one vector is 16 rows of the weights.
+
+use std::arch::x86_64::*;
+
+use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
+use super::kernel::{GROUP, Multiply};
+use crate::scratch::Lanes;
+
+/// Activation rows of a tile: 24 sums of the 32 registers.
+pub(super) const TILE: usize = 12;
+
+pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
+    match arithmetic {
+        Arithmetic::Float => floats,
+        Arithmetic::Bfloat => bfloats,
+        Arithmetic::Bytes { .. } => bytes,
+    }
+}
+
+/// Calls `$tile` compiled for the number of rows.
+macro_rules! by_rows {
+    ($tile:ident, $rows:expr, $($arguments:expr),*) => {
+        match $rows {
+            1 => $tile::<1>($($arguments),*),
+            2 => $tile::<2>($($arguments),*),
+            3 => $tile::<3>($($arguments),*),
+            4 => $tile::<4>($($arguments),*),
+            5 => $tile::<5>($($arguments),*),
+            6 => $tile::<6>($($arguments),*),
+            7 => $tile::<7>($($arguments),*),
+            8 => $tile::<8>($($arguments),*),
+            9 => $tile::<9>($($arguments),*),
+            10 => $tile::<10>($($arguments),*),
+            11 => $tile::<11>($($arguments),*),
+            _ => $tile::<TILE>($($arguments),*),
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f")]
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+    by_rows!(float_tile, rows, group, x, sums);
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+    by_rows!(bfloat_tile, rows, group, x, sums);
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+    by_rows!(byte_tile, rows, group, x, sums);
+}
+
+#[target_feature(enable = "avx512f")]
+fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+    let (first, second) = group.split_at(group.len() / GROUP);
+    let mut acc = [[_mm512_setzero_ps(); GROUP]; X];
+    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<X>().0) {
+        let w = [load_ps(first), load_ps(second)];
+        for i in 0..X {
+            let x = _mm512_set1_ps(f32::from_bits(x[i]));
+            acc[i][0] = _mm512_fmadd_ps(w[0], x, acc[i][0]);
+            acc[i][1] = _mm512_fmadd_ps(w[1], x, acc[i][1]);
+        }
+    }
+    for (acc, sums) in acc.as_flattened().iter().zip(sums) {
+        add(sums, *acc);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bfloat_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+    let (first, second) = group.split_at(group.len() / GROUP);
+    let mut acc = [[_mm512_setzero_ps(); GROUP]; X];
+    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<X>().0) {
+        let w = [bfloat(load(first)), bfloat(load(second))];
+        for i in 0..X {
+            let x = bfloat(_mm512_set1_epi32(x[i].cast_signed()));
+            acc[i][0] = _mm512_dpbf16_ps(acc[i][0], w[0], x);
+            acc[i][1] = _mm512_dpbf16_ps(acc[i][1], w[1], x);
+        }
+    }
+    for (acc, sums) in acc.as_flattened().iter().zip(sums) {
+        add(sums, *acc);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+    let x = x.as_chunks::<INPUT_BLOCK>().0;
+    for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
+        let mut acc = [_mm512_setzero_ps(); X];
+        for (block, x) in panel.as_chunks::<PANEL_BLOCK>().0.iter().zip(x.as_chunks::<X>().0) {
+            let mut w = [_mm512_setzero_si512(); PANEL_BLOCK - 1];
+            for j in 0..PANEL_BLOCK - 1 {
+                w[j] = load(&block[j]);
+            }
+            let scale = load_ps(&block[PANEL_BLOCK - 1]);
+            for i in 0..X {
+                let x = &x[i];
+                let mut dot = _mm512_set1_epi32(x[9].cast_signed());
+                for j in 0..PANEL_BLOCK - 1 {
+                    dot = _mm512_dpbusd_epi32(dot, w[j], _mm512_set1_epi32(x[j].cast_signed()));
+                }
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[8])));
+                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
+            }
+        }
+        for i in 0..X {
+            add(&mut sums[i * GROUP + index], acc[i]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(lanes: &Lanes) -> __m512i {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a `Lanes` is 64 bytes, aligned to 64.
+    unsafe {
+        _mm512_load_si512(lanes.0.as_ptr().cast())
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_ps(lanes: &Lanes) -> __m512 {
+    _mm512_castsi512_ps(load(lanes))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add(sums: &mut Lanes, acc: __m512) {
+    let sum = _mm512_add_ps(load_ps(sums), acc);
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a `Lanes` is 64 bytes, aligned to 64.
+    unsafe {
+        _mm512_store_ps(sums.0.as_mut_ptr().cast(), sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bfloat(pairs: __m512i) -> __m512bh {
+    #[allow(unsafe_code, reason = "there is no intrinsic that only changes the type")]
+    // SAFETY: both are 64 bytes for which every pattern is valid.
+    unsafe {
+        std::mem::transmute(pairs)
+    }
+}

@@ -1,0 +1,270 @@
+//! A few rows of activations with AVX-512, weights straight from where they lie.
+//!
+//! Words: the lanes of a sum are columns; four rows of weights go side by side, and the sums of 16 are turned and added up at their end.
+//! Bytes: a block of 16 rows at a time; what the instruction leaves of it, four sums a row, is added up so that rows become lanes.
+
+use std::arch::x86_64::*;
+
+use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
+use super::avx512_pack::{LINE, fetch, four, load_half, load_line, scales, turn};
+use super::kernel::{FEW, Few};
+use super::source::Source;
+use crate::Format;
+use crate::format::{q4_0, q8_0};
+use crate::scratch::Lanes;
+
+/// Rows of weights side by side.
+const ROWS: usize = 4;
+
+/// What 64 or 32 bytes of weights become.
+const FLOATS: u8 = 0;
+const BFLOATS: u8 = 1;
+const HALVES: u8 = 2;
+const PAIRS: u8 = 3;
+
+pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
+    Some(match (arithmetic, format) {
+        (Arithmetic::Bfloat, _) => pairs,
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<false>,
+        (Arithmetic::Bytes { .. }, _) => bytes::<true>,
+        (_, Format::F32) => words::<FLOATS>,
+        (_, Format::BF16) => words::<BFLOATS>,
+        (_, Format::F16) => words::<HALVES>,
+        _ => return None,
+    })
+}
+
+/// Calls `$function` compiled for the number of rows of activations.
+macro_rules! by_rows {
+    ($function:ident, $rows:expr, [$($constant:expr),*], $($arguments:expr),*) => {
+        match $rows {
+            1 => $function::<1, $($constant),*>($($arguments),*),
+            2 => $function::<2, $($constant),*>($($arguments),*),
+            3 => $function::<3, $($constant),*>($($arguments),*),
+            4 => $function::<4, $($constant),*>($($arguments),*),
+            5 => $function::<5, $($constant),*>($($arguments),*),
+            6 => $function::<6, $($constant),*>($($arguments),*),
+            7 => $function::<7, $($constant),*>($($arguments),*),
+            _ => $function::<FEW, $($constant),*>($($arguments),*),
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    by_rows!(word_rows, sums.len(), [KIND], source, x, sums);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pairs(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    by_rows!(pair_rows, sums.len(), [PAIRS], source, x, sums);
+}
+
+/// The loop over the rows of weights, for either instruction of multiply-add.
+macro_rules! rows_of {
+    ($name:ident, $features:literal, $multiply_add:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name<const X: usize, const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+            let vector = if matches!(KIND, FLOATS | PAIRS) { LINE } else { LINE / 2 };
+            let row_words = x.len() / X;
+            let mut totals = [[_mm512_setzero_ps(); X]; Lanes::COUNT];
+            for (group, totals) in totals.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+                let rows: [&[u8]; ROWS] = std::array::from_fn(|r| source.lane(group * ROWS + r));
+                let whole = rows[0].len() / vector;
+                let mut ahead = source.after((group + 1) * ROWS, ROWS).chunks(LINE);
+                let mut acc = [[_mm512_setzero_ps(); X]; ROWS];
+                for m in 0..whole {
+                    let mut w = [_mm512_setzero_ps(); ROWS];
+                    for r in 0..ROWS {
+                        w[r] = widen::<KIND>(&rows[r][m * vector..]);
+                        if vector == LINE || r % 2 == 0 {
+                            if let Some(line) = ahead.next() {
+                                fetch(line);
+                            }
+                        }
+                    }
+                    for i in 0..X {
+                        let x = load_words(&x[i * row_words + m * Lanes::COUNT..]);
+                        for r in 0..ROWS {
+                            acc[r][i] = $multiply_add(acc[r][i], w[r], x);
+                        }
+                    }
+                }
+                if whole * vector < rows[0].len() {
+                    for r in 0..ROWS {
+                        let mut last = [0u8; LINE];
+                        let rest = &rows[r][whole * vector..];
+                        last[..rest.len()].copy_from_slice(rest);
+                        let w = widen::<KIND>(&last);
+                        for i in 0..X {
+                            let x = load_words(&x[i * row_words + whole * Lanes::COUNT..]);
+                            acc[r][i] = $multiply_add(acc[r][i], w, x);
+                        }
+                    }
+                }
+                *totals = acc;
+            }
+            for i in 0..X {
+                let mut columns = [_mm512_setzero_si512(); Lanes::COUNT];
+                for (column, totals) in columns.iter_mut().zip(&totals) {
+                    *column = _mm512_castps_si512(totals[i]);
+                }
+                let mut sum = _mm512_setzero_ps();
+                for lane in turn(columns) {
+                    sum = _mm512_add_ps(sum, _mm512_castsi512_ps(lane));
+                }
+                store(&mut sums[i], sum);
+            }
+        }
+    };
+}
+
+rows_of!(word_rows, "avx512f,avx512bw,avx512vl", multiply_add);
+rows_of!(pair_rows, "avx512f,avx512bw,avx512vl,avx512bf16", multiply_add_pairs);
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn multiply_add(acc: __m512, w: __m512, x: __m512) -> __m512 {
+    _mm512_fmadd_ps(w, x, acc)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn multiply_add_pairs(acc: __m512, w: __m512, x: __m512) -> __m512 {
+    #[allow(unsafe_code, reason = "there is no intrinsic that only changes the type")]
+    // SAFETY: both types are 64 bytes for which every pattern is valid.
+    let [w, x] = unsafe { std::mem::transmute::<[__m512; 2], [__m512bh; 2]>([w, x]) };
+    _mm512_dpbf16_ps(acc, w, x)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widen<const KIND: u8>(bytes: &[u8]) -> __m512 {
+    match KIND {
+        BFLOATS => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(from(bytes))))),
+        HALVES => _mm512_cvtph_ps(load_half(from(bytes))),
+        _ => _mm512_castsi512_ps(load_line(from(bytes))),
+    }
+}
+
+/// The first bytes of a slice that has them, as callers have counted.
+#[inline(always)]
+fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
+    bytes.first_chunk().expect("callers count whole vectors")
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    by_rows!(byte_rows, sums.len(), [NIBBLES], source, x, sums);
+}
+
+/// The loop over blocks of 16 rows. Vector `j` of a half has that half of a block of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    let mut ahead = source.after(Lanes::COUNT, Lanes::COUNT).chunks(LINE);
+    let lines = if NIBBLES { LINES_OF_NIBBLES } else { LINES_OF_BYTES };
+    let mut totals = [_mm512_setzero_ps(); X];
+    let mut block = 0;
+    for records in x.as_chunks::<INPUT_BLOCK>().0.as_chunks::<X>().0.chunks(BLOCK_RUN) {
+        let mut acc = [_mm512_setzero_ps(); X];
+        for x in records {
+            for line in ahead.by_ref().take(lines) {
+                fetch(line);
+            }
+            let (low, high, scale) = if NIBBLES { nibble_block(source, block) } else { byte_block(source, block) };
+            block += 1;
+            for i in 0..X {
+                let (x_low, x_high) = (quarter_everywhere(&x[i][..4]), quarter_everywhere(&x[i][4..8]));
+                let mut dots = [_mm512_setzero_si512(); 4];
+                for j in 0..4 {
+                    dots[j] = _mm512_dpbusd_epi32(dots[j], low[j], x_low);
+                    dots[j] = _mm512_dpbusd_epi32(dots[j], high[j], x_high);
+                }
+                let dot = _mm512_add_epi32(add_up(dots), _mm512_set1_epi32(x[i][9].cast_signed()));
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[i][8])));
+                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
+            }
+        }
+        for i in 0..X {
+            totals[i] = _mm512_add_ps(totals[i], acc[i]);
+        }
+    }
+    for i in 0..X {
+        store(&mut sums[i], totals[i]);
+    }
+}
+
+/// Lines that 16 blocks take.
+const LINES_OF_BYTES: usize = (16 * q8_0::BYTES).div_ceil(LINE);
+const LINES_OF_NIBBLES: usize = (16 * q4_0::BYTES).div_ceil(LINE);
+
+type Halves = ([__m512i; 4], [__m512i; 4], __m512);
+
+/// Halves of a block of `Q8_0`, made unsigned as the instruction wants them, and the scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn byte_block(source: &Source<'_>, block: usize) -> Halves {
+    let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
+    let shift = _mm512_set1_epi8(i8::MIN);
+    let (mut low, mut high) = ([shift; 4], [shift; 4]);
+    for j in 0..4 {
+        low[j] = _mm512_xor_si512(low[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows, j));
+        high[j] = _mm512_xor_si512(high[j], four::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows, j));
+    }
+    (low, high, scales(&rows))
+}
+
+/// Halves of a block of `Q4_0`, and the scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn nibble_block(source: &Source<'_>, block: usize) -> Halves {
+    let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
+    let mask = _mm512_set1_epi8(15);
+    let (mut low, mut high) = ([mask; 4], [mask; 4]);
+    for j in 0..4 {
+        let both = four::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows, j);
+        low[j] = _mm512_and_si512(low[j], both);
+        high[j] = _mm512_and_si512(high[j], _mm512_srli_epi16::<4>(both));
+    }
+    (low, high, scales(&rows))
+}
+
+/// The sums of the four words of each quarter, so that word `4q + j` of the result is that of quarter `q` of vector `j`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_up([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn quarter_everywhere(words: &[u32]) -> __m512i {
+    let words: &[u32; 4] = words.first_chunk().expect("a record holds as many");
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `words` is 16 bytes; the instruction asks for no alignment.
+    let quarter = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
+    _mm512_broadcast_i32x4(quarter)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_words(words: &[u32]) -> __m512 {
+    let words: &[u32; 16] = words.first_chunk().expect("rows are filled up to whole vectors");
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `words` is 64 bytes; the instruction asks for no alignment.
+    unsafe {
+        _mm512_loadu_ps(words.as_ptr().cast())
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(to: &mut Lanes, sums: __m512) {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a `Lanes` is 64 bytes, aligned to 64.
+    unsafe {
+        _mm512_store_ps(to.0.as_mut_ptr().cast(), sums);
+    }
+}

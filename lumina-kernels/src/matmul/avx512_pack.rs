@@ -1,0 +1,239 @@
+//! Panels with AVX-512: 16 rows are read a cache line each, turned in registers so that a row becomes a lane, and stored.
+
+use std::arch::x86_64::*;
+
+use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
+use super::kernel::{GROUP, Pack};
+use super::portable;
+use super::source::{Blocks, Source};
+use crate::Format;
+use crate::format::{q4_0, q8_0};
+use crate::scratch::Lanes;
+
+/// Bytes of a vector, and of a cache line.
+pub(super) const LINE: usize = 64;
+
+pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
+    match (arithmetic, format) {
+        (Arithmetic::Bfloat, _) | (_, Format::F32) => words,
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes,
+        (Arithmetic::Bytes { .. }, _) => nibbles,
+        (_, Format::BF16) => widened::<false>,
+        (_, Format::F16) => widened::<true>,
+        _ => blocks_as_floats,
+    }
+}
+
+/// What the compiler makes of the plain code with wider vectors.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    portable::float_panel(source, index, group);
+}
+
+/// `f32`, or pairs of `bf16`: a line of a row has a word of every part.
+#[target_feature(enable = "avx512f")]
+fn words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let part = group.len() / GROUP / 16;
+    for line in 0..part {
+        for (class, vector) in turned(source, line).into_iter().enumerate() {
+            store(&mut group[(class * GROUP + index) * part + line], vector);
+        }
+    }
+}
+
+/// 16-bit floats: a line of a row has two words of every part, if it is whole.
+#[target_feature(enable = "avx512f")]
+fn widened<const HALVES: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let part = group.len() / GROUP / 16;
+    for line in 0..part.div_ceil(2) {
+        for (pair, vector) in turned(source, line).into_iter().enumerate() {
+            let (low, high) = if HALVES {
+                let low = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(vector));
+                let high = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(vector)));
+                (_mm512_castps_si512(low), _mm512_castps_si512(high))
+            } else {
+                let upper = _mm512_set1_epi32(0xFFFF_0000u32.cast_signed());
+                (_mm512_slli_epi32::<16>(vector), _mm512_and_si512(vector, upper))
+            };
+            let (m, class) = (line * 2 + pair / 8, pair % 8 * 2);
+            if m < part {
+                store(&mut group[(class * GROUP + index) * part + m], low);
+                store(&mut group[((class + 1) * GROUP + index) * part + m], high);
+            }
+        }
+    }
+}
+
+/// Line `line` of all rows, turned; beyond a row's end there are zeros.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn turned(source: &Source<'_>, line: usize) -> [__m512i; 16] {
+    let start = line * LINE;
+    let left = source.lane(0).len() - start;
+    let mut vectors = [_mm512_setzero_si512(); 16];
+    if left >= LINE {
+        let blocks = source.blocks::<LINE>(start);
+        for (lane, vector) in vectors.iter_mut().enumerate() {
+            *vector = load_line(blocks.get::<0, LINE>(lane));
+        }
+    } else {
+        for (lane, vector) in vectors.iter_mut().enumerate() {
+            let mut last = [0; LINE];
+            last[..left].copy_from_slice(&source.lane(lane)[start..]);
+            *vector = load_line(&last);
+        }
+    }
+    turn(vectors)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let blocks = source.columns / BLOCK;
+    for block in 0..blocks {
+        let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
+        let place = portable::block_place(block, blocks, index);
+        let to = &mut group[place..place + PANEL_BLOCK];
+        let low = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows));
+        let high = turn_quarters(fours::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows));
+        let shift = _mm512_set1_epi8(i8::MIN);
+        for j in 0..4 {
+            store(&mut to[j], _mm512_xor_si512(low[j], shift));
+            store(&mut to[j + 4], _mm512_xor_si512(high[j], shift));
+        }
+        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let blocks = source.columns / BLOCK;
+    for block in 0..blocks {
+        let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
+        let place = portable::block_place(block, blocks, index);
+        let to = &mut group[place..place + PANEL_BLOCK];
+        let both = turn_quarters(fours::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows));
+        let mask = _mm512_set1_epi8(15);
+        for j in 0..4 {
+            store(&mut to[j], _mm512_and_si512(both[j], mask));
+            store(&mut to[j + 4], _mm512_and_si512(_mm512_srli_epi16::<4>(both[j]), mask));
+        }
+        store(&mut to[PANEL_BLOCK - 1], _mm512_castps_si512(scales(&rows)));
+    }
+}
+
+/// The `f16` that blocks begin with, widened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn scales<const BYTES: usize>(rows: &Blocks<'_, BYTES>) -> __m512 {
+    let mut halves = [[0u8; 2]; 16];
+    for (lane, half) in halves.iter_mut().enumerate() {
+        *half = *rows.get::<0, 2>(lane);
+    }
+    let halves: &[u8; 32] = halves.as_flattened().first_chunk().expect("it is 16 times 2 bytes");
+    _mm512_cvtph_ps(load_half(halves))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+fn fours<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>) -> [__m512i; 4] {
+    [four::<BYTES, AT>(rows, 0), four::<BYTES, AT>(rows, 1), four::<BYTES, AT>(rows, 2), four::<BYTES, AT>(rows, 3)]
+}
+
+/// 16 bytes from `AT` of rows `j`, `j + 4`, `j + 8` and `j + 12`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn four<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, j: usize) -> __m512i {
+    let (a, b) = (load_quarter(rows.get::<AT, 16>(j)), load_quarter(rows.get::<AT, 16>(j + 4)));
+    let (c, d) = (load_quarter(rows.get::<AT, 16>(j + 8)), load_quarter(rows.get::<AT, 16>(j + 12)));
+    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// Turns 16 × 16 words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn turn(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut result = rows;
+    // Quarter q of `parts[g][j]` has word 4q + j of rows 4g … 4g + 3.
+    let mut parts = [[_mm512_setzero_si512(); 4]; 4];
+    for g in 0..4 {
+        parts[g] = turn_quarters([rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]]);
+    }
+    for j in 0..4 {
+        let even_low = _mm512_shuffle_i32x4::<0b10_00_10_00>(parts[0][j], parts[1][j]);
+        let odd_low = _mm512_shuffle_i32x4::<0b11_01_11_01>(parts[0][j], parts[1][j]);
+        let even_high = _mm512_shuffle_i32x4::<0b10_00_10_00>(parts[2][j], parts[3][j]);
+        let odd_high = _mm512_shuffle_i32x4::<0b11_01_11_01>(parts[2][j], parts[3][j]);
+        result[j] = _mm512_shuffle_i32x4::<0b10_00_10_00>(even_low, even_high);
+        result[j + 8] = _mm512_shuffle_i32x4::<0b11_01_11_01>(even_low, even_high);
+        result[j + 4] = _mm512_shuffle_i32x4::<0b10_00_10_00>(odd_low, odd_high);
+        result[j + 12] = _mm512_shuffle_i32x4::<0b11_01_11_01>(odd_low, odd_high);
+    }
+    result
+}
+
+/// Turns 4 × 4 words within each quarter.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn turn_quarters(rows: [__m512i; 4]) -> [__m512i; 4] {
+    let [a, b, c, d] = rows;
+    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab_low, cd_low),
+        _mm512_unpackhi_epi64(ab_low, cd_low),
+        _mm512_unpacklo_epi64(ab_high, cd_high),
+        _mm512_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_line(line: &[u8; LINE]) -> __m512i {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `line` is 64 bytes; the instruction asks for no alignment.
+    unsafe {
+        _mm512_loadu_si512(line.as_ptr().cast())
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_half(half: &[u8; 32]) -> __m256i {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `half` is 32 bytes; the instruction asks for no alignment.
+    unsafe {
+        _mm256_loadu_si256(half.as_ptr().cast())
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_quarter(quarter: &[u8; 16]) -> __m128i {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: `quarter` is 16 bytes; the instruction asks for no alignment.
+    unsafe {
+        _mm_loadu_si128(quarter.as_ptr().cast())
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(to: &mut Lanes, vector: __m512i) {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a `Lanes` is 64 bytes, aligned to 64.
+    unsafe {
+        _mm512_store_si512(to.0.as_mut_ptr().cast(), vector);
+    }
+}
+
+/// Asks for a line of memory that will be wanted soon.
+#[inline(always)]
+pub(super) fn fetch(line: &[u8]) {
+    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
+    // SAFETY: a prefetch reads nothing, and the pointer is that of a slice.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    }
+}

@@ -1,0 +1,159 @@
+//! Activations in the order in which the kernels read them: tiles of a few rows, and in a tile step by step, the rows' values of a
+//! step side by side.
+
+use rayon::prelude::*;
+
+use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK};
+use crate::scratch::Lanes;
+
+/// Rows from which on tiles are packed in parallel.
+const PARALLEL_ROWS: usize = 32;
+
+/// How kernels want to read words of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Row after row.
+    Rows,
+    /// In tiles of so many rows (the last may have fewer), part after part, and in a part step by step, the rows' words of a step side by side.
+    Tiles(usize),
+}
+
+/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of bytes lie side by side in both orders; rows are one tile then.
+pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usize, packed: &mut [u32]) {
+    let row_words = arithmetic.row_words(columns);
+    let tile = match order {
+        Order::Rows => x.len() / columns,
+        Order::Tiles(rows) => rows,
+    };
+    let one = |(packed, x): (&mut [u32], &[f32])| match arithmetic {
+        Arithmetic::Float => words(x, columns, 1, order, packed, |x| x[0].to_bits()),
+        Arithmetic::Bfloat => {
+            words(x, columns, 2, order, packed, |x| bfloat(x[0]) | x.get(1).map_or(0, |high| bfloat(*high) << 16))
+        }
+        Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
+    };
+    if x.len() < PARALLEL_ROWS * columns {
+        packed.chunks_mut(tile * row_words).zip(x.chunks(tile * columns)).for_each(one);
+    } else {
+        packed.par_chunks_mut(tile * row_words).zip(x.par_chunks(tile * columns)).for_each(one);
+    }
+}
+
+/// Words of `elements` values each; those beyond the end are zero.
+#[inline(always)]
+fn words(x: &[f32], columns: usize, elements: usize, order: Order, packed: &mut [u32], word: impl Fn(&[f32]) -> u32) {
+    let rows = x.len() / columns;
+    let row_words = packed.len() / rows;
+    packed.fill(0);
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        if order == Order::Rows {
+            for (x, packed) in x.chunks(elements).zip(&mut packed[row * row_words..]) {
+                *packed = word(x);
+            }
+        } else {
+            let part = row_words / Lanes::COUNT;
+            for (m, x) in x.chunks(elements * Lanes::COUNT).enumerate() {
+                for (lane, x) in x.chunks(elements).enumerate() {
+                    packed[(lane * part + m) * rows + row] = word(x);
+                }
+            }
+        }
+    }
+}
+
+/// The nearest `bf16`, ties to even; no number stays no number.
+fn bfloat(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
+fn bytes(x: &[f32], columns: usize, offset: i32, packed: &mut [u32]) {
+    let rows = x.len() / columns;
+    let records = packed.as_chunks_mut::<INPUT_BLOCK>().0;
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (block, record) in x.as_chunks::<BLOCK>().0.iter().zip(records[row..].iter_mut().step_by(rows)) {
+            *record = quantise(block, offset);
+        }
+    }
+}
+
+/// A block of activations: 32 signed bytes, their scale (the largest magnitude ÷ 127), and what their sum makes the weights' `offset`
+/// add, to be taken off. A block with a value that is not finite has no number for its scale, and so makes the whole product none.
+fn quantise(block: &[f32; BLOCK], offset: i32) -> [u32; INPUT_BLOCK] {
+    let mut magnitudes = [0u32; BLOCK];
+    for (magnitude, value) in magnitudes.iter_mut().zip(block) {
+        // As integers magnitudes are ordered like the values, and what is not finite comes last.
+        *magnitude = value.to_bits() & 0x7FFF_FFFF;
+    }
+    let largest = f32::from_bits(magnitudes.iter().fold(0, |largest, &m| largest.max(m)));
+    let mut record = [0; INPUT_BLOCK];
+    if !largest.is_finite() {
+        record[8] = f32::NAN.to_bits();
+        return record;
+    }
+    let scale = largest / 127.0;
+    let inverse = if scale.recip().is_finite() { scale.recip() } else { 0.0 };
+    let mut quants = [0i8; BLOCK];
+    for (quant, value) in quants.iter_mut().zip(block) {
+        // Adding and taking off 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike.
+        const ROUND: f32 = 12_582_912.0;
+        *quant = ((value * inverse + ROUND) - ROUND) as i8;
+    }
+    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
+    for (word, quad) in record.iter_mut().zip(quants.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(quad.map(|quant| quant as u8));
+    }
+    record[8] = scale.to_bits();
+    record[9] = (-offset * sum) as u32;
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_lie_in_the_order_asked_for() {
+        let x: Vec<f32> = (0..36).map(|v| v as f32).collect();
+        let floats = |order| {
+            let mut packed = [7; 64];
+            pack(Arithmetic::Float, order, &x, 18, &mut packed);
+            packed.map(f32::from_bits)
+        };
+        let rows = floats(Order::Rows);
+        assert_eq!((rows[1], rows[17], rows[18], rows[32], rows[49]), (1.0, 17.0, 0.0, 18.0, 35.0));
+        let tiles = floats(Order::Tiles(2));
+        // Part 0: elements 0 and 16 of both rows.
+        assert_eq!(tiles[..4], [0.0, 18.0, 16.0, 34.0]);
+        assert_eq!(tiles[4 * 15..], [15.0, 33.0, 0.0, 0.0]);
+        let mut packed = [7; 16];
+        pack(Arithmetic::Bfloat, Order::Rows, &x[..5], 5, &mut packed);
+        assert_eq!(packed[..4], [0x3F80_0000, 0x4040_4000, 0x4080, 0]);
+    }
+
+    #[test]
+    fn bfloat_rounds_to_nearest_even() {
+        for value in [0.0, -1.5, 3.4e38, f32::MAX, f32::INFINITY, 1e-40, 1.003_906_2, 1.011_718_8] {
+            assert_eq!(bfloat(value), u32::from(half::bf16::from_f32(value).to_bits()), "{value}");
+        }
+        assert!(f32::from_bits(bfloat(f32::NAN) << 16).is_nan());
+        assert!(f32::from_bits(bfloat(f32::from_bits(0x7F80_0001)) << 16).is_nan());
+    }
+
+    #[test]
+    fn blocks_of_bytes() {
+        let mut block = [0.0; BLOCK];
+        (block[0], block[1], block[2], block[31]) = (254.0, -253.0, 3.0, -254.0);
+        let record = quantise(&block, 8);
+        assert_eq!(record[0].to_le_bytes().map(|b| b as i8), [127, -126, 2, 0]);
+        assert_eq!(record[7].to_le_bytes()[3] as i8, -127);
+        assert_eq!(f32::from_bits(record[8]), 2.0);
+        assert_eq!(record[9] as i32, -8 * (127 - 126 + 2 - 127));
+        for bad in [f32::NAN, f32::NEG_INFINITY] {
+            block[7] = bad;
+            assert!(f32::from_bits(quantise(&block, 8)[8]).is_nan());
+        }
+        assert_eq!(quantise(&[0.0; BLOCK], 128), [0; INPUT_BLOCK]);
+    }
+}

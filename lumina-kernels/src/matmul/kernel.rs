@@ -1,0 +1,105 @@
+//! The inner loops of each instruction set, behind one pair of functions.
+//!
+//! For a few rows of activations, weights are multiplied as they are read. For more, they are first packed. A *panel* is 16 rows of the
+//! weights, one a lane: a vector a step, or a record of [`PANEL_BLOCK`] vectors. Panels come in groups of [`GROUP`], so that the sums of a group
+//! hide the latency of one another; a group is `[parts, GROUP, steps of the part]`. Both ways give the same sums in the same order.
+//!
+//! [`PANEL_BLOCK`]: super::arithmetic::PANEL_BLOCK
+
+use super::arithmetic::Arithmetic;
+use super::source::Source;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512, avx512_few, avx512_pack};
+use super::{few, portable};
+use crate::scratch::Lanes;
+use crate::{Format, Isa};
+
+/// Panels that are multiplied side by side.
+pub(super) const GROUP: usize = 2;
+/// Rows of the weights in a group.
+pub(super) const GROUP_ROWS: usize = GROUP * Lanes::COUNT;
+
+/// Activation rows that go through [`Kernel::few`].
+pub(super) const FEW: usize = 8;
+
+/// Fills panel `index` of a group.
+pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);
+
+/// Multiplies a part of a group of panels with that of a tile of `rows` activation rows, and adds to `sums` `[rows, GROUP]`.
+pub(super) type Multiply = unsafe fn(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]);
+
+/// Multiplies with a few rows of activations, which lie row after row, straight from where the weights lie: `sums` `[n]`.
+pub(super) type Few = unsafe fn(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]);
+
+/// How one arithmetic is carried out for one format on one instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) arithmetic: Arithmetic,
+    /// Most activation rows of a tile.
+    pub(super) tile: usize,
+    pack: Pack,
+    multiply: Multiply,
+    few: Option<Few>,
+}
+
+impl Kernel {
+    /// The best for an instruction set, which the processor must have: `None` if it has not.
+    pub(super) fn new(arithmetic: Arithmetic, format: Format, isa: Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        let (tile, pack, multiply, few): (usize, Pack, Multiply, Option<Few>) = match isa {
+            Isa::Portable => {
+                (portable::TILE, portable::pack, portable::multiply(arithmetic), few::plain(arithmetic, format))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format)),
+            #[cfg(target_arch = "x86_64")]
+            // Without VNNI, bytes are multiplied by AVX2.
+            Isa::Avx512 if matches!(arithmetic, Arithmetic::Bytes { .. }) => {
+                (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => (
+                avx512::TILE,
+                avx512_pack::pack(arithmetic, format),
+                avx512::multiply(arithmetic),
+                avx512_few::few(arithmetic, format),
+            ),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => return None,
+        };
+        Some(Self { arithmetic, tile, pack, multiply, few })
+    }
+
+    /// Whether `n` rows of activations go through [`few`](Self::few).
+    pub(super) fn is_few(&self, n: usize) -> bool {
+        n <= FEW && self.few.is_some()
+    }
+
+    pub(super) fn pack(&self, source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+        #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+        // SAFETY: `new` pairs functions with the features they need, and made this only where the processor has them.
+        unsafe {
+            (self.pack)(source, index, group);
+        }
+    }
+
+    pub(super) fn multiply(&self, group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+        #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+        // SAFETY: as for `pack`.
+        unsafe {
+            (self.multiply)(group, x, rows, sums);
+        }
+    }
+
+    pub(super) fn few(&self, source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+        if let Some(few) = self.few {
+            #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+            // SAFETY: as for `pack`.
+            unsafe {
+                few(source, x, sums);
+            }
+        }
+    }
+}

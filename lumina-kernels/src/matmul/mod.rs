@@ -1,0 +1,251 @@
+//! Products of activations with weight matrices.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+mod arithmetic;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_few;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+mod few;
+mod input;
+mod kernel;
+mod output;
+mod portable;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use arithmetic::Activations;
+pub use output::Product;
+
+use crate::scratch::{self, Lanes, Use};
+use crate::{Error, Isa, Matrix, Result};
+use arithmetic::Arithmetic;
+use input::Order;
+use kernel::{FEW, GROUP, GROUP_ROWS, Kernel};
+use source::{Source, with_sixteen};
+
+/// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
+const PARALLEL: usize = 1 << 18;
+/// Tasks a thread gets, so that one that is held up elsewhere is relieved by the others.
+const TASKS: usize = 8;
+
+/// The kernels of one instruction set, for one treatment of activations: the products `x · wᵀ`.
+///
+/// # What a result is
+///
+/// A row's result depends on that row, the weights, the instruction set and [`Activations`] alone: not on how many rows are
+/// given at once, from one to thousands, nor on threads. Batched equals single, and a prefill in pieces equals one in whole, to the bit.
+/// Every element is a sum over columns in order, in which stretches of 256 columns (512 in bytes) are summed by themselves first.
+///
+/// | weights | [`Full`](Activations::Full) | [`Compact`](Activations::Compact) |
+/// | --- | --- | --- |
+/// | `F32`, `F16` | `f32` | `f32` |
+/// | `BF16` | `f32` | with AVX-512 BF16: activations rounded to `bf16`, a relative error of at most 2⁻⁸ each, sums in `f32`; else `f32` |
+/// | `Q8_0`, `Q4_0` | `f32`, weights widened at each call: slow | activations in blocks of 32 bytes: an error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every instruction set |
+/// | `Q4_K`, `Q6_K` | `f32`, weights widened at each call: slow | as `Full` |
+///
+/// A value that is not finite makes results of its row that are not finite or no number (in bytes: no number); other rows do not see it.
+///
+/// # Memory and threads
+///
+/// Products run in the current rayon pool: the global one, or one in which the caller `install`s them. Each thread keeps up to 8 MiB of working memory
+/// from call to call, so that decoding allocates nothing once it has begun.
+///
+/// ```
+/// use lumina_kernels::{Activations, Format, Kernels, Matrix};
+///
+/// let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+/// let w = Matrix::new(Format::F32, 3, 2, &bytes)?;
+/// let mut y = [0.0; 3];
+/// Kernels::new(Activations::Full).matmul(&[10.0, 1.0], w, &mut y)?;
+/// assert_eq!(y, [12.0, 34.0, 56.0]);
+/// # Ok::<(), lumina_kernels::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernels {
+    isa: Isa,
+    activations: Activations,
+}
+
+impl Kernels {
+    /// Those of the best instruction set of this processor.
+    pub fn new(activations: Activations) -> Self {
+        Self { isa: Isa::best(), activations }
+    }
+
+    /// Those of one instruction set, or `None` where the processor lacks it.
+    pub fn on(isa: Isa, activations: Activations) -> Option<Self> {
+        isa.is_available().then_some(Self { isa, activations })
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// What becomes of activations.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    /// `x · wᵀ`: `x` `[n, columns]` with `w` `[rows, columns]` into `y` `[n, rows]`.
+    ///
+    /// # Errors
+    ///
+    /// If `x` is no whole number of rows, or `y` is not `[n, rows]`.
+    pub fn matmul(&self, x: &[f32], w: Matrix<'_>, y: &mut [f32]) -> Result<()> {
+        self.matmul_shared(x, w.columns(), &mut [Product::new(w, y)])
+    }
+
+    /// Several products of the same `x` `[n, columns]`, such as queries, keys and values: `x` is prepared once, and threads meet once.
+    ///
+    /// # Errors
+    ///
+    /// If `x` is no whole number of rows, a matrix has another number of columns, or a result is not `[n, rows]`.
+    pub fn matmul_shared(&self, x: &[f32], columns: usize, products: &mut [Product<'_>]) -> Result<()> {
+        let n = check(x, columns, products)?;
+        if n == 0 {
+            // Nothing in; and where there are no columns, sums of nothing.
+            products.iter_mut().for_each(Product::clear);
+            return Ok(());
+        }
+        // Products of one arithmetic go together; as a rule that is all of them.
+        let kernel_of = |product: &Product<'_>| {
+            let format = product.weight().format();
+            let arithmetic = Arithmetic::choose(format, self.activations, self.isa);
+            Kernel::new(arithmetic, format, self.isa).expect("`new` and `on` give only what the processor has")
+        };
+        let mut rest = products;
+        while let Some(first) = rest.first() {
+            let kernel = kernel_of(first);
+            let is_alike = |other: Kernel| other.arithmetic == kernel.arithmetic && other.is_few(n) == kernel.is_few(n);
+            let alike = rest.iter().take_while(|product| is_alike(kernel_of(product))).count();
+            let (these, others) = std::mem::take(&mut rest).split_at_mut(alike);
+            multiply(x, n, columns, kernel.arithmetic, these, &kernel_of);
+            rest = others;
+        }
+        Ok(())
+    }
+}
+
+/// The number of rows of `x`; 0 also where rows have no columns.
+fn check(x: &[f32], columns: usize, products: &[Product<'_>]) -> Result<usize> {
+    let n = x.len().checked_div(columns).unwrap_or(0);
+    if n * columns != x.len() {
+        return Err(Error::Input { found: x.len(), columns });
+    }
+    for product in products {
+        let weight = product.weight();
+        if weight.columns() != columns {
+            return Err(Error::Columns { expected: columns, found: weight.columns() });
+        }
+        let whole = columns == 0 && product.len().checked_rem(weight.rows()).unwrap_or(product.len()) == 0;
+        if !whole && n.checked_mul(weight.rows()) != Some(product.len()) {
+            return Err(Error::Output { n, rows: weight.rows(), found: product.len() });
+        }
+    }
+    Ok(n)
+}
+
+fn multiply(
+    x: &[f32],
+    n: usize,
+    columns: usize,
+    arithmetic: Arithmetic,
+    products: &[Product<'_>],
+    kernel_of: &(impl Fn(&Product<'_>) -> Kernel + Sync),
+) {
+    let Some(first) = products.first().map(kernel_of) else { return };
+    let order = if first.is_few(n) { Order::Rows } else { Order::Tiles(first.tile) };
+    let words = n * arithmetic.row_words(columns);
+    scratch::with(Use::Input, words.div_ceil(Lanes::COUNT), |lanes| {
+        let packed = &mut Lanes::words_mut(lanes)[..words];
+        input::pack(arithmetic, order, x, columns, packed);
+        let packed = &*packed;
+        let groups_of = |product: &Product<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
+        let groups: usize = products.iter().map(groups_of).sum();
+        // A task's groups lie one after the other, and so do a thread's tasks: each streams its own part of the weights.
+        let run = |first: usize, end: usize| {
+            let mut before = 0;
+            for product in products {
+                let count = groups_of(product);
+                let range = first.clamp(before, before + count) - before..end.clamp(before, before + count) - before;
+                if order == Order::Rows {
+                    few_rows(n, packed, &kernel_of(product), product, range);
+                } else {
+                    many_rows(n, packed, &kernel_of(product), product, range);
+                }
+                before += count;
+            }
+        };
+        let rows: usize = products.iter().map(|product| product.weight().rows()).sum();
+        let threads = rayon::current_num_threads();
+        if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < PARALLEL {
+            run(0, groups);
+        } else {
+            let a_task = groups.div_ceil(threads * TASKS).max(1);
+            let tasks = groups.div_ceil(a_task);
+            (0..tasks).into_par_iter().for_each(|task| run(task * a_task, ((task + 1) * a_task).min(groups)));
+        }
+    });
+}
+
+/// Computes the results of some groups of rows of the weights with a few rows of activations.
+fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
+    let rows = product.weight().rows();
+    with_sixteen(product.weight(), |weight| {
+        let mut sums = [Lanes::ZERO; FEW];
+        for row in (groups.start * GROUP_ROWS..rows.min(groups.end * GROUP_ROWS)).step_by(Lanes::COUNT) {
+            let (source, before) = Source::new(weight, row);
+            kernel.few(&source, packed, &mut sums[..n]);
+            for (index, sums) in sums[..n].iter().enumerate() {
+                product.set(index, row, &sums.0[before..]);
+            }
+        }
+    });
+}
+
+/// Computes the results of some groups of rows of the weights with any number of rows of activations.
+fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
+    let arithmetic = kernel.arithmetic;
+    let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
+    let columns = product.weight().columns();
+    let row_words = arithmetic.row_words(columns);
+    let group_lanes = GROUP * arithmetic.steps(columns) * vectors;
+    let multiply = |weight: Matrix<'_>, lanes: &mut [Lanes]| {
+        let (panels, sums) = lanes.split_at_mut(group_lanes);
+        for group in groups {
+            let panel_rows: [usize; GROUP] = std::array::from_fn(|index| group * GROUP_ROWS + index * Lanes::COUNT);
+            let sources = panel_rows.map(|row| Source::new(weight, row));
+            for (index, (source, _)) in sources.iter().enumerate() {
+                kernel.pack(source, index, panels);
+            }
+            sums.fill(Lanes::ZERO);
+            for (first, steps) in arithmetic.parts(columns) {
+                let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
+                for (tile, sums) in sums.chunks_mut(kernel.tile * GROUP).enumerate() {
+                    let rows = sums.len() / GROUP;
+                    let start = tile * kernel.tile * row_words + first * rows * words;
+                    kernel.multiply(part, &packed[start..start + steps * rows * words], rows, sums);
+                }
+            }
+            for (index, sums) in sums.as_chunks::<GROUP>().0.iter().enumerate() {
+                for ((sums, row), (_, before)) in sums.iter().zip(panel_rows).zip(&sources) {
+                    // The second panel may begin beyond the last row.
+                    product.set(index, row, sums.0.get(*before..).unwrap_or_default());
+                }
+            }
+        }
+    };
+    with_sixteen(product.weight(), |weight| {
+        scratch::with(Use::Task, group_lanes + GROUP * n, |lanes| multiply(weight, lanes));
+    });
+}
