@@ -152,8 +152,13 @@ pub(super) fn metadata(
             file: checkpoint.path().to_owned(),
             reason: format!("`{name}` is not UTF-8 ({error})"),
         })?;
-        // Only llama.cpp needs the vocabulary apart.
+        // Only llama.cpp needs the vocabulary apart, and as many tokens as the embedding has rows.
         if name == "tokenizer.json" && order == RowOrder::LlamaCpp {
+            let embedding = checkpoint.get("model.embed_tokens.weight");
+            let rows = embedding.and_then(|view| view.shape().first().copied()).unwrap_or_default();
+            if rows != config.vocab_size as usize {
+                return Err(wrong(file, "vocab_size", &format!("{} tokens for {rows} embeddings", config.vocab_size)));
+            }
             let list = vocabulary::read(text, config.vocab_size).map_err(|reason| wrong(file, name, &reason))?;
             entries.extend(list.into_iter().map(|(key, value)| (key.to_owned(), value)));
         }
@@ -189,6 +194,6 @@ fn file_type(linear: Dtype) -> Option<u32> {
     })
 }
 
-pub(super) fn wrong(file: &Path, key: &str, reason: &str) -> Error {
+fn wrong(file: &Path, key: &str, reason: &str) -> Error {
     Error::Metadata { file: file.to_owned(), key: key.to_owned(), reason: reason.to_owned() }
 }

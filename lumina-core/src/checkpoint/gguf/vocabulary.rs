@@ -15,8 +15,8 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// More tokens than any model has; padding is made up to the size of the vocabulary.
-const MAX_TOKENS: u32 = 1 << 24;
+/// More tokens than any model has; what is missing of the vocabulary is filled up.
+const MAX_TOKENS: u32 = 1 << 20;
 
 #[derive(Deserialize)]
 struct Tokenizer {

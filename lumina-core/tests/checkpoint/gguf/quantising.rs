@@ -8,6 +8,7 @@ use lumina_core::Result;
 use lumina_core::checkpoint::gguf::{QuantiseOptions, RowOrder, Value, quantise, quantise_tensor};
 use lumina_core::checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_testing::{json, part, report};
+use proptest::prelude::*;
 
 use crate::build::{f32_bytes, read_all};
 
@@ -336,4 +337,64 @@ fn halves_are_rounded_to_nearest() {
         halves.as_chunks().0.iter().zip(&values).all(|(bytes, value)| *bytes == bf16::from_f32(*value).to_le_bytes())
     );
     assert_eq!(quantise_tensor(&view, Dtype::F32).unwrap().as_ptr(), view.bytes().as_ptr());
+}
+
+/// A small model with everything that a file for llama.cpp needs.
+fn small_model() -> tempfile::TempDir {
+    let layer = "model.layers.0.self_attn";
+    let names = [format!("{layer}.q_proj.weight"), format!("{layer}.k_proj.weight"), format!("{layer}.q_norm.bias")];
+    let tensors: [(&str, &[usize], Vec<f32>); 4] = [
+        ("model.embed_tokens.weight", &[3, 32], vec![0.5; 96]),
+        (&names[0], &[8, 32], vec![0.5; 256]),
+        (&names[1], &[4, 32], vec![0.5; 128]),
+        (&names[2], &[2, 4], vec![0.5; 8]),
+    ];
+    model(&tensors, "")
+}
+
+const SMALL_CONFIG: &str = r#"{"vocab_size": 3, "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "rope_scaling": {"type": "linear", "factor": 2.0}, "eos_token_id": [2, 1], "rms_norm_eps": 1e-5}"#;
+const SMALL_TOKENIZER: &str = r#"{"added_tokens": [{"id": 0, "content": "<s>", "special": true}],
+    "model": {"vocab": {"<s>": 0, "a": 1, "b": 2}, "merges": ["a b", ["b", "a"]]}}"#;
+
+proptest! {
+    #[test]
+    fn damaged_configs_and_tokenizers(
+        of_config in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"0123456789\"{}[],x".to_vec())), 0..4),
+        of_tokenizer in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ours in any::<bool>(),
+    ) {
+        let folder = small_model();
+        for (name, text, changes) in
+            [("config.json", SMALL_CONFIG, of_config), ("tokenizer.json", SMALL_TOKENIZER, of_tokenizer)]
+        {
+            let mut bytes = text.as_bytes().to_vec();
+            for (place, value) in &changes {
+                *place.get_mut(&mut bytes) = *value;
+            }
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let source = Checkpoint::open(folder.path()).unwrap();
+        let options = QuantiseOptions::new(Dtype::Q8_0).row_order(ORDERS[usize::from(!ours)]);
+        if let Ok(model) = write(&source, &folder.path().join("m.gguf"), &options) {
+            read_all(&model);
+        }
+    }
+}
+
+#[test]
+fn the_small_model_is_whole_before_it_is_damaged() {
+    let folder = small_model();
+    std::fs::write(folder.path().join("config.json"), SMALL_CONFIG).unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), SMALL_TOKENIZER).unwrap();
+    let source = Checkpoint::open(folder.path()).unwrap();
+    for order in ORDERS {
+        let options = QuantiseOptions::new(Dtype::Q8_0).row_order(order);
+        let model = write(&source, &folder.path().join("m.gguf"), &options).unwrap();
+        assert_eq!(read_all(&model), 4);
+    }
+    std::fs::write(folder.path().join("config.json"), SMALL_CONFIG.replace("3,", "4000000000,")).unwrap();
+    let options = QuantiseOptions::new(Dtype::Q8_0).row_order(RowOrder::LlamaCpp);
+    let error = write(&source, &folder.path().join("m.gguf"), &options).unwrap_err().to_string();
+    assert!(error.contains("config.json: `vocab_size`: 4000000000 tokens for 3 embeddings"), "{error}");
 }
