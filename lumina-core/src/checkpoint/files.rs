@@ -47,23 +47,29 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|source| Error::Read { file: path.to_owned(), source })?;
-        let single = if metadata.is_dir() { existing(path, SINGLE) } else { Some(path.to_owned()) };
-        let mut tensors = BTreeMap::new();
-        let mut metadata = None;
-        if let Some(file) = single {
-            let contents = read_file(&file)?;
-            insert(&mut tensors, contents.tensors)?;
-            metadata = contents.metadata;
-        } else if let Some(index) = existing(path, INDEX) {
-            read_shards(path, &index, &mut tensors)?;
-        } else if let Some(file) = existing(path, GGUF) {
-            let contents = read_file(&file)?;
-            insert(&mut tensors, contents.tensors)?;
-            metadata = contents.metadata;
-        } else {
-            let looked_for = format!("`{SINGLE}`, `{INDEX}` and `{GGUF}`");
-            return Err(Error::NoCheckpoint { folder: path.to_owned(), looked_for });
+        if !metadata.is_dir() {
+            return Self::of_file(path, path);
         }
+        if let Some(file) = existing(path, SINGLE) {
+            return Self::of_file(path, &file);
+        }
+        if let Some(index) = existing(path, INDEX) {
+            let mut tensors = BTreeMap::new();
+            read_shards(path, &index, &mut tensors)?;
+            return Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: None });
+        }
+        if let Some(file) = existing(path, GGUF) {
+            return Self::of_file(path, &file);
+        }
+        let looked_for = format!("`{SINGLE}`, `{INDEX}` and `{GGUF}`");
+        Err(Error::NoCheckpoint { folder: path.to_owned(), looked_for })
+    }
+
+    /// The checkpoint in one file, which is, or lies in, `path`.
+    fn of_file(path: &Path, file: &Path) -> Result<Self> {
+        let Contents { tensors: read, metadata } = read_file(file)?;
+        let mut tensors = BTreeMap::new();
+        insert(&mut tensors, read)?;
         Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: metadata.map(Arc::new) })
     }
 

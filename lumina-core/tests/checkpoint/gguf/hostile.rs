@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::build::{F32, Gguf, U8, text};
 use crate::build::{open, read_all};
+use crate::corruption::{damage, many, survives};
 
 /// A small file with something of everything.
 fn whole() -> Vec<u8> {
@@ -48,10 +49,7 @@ fn every_byte_may_be_any() {
         for change in [1, 0x80, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] ^= change;
-            if let Ok(checkpoint) = open("m.gguf", &bytes) {
-                read_all(&checkpoint);
-                let _ = checkpoint.document("config.json");
-            }
+            survives("m.gguf", &bytes, (vec![], None));
         }
     }
 }
@@ -178,41 +176,18 @@ fn both_names_of_one_tensor() {
     assert!(error.contains("`lm_head.weight`"), "{error}");
 }
 
-/// Two thousand cases, unless `PROPTEST_CASES` says how many.
-fn many() -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(2000),
-    }
-}
-
 proptest! {
     #![proptest_config(many())]
 
     #[test]
-    fn damaged_files(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        cut in prop::option::weighted(0.3, any::<prop::sample::Index>()),
-    ) {
-        let mut bytes = whole();
-        for (place, value) in changes {
-            *place.get_mut(&mut bytes) = value;
-        }
-        if let Some(cut) = cut {
-            bytes.truncate(cut.index(bytes.len()));
-        }
-        if let Ok(checkpoint) = open("m.gguf", &bytes) {
-            read_all(&checkpoint);
-            let _ = checkpoint.document("config.json");
-        }
+    fn damaged_files(damage in damage()) {
+        survives("m.gguf", &whole(), damage);
     }
 
     #[test]
     fn headers_of_any_bytes(tail in prop::collection::vec(any::<u8>(), 0..300), tensors in 0u64..4, entries in 0u64..4) {
         let header = [&b"GGUF\x03\0\0\0"[..], &tensors.to_le_bytes(), &entries.to_le_bytes(), &tail].concat();
-        if let Ok(checkpoint) = open("m.gguf", &header) {
-            read_all(&checkpoint);
-        }
+        survives("m.gguf", &header, (vec![], None));
     }
 
     /// Mostly well-formed descriptions, which reach further than random bytes do.
@@ -231,8 +206,6 @@ proptest! {
         let file = tensors.iter().fold(file, |file, (name, axes, kind, offset)| file.describe(name, axes, *kind, *offset));
         let mut bytes = file.end();
         bytes.extend([1; 3000]);
-        if let Ok(checkpoint) = open("m.gguf", &bytes) {
-            read_all(&checkpoint);
-        }
+        survives("m.gguf", &bytes, (vec![], None));
     }
 }
