@@ -87,7 +87,7 @@ pub enum Error {
         looked_for: String,
     },
     /// A file is not of a kind that can be read.
-    #[error("{}: {reason}; give a safetensors file, a folder of them, or a file saved by torch", file.display())]
+    #[error("{}: {reason}; give a safetensors file, a folder of them, a GGUF file, or a file saved by torch", file.display())]
     NotACheckpoint {
         /// The file.
         file: PathBuf,
@@ -175,6 +175,32 @@ pub enum Error {
         tensor: String,
         /// What does not fit.
         reason: String,
+    },
+    /// A setting of a GGUF file, or one that such a file needs, is missing or unusable.
+    #[error("{}: `{key}`: {reason}; is this a model of the Chameleon architecture?", file.display())]
+    Metadata {
+        /// The GGUF file, or the `config.json`.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// What was found, and what is expected.
+        reason: String,
+    },
+    /// A tensor whose values the type asked for cannot hold.
+    #[error("{}: tensor `{tensor}`: {reason}; choose another type for it, f32 holds all values", file.display())]
+    Quantise {
+        /// The file that holds the tensor.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The value or shape, and the type.
+        reason: String,
+    },
+    /// The caller stopped the writing of a file.
+    #[error("{}: not written, as asked; what was there before is untouched", file.display())]
+    Cancelled {
+        /// The file that was to be written.
+        file: PathBuf,
     },
     /// A tensor of an element type that is not usable here.
     #[error("{}: tensor `{tensor}` has type {found}, expected {expected}; is this a quantized checkpoint?", file.display())]

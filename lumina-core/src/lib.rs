@@ -3,7 +3,8 @@
 //! A program that runs a model depends on `lumina-mgpt` and meets these types there. This crate alone is for those who
 //! read checkpoints or build a network of their own beside the others.
 //!
-//! - [`checkpoint::Checkpoint`]: the tensors of a safetensors folder or a torch file, by name, read where they lie.
+//! - [`checkpoint::Checkpoint`]: the tensors of a safetensors folder, a torch file or a GGUF file, by name, read where
+//!   they lie. [`checkpoint::gguf::quantise`] writes narrower ones.
 //! - `Compute`: device, type of activations, and where the weights of linear layers live.
 //! - `Loader`: from a checkpoint to the parameters of a network, with every missing or misshaped tensor reported
 //!   at once.

@@ -6,8 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 
+use super::gguf::{self, Metadata};
 use super::mapping::map;
 use super::tensor_view::{Stored, TensorView};
 use super::{safetensors_file, torch_file};
@@ -15,6 +17,7 @@ use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const GGUF: &str = "model.gguf";
 
 /// The tensors of a checkpoint, by name. `Send + Sync`; cloning copies no data.
 ///
@@ -23,6 +26,7 @@ const INDEX: &str = "model.safetensors.index.json";
 pub struct Checkpoint {
     path: Arc<Path>,
     tensors: Arc<BTreeMap<String, Arc<Stored>>>,
+    metadata: Option<Arc<Metadata>>,
 }
 
 /// `model.safetensors.index.json`.
@@ -35,31 +39,63 @@ struct Index {
 impl Checkpoint {
     /// Opens a folder or a file.
     ///
-    /// In a folder, `model.safetensors` is taken, else the shards that `model.safetensors.index.json` names. A file
-    /// with the extension `safetensors` is one; any other file tells by its first bytes what it is.
+    /// In a folder, `model.safetensors` is taken, else the shards that `model.safetensors.index.json` names, else
+    /// `model.gguf`. A file with the extension `safetensors` is one; any other file tells by its first bytes what it is.
     ///
     /// # Errors
     /// Where something is missing, cut short, damaged, or holds what is not a tensor; each error names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(|source| Error::Read { file: path.to_owned(), source })?;
-        let mut tensors = BTreeMap::new();
         if !metadata.is_dir() {
-            insert(&mut tensors, read_file(path)?)?;
-        } else if let Some(single) = existing(path, SINGLE) {
-            insert(&mut tensors, read_file(&single)?)?;
-        } else if let Some(index) = existing(path, INDEX) {
-            read_shards(path, &index, &mut tensors)?;
-        } else {
-            let looked_for = format!("`{SINGLE}` and `{INDEX}`");
-            return Err(Error::NoCheckpoint { folder: path.to_owned(), looked_for });
+            return Self::of_file(path, path);
         }
-        Ok(Self { path: path.into(), tensors: Arc::new(tensors) })
+        if let Some(file) = existing(path, SINGLE) {
+            return Self::of_file(path, &file);
+        }
+        if let Some(index) = existing(path, INDEX) {
+            let mut tensors = BTreeMap::new();
+            read_shards(path, &index, &mut tensors)?;
+            return Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: None });
+        }
+        if let Some(file) = existing(path, GGUF) {
+            return Self::of_file(path, &file);
+        }
+        let looked_for = format!("`{SINGLE}`, `{INDEX}` and `{GGUF}`");
+        Err(Error::NoCheckpoint { folder: path.to_owned(), looked_for })
+    }
+
+    /// The checkpoint in one file, which is, or lies in, `path`.
+    fn of_file(path: &Path, file: &Path) -> Result<Self> {
+        let Contents { tensors: read, metadata } = read_file(file)?;
+        let mut tensors = BTreeMap::new();
+        insert(&mut tensors, read)?;
+        Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: metadata.map(Arc::new) })
     }
 
     /// The folder or file that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What a GGUF file says beside its tensors; `None` for every other kind.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
+    }
+
+    /// A file that belongs to the checkpoint by its name in a Hugging Face folder, `config.json` or `tokenizer.json`:
+    /// what a GGUF file carries of it, else what lies in the folder, or in that of the file.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub fn document(&self, name: &str) -> Result<Option<Bytes>> {
+        if let Some(metadata) = &self.metadata
+            && let Some(document) = metadata.document(name)?
+        {
+            return Ok(Some(document));
+        }
+        let folder = if self.path.is_dir() { Some(&*self.path) } else { self.path.parent() };
+        folder.and_then(|folder| existing(folder, name)).map(|file| map(&file)).transpose()
     }
 
     /// The names of all tensors, sorted.
@@ -93,22 +129,38 @@ fn existing(folder: &Path, name: &str) -> Option<PathBuf> {
     Some(folder.join(name)).filter(|file| file.exists())
 }
 
+/// What is in one file.
+struct Contents {
+    tensors: Vec<Stored>,
+    metadata: Option<Metadata>,
+}
+
+impl From<Vec<Stored>> for Contents {
+    fn from(tensors: Vec<Stored>) -> Self {
+        Self { tensors, metadata: None }
+    }
+}
+
 /// Reads one file of any kind.
-fn read_file(file: &Path) -> Result<Vec<Stored>> {
+fn read_file(file: &Path) -> Result<Contents> {
     let bytes = map(file)?;
     let not_a_checkpoint = |reason: String| Error::NotACheckpoint { file: file.to_owned(), reason };
     if bytes.starts_with(b"version https://git-lfs") {
         let reason = "this is a Git LFS pointer, and `git lfs pull` fetches the file it stands for";
         Err(not_a_checkpoint(reason.to_owned()))
+    } else if bytes.starts_with(gguf::MAGIC) {
+        // Before the next one: a GGUF file may have `{` there, and a header of safetensors is never so long.
+        let (tensors, metadata) = gguf::read(file, &bytes)?;
+        Ok(Contents { tensors, metadata: Some(metadata) })
     } else if file.extension().is_some_and(|extension| extension == "safetensors") || bytes.get(8) == Some(&b'{') {
-        safetensors_file::read(file, &bytes)
+        safetensors_file::read(file, &bytes).map(Into::into)
     } else if bytes.starts_with(b"PK\x03\x04") {
-        torch_file::read_zip(file, &bytes)
+        torch_file::read_zip(file, &bytes).map(Into::into)
     } else if bytes.starts_with(b"\x80") {
-        torch_file::read_legacy(file, &bytes)
+        torch_file::read_legacy(file, &bytes).map(Into::into)
     } else {
         let start = &bytes[..bytes.len().min(8)];
-        Err(not_a_checkpoint(format!("neither safetensors nor saved by torch; it begins with {start:02x?}")))
+        Err(not_a_checkpoint(format!("neither safetensors, GGUF nor saved by torch; it begins with {start:02x?}")))
     }
 }
 
@@ -130,7 +182,7 @@ fn read_shards(folder: &Path, file: &Path, tensors: &mut BTreeMap<String, Arc<St
         }
         let path = existing(folder, shard)
             .ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
-        insert(tensors, read_file(&path)?)?;
+        insert(tensors, read_file(&path)?.tensors)?;
         shards.insert(shard, path);
     }
     for (tensor, shard) in &index.weight_map {

@@ -1,8 +1,9 @@
 //! Checkpoints on disk, read where they lie.
 //!
 //! [`Checkpoint::open`] takes a Hugging Face folder (one `model.safetensors`, or shards with their index), a
-//! safetensors file, or a file saved by torch (`.ckpt`, `.pt`, `.pth`, `.bin`), and gives every tensor by name as a
-//! [`TensorView`]. [`save_safetensors`] writes a file that both this crate and `transformers` read.
+//! safetensors file, a file saved by torch (`.ckpt`, `.pt`, `.pth`, `.bin`), or a [GGUF](gguf) file, and gives every
+//! tensor by name as a [`TensorView`]. [`save_safetensors`] writes a file that both this crate and `transformers` read,
+//! [`gguf::quantise`] one of narrower weights.
 //!
 //! ```
 //! use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
@@ -23,8 +24,8 @@
 //! # Memory
 //!
 //! Files are memory-mapped and tensors are slices of the mapping: opening reads headers only, and what is read later is
-//! page cache, not heap. The one exception is a tensor that torch stored in another order of memory (channels-last, a
-//! transposed view): its bytes are put in order on the heap when they are first asked for.
+//! page cache, not heap. The exceptions are tensors in another order of memory (torch's channels-last and transposed views,
+//! queries and keys of llama.cpp's GGUF files): their bytes are put in order on the heap when they are first asked for.
 //!
 //! A mapped file must not be cut short while a checkpoint of it is alive: the system then ends the process with
 //! `SIGBUS` at the next access, as with every program that maps files. Replacing a file by renaming another one over it
@@ -37,8 +38,10 @@
 //! on its list by name, and has limits on everything that could grow. Leftovers of a training run next to the
 //! `state_dict` (optimizer states, callbacks) are skipped.
 
+mod convert;
 mod dtype;
 mod files;
+pub mod gguf;
 mod mapping;
 mod pickle;
 mod safetensors_file;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use safetensors::tensor::Metadata;
 
 use super::Dtype;
-use super::tensor_view::{Stored, element_count};
+use super::tensor_view::{Order, Stored, element_count};
 use crate::{Error, Result};
 
 /// The length of the header comes first, as a little-endian `u64`.
@@ -72,7 +72,7 @@ pub(super) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
             dtype,
             shape: info.shape.clone().into(),
             bytes: data.slice(start..end),
-            strides: None,
+            order: Order::RowMajor,
         });
     }
     Ok(tensors)

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::Dtype;
-use super::tensor_view::element_count;
 use crate::{Error, Result};
 
 /// Writes tensors to a safetensors file, each given as name, type, shape and a function that hands over its bytes,
@@ -37,7 +36,8 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Unsavable`] where two tensors have one name, or the bytes are not as many as type and shape say;
+/// [`Error::Unsavable`] where two tensors have one name, the type is quantised, or the bytes are not as many as type
+/// and shape say;
 /// [`Error::Write`] where the system refuses; the error of a function. What was there before is then untouched.
 pub fn save_safetensors<N, S, B>(
     path: impl AsRef<Path>,
@@ -54,7 +54,9 @@ where
     let mut tensors: Vec<_> =
         tensors.into_iter().map(|(name, dtype, shape, bytes)| (name.into(), dtype, shape, bytes)).collect();
     // The order of the format's own library: wide types first, so that each tensor is aligned to its elements.
-    tensors.sort_by(|(a, a_type, ..), (b, b_type, ..)| (Reverse(a_type.bytes()), a).cmp(&(Reverse(b_type.bytes()), b)));
+    tensors.sort_by(|(a, a_type, ..), (b, b_type, ..)| {
+        (Reverse(a_type.block_bytes()), a).cmp(&(Reverse(b_type.block_bytes()), b))
+    });
 
     let mut names = BTreeSet::new();
     let mut infos = Vec::with_capacity(tensors.len());
@@ -62,13 +64,17 @@ where
     for (name, dtype, shape, _) in &tensors {
         let shape = shape.as_ref();
         let start = end;
-        end = element_count(shape)
-            .and_then(|count| start.checked_add(count * dtype.bytes()))
+        let stored = dtype
+            .to_safetensors()
+            .ok_or_else(|| unsavable(name, format!("safetensors have no type {dtype}; GGUF does")))?;
+        end = dtype
+            .bytes_of(shape)
+            .and_then(|bytes| start.checked_add(bytes))
             .ok_or_else(|| unsavable(name, format!("shape {shape:?} overflows")))?;
         if !names.insert(name.as_str()) {
             return Err(unsavable(name, "two tensors have this name".to_owned()));
         }
-        let info = TensorInfo { dtype: dtype.to_safetensors(), shape: shape.to_vec(), data_offsets: (start, end) };
+        let info = TensorInfo { dtype: stored, shape: shape.to_vec(), data_offsets: (start, end) };
         infos.push((name.clone(), info));
     }
     let lengths: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.1 - info.data_offsets.0).collect();
@@ -109,7 +115,7 @@ fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
 }
 
 /// A file under a temporary name, removed unless finished.
-struct Partial<'a> {
+pub(super) struct Partial<'a> {
     target: &'a Path,
     path: PathBuf,
     file: File,
@@ -117,7 +123,7 @@ struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    fn create(target: &'a Path) -> Result<Self> {
+    pub(super) fn create(target: &'a Path) -> Result<Self> {
         let failed = |source| Error::Write { file: target.to_owned(), source };
         let name = target.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
         // Another process may be writing the same file; the last one to finish wins, and the file is whole either way.
@@ -134,11 +140,11 @@ impl<'a> Partial<'a> {
         Err(failed(io::Error::new(ErrorKind::AlreadyExists, "a thousand partial files of this name are in the way")))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|source| Error::Write { file: self.target.to_owned(), source })
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         let done = self.file.sync_all().and_then(|()| fs::rename(&self.path, self.target));
         self.finished = done.is_ok();
         done.map_err(|source| Error::Write { file: self.target.to_owned(), source })

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Dtype;
 use super::pickle::{Global, Id, Pickle, Rebuild, Value};
-use super::tensor_view::{Stored, element_count};
+use super::tensor_view::{Order, Stored, element_count};
 use crate::{Error, Result};
 
 /// More axes than any tensor of a network has; bounds what a hostile file can make of one shape used many times.
@@ -39,7 +39,7 @@ impl<'a> Storage<'a> {
         }
         let &Value::Global { global, name: class, .. } = pickle.get(class) else { return None };
         let (dtype, element_bytes) = match global {
-            Global::Storage(dtype) => (dtype, dtype.map(Dtype::bytes)),
+            Global::Storage(dtype) => (dtype, dtype.map(Dtype::block_bytes)),
             Global::UntypedStorage => (None, Some(1)),
             _ => return None,
         };
@@ -167,10 +167,10 @@ impl<'a> View<'a> {
         if bytes.len() < claimed {
             return Err(wrong(format!("its storage `{key}` claims {claimed} bytes, {} are there", bytes.len())));
         }
-        let available = claimed / dtype.bytes();
+        let available = claimed / dtype.block_bytes();
 
-        let (bytes, strides) = if count == 0 {
-            (Bytes::new(), None)
+        let (bytes, order) = if count == 0 {
+            (Bytes::new(), Order::RowMajor)
         } else {
             // One past the last element that the view reaches.
             let end = shape
@@ -187,10 +187,11 @@ impl<'a> View<'a> {
             if count > available {
                 return Err(wrong(format!("it has {count} elements, and its storage `{key}` only {available}")));
             }
-            let size = dtype.bytes();
-            (bytes.slice(offset * size..end * size), (!is_row_major(&shape, &strides)).then(|| strides.into()))
+            let size = dtype.block_bytes();
+            let order = if is_row_major(&shape, &strides) { Order::RowMajor } else { Order::Strides(strides.into()) };
+            (bytes.slice(offset * size..end * size), order)
         };
-        Ok(Stored { name: name.to_owned(), file: file.clone(), dtype, shape: shape.into(), bytes, strides })
+        Ok(Stored { name: name.to_owned(), file: file.clone(), dtype, shape: shape.into(), bytes, order })
     }
 }
 

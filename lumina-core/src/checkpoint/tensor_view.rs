@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
 use super::Dtype;
+use super::convert::widen;
+use super::gguf::Heads;
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint: name, file, type, shape and bytes. Cloning copies no data.
@@ -38,9 +38,17 @@ pub(super) struct Stored {
     pub(super) shape: Box<[usize]>,
     /// The part of the mapping that holds all elements.
     pub(super) bytes: Bytes,
-    /// Steps between elements along each axis, in elements, where they are not row-major. The first element is at the
-    /// start of `bytes`, and no element lies beyond their end.
-    pub(super) strides: Option<Box<[usize]>>,
+    pub(super) order: Order,
+}
+
+/// How the elements lie in their bytes.
+pub(super) enum Order {
+    RowMajor,
+    /// Steps between elements along each axis, in elements. The first element is at the start of the bytes, and no
+    /// element lies beyond their end.
+    Strides(Box<[usize]>),
+    /// Row-major but for the order within heads, as llama.cpp rotates them.
+    Pairs(Heads),
 }
 
 /// The number of elements of a shape whose extent, even with empty axes counted as one, does not overflow; so
@@ -78,42 +86,42 @@ impl TensorView {
 
     /// The elements, row-major and little-endian, with no gaps.
     ///
-    /// They lie in the file's mapping, at any alignment, unless torch stored them in another order; then they are put
-    /// in order on the heap, once for this view and its later clones.
+    /// They lie in the file's mapping, at any alignment, unless torch or llama.cpp stored them in another order; then
+    /// they are put in order on the heap, once for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
-        match &self.stored.strides {
-            None => &self.stored.bytes,
-            Some(strides) => self.contiguous.get_or_init(|| {
-                let Stored { shape, bytes, dtype, .. } = &*self.stored;
-                match dtype.bytes() {
-                    1 => gather::<1>(bytes, shape, strides),
-                    2 => gather::<2>(bytes, shape, strides),
-                    4 => gather::<4>(bytes, shape, strides),
-                    _ => gather::<8>(bytes, shape, strides),
-                }
+        let Stored { shape, bytes, dtype, order, .. } = &*self.stored;
+        match order {
+            Order::RowMajor => bytes,
+            Order::Strides(strides) => self.contiguous.get_or_init(|| match dtype.block_bytes() {
+                1 => gather::<1>(bytes, shape, strides),
+                2 => gather::<2>(bytes, shape, strides),
+                4 => gather::<4>(bytes, shape, strides),
+                _ => gather::<8>(bytes, shape, strides),
             }),
+            Order::Pairs(heads) => self.contiguous.get_or_init(|| heads.pairs_to_halves(bytes).into()),
         }
     }
 
-    /// The elements as `f32`, row-major: `f16` and `bf16` exactly, `f64` rounded to nearest.
+    /// The elements as `f32`, row-major: `f16`, `bf16` and quantised types exactly, `f64` rounded to nearest.
     ///
     /// # Errors
-    /// [`Error::TensorType`] where the elements are not floats.
+    /// [`Error::TensorType`] where the elements are neither floats nor quantised.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
-        let bytes = self.bytes();
-        Ok(match self.dtype() {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect(),
-            Dtype::F64 => bytes.as_chunks().0.iter().map(|&chunk| f64::from_le_bytes(chunk) as f32).collect(),
-            Dtype::F16 => widen(bytes, f16::from_le_bytes),
-            Dtype::BF16 => widen(bytes, bf16::from_le_bytes),
-            found => {
-                return Err(Error::TensorType {
-                    file: self.file().to_owned(),
-                    tensor: self.name().to_owned(),
-                    found: found.to_string(),
-                    expected: "f32, f16, bf16 or f64",
-                });
-            }
+        let mut values = vec![0.0; self.shape().iter().product()];
+        self.read_f32(self.bytes(), &mut values)?;
+        Ok(values)
+    }
+
+    /// Widens `bytes`, whole blocks of this tensor's type, to as many elements.
+    pub(super) fn read_f32(&self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
+        if widen(self.dtype(), bytes, values) {
+            return Ok(());
+        }
+        Err(Error::TensorType {
+            file: self.file().to_owned(),
+            tensor: self.name().to_owned(),
+            found: self.dtype().to_string(),
+            expected: "f32, f16, bf16, f64 or a quantised type",
         })
     }
 }
@@ -127,26 +135,6 @@ impl fmt::Debug for TensorView {
             .field("shape", &self.shape())
             .finish_non_exhaustive()
     }
-}
-
-/// Widens 16-bit floats in blocks, which lets `half` use the processor's own conversion; the bytes of a file are not
-/// aligned, so each block is copied first.
-fn widen<T: Copy + Default>(bytes: &[u8], from_le_bytes: fn([u8; 2]) -> T) -> Vec<f32>
-where
-    [T]: HalfFloatSliceExt,
-{
-    const BLOCK: usize = 1024;
-    let chunks = bytes.as_chunks::<2>().0;
-    let mut widened = vec![0.0; chunks.len()];
-    let mut block = [T::default(); BLOCK];
-    for (chunks, out) in chunks.chunks(BLOCK).zip(widened.chunks_mut(BLOCK)) {
-        let block = &mut block[..chunks.len()];
-        for (half, &chunk) in block.iter_mut().zip(chunks) {
-            *half = from_le_bytes(chunk);
-        }
-        block.convert_to_f32_slice(out);
-    }
-    widened
 }
 
 /// Copies elements of `N` bytes from the places that `strides` gives into row-major order.

@@ -4,15 +4,18 @@ use proptest::prelude::*;
 
 use crate::build::{Pickle, f32_bytes, legacy, open, read_all, safetensors, torch};
 
-/// What happens to a file: bytes replaced, then the end cut off.
-fn damage() -> impl Strategy<Value = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)> {
+/// Bytes replaced, then the end cut off.
+type Damage = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>);
+
+/// What happens to a file.
+pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     (
         prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         prop::option::weighted(0.3, any::<prop::sample::Index>()),
     )
 }
 
-fn survives(name: &str, whole: &[u8], (changes, cut): (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)) {
+pub(crate) fn survives(name: &str, whole: &[u8], (changes, cut): Damage) {
     let mut bytes = whole.to_vec();
     for (place, value) in changes {
         *place.get_mut(&mut bytes) = value;
@@ -22,6 +25,7 @@ fn survives(name: &str, whole: &[u8], (changes, cut): (Vec<(prop::sample::Index,
     }
     if let Ok(checkpoint) = open(name, &bytes) {
         read_all(&checkpoint);
+        let _ = checkpoint.document("config.json");
     }
 }
 
@@ -67,7 +71,7 @@ fn opcodes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Two thousand cases, unless `PROPTEST_CASES` says how many.
-fn many() -> ProptestConfig {
+pub(crate) fn many() -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
         None => ProptestConfig::with_cases(2000),

@@ -211,7 +211,7 @@ fn pickles() -> Vec<Case> {
             "a bare pickle of protocol 0",
             "vqgan.ckpt",
             b"cos\nsystem\n(S'id'\ntR.".to_vec(),
-            &["neither safetensors nor saved by torch"],
+            &["neither safetensors, GGUF nor saved by torch"],
         ),
         pickle("the registry of extensions", Pickle::new().op(b"\x82\x01"), &["0x82 is no opcode"]),
         pickle("lists doubled sixty times", in_state_dict(doubling), &["`w` in its `state_dict` is a list"]),
@@ -401,7 +401,7 @@ fn containers() -> Vec<Case> {
         ),
         file("a legacy storage that is not there", "vqgan.ckpt", legacy(&whole(), &[]), &["`0` is not in the file"]),
         file("a pickle of other origin", "vqgan.ckpt", Pickle::new().int(1).end(), &["not one that torch saved"]),
-        file("an unknown file", "vqgan.ckpt", b"<html>".to_vec(), &["neither safetensors nor saved by torch"]),
+        file("an unknown file", "vqgan.ckpt", b"<html>".to_vec(), &["neither safetensors, GGUF nor saved by torch"]),
         file(
             "a pointer of Git LFS",
             "vqgan.ckpt",

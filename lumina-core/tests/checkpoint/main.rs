@@ -4,6 +4,7 @@
 
 mod build;
 mod corruption;
+mod gguf;
 mod hostile;
 mod reading;
 mod reference;

@@ -120,7 +120,7 @@ fn every_type_of_storage() {
         pickle.text(class).view((class, class, 4), 1, &[3], &[1]).op(b"s")
     });
     let pickle = pickle.end();
-    let data = |dtype: Dtype| (0..4 * dtype.bytes() as u8).collect::<Vec<_>>();
+    let data = |dtype: Dtype| (0..4 * dtype.block_bytes() as u8).collect::<Vec<_>>();
     let zipped = torch(&pickle, &types.map(|(class, dtype)| (class, data(dtype))));
     let old = legacy(&pickle, &types.map(|(class, dtype)| (class, 4, data(dtype))));
     for bytes in [zipped, old] {
@@ -129,7 +129,7 @@ fn every_type_of_storage() {
         for (class, dtype) in types {
             let view = checkpoint.get(class).unwrap();
             assert_eq!(view.dtype(), dtype);
-            assert_eq!(view.bytes(), &data(dtype)[dtype.bytes()..]);
+            assert_eq!(view.bytes(), &data(dtype)[dtype.block_bytes()..]);
         }
     }
 }

@@ -132,7 +132,7 @@ proptest! {
             .into_iter()
             .enumerate()
             .map(|(i, (dtype, shape))| {
-                let length = shape.iter().product::<usize>() * types[dtype].bytes();
+                let length = shape.iter().product::<usize>() * types[dtype].block_bytes();
                 (format!("t\"{i}\u{fc}"), types[dtype], shape, (0..length).map(|at| (at * 7 + i) as u8).collect())
             })
             .collect();

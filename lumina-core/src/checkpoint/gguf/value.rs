@@ -1,0 +1,104 @@
+//! The values of GGUF's metadata.
+
+/// A value of the metadata, in any of the format's types.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "each is what its name says")]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    U64(u64),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    String(String),
+    Array(Array),
+}
+
+/// An array of the metadata: elements of one type.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "each is what its name says")]
+pub enum Array {
+    U8(Vec<u8>),
+    I8(Vec<i8>),
+    U16(Vec<u16>),
+    I16(Vec<i16>),
+    U32(Vec<u32>),
+    I32(Vec<i32>),
+    U64(Vec<u64>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Bool(Vec<bool>),
+    String(Vec<String>),
+    /// Arrays, which need not be of one type. llama.cpp reads none of these.
+    Array(Vec<Array>),
+}
+
+impl Value {
+    /// An integer of any width, if it is one and not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::U8(value) => Some(value.into()),
+            Self::U16(value) => Some(value.into()),
+            Self::U32(value) => Some(value.into()),
+            Self::U64(value) => Some(value),
+            Self::I8(value) => value.try_into().ok(),
+            Self::I16(value) => value.try_into().ok(),
+            Self::I32(value) => value.try_into().ok(),
+            Self::I64(value) => value.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// A float of either width.
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(value) => Some(value.into()),
+            Self::F64(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// A truth value.
+    pub fn as_bool(&self) -> Option<bool> {
+        if let Self::Bool(value) = *self { Some(value) } else { None }
+    }
+
+    /// A text.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::String(value) = self { Some(value) } else { None }
+    }
+
+    /// An array of texts.
+    pub fn as_strings(&self) -> Option<&[String]> {
+        if let Self::Array(Array::String(values)) = self { Some(values) } else { None }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+/// The numbers by which the format names its types.
+pub(super) mod code {
+    pub(in super::super) const U8: u32 = 0;
+    pub(in super::super) const I8: u32 = 1;
+    pub(in super::super) const U16: u32 = 2;
+    pub(in super::super) const I16: u32 = 3;
+    pub(in super::super) const U32: u32 = 4;
+    pub(in super::super) const I32: u32 = 5;
+    pub(in super::super) const F32: u32 = 6;
+    pub(in super::super) const BOOL: u32 = 7;
+    pub(in super::super) const STRING: u32 = 8;
+    pub(in super::super) const ARRAY: u32 = 9;
+    pub(in super::super) const U64: u32 = 10;
+    pub(in super::super) const I64: u32 = 11;
+    pub(in super::super) const F64: u32 = 12;
+}
