@@ -51,10 +51,11 @@ pub fn adamw<const D: usize>(
     step: &AdamWStep,
 ) -> (Tensor<D>, Moments) {
     #[cfg(feature = "flex")]
-    let moments = match super::flex::adamw(&weight, &grad, moments, step) {
-        Ok(moved) => return moved,
-        Err(moments) => moments,
-    };
+    let mut moments = moments;
+    #[cfg(feature = "flex")]
+    if let Some(moved) = super::flex::adamw(&weight, &grad, &mut moments, step) {
+        return moved;
+    }
     let (rate, correction) = step.corrections();
     let shape = weight.shape();
     let grad: Tensor<1> = grad.flatten(0, D - 1);

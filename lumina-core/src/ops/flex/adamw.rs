@@ -8,20 +8,20 @@ use super::{Operand, contiguous, tensor, tensor_like, values};
 use crate::ops::adamw::{AdamWStep, Moments};
 use crate::ops::adamw_kernel;
 
-/// Gives the moments back where the tensors are not of this backend, or do not belong together.
+/// Nothing, and the moments stay, where the tensors are not of this backend or do not belong together.
 pub(in crate::ops) fn adamw<const D: usize>(
     weight: &Tensor<D>,
     grad: &Tensor<D>,
-    moments: Option<Moments>,
+    moments: &mut Option<Moments>,
     step: &AdamWStep,
-) -> Result<(Tensor<D>, Moments), Option<Moments>> {
-    let (Some(weight), Some(grad)) = (plain(weight), plain(grad)) else { return Err(moments) };
+) -> Option<(Tensor<D>, Moments)> {
+    let (weight, grad) = (plain(weight)?, plain(grad)?);
     let n = values(&weight).len();
     let fits = |moment: &Tensor<1>| moment.dims() == [n] && plain(moment).is_some();
     if values(&grad).len() != n || moments.as_ref().is_some_and(|both| !fits(&both.first) || !fits(&both.second)) {
-        return Err(moments);
+        return None;
     }
-    let taken = moments.and_then(|Moments { first, second }| own(first).zip(own(second)));
+    let taken = moments.take().and_then(|Moments { first, second }| own(first).zip(own(second)));
     let (mut first, mut second) = taken.unwrap_or_else(|| (tensor(vec![0.0; n], &[n]), tensor(vec![0.0; n], &[n])));
     let moved = match (first.try_storage_mut::<f32>(), second.try_storage_mut::<f32>()) {
         (Some(first), Some(second)) => adamw_kernel::step(values(&weight), values(&grad), first, second, step),
@@ -33,8 +33,8 @@ pub(in crate::ops) fn adamw<const D: usize>(
             moved
         }
     };
-    let [first, second] = [first, second].map(|moment| Tensor::from_primitive::<Flex>(moment));
-    Ok((Tensor::from_primitive::<Flex>(tensor_like(moved, &weight)), Moments { first, second }))
+    let [first, second] = [first, second].map(Tensor::from_primitive::<Flex>);
+    Some((Tensor::from_primitive::<Flex>(tensor_like(moved, &weight)), Moments { first, second }))
 }
 
 fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {

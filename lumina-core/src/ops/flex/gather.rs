@@ -45,12 +45,12 @@ mod tests {
 
     #[test]
     fn rows_come_and_their_gradients_go_back() {
-        let x = tensor((0..6).map(|value| value as f32).collect(), &[3, 2]);
+        let inputs = [tensor((0..6).map(|value| value as f32).collect(), &[3, 2])];
         let kernel = Gather { indices: [2, 0, 2].into(), width: 2 };
-        let (y, ()) = kernel.forward(&[x.clone()]);
+        let (y, ()) = kernel.forward(&inputs);
         assert_eq!(values(&y), [4.0, 5.0, 0.0, 1.0, 4.0, 5.0]);
         let dy = tensor(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]);
-        let [dx] = kernel.backward(&[x], (), dy, [true]);
+        let [dx] = kernel.backward(&inputs, (), dy, [true]);
         assert_eq!(values(&dx.expect("is wanted")), [3.0, 4.0, 0.0, 0.0, 6.0, 8.0]);
     }
 }
