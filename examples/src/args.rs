@@ -13,7 +13,7 @@ use crate::small_model;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Folder of a Lumina-mGPT or Chameleon checkpoint [default: the small one in this repository, which knows scenes]
+    /// Folder, or GGUF file, of a Lumina-mGPT or Chameleon checkpoint [default: the small one in this repository, which knows scenes]
     #[arg(long)]
     model: Option<PathBuf>,
     /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they do not lie with the checkpoint
@@ -89,6 +89,9 @@ pub struct ComputeArgs {
     /// Type to compute in: f32, f16 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
+    /// How linear weights are held: `mapped`, `tensor`, `bf16`, `f16`, `q8` or `q4` [default: as the device does]
+    #[arg(long)]
+    weights: Option<Weights>,
 }
 
 impl ComputeArgs {
@@ -99,10 +102,14 @@ impl ComputeArgs {
     pub fn open(&self) -> Result<Compute> {
         let device = self.device.clone().or_else(|| Compute::available().into_iter().next());
         let device = device.context("no backend is compiled in; enable a Cargo feature such as `flex` or `cuda`")?;
-        Ok(match self.dtype {
+        let device = match self.dtype {
             Dtype::F32 => device,
             // Only f32 is computed straight from the mapped file.
             other => device.dtype(other).weights(Weights::Tensor),
+        };
+        Ok(match self.weights {
+            Some(weights) => device.weights(weights),
+            None => device,
         })
     }
 }

@@ -5,15 +5,89 @@ use burn::tensor::{DType, Device};
 use crate::checkpoint::Dtype;
 use crate::{Error, Result};
 
-/// Where the weights of linear layers live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the weights of linear layers live, and how wide they are.
+///
+/// | | linear weights | head | 7B |
+/// | --- | --- | --- | --- |
+/// | `Mapped` | as in the file | as in the file | 13 GB in `bf16`, page cache |
+/// | `BF16`, `F16` | 16 bits | 16 bits | 13 GB |
+/// | `Q8` | 8.5 bits, [`Format::Q8_0`] | 8.5 bits | 7 GB, heap |
+/// | `Q4` | 4.5 bits, [`Format::Q4_0`] | 8.5 bits | 4 GB, heap |
+/// | `Tensor` | in the compute type | in the compute type | 26 GB in `f32` |
+///
+/// `BF16` to `Q4` narrow while opening, with all threads of the current rayon pool, by the rule of
+/// [`gguf::quantise`]: what that writes to a file, opened as `Mapped`, gives the same model without the wait. The
+/// embedding stays as in the file, and so does a weight that is as narrow already. On devices whose weights are tensors,
+/// quantised files are widened while opening.
+///
+/// ```
+/// use lumina_core::Weights;
+/// assert_eq!("q8".parse::<Weights>()?, Weights::Q8);
+/// assert_eq!(Weights::Q4.to_string(), "q4");
+/// # Ok::<(), lumina_core::Error>(())
+/// ```
+///
+/// [`Format::Q8_0`]: lumina_kernels::Format::Q8_0
+/// [`Format::Q4_0`]: lumina_kernels::Format::Q4_0
+/// [`gguf::quantise`]: crate::checkpoint::gguf::quantise
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Weights {
-    /// In the checkpoint file's mapping, in its own type, read by this crate's kernel. Opening costs no copy and
+    /// In the checkpoint file's mapping, in its own type, read by kernels of ours. Opening costs no copy and
     /// memory is page cache, which the system can take back. CPU devices only.
     Mapped,
     /// In tensors of the device, in the compute type: what GPUs and training need.
     Tensor,
+    /// `bf16` where the file is wider, beside the mapping. CPU devices only.
+    BF16,
+    /// `f16` where the file is wider, beside the mapping. CPU devices only.
+    F16,
+    /// Blocks of 8-bit numbers where the file is wider, beside the mapping. CPU devices only.
+    Q8,
+    /// Blocks of 4-bit numbers where the file is wider, and the head in 8 bits, beside the mapping. CPU devices only.
+    Q4,
+}
+
+impl Weights {
+    /// Every choice, from the one that leaves the file as it is to the narrowest.
+    pub const ALL: [Self; 6] = [Self::Mapped, Self::Tensor, Self::BF16, Self::F16, Self::Q8, Self::Q4];
+
+    /// The type that linear weights are narrowed to.
+    pub(crate) fn narrowed(self) -> Option<Dtype> {
+        match self {
+            Self::Mapped | Self::Tensor => None,
+            Self::BF16 => Some(Dtype::BF16),
+            Self::F16 => Some(Dtype::F16),
+            Self::Q8 => Some(Dtype::Q8_0),
+            Self::Q4 => Some(Dtype::Q4_0),
+        }
+    }
+}
+
+impl std::fmt::Display for Weights {
+    /// The name that [`FromStr`](std::str::FromStr) reads.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mapped => "mapped",
+            Self::Tensor => "tensor",
+            Self::BF16 => "bf16",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        })
+    }
+}
+
+impl std::str::FromStr for Weights {
+    type Err = Error;
+
+    /// `mapped`, `tensor`, `bf16`, `f16`, `q8` or `q4`.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|weights| weights.to_string() == name).ok_or_else(|| {
+            let names = Self::ALL.map(|weights| weights.to_string()).join(", ");
+            Error::Compute { reason: format!("`{name}` is no way to hold weights; choose one of {names}") }
+        })
+    }
 }
 
 /// Device, type of activations, and where linear weights live.
@@ -177,17 +251,17 @@ impl Compute {
     ///
     /// # Errors
     /// [`Error::Compute`] where the type is no float type of 16 or 32 bits, the device lacks it, or mapped weights
-    /// are asked of a device that cannot read them.
+    /// (or narrowed ones) are asked of a device that cannot read them.
     pub fn check(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Compute { reason });
         if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return refuse(format!("{} is not a type to compute in; choose f32, f16 or bf16", self.dtype));
         }
-        if self.weights == Weights::Mapped && (!self.on_host || self.dtype != Dtype::F32) {
-            return refuse(
-                "mapped weights need a CPU device and f32 activations; choose `Weights::Tensor` or leave the type at f32"
-                    .to_owned(),
-            );
+        if self.weights != Weights::Tensor && (!self.on_host || self.dtype != Dtype::F32) {
+            return refuse(format!(
+                "{} weights need a CPU device and f32 activations; choose `Weights::Tensor` or leave the type at f32",
+                self.weights
+            ));
         }
         if self.dtype != Dtype::F32 && !self.device.supports_dtype(self.burn_dtype()) {
             return refuse(format!("this device cannot compute in {}; choose f32 or f16", self.dtype));
@@ -203,10 +277,10 @@ fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
 }
 
 impl std::fmt::Display for Compute {
-    /// The name that [`FromStr`](std::str::FromStr) reads, the type, and `mapped` where weights stay in their file.
+    /// The name that [`FromStr`](std::str::FromStr) reads, the type, and how weights are held unless in tensors.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mapped = if self.weights == Weights::Mapped { " mapped" } else { "" };
-        write!(f, "{} {}{mapped}", self.name, self.dtype)
+        write!(f, "{} {}", self.name, self.dtype)?;
+        if self.weights == Weights::Tensor { Ok(()) } else { write!(f, " {}", self.weights) }
     }
 }
 

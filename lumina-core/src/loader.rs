@@ -12,6 +12,7 @@ use std::rc::Rc;
 use burn::module::{Param, ParamId};
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
 
+use crate::checkpoint::gguf::{QuantiseOptions, quantise_tensor};
 use crate::checkpoint::{Checkpoint, Dtype, TensorView};
 use crate::ops::low_rank::LowRank;
 use crate::ops::weight::Weight;
@@ -188,15 +189,36 @@ impl<'a> Loader<'a> {
     /// A tensor as a matrix, where the compute target wants it.
     fn weight(&self, path: String, shape: [usize; 2], part: Part) -> Weight {
         let view = self.view(&path, &shape, part);
-        if self.shared.compute.placement() == Weights::Mapped
-            && let Some(matrix) = view.as_ref().and_then(MappedMatrix::new)
+        if self.shared.compute.placement() != Weights::Tensor
+            && let Some(matrix) = view.as_ref().and_then(|view| self.matrix(view, part))
         {
             return Weight::Mapped(matrix);
         }
         Weight::Tensor(self.parameter(path, view, part))
     }
 
-    /// A tensor, if it is there in this shape and a float type; the problem is noted otherwise.
+    /// A tensor where it lies, or narrowed; `None` where kernels cannot read it.
+    fn matrix(&self, view: &TensorView, part: Part) -> Option<MappedMatrix> {
+        let dtype = self.narrowed(view).filter(|_| part == Part::Model).unwrap_or(view.dtype());
+        match quantise_tensor(view, dtype) {
+            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes),
+            Err(error) => {
+                self.shared.state.borrow_mut().problems.push(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The type that a weight of the model is narrowed to, by the rule that files are written by; `None` where it stays.
+    fn narrowed(&self, view: &TensorView) -> Option<Dtype> {
+        let Source::Checkpoint(checkpoint) = self.shared.source else { return None };
+        let linear = self.shared.compute.placement().narrowed()?;
+        let dtype = QuantiseOptions::new(linear).dtype(view, !checkpoint.contains("lm_head.weight"));
+        // Nothing is gained by another type of the same width, nor by widening.
+        (dtype.bytes_of(view.shape())? < view.bytes().len()).then_some(dtype)
+    }
+
+    /// A tensor, if it is there in this shape and of floats or quantised; the problem is noted otherwise.
     fn view(&self, path: &str, shape: &[usize], part: Part) -> Option<TensorView> {
         let mut state = self.shared.state.borrow_mut();
         state.asked.insert(path.to_owned(), shape.to_vec());
@@ -216,9 +238,9 @@ impl<'a> Loader<'a> {
             state.problems.push(format!("`{path}` has shape {found:?} in {file}, expected {shape:?}"));
             return None;
         }
-        if !view.dtype().is_float() {
+        if !view.dtype().is_float() && !view.dtype().is_quantised() {
             let found = view.dtype();
-            state.problems.push(format!("`{path}` has type {found} in {file}, expected a float type"));
+            state.problems.push(format!("`{path}` has type {found} in {file}, expected a float or quantised type"));
             return None;
         }
         state.bytes += view.bytes().len() as u64;
@@ -270,15 +292,18 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Copies a view into a tensor; one tensor at a time is on the heap.
+/// Copies a view of floats or quantised ones into a tensor; one tensor at a time is on the heap.
 fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType) -> Tensor<D> {
-    let stored = match view.dtype() {
-        Dtype::F64 => DType::F64,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        _ => DType::F32,
+    let of_bytes = |stored| TensorData::from_bytes(Bytes::from_bytes_vec(view.bytes().to_vec()), view.shape(), stored);
+    let data = match view.dtype() {
+        Dtype::F64 => of_bytes(DType::F64),
+        Dtype::F32 => of_bytes(DType::F32),
+        Dtype::F16 => of_bytes(DType::F16),
+        Dtype::BF16 => of_bytes(DType::BF16),
+        _ => {
+            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            TensorData::new(values, view.shape())
+        }
     };
-    let bytes = Bytes::from_bytes_vec(view.bytes().to_vec());
-    let data = TensorData::from_bytes(bytes, view.shape(), stored).convert_dtype(dtype);
-    Tensor::from_data(data, (compute.device(), dtype))
+    Tensor::from_data(data.convert_dtype(dtype), (compute.device(), dtype))
 }

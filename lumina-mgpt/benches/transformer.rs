@@ -1,19 +1,26 @@
-//! Decoding and prefill of a transformer of random weights: width 2048, 4 layers, 65,536 tokens, bf16, as mapped.
+//! Decoding and prefill of a transformer of random weights: width 2048, 4 layers, 65,536 tokens; `bf16` as mapped, Q8 and
+//! Q4 as narrowed at load.
 //!
 //! `cargo bench -p lumina-mgpt` writes a checkpoint of 0.94 GB to the temporary folder and removes it. Decoding is held
 //! against reading the same bytes from memory once; prefill against Burn's own f32 matrix product.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer};
+use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
 use rayon::prelude::*;
 
 const PREFILL: usize = 512;
+/// Tokens before a step of decoding: few, for it is weights that are measured.
+const CONTEXT: usize = 16;
+/// The ids of image tokens in the published vocabulary.
+const IMAGE_TOKENS: Range<usize> = 4..8196;
 
 fn config() -> Architecture {
     let config = ModelConfig {
@@ -35,24 +42,21 @@ fn random_bytes(n: usize) -> Vec<u8> {
     block.into_iter().cycle().take(n).collect()
 }
 
-/// The median of some runs, after one that is not counted.
-fn median(runs: usize, mut run: impl FnMut()) -> Duration {
+/// The fastest of some runs, after one that is not counted: what else the machine does can only add to a time.
+fn fastest(runs: usize, mut run: impl FnMut()) -> Duration {
     run();
-    let mut times: Vec<_> = (0..runs)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
+    let time = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    (0..runs).map(time).min().unwrap_or_default()
 }
 
 /// Bytes a second at which all threads together read memory.
 fn bandwidth() -> f64 {
     let memory = vec![1u64; 1 << 26];
-    let time = median(9, || {
+    let time = fastest(9, || {
         let sum: u64 = memory
             .par_chunks(1 << 20)
             .map(|chunk| chunk.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
@@ -62,10 +66,46 @@ fn bandwidth() -> f64 {
     (memory.len() * 8) as f64 / time.as_secs_f64()
 }
 
+/// Bytes that a step reads: every weight but the embedding once.
+fn step_bytes(shapes: &BTreeMap<String, Vec<usize>>, weights: Weights) -> f64 {
+    let dtype = |name: &str| match weights {
+        _ if name.contains("norm") => Dtype::F32,
+        Weights::Q4 if !name.contains("lm_head") => Dtype::Q4_0,
+        Weights::Q4 | Weights::Q8 => Dtype::Q8_0,
+        _ => Dtype::BF16,
+    };
+    let read = shapes.iter().filter(|(name, _)| !name.contains("embed_tokens"));
+    read.map(|(name, shape)| dtype(name).bytes_of(shape).expect("whole blocks") as f64).sum()
+}
+
+/// The time of a step of `rows` rows, each after a prompt of `tokens`; with `among`, of a part of the head alone.
+fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>) -> f64 {
+    let mut caches: Vec<_> = (0..rows).map(|_| model.new_cache(tokens.len() + 1)).collect();
+    for cache in &mut caches {
+        model.forward(&mut [Row::cached(tokens, cache)]).expect("fits");
+    }
+    let positions: Vec<usize> = (0..rows).collect();
+    let time = fastest(9, || {
+        let mut batch: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&tokens[..1], cache)).collect();
+        let hidden = model.forward(&mut batch).expect("fits");
+        black_box(model.logits_among(hidden, &positions, among.clone()).expect("computes"));
+        caches.iter_mut().for_each(|cache| cache.truncate(tokens.len()));
+    });
+    time.as_secs_f64()
+}
+
+/// Multiply-adds a second, counted twice, of Burn's own product in `f32`.
+fn flops(device: &Device) -> f64 {
+    let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, device);
+    let (a, b) = (random([PREFILL, 2048]), random([2048, 2048]));
+    let product = fastest(5, || drop(black_box(a.clone().matmul(b.clone()).into_data())));
+    2.0 * (PREFILL * 2048 * 2048) as f64 / product.as_secs_f64()
+}
+
 fn main() {
-    let compute = Compute::cpu();
     let architecture = config();
-    let shapes = Transformer::tensor_shapes(&architecture, &compute);
+    let vocab_size = architecture.vocab_size();
+    let shapes = Transformer::tensor_shapes(&architecture, &Compute::cpu());
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("model.safetensors");
     let tensors = shapes.iter().map(|(name, shape)| {
@@ -73,61 +113,54 @@ fn main() {
         (name.clone(), Dtype::BF16, shape.clone(), move || Ok(random_bytes(n_bytes).into()))
     });
     save_safetensors(&file, tensors).expect("room for the checkpoint");
-    let start = Instant::now();
     let checkpoint = Checkpoint::open(&file).expect("just written");
-    let model = Transformer::from_checkpoint(&checkpoint, architecture, &compute, &|_| {}).expect("complete");
-    println!("open: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 
-    // A step reads every weight but the embedding once.
-    let step_bytes: usize = shapes
-        .iter()
-        .filter(|(name, _)| !name.contains("embed_tokens"))
-        .map(|(_, shape)| 2 * shape.iter().product::<usize>())
-        .sum();
     let bandwidth = bandwidth();
-    println!("memory: {:.1} GB/s; a step reads {:.2} GB", bandwidth / 1e9, step_bytes as f64 / 1e9);
+    let flops = flops(Compute::cpu().device());
+    println!("memory: {:.1} GB/s; Burn's f32 product: {:.0} GFLOP/s", bandwidth / 1e9, flops / 1e9);
 
-    let tokens: Vec<u32> = (0..PREFILL as u32).collect();
-    for rows in [1, 2, 4] {
-        let mut caches: Vec<_> = (0..rows).map(|_| model.new_cache(PREFILL + 1)).collect();
-        for cache in &mut caches {
-            model.forward(&mut [Row::cached(&tokens, cache)]).expect("fits");
+    let context: Vec<u32> = (0..CONTEXT as u32).collect();
+    let prompt: Vec<u32> = (0..PREFILL as u32).collect();
+    for weights in [Weights::Mapped, Weights::Q8, Weights::Q4] {
+        let compute = Compute::cpu().weights(weights);
+        let start = Instant::now();
+        let model = Transformer::from_checkpoint(&checkpoint, architecture.clone(), &compute, &|_| {});
+        let model = model.expect("complete");
+        let opened = start.elapsed().as_secs_f64();
+        let bytes = step_bytes(&shapes, weights);
+        let limit = bytes / bandwidth;
+        let name = if weights == Weights::Mapped { "bf16".to_owned() } else { weights.to_string() };
+        println!("{name}: opened in {:.1} ms; a step reads {:.2} GB", opened * 1e3, bytes / 1e9);
+
+        let mut one = 0.0;
+        for rows in [1, 2, 4, 8] {
+            let time = decode(&model, &context, rows, 0..vocab_size);
+            one = if rows == 1 { time } else { one };
+            println!(
+                "  decode, {rows} row(s): {:.1} ms, {:.2} of the memory limit, {:.2} of the time of one row",
+                time * 1e3,
+                limit / time,
+                time / one
+            );
         }
-        let time = median(7, || {
-            let mut batch: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&tokens[..1], cache)).collect();
-            let hidden = model.forward(&mut batch).expect("fits");
-            let positions: Vec<usize> = (0..rows).collect();
-            black_box(model.logits_at(hidden, &positions).expect("computes"));
-            caches.iter_mut().for_each(|cache| cache.truncate(PREFILL));
-        });
-        let limit = step_bytes as f64 / bandwidth;
+        let time = decode(&model, &context, 1, IMAGE_TOKENS);
         println!(
-            "decode step, {rows} row(s) after {PREFILL} tokens: {:.1} ms, {:.2} of the memory limit",
+            "  decode in an image, 1 row: {:.1} ms, {:.2} of the time with the whole head",
+            time * 1e3,
+            time / one
+        );
+
+        let time = fastest(1, || {
+            let mut cache = model.new_cache(PREFILL);
+            let hidden = model.forward(&mut [Row::cached(&prompt, &mut cache)]).expect("fits");
+            black_box(model.logits_at(hidden, &[PREFILL - 1]).expect("computes"));
+        });
+        let of_layers = shapes.iter().filter(|(name, _)| name.contains("layers"));
+        let layers: usize = of_layers.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        println!(
+            "  prefill of {PREFILL}: {:.0} ms, {:.2} of Burn's f32 product",
             time.as_secs_f64() * 1e3,
-            limit / time.as_secs_f64()
+            2.0 * (layers * PREFILL) as f64 / flops / time.as_secs_f64()
         );
     }
-
-    let device = compute.device();
-    let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, device);
-    let (a, b) = (random([PREFILL, 2048]), random([2048, 2048]));
-    let product = median(5, || drop(black_box(a.clone().matmul(b.clone()).into_data())));
-    let flops = 2.0 * (PREFILL * 2048 * 2048) as f64 / product.as_secs_f64();
-    let time = median(3, || {
-        let mut cache = model.new_cache(PREFILL);
-        let hidden = model.forward(&mut [Row::cached(&tokens, &mut cache)]).expect("fits");
-        black_box(model.logits_at(hidden, &[PREFILL - 1]).expect("computes"));
-    });
-    let layers: usize = shapes
-        .iter()
-        .filter(|(name, _)| name.contains("layers"))
-        .map(|(_, shape)| shape.iter().product::<usize>())
-        .sum();
-    let limit = 2.0 * (layers * PREFILL) as f64 / flops;
-    println!(
-        "prefill of {PREFILL}: {:.0} ms, {:.2} of Burn's f32 product at {:.0} GFLOP/s",
-        time.as_secs_f64() * 1e3,
-        limit / time.as_secs_f64(),
-        flops / 1e9
-    );
 }

@@ -53,9 +53,10 @@ impl Attention {
     pub(crate) fn forward(&self, x: Tensor<2>, rotation: &Rotation, spans: &mut [Span<'_>]) -> Tensor<2> {
         let [n, _] = x.dims();
         let split = |x: Tensor<2>, heads| x.reshape([n, heads, self.head_dim]);
-        let q = self.q_norm.forward(split(self.q_proj.forward(x.clone()), self.heads), rotation);
-        let k = self.k_norm.forward(split(self.k_proj.forward(x.clone()), self.kv_heads), rotation);
-        let v = split(self.v_proj.forward(x), self.kv_heads);
+        let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let q = self.q_norm.forward(split(q, self.heads), rotation);
+        let k = self.k_norm.forward(split(k, self.kv_heads), rotation);
+        let v = split(v, self.kv_heads);
         let attended = if spans.iter().all(|span| span.cache.is_none() && span.position == 0) {
             let lens: Vec<usize> = spans.iter().map(|span| span.len).collect();
             causal_attention(q, k, v, &lens)

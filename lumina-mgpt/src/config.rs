@@ -108,9 +108,16 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Read`] and [`Error::Config`].
     pub fn open(file: &Path) -> Result<Self> {
-        let text = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        serde_json::from_slice(&text)
-            .map_err(|error| Error::Config { file: file.to_owned(), reason: error.to_string() })
+        let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        Self::from_json(&json, file)
+    }
+
+    /// The config of a `config.json` in memory; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|error| Error::Config { file: file.to_owned(), reason: error.to_string() })
     }
 
     /// The checked shape; `file` is for messages.

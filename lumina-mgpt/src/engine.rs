@@ -5,11 +5,12 @@
 //! waits for the next drawn one; and under guidance the unconditional branch, which sees the current image alone, is
 //! a second row of the same pass.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lumina_core::Vocabulary;
-use lumina_sampling::{Modality, Phase, Sampler, SamplingOptions, StreamState};
+use lumina_sampling::{Allowed, Modality, Phase, Sampler, SamplingOptions, StreamState};
 
 use crate::event::{Stats, StopReason, peak_resident_bytes};
 use crate::kv_cache::KvCache;
@@ -203,6 +204,18 @@ impl Job {
         branches.all(|branch| branch.pending.len() <= PREFILL_CHUNK)
     }
 
+    /// The range of ids of the tokens that the next draw decides between: inside an image, that of the image tokens.
+    fn can_come(&self, vocab_size: usize) -> Range<usize> {
+        match self.sampler.allowed(&self.state) {
+            Allowed::One(token) => token as usize..token as usize + 1,
+            Allowed::Only(tokens) => match (tokens.first(), tokens.last()) {
+                (Some(&first), Some(&last)) => first as usize..last as usize + 1,
+                _ => 0..vocab_size,
+            },
+            Allowed::AllBut(_) => 0..vocab_size,
+        }
+    }
+
     /// Ends the job where its caller wants it to end now.
     fn look_at_the_clock(&mut self) {
         if self.limits.cancel.is_cancelled() {
@@ -232,6 +245,8 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
     let mut rows: Vec<Row<'_>> = Vec::new();
     // For each row that ends in a draw: its job, and the place of its last token in the pass.
     let mut draws: Vec<(usize, usize)> = Vec::new();
+    // What the draws decide between: one product with the head serves all of them.
+    let mut can_come: Option<Range<usize>> = None;
     let mut taken: Vec<(usize, bool, usize)> = Vec::new();
     let mut n_tokens = 0;
     for (index, job) in jobs.iter_mut().enumerate() {
@@ -242,6 +257,13 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
             continue;
         }
         let draws_next = job.draws_next();
+        if draws_next {
+            let own = job.can_come(transformer.architecture().vocab_size());
+            can_come = Some(match can_come {
+                Some(others) => others.start.min(own.start)..others.end.max(own.end),
+                None => own,
+            });
+        }
         for (is_guide, branch) in std::iter::once(&mut job.conditional).chain(&mut job.unconditional).enumerate() {
             let share = branch.share(draws_next);
             if share == 0 {
@@ -264,7 +286,10 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
     }
     let hidden = transformer.forward(&mut rows)?;
     let positions: Vec<usize> = draws.iter().map(|&(_, position)| position).collect();
-    let logits = if positions.is_empty() { Vec::new() } else { transformer.logits_at(hidden, &positions)? };
+    let logits = match can_come {
+        Some(tokens) => transformer.logits_among(hidden, &positions, tokens)?,
+        None => Vec::new(),
+    };
     let pass_time = started.elapsed();
 
     for (index, is_guide, share) in taken {

@@ -80,6 +80,7 @@
 mod attention;
 mod book;
 mod config;
+mod document;
 mod dropout;
 mod engine;
 mod error;

@@ -11,6 +11,7 @@ use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{Picture, Preprocessor};
 
 use crate::config::ModelConfig;
+use crate::document::{document, folder};
 use crate::transformer::Transformer;
 use crate::{Error, Result};
 
@@ -25,10 +26,11 @@ pub struct Lumina {
 }
 
 impl Lumina {
-    /// Begins to open a Hugging Face folder.
-    pub fn from_pretrained(folder: impl Into<PathBuf>) -> LuminaBuilder<'static> {
+    /// Begins to open a Hugging Face folder, a folder with a `model.gguf`, or a GGUF file, which carries config and
+    /// tokenizer along.
+    pub fn from_pretrained(path: impl Into<PathBuf>) -> LuminaBuilder<'static> {
         LuminaBuilder {
-            folder: folder.into(),
+            path: path.into(),
             adapter: None,
             tokenizer: None,
             image_tokenizer: None,
@@ -83,7 +85,7 @@ impl fmt::Debug for Lumina {
 /// Where the parts of a model lie and where it will compute. Made by [`Lumina::from_pretrained`].
 #[must_use = "nothing is opened before `load`"]
 pub struct LuminaBuilder<'a> {
-    folder: PathBuf,
+    path: PathBuf,
     adapter: Option<PathBuf>,
     tokenizer: Option<PathBuf>,
     image_tokenizer: Option<PathBuf>,
@@ -107,7 +109,7 @@ impl<'a> LuminaBuilder<'a> {
         self
     }
 
-    /// Sets the folder of `tokenizer.json`, if it is not in the model's folder.
+    /// Sets the folder of `tokenizer.json`, if it is not in the model's folder or file.
     pub fn tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.tokenizer = Some(folder.into());
         self
@@ -139,20 +141,27 @@ impl<'a> LuminaBuilder<'a> {
     /// # Errors
     /// Whatever is missing, broken or does not fit, by file and name: see [`Error`].
     pub fn load(self) -> Result<Lumina> {
-        let Self { folder, adapter, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
+        let Self { path, adapter, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
         let compute = match compute {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
         };
-        let config_file = folder.join("config.json");
-        let config = ModelConfig::open(&config_file)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let (json, config_file) = document(&checkpoint, "config.json")?;
+        let config = ModelConfig::from_json(&json, &config_file)?;
         let architecture = config.resolve(&config_file)?;
 
-        let unirep = UniRep::new(TextTokenizer::open(tokenizer.as_ref().unwrap_or(&folder))?)?;
-        unirep.text().check_fits(architecture.vocab_size())?;
+        let text = match tokenizer {
+            Some(path) => TextTokenizer::open(path)?,
+            None => {
+                let (json, file) = document(&checkpoint, "tokenizer.json")?;
+                TextTokenizer::from_json(&json, file)?
+            }
+        };
+        text.check_fits(architecture.vocab_size())?;
+        let unirep = UniRep::new(text)?;
 
-        let checkpoint = Checkpoint::open(&folder)?;
-        let image_tokenizer = match image_tokenizer.or_else(|| beside(&folder)) {
+        let image_tokenizer = match image_tokenizer.or_else(|| beside(folder(&checkpoint))) {
             Some(images) => {
                 let names = images.join("text_tokenizer.json");
                 if names.exists() {
@@ -186,7 +195,7 @@ impl<'a> LuminaBuilder<'a> {
 
 impl fmt::Debug for LuminaBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LuminaBuilder").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("LuminaBuilder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

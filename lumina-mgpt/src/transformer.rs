@@ -1,6 +1,7 @@
 //! The transformer: embedding, layers, final norm, head.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use burn::module::Module;
@@ -11,6 +12,7 @@ use lumina_core::{Compute, LoadProgress, Loader};
 
 use crate::attention::{Attention, Span};
 use crate::config::{Architecture, ModelConfig};
+use crate::document::document;
 use crate::dropout::{Dropout, Site};
 use crate::kv_cache::{KvCache, LayerCache};
 use crate::norm::RmsNorm;
@@ -112,8 +114,8 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone());
-        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x)))
+        let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], x);
+        self.down_proj.forward(swiglu(gate, up))
     }
 }
 
@@ -166,15 +168,15 @@ impl Transformer {
         }
     }
 
-    /// Opens a Hugging Face folder: `config.json` and safetensors, sharded or not.
+    /// Opens a Hugging Face folder (`config.json` and safetensors, sharded or not) or a GGUF file.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Config`], and [`Error::Core`] for tensors that are missing, unexpected or misshaped.
-    pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
-        let folder = folder.as_ref();
-        let file = folder.join("config.json");
-        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
-        Self::from_checkpoint(&Checkpoint::open(folder)?, architecture, compute, &|_| {})
+    pub fn open(path: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let (json, file) = document(&checkpoint, "config.json")?;
+        let architecture = ModelConfig::from_json(&json, &file)?.resolve(&file)?;
+        Self::from_checkpoint(&checkpoint, architecture, compute, &|_| {})
     }
 
     /// The network in a checkpoint's tensors, telling `progress` of each.
@@ -337,19 +339,26 @@ impl Transformer {
     /// Logits in `f32` of hidden states `[n, hidden]`: `[n, vocab_size]`. With `mask_image_logits` those of image
     /// tokens are the lowest finite value.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let logits = self.lm_head.forward(hidden).cast(DType::F32);
+        self.some_logits(hidden, 0..self.architecture.vocab_size)
+    }
+
+    /// Logits of the tokens in a range of ids, `[n, tokens.len()]`.
+    fn some_logits(&self, hidden: Tensor<2>, tokens: Range<usize>) -> Tensor<2> {
+        let logits = self.lm_head.forward_some(hidden, tokens.clone()).cast(DType::F32);
         let masked = &self.architecture.masked_logits;
         if masked.is_empty() {
             return logits;
         }
-        let [n, vocab_size] = logits.dims();
-        let mut keep = vec![false; vocab_size];
-        for &token in masked {
-            keep[token as usize] = true;
+        let [n, n_tokens] = logits.dims();
+        let mut is_masked = vec![false; n_tokens];
+        for token in masked.iter().filter_map(|&token| (token as usize).checked_sub(tokens.start)) {
+            if let Some(is_masked) = is_masked.get_mut(token) {
+                *is_masked = true;
+            }
         }
-        let mask = TensorData::new(keep, [1, vocab_size]);
+        let mask = TensorData::new(is_masked, [1, n_tokens]);
         let mask = Tensor::<2, Bool>::from_data(mask, &logits.device());
-        logits.mask_fill(mask.expand([n, vocab_size]), f32::MIN)
+        logits.mask_fill(mask.expand([n, n_tokens]), f32::MIN)
     }
 
     /// Logits at some positions of a pass, on the host: a row `[vocab_size]` for each of `positions`.
@@ -357,10 +366,29 @@ impl Transformer {
     /// # Errors
     /// [`Error::Compute`] where the device fails.
     pub fn logits_at(&self, hidden: Tensor<2>, positions: &[usize]) -> Result<Vec<Vec<f32>>> {
+        self.logits_among(hidden, positions, 0..self.architecture.vocab_size)
+    }
+
+    /// [`Transformer::logits_at`] where only tokens with ids in a range can come, such as those of images: their part of
+    /// the head is computed, and the logits of all others are minus infinity.
+    ///
+    /// # Errors
+    /// As [`Transformer::logits_at`].
+    pub fn logits_among(&self, hidden: Tensor<2>, positions: &[usize], tokens: Range<usize>) -> Result<Vec<Vec<f32>>> {
+        let vocab_size = self.architecture.vocab_size;
+        let tokens = tokens.start.min(vocab_size)..tokens.end.min(vocab_size);
+        if tokens.is_empty() {
+            return Ok(vec![vec![f32::NEG_INFINITY; vocab_size]; positions.len()]);
+        }
         let indices: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
         let indices = Tensor::<1, Int>::from_data(indices.as_slice(), self.compute.device());
-        let values = read(self.logits(hidden.select(0, indices)))?;
-        Ok(values.chunks_exact(self.architecture.vocab_size).map(<[f32]>::to_vec).collect())
+        let values = read(self.some_logits(hidden.select(0, indices), tokens.clone()))?;
+        let row = |values: &[f32]| {
+            let mut row = vec![f32::NEG_INFINITY; vocab_size];
+            row[tokens.clone()].copy_from_slice(values);
+            row
+        };
+        Ok(values.chunks_exact(tokens.len()).map(row).collect())
     }
 }
 

@@ -100,10 +100,15 @@ impl Sampler {
 
     /// The next token, where there is no choice: append it to the stream with no pass of the model.
     pub fn forced(&self, state: &StreamState) -> Option<u32> {
-        match self.grammar.allowed(state) {
+        match self.allowed(state) {
             Allowed::One(token) => Some(token),
             Allowed::Only(_) | Allowed::AllBut(_) => None,
         }
+    }
+
+    /// The tokens that can come after `state`, before any step: a model need not compute the logits of others.
+    pub fn allowed(&self, state: &StreamState) -> Allowed<'_> {
+        self.grammar.allowed(state)
     }
 
     /// The part of the stream that the unconditional branch must have seen before the next token is drawn, where

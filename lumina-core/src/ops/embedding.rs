@@ -34,7 +34,7 @@ impl Embedding {
             Weight::Mapped(table) => {
                 let mut rows = vec![0.0; indices.len() * table.columns()];
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
-                    table.widen(index as usize, 0, row);
+                    table.read_row(index as usize, row);
                 }
                 let data = TensorData::new(rows, [indices.len(), table.columns()]);
                 Tensor::from_data(data, (compute.device(), DType::F32))

@@ -1,5 +1,7 @@
 //! The update of a linear layer that an adapter brings.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -21,8 +23,9 @@ impl LowRank {
         Self { a, b, scale }
     }
 
-    /// `[n, inputs]` → `[n, outputs]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.b.product(self.a.product(x)) * self.scale
+    /// Some of the outputs: `[n, inputs]` → `[n, outputs.len()]`.
+    pub(super) fn forward(&self, x: Tensor<2>, outputs: Range<usize>) -> Tensor<2> {
+        let [update] = Weight::products([(&self.b, outputs)], self.a.product(x));
+        update * self.scale
     }
 }

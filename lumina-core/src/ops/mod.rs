@@ -28,7 +28,6 @@ mod head_norm_kernel;
 mod linear;
 pub(crate) mod low_rank;
 mod mapped;
-mod matmul;
 #[cfg(feature = "flex")]
 mod products;
 mod rms_norm;

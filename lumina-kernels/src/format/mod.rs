@@ -251,6 +251,13 @@ fn each_block<const BYTES: usize, const ELEMENTS: usize>(
     }
 }
 
+/// The largest magnitude of the values; nothing where one is not finite. By their bits, which vector code compares: without the sign
+/// they are in the order of the magnitudes, with what is not finite above all others.
+fn largest_magnitude(values: &[f32; 32]) -> Option<f32> {
+    let largest = values.iter().map(|value| value.abs().to_bits() as i32).fold(0, i32::max);
+    Some(f32::from_bits(largest as u32)).filter(|largest| largest.is_finite())
+}
+
 /// The `f16` at the start of `bytes`.
 pub(crate) fn scale(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()

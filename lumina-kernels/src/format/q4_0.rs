@@ -10,15 +10,9 @@ pub(crate) const QUANTS: usize = 2;
 
 /// Writes a block, or nothing where a value or the scale is not finite in `f16`.
 pub(super) fn quantise(values: &[f32; ELEMENTS], block: &mut [u8; BYTES]) -> Option<()> {
-    let mut largest = 0.0f32;
-    for value in values {
-        if !value.is_finite() {
-            return None;
-        }
-        if value.abs() > largest.abs() {
-            largest = *value;
-        }
-    }
+    let magnitude = super::largest_magnitude(values)?;
+    // The first of them, which decides the sign.
+    let largest = values.iter().copied().find(|value| value.abs() == magnitude).unwrap_or_default();
     // The value of largest magnitude becomes 0, the end that reaches one step further.
     let d = largest / -8.0;
     let stored = f16::from_f32(d);
@@ -27,7 +21,7 @@ pub(super) fn quantise(values: &[f32; ELEMENTS], block: &mut [u8; BYTES]) -> Opt
     }
     let inverse = if d.recip().is_finite() { d.recip() } else { 0.0 };
     block[..QUANTS].copy_from_slice(&stored.to_le_bytes());
-    let quant = |value: f32| ((value * inverse + 8.5) as u8).min(15);
+    let quant = |value: f32| ((value * inverse + 8.5) as i32).clamp(0, 15) as u8;
     for (index, byte) in block[QUANTS..].iter_mut().enumerate() {
         *byte = quant(values[index]) | quant(values[index + 16]) << 4;
     }

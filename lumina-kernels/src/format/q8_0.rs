@@ -9,13 +9,7 @@ pub(crate) const QUANTS: usize = 2;
 
 /// Writes a block, or nothing where a value or the scale is not finite in `f16`.
 pub(super) fn quantise(values: &[f32; ELEMENTS], block: &mut [u8; BYTES]) -> Option<()> {
-    let mut largest = 0.0f32;
-    for value in values {
-        if !value.is_finite() {
-            return None;
-        }
-        largest = largest.max(value.abs());
-    }
+    let largest = super::largest_magnitude(values)?;
     let d = largest / 127.0;
     let stored = f16::from_f32(d);
     if stored.is_infinite() {
@@ -25,9 +19,15 @@ pub(super) fn quantise(values: &[f32; ELEMENTS], block: &mut [u8; BYTES]) -> Opt
     let inverse = if d.recip().is_finite() { d.recip() } else { 0.0 };
     block[..QUANTS].copy_from_slice(&stored.to_le_bytes());
     for (value, quant) in values.iter().zip(&mut block[QUANTS..]) {
-        *quant = (value * inverse).round() as i8 as u8;
+        *quant = round(value * inverse) as i8 as u8;
     }
     Some(())
+}
+
+/// Rounds to nearest, halves away from zero, where `round` would be a call for each value. What is added is the float before
+/// 0.5: 0.5 itself would take that float up to 1.
+fn round(value: f32) -> i32 {
+    (value + 0.499_999_97_f32.copysign(value)) as i32
 }
 
 pub(super) fn dequantise(block: &[u8; BYTES], values: &mut [f32; ELEMENTS]) {
@@ -52,6 +52,14 @@ mod tests {
         let mut back = [0.0; ELEMENTS];
         dequantise(&block, &mut back);
         assert_eq!((back[0], back[1], back[2], back[31]), (127.0, -63.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn rounds_as_round_does() {
+        let edges = (-254..=254).map(|half| half as f32 / 2.0);
+        for value in edges.flat_map(|edge| [edge, edge.next_up(), edge.next_down(), edge + 0.1]) {
+            assert_eq!(round(value), value.round() as i32, "{value}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@
 
 mod generate;
 mod model;
+#[cfg(feature = "flex")]
+mod quantised;
 
 use lumina_mgpt::{Compute, Weights};
 

@@ -13,7 +13,7 @@ use super::targets;
 /// Of the largest finite magnitude: the reference's own tolerance.
 const TOLERANCE: f32 = 1e-4;
 
-fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(part("model")).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
@@ -21,7 +21,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn cases(folder: &Path) -> Vec<Value> {
+pub(crate) fn cases(folder: &Path) -> Vec<Value> {
     serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap()
 }
 
@@ -29,7 +29,7 @@ fn host(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().unwrap()
 }
 
-fn largest(values: &[f32]) -> f32 {
+pub(crate) fn largest(values: &[f32]) -> f32 {
     values.iter().filter(|value| value.abs() < 1e30).fold(0.0, |largest, value| value.abs().max(largest))
 }
 

@@ -73,8 +73,8 @@ impl QuantiseOptions {
         Self { row_order: order, ..self }
     }
 
-    /// The type in which a tensor is written.
-    fn dtype(&self, view: &TensorView, tied: bool) -> Dtype {
+    /// The type in which a tensor is written. The head is `tied` where it is the embedding's table.
+    pub(crate) fn dtype(&self, view: &TensorView, tied: bool) -> Dtype {
         let head = self.head.unwrap_or(if self.linear == Dtype::Q4_0 { Dtype::Q8_0 } else { self.linear });
         let wanted = match role(view.name()) {
             Role::Linear => self.linear,

@@ -1,0 +1,29 @@
+//! The files that belong to a checkpoint beside its tensors.
+
+use std::io::{self, ErrorKind};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use lumina_core::checkpoint::Checkpoint;
+
+use crate::{Error, Result};
+
+/// A file of the model's folder by its name, from the folder or from a GGUF file's metadata, and what messages call it.
+///
+/// # Errors
+/// [`Error::Read`] where there is none, and [`Error::Core`] where it cannot be read.
+pub(crate) fn document(checkpoint: &Checkpoint, name: &str) -> Result<(impl Deref<Target = [u8]>, PathBuf)> {
+    let carried = checkpoint.metadata().map(|metadata| metadata.document(name)).transpose()?.flatten();
+    let file = if carried.is_some() { checkpoint.path().to_owned() } else { folder(checkpoint).join(name) };
+    let bytes = carried.map_or_else(|| checkpoint.document(name), |bytes| Ok(Some(bytes)))?;
+    match bytes {
+        Some(bytes) => Ok((bytes, file)),
+        None => Err(Error::Read { file, source: io::Error::from(ErrorKind::NotFound) }),
+    }
+}
+
+/// The folder of the checkpoint: itself, or that of its file.
+pub(crate) fn folder(checkpoint: &Checkpoint) -> &Path {
+    let path = checkpoint.path();
+    if path.is_dir() { path } else { path.parent().unwrap_or(path) }
+}

@@ -1,0 +1,157 @@
+//! Narrowed weights: how far logits then are from those of the file's own, and that a file of them is the same model.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use lumina_core::checkpoint::gguf::{QuantiseOptions, quantise};
+use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_mgpt::{Compute, Lumina, Row, Transformer, Weights};
+use lumina_testing::{integers, part, report};
+
+use super::model::{cases, folders, largest};
+
+const NARROW: [(Weights, Dtype); 2] = [(Weights::Q8, Dtype::Q8_0), (Weights::Q4, Dtype::Q4_0)];
+
+fn open(path: &Path, weights: Weights) -> Transformer {
+    Transformer::open(path, &Compute::cpu().weights(weights)).unwrap()
+}
+
+/// The model as a GGUF file, narrowed on the way.
+fn write(folder: &Path, file: &Path, dtype: Dtype) {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    quantise(&checkpoint, file, &QuantiseOptions::new(dtype), &mut |_| ControlFlow::Continue(())).unwrap();
+}
+
+/// Logits at every position.
+fn logits(model: &Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let hidden = model.forward(&mut [Row::whole(tokens)]).unwrap();
+    model.logits_at(hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap()
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|value| f64::from(value - max).exp()).sum();
+    logits.iter().map(|value| f64::from(value - max) - sum.ln()).collect()
+}
+
+/// Kullback-Leibler divergence of the distribution by `found` from that by `expected`, in nats.
+fn divergence(expected: &[f32], found: &[f32]) -> f64 {
+    let pairs = log_softmax(expected).into_iter().zip(log_softmax(found));
+    pairs.map(|(expected, found)| expected.exp() * (expected - found)).sum()
+}
+
+/// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly anything
+/// averages out, neither in a sum nor in the layers. Activations in bytes are part of the error of Q8 and Q4.
+#[test]
+fn errors_are_within_their_bounds() {
+    // Of the largest logit, and in nats.
+    for (weights, largest_error, largest_divergence) in
+        [(Weights::BF16, 1e-2, 1e-4), (Weights::F16, 2e-3, 1e-5), (Weights::Q8, 0.08, 2e-3), (Weights::Q4, 0.8, 0.2)]
+    {
+        let mut ran = 0;
+        for folder in folders() {
+            let (exact, narrow) = (open(&folder, Weights::Mapped), open(&folder, weights));
+            for case in cases(&folder) {
+                let tokens: Vec<u32> = integers(&case["tokens"]);
+                let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
+                for (expected, found) in logits(&exact, &tokens).iter().zip(logits(&narrow, &tokens)) {
+                    let errors = expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
+                    error = errors.fold(error, f32::max);
+                    scale = scale.max(largest(expected));
+                    mean += divergence(expected, &found) / tokens.len() as f64;
+                }
+                let what = format!("{}/{} in {weights}", folder.display(), case["name"]);
+                report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
+                assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
+                assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+                ran += 1;
+            }
+        }
+        report(&format!("errors of {weights}"), ran);
+    }
+}
+
+#[test]
+fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
+    let target = tempfile::tempdir().unwrap();
+    for (weights, dtype) in NARROW {
+        for (index, folder) in folders().into_iter().enumerate() {
+            let file = target.path().join(format!("{index}-{weights}.gguf"));
+            write(&folder, &file, dtype);
+            let (at_load, saved, widened) =
+                (open(&folder, weights), open(&file, Weights::Mapped), open(&file, Weights::Tensor));
+            // A file that is as narrow already stays where it lies.
+            let again = open(&file, Weights::Q8);
+            for case in cases(&folder) {
+                let tokens: Vec<u32> = integers(&case["tokens"]);
+                let expected = logits(&at_load, &tokens);
+                assert_eq!(logits(&saved, &tokens), expected, "{}", file.display());
+                assert_eq!(logits(&again, &tokens), expected, "{}", file.display());
+                // In tensors the same weights meet activations in f32, not in bytes: an error like that of Q8 itself.
+                for (expected, found) in expected.iter().zip(logits(&widened, &tokens)) {
+                    let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(error <= 0.08 * largest(expected), "{}: {error}", file.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_rows_do_not_depend_on_the_batch() {
+    for (weights, _) in NARROW {
+        for folder in folders() {
+            let model = open(&folder, weights);
+            let tokens: Vec<u32> = integers(&cases(&folder)[0]["tokens"]);
+            let alone = logits(&model, &tokens[..1]).swap_remove(0);
+            for others in [1, 2, 7, 40] {
+                let mut rows: Vec<_> = (0..others).map(|_| Row::whole(&tokens[1..3])).collect();
+                rows.push(Row::whole(&tokens[..1]));
+                let hidden = model.forward(&mut rows).unwrap();
+                let together = model.logits_at(hidden, &[2 * others]).unwrap().swap_remove(0);
+                assert_eq!(alone, together, "{} in {weights}, {others} others", folder.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_the_head_is_that_of_the_whole() {
+    for weights in [Weights::Mapped, Weights::Q8, Weights::Q4] {
+        for folder in folders() {
+            let model = open(&folder, weights);
+            let tokens: Vec<u32> = integers(&cases(&folder)[0]["tokens"]);
+            let at = [0, tokens.len() - 1];
+            let hidden = model.forward(&mut [Row::whole(&tokens)]).unwrap();
+            let whole = model.logits_at(hidden.clone(), &at).unwrap();
+            let vocab_size = model.architecture().vocab_size();
+            for range in [4..8196, 0..1, 0..vocab_size, vocab_size - 3..vocab_size + 5, 9..9] {
+                let some = model.logits_among(hidden.clone(), &at, range.clone()).unwrap();
+                for (whole, some) in whole.iter().zip(&some) {
+                    for (token, (whole, some)) in whole.iter().zip(some).enumerate() {
+                        let expected = if range.contains(&token) { *whole } else { f32::NEG_INFINITY };
+                        assert_eq!(*some, expected, "token {token} of {range:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_and_a_folder_with_one_are_whole_models() {
+    let case = &lumina_testing::cases("generate/cases.json")[0];
+    let folder = part("model").join(case["model"].as_str().unwrap());
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("model.gguf");
+    write(&folder, &file, Dtype::Q8_0);
+    let draw = |path: &Path, weights| {
+        let compute = Compute::cpu().weights(weights);
+        let model = Lumina::from_pretrained(path).image_tokenizer(part("vq")).compute(compute).load().unwrap();
+        model.text_to_image("a tree", (64, 32)).seed(1).run().unwrap()
+    };
+    let expected = draw(&folder, Weights::Q8);
+    for path in [target.path(), &file] {
+        assert_eq!(draw(path, Weights::Mapped), expected, "{}", path.display());
+    }
+}
