@@ -52,7 +52,7 @@ pub(crate) struct Part {
 impl Plan {
     /// About two hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(1200, [(16_000, 3), (16_000, 5), (16_000, 6)])
+        Self::of(1200, [(16_000, 3), (16_000, 3), (16_000, 4)])
     }
 
     /// Everything, for a moment.

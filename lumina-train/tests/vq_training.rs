@@ -9,7 +9,7 @@ use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_train::Error;
 use lumina_train::vq::{
     Codebook, CodebookStart, DiscriminatorOptions, PatchCodesOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions,
-    evaluate_vq, init_vq, merge_codes,
+    codes_from_patches, evaluate_vq, init_vq,
 };
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
 
@@ -329,7 +329,7 @@ fn each_sort_of_patch_gets_a_code_and_training_goes_on() {
 
     for (pictures, most, field) in [(Vec::new(), 9, "pictures"), (pictures(), 0, "most")] {
         let refused = make("none", pictures, 1.0, most).unwrap_err();
-        assert!(matches!(&refused, Error::Setting { field: found, .. } if *found == field), "{refused}");
+        assert!(matches!(&refused, Error::Setting { field: found, .. } if found == &field), "{refused}");
     }
     let odd = vec![RgbImage::new(16, 15)];
     assert!(matches!(make("none", odd, 1.0, 9), Err(Error::Setting { field: "pictures", .. })));
