@@ -2,7 +2,7 @@
 
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
-use lumina_train::vq::{Codebook, CodebookStart, MergeOptions, Schedule as VqSchedule, VqTrainingOptions};
+use lumina_train::vq::{Codebook, PatchCodesOptions, Schedule as VqSchedule, VqTrainingOptions};
 use lumina_vq::VqShape;
 
 /// The numbers of a training from nothing.
@@ -14,8 +14,8 @@ pub(crate) struct Plan {
     pub(crate) vq_parts: Vec<VqPart>,
     /// Pictures of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
-    /// Steps' worth of pictures by which codes are compared.
-    pub(crate) merge_pictures: u64,
+    /// Steps' worth of pictures whose patches get codes.
+    pub(crate) code_pictures: u64,
     /// Pieces of text that the text tokenizer learns at most.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
@@ -27,8 +27,8 @@ pub(crate) struct Plan {
 
 /// A part of the training of the image tokenizer.
 pub(crate) struct VqPart {
-    /// Merge codes first.
-    pub(crate) merge: Option<MergeOptions>,
+    /// Make a codebook of patches first.
+    pub(crate) codes: Option<PatchCodesOptions>,
     pub(crate) pictures: Pictures,
     pub(crate) options: VqTrainingOptions,
 }
@@ -38,9 +38,7 @@ pub(crate) struct VqPart {
 pub(crate) enum Pictures {
     /// Single cells with an object in them.
     Cells,
-    /// Whole pictures.
-    Whole,
-    /// Both in turn.
+    /// Those and whole pictures in turn.
     Mixed,
 }
 
@@ -54,7 +52,7 @@ pub(crate) struct Part {
 impl Plan {
     /// About two hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(1200, [(24_000, 6), (24_000, 4), (24_000, 4)])
+        Self::of(1200, [(16_000, 3), (16_000, 5), (16_000, 6)])
     }
 
     /// Everything, for a moment.
@@ -82,7 +80,7 @@ impl Plan {
             resolution: target_px as usize,
             ..VqShape::default()
         };
-        let part = |merge, pictures, steps: u64, learning_rate, commitment| {
+        let part = |codes, pictures, steps: u64, learning_rate, commitment| {
             let options = VqTrainingOptions::default()
                 .steps(steps)
                 .learning_rate(learning_rate)
@@ -92,22 +90,18 @@ impl Plan {
                 .codebook(Codebook::Ema { decay: 0.99 })
                 .commitment_weight(commitment)
                 .checkpoint_every(250);
-            VqPart { merge, pictures, options }
+            VqPart { codes, pictures, options }
         };
-        let merge = |tolerance| Some(MergeOptions { tolerance, n_codes: 0 });
+        let codes = Some(PatchCodesOptions { tolerance: 10.0, most: vq.n_codes });
         let mut vq_parts = vec![
             // Encoder and decoder agree without a codebook, so that latents tell apart what it is to tell apart.
             part(None, Pictures::Cells, vq_steps / 2, 1.5e-3, 0.0),
-            // Each sort of patch gets a code; and as many others, plain ones.
-            part(None, Pictures::Cells, vq_steps / 4, 1e-3, 0.25),
-            // Those that say the same are merged, and latents come to lie close to the rest.
-            part(merge(12.0), Pictures::Whole, vq_steps / 8, 4e-4, 1.0),
-            part(merge(8.0), Pictures::Mixed, vq_steps / 8, 4e-4, 1.0),
+            // Each sort of patch gets a code, and latents come to lie close to them.
+            part(codes, Pictures::Mixed, vq_steps / 5, 6e-4, 1.0),
+            part(codes, Pictures::Mixed, vq_steps / 10, 4e-4, 1.0),
         ];
-        let options = &mut vq_parts[0].options;
-        *options = options.clone().quantize_from(options.steps);
-        let options = &mut vq_parts[1].options;
-        *options = options.clone().codebook_start(CodebookStart::Latents).revive_after(Some(15));
+        let options = vq_parts[0].options.clone();
+        vq_parts[0].options = options.quantize_from(vq_steps);
         let model = NewModel {
             hidden_size: 160,
             intermediate_size: 432,
@@ -150,7 +144,7 @@ impl Plan {
             vq,
             vq_parts,
             vq_batch: 8,
-            merge_pictures: vq_steps.min(150),
+            code_pictures: vq_steps.min(300),
             merges: 480,
             model,
             fp_sft: [

@@ -20,7 +20,7 @@ use lumina_train::data::{
 };
 use lumina_train::fine_tune::{self as recipe, Ended, Recipe, RunEvent};
 use lumina_train::metrics::{JsonLines, TensorBoard};
-use lumina_train::vq::{VqTrainer, VqTrainingOptions, evaluate_vq, init_vq, merge_codes};
+use lumina_train::vq::{VqTrainer, VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq};
 use lumina_vq::{ImageTokenizer, VqConfig};
 
 use super::plan::{Part, Pictures, Plan, VqPart};
@@ -99,22 +99,21 @@ impl Stages {
         if !done(&trained) {
             init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &trained, &self.compute)?;
         }
-        for (number, VqPart { merge, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
-            if let Some(merge) = merge {
-                let merged = self.path(&format!("vq-{number}-merged"));
-                if !done(&merged) {
-                    let steps = 0..self.plan.merge_pictures;
-                    let pictures = steps.flat_map(|step| self.whole_pictures(0, step));
-                    println!("{:?}", merge_codes(&trained, &merged, pictures, *merge, &self.compute)?);
+        for (number, VqPart { codes, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
+            if let Some(codes) = codes {
+                let coded = self.path(&format!("vq-{number}-codes"));
+                if !done(&coded) {
+                    let pictures = (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
+                    println!("{:?}", codes_from_patches(&trained, &coded, pictures, *codes, &self.compute)?);
                 }
-                trained = merged;
+                trained = coded;
             }
             let to = self.path(&format!("vq-{number}"));
             if !done(&to) {
                 let pictures = |step: u64| match pictures {
                     Pictures::Cells => self.cells(number, step),
                     Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
-                    Pictures::Whole | Pictures::Mixed => self.whole_pictures(number, step),
+                    Pictures::Mixed => self.whole_pictures(number, step),
                 };
                 self.train_vq(&format!("vq-{number}-run"), &trained, options, &pictures)?.save(&to, Dtype::F32)?;
                 self.report_vq(&to)?;

@@ -8,7 +8,7 @@ use lumina_core::Compute;
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_train::Error;
 use lumina_train::vq::{
-    Codebook, CodebookStart, DiscriminatorOptions, MergeOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions,
+    Codebook, CodebookStart, DiscriminatorOptions, PatchCodesOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions,
     evaluate_vq, init_vq, merge_codes,
 };
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
@@ -295,48 +295,43 @@ fn what_no_network_can_be_is_refused() {
 }
 
 #[test]
-fn codes_that_look_alike_are_merged_and_the_rest_trains_on() {
+fn each_sort_of_patch_gets_a_code_and_training_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     start(&at("start"));
-    let mut trainer = open(&at("start"), options());
+    let mut trainer = open(&at("start"), options().quantize_from(6));
     run(&mut trainer, &at("run"));
     trainer.save(at("trained"), Dtype::F32).unwrap();
-    let pictures = || (100..110).flat_map(batch);
-    let merge = |to: &str, tolerance, n_codes| {
-        let options = MergeOptions { tolerance, n_codes };
-        merge_codes(at("trained"), at(to), pictures(), options, &Compute::cpu())
+    let make = |to: &str, pictures: Vec<RgbImage>, tolerance, most| {
+        let options = PatchCodesOptions { tolerance, most };
+        codes_from_patches(at("trained"), at(to), pictures, options, &Compute::cpu())
     };
+    let pictures = || (100..110).flat_map(batch).collect::<Vec<_>>();
 
-    // Nothing is alike, and what no picture uses goes: pictures come back as before.
-    let kept = merge("used", 0.0, 0).unwrap();
-    assert_eq!((kept.before, kept.used), (32, kept.after));
-    let [before, after] = ["trained", "used"].map(|name| ImageTokenizer::open(at(name), &Compute::cpu()).unwrap());
-    let back = |tokenizer: &ImageTokenizer, picture: &RgbImage| {
-        tokenizer.decode(&tokenizer.encode(picture).unwrap(), Bands::Whole).unwrap()
-    };
-    for picture in pictures() {
-        assert!(back(&before, &picture) == back(&after, &picture));
-    }
+    let every = make("every", pictures(), 0.0, usize::MAX).unwrap();
+    assert_eq!((every.sorts, every.codes), (every.patches, every.patches));
+    let fewer = make("fewer", pictures(), 40.0, usize::MAX).unwrap();
+    assert_eq!(fewer.patches, every.patches);
+    assert!((2..every.sorts).contains(&fewer.sorts), "{fewer:?}");
+    assert_eq!(make("most", pictures(), 40.0, 2).unwrap().codes, 2);
 
-    let fewer = merge("fewer", 40.0, 0).unwrap();
-    assert!((1..kept.after).contains(&fewer.after), "{fewer:?} and {kept:?}");
-    let options = options().codebook_start(CodebookStart::File);
-    let mut trainer = open(&at("fewer"), options.clone().revive_after(None));
-    assert_eq!(trainer.config().n_codes(), fewer.after);
+    // A picture alone is its own latents, so that each patch finds the code that was made of it.
+    let alone = batch(100).swap_remove(0);
+    let report = make("alone", vec![alone.clone()], 0.0, usize::MAX).unwrap();
+    let tokenizer = ImageTokenizer::open(at("alone"), &Compute::cpu()).unwrap();
+    let codes = tokenizer.encode(&alone).unwrap();
+    let used: std::collections::HashSet<u32> = codes.codes().iter().copied().collect();
+    assert_eq!((tokenizer.config().n_codes(), used.len()), (report.codes, report.codes));
+
+    let mut trainer = open(&at("fewer"), options().codebook_start(CodebookStart::File).commitment_weight(1.0));
+    assert_eq!(trainer.config().n_codes(), fewer.codes);
     assert_eq!(run(&mut trainer, &at("again")).len(), 6);
 
-    // All are alike; the rest is free, and given away in training.
-    let one = merge("one", 1e3, 16).unwrap();
-    assert_eq!(one.after, 1);
-    let mut trainer = open(&at("one"), options);
-    assert_eq!(trainer.config().n_codes(), 16);
-    let used: Vec<usize> = run(&mut trainer, &at("given away")).iter().map(|step| step.codes_used).collect();
-    assert_eq!(used[0], 1);
-    assert!(used[5] > 1, "{used:?}");
-
-    let options = MergeOptions { tolerance: 1.0, n_codes: 0 };
-    let refused = merge_codes(at("trained"), at("none"), [], options, &Compute::cpu()).unwrap_err();
-    assert!(matches!(refused, Error::Setting { field: "pictures", .. }), "{refused}");
+    for (pictures, most, field) in [(Vec::new(), 9, "pictures"), (pictures(), 0, "most")] {
+        let refused = make("none", pictures, 1.0, most).unwrap_err();
+        assert!(matches!(&refused, Error::Setting { field: found, .. } if *found == field), "{refused}");
+    }
+    let odd = vec![RgbImage::new(16, 15)];
+    assert!(matches!(make("none", odd, 1.0, 9), Err(Error::Setting { field: "pictures", .. })));
     assert!(!at("none").exists());
 }
