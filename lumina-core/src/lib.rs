@@ -61,10 +61,11 @@
 //!
 //! # Memory and speed
 //!
-//! With `Compute::cpu()`, weights of linear layers and embeddings are read from the file's mapping by this crate's
-//! kernel, in `f32`, `f16` or `bf16` as stored: opening copies none of them, and what they take is page cache. All
-//! other tensors, and with `Weights::Tensor` these too, are copied to the device one at a time. A row's result does
-//! not depend on how many rows are computed with it, which is what makes a batch equal to its requests.
+//! With `Compute::cpu()`, weights of linear layers and embeddings are read from the file's mapping by the kernels of
+//! `lumina-kernels`, in the type of the file: opening copies none of them, and what they take is page cache. With
+//! `Weights::Q8` and `Q4` linear weights are narrowed to the heap while opening. All other tensors, and with
+//! `Weights::Tensor` these too, are copied to the device one at a time. Unless weights are in tensors, a row's result
+//! does not depend on how many rows are computed with it, which is what makes a batch equal to its requests.
 //!
 //! # Untrusted input
 //!

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use lumina_core::checkpoint::gguf::{QuantiseOptions, quantise};
+use lumina_core::checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Compute, Lumina, Row, Transformer, Weights};
 use lumina_testing::{integers, part, report};
@@ -17,9 +17,8 @@ fn open(path: &Path, weights: Weights) -> Transformer {
 }
 
 /// The model as a GGUF file, narrowed on the way.
-fn write(folder: &Path, file: &Path, dtype: Dtype) {
-    let checkpoint = Checkpoint::open(folder).unwrap();
-    quantise(&checkpoint, file, &QuantiseOptions::new(dtype), &mut |_| ControlFlow::Continue(())).unwrap();
+fn write(folder: &Path, file: &Path, options: &QuantiseOptions) {
+    quantise(&Checkpoint::open(folder).unwrap(), file, options, &mut |_| ControlFlow::Continue(())).unwrap();
 }
 
 /// Logits at every position.
@@ -77,7 +76,11 @@ fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
     for (weights, dtype) in NARROW {
         for (index, folder) in folders().into_iter().enumerate() {
             let file = target.path().join(format!("{index}-{weights}.gguf"));
-            write(&folder, &file, dtype);
+            write(&folder, &file, &QuantiseOptions::new(dtype));
+            // Rows in llama.cpp's order are put back whole.
+            let other_order = target.path().join("other-order.gguf");
+            write(&folder, &other_order, &QuantiseOptions::new(dtype).row_order(RowOrder::LlamaCpp));
+            let other_order = open(&other_order, Weights::Mapped);
             let (at_load, saved, widened) =
                 (open(&folder, weights), open(&file, Weights::Mapped), open(&file, Weights::Tensor));
             // A file that is as narrow already stays where it lies.
@@ -87,6 +90,7 @@ fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
                 let expected = logits(&at_load, &tokens);
                 assert_eq!(logits(&saved, &tokens), expected, "{}", file.display());
                 assert_eq!(logits(&again, &tokens), expected, "{}", file.display());
+                assert_eq!(logits(&other_order, &tokens), expected, "{} in the other order", file.display());
                 // In tensors the same weights meet activations in f32, not in bytes: an error like that of Q8 itself.
                 for (expected, found) in expected.iter().zip(logits(&widened, &tokens)) {
                     let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -144,7 +148,7 @@ fn a_file_and_a_folder_with_one_are_whole_models() {
     let folder = part("model").join(case["model"].as_str().unwrap());
     let target = tempfile::tempdir().unwrap();
     let file = target.path().join("model.gguf");
-    write(&folder, &file, Dtype::Q8_0);
+    write(&folder, &file, &QuantiseOptions::new(Dtype::Q8_0));
     let draw = |path: &Path, weights| {
         let compute = Compute::cpu().weights(weights);
         let model = Lumina::from_pretrained(path).image_tokenizer(part("vq")).compute(compute).load().unwrap();
