@@ -50,9 +50,9 @@ pub(crate) struct Part {
 }
 
 impl Plan {
-    /// About two hours on two cores.
+    /// About three hours on two cores, half of it Omni-SFT.
     pub(crate) fn full() -> Self {
-        Self::of(1200, [(16_000, 3), (16_000, 3), (16_000, 4)])
+        Self::of(2000, [(24_000, 3), (24_000, 8), (24_000, 10)])
     }
 
     /// Everything, for a moment.
