@@ -73,9 +73,11 @@ impl ModelArgs {
         (self.target_size_px(), self.target_size_px())
     }
 
-    /// Sets what was given of how an answer is drawn; the rest stays as the task has it.
+    /// Sets what was given of how an answer is drawn; the rest stays as the task, or the small model, has it.
     pub fn refine<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
-        self.sampling.apply(generation)
+        // What a task has by default suits models of 7B; the small one is drawn from with more care.
+        let own = self.model.is_none().then_some(SMALL_MODEL_SAMPLING);
+        self.sampling.apply(generation, own)
     }
 }
 
@@ -114,6 +116,20 @@ impl ComputeArgs {
     }
 }
 
+/// How a small model is drawn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Careful {
+    /// How strongly images follow the prompt.
+    pub guidance: f32,
+    /// How many of the likeliest image tokens are drawn from.
+    pub image_top_k: usize,
+    /// Below 1: the likeliest tokens are drawn more often than they are likely.
+    pub temperature: f32,
+}
+
+/// What the small model draws best with, of what `evaluate` was run with.
+pub const SMALL_MODEL_SAMPLING: Careful = Careful { guidance: 1.5, image_top_k: 5, temperature: 0.4 };
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
@@ -141,18 +157,18 @@ struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>, own: Option<Careful>) -> Generation<'m, T> {
         let mut generation = generation.seed(self.seed);
-        if let Some(scale) = self.guidance {
+        if let Some(scale) = self.guidance.or(own.map(|own| own.guidance)) {
             generation = generation.guidance(scale);
         }
-        if let Some(k) = self.image_top_k {
+        if let Some(k) = self.image_top_k.or(own.map(|own| own.image_top_k)) {
             generation = generation.image_top_k(k);
         }
         if let Some(k) = self.text_top_k {
             generation = generation.text_top_k(k);
         }
-        if let Some(temperature) = self.temperature {
+        if let Some(temperature) = self.temperature.or(own.map(|own| own.temperature)) {
             generation = generation.temperature(temperature);
         }
         if let Some(max_new_tokens) = self.max_new_tokens {

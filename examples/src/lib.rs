@@ -11,6 +11,6 @@ mod args;
 mod files;
 mod progress;
 
-pub use args::{ComputeArgs, ModelArgs, width_x_height};
+pub use args::{Careful, ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, width_x_height};
 pub use files::{open_picture, parts, sample, save_png, small_model};
 pub use progress::{Progress, summary};

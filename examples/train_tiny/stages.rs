@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_core::checkpoint::Dtype;
 use lumina_core::{CELL_PX, Compute};
+use lumina_examples::save_png;
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
@@ -325,14 +326,19 @@ impl Stages {
 
     fn model(&self) -> Result<()> {
         let model = self.path("model");
-        if model.exists() {
+        // Written last: what the examples ask about.
+        let scene = model.join("scene.png");
+        if scene.exists() {
             return Ok(());
         }
-        let trained = self.omni_sft().result(&self.path("runs"));
-        recipe::convert(&trained, &model, Dtype::BF16)?;
+        if !model.exists() {
+            recipe::convert(&self.omni_sft().result(&self.path("runs")), &model, Dtype::BF16)?;
+        }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
+        let picture = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).picture();
+        save_png(&picture, &scene)?;
         println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
         Ok(())
     }
