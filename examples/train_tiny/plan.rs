@@ -2,7 +2,7 @@
 
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
-use lumina_train::vq::{Codebook, PatchCodesOptions, Schedule as VqSchedule, VqTrainingOptions};
+use lumina_train::vq::{Codebook, PatchSortsOptions, Schedule as VqSchedule, VqTrainingOptions};
 use lumina_vq::VqShape;
 
 /// The numbers of a training from nothing.
@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) vq_parts: Vec<VqPart>,
     /// Pictures of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
+    /// Which patches are of one sort.
+    pub(crate) sorts: PatchSortsOptions,
     /// Steps' worth of pictures whose patches get codes.
     pub(crate) code_pictures: u64,
     /// Pieces of text that the text tokenizer learns at most.
@@ -27,8 +29,8 @@ pub(crate) struct Plan {
 
 /// A part of the training of the image tokenizer.
 pub(crate) struct VqPart {
-    /// Make a codebook of patches first.
-    pub(crate) codes: Option<PatchCodesOptions>,
+    /// Make a codebook of patches first, and keep to it.
+    pub(crate) codes: bool,
     pub(crate) pictures: Pictures,
     pub(crate) options: VqTrainingOptions,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Part {
 impl Plan {
     /// About three hours on two cores, half of it Omni-SFT.
     pub(crate) fn full() -> Self {
-        Self::of(2000, [(24_000, 3), (24_000, 8), (24_000, 10)])
+        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 7)])
     }
 
     /// Everything, for a moment.
@@ -92,13 +94,12 @@ impl Plan {
                 .checkpoint_every(250);
             VqPart { codes, pictures, options }
         };
-        let codes = Some(PatchCodesOptions { tolerance: 10.0, most: vq.n_codes });
         let mut vq_parts = vec![
             // Encoder and decoder agree without a codebook, so that latents tell apart what it is to tell apart.
-            part(None, Pictures::Cells, vq_steps / 2, 1.5e-3, 0.0),
+            part(false, Pictures::Cells, vq_steps, 1.5e-3, 0.0),
             // Each sort of patch gets a code, and latents come to lie close to them.
-            part(codes, Pictures::Mixed, vq_steps / 5, 6e-4, 1.0),
-            part(codes, Pictures::Mixed, vq_steps / 10, 4e-4, 1.0),
+            part(true, Pictures::Mixed, vq_steps / 3, 6e-4, 1.0),
+            part(true, Pictures::Mixed, vq_steps / 3, 8e-4, 1.0),
         ];
         let options = vq_parts[0].options.clone();
         vq_parts[0].options = options.quantize_from(vq_steps);
@@ -141,10 +142,11 @@ impl Plan {
         let [(n_small, small), (n_whole, whole), (n_omni, all)] = parts;
         Self {
             target_px,
-            vq,
             vq_parts,
             vq_batch: 8,
+            sorts: PatchSortsOptions { tolerance: 10.0, most: vq.n_codes },
             code_pictures: vq_steps.min(300),
+            vq,
             merges: 480,
             model,
             fp_sft: [

@@ -10,9 +10,10 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_core::checkpoint::Dtype;
-use lumina_core::{CELL_PX, Compute};
+use lumina_core::{CELL_PX, Compute, LATENT_PX};
 use lumina_examples::save_png;
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
+use lumina_scenes::judge::judge;
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
 use lumina_train::data::{
@@ -21,8 +22,8 @@ use lumina_train::data::{
 };
 use lumina_train::fine_tune::{self as recipe, Ended, Recipe, RunEvent};
 use lumina_train::metrics::{JsonLines, TensorBoard};
-use lumina_train::vq::{VqTrainer, VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq};
-use lumina_vq::{ImageTokenizer, VqConfig};
+use lumina_train::vq::{PatchSorts, VqTrainer, VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq};
+use lumina_vq::{Bands, ImageTokenizer, VqConfig};
 
 use super::plan::{Part, Pictures, Plan, VqPart};
 
@@ -101,13 +102,17 @@ impl Stages {
             init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &trained, &self.compute)?;
         }
         for (number, VqPart { codes, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
-            if let Some(codes) = codes {
+            let mut sorts = None;
+            if *codes {
+                let pictures = || (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
+                let found = PatchSorts::of(pictures(), LATENT_PX, self.plan.sorts)?;
                 let coded = self.path(&format!("vq-{number}-codes"));
                 if !done(&coded) {
-                    let pictures = (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
-                    println!("{:?}", codes_from_patches(&trained, &coded, pictures, *codes, &self.compute)?);
+                    codes_from_patches(&trained, &coded, pictures(), &found, &self.compute)?;
                 }
+                println!("{} sorts of patches", found.len());
                 trained = coded;
+                sorts = Some(found);
             }
             let to = self.path(&format!("vq-{number}"));
             if !done(&to) {
@@ -116,7 +121,8 @@ impl Stages {
                     Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
                     Pictures::Mixed => self.whole_pictures(number, step),
                 };
-                self.train_vq(&format!("vq-{number}-run"), &trained, options, &pictures)?.save(&to, Dtype::F32)?;
+                self.train_vq(&format!("vq-{number}-run"), &trained, options, sorts, &pictures)?
+                    .save(&to, Dtype::F32)?;
                 self.report_vq(&to)?;
             }
             trained = to;
@@ -131,6 +137,7 @@ impl Stages {
         name: &str,
         start: &Path,
         options: &VqTrainingOptions,
+        sorts: Option<PatchSorts>,
         pictures: &dyn Fn(u64) -> Vec<RgbImage>,
     ) -> Result<VqTrainer> {
         let run = self.path(name);
@@ -139,6 +146,9 @@ impl Stages {
         } else {
             VqTrainer::open(start, options.clone(), &self.compute)?
         };
+        if let Some(sorts) = sorts {
+            trainer = trainer.assign(sorts)?;
+        }
         let mut lines = JsonLines::append(&self.path(&format!("{name}.jsonl")))?.resume_at(trainer.step())?;
         let begun = Instant::now();
         let mut failed = None;
@@ -165,8 +175,14 @@ impl Stages {
     fn report_vq(&self, folder: &Path) -> Result<()> {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
-        let report = evaluate_vq(&tokenizer, (0..100).map(|index| scenes.scene(index).picture()))?;
-        println!("on 100 pictures it has not seen: {report:?}");
+        let report = evaluate_vq(&tokenizer, (0..300).map(|index| scenes.scene(index).picture()))?;
+        // What counts for the model: whether what comes back shows the scene still.
+        let mut right = 0;
+        for scene in (0..300).map(|index| scenes.scene(index)) {
+            let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
+            right += usize::from(judge(&scene.description(), scene.size(), &back).all());
+        }
+        println!("on 300 pictures it has not seen: {right} right, {report:?}");
         Ok(())
     }
 

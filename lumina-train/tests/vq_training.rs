@@ -1,6 +1,7 @@
 //! Training of small VQGANs: resuming, saving, the discriminator, and what is refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -8,8 +9,8 @@ use lumina_core::Compute;
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_train::Error;
 use lumina_train::vq::{
-    Codebook, CodebookStart, DiscriminatorOptions, PatchCodesOptions, Schedule, VqStep, VqTrainer, VqTrainingOptions,
-    codes_from_patches, evaluate_vq, init_vq,
+    Codebook, CodebookStart, DiscriminatorOptions, PatchSorts, PatchSortsOptions, Schedule, VqStep, VqTrainer,
+    VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq,
 };
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
 
@@ -302,36 +303,54 @@ fn each_sort_of_patch_gets_a_code_and_training_goes_on() {
     let mut trainer = open(&at("start"), options().quantize_from(6));
     run(&mut trainer, &at("run"));
     trainer.save(at("trained"), Dtype::F32).unwrap();
-    let make = |to: &str, pictures: Vec<RgbImage>, tolerance, most| {
-        let options = PatchCodesOptions { tolerance, most };
-        codes_from_patches(at("trained"), at(to), pictures, options, &Compute::cpu())
+    let sorts =
+        |pictures: Vec<RgbImage>, tolerance, most| PatchSorts::of(pictures, 2, PatchSortsOptions { tolerance, most });
+    let make = |to: &str, pictures: Vec<RgbImage>, sorts: &PatchSorts| {
+        codes_from_patches(at("trained"), at(to), pictures, sorts, &Compute::cpu())
     };
-    let pictures = || (100..110).flat_map(batch).collect::<Vec<_>>();
+    let pictures = || (0..10).flat_map(batch).collect::<Vec<_>>();
 
-    let every = make("every", pictures(), 0.0, usize::MAX).unwrap();
-    assert_eq!((every.sorts, every.codes), (every.patches, every.patches));
-    let fewer = make("fewer", pictures(), 40.0, usize::MAX).unwrap();
-    assert_eq!(fewer.patches, every.patches);
-    assert!((2..every.sorts).contains(&fewer.sorts), "{fewer:?}");
-    assert_eq!(make("most", pictures(), 40.0, 2).unwrap().codes, 2);
+    let every = sorts(pictures(), 0.0, usize::MAX).unwrap();
+    let fewer = sorts(pictures(), 40.0, usize::MAX).unwrap();
+    assert!((2..every.len()).contains(&fewer.len()), "{} of {}", fewer.len(), every.len());
+    let most = sorts(pictures(), 40.0, 2).unwrap();
+    assert_eq!(most.len(), 2);
+    let of = |sorts: &PatchSorts| {
+        pictures().iter().flat_map(|picture| sorts.codes(picture).unwrap()).collect::<HashSet<_>>()
+    };
+    assert_eq!(of(&every), (0..every.len() as u32).map(Some).collect());
+    assert_eq!(of(&most), HashSet::from([Some(0), Some(1), None]));
 
     // A picture alone is its own latents, so that each patch finds the code that was made of it.
-    let alone = batch(100).swap_remove(0);
-    let report = make("alone", vec![alone.clone()], 0.0, usize::MAX).unwrap();
+    let alone = batch(0).swap_remove(0);
+    let own = sorts(vec![alone.clone()], 0.0, usize::MAX).unwrap();
+    make("alone", vec![alone.clone()], &own).unwrap();
     let tokenizer = ImageTokenizer::open(at("alone"), &Compute::cpu()).unwrap();
     let codes = tokenizer.encode(&alone).unwrap();
-    let used: std::collections::HashSet<u32> = codes.codes().iter().copied().collect();
-    assert_eq!((tokenizer.config().n_codes(), used.len()), (report.codes, report.codes));
+    assert_eq!(tokenizer.config().n_codes(), own.len());
+    assert_eq!(codes.codes().iter().copied().map(Some).collect::<Vec<_>>(), own.codes(&alone).unwrap());
 
-    let mut trainer = open(&at("fewer"), options().codebook_start(CodebookStart::File).commitment_weight(1.0));
-    assert_eq!(trainer.config().n_codes(), fewer.codes);
-    assert_eq!(run(&mut trainer, &at("again")).len(), 6);
+    // What is counted as used are the codes that are assigned, not those that are near.
+    make("fewer", pictures(), &fewer).unwrap();
+    let again = || options().codebook_start(CodebookStart::File).commitment_weight(1.0).usage_window(9);
+    let mut trainer = open(&at("fewer"), again()).assign(fewer.clone()).unwrap();
+    assert_eq!(trainer.config().n_codes(), fewer.len());
+    let steps = run(&mut trainer, &at("again"));
+    let seen: HashSet<_> = (0..6).flat_map(batch).flat_map(|picture| fewer.codes(&picture).unwrap()).collect();
+    assert_eq!(steps.last().unwrap().codes_used, seen.len());
+    let chosen = run(&mut open(&at("fewer"), again()), &at("chosen"));
+    assert_ne!(chosen.last().unwrap(), steps.last().unwrap());
 
-    for (pictures, most, field) in [(Vec::new(), 9, "pictures"), (pictures(), 0, "most")] {
-        let refused = make("none", pictures, 1.0, most).unwrap_err();
-        assert!(matches!(&refused, Error::Setting { field: found, .. } if found == &field), "{refused}");
-    }
+    let none = sorts(pictures(), 1.0, 0).unwrap_err();
+    assert!(matches!(none, Error::Setting { field: "most", .. }), "{none}");
     let odd = vec![RgbImage::new(16, 15)];
-    assert!(matches!(make("none", odd, 1.0, 9), Err(Error::Setting { field: "pictures", .. })));
+    for pictures in [Vec::new(), odd] {
+        let refused = sorts(pictures, 1.0, 9).unwrap_err();
+        assert!(matches!(refused, Error::Setting { field: "pictures", .. }), "{refused}");
+    }
+    let larger = PatchSorts::of(pictures(), 4, PatchSortsOptions { tolerance: 1.0, most: 9 }).unwrap();
+    assert!(matches!(make("none", pictures(), &larger), Err(Error::Setting { field: "sorts", .. })));
+    assert!(matches!(make("none", vec![alone], &every), Err(Error::Setting { field: "pictures", .. })));
+    assert!(matches!(open(&at("alone"), again()).assign(every), Err(Error::Setting { field: "sorts", .. })));
     assert!(!at("none").exists());
 }

@@ -16,6 +16,8 @@ mod conv_kernel;
 mod cross_entropy;
 #[cfg(feature = "flex")]
 mod cross_entropy_kernel;
+#[cfg(feature = "flex")]
+mod dense_kernel;
 mod embedding;
 #[cfg(feature = "flex")]
 mod exp;

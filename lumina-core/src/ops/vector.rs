@@ -2,6 +2,8 @@
 
 /// Sixteen `f32` side by side.
 pub(super) trait Vector: Copy {
+    /// Whether sixteen of them fit the registers beside what is multiplied.
+    const MANY: bool;
     /// The same number in all places.
     fn splat(value: f32) -> Self;
     /// The first sixteen numbers.
@@ -48,6 +50,7 @@ pub(super) fn sum_of(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
 
 /// The form for any processor.
 impl Vector for [f32; LANES] {
+    const MANY: bool = false;
     #[inline(always)]
     fn splat(value: f32) -> Self {
         [value; LANES]
@@ -88,6 +91,7 @@ pub(super) mod x86 {
     pub(in crate::ops) struct Avx512(__m512);
 
     impl Vector for Avx512 {
+        const MANY: bool = true;
         #[inline(always)]
         fn splat(value: f32) -> Self {
             // SAFETY: the caller is compiled for AVX-512.
@@ -118,6 +122,7 @@ pub(super) mod x86 {
     pub(in crate::ops) struct Avx2(__m256, __m256);
 
     impl Vector for Avx2 {
+        const MANY: bool = false;
         #[inline(always)]
         fn splat(value: f32) -> Self {
             // SAFETY: the caller is compiled for AVX2.

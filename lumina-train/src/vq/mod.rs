@@ -4,8 +4,8 @@
 //! straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left out,
 //! as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`codes_from_patches`] makes a
-//! codebook for pictures of few sorts of patches, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchSorts`] and
+//! [`codes_from_patches`] make a codebook for pictures of few sorts of patches, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
 
 mod adversary;
 mod codebook;
@@ -24,5 +24,5 @@ pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
 pub use metrics::{Adversarial, VqStep};
 pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
-pub use patch_codes::{PatchCodesOptions, PatchCodesReport, codes_from_patches};
+pub use patch_codes::{PatchSorts, PatchSortsOptions, codes_from_patches};
 pub use trainer::VqTrainer;

@@ -19,6 +19,7 @@ use super::init::{CONFIG, WEIGHTS, rng, weights_file};
 use super::loss::{Losses, losses};
 use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
+use super::patch_codes::PatchSorts;
 use super::state::{self, Progress};
 use super::tensors::{floats, values};
 use crate::fine_tune::{AdamW, AdamWOptions, folder, global_norm, save_parameters};
@@ -50,6 +51,7 @@ pub struct VqTrainer {
     optimizer: AdamW,
     codebook: CodebookState,
     adversary: Option<Adversary>,
+    sorts: Option<PatchSorts>,
     step: u64,
 }
 
@@ -68,6 +70,21 @@ impl VqTrainer {
         // A file of the original has a discriminator in it; a new network has none.
         let has_judge = weights.names().any(|name| name.starts_with(discriminator::PREFIX));
         Self::load(folder, &weights, has_judge.then_some(&weights), options, compute)
+    }
+
+    /// Gives patches of the known sorts the codes of their sorts, rather than the nearest ones: what is near at first is
+    /// often the code of another sort. To be said again after [`VqTrainer::resume`].
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where there are more sorts than codes.
+    pub fn assign(mut self, sorts: PatchSorts) -> Result<Self> {
+        let n_codes = self.config.n_codes();
+        if sorts.len() > n_codes {
+            let reason = format!("are {}, more than the codebook's {n_codes} entries", sorts.len());
+            return Err(Error::Setting { field: "sorts", reason });
+        }
+        self.sorts = Some(sorts);
+        Ok(self)
     }
 
     fn load(
@@ -103,7 +120,7 @@ impl VqTrainer {
             }
         };
         let optimizer = adam(&options, &names);
-        Ok(Self { config, options, compute, model, names, optimizer, codebook, adversary, step: 0 })
+        Ok(Self { config, options, compute, model, names, optimizer, codebook, adversary, sorts: None, step: 0 })
     }
 
     /// Continues from a checkpoint that [`VqTrainer::run`] or [`VqTrainer::checkpoint`] wrote, or from the newest in a
@@ -188,7 +205,14 @@ impl VqTrainer {
     pub fn train(&mut self, pictures: &[RgbImage]) -> Result<VqStep> {
         let pixels = self.pixels(pictures)?;
         let before = (self.codebook.clone(), self.model.codebook());
-        let step = self.train_on(pixels);
+        let assigned = match &self.sorts {
+            Some(sorts) => {
+                let codes = pictures.iter().map(|picture| sorts.codes(picture)).collect::<Result<Vec<_>>>()?;
+                codes.concat()
+            }
+            None => Vec::new(),
+        };
+        let step = self.train_on(pixels, &assigned);
         if step.is_err() {
             // Codes may have been replaced already.
             self.codebook = before.0;
@@ -197,7 +221,8 @@ impl VqTrainer {
         step
     }
 
-    fn train_on(&mut self, pixels: Tensor<4>) -> Result<VqStep> {
+    /// `assigned` has a code for those patches that are not to choose theirs.
+    fn train_on(&mut self, pixels: Tensor<4>, assigned: &[Option<u32>]) -> Result<VqStep> {
         let rate = self.options.rate_at(self.step);
         let latents = self.model.latents(pixels.clone());
         let [batch, embed, rows, columns] = latents.dims();
@@ -208,8 +233,12 @@ impl VqTrainer {
         }
         let quantized = self.step >= self.options.quantize_from;
         let (codes_revived, codes, nearest) = if quantized {
-            let revived = self.revive(&flat)?;
-            let codes = self.model.quantize(latents.clone().detach())?;
+            // A code that is assigned stays that of its sort, however rare.
+            let revived = if self.sorts.is_none() { self.revive(&flat)? } else { 0 };
+            let mut codes = self.model.quantize(latents.clone().detach())?;
+            for (code, assigned) in codes.iter_mut().zip(assigned) {
+                *code = assigned.unwrap_or(*code);
+            }
             let nearest = self.model.lookup(&codes, [batch, rows, columns])?;
             (revived, codes, nearest)
         } else {

@@ -2,10 +2,10 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
-use lumina_kernels::{Activations, Format, Kernels, Matrix};
-use rayon::prelude::*;
 
 use super::{Kernel, Operand, run, tensor, tensor_like, values};
+use crate::ops::dense_kernel::Side::{Plain, Turned};
+use crate::ops::dense_kernel::product;
 use crate::ops::{add_kernel, swiglu_kernel};
 
 pub(in crate::ops) fn swiglu(gate: &Tensor<2>, up: &Tensor<2>) -> Option<Tensor<2>> {
@@ -64,8 +64,7 @@ pub(in crate::ops) fn linear(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor
     run(Linear, [Operand::of(x)?, Operand::of(weight)?])
 }
 
-/// Products of the kernels' crate, whose sums run along the rows of both sides. On the way back they run across them, so
-/// the sides are turned over first, which costs little beside the product.
+/// Gradients by either side are products of one side with the other turned over.
 #[derive(Debug, Clone)]
 struct Linear;
 
@@ -74,7 +73,8 @@ impl Kernel<2> for Linear {
 
     fn forward(&self, [x, weight]: &[FlexTensor; 2]) -> (FlexTensor, ()) {
         let [[n, inputs], [outputs, _]] = [x, weight].map(dims);
-        (tensor(product(values(x), values(weight), inputs), &[n, outputs]), ())
+        let y = product(Plain(values(x)), Turned(values(weight)), [n, outputs, inputs]);
+        (tensor(y, &[n, outputs]), ())
     }
 
     fn backward(
@@ -87,14 +87,8 @@ impl Kernel<2> for Linear {
         let [[n, inputs], [outputs, _]] = [x, weight].map(dims);
         let dy = values(&dy);
         [
-            of_x.then(|| {
-                let weight = turned(values(weight), [outputs, inputs]);
-                tensor(product(dy, &weight, outputs), &[n, inputs])
-            }),
-            of_weight.then(|| {
-                let (dy, x) = (turned(dy, [n, outputs]), turned(values(x), [n, inputs]));
-                tensor(product(&dy, &x, n), &[outputs, inputs])
-            }),
+            of_x.then(|| tensor(product(Plain(dy), Plain(values(weight)), [n, inputs, outputs]), &[n, inputs])),
+            of_weight.then(|| tensor(product(Turned(dy), Plain(values(x)), [outputs, inputs, n]), &[outputs, inputs])),
         ]
     }
 }
@@ -102,49 +96,4 @@ impl Kernel<2> for Linear {
 fn dims(tensor: &FlexTensor) -> [usize; 2] {
     let shape = tensor.layout().shape();
     [shape[0], shape[1]]
-}
-
-/// `a · bᵀ` of rows of `width`.
-fn product(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
-    let rows = |values: &[f32]| values.len().checked_div(width).unwrap_or(0);
-    let mut y = vec![0.0; rows(a) * rows(b)];
-    let multiplied = Matrix::new(Format::F32, rows(b), width, bytemuck::cast_slice(b))
-        .and_then(|b| Kernels::new(Activations::Full).matmul(a, b, &mut y));
-    multiplied.expect("Burn's shapes say how many values there are");
-    y
-}
-
-/// A matrix `[rows, columns]` as `[columns, rows]`, in squares that fit the first cache.
-fn turned(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
-    const SIDE: usize = 32;
-    let mut to = vec![0.0; values.len()];
-    to.par_chunks_mut((SIDE * rows).max(1)).enumerate().for_each(|(band, to)| {
-        let first = band * SIDE;
-        for from in (0..rows).step_by(SIDE) {
-            for (column, to) in to.chunks_exact_mut(rows).enumerate() {
-                let end = rows.min(from + SIDE);
-                for (row, value) in (from..end).zip(&mut to[from..end]) {
-                    *value = values[row * columns + first + column];
-                }
-            }
-        }
-    });
-    to
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn turning_over_moves_rows_to_columns() {
-        for [rows, columns] in [[1, 1], [3, 70], [65, 33], [40, 0], [0, 5]] {
-            let values: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
-            let to = turned(&values, [rows, columns]);
-            for (at, value) in values.iter().enumerate() {
-                assert_eq!(to[at % columns * rows + at / columns], *value);
-            }
-            assert_eq!(to.len(), values.len());
-        }
-    }
 }
