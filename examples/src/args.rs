@@ -94,6 +94,9 @@ pub struct ComputeArgs {
     /// How linear weights are held: `mapped`, `tensor`, `bf16`, `f16`, `q8` or `q4` [default: as the device does]
     #[arg(long)]
     weights: Option<Weights>,
+    /// Type of the keys and values that a CPU keeps of a sequence: f32, bf16 or q8_0
+    #[arg(long, default_value = "f32", value_parser = kv_dtype)]
+    kv_cache: Dtype,
 }
 
 impl ComputeArgs {
@@ -109,6 +112,7 @@ impl ComputeArgs {
             // Only f32 is computed straight from the mapped file.
             other => device.dtype(other).weights(Weights::Tensor),
         };
+        let device = device.kv_cache(self.kv_cache);
         Ok(match self.weights {
             Some(weights) => device.weights(weights),
             None => device,
@@ -188,6 +192,14 @@ pub fn width_x_height(text: &str) -> Result<(u32, u32), String> {
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
-    let known = [Dtype::F32, Dtype::F16, Dtype::BF16];
-    known.into_iter().find(|dtype| dtype.to_string() == name).ok_or_else(|| "expected f32, f16 or bf16".to_owned())
+    one_of([Dtype::F32, Dtype::F16, Dtype::BF16], name)
+}
+
+fn kv_dtype(name: &str) -> Result<Dtype, String> {
+    one_of([Dtype::F32, Dtype::BF16, Dtype::Q8_0], name)
+}
+
+fn one_of([first, second, third]: [Dtype; 3], name: &str) -> Result<Dtype, String> {
+    let known = [first, second, third].into_iter().find(|dtype| dtype.to_string() == name);
+    known.ok_or_else(|| format!("expected {first}, {second} or {third}"))
 }

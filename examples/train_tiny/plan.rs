@@ -42,6 +42,8 @@ pub(crate) enum Pictures {
     Cells,
     /// Those and whole pictures in turn.
     Mixed,
+    /// Whole pictures.
+    Whole,
 }
 
 /// A part of the training with data of its own.
@@ -100,9 +102,16 @@ impl Plan {
             // Each sort of patch gets a code, and latents come to lie close to them.
             part(true, Pictures::Mixed, vq_steps / 3, 6e-4, 1.0),
             part(true, Pictures::Mixed, vq_steps / 3, 8e-4, 1.0),
+            part(true, Pictures::Mixed, vq_steps / 5, 5e-4, 1.0),
+            // The decoder learns to make the most of the codes.
+            part(true, Pictures::Whole, vq_steps / 5, 6e-4, 1.0),
         ];
         let options = vq_parts[0].options.clone();
         vq_parts[0].options = options.quantize_from(vq_steps);
+        if let Some(last) = vq_parts.last_mut() {
+            last.codes = false;
+            last.options = last.options.clone().codebook(Codebook::Fixed);
+        }
         let model = NewModel {
             hidden_size: 160,
             intermediate_size: 432,

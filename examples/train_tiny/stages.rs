@@ -119,7 +119,7 @@ impl Stages {
                 let pictures = |step: u64| match pictures {
                     Pictures::Cells => self.cells(number, step),
                     Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
-                    Pictures::Mixed => self.whole_pictures(number, step),
+                    Pictures::Mixed | Pictures::Whole => self.whole_pictures(number, step),
                 };
                 self.train_vq(&format!("vq-{number}-run"), &trained, options, sorts, &pictures)?
                     .save(&to, Dtype::F32)?;

@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Device};
 
 use crate::checkpoint::Dtype;
+use crate::ops::KeyValues;
 use crate::{Error, Result};
 
 /// Where the weights of linear layers live, and how wide they are.
@@ -110,6 +111,7 @@ pub struct Compute {
     on_host: bool,
     dtype: Dtype,
     weights: Weights,
+    kv_cache: Dtype,
     master_weights: bool,
 }
 
@@ -123,6 +125,7 @@ impl Compute {
             on_host: true,
             dtype: Dtype::F32,
             weights: Weights::Mapped,
+            kv_cache: Dtype::F32,
             master_weights: false,
         }
     }
@@ -137,6 +140,7 @@ impl Compute {
             on_host: true,
             dtype: Dtype::F32,
             weights: Weights::Tensor,
+            kv_cache: Dtype::F32,
             master_weights: false,
         }
     }
@@ -179,6 +183,7 @@ impl Compute {
             on_host: false,
             dtype: Dtype::F32,
             weights: Weights::Tensor,
+            kv_cache: Dtype::F32,
             master_weights: false,
         }
     }
@@ -194,6 +199,15 @@ impl Compute {
     #[must_use]
     pub fn weights(mut self, weights: Weights) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// Sets the type of the keys and values that a CPU keeps of a sequence: [`Dtype::F32`], [`Dtype::BF16`], or [`Dtype::Q8_0`] for
+    /// bytes with a scale for each token and head. Each token reads all of them: with a long context they are as much as
+    /// narrow weights.
+    #[must_use]
+    pub fn kv_cache(mut self, dtype: Dtype) -> Self {
+        self.kv_cache = dtype;
         self
     }
 
@@ -228,6 +242,12 @@ impl Compute {
         self.weights
     }
 
+    /// An empty cache for keys and values of `capacity` tokens, where they are kept in the program's own memory.
+    pub fn key_values(&self, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<KeyValues> {
+        let in_memory = self.on_host && self.dtype == Dtype::F32;
+        in_memory.then(|| KeyValues::new(self.kv_cache, kv_heads, capacity, head_dim)).flatten()
+    }
+
     /// The type of activations, as Burn names it.
     pub(crate) fn burn_dtype(&self) -> DType {
         match self.dtype {
@@ -251,7 +271,7 @@ impl Compute {
     ///
     /// # Errors
     /// [`Error::Compute`] where the type is no float type of 16 or 32 bits, the device lacks it, or mapped weights
-    /// (or narrowed ones) are asked of a device that cannot read them.
+    /// (or narrowed ones, or keys and values in another type) are asked of a device that cannot read them.
     pub fn check(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Compute { reason });
         if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -261,6 +281,15 @@ impl Compute {
             return refuse(format!(
                 "{} weights need a CPU device and f32 activations; choose `Weights::Tensor` or leave the type at f32",
                 self.weights
+            ));
+        }
+        if !KeyValues::DTYPES.contains(&self.kv_cache) {
+            return refuse(format!("{} is not a type for keys and values; choose f32, bf16 or q8_0", self.kv_cache));
+        }
+        if self.kv_cache != Dtype::F32 && (!self.on_host || self.dtype != Dtype::F32) {
+            return refuse(format!(
+                "keys and values in {} need a CPU device and f32 activations; elsewhere they have the type of activations",
+                self.kv_cache
             ));
         }
         if self.dtype != Dtype::F32 && !self.device.supports_dtype(self.burn_dtype()) {

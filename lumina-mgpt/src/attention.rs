@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lumina_core::Loader;
-use lumina_core::ops::{Linear, attention, causal_attention};
+use lumina_core::ops::{CachedRow, Linear, attention, cached_attention, causal_attention};
 
 use crate::config::Architecture;
-use crate::kv_cache::LayerCache;
+use crate::kv_cache::{LayerCache, append};
 use crate::norm::HeadNorm;
 use crate::rope::Rotation;
 
@@ -60,13 +60,15 @@ impl Attention {
         let attended = if spans.iter().all(|span| span.cache.is_none() && span.position == 0) {
             let lens: Vec<usize> = spans.iter().map(|span| span.len).collect();
             causal_attention(q, k, v, &lens)
+        } else if let Some(mut rows) = in_memory(spans) {
+            cached_attention(q, k, v, &mut rows)
         } else {
             let rows = spans.iter_mut().map(|span| {
                 let own = |x: &Tensor<3>| x.clone().narrow(0, span.start, span.len).swap_dims(0, 1);
                 let (q, k, v) = (own(&q), own(&k), own(&v));
                 let (k, v) = match span.cache.as_deref_mut() {
-                    Some(cache) => cache.append(span.position, k, v),
-                    None => (k, v),
+                    Some(LayerCache::Tensors(own)) => append(own, span.position, k, v),
+                    _ => (k, v),
                 };
                 attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), span.position)
             });
@@ -75,4 +77,13 @@ impl Attention {
         };
         self.o_proj.forward(attended)
     }
+}
+
+/// The rows of a pass, where all of them have keys and values in the program's own memory.
+fn in_memory<'a>(spans: &'a mut [Span<'_>]) -> Option<Vec<CachedRow<'a>>> {
+    let rows = spans.iter_mut().map(|span| match span.cache.as_deref_mut() {
+        Some(LayerCache::Host(cache)) => Some(CachedRow { cache, position: span.position, len: span.len }),
+        _ => None,
+    });
+    rows.collect()
 }

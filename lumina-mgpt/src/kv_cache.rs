@@ -1,7 +1,8 @@
 //! Keys and values of a sequence, allocated once and written in place.
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 use lumina_core::Compute;
+use lumina_core::ops::KeyValues;
 
 use crate::config::Architecture;
 
@@ -17,24 +18,23 @@ pub struct KvCache {
 
 /// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
 #[derive(Debug)]
-pub(crate) struct LayerCache {
-    keys: Tensor<3>,
-    values: Tensor<3>,
+pub(crate) enum LayerCache {
+    /// In the program's own memory.
+    Host(KeyValues),
+    /// Keys and values on a device.
+    Tensors(Box<[Tensor<3>; 2]>),
 }
 
 impl KvCache {
     /// An empty cache for `capacity` tokens. On the processor it takes memory as it fills.
     pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
-        let shape = [architecture.kv_heads, capacity, architecture.head_dim];
-        let zeros = || match compute.options() {
-            // Memory that the system hands out zeroed is not touched, so what is never written takes no room.
-            options @ (_, DType::F32) if compute.on_host() => {
-                Tensor::from_data(TensorData::new(vec![0.0f32; shape.iter().product()], shape), options)
-            }
-            options => Tensor::zeros(shape, options),
+        let &Architecture { kv_heads, head_dim, .. } = architecture;
+        let zeros = || Tensor::zeros([kv_heads, capacity, head_dim], compute.options());
+        let layer = |_| match compute.key_values(kv_heads, capacity, head_dim) {
+            Some(own) => LayerCache::Host(own),
+            None => LayerCache::Tensors(Box::new([zeros(), zeros()])),
         };
-        let layers = (0..architecture.layers).map(|_| LayerCache { keys: zeros(), values: zeros() }).collect();
-        Self { layers, len: 0, capacity }
+        Self { layers: (0..architecture.layers).map(layer).collect(), len: 0, capacity }
     }
 
     /// Tokens written so far.
@@ -55,7 +55,11 @@ impl KvCache {
     /// Bytes that the cache takes.
     pub fn bytes(&self) -> u64 {
         let values = |tensor: &Tensor<3>| (tensor.dims().iter().product::<usize>() * tensor.dtype().size()) as u64;
-        self.layers.iter().map(|layer| values(&layer.keys) + values(&layer.values)).sum()
+        let of_layer = |layer: &LayerCache| match layer {
+            LayerCache::Host(own) => own.bytes() as u64,
+            LayerCache::Tensors(both) => both.iter().map(values).sum(),
+        };
+        self.layers.iter().map(of_layer).sum()
     }
 
     /// Forgets the tokens from `len` on; what they held is overwritten by the next ones.
@@ -68,14 +72,19 @@ impl KvCache {
     }
 }
 
-impl LayerCache {
-    /// Writes keys and values `[kv_heads, n, head_dim]` from position `start` on, and gives views of all up to there.
-    pub(crate) fn append(&mut self, start: usize, keys: Tensor<3>, values: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let [kv_heads, n, head_dim] = keys.dims();
-        let place = [0..kv_heads, start..start + n, 0..head_dim];
-        self.keys.inplace(|cache| cache.slice_assign(place.clone(), keys));
-        self.values.inplace(|cache| cache.slice_assign(place, values));
-        let seen = |cache: &Tensor<3>| cache.clone().narrow(1, 0, start + n);
-        (seen(&self.keys), seen(&self.values))
-    }
+/// Writes keys and values `[kv_heads, n, head_dim]` from position `start` on to those on a device, and gives views of all up
+/// to there.
+pub(crate) fn append(
+    [own_keys, own_values]: &mut [Tensor<3>; 2],
+    start: usize,
+    keys: Tensor<3>,
+    values: Tensor<3>,
+) -> (Tensor<3>, Tensor<3>) {
+    let [kv_heads, n, head_dim] = keys.dims();
+    let place = [0..kv_heads, start..start + n, 0..head_dim];
+    let write = |cache: &mut Tensor<3>, new| {
+        cache.inplace(|cache| cache.slice_assign(place.clone(), new));
+        cache.clone().narrow(1, 0, start + n)
+    };
+    (write(own_keys, keys), write(own_values, values))
 }

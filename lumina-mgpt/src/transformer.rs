@@ -279,9 +279,16 @@ impl Transformer {
         let runs: Vec<Run> = runs.collect();
         let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens).copied().collect();
         let (pass, mut x) = self.embed(&tokens, runs)?;
+        // Beside rows that are kept, the others have caches for the time of the pass.
+        let is_kept = rows.iter().any(|row| row.cache.is_some());
+        let lend = |row: &Row<'_>| (is_kept && row.cache.is_none()).then(|| self.new_cache(row.tokens.len()));
+        let mut lent: Vec<Option<KvCache>> = rows.iter().map(lend).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             observe(&x);
-            let caches = rows.iter_mut().map(|row| row.cache.as_deref_mut().map(|cache| &mut cache.layers[index]));
+            let caches = rows
+                .iter_mut()
+                .zip(&mut lent)
+                .map(|(row, lent)| row.cache.as_deref_mut().or(lent.as_mut()).map(|cache| &mut cache.layers[index]));
             x = layer.forward(x, &pass.rotation, &mut pass.spans(caches), &|_, x, y| x + y);
         }
         for (row, run) in rows.iter_mut().zip(&pass.runs) {

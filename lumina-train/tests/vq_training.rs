@@ -341,6 +341,18 @@ fn each_sort_of_patch_gets_a_code_and_training_goes_on() {
     let chosen = run(&mut open(&at("fewer"), again()), &at("chosen"));
     assert_ne!(chosen.last().unwrap(), steps.last().unwrap());
 
+    // With the codebook fixed pictures keep their codes, and the decoder learns.
+    let mut trainer = open(&at("fewer"), options().codebook(Codebook::Fixed).learning_rate(1e-2));
+    let (before, psnr) = (trainer.model().codebook().into_data(), trainer.train(&batch(0)).unwrap().psnr_db);
+    for _ in 0..5 {
+        trainer.train(&batch(0)).unwrap();
+    }
+    assert!(trainer.train(&batch(0)).unwrap().psnr_db > psnr);
+    assert_eq!(trainer.model().codebook().into_data(), before);
+    trainer.save(at("fixed"), Dtype::F32).unwrap();
+    let codes = |of: &str| ImageTokenizer::open(at(of), &Compute::cpu()).unwrap().encode(&alone).unwrap();
+    assert_eq!(codes("fixed"), codes("fewer"));
+
     let none = sorts(pictures(), 1.0, 0).unwrap_err();
     assert!(matches!(none, Error::Setting { field: "most", .. }), "{none}");
     let odd = vec![RgbImage::new(16, 15)];

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 
+use super::key_values::{self, CachedRow};
+
 /// Attention of rows to themselves, each from its beginning on: `q` `[n, heads, head_dim]`, `k` and `v`
 /// `[n, kv_heads, head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result is
 /// `[n, heads · head_dim]`.
@@ -25,6 +27,22 @@ pub fn causal_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, lens: &[usize]
     });
     let mut rows: Vec<Tensor<2>> = rows.collect();
     if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }
+}
+
+/// Attention of rows to what their caches have and to themselves, in the program's own memory and `f32`: `q`
+/// `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]`, with the rows' tokens one after the other. The caches take up
+/// keys and values. The result is `[n, heads · head_dim]`; that of a row does not depend on the others.
+///
+/// # Panics
+/// If a row does not fit its cache, or is of another shape.
+pub fn cached_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &mut [CachedRow<'_>]) -> Tensor<2> {
+    let ([n, heads, head_dim], device) = (q.dims(), q.device());
+    // On a CPU device reading them is a move, as these are the only handles.
+    let [q, k, v] = [q, k, v].map(Tensor::into_data);
+    let [q, k, v] =
+        [&q, &k, &v].map(|data| data.as_slice::<f32>().expect("caches in memory go with `f32` activations"));
+    let y = key_values::attention(q, k, v, heads, rows);
+    Tensor::from_data(TensorData::new(y, [n, heads * head_dim]), (&device, DType::F32))
 }
 
 /// Attention of `q` `[rows, heads, len, head_dim]`, from `position` on, to `k` and `v` `[rows, kv_heads, seen, head_dim]`,

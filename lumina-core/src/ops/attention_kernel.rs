@@ -5,10 +5,9 @@
 
 use rayon::prelude::*;
 
-use super::cross_entropy_kernel::largest;
 use super::exp::exp;
 use super::products::{Left, product};
-use super::vector::{LANES, Vector, best_instructions, total};
+use super::vector::{LANES, Vector, best_instructions, largest, total};
 
 /// Queries whose scores exist at the same time.
 const BLOCK: usize = 32;
@@ -23,11 +22,11 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Query heads for one head of keys and values.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         (self.head_dim as f32).powf(-0.5)
     }
 
@@ -39,10 +38,18 @@ impl Shape {
 
 /// A row's part of `[n, heads, head_dim]`, from one head on.
 #[derive(Clone, Copy)]
-struct Heads<'a> {
-    values: &'a [f32],
+pub(super) struct Heads<'a> {
+    pub(super) values: &'a [f32],
     /// From a token to the next.
-    stride: usize,
+    pub(super) stride: usize,
+}
+
+/// What queries attend to: keys and values of a head, `before` tokens and then those of the queries.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) keys: Heads<'a>,
+    pub(super) values: Heads<'a>,
+    pub(super) before: usize,
 }
 
 impl<'a> Heads<'a> {
@@ -81,7 +88,7 @@ impl<'a> Heads<'a> {
 
 /// Memory of a task, used again for the next.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     k_columns: Vec<f32>,
     v_columns: Vec<f32>,
     k: Vec<f32>,
@@ -96,14 +103,15 @@ struct Scratch {
 }
 
 /// A row and a head of keys and values, with where the results for each of its tokens go.
-struct Task<'a> {
-    start: usize,
-    kv_head: usize,
-    results: Vec<&'a mut [f32]>,
+pub(super) struct Task<'a> {
+    /// The row's first token.
+    pub(super) start: usize,
+    pub(super) kv_head: usize,
+    pub(super) results: Vec<&'a mut [f32]>,
 }
 
 /// The parts of `y` `[n, kv_heads, width]` that each row and head of keys and values fill.
-fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Vec<Task<'a>> {
+pub(super) fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Vec<Task<'a>> {
     let mut pieces = y.chunks_exact_mut(width);
     let mut tasks = Vec::with_capacity(lens.len() * kv_heads);
     let mut start = 0;
@@ -120,26 +128,25 @@ fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) ->
     tasks
 }
 
-best_instructions!(attend = attend_body(
-    q: &[f32], k: &[f32], v: &[f32], shape: &Shape, task: &mut Task<'_>, scratch: &mut Scratch
+best_instructions!(pub(super) attend = attend_body(
+    q: &[f32], seen: Seen<'_>, shape: &Shape, task: &mut Task<'_>, scratch: &mut Scratch
 ) -> Vec<f32>);
 best_instructions!(attend_back = attend_back_body(
     inputs: [&[f32]; 4], sums: &[f32], shape: &Shape, task: (usize, usize, &mut [&mut [f32]]), scratch: &mut Scratch
 ));
 
-/// The scores of queries `first..end` of a head with keys `0..end`, scaled, into `to` `[BLOCK, width]`.
+/// The scores of queries `first..end` of a head with the first `seen` keys, scaled, into `to` `[BLOCK, width]`.
 #[inline(always)]
 fn scores<V: Vector>(
     q: Heads<'_>,
     k_columns: &[f32],
     shape: &Shape,
-    block: (usize, usize),
-    width: usize,
+    (first, end): (usize, usize),
+    (seen, width): (usize, usize),
     to: &mut [f32],
 ) {
-    let (first, end) = block;
     let rows = Left { values: &q.values[first * q.stride..], row: q.stride, column: 1 };
-    product::<V>(rows, (k_columns, width), (to, width), [end - first, end, shape.head_dim], false);
+    product::<V>(rows, (k_columns, width), (to, width), [end - first, seen, shape.head_dim], false);
     let scale = shape.scale();
     for to in to.chunks_exact_mut(width).take(end - first) {
         to.iter_mut().for_each(|score| *score *= scale);
@@ -151,29 +158,27 @@ fn scores<V: Vector>(
 #[inline(always)]
 fn attend_body<V: Vector>(
     q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    seen: Seen<'_>,
     shape: &Shape,
     task: &mut Task<'_>,
     scratch: &mut Scratch,
 ) -> Vec<f32> {
-    let Shape { heads, kv_heads, head_dim } = *shape;
-    let (start, kv_head, len) = (task.start, task.kv_head, task.results.len());
-    let (width, padded) = (len.next_multiple_of(LANES), shape.padded());
-    let own = |values| Heads::of(values, start, kv_head, kv_heads, head_dim);
-    own(k).transpose(len, width, shape, &mut scratch.k_columns);
-    own(v).gather(0..len, shape, &mut scratch.v);
+    let Shape { heads, head_dim, .. } = *shape;
+    let (len, before) = (task.results.len(), seen.before);
+    let (width, padded) = ((before + len).next_multiple_of(LANES), shape.padded());
+    seen.keys.transpose(before + len, width, shape, &mut scratch.k_columns);
+    seen.values.gather(0..before + len, shape, &mut scratch.v);
     scratch.weights.resize(BLOCK * width, 0.0);
     scratch.of_q.resize(BLOCK * padded, 0.0);
     let mut sums = Vec::with_capacity(shape.group() * len);
     for member in 0..shape.group() {
-        let q = Heads::of(q, start, kv_head * shape.group() + member, heads, head_dim);
+        let q = Heads::of(q, task.start, task.kv_head * shape.group() + member, heads, head_dim);
         for first in (0..len).step_by(BLOCK) {
             let end = (first + BLOCK).min(len);
-            scores::<V>(q, &scratch.k_columns, shape, (first, end), width, &mut scratch.weights);
+            scores::<V>(q, &scratch.k_columns, shape, (first, end), (before + end, width), &mut scratch.weights);
             let mut factors = [0.0; BLOCK];
             for (query, weights) in (first..end).zip(scratch.weights.chunks_exact_mut(width)) {
-                let (seen, hidden) = weights.split_at_mut(query + 1);
+                let (seen, hidden) = weights.split_at_mut(before + query + 1);
                 let max = largest(seen);
                 let sum = exp_and_sum(seen, max);
                 hidden.fill(0.0);
@@ -181,7 +186,7 @@ fn attend_body<V: Vector>(
                 sums.push(sum.ln() + max);
             }
             let rows = Left { values: &scratch.weights, row: width, column: 1 };
-            let size = [end - first, head_dim, end];
+            let size = [end - first, head_dim, before + end];
             product::<V>(rows, (&scratch.v, padded), (&mut scratch.of_q, padded), size, false);
             let attended = scratch.of_q.chunks_exact(padded).zip(factors);
             for (result, (attended, factor)) in task.results[first..end].iter_mut().zip(attended) {
@@ -196,7 +201,7 @@ fn attend_body<V: Vector>(
 
 /// Puts `e^(x − max)` in place of each score, and adds them up.
 #[inline(always)]
-fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
+pub(super) fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
     let (chunks, rest) = scores.as_chunks_mut::<LANES>();
     let mut lanes = [0.0; LANES];
     for chunk in chunks {
@@ -245,7 +250,7 @@ fn attend_back_body<V: Vector>(
         let (q, d_out) = (of_head(q), of_head(d_out));
         for first in (0..len).step_by(BLOCK) {
             let end = (first + BLOCK).min(len);
-            scores::<V>(q, &scratch.k_columns, shape, (first, end), width, &mut scratch.weights);
+            scores::<V>(q, &scratch.k_columns, shape, (first, end), (end, width), &mut scratch.weights);
             let rows = Left { values: &d_out.values[first * d_out.stride..], row: d_out.stride, column: 1 };
             let size = [end - first, end, head_dim];
             product::<V>(rows, (&scratch.v_columns, width), (&mut scratch.d_scores, width), size, false);
@@ -311,7 +316,10 @@ pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &S
     let mut tasks = tasks(&mut y, lens, shape.kv_heads, shape.group() * shape.head_dim);
     let sums = tasks
         .par_iter_mut()
-        .map_init(Scratch::default, |scratch, task| attend(q, k, v, shape, task, scratch))
+        .map_init(Scratch::default, |scratch, task| {
+            let own = |values| Heads::of(values, task.start, task.kv_head, shape.kv_heads, shape.head_dim);
+            attend(q, Seen { keys: own(k), values: own(v), before: 0 }, shape, task, scratch)
+        })
         .collect();
     (y, sums)
 }

@@ -3,24 +3,10 @@
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::vector::{LANES, Vector, best_instructions, total};
+use super::vector::{LANES, Vector, best_instructions, largest, total};
 
 best_instructions!(log_sum_exp = log_sum_exp_body(logits: &[f32]) -> f32);
 best_instructions!(softmax_times = softmax_times_body(logits: &[f32], log_sum_exp: f32, factor: f32, to: &mut [f32]));
-
-/// The largest value; not a number where one is not.
-#[inline(always)]
-pub(super) fn largest(values: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, value);
-        }
-    }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &value| larger(max, value))
-}
 
 #[inline(always)]
 fn log_sum_exp_body<V: Vector>(logits: &[f32]) -> f32 {

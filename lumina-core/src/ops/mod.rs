@@ -1,6 +1,11 @@
 //! The operators that are ours: linear layers and embeddings whose weights may stay in the checkpoint, what else the
 //! transformer consists of, and convolutions.
 
+#![cfg_attr(
+    not(all(feature = "flex", feature = "autodiff")),
+    allow(dead_code, reason = "the way back, and what only Burn's CPU backend uses")
+)]
+
 mod adamw;
 #[cfg(feature = "flex")]
 mod adamw_kernel;
@@ -8,8 +13,8 @@ mod add;
 #[cfg(feature = "flex")]
 mod add_kernel;
 mod attention;
-#[cfg(feature = "flex")]
 mod attention_kernel;
+mod cached_kernel;
 mod conv;
 #[cfg(feature = "flex")]
 mod conv_kernel;
@@ -19,7 +24,6 @@ mod cross_entropy_kernel;
 #[cfg(feature = "flex")]
 mod dense_kernel;
 mod embedding;
-#[cfg(feature = "flex")]
 mod exp;
 #[cfg(feature = "flex")]
 mod flex;
@@ -27,10 +31,10 @@ mod gather;
 mod head_norm;
 #[cfg(feature = "flex")]
 mod head_norm_kernel;
+mod key_values;
 mod linear;
 pub(crate) mod low_rank;
 mod mapped;
-#[cfg(feature = "flex")]
 mod products;
 mod rms_norm;
 #[cfg(feature = "flex")]
@@ -42,18 +46,18 @@ mod swiglu;
 mod swiglu_kernel;
 #[cfg(feature = "flex")]
 mod swish_kernel;
-#[cfg(feature = "flex")]
 mod vector;
 pub(crate) mod weight;
 
 pub use adamw::{AdamWStep, Moments, adamw, square_sum};
 pub use add::add_kept;
-pub use attention::{attention, causal_attention};
+pub use attention::{attention, cached_attention, causal_attention};
 pub use conv::{conv3x3, scaled_swish};
 pub use cross_entropy::cross_entropy;
 pub use embedding::Embedding;
 pub use gather::gather;
 pub use head_norm::head_norm_rotated;
+pub use key_values::{CachedRow, KeyValues};
 pub use linear::Linear;
 pub use mapped::MappedMatrix;
 pub use rms_norm::rms_norm;

@@ -39,6 +39,20 @@ pub(super) fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
     total(sum.array()) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
+/// The largest value; not a number where one is not.
+#[inline(always)]
+pub(super) fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, value);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &value| larger(max, value))
+}
+
 /// The sum of rows of one width, in their order: what tasks summed apart.
 pub(super) fn sum_of(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
     let mut sum = vec![0.0; width];
@@ -155,8 +169,8 @@ pub(super) mod x86 {
 
 /// Makes a function that calls the best form of `body`, which is generic over [`Vector`] and inlined.
 macro_rules! best_instructions {
-    ($name:ident = $body:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
-        fn $name($($arg: $type),*) $(-> $result)? {
+    ($vis:vis $name:ident = $body:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $vis fn $name($($arg: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 use crate::ops::vector::x86::{Avx2, Avx512};

@@ -71,6 +71,42 @@ fn errors_are_within_their_bounds() {
 }
 
 #[test]
+fn narrow_keys_and_values_are_within_their_bounds() {
+    for (dtype, largest_error, largest_divergence) in
+        [(Dtype::F32, 1e-4, 1e-8), (Dtype::BF16, 1e-2, 1e-4), (Dtype::Q8_0, 2e-2, 2e-4)]
+    {
+        let mut ran = 0;
+        for folder in folders() {
+            let exact = open(&folder, Weights::Mapped);
+            let narrow = Transformer::open(&folder, &Compute::cpu().kv_cache(dtype)).unwrap();
+            for case in cases(&folder) {
+                let tokens: Vec<u32> = integers(&case["tokens"]);
+                let mut cache = narrow.new_cache(tokens.len());
+                let mut found = Vec::new();
+                // Half at once, then one by one.
+                let (first, rest) = tokens.split_at(tokens.len() / 2);
+                for tokens in [first].into_iter().chain(rest.chunks(1)).filter(|tokens| !tokens.is_empty()) {
+                    let hidden = narrow.forward(&mut [Row::cached(tokens, &mut cache)]).unwrap();
+                    found.extend(narrow.logits_at(hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap());
+                }
+                let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
+                for (expected, found) in logits(&exact, &tokens).iter().zip(&found) {
+                    error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(error, f32::max);
+                    scale = scale.max(largest(expected));
+                    mean += divergence(expected, found) / tokens.len() as f64;
+                }
+                let what = format!("{}/{} with keys and values in {dtype}", folder.display(), case["name"]);
+                report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
+                assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
+                assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+                ran += 1;
+            }
+        }
+        report(&format!("errors of keys and values in {dtype}"), ran);
+    }
+}
+
+#[test]
 fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
     let target = tempfile::tempdir().unwrap();
     for (weights, dtype) in NARROW {

@@ -42,7 +42,7 @@ impl CodebookState {
             CodebookStart::Latents => NEVER,
         };
         let means = match options.codebook {
-            Codebook::Gradient => None,
+            Codebook::Gradient | Codebook::Fixed => None,
             Codebook::Ema { .. } => Some(Means { sizes: vec![1.0; n_codes], sums: entries.to_vec() }),
         };
         Self { embed, idle: vec![idle; n_codes], recent: vec![0.0; n_codes], means }

@@ -38,6 +38,7 @@ pub(super) fn losses(
     let quantization = match options.codebook {
         Codebook::Gradient => (nearest.clone() - latents.clone().detach()).square().mean() + commitment,
         Codebook::Ema { .. } => commitment,
+        Codebook::Fixed => commitment * 0.0,
     };
     let features = model.decode_features(straight_through(latents, nearest))?;
     let output = model.last_layer(features.clone())?;

@@ -16,6 +16,8 @@ pub enum Codebook {
         /// What a step keeps of the means, between 0 and 1; 0.99 is usual.
         decay: f64,
     },
+    /// Not at all: codebook and encoder stay what they are, and so do the codes of all pictures. The decoder alone learns.
+    Fixed,
 }
 
 /// What the codebook is when training starts.
@@ -194,7 +196,7 @@ impl VqTrainingOptions {
         let not_negative = |value: f64| value.is_finite() && value >= 0.0;
         let share = |value: f64| (0.0..1.0).contains(&value);
         let decay = match self.codebook {
-            Codebook::Gradient => 0.0,
+            Codebook::Gradient | Codebook::Fixed => 0.0,
             Codebook::Ema { decay } => decay,
         };
         let (warmup, floor) = match self.schedule {

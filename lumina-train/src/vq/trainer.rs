@@ -225,6 +225,7 @@ impl VqTrainer {
     fn train_on(&mut self, pixels: Tensor<4>, assigned: &[Option<u32>]) -> Result<VqStep> {
         let rate = self.options.rate_at(self.step);
         let latents = self.model.latents(pixels.clone());
+        let latents = if self.options.codebook == Codebook::Fixed { latents.detach() } else { latents };
         let [batch, embed, rows, columns] = latents.dims();
         let flat = latents.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
         let flat = values(flat)?;
@@ -234,7 +235,8 @@ impl VqTrainer {
         let quantized = self.step >= self.options.quantize_from;
         let (codes_revived, codes, nearest) = if quantized {
             // A code that is assigned stays that of its sort, however rare.
-            let revived = if self.sorts.is_none() { self.revive(&flat)? } else { 0 };
+            let can_change = self.sorts.is_none() && self.options.codebook != Codebook::Fixed;
+            let revived = if can_change { self.revive(&flat)? } else { 0 };
             let mut codes = self.model.quantize(latents.clone().detach())?;
             for (code, assigned) in codes.iter_mut().zip(assigned) {
                 *code = assigned.unwrap_or(*code);
@@ -312,6 +314,7 @@ impl VqTrainer {
         match self.options.codebook {
             Codebook::Gradient => 1.0 + self.options.commitment_weight,
             Codebook::Ema { .. } => self.options.commitment_weight,
+            Codebook::Fixed => 0.0,
         }
     }
 

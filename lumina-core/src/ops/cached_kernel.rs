@@ -1,0 +1,246 @@
+//! A few queries against keys and values as they are stored: what decoding does for each token.
+
+use half::bf16;
+
+use super::attention_kernel::{Shape, Task, exp_and_sum};
+use super::vector::{LANES, Vector, best_instructions, largest, total};
+
+/// A stored number of a key or value.
+pub(super) trait Cell: Copy + Default + Send + Sync + 'static {
+    /// Whether the cells of a token's head share a scale.
+    const SCALED: bool;
+    /// The number, before its scale.
+    fn widen(self) -> f32;
+    /// Stores a token's head, and gives its scale.
+    fn narrow(values: &[f32], to: &mut [Self]) -> f32;
+    /// What a task's queries see of keys and values, the first of them `before` tokens and itself. `weights` is memory to
+    /// work in.
+    fn attend(q: &[f32], seen: [Stored<'_, Self>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>));
+}
+
+/// Tokens of one head, `[len, head_dim]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stored<'a, T> {
+    pub(super) cells: &'a [T],
+    /// One a token where cells have scales.
+    pub(super) scales: &'a [f32],
+}
+
+impl<T: Cell> Stored<'_, T> {
+    /// All numbers.
+    pub(super) fn widen(&self, head_dim: usize, to: &mut Vec<f32>) {
+        to.clear();
+        to.extend(self.cells.iter().map(|cell| cell.widen()));
+        for (token, scale) in to.chunks_exact_mut(head_dim).zip(self.scales) {
+            token.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+}
+
+macro_rules! cell {
+    ($type:ty, $best:ident, $body:ident) => {
+        best_instructions!($best = $body(
+            q: &[f32], seen: [Stored<'_, $type>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>)
+        ));
+
+        #[inline(always)]
+        fn $body<V: Vector>(
+            q: &[f32],
+            seen: [Stored<'_, $type>; 2],
+            before: usize,
+            shape: &Shape,
+            to: (&mut Task<'_>, &mut Vec<f32>),
+        ) {
+            few::<V, $type>(q, seen, before, shape, to);
+        }
+    };
+}
+cell!(f32, attend_f32, attend_f32_body);
+cell!(bf16, attend_bf16, attend_bf16_body);
+cell!(i8, attend_i8, attend_i8_body);
+
+impl Cell for f32 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+        to.copy_from_slice(values);
+        1.0
+    }
+    fn attend(
+        q: &[f32],
+        seen: [Stored<'_, Self>; 2],
+        before: usize,
+        shape: &Shape,
+        to: (&mut Task<'_>, &mut Vec<f32>),
+    ) {
+        attend_f32(q, seen, before, shape, to);
+    }
+}
+
+impl Cell for bf16 {
+    const SCALED: bool = false;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
+        1.0
+    }
+    fn attend(
+        q: &[f32],
+        seen: [Stored<'_, Self>; 2],
+        before: usize,
+        shape: &Shape,
+        to: (&mut Task<'_>, &mut Vec<f32>),
+    ) {
+        attend_bf16(q, seen, before, shape, to);
+    }
+}
+
+impl Cell for i8 {
+    const SCALED: bool = true;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+    /// The largest magnitude becomes 127.
+    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        to.iter_mut().zip(values).for_each(|(to, value)| *to = (value * factor).round() as Self);
+        largest / 127.0
+    }
+    fn attend(
+        q: &[f32],
+        seen: [Stored<'_, Self>; 2],
+        before: usize,
+        shape: &Shape,
+        to: (&mut Task<'_>, &mut Vec<f32>),
+    ) {
+        attend_i8(q, seen, before, shape, to);
+    }
+}
+
+/// Queries that go over keys and values together.
+const TOGETHER: usize = 4;
+/// Vectors of a head whose sums stay in registers while the values go by.
+const STRIP: usize = 4;
+
+/// The queries of a task, member by member of the group and token by token, some at a time.
+#[inline(always)]
+fn few<V: Vector, T: Cell>(
+    q: &[f32],
+    [keys, values]: [Stored<'_, T>; 2],
+    before: usize,
+    shape: &Shape,
+    (task, weights): (&mut Task<'_>, &mut Vec<f32>),
+) {
+    let Shape { heads, head_dim, .. } = *shape;
+    let (group, len) = (shape.group(), task.results.len());
+    let width = before + len;
+    weights.resize(TOGETHER * width, 0.0);
+    let query = |index: usize| {
+        let (token, member) = (index / group, index % group);
+        &q[((task.start + token) * heads + task.kv_head * group + member) * head_dim..][..head_dim]
+    };
+    let count = group * len;
+    let mut first = 0;
+    while first < count {
+        let n = if count - first >= TOGETHER { TOGETHER } else { 1 };
+        let of_query: [&[f32]; TOGETHER] = std::array::from_fn(|at| query((first + at).min(count - 1)));
+        // A token of the row sees itself and what is before it; keys beyond are left out below.
+        let seen = |at: usize| before + (first + at) / group + 1;
+        let last = seen(n - 1);
+        if n == TOGETHER {
+            scores::<V, T, TOGETHER>(of_query, keys, last, shape, weights, width);
+        } else {
+            scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width);
+        }
+        let mut factors = [0.0; TOGETHER];
+        for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
+            let (weights, hidden) = weights.split_at_mut(seen(at));
+            let sum = exp_and_sum(weights, largest(weights));
+            hidden.fill(0.0);
+            factors[at] = sum.recip();
+            weights.iter_mut().zip(values.scales).for_each(|(weight, scale)| *weight *= scale);
+        }
+        for at in 0..n {
+            let (token, member) = ((first + at) / group, (first + at) % group);
+            let to = &mut task.results[token][member * head_dim..][..head_dim];
+            weighted::<V, T>(&weights[at * width..][..last], values, factors[at], to);
+        }
+        first += n;
+    }
+}
+
+/// The scores of `N` queries with the first `seen` keys, scaled, into rows of `width`.
+#[inline(always)]
+fn scores<V: Vector, T: Cell, const N: usize>(
+    queries: [&[f32]; N],
+    keys: Stored<'_, T>,
+    seen: usize,
+    shape: &Shape,
+    to: &mut [f32],
+    width: usize,
+) {
+    let (head_dim, scale) = (shape.head_dim, shape.scale());
+    let queries = queries.map(|query| query.as_chunks::<LANES>());
+    for (token, key) in keys.cells.chunks_exact(head_dim).take(seen).enumerate() {
+        let (key, key_rest) = key.as_chunks::<LANES>();
+        let mut sums = [V::splat(0.0); N];
+        for (at, key) in key.iter().enumerate() {
+            let key = V::load(&key.map(Cell::widen));
+            for (sum, (query, _)) in sums.iter_mut().zip(&queries) {
+                *sum = sum.add_product(V::load(&query[at]), key);
+            }
+        }
+        let scale = keys.scales.get(token).map_or(scale, |own| own * scale);
+        for (row, (sum, (_, rest))) in sums.into_iter().zip(&queries).enumerate() {
+            let rest: f32 = rest.iter().zip(key_rest).map(|(query, key)| query * key.widen()).sum();
+            to[row * width + token] = (total(sum.array()) + rest) * scale;
+        }
+    }
+}
+
+/// The sum of values by weight, times a factor.
+#[inline(always)]
+fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: f32, to: &mut [f32]) {
+    let head_dim = to.len();
+    let mut start = 0;
+    while start + STRIP * LANES <= head_dim {
+        strip::<V, T, STRIP>(weights, values, factor, start, to);
+        start += STRIP * LANES;
+    }
+    while start + LANES <= head_dim {
+        strip::<V, T, 1>(weights, values, factor, start, to);
+        start += LANES;
+    }
+    for (at, to) in to.iter_mut().enumerate().skip(start) {
+        let tokens = values.cells.chunks_exact(head_dim).zip(weights);
+        *to = tokens.map(|(token, weight)| token[at].widen() * weight).sum::<f32>() * factor;
+    }
+}
+
+#[inline(always)]
+fn strip<V: Vector, T: Cell, const N: usize>(
+    weights: &[f32],
+    values: Stored<'_, T>,
+    factor: f32,
+    start: usize,
+    to: &mut [f32],
+) {
+    let mut sums = [V::splat(0.0); N];
+    for (token, weight) in values.cells.chunks_exact(to.len()).zip(weights) {
+        let weight = V::splat(*weight);
+        for (sum, token) in sums.iter_mut().zip(token[start..].as_chunks::<LANES>().0) {
+            *sum = sum.add_product(weight, V::load(&token.map(Cell::widen)));
+        }
+    }
+    for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+        *to = sum.array().map(|value| value * factor);
+    }
+}

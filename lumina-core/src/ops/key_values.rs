@@ -1,0 +1,311 @@
+//! Keys and values of a sequence in the program's own memory, and attention to them.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::attention_kernel::{Heads, Scratch, Seen, Shape, Task, attend, tasks};
+use super::cached_kernel::{Cell, Stored};
+use crate::checkpoint::Dtype;
+
+/// Queries of a row from which on keys and values are laid out as matrices.
+const MANY: usize = 8;
+/// Multiply-adds from which on threads share the work.
+const PARALLEL: usize = 1 << 15;
+
+/// Keys and values of one layer of one sequence, written once and read where they lie.
+///
+/// In `f32`, `bf16`, or bytes with a scale for each token and head ([`Dtype::Q8_0`]): the narrower, the less memory there is to
+/// read for each token. Memory is taken as it fills.
+#[derive(Debug)]
+pub struct KeyValues {
+    kv_heads: usize,
+    head_dim: usize,
+    capacity: usize,
+    cells: Cells,
+}
+
+/// Both sides, `[kv_heads, capacity, head_dim]` each.
+#[derive(Debug)]
+enum Cells {
+    F32([Side<f32>; 2]),
+    BF16([Side<bf16>; 2]),
+    Q8([Side<i8>; 2]),
+}
+
+/// Keys, or values.
+#[derive(Debug)]
+struct Side<T> {
+    cells: Vec<T>,
+    /// What a token's cells are multiplied by, `[kv_heads, capacity]`; none where cells are numbers themselves.
+    scales: Vec<f32>,
+}
+
+impl<T: Cell> Side<T> {
+    fn new(rows: usize, head_dim: usize) -> Self {
+        let scales = if T::SCALED { vec![0.0; rows] } else { Vec::new() };
+        Self { cells: vec![T::default(); rows * head_dim], scales }
+    }
+
+    /// Writes a token's head.
+    fn set(&mut self, row: usize, values: &[f32]) {
+        let cells = &mut self.cells[row * values.len()..][..values.len()];
+        let scale = T::narrow(values, cells);
+        if let Some(own) = self.scales.get_mut(row) {
+            *own = scale;
+        }
+    }
+
+    /// The first `len` tokens of the head that begins at row `first`.
+    fn head(&self, first: usize, len: usize, head_dim: usize) -> Stored<'_, T> {
+        Stored {
+            cells: &self.cells[first * head_dim..][..len * head_dim],
+            scales: self.scales.get(first..first + len).unwrap_or_default(),
+        }
+    }
+}
+
+fn set<T: Cell>([keys, values]: &mut [Side<T>; 2], row: usize, key: &[f32], value: &[f32]) {
+    keys.set(row, key);
+    values.set(row, value);
+}
+
+/// A row's part of a pass: `len` tokens from `position` on, whose keys and values `cache` takes up and has before them.
+#[derive(Debug)]
+pub struct CachedRow<'a> {
+    /// What the row has seen.
+    pub cache: &'a mut KeyValues,
+    /// Tokens before these.
+    pub position: usize,
+    /// Tokens in the pass.
+    pub len: usize,
+}
+
+impl KeyValues {
+    /// The types that keys and values can have.
+    pub const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::BF16, Dtype::Q8_0];
+
+    /// Room for `capacity` tokens; `None` for a type that is not one of [`KeyValues::DTYPES`].
+    pub fn new(dtype: Dtype, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<Self> {
+        let rows = kv_heads * capacity;
+        let cells = match dtype {
+            Dtype::F32 => Cells::F32([Side::new(rows, head_dim), Side::new(rows, head_dim)]),
+            Dtype::BF16 => Cells::BF16([Side::new(rows, head_dim), Side::new(rows, head_dim)]),
+            Dtype::Q8_0 => Cells::Q8([Side::new(rows, head_dim), Side::new(rows, head_dim)]),
+            _ => return None,
+        };
+        Some(Self { kv_heads, head_dim, capacity, cells })
+    }
+
+    /// Bytes of room.
+    pub fn bytes(&self) -> usize {
+        let rows = self.kv_heads * self.capacity;
+        2 * rows
+            * match self.cells {
+                Cells::F32(_) => 4 * self.head_dim,
+                Cells::BF16(_) => 2 * self.head_dim,
+                Cells::Q8(_) => self.head_dim + size_of::<f32>(),
+            }
+    }
+
+    /// Writes keys and values `[len, kv_heads, head_dim]` from `position` on.
+    fn append(&mut self, position: usize, keys: &[f32], values: &[f32]) {
+        let &mut Self { kv_heads, head_dim, capacity, .. } = self;
+        let rows = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
+        for (at, (key, value)) in rows {
+            let row = at % kv_heads * capacity + position + at / kv_heads;
+            match &mut self.cells {
+                Cells::F32(sides) => set(sides, row, key, value),
+                Cells::BF16(sides) => set(sides, row, key, value),
+                Cells::Q8(sides) => set(sides, row, key, value),
+            }
+        }
+    }
+
+    /// What a task's queries see of a head, from `before` tokens and themselves.
+    fn attend(&self, q: &[f32], before: usize, shape: &Shape, task: &mut Task<'_>, memory: &mut Memory) {
+        match &self.cells {
+            Cells::F32([k, v]) => self.attend_to(k, v, q, before, shape, task, memory),
+            Cells::BF16([k, v]) => self.attend_to(k, v, q, before, shape, task, memory),
+            Cells::Q8([k, v]) => self.attend_to(k, v, q, before, shape, task, memory),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "`attend` with the sides told apart by type")]
+    fn attend_to<T: Cell>(
+        &self,
+        keys: &Side<T>,
+        values: &Side<T>,
+        q: &[f32],
+        before: usize,
+        shape: &Shape,
+        task: &mut Task<'_>,
+        memory: &mut Memory,
+    ) {
+        let seen = before + task.results.len();
+        let first = task.kv_head * self.capacity;
+        let [keys, values] = [keys, values].map(|side| side.head(first, seen, self.head_dim));
+        if task.results.len() < MANY {
+            T::attend(q, [keys, values], before, shape, (task, &mut memory.weights));
+            return;
+        }
+        keys.widen(self.head_dim, &mut memory.keys);
+        values.widen(self.head_dim, &mut memory.values);
+        let [keys, values] = [&memory.keys, &memory.values].map(|values| Heads { values, stride: self.head_dim });
+        attend(q, Seen { keys, values, before }, shape, task, &mut memory.scratch);
+    }
+}
+
+/// Memory of a thread, used again for the next task.
+#[derive(Default)]
+struct Memory {
+    weights: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// Attention of rows of a pass, each to what its cache has and to itself: `q` `[n, heads, head_dim]`, `k` and `v`
+/// `[n, kv_heads, head_dim]`, with the rows' tokens one after the other. The result is `[n, heads · head_dim]`.
+///
+/// A row's result does not depend on the others.
+///
+/// # Panics
+/// If a row does not fit its cache, or the rows are not as many tokens as there are.
+pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], heads: usize, rows: &mut [CachedRow<'_>]) -> Vec<f32> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let shape = Shape { heads, kv_heads: first.cache.kv_heads, head_dim: first.cache.head_dim };
+    let width = shape.kv_heads * shape.head_dim;
+    let mut start = 0;
+    let mut work = 0;
+    for row in rows.iter_mut() {
+        assert!(row.position + row.len <= row.cache.capacity, "the caller has seen to it that rows fit");
+        let own = start * width..(start + row.len) * width;
+        row.cache.append(row.position, &k[own.clone()], &v[own]);
+        start += row.len;
+        work += row.len * (row.position + row.len) * 2 * heads * shape.head_dim;
+    }
+    let mut y = vec![0.0; q.len()];
+    let lens: Vec<usize> = rows.iter().map(|row| row.len).collect();
+    let tasks = tasks(&mut y, &lens, shape.kv_heads, shape.group() * shape.head_dim);
+    let rows = &*rows;
+    let run = |memory: &mut Memory, (at, mut task): (usize, Task<'_>)| {
+        let row = &rows[at / shape.kv_heads];
+        row.cache.attend(q, row.position, &shape, &mut task, memory);
+    };
+    if work < PARALLEL || rayon::current_num_threads() == 1 {
+        let mut memory = Memory::default();
+        tasks.into_iter().enumerate().for_each(|task| run(&mut memory, task));
+    } else {
+        tasks.into_par_iter().enumerate().for_each_init(Memory::default, run);
+    }
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::slopes::numbers;
+
+    /// A row of `n` tokens, its keys and values rounded as `dtype` does.
+    fn rounded(values: &[f32], head_dim: usize, dtype: Dtype) -> Vec<f32> {
+        let each = values.chunks_exact(head_dim).flat_map(|head| match dtype {
+            Dtype::BF16 => head.iter().map(|value| bf16::from_f32(*value).to_f32()).collect::<Vec<_>>(),
+            Dtype::Q8_0 => {
+                let mut cells = vec![0i8; head_dim];
+                let scale = i8::narrow(head, &mut cells);
+                cells.iter().map(|cell| f32::from(*cell) * scale).collect()
+            }
+            _ => head.to_vec(),
+        });
+        each.collect()
+    }
+
+    /// Attention in `f64` of all tokens of a row.
+    fn plain(q: &[f32], k: &[f32], v: &[f32], shape: &Shape) -> Vec<f64> {
+        let &Shape { heads, kv_heads, head_dim } = shape;
+        let n = q.len() / (heads * head_dim);
+        let mut y = vec![0.0; q.len()];
+        for (query, head) in (0..n).flat_map(|query| (0..heads).map(move |head| (query, head))) {
+            let own = (query * heads + head) * head_dim;
+            let of_key = |key: usize| (key * kv_heads + head / (heads / kv_heads)) * head_dim;
+            let weights: Vec<f64> = (0..=query)
+                .map(|key| {
+                    let pairs = (0..head_dim).map(|at| f64::from(q[own + at]) * f64::from(k[of_key(key) + at]));
+                    (pairs.sum::<f64>() / (head_dim as f64).sqrt()).exp()
+                })
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for at in 0..head_dim {
+                let values = weights.iter().enumerate().map(|(key, weight)| weight * f64::from(v[of_key(key) + at]));
+                y[own + at] = values.sum::<f64>() / sum;
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn is_attention_to_what_was_kept() {
+        // Runs of tokens: one at a time, a few, many, and more at the end.
+        let passes: [&[usize]; 4] = [&[1, 1, 1, 1], &[3, 1, 7, 2], &[40, 1, 20], &[9, 8, 1, 33]];
+        for (heads, kv_heads, head_dim) in [(4, 4, 16), (6, 2, 33), (8, 1, 128), (5, 5, 32)] {
+            let shape = Shape { heads, kv_heads, head_dim };
+            for (lens, dtype) in passes.into_iter().flat_map(|lens| KeyValues::DTYPES.map(|dtype| (lens, dtype))) {
+                let n: usize = lens.iter().sum();
+                let q: Vec<f32> = numbers(n * heads * head_dim, 1).iter().map(|value| 2.0 * value).collect();
+                let (k, v) = (numbers(n * kv_heads * head_dim, 2), numbers(n * kv_heads * head_dim, 3));
+                let [kept_k, kept_v] = [&k, &v].map(|values| rounded(values, head_dim, dtype));
+                let expected = plain(&q, &kept_k, &kept_v, &shape);
+                let mut cache = KeyValues::new(dtype, kv_heads, n, head_dim).unwrap();
+                let mut found = Vec::new();
+                let mut position = 0;
+                for &len in lens {
+                    let of = |values: &[f32], heads: usize| {
+                        values[position * heads * head_dim..(position + len) * heads * head_dim].to_vec()
+                    };
+                    let mut rows = [CachedRow { cache: &mut cache, position, len }];
+                    found.extend(attention(&of(&q, heads), &of(&k, kv_heads), &of(&v, kv_heads), heads, &mut rows));
+                    position += len;
+                }
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((f64::from(*found) - expected).abs() < 2e-5, "{dtype} {lens:?}: {found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_not_see_each_other() {
+        let (heads, kv_heads, head_dim) = (4, 2, 24);
+        for dtype in KeyValues::DTYPES {
+            let lens = [1, 12, 3];
+            let n: usize = lens.iter().sum();
+            let (q, k, v) = (
+                numbers(n * heads * head_dim, 1),
+                numbers(n * kv_heads * head_dim, 2),
+                numbers(n * kv_heads * head_dim, 3),
+            );
+            let caches = || lens.map(|_| KeyValues::new(dtype, kv_heads, 16, head_dim).unwrap());
+            let mut together = caches();
+            let mut rows: Vec<CachedRow<'_>> =
+                together.iter_mut().zip(lens).map(|(cache, len)| CachedRow { cache, position: 0, len }).collect();
+            let all = attention(&q, &k, &v, heads, &mut rows);
+            let mut start = 0;
+            for (mut cache, len) in caches().into_iter().zip(lens) {
+                let own = |values: &[f32], heads: usize| {
+                    values[start * heads * head_dim..(start + len) * heads * head_dim].to_vec()
+                };
+                let mut rows = [CachedRow { cache: &mut cache, position: 0, len }];
+                let alone = attention(&own(&q, heads), &own(&k, kv_heads), &own(&v, kv_heads), heads, &mut rows);
+                assert_eq!(alone, own(&all, heads), "{dtype}");
+                start += len;
+            }
+        }
+    }
+
+    #[test]
+    fn takes_the_room_that_it_says() {
+        let bytes = |dtype| KeyValues::new(dtype, 2, 10, 32).map(|cache| cache.bytes());
+        assert_eq!(KeyValues::DTYPES.map(bytes), [Some(5120), Some(2560), Some(1440)]);
+        assert_eq!(bytes(Dtype::Q4_0), None);
+    }
+}
