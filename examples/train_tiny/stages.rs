@@ -295,7 +295,7 @@ impl Stages {
                     let mut board = TensorBoard::create(&runs.join(name), SystemTime::now())?;
                     board.resume_at(position.step, SystemTime::now())?;
                     metrics = Some((lines, board));
-                    begun = Instant::now();
+                    (begun, tokens) = (Instant::now(), 0);
                 }
                 RunEvent::Step(step) => {
                     tokens += step.tokens;

@@ -1,6 +1,7 @@
 //! Where a model computes: device, type of activations, and where linear weights live.
 
 use burn::tensor::{DType, Device};
+use lumina_kernels::Activations;
 
 use crate::checkpoint::Dtype;
 use crate::ops::KeyValues;
@@ -112,6 +113,7 @@ pub struct Compute {
     dtype: Dtype,
     weights: Weights,
     kv_cache: Dtype,
+    activations: Activations,
     master_weights: bool,
 }
 
@@ -126,6 +128,7 @@ impl Compute {
             dtype: Dtype::F32,
             weights: Weights::Mapped,
             kv_cache: Dtype::F32,
+            activations: Activations::Full,
             master_weights: false,
         }
     }
@@ -141,6 +144,7 @@ impl Compute {
             dtype: Dtype::F32,
             weights: Weights::Tensor,
             kv_cache: Dtype::F32,
+            activations: Activations::Full,
             master_weights: false,
         }
     }
@@ -184,6 +188,7 @@ impl Compute {
             dtype: Dtype::F32,
             weights: Weights::Tensor,
             kv_cache: Dtype::F32,
+            activations: Activations::Full,
             master_weights: false,
         }
     }
@@ -211,6 +216,15 @@ impl Compute {
         self
     }
 
+    /// Rounds activations to `bf16` beside `bf16` weights and in convolutions, where the CPU multiplies that (AVX-512 BF16): prompts
+    /// and pictures take about half the time, each number has a relative error of at most 2⁻⁸, and sums stay `f32`. On other CPUs
+    /// nothing changes.
+    #[must_use]
+    pub fn compact(mut self) -> Self {
+        self.activations = Activations::Compact;
+        self
+    }
+
     /// Keeps parameters in `f32` whatever the type of activations, as training does: an update of a `bf16` weight would
     /// mostly round to nothing.
     #[must_use]
@@ -235,6 +249,11 @@ impl Compute {
     /// Whether the device computes in the program's own memory.
     pub fn on_host(&self) -> bool {
         self.on_host
+    }
+
+    /// What becomes of activations in products on a CPU.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// Where the weights of linear layers live.

@@ -201,7 +201,7 @@ impl<'a> Loader<'a> {
     fn matrix(&self, view: &TensorView, part: Part) -> Option<MappedMatrix> {
         let dtype = self.narrowed(view).filter(|_| part == Part::Model).unwrap_or(view.dtype());
         match quantise_tensor(view, dtype) {
-            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes),
+            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.shared.compute.activations()),
             Err(error) => {
                 self.shared.state.borrow_mut().problems.push(error.to_string());
                 None

@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_core::Loader;
-use lumina_core::ops::{conv3x3, scaled_swish};
+use lumina_core::ops::{Activations, conv3x3, scaled_swish};
 
 use crate::config::GROUPS;
 
@@ -40,6 +40,8 @@ pub(crate) struct Conv {
     weight: Param<Tensor<4>>,
     bias: Param<Tensor<1>>,
     kernel: usize,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl Conv {
@@ -49,6 +51,7 @@ impl Conv {
             weight: loader.param("weight", [outputs, inputs, kernel, kernel]),
             bias: loader.param("bias", [outputs]),
             kernel,
+            activations: loader.compute().activations(),
         }
     }
 
@@ -69,7 +72,7 @@ impl Conv {
 
     fn padded(&self, x: Tensor<4>, rows: (usize, usize), columns: (usize, usize), stride: usize) -> Tensor<4> {
         if self.kernel == 3 && stride == 1 && columns == (1, 1) {
-            return conv3x3(x, self.weight.val(), self.bias.val(), rows);
+            return conv3x3(x, self.weight.val(), self.bias.val(), rows, self.activations);
         }
         let options = ConvOptions::new_with_padding([stride; 2], [rows, columns], [1, 1], 1);
         conv2d(x, self.weight.val(), Some(self.bias.val()), options)

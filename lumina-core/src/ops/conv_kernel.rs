@@ -4,6 +4,7 @@
 //! patches are laid out in memory: each image is copied once, with its padding. The order of each sum depends on
 //! the shape alone, so a result does not depend on the batch or the number of threads.
 
+use lumina_kernels::Activations;
 use rayon::prelude::*;
 
 use super::vector::{LANES, Vector, best_instructions};
@@ -44,12 +45,37 @@ impl Shape {
 
     /// The images with zeros around them, `[batch, inputs, rows + 2, stride]`.
     fn padded(&self, x: &[f32]) -> Vec<f32> {
-        let (plane, stride) = (self.plane(), self.stride());
-        let mut padded = vec![0.0; self.batch * self.inputs * plane];
-        padded.par_chunks_mut(plane).zip(x.par_chunks_exact(self.height * self.width)).for_each(|(padded, x)| {
-            let rows = padded.chunks_exact_mut(stride).skip(self.padding.0);
-            for (padded, row) in rows.zip(x.chunks_exact(self.width)) {
-                padded[1..=self.width].copy_from_slice(row);
+        self.planes(x, self.inputs, 1, |padded, x| padded[1..=self.width].copy_from_slice(x[0]))
+    }
+
+    /// The same with pairs of channels, `[batch, inputs / 2, rows + 2, stride]`, of which the last may be half empty.
+    fn padded_pairs(&self, x: &[f32]) -> Vec<f32> {
+        self.planes(x, self.inputs, 2, |padded, x| {
+            let padded = &mut padded[1..=self.width];
+            match x {
+                [low, high, ..] => {
+                    for ((to, low), high) in padded.iter_mut().zip(*low).zip(*high) {
+                        *to = pair(*low, *high);
+                    }
+                }
+                _ => padded.iter_mut().zip(x[0]).for_each(|(to, low)| *to = pair(*low, 0.0)),
+            }
+        })
+    }
+
+    /// Planes with zeros around them, each made of up to `of` channels, a row at a time.
+    fn planes(&self, x: &[f32], inputs: usize, of: usize, row: impl Fn(&mut [f32], &[&[f32]]) + Sync) -> Vec<f32> {
+        let (plane, stride, n) = (self.plane(), self.stride(), inputs.div_ceil(of));
+        let mut padded = vec![0.0; self.batch * n * plane];
+        padded.par_chunks_mut(plane).enumerate().for_each(|(index, padded)| {
+            let (image, first) = (index / n, index % n * of);
+            let channels = of.min(inputs - first);
+            for (at, padded) in padded.chunks_exact_mut(stride).skip(self.padding.0).take(self.height).enumerate() {
+                let mut rows = [&x[..0]; 2];
+                for (channel, row) in rows.iter_mut().enumerate().take(channels) {
+                    *row = &x[((image * inputs + first + channel) * self.height + at) * self.width..][..self.width];
+                }
+                row(padded, &rows[..channels]);
             }
         });
         padded
@@ -63,17 +89,66 @@ impl Shape {
     }
 }
 
-/// `x` `[batch, inputs, height, width]` convolved with `weight` `[outputs, inputs, 3, 3]`, plus `bias` `[outputs]`:
-/// `[batch, outputs, rows, width]`.
-pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
-    let Shape { inputs, outputs, width, .. } = *shape;
-    // The weights of OUTPUTS outputs lie together, [blocks, inputs, 9, OUTPUTS].
-    let mut packed = vec![0.0; outputs.div_ceil(OUTPUTS) * inputs * 9 * OUTPUTS];
-    for (index, &value) in weight.iter().enumerate() {
-        let (output, rest) = (index / (inputs * 9), index % (inputs * 9));
-        packed[(output / OUTPUTS * inputs * 9 + rest) * OUTPUTS + output % OUTPUTS] = value;
+/// Two numbers as `bf16` in the bits of one.
+#[inline(always)]
+fn pair(low: f32, high: f32) -> f32 {
+    f32::from_bits(rounded(low) | rounded(high) << 16)
+}
+
+/// The nearest `bf16`, ties to even; no number stays no number.
+#[inline(always)]
+fn rounded(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { 0x7FC0 } else { nearest }
+}
+
+/// Whether the processor multiplies pairs of `bf16`.
+fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Weights in the order of the inner loop, those of [`OUTPUTS`] outputs side by side: `[blocks, inputs, 9, OUTPUTS]`, of single
+/// inputs or of pairs.
+fn packed(weight: &[f32], shape: &Shape, pairs: bool) -> Vec<f32> {
+    let Shape { inputs, outputs, .. } = *shape;
+    let of = 1 + usize::from(pairs);
+    let n = inputs.div_ceil(of);
+    let mut packed = vec![0.0; outputs.div_ceil(OUTPUTS) * n * 9 * OUTPUTS];
+    for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
+        let block = &mut packed[output / OUTPUTS * n * 9 * OUTPUTS..];
+        for (input, taps) in weight.chunks(of * 9).enumerate() {
+            for tap in 0..9 {
+                let value = if pairs { pair(taps[tap], taps.get(9 + tap).copied().unwrap_or(0.0)) } else { taps[tap] };
+                block[(input * 9 + tap) * OUTPUTS + output % OUTPUTS] = value;
+            }
+        }
     }
-    let padded = shape.padded(x);
+    packed
+}
+
+/// `x` `[batch, inputs, height, width]` convolved with `weight` `[outputs, inputs, 3, 3]`, plus `bias` `[outputs]`:
+/// `[batch, outputs, rows, width]`. With [`Activations::Compact`] both are rounded to `bf16` where the processor multiplies that;
+/// sums are `f32`.
+pub(super) fn forward(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    shape: &Shape,
+    activations: Activations,
+) -> Vec<f32> {
+    let Shape { inputs, outputs, width, .. } = *shape;
+    let pairs = activations == Activations::Compact && has_pairs();
+    let packed = packed(weight, shape, pairs);
+    let padded = if pairs { shape.padded_pairs(x) } else { shape.padded(x) };
+    let inputs = if pairs { inputs.div_ceil(2) } else { inputs };
     let mut y = vec![0.0; shape.batch * outputs * shape.rows() * width];
     if y.is_empty() {
         return y;
@@ -89,7 +164,11 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &S
             .map(|first| {
                 let rows = task_rows.min(shape.rows() - first);
                 let mut band = vec![0.0; outputs * rows * width];
-                rows_of_image(padded, &packed, bias, shape, first, &mut band);
+                if pairs {
+                    rows_of_pairs(padded, &packed, bias, &Shape { inputs, ..*shape }, first, &mut band);
+                } else {
+                    rows_of_image(padded, &packed, bias, shape, first, &mut band);
+                }
                 (first, band)
             })
             .collect();
@@ -103,6 +182,26 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &S
     y
 }
 
+/// [`rows_body`] with pairs of inputs, which [`has_pairs`] says are possible.
+fn rows_of_pairs(padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+        fn pairs(padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]) {
+            rows_body::<super::vector::x86::Pairs>(padded, packed, bias, shape, first, band);
+        }
+        if has_pairs() {
+            #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
+            // SAFETY: the processor has the features that the function is compiled for.
+            unsafe {
+                pairs(padded, packed, bias, shape, first, band);
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (padded, packed, bias, shape, first, band);
+}
+
 /// The gradient of the input, from that of the output.
 pub(super) fn input_gradient(dy: &[f32], weight: &[f32], shape: &Shape) -> Vec<f32> {
     let Shape { inputs, outputs, .. } = *shape;
@@ -114,7 +213,7 @@ pub(super) fn input_gradient(dy: &[f32], weight: &[f32], shape: &Shape) -> Vec<f
             }
         }
     }
-    forward(dy, &turned, None, &shape.reversed())
+    forward(dy, &turned, None, &shape.reversed(), Activations::Full)
 }
 
 /// The gradient of the weight, `[outputs, inputs, 3, 3]`.
@@ -354,12 +453,36 @@ mod tests {
             let weight = values(shape.outputs * shape.inputs * 9, 2);
             let bias = values(shape.outputs, 3);
             let expected = plain(&x, &weight, &bias, &shape);
-            let found = forward(&x, &weight, Some(&bias), &shape);
+            let found = forward(&x, &weight, Some(&bias), &shape, Activations::Full);
             assert_eq!(found.len(), expected.len(), "{shape:?}");
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 1e-5, "{shape:?}: {found}, not {expected}");
             }
         }
+    }
+
+    #[test]
+    fn compact_is_the_convolution_of_rounded_numbers() {
+        for shape in SHAPES {
+            let round = |values: Vec<f32>| -> Vec<f32> {
+                values
+                    .into_iter()
+                    .map(|value| if has_pairs() { f32::from_bits(rounded(value) << 16) } else { value })
+                    .collect()
+            };
+            let x = values(shape.batch * shape.inputs * shape.height * shape.width, 1);
+            let (weight, bias) = (values(shape.outputs * shape.inputs * 9, 2), values(shape.outputs, 3));
+            let found = forward(&x, &weight, Some(&bias), &shape, Activations::Compact);
+            let expected = plain(&round(x), &round(weight), &bias, &shape);
+            assert_eq!(found.len(), expected.len(), "{shape:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-5, "{shape:?}: {found}, not {expected}");
+            }
+        }
+        let widened = |value: f32| f32::from_bits(rounded(value) << 16);
+        assert_eq!([1.0, -0.0, f32::INFINITY].map(widened), [1.0, -0.0, f32::INFINITY]);
+        assert_eq!(widened(1.0 + 1.0 / 256.0), 1.0, "ties to even");
+        assert!(widened(f32::NAN).is_nan() && widened(f32::from_bits(0x7F80_0001)).is_nan());
     }
 
     #[test]
@@ -371,12 +494,16 @@ mod tests {
             let dy = values(shape.batch * shape.outputs * shape.rows() * shape.width, 4);
             for seed in 5..9 {
                 let v = values(n_x, seed);
-                let (left, right) =
-                    (dot(&dy, &forward(&v, &weight, None, &shape)), dot(&input_gradient(&dy, &weight, &shape), &v));
+                let (left, right) = (
+                    dot(&dy, &forward(&v, &weight, None, &shape, Activations::Full)),
+                    dot(&input_gradient(&dy, &weight, &shape), &v),
+                );
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
                 let v = values(weight.len(), seed);
-                let (left, right) =
-                    (dot(&dy, &forward(&x, &v, None, &shape)), dot(&weight_gradient(&x, &dy, &shape), &v));
+                let (left, right) = (
+                    dot(&dy, &forward(&x, &v, None, &shape, Activations::Full)),
+                    dot(&weight_gradient(&x, &dy, &shape), &v),
+                );
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
             }
         }

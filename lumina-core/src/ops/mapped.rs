@@ -15,15 +15,24 @@ pub struct MappedMatrix {
     #[module(skip)]
     format: Format,
     #[module(skip)]
+    activations: Activations,
+    #[module(skip)]
     bytes: Bytes,
 }
 
 impl MappedMatrix {
     /// The matrix in `bytes`, or `None` where `shape` is not `[rows, columns]` of so many bytes.
-    pub fn new(format: Format, shape: &[usize], bytes: Bytes) -> Option<Self> {
+    ///
+    /// Beside 8- and 4-bit weights, whose own error is larger, activations become bytes in any case, which is several times as
+    /// fast; beside the others `activations` says what becomes of them.
+    pub fn new(format: Format, shape: &[usize], bytes: Bytes, activations: Activations) -> Option<Self> {
         let &[rows, columns] = shape else { return None };
         Matrix::new(format, rows, columns, &bytes).ok()?;
-        Some(Self { rows, columns, format, bytes })
+        let activations = match format {
+            Format::Q8_0 | Format::Q4_0 => Activations::Compact,
+            _ => activations,
+        };
+        Some(Self { rows, columns, format, activations, bytes })
     }
 
     /// Number of rows: outputs of a linear layer, entries of an embedding.
@@ -51,21 +60,12 @@ impl MappedMatrix {
         self.format.dequantise_row(bytes, values).expect("a row of the matrix, and room for its columns");
     }
 
-    /// What becomes of activations. Beside 8- and 4-bit weights, whose own error is larger, bytes are several times as
-    /// fast; beside the others results are those of `f32`.
-    fn activations(&self) -> Activations {
-        match self.format {
-            Format::Q8_0 | Format::Q4_0 => Activations::Compact,
-            _ => Activations::Full,
-        }
-    }
-
     /// The products of `x` `[n, columns]` with some rows of each matrix, `[n, rows]`. The matrices have equal columns.
     pub(super) fn products<const N: usize>(x: &[f32], n: usize, weights: [(&Self, Range<usize>); N]) -> [Vec<f32>; N] {
         let columns = weights.first().map_or(0, |(weight, _)| weight.columns);
         let matrices = weights.map(|(weight, rows)| {
             let part = weight.matrix().rows_from(rows.start, rows.len());
-            (part, weight.activations())
+            (part, weight.activations)
         });
         let mut results = matrices.each_ref().map(|(matrix, _)| vec![0.0; n * matrix.rows()]);
         for activations in [Activations::Full, Activations::Compact] {
@@ -94,7 +94,7 @@ mod tests {
         for (row, bytes) in values(rows * columns, 7).chunks(columns).zip(bytes.chunks_mut(row_bytes)) {
             format.quantise_row(row, bytes).unwrap();
         }
-        MappedMatrix::new(format, &[rows, columns], bytes.into()).unwrap()
+        MappedMatrix::new(format, &[rows, columns], bytes.into(), Activations::Full).unwrap()
     }
 
     /// Products in `f64` with the rows as they are read.
@@ -142,10 +142,11 @@ mod tests {
     #[test]
     fn bytes_of_another_length_are_no_matrix() {
         let bytes = Bytes::from(vec![0; 36]);
-        assert!(MappedMatrix::new(Format::Q4_0, &[2, 32], bytes.clone()).is_some());
-        assert!(MappedMatrix::new(Format::Q4_0, &[3, 32], bytes.clone()).is_none());
-        assert!(MappedMatrix::new(Format::Q4_0, &[2, 33], bytes.clone()).is_none());
-        assert!(MappedMatrix::new(Format::Q4_0, &[64], bytes).is_none());
+        let new = |shape: &[usize], bytes| MappedMatrix::new(Format::Q4_0, shape, bytes, Activations::Full);
+        assert!(new(&[2, 32], bytes.clone()).is_some());
+        assert!(new(&[3, 32], bytes.clone()).is_none());
+        assert!(new(&[2, 33], bytes.clone()).is_none());
+        assert!(new(&[64], bytes).is_none());
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub use gather::gather;
 pub use head_norm::head_norm_rotated;
 pub use key_values::{CachedRow, KeyValues};
 pub use linear::Linear;
+pub use lumina_kernels::Activations;
 pub use mapped::MappedMatrix;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;

@@ -131,6 +131,35 @@ pub(super) mod x86 {
         }
     }
 
+    /// One register of AVX-512, of sums in `f32`, or of pairs of `bf16` that ride in the bits of `f32`: a product multiplies and
+    /// adds both of a pair. Made only in functions that are compiled for AVX-512 BF16.
+    #[derive(Clone, Copy)]
+    pub(in crate::ops) struct Pairs(__m512);
+
+    impl Vector for Pairs {
+        const MANY: bool = true;
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            Self(Avx512::splat(value).0)
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            Self(Avx512::load(from).0)
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512 BF16; both types are 512 bits of anything.
+            unsafe {
+                let [a, b] = [a, b].map(|pairs| std::mem::transmute::<__m512, __m512bh>(pairs.0));
+                Self(_mm512_dpbf16_ps(self.0, a, b))
+            }
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            Avx512(self.0).array()
+        }
+    }
+
     /// Two registers of AVX2. Made only in functions that `best_instructions` compiles for AVX2 and FMA.
     #[derive(Clone, Copy)]
     pub(in crate::ops) struct Avx2(__m256, __m256);

@@ -2,6 +2,7 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
+use lumina_kernels::Activations;
 
 use super::{Kernel, Operand, run, tensor, tensor_like, values};
 use crate::ops::conv_kernel::{self, Shape};
@@ -12,6 +13,7 @@ pub(in crate::ops) fn conv3x3(
     weight: &Tensor<4>,
     bias: &Tensor<1>,
     padding: (usize, usize),
+    activations: Activations,
 ) -> Option<Tensor<4>> {
     let ([batch, inputs, height, width], [outputs, _, 3, 3]) = (x.dims(), weight.dims()) else { return None };
     // Narrow images would leave most of a vector empty; Burn lays out patches, which suits them.
@@ -19,18 +21,21 @@ pub(in crate::ops) fn conv3x3(
         return None;
     }
     let shape = Shape { batch, inputs, outputs, height, width, padding };
-    run(Conv(shape), [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?])
+    run(Conv { shape, activations }, [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?])
 }
 
 #[derive(Debug, Clone)]
-struct Conv(Shape);
+struct Conv {
+    shape: Shape,
+    activations: Activations,
+}
 
 impl Kernel<3> for Conv {
     type Saved = ();
 
     fn forward(&self, [x, weight, bias]: &[FlexTensor; 3]) -> (FlexTensor, ()) {
-        let shape = &self.0;
-        let y = conv_kernel::forward(values(x), values(weight), Some(values(bias)), shape);
+        let shape = &self.shape;
+        let y = conv_kernel::forward(values(x), values(weight), Some(values(bias)), shape, self.activations);
         (tensor(y, &[shape.batch, shape.outputs, shape.rows(), shape.width]), ())
     }
 
@@ -41,7 +46,7 @@ impl Kernel<3> for Conv {
         dy: FlexTensor,
         [of_x, of_weight, of_bias]: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
-        let Self(shape) = self;
+        let Self { shape, .. } = self;
         let dy = values(&dy);
         let of_bias = of_bias.then(|| {
             let mut sums = vec![0.0; shape.outputs];
