@@ -13,8 +13,10 @@ use anyhow::Result;
 use clap::Parser;
 use lumina_examples::ModelArgs;
 use lumina_scenes::dataset::SceneTask;
+use lumina_scenes::judge::judge;
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
+use lumina_vq::Bands;
 
 use page::Page;
 use tasks::Evaluation;
@@ -50,14 +52,23 @@ fn main() -> Result<()> {
     let mut page = Page::new(&args.output)?;
     let mut rows = Vec::new();
 
+    let (tokenizer, n) = (model.image_tokenizer()?, args.prompts.max(1));
     let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
-    let vq = evaluate_vq(model.image_tokenizer()?, (0..args.others.max(1)).map(|index| scenes.scene(index).picture()))?;
+    let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).picture()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
     let share = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
     rows.push((
         "image tokenizer: codes in use".to_owned(),
         format!("{} of {} ({share:.0} %)", vq.codes_used, vq.n_codes),
     ));
+    // What no picture of the model can exceed.
+    let mut right = 0;
+    for scene in (0..n).map(|index| scenes.scene(index)) {
+        let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
+        right += u64::from(judge(&scene.description(), scene.size(), &back).all());
+    }
+    let share = 100.0 * right as f64 / n as f64;
+    rows.push(("image tokenizer: scenes given back right".to_owned(), format!("{share:.1} % of {n}")));
 
     let parts = [
         (SceneTask::TextToImage, Split::Test, args.prompts),

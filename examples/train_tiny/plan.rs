@@ -50,13 +50,15 @@ pub(crate) enum Pictures {
 pub(crate) struct Part {
     pub(crate) name: &'static str,
     pub(crate) data: DatasetOptions,
+    /// Another part, and the share of its data that is trained on as well, drawn anew in each epoch.
+    pub(crate) also: Option<(&'static str, f64)>,
     pub(crate) training: FineTuneOptions,
 }
 
 impl Plan {
     /// About three hours on two cores, half of it Omni-SFT.
     pub(crate) fn full() -> Self {
-        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 7)])
+        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5)])
     }
 
     /// Everything, for a moment.
@@ -162,17 +164,21 @@ impl Plan {
                 Part {
                     name: "fp-sft-64",
                     data: data(1, n_small, target_px * 2 / 3, &drawing),
+                    also: None,
                     training: training(2.5e-3, 1.5e-3, small),
                 },
                 Part {
                     name: "fp-sft-96",
                     data: data(2, n_whole, target_px, &drawing),
+                    also: None,
                     training: training(2e-3, 1e-3, whole),
                 },
             ],
             omni_sft: Part {
                 name: "omni-sft",
                 data: data(3, n_omni, target_px, &omni),
+                // Drawing takes the most practice.
+                also: Some(("fp-sft-96", 0.3)),
                 training: training(1.5e-3, 1.5e-5, all),
             },
         }

@@ -224,7 +224,7 @@ impl Stages {
             train_tokenizer(&tokenizer, texts.concat(), &options)?;
         }
         let unirep = UniRep::open(&tokenizer)?;
-        for Part { name, data: options, .. } in parts() {
+        for Part { name, data: options, also, .. } in parts() {
             let data = self.path("data").join(name);
             let records = data.join("records.jsonl");
             if !records.exists() {
@@ -260,7 +260,10 @@ impl Stages {
             )?;
             let joined = concatenate(&tokens)?;
             println!("{name}: {} items, {} tokens", joined.items, joined.tokens);
-            let yaml = "META:\n  - path: record.json\n";
+            let mut yaml = "META:\n  - path: record.json\n".to_owned();
+            if let Some((other, ratio)) = also {
+                yaml += &format!("  - path: ../{other}/record.json\n    ratio: {ratio}\n");
+            }
             fs::write(tokens.join("data.yaml"), yaml).context("data.yaml")?;
         }
         if !self.path("start").exists() {

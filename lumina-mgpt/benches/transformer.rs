@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_core::ops::KeyValues;
 use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
 use rayon::prelude::*;
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
 const CONTEXT: usize = 16;
+/// Tokens of a picture of 768×768, and its prompt.
+const LONG_CONTEXT: usize = 2400;
 /// The ids of image tokens in the published vocabulary.
 const IMAGE_TOKENS: Range<usize> = 4..8196;
 
@@ -121,6 +124,7 @@ fn main() {
 
     let context: Vec<u32> = (0..CONTEXT as u32).collect();
     let prompt: Vec<u32> = (0..PREFILL as u32).collect();
+    let long: Vec<u32> = (0..LONG_CONTEXT as u32).collect();
     for weights in [Weights::Mapped, Weights::Q8, Weights::Q4] {
         let compute = Compute::cpu().weights(weights);
         let start = Instant::now();
@@ -150,17 +154,42 @@ fn main() {
             time / one
         );
 
-        let time = fastest(1, || {
-            let mut cache = model.new_cache(PREFILL);
-            let hidden = model.forward(&mut [Row::cached(&prompt, &mut cache)]).expect("fits");
-            black_box(model.logits_at(hidden, &[PREFILL - 1]).expect("computes"));
-        });
-        let of_layers = shapes.iter().filter(|(name, _)| name.contains("layers"));
-        let layers: usize = of_layers.map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        println!(
-            "  prefill of {PREFILL}: {:.0} ms, {:.2} of Burn's f32 product",
-            time.as_secs_f64() * 1e3,
-            2.0 * (layers * PREFILL) as f64 / flops / time.as_secs_f64()
-        );
+        let prefill = |model: &Transformer, what: &str| {
+            let time = fastest(1, || {
+                let mut cache = model.new_cache(PREFILL);
+                let hidden = model.forward(&mut [Row::cached(&prompt, &mut cache)]).expect("fits");
+                black_box(model.logits_at(hidden, &[PREFILL - 1]).expect("computes"));
+            });
+            let of_layers = shapes.iter().filter(|(name, _)| name.contains("layers"));
+            let layers: usize = of_layers.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            println!(
+                "  prefill of {PREFILL}{what}: {:.0} ms, {:.2} of Burn's f32 product",
+                time.as_secs_f64() * 1e3,
+                2.0 * (layers * PREFILL) as f64 / flops / time.as_secs_f64()
+            );
+        };
+        prefill(&model, "");
+        let open = |compute: &Compute| {
+            let model = Transformer::from_checkpoint(&checkpoint, architecture.clone(), compute, &|_| {});
+            model.expect("complete")
+        };
+        if weights == Weights::Mapped {
+            prefill(&open(&compute.clone().compact()), ", compact");
+        }
+        if weights == Weights::Q4 {
+            for dtype in KeyValues::DTYPES {
+                let model = open(&compute.clone().kv_cache(dtype));
+                let time = decode(&model, &long, 1, IMAGE_TOKENS);
+                let cache = model.new_cache(LONG_CONTEXT).bytes() as f64;
+                let head = (vocab_size - IMAGE_TOKENS.len()) as f64 / vocab_size as f64;
+                let bytes =
+                    bytes - head * Dtype::Q8_0.bytes_of(&[vocab_size, 2048]).expect("whole blocks") as f64 + cache;
+                println!(
+                    "  decode in an image after {LONG_CONTEXT} tokens, keys and values in {dtype}: {:.1} ms, {:.2} of the memory limit",
+                    time * 1e3,
+                    bytes / bandwidth / time
+                );
+            }
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! Convolutions of 3×3 with stride 1 on the processor, and their gradients, as plain functions on slices.
 //!
 //! Images are `[batch, channels, height, width]`. Sums run over the columns of an image in vector registers, so no
-//! patches are laid out in memory: each image is copied once, with its padding. The order of each sum depends on
+//! patches are laid out in memory: what a few rows and columns see is copied once, for all outputs. The order of each sum depends on
 //! the shape alone, so a result does not depend on the batch or the number of threads.
+
+use std::ptr::NonNull;
 
 use lumina_kernels::Activations;
 use rayon::prelude::*;
@@ -15,6 +17,10 @@ const OUTPUTS: usize = 8;
 const GRADIENTS: usize = 4;
 /// Rows of an image that one task computes.
 const TASK_ROWS: usize = 8;
+/// Columns that are computed for all outputs before the next ones.
+const COLUMNS: usize = 2 * LANES;
+/// Columns that are seen for them, in whole vectors.
+const SEEN: usize = COLUMNS + LANES;
 
 /// What is convolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,37 +51,12 @@ impl Shape {
 
     /// The images with zeros around them, `[batch, inputs, rows + 2, stride]`.
     fn padded(&self, x: &[f32]) -> Vec<f32> {
-        self.planes(x, self.inputs, 1, |padded, x| padded[1..=self.width].copy_from_slice(x[0]))
-    }
-
-    /// The same with pairs of channels, `[batch, inputs / 2, rows + 2, stride]`, of which the last may be half empty.
-    fn padded_pairs(&self, x: &[f32]) -> Vec<f32> {
-        self.planes(x, self.inputs, 2, |padded, x| {
-            let padded = &mut padded[1..=self.width];
-            match x {
-                [low, high, ..] => {
-                    for ((to, low), high) in padded.iter_mut().zip(*low).zip(*high) {
-                        *to = pair(*low, *high);
-                    }
-                }
-                _ => padded.iter_mut().zip(x[0]).for_each(|(to, low)| *to = pair(*low, 0.0)),
-            }
-        })
-    }
-
-    /// Planes with zeros around them, each made of up to `of` channels, a row at a time.
-    fn planes(&self, x: &[f32], inputs: usize, of: usize, row: impl Fn(&mut [f32], &[&[f32]]) + Sync) -> Vec<f32> {
-        let (plane, stride, n) = (self.plane(), self.stride(), inputs.div_ceil(of));
-        let mut padded = vec![0.0; self.batch * n * plane];
-        padded.par_chunks_mut(plane).enumerate().for_each(|(index, padded)| {
-            let (image, first) = (index / n, index % n * of);
-            let channels = of.min(inputs - first);
-            for (at, padded) in padded.chunks_exact_mut(stride).skip(self.padding.0).take(self.height).enumerate() {
-                let mut rows = [&x[..0]; 2];
-                for (channel, row) in rows.iter_mut().enumerate().take(channels) {
-                    *row = &x[((image * inputs + first + channel) * self.height + at) * self.width..][..self.width];
-                }
-                row(padded, &rows[..channels]);
+        let (plane, stride) = (self.plane(), self.stride());
+        let mut padded = vec![0.0; self.batch * self.inputs * plane];
+        padded.par_chunks_mut(plane).zip(x.par_chunks_exact(self.height * self.width)).for_each(|(padded, x)| {
+            let rows = padded.chunks_exact_mut(stride).skip(self.padding.0);
+            for (padded, row) in rows.zip(x.chunks_exact(self.width)) {
+                padded[1..=self.width].copy_from_slice(row);
             }
         });
         padded
@@ -144,62 +125,136 @@ pub(super) fn forward(
     shape: &Shape,
     activations: Activations,
 ) -> Vec<f32> {
-    let Shape { inputs, outputs, width, .. } = *shape;
+    let Shape { batch, inputs, outputs, height, width, .. } = *shape;
     let pairs = activations == Activations::Compact && has_pairs();
-    let packed = packed(weight, shape, pairs);
-    let padded = if pairs { shape.padded_pairs(x) } else { shape.padded(x) };
-    let inputs = if pairs { inputs.div_ceil(2) } else { inputs };
-    let mut y = vec![0.0; shape.batch * outputs * shape.rows() * width];
-    if y.is_empty() {
-        return y;
-    }
-    // A task has some rows of one image; its outputs are gathered from a buffer of its own.
-    let per_image = outputs * shape.rows() * width;
-    let task_rows = TASK_ROWS.min(shape.rows());
-    y.par_chunks_mut(per_image).enumerate().for_each(|(image, y)| {
-        let padded = &padded[image * inputs * shape.plane()..][..inputs * shape.plane()];
-        let bands: Vec<(usize, Vec<f32>)> = (0..shape.rows())
-            .into_par_iter()
-            .step_by(task_rows)
-            .map(|first| {
-                let rows = task_rows.min(shape.rows() - first);
-                let mut band = vec![0.0; outputs * rows * width];
-                if pairs {
-                    rows_of_pairs(padded, &packed, bias, &Shape { inputs, ..*shape }, first, &mut band);
-                } else {
-                    rows_of_image(padded, &packed, bias, shape, first, &mut band);
-                }
-                (first, band)
-            })
-            .collect();
-        for (first, band) in bands {
-            let rows = task_rows.min(shape.rows() - first);
-            for (y, band) in y.chunks_exact_mut(shape.rows() * width).zip(band.chunks_exact(rows * width)) {
-                y[first * width..(first + rows) * width].copy_from_slice(band);
+    let weights = packed(weight, shape, pairs);
+    let rows = shape.rows();
+    let per_image = outputs * rows * width;
+    let mut y = Vec::with_capacity(batch * per_image);
+    let result = Planes { start: NonNull::from(&mut y.spare_capacity_mut()[..batch * per_image]).cast(), rows, width };
+    // A task has some rows of one image. What it sees of them lies side by side, some columns at a time, for all outputs.
+    let tasks = (0..batch * rows.div_ceil(TASK_ROWS)).into_par_iter();
+    tasks.for_each_init(Vec::new, |seen, task| {
+        let (image, first) = (task / rows.div_ceil(TASK_ROWS), task % rows.div_ceil(TASK_ROWS) * TASK_ROWS);
+        let x = &x[image * inputs * height * width..][..inputs * height * width];
+        let task = Task { image: image * outputs, first, rows: TASK_ROWS.min(rows - first) };
+        for column in (0..width).step_by(COLUMNS) {
+            see(x, shape, &task, column, pairs, seen);
+            if pairs {
+                columns_of_pairs(seen, &weights, bias, outputs, &task, column, &result);
+            } else {
+                columns_of_task(seen, &weights, bias, outputs, &task, column, &result);
             }
         }
     });
+    #[allow(unsafe_code, reason = "a result that is written once need not be cleared before")]
+    // SAFETY: there is room for so many. The tasks have all rows of all images, and write all columns of all outputs.
+    unsafe {
+        y.set_len(batch * per_image);
+    }
     y
 }
 
-/// [`rows_body`] with pairs of inputs, which [`has_pairs`] says are possible.
-fn rows_of_pairs(padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]) {
+/// Rows of one image.
+struct Task {
+    /// Planes of the result before those of the image.
+    image: usize,
+    first: usize,
+    rows: usize,
+}
+
+/// Where results go.
+struct Planes {
+    start: NonNull<f32>,
+    rows: usize,
+    width: usize,
+}
+
+#[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
+// SAFETY: `put` is the only access; tasks have rows of their own, and nobody reads before all have ended.
+unsafe impl Sync for Planes {}
+
+impl Planes {
+    /// Writes columns of a row of a plane, as far as there are columns. No two tasks may have the same row.
+    fn put(&self, (plane, row, column): (usize, usize, usize), values: &[f32; LANES]) {
+        let n = LANES.min(self.width.saturating_sub(column));
+        debug_assert!(row < self.rows, "a task's rows are rows of the result");
+        #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
+        // SAFETY: within what `forward` has room for, as plane, row and column are those of the result; another task has other rows.
+        unsafe {
+            let to = self.start.as_ptr().add((plane * self.rows + row) * self.width + column.min(self.width));
+            std::ptr::copy_nonoverlapping(values.as_ptr(), to, n);
+        }
+    }
+}
+
+/// What a task sees in [`COLUMNS`] columns and those beside them, of single channels or pairs: `[channels, rows + 2, SEEN]`, with zeros
+/// beyond the image.
+fn see(x: &[f32], shape: &Shape, task: &Task, column: usize, pairs: bool, seen: &mut Vec<f32>) {
+    let Shape { inputs, height, width, padding, .. } = *shape;
+    let (of, rows) = (1 + usize::from(pairs), task.rows + 2);
+    seen.clear();
+    seen.resize(inputs.div_ceil(of) * rows * SEEN, 0.0);
+    // Column `column - 1` of the image is the first that is seen.
+    let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
+    let n = (COLUMNS + 2 - skip).min(width - from);
+    for (channel, seen) in seen.chunks_exact_mut(rows * SEEN).enumerate() {
+        let planes = &x[channel * of * height * width..];
+        for (row, seen) in seen.chunks_exact_mut(SEEN).enumerate() {
+            let Some(row) = (task.first + row).checked_sub(padding.0).filter(|row| *row < height) else { continue };
+            let low = &planes[row * width + from..][..n];
+            let seen = &mut seen[skip..skip + n];
+            if !pairs {
+                seen.copy_from_slice(low);
+            } else if channel * 2 + 1 < inputs {
+                let high = &planes[(height + row) * width + from..][..n];
+                for ((to, low), high) in seen.iter_mut().zip(low).zip(high) {
+                    *to = pair(*low, *high);
+                }
+            } else {
+                seen.iter_mut().zip(low).for_each(|(to, low)| *to = pair(*low, 0.0));
+            }
+        }
+    }
+}
+
+/// [`columns_body`] with pairs of inputs, which [`has_pairs`] says are possible.
+fn columns_of_pairs(
+    seen: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    outputs: usize,
+    task: &Task,
+    column: usize,
+    result: &Planes,
+) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-        fn pairs(padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]) {
-            rows_body::<super::vector::x86::Pairs>(padded, packed, bias, shape, first, band);
+        fn pairs(
+            seen: &[f32],
+            weights: &[f32],
+            bias: Option<&[f32]>,
+            outputs: usize,
+            task: &Task,
+            column: usize,
+            result: &Planes,
+        ) {
+            columns_body::<super::vector::x86::Pairs>(seen, weights, bias, outputs, task, column, result);
         }
         if has_pairs() {
             #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
             // SAFETY: the processor has the features that the function is compiled for.
             unsafe {
-                pairs(padded, packed, bias, shape, first, band);
+                pairs(seen, weights, bias, outputs, task, column, result);
             }
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (padded, packed, bias, shape, first, band);
+    unreachable!(
+        "`has_pairs` says so: {}",
+        seen.len() + weights.len() + outputs + task.rows + column + result.rows + bias.map_or(0, <[f32]>::len)
+    );
 }
 
 /// The gradient of the input, from that of the output.
@@ -246,44 +301,42 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &Shape) -> Vec<f32> 
     gradient
 }
 
-best_instructions!(rows_of_image = rows_body(
-    padded: &[f32], packed: &[f32], bias: Option<&[f32]>, shape: &Shape, first: usize, band: &mut [f32]
+best_instructions!(columns_of_task = columns_body(
+    seen: &[f32], weights: &[f32], bias: Option<&[f32]>, outputs: usize, task: &Task, column: usize, result: &Planes
 ));
 best_instructions!(gradient_of_pair = gradient_body(
     padded: &[f32], dy: &[f32], shape: &Shape, output: usize, input: usize
 ) -> [[f32; 9]; GRADIENTS]);
 
-/// All outputs in rows `first..` of one image, into `band` `[outputs, rows, width]`.
+/// [`COLUMNS`] columns of all outputs in a task's rows.
 #[inline(always)]
-fn rows_body<V: Vector>(
-    padded: &[f32],
-    packed: &[f32],
+fn columns_body<V: Vector>(
+    seen: &[f32],
+    weights: &[f32],
     bias: Option<&[f32]>,
-    shape: &Shape,
-    first: usize,
-    band: &mut [f32],
+    outputs: usize,
+    task: &Task,
+    column: usize,
+    result: &Planes,
 ) {
-    let Shape { inputs, outputs, width, .. } = *shape;
-    let rows = band.len() / (outputs * width);
-    for row in 0..rows {
-        for (block, weights) in packed.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
-            let first_output = block * OUTPUTS;
-            let mut start = [0.0; OUTPUTS];
-            if let Some(bias) = bias {
-                let n = OUTPUTS.min(outputs - first_output);
-                start[..n].copy_from_slice(&bias[first_output..first_output + n]);
-            }
-            let mut column = 0;
-            while column < width {
-                let at = Place { row: first + row, column };
-                if width - column > LANES {
-                    let sums = tile::<V, 2>(padded, weights, shape, at, &start);
-                    store(&sums, band, (rows, width), (first_output, row, column));
-                    column += 2 * LANES;
-                } else {
-                    let sums = tile::<V, 1>(padded, weights, shape, at, &start);
-                    store(&sums, band, (rows, width), (first_output, row, column));
-                    column += LANES;
+    let plane = (task.rows + 2) * SEEN;
+    let inputs = seen.len() / plane;
+    for (block, weights) in weights.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
+        let weights = weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0;
+        let first_output = block * OUTPUTS;
+        let mut start = [0.0; OUTPUTS];
+        if let Some(bias) = bias {
+            let n = OUTPUTS.min(outputs - first_output);
+            start[..n].copy_from_slice(&bias[first_output..first_output + n]);
+        }
+        for row in 0..task.rows {
+            let place = Place { row, column, first_output, outputs };
+            if V::MANY {
+                tile::<V, OUTPUTS, 2>(seen, plane, weights, &start, (0, 0), place, task, result);
+            } else {
+                for output in (0..OUTPUTS).step_by(4) {
+                    tile::<V, 4, 1>(seen, plane, weights, &start, (output, 0), place, task, result);
+                    tile::<V, 4, 1>(seen, plane, weights, &start, (output, LANES), place, task, result);
                 }
             }
         }
@@ -293,60 +346,57 @@ fn rows_body<V: Vector>(
 /// Where in the output a tile lies.
 #[derive(Clone, Copy)]
 struct Place {
+    /// Of the task.
     row: usize,
     column: usize,
+    first_output: usize,
+    /// Outputs that there are; a block may have more.
+    outputs: usize,
 }
 
-/// Writes a tile to a band `[outputs, rows, width]`, without what is beyond its edges.
+/// `R` outputs and `N` vectors of columns in one row, from `at` on in a block and in what is seen.
 #[inline(always)]
-fn store<V: Vector, const N: usize>(
-    sums: &[[V; N]; OUTPUTS],
-    band: &mut [f32],
-    (rows, width): (usize, usize),
-    (first_output, row, column): (usize, usize, usize),
-) {
-    for (output, sums) in sums.iter().enumerate() {
-        let at = ((first_output + output) * rows + row) * width;
-        for (vector, sums) in sums.iter().enumerate() {
-            let from = column + vector * LANES;
-            let n = LANES.min(width.saturating_sub(from));
-            if let Some(to) = band.get_mut(at + from..at + from + n) {
-                to.copy_from_slice(&sums.array()[..n]);
-            }
-        }
-    }
-}
-
-/// `N` vectors of columns of OUTPUTS outputs in one row.
-#[inline(always)]
-fn tile<V: Vector, const N: usize>(
-    padded: &[f32],
-    weights: &[f32],
-    shape: &Shape,
-    Place { row, column }: Place,
+#[allow(clippy::too_many_arguments, reason = "the inside of `columns_body`, for several sizes")]
+fn tile<V: Vector, const R: usize, const N: usize>(
+    seen: &[f32],
+    plane: usize,
+    weights: &[[[f32; OUTPUTS]; 9]],
     start: &[f32; OUTPUTS],
-) -> [[V; N]; OUTPUTS] {
-    let (stride, plane) = (shape.stride(), shape.plane());
-    let mut sums = start.map(|start| [V::splat(start); N]);
-    for (input, weights) in weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0.iter().enumerate() {
+    (output, column): (usize, usize),
+    place: Place,
+    task: &Task,
+    result: &Planes,
+) {
+    let mut sums = [[V::splat(0.0); N]; R];
+    for (index, sums) in sums.iter_mut().enumerate() {
+        *sums = [V::splat(start[output + index]); N];
+    }
+    for (channel, weights) in seen.chunks_exact(plane).zip(weights) {
         for dy in 0..3 {
-            let at = input * plane + (row + dy) * stride + column;
-            let window = &padded[at..at + N * LANES + 2];
+            let window = &channel[(place.row + dy) * SEEN + column..][..N * LANES + 2];
             for dx in 0..3 {
                 let mut x = [V::splat(0.0); N];
                 for (vector, x) in x.iter_mut().enumerate() {
                     *x = V::load(&window[dx + vector * LANES..]);
                 }
-                for output in 0..OUTPUTS {
-                    let weight = V::splat(weights[dy * 3 + dx][output]);
+                for index in 0..R {
+                    let weight = V::splat(weights[dy * 3 + dx][output + index]);
                     for vector in 0..N {
-                        sums[output][vector] = sums[output][vector].add_product(weight, x[vector]);
+                        sums[index][vector] = sums[index][vector].add_product(weight, x[vector]);
                     }
                 }
             }
         }
     }
-    sums
+    for (index, sums) in sums.iter().enumerate() {
+        let at = place.first_output + output + index;
+        if at < place.outputs {
+            for (vector, sum) in sums.iter().enumerate() {
+                let column = place.column + column + vector * LANES;
+                result.put((task.image + at, task.first + place.row, column), &sum.array());
+            }
+        }
+    }
 }
 
 /// The weight gradients of GRADIENTS outputs from `output` on, with one input.
