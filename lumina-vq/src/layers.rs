@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_core::Loader;
-use lumina_core::ops::{Activations, conv3x3, scaled_swish};
+use lumina_core::ops::{Activations, conv3x3, group_moments, scaled_swish};
 
 use crate::config::GROUPS;
 
@@ -104,20 +104,23 @@ impl Norm {
     /// What the norm multiplies and adds, per channel: two tensors `[batch, channels, 1, 1]`.
     fn scale_and_shift(&self, x: &Tensor<4>, bands: Bands) -> (Tensor<4>, Tensor<4>) {
         let [batch, channels, height, width] = x.dims();
-        let per_group = (channels / GROUPS * height * width) as f64;
-        let total = |term: &dyn Fn(Tensor<3>) -> Tensor<3>| {
-            bands
-                .of(height)
-                .map(|(start, end)| {
-                    term(rows(x, start, end).reshape([batch, GROUPS, channels / GROUPS * (end - start) * width]))
-                        .sum_dim(2)
-                })
-                .reduce(|sum, band| sum + band)
-                .expect("an image has at least one row")
-                / per_group
-        };
-        let mean = total(&|x| x);
-        let variance = total(&|x| (x - mean.clone()).square());
+        let [mean, variance] = group_moments(x, GROUPS).unwrap_or_else(|| {
+            let per_group = (channels / GROUPS * height * width) as f64;
+            let total = |term: &dyn Fn(Tensor<3>) -> Tensor<3>| {
+                bands
+                    .of(height)
+                    .map(|(start, end)| {
+                        term(rows(x, start, end).reshape([batch, GROUPS, channels / GROUPS * (end - start) * width]))
+                            .sum_dim(2)
+                    })
+                    .reduce(|sum, band| sum + band)
+                    .expect("an image has at least one row")
+                    / per_group
+            };
+            let mean = total(&|x| x);
+            let variance = total(&|x| (x - mean.clone()).square());
+            [mean, variance]
+        });
         let inverse = (variance + 1e-6).sqrt().recip();
         let spread =
             |group: Tensor<3>| group.expand([batch, GROUPS, channels / GROUPS]).reshape([batch, channels, 1, 1]);

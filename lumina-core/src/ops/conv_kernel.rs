@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use lumina_kernels::Activations;
 use rayon::prelude::*;
 
+use super::memory::prefer_large_pages;
 use super::vector::{LANES, Vector, best_instructions};
 
 /// Outputs computed side by side, with two vectors of columns each.
@@ -131,6 +132,7 @@ pub(super) fn forward(
     let rows = shape.rows();
     let per_image = outputs * rows * width;
     let mut y = Vec::with_capacity(batch * per_image);
+    prefer_large_pages(y.as_ptr(), batch * per_image);
     let result = Planes { start: NonNull::from(&mut y.spare_capacity_mut()[..batch * per_image]).cast(), rows, width };
     // A task has some rows of one image. What it sees of them lies side by side, some columns at a time, for all outputs.
     let tasks = (0..batch * rows.div_ceil(TASK_ROWS)).into_par_iter();

@@ -35,6 +35,11 @@ mod key_values;
 mod linear;
 pub(crate) mod low_rank;
 mod mapped;
+#[cfg(feature = "flex")]
+mod memory;
+mod moments;
+#[cfg(feature = "flex")]
+mod moments_kernel;
 mod products;
 mod rms_norm;
 #[cfg(feature = "flex")]
@@ -61,5 +66,6 @@ pub use key_values::{CachedRow, KeyValues};
 pub use linear::Linear;
 pub use lumina_kernels::Activations;
 pub use mapped::MappedMatrix;
+pub use moments::group_moments;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;

@@ -18,7 +18,7 @@ pub(super) use conv::{conv3x3, scaled_swish};
 pub(super) use cross_entropy::cross_entropy;
 pub(super) use gather::gather;
 pub(super) use layer::{add_kept, linear, swiglu};
-pub(super) use norms::{head_norm_rotated, rms_norm};
+pub(super) use norms::{group_moments, head_norm_rotated, rms_norm};
 
 /// A function of `N` tensors, with its gradients.
 pub(super) trait Kernel<const N: usize>: Clone + std::fmt::Debug + Send + Sync + 'static {

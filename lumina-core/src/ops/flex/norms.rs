@@ -3,15 +3,26 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::{Kernel, Operand, run, tensor_like, values};
+use super::{Flex, Kernel, Operand, run, tensor, tensor_like, values};
 use crate::ops::head_norm_kernel::{self, Factors, Shape};
-use crate::ops::rms_norm_kernel;
+use crate::ops::{moments_kernel, rms_norm_kernel};
 
 pub(in crate::ops) fn rms_norm(x: &Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Option<Tensor<2>> {
     if x.dims()[1] != weight.dims()[0] || x.dims()[1] == 0 {
         return None;
     }
     run(RmsNorm { epsilon: epsilon as f32 }, [Operand::of(x)?, Operand::of(weight)?])
+}
+
+/// Nothing where gradients are recorded, which pass through Burn's operations.
+pub(in crate::ops) fn group_moments(x: &Tensor<4>, groups: usize) -> Option<[Tensor<3>; 2]> {
+    let [batch, channels, height, width] = x.dims();
+    let x = Operand::of(x).filter(|x| !x.is_recorded())?.into_tensor();
+    if groups == 0 || !channels.is_multiple_of(groups) {
+        return None;
+    }
+    let (means, variances) = moments_kernel::moments(values(&x), channels / groups * height * width);
+    Some([means, variances].map(|values| Tensor::from_primitive::<Flex>(tensor(values, &[batch, groups, 1]))))
 }
 
 #[derive(Debug, Clone)]
