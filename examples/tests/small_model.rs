@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
 
 use lumina_examples::{Careful, SMALL_MODEL_SAMPLING, small_model};
-use lumina_mgpt::Lumina;
-use lumina_scenes::judge::judge;
+use lumina_mgpt::{Lumina, Picture, Task};
+use lumina_scenes::judge::{DepthScore, SegmentationScore, caption_is_right, judge};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 
 fn open() -> (Lumina, Scenes) {
@@ -36,5 +36,28 @@ fn it_draws_what_it_is_asked_for_at_every_size() {
         sizes.insert(size);
     }
     assert!(sizes.len() >= 5, "{sizes:?}");
-    assert!(right * 4 >= ASKED, "{right} of {ASKED} pictures are right");
+    assert!(right * 4 >= ASKED * 3, "{right} of {ASKED} pictures are right");
+}
+
+#[test]
+fn it_maps_and_captions_what_it_is_shown() {
+    const ASKED: u64 = 24;
+    let (model, scenes) = open();
+    let Careful { guidance, image_top_k, temperature } = SMALL_MODEL_SAMPLING;
+    let (mut segmentation, mut depth, mut captions) = (SegmentationScore::default(), DepthScore::default(), 0);
+    for index in 0..ASKED {
+        let scene = scenes.scene(index);
+        let shown = || Picture::from(scene.picture());
+        let map = |task| {
+            let generation = model.edit(task, shown(), None).seed(index).guidance(guidance);
+            generation.image_top_k(image_top_k).temperature(temperature).run().unwrap()
+        };
+        segmentation.add(&map(Task::SemanticSegmentation), &scene.segmentation()).unwrap();
+        depth.add(&map(Task::DepthEstimation), &scene.depth()).unwrap();
+        captions += u64::from(caption_is_right(model.caption(shown()).greedy().run().unwrap().trim(), &scene));
+    }
+    let (iou, within) = (segmentation.mean_iou().unwrap(), depth.share_within().unwrap());
+    assert!(iou > 0.8, "mean IoU {iou}");
+    assert!(within > 0.95, "{within} of the pixels are near");
+    assert!(captions * 3 >= ASKED, "{captions} of {ASKED} captions are right");
 }

@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) fp_sft: [Part; 2],
     /// All tasks.
     pub(crate) omni_sft: Part,
+    /// On the same data again: the rate rises, and comes to rest once more, each time lower.
+    pub(crate) again: [(&'static str, FineTuneOptions); 2],
 }
 
 /// A part of the training of the image tokenizer.
@@ -58,12 +60,12 @@ pub(crate) struct Part {
 impl Plan {
     /// About three hours on two cores, half of it Omni-SFT.
     pub(crate) fn full() -> Self {
-        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5)])
+        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5)], 2)
     }
 
     /// Everything, for a moment.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(20, [(320, 1); 3]);
+        let mut plan = Self::of(20, [(320, 1); 3], 1);
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -72,8 +74,8 @@ impl Plan {
         plan
     }
 
-    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT.
-    fn of(vq_steps: u64, parts: [(u64, u64); 3]) -> Self {
+    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT, which goes on for `again` epochs.
+    fn of(vq_steps: u64, parts: [(u64, u64); 3], again: u64) -> Self {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
         let vq = VqShape {
             embed_dim: 16,
@@ -181,6 +183,10 @@ impl Plan {
                 also: Some(("fp-sft-96", 0.3)),
                 training: training(1.5e-3, 1.5e-5, all),
             },
+            again: [
+                ("omni-sft-again", training(1e-3, 1e-5, again)),
+                ("omni-sft-last", training(7e-4, 7e-6, again.div_ceil(2))),
+            ],
         }
     }
 }

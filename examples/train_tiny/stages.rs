@@ -80,7 +80,7 @@ impl Stages {
             Stage::Vq => self.vq(),
             Stage::Tokens => self.tokens(),
             Stage::FpSft => self.fine_tune(&self.fp_sft()),
-            Stage::OmniSft => self.fine_tune(&self.omni_sft()),
+            Stage::OmniSft => self.omni_sft().iter().try_for_each(|recipe| self.fine_tune(recipe)),
             Stage::Model => self.model(),
         }
     }
@@ -276,8 +276,20 @@ impl Stages {
         Recipe::fp_sft(self.path("start"), self.plan.fp_sft.iter().map(|part| self.part(part)).collect())
     }
 
-    fn omni_sft(&self) -> Recipe {
-        Recipe::omni_sft(self.fp_sft().result(&self.path("runs")), self.part(&self.plan.omni_sft))
+    /// A run on all tasks, and those that go on from it.
+    fn omni_sft(&self) -> Vec<Recipe> {
+        let first = || self.part(&self.plan.omni_sft);
+        let again = self.plan.again.iter().map(|(name, options)| recipe::Stage {
+            name: (*name).to_owned(),
+            options: options.clone(),
+            ..first()
+        });
+        let mut recipes: Vec<Recipe> = Vec::new();
+        for stage in [first()].into_iter().chain(again) {
+            let start = recipes.last().unwrap_or(&self.fp_sft()).result(&self.path("runs"));
+            recipes.push(Recipe::omni_sft(start, stage));
+        }
+        recipes
     }
 
     fn part(&self, part: &Part) -> recipe::Stage {
@@ -351,7 +363,8 @@ impl Stages {
             return Ok(());
         }
         if !model.exists() {
-            recipe::convert(&self.omni_sft().result(&self.path("runs")), &model, Dtype::BF16)?;
+            let trained = self.omni_sft().pop().context("Omni-SFT has a run")?.result(&self.path("runs"));
+            recipe::convert(&trained, &model, Dtype::BF16)?;
         }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
