@@ -175,14 +175,15 @@ impl Stages {
     fn report_vq(&self, folder: &Path) -> Result<()> {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
-        let report = evaluate_vq(&tokenizer, (0..300).map(|index| scenes.scene(index).picture()))?;
+        let n = self.plan.code_pictures;
+        let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).picture()))?;
         // What counts for the model: whether what comes back shows the scene still.
         let mut right = 0;
-        for scene in (0..300).map(|index| scenes.scene(index)) {
+        for scene in (0..n).map(|index| scenes.scene(index)) {
             let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
             right += usize::from(judge(&scene.description(), scene.size(), &back).all());
         }
-        println!("on 300 pictures it has not seen: {right} right, {report:?}");
+        println!("of {n} pictures it has not seen {right} come back right: {report:?}");
         Ok(())
     }
 
