@@ -11,12 +11,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::ModelArgs;
+use lumina_examples::{ModelArgs, given_back_right};
 use lumina_scenes::dataset::SceneTask;
-use lumina_scenes::judge::judge;
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
-use lumina_vq::Bands;
 
 use page::Page;
 use tasks::Evaluation;
@@ -61,13 +59,7 @@ fn main() -> Result<()> {
         "image tokenizer: codes in use".to_owned(),
         format!("{} of {} ({share:.0} %)", vq.codes_used, vq.n_codes),
     ));
-    // What no picture of the model can exceed.
-    let mut right = 0;
-    for scene in (0..n).map(|index| scenes.scene(index)) {
-        let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
-        right += u64::from(judge(&scene.description(), scene.size(), &back).all());
-    }
-    let share = 100.0 * right as f64 / n as f64;
+    let share = 100.0 * given_back_right(tokenizer, &scenes, n)? as f64 / n as f64;
     rows.push(("image tokenizer: scenes given back right".to_owned(), format!("{share:.1} % of {n}")));
 
     let parts = [

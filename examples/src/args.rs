@@ -135,6 +135,13 @@ pub struct Careful {
     pub temperature: f32,
 }
 
+impl Careful {
+    /// Draws an answer like this.
+    pub fn refine<T: Answer>(self, generation: Generation<'_, T>) -> Generation<'_, T> {
+        generation.guidance(self.guidance).image_top_k(self.image_top_k).temperature(self.temperature)
+    }
+}
+
 /// What the small model draws best with, of what `evaluate` was run with.
 pub const SMALL_MODEL_SAMPLING: Careful = Careful { guidance: 1.5, image_top_k: 5, temperature: 0.4 };
 
@@ -166,17 +173,21 @@ struct SamplingArgs {
 
 impl SamplingArgs {
     fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>, own: Option<Careful>) -> Generation<'m, T> {
-        let mut generation = generation.seed(self.seed);
-        if let Some(scale) = self.guidance.or(own.map(|own| own.guidance)) {
+        let mut generation = match own {
+            Some(own) => own.refine(generation),
+            None => generation,
+        };
+        generation = generation.seed(self.seed);
+        if let Some(scale) = self.guidance {
             generation = generation.guidance(scale);
         }
-        if let Some(k) = self.image_top_k.or(own.map(|own| own.image_top_k)) {
+        if let Some(k) = self.image_top_k {
             generation = generation.image_top_k(k);
         }
         if let Some(k) = self.text_top_k {
             generation = generation.text_top_k(k);
         }
-        if let Some(temperature) = self.temperature.or(own.map(|own| own.temperature)) {
+        if let Some(temperature) = self.temperature {
             generation = generation.temperature(temperature);
         }
         if let Some(max_new_tokens) = self.max_new_tokens {

@@ -10,7 +10,9 @@
 mod args;
 mod files;
 mod progress;
+mod scenes;
 
 pub use args::{Careful, ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, width_x_height};
 pub use files::{open_picture, parts, sample, save_png, small_model};
 pub use progress::{Progress, summary};
+pub use scenes::given_back_right;

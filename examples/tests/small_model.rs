@@ -2,7 +2,7 @@
 //! figures.
 #![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
 
-use lumina_examples::{Careful, SMALL_MODEL_SAMPLING, small_model};
+use lumina_examples::{SMALL_MODEL_SAMPLING, small_model};
 use lumina_mgpt::{Lumina, Picture, Task};
 use lumina_scenes::judge::{DepthScore, SegmentationScore, caption_is_right, judge};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
@@ -28,9 +28,8 @@ fn it_draws_what_it_is_asked_for_at_every_size() {
         let (scene, seed) = (scenes.scene(index), index);
         let description = scene.description();
         let size = (scene.size().width_px(), scene.size().height_px());
-        let Careful { guidance, image_top_k, temperature } = SMALL_MODEL_SAMPLING;
-        let generation = model.text_to_image(&description.to_string(), size).seed(seed).guidance(guidance);
-        let picture = generation.image_top_k(image_top_k).temperature(temperature).run().unwrap();
+        let generation = model.text_to_image(&description.to_string(), size).seed(seed);
+        let picture = SMALL_MODEL_SAMPLING.refine(generation).run().unwrap();
         assert_eq!(picture.dimensions(), size);
         right += u64::from(judge(&description, scene.size(), &picture).all());
         sizes.insert(size);
@@ -43,15 +42,11 @@ fn it_draws_what_it_is_asked_for_at_every_size() {
 fn it_maps_and_captions_what_it_is_shown() {
     const ASKED: u64 = 24;
     let (model, scenes) = open();
-    let Careful { guidance, image_top_k, temperature } = SMALL_MODEL_SAMPLING;
     let (mut segmentation, mut depth, mut captions) = (SegmentationScore::default(), DepthScore::default(), 0);
     for index in 0..ASKED {
         let scene = scenes.scene(index);
         let shown = || Picture::from(scene.picture());
-        let map = |task| {
-            let generation = model.edit(task, shown(), None).seed(index).guidance(guidance);
-            generation.image_top_k(image_top_k).temperature(temperature).run().unwrap()
-        };
+        let map = |task| SMALL_MODEL_SAMPLING.refine(model.edit(task, shown(), None).seed(index)).run().unwrap();
         segmentation.add(&map(Task::SemanticSegmentation), &scene.segmentation()).unwrap();
         depth.add(&map(Task::DepthEstimation), &scene.depth()).unwrap();
         captions += u64::from(caption_is_right(model.caption(shown()).greedy().run().unwrap().trim(), &scene));

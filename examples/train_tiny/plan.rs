@@ -108,12 +108,11 @@ impl Plan {
             part(true, Pictures::Mixed, vq_steps / 3, 8e-4, 1.0),
             part(true, Pictures::Mixed, vq_steps / 5, 5e-4, 1.0),
             // The decoder learns to make the most of the codes.
-            part(true, Pictures::Whole, vq_steps / 5, 6e-4, 1.0),
+            part(false, Pictures::Whole, vq_steps / 5, 6e-4, 1.0),
         ];
         let options = vq_parts[0].options.clone();
         vq_parts[0].options = options.quantize_from(vq_steps);
         if let Some(last) = vq_parts.last_mut() {
-            last.codes = false;
             last.options = last.options.clone().codebook(Codebook::Fixed);
         }
         let model = NewModel {

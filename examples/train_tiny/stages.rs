@@ -11,9 +11,8 @@ use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_core::checkpoint::Dtype;
 use lumina_core::{CELL_PX, Compute, LATENT_PX};
-use lumina_examples::save_png;
+use lumina_examples::{given_back_right, save_png};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
-use lumina_scenes::judge::judge;
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
 use lumina_train::data::{
@@ -23,7 +22,7 @@ use lumina_train::data::{
 use lumina_train::fine_tune::{self as recipe, Ended, Recipe, RunEvent};
 use lumina_train::metrics::{JsonLines, TensorBoard};
 use lumina_train::vq::{PatchSorts, VqTrainer, VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq};
-use lumina_vq::{Bands, ImageTokenizer, VqConfig};
+use lumina_vq::{ImageTokenizer, VqConfig};
 
 use super::plan::{Part, Pictures, Plan, VqPart};
 
@@ -101,18 +100,16 @@ impl Stages {
         if !done(&trained) {
             init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &trained, &self.compute)?;
         }
+        let of_sorts = || (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
+        let sorts = PatchSorts::of(of_sorts(), LATENT_PX, self.plan.sorts)?;
+        println!("{} sorts of patches", sorts.len());
         for (number, VqPart { codes, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
-            let mut sorts = None;
             if *codes {
-                let pictures = || (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
-                let found = PatchSorts::of(pictures(), LATENT_PX, self.plan.sorts)?;
                 let coded = self.path(&format!("vq-{number}-codes"));
                 if !done(&coded) {
-                    codes_from_patches(&trained, &coded, pictures(), &found, &self.compute)?;
+                    codes_from_patches(&trained, &coded, of_sorts(), &sorts, &self.compute)?;
                 }
-                println!("{} sorts of patches", found.len());
                 trained = coded;
-                sorts = Some(found);
             }
             let to = self.path(&format!("vq-{number}"));
             if !done(&to) {
@@ -121,7 +118,7 @@ impl Stages {
                     Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
                     Pictures::Mixed | Pictures::Whole => self.whole_pictures(number, step),
                 };
-                self.train_vq(&format!("vq-{number}-run"), &trained, options, sorts, &pictures)?
+                self.train_vq(&format!("vq-{number}-run"), &trained, options, codes.then(|| sorts.clone()), &pictures)?
                     .save(&to, Dtype::F32)?;
                 self.report_vq(&to)?;
             }
@@ -178,11 +175,7 @@ impl Stages {
         let n = self.plan.code_pictures;
         let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).picture()))?;
         // What counts for the model: whether what comes back shows the scene still.
-        let mut right = 0;
-        for scene in (0..n).map(|index| scenes.scene(index)) {
-            let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
-            right += usize::from(judge(&scene.description(), scene.size(), &back).all());
-        }
+        let right = given_back_right(&tokenizer, &scenes, n)?;
         println!("of {n} pictures it has not seen {right} come back right: {report:?}");
         Ok(())
     }

@@ -13,10 +13,13 @@ pub(super) trait Cell: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> f32;
     /// Stores a token's head, and gives its scale.
     fn narrow(values: &[f32], to: &mut [Self]) -> f32;
-    /// What a task's queries see of keys and values, the first of them `before` tokens and itself. `weights` is memory to
-    /// work in.
-    fn attend(q: &[f32], seen: [Stored<'_, Self>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>));
+    /// What a task's queries see of keys and values, the first of them `before` tokens and itself, with the best
+    /// instructions. Beside the task comes memory to work in.
+    const ATTEND: Attend<Self>;
 }
+
+/// See [`Cell::ATTEND`].
+pub(super) type Attend<T> = fn(&[f32], [Stored<'_, T>; 2], usize, &Shape, (&mut Task<'_>, &mut Vec<f32>));
 
 /// Tokens of one head, `[len, head_dim]`.
 #[derive(Debug, Clone, Copy)]
@@ -69,15 +72,7 @@ impl Cell for f32 {
         to.copy_from_slice(values);
         1.0
     }
-    fn attend(
-        q: &[f32],
-        seen: [Stored<'_, Self>; 2],
-        before: usize,
-        shape: &Shape,
-        to: (&mut Task<'_>, &mut Vec<f32>),
-    ) {
-        attend_f32(q, seen, before, shape, to);
-    }
+    const ATTEND: Attend<Self> = attend_f32;
 }
 
 impl Cell for bf16 {
@@ -90,15 +85,7 @@ impl Cell for bf16 {
         to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
         1.0
     }
-    fn attend(
-        q: &[f32],
-        seen: [Stored<'_, Self>; 2],
-        before: usize,
-        shape: &Shape,
-        to: (&mut Task<'_>, &mut Vec<f32>),
-    ) {
-        attend_bf16(q, seen, before, shape, to);
-    }
+    const ATTEND: Attend<Self> = attend_bf16;
 }
 
 impl Cell for i8 {
@@ -114,15 +101,7 @@ impl Cell for i8 {
         to.iter_mut().zip(values).for_each(|(to, value)| *to = (value * factor).round() as Self);
         largest / 127.0
     }
-    fn attend(
-        q: &[f32],
-        seen: [Stored<'_, Self>; 2],
-        before: usize,
-        shape: &Shape,
-        to: (&mut Task<'_>, &mut Vec<f32>),
-    ) {
-        attend_i8(q, seen, before, shape, to);
-    }
+    const ATTEND: Attend<Self> = attend_i8;
 }
 
 /// Queries that go over keys and values together.

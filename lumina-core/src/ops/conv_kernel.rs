@@ -142,11 +142,8 @@ pub(super) fn forward(
         let task = Task { image: image * outputs, first, rows: TASK_ROWS.min(rows - first) };
         for column in (0..width).step_by(COLUMNS) {
             see(x, shape, &task, column, pairs, seen);
-            if pairs {
-                columns_of_pairs(seen, &weights, bias, outputs, &task, column, &result);
-            } else {
-                columns_of_task(seen, &weights, bias, outputs, &task, column, &result);
-            }
+            let work = Work { seen, weights: &weights, bias, outputs, task: &task, column, result: &result };
+            if pairs { columns_of_pairs(&work) } else { columns_of_task(&work) }
         }
     });
     #[allow(unsafe_code, reason = "a result that is written once need not be cleared before")]
@@ -220,43 +217,38 @@ fn see(x: &[f32], shape: &Shape, task: &Task, column: usize, pairs: bool, seen: 
     }
 }
 
-/// [`columns_body`] with pairs of inputs, which [`has_pairs`] says are possible.
-fn columns_of_pairs(
-    seen: &[f32],
-    weights: &[f32],
-    bias: Option<&[f32]>,
+/// What there is to do for some columns of a task.
+struct Work<'a> {
+    /// What [`see`] laid out.
+    seen: &'a [f32],
+    /// What [`packed`] laid out.
+    weights: &'a [f32],
+    bias: Option<&'a [f32]>,
+    /// Outputs that there are; the last block of weights may have more.
     outputs: usize,
-    task: &Task,
+    task: &'a Task,
     column: usize,
-    result: &Planes,
-) {
+    result: &'a Planes,
+}
+
+/// [`columns_body`] with pairs of inputs, where [`has_pairs`] says that they are possible.
+fn columns_of_pairs(work: &Work<'_>) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-        fn pairs(
-            seen: &[f32],
-            weights: &[f32],
-            bias: Option<&[f32]>,
-            outputs: usize,
-            task: &Task,
-            column: usize,
-            result: &Planes,
-        ) {
-            columns_body::<super::vector::x86::Pairs>(seen, weights, bias, outputs, task, column, result);
+        fn pairs(work: &Work<'_>) {
+            columns_body::<super::vector::x86::Pairs>(work);
         }
         if has_pairs() {
             #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
             // SAFETY: the processor has the features that the function is compiled for.
             unsafe {
-                pairs(seen, weights, bias, outputs, task, column, result);
+                pairs(work);
             }
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!(
-        "`has_pairs` says so: {}",
-        seen.len() + weights.len() + outputs + task.rows + column + result.rows + bias.map_or(0, <[f32]>::len)
-    );
+    let _ = work;
 }
 
 /// The gradient of the input, from that of the output.
@@ -303,79 +295,67 @@ pub(super) fn weight_gradient(x: &[f32], dy: &[f32], shape: &Shape) -> Vec<f32> 
     gradient
 }
 
-best_instructions!(columns_of_task = columns_body(
-    seen: &[f32], weights: &[f32], bias: Option<&[f32]>, outputs: usize, task: &Task, column: usize, result: &Planes
-));
+best_instructions!(columns_of_task = columns_body(work: &Work<'_>));
 best_instructions!(gradient_of_pair = gradient_body(
     padded: &[f32], dy: &[f32], shape: &Shape, output: usize, input: usize
 ) -> [[f32; 9]; GRADIENTS]);
 
 /// [`COLUMNS`] columns of all outputs in a task's rows.
 #[inline(always)]
-fn columns_body<V: Vector>(
-    seen: &[f32],
-    weights: &[f32],
-    bias: Option<&[f32]>,
-    outputs: usize,
-    task: &Task,
-    column: usize,
-    result: &Planes,
-) {
-    let plane = (task.rows + 2) * SEEN;
-    let inputs = seen.len() / plane;
-    for (block, weights) in weights.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
+fn columns_body<V: Vector>(work: &Work<'_>) {
+    let inputs = work.seen.len() / work.plane();
+    for (block, weights) in work.weights.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
         let weights = weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0;
         let first_output = block * OUTPUTS;
         let mut start = [0.0; OUTPUTS];
-        if let Some(bias) = bias {
-            let n = OUTPUTS.min(outputs - first_output);
+        if let Some(bias) = work.bias {
+            let n = OUTPUTS.min(work.outputs - first_output);
             start[..n].copy_from_slice(&bias[first_output..first_output + n]);
         }
-        for row in 0..task.rows {
-            let place = Place { row, column, first_output, outputs };
+        for row in 0..work.task.rows {
+            let block = Block { weights, start: &start, first_output, row };
             if V::MANY {
-                tile::<V, OUTPUTS, 2>(seen, plane, weights, &start, (0, 0), place, task, result);
+                tile::<V, OUTPUTS, 2>(work, &block, (0, 0));
             } else {
                 for output in (0..OUTPUTS).step_by(4) {
-                    tile::<V, 4, 1>(seen, plane, weights, &start, (output, 0), place, task, result);
-                    tile::<V, 4, 1>(seen, plane, weights, &start, (output, LANES), place, task, result);
+                    tile::<V, 4, 1>(work, &block, (output, 0));
+                    tile::<V, 4, 1>(work, &block, (output, LANES));
                 }
             }
         }
     }
 }
 
-/// Where in the output a tile lies.
-#[derive(Clone, Copy)]
-struct Place {
-    /// Of the task.
-    row: usize,
-    column: usize,
-    first_output: usize,
-    /// Outputs that there are; a block may have more.
-    outputs: usize,
+impl Work<'_> {
+    /// Numbers of a channel in what is seen.
+    fn plane(&self) -> usize {
+        (self.task.rows + 2) * SEEN
+    }
 }
 
-/// `R` outputs and `N` vectors of columns in one row, from `at` on in a block and in what is seen.
+/// [`OUTPUTS`] outputs in one row of a task.
+struct Block<'a> {
+    /// For each input.
+    weights: &'a [[[f32; OUTPUTS]; 9]],
+    start: &'a [f32; OUTPUTS],
+    first_output: usize,
+    row: usize,
+}
+
+/// `R` outputs and `N` vectors of columns, from `output` on in the block and from `column` on in what is seen.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the inside of `columns_body`, for several sizes")]
 fn tile<V: Vector, const R: usize, const N: usize>(
-    seen: &[f32],
-    plane: usize,
-    weights: &[[[f32; OUTPUTS]; 9]],
-    start: &[f32; OUTPUTS],
+    work: &Work<'_>,
+    block: &Block<'_>,
     (output, column): (usize, usize),
-    place: Place,
-    task: &Task,
-    result: &Planes,
 ) {
     let mut sums = [[V::splat(0.0); N]; R];
     for (index, sums) in sums.iter_mut().enumerate() {
-        *sums = [V::splat(start[output + index]); N];
+        *sums = [V::splat(block.start[output + index]); N];
     }
-    for (channel, weights) in seen.chunks_exact(plane).zip(weights) {
+    for (channel, weights) in work.seen.chunks_exact(work.plane()).zip(block.weights) {
         for dy in 0..3 {
-            let window = &channel[(place.row + dy) * SEEN + column..][..N * LANES + 2];
+            let window = &channel[(block.row + dy) * SEEN + column..][..N * LANES + 2];
             for dx in 0..3 {
                 let mut x = [V::splat(0.0); N];
                 for (vector, x) in x.iter_mut().enumerate() {
@@ -391,11 +371,11 @@ fn tile<V: Vector, const R: usize, const N: usize>(
         }
     }
     for (index, sums) in sums.iter().enumerate() {
-        let at = place.first_output + output + index;
-        if at < place.outputs {
+        let at = block.first_output + output + index;
+        if at < work.outputs {
             for (vector, sum) in sums.iter().enumerate() {
-                let column = place.column + column + vector * LANES;
-                result.put((task.image + at, task.first + place.row, column), &sum.array());
+                let column = work.column + column + vector * LANES;
+                work.result.put((work.task.image + at, work.task.first + block.row, column), &sum.array());
             }
         }
     }

@@ -145,7 +145,7 @@ impl KeyValues {
         let first = task.kv_head * self.capacity;
         let [keys, values] = [keys, values].map(|side| side.head(first, seen, self.head_dim));
         if task.results.len() < MANY {
-            T::attend(q, [keys, values], before, shape, (task, &mut memory.weights));
+            T::ATTEND(q, [keys, values], before, shape, (task, &mut memory.weights));
             return;
         }
         keys.widen(self.head_dim, &mut memory.keys);

@@ -39,6 +39,21 @@ fn divergence(expected: &[f32], found: &[f32]) -> f64 {
     pairs.map(|(expected, found)| expected.exp() * (expected - found)).sum()
 }
 
+/// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the expected ones.
+fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_error, largest_divergence): (f32, f64)) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
+    for (expected, found) in expected.iter().zip(found) {
+        error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(error, f32::max);
+        scale = scale.max(largest(expected));
+        mean += divergence(expected, found);
+    }
+    mean /= expected.len() as f64;
+    report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
+    assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
+    assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+}
+
 /// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly anything
 /// averages out, neither in a sum nor in the layers. Activations in bytes are part of the error of Q8 and Q4.
 #[test]
@@ -57,17 +72,9 @@ fn errors_are_within_their_bounds() {
             let (exact, narrow) = (open(&folder, Weights::Mapped), Transformer::open(&folder, &compute).unwrap());
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
-                let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
-                for (expected, found) in logits(&exact, &tokens).iter().zip(logits(&narrow, &tokens)) {
-                    let errors = expected.iter().zip(&found).map(|(a, b)| (a - b).abs());
-                    error = errors.fold(error, f32::max);
-                    scale = scale.max(largest(expected));
-                    mean += divergence(expected, &found) / tokens.len() as f64;
-                }
                 let what = format!("{}/{} in {name}", folder.display(), case["name"]);
-                report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
-                assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
-                assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+                let bounds = (largest_error, largest_divergence);
+                assert_near(&what, &logits(&exact, &tokens), &logits(&narrow, &tokens), bounds);
                 ran += 1;
             }
         }
@@ -94,16 +101,8 @@ fn narrow_keys_and_values_are_within_their_bounds() {
                     let hidden = narrow.forward(&mut [Row::cached(tokens, &mut cache)]).unwrap();
                     found.extend(narrow.logits_at(hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap());
                 }
-                let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
-                for (expected, found) in logits(&exact, &tokens).iter().zip(&found) {
-                    error = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(error, f32::max);
-                    scale = scale.max(largest(expected));
-                    mean += divergence(expected, found) / tokens.len() as f64;
-                }
                 let what = format!("{}/{} with keys and values in {dtype}", folder.display(), case["name"]);
-                report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
-                assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
-                assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+                assert_near(&what, &logits(&exact, &tokens), &found, (largest_error, largest_divergence));
                 ran += 1;
             }
         }
