@@ -23,10 +23,8 @@ pub(crate) struct Plan {
     pub(crate) model: NewModel,
     /// Text to image alone, small pictures first.
     pub(crate) fp_sft: [Part; 2],
-    /// All tasks.
-    pub(crate) omni_sft: Part,
-    /// On the same data again: the rate rises, and comes to rest once more, each time lower.
-    pub(crate) again: [(&'static str, FineTuneOptions); 2],
+    /// All tasks. In each part the rate rises, and comes to rest once more.
+    pub(crate) omni_sft: [Part; 4],
 }
 
 /// A part of the training of the image tokenizer.
@@ -48,11 +46,12 @@ pub(crate) enum Pictures {
     Whole,
 }
 
-/// A part of the training with data of its own.
+/// A part of the training of the transformer.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    pub(crate) data: DatasetOptions,
-    /// Another part, and the share of its data that is trained on as well, drawn anew in each epoch.
+    /// The name of the data, which parts may share, and what is in it.
+    pub(crate) data: (&'static str, DatasetOptions),
+    /// Other data, and the share of it that is trained on as well, drawn anew in each epoch.
     pub(crate) also: Option<(&'static str, f64)>,
     pub(crate) training: FineTuneOptions,
 }
@@ -60,12 +59,12 @@ pub(crate) struct Part {
 impl Plan {
     /// Two and a half hours on two cores, one of them Omni-SFT.
     pub(crate) fn full() -> Self {
-        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5)], 2)
+        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5), (32_000, 5)])
     }
 
     /// Everything, for a moment.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(20, [(320, 1); 3], 1);
+        let mut plan = Self::of(20, [(320, 1), (320, 1), (320, 1), (160, 1)]);
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -74,8 +73,8 @@ impl Plan {
         plan
     }
 
-    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT, which goes on for `again` epochs.
-    fn of(vq_steps: u64, parts: [(u64, u64); 3], again: u64) -> Self {
+    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT with two sets of data.
+    fn of(vq_steps: u64, parts: [(u64, u64); 4]) -> Self {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
         let vq = VqShape {
             embed_dim: 16,
@@ -141,7 +140,8 @@ impl Plan {
             save_every: 250,
             ..FineTuneOptions::default()
         };
-        let omni = [
+        let drawing = [(SceneTask::TextToImage, 1)];
+        let tasks = [
             (SceneTask::TextToImage, 5),
             (SceneTask::Captioning, 3),
             (SceneTask::DepthEstimation, 2),
@@ -150,8 +150,24 @@ impl Plan {
             (SceneTask::ImageThenEdit, 2),
             (SceneTask::ImageThenCaption, 1),
         ];
-        let drawing = [(SceneTask::TextToImage, 1)];
-        let [(n_small, small), (n_whole, whole), (n_omni, all)] = parts;
+        // What takes the longest to learn gets the most practice: answers that depend on all of a picture.
+        let practice = [
+            (SceneTask::TextToImage, 5),
+            (SceneTask::Captioning, 4),
+            (SceneTask::DepthEstimation, 1),
+            (SceneTask::SemanticSegmentation, 1),
+            (SceneTask::Editing, 5),
+            (SceneTask::ImageThenEdit, 3),
+            (SceneTask::ImageThenCaption, 2),
+        ];
+        let [(n_small, small), (n_whole, whole), (n_omni, all), (n_practice, last)] = parts;
+        let omni = |name, training| Part {
+            name,
+            data: ("omni-sft", data(3, n_omni, target_px, &tasks)),
+            // Drawing takes much practice as well.
+            also: Some(("fp-sft-96", 0.3)),
+            training,
+        };
         Self {
             target_px,
             vq_parts,
@@ -164,27 +180,27 @@ impl Plan {
             fp_sft: [
                 Part {
                     name: "fp-sft-64",
-                    data: data(1, n_small, target_px * 2 / 3, &drawing),
+                    data: ("fp-sft-64", data(1, n_small, target_px * 2 / 3, &drawing)),
                     also: None,
                     training: training(2.5e-3, 1.5e-3, small),
                 },
                 Part {
                     name: "fp-sft-96",
-                    data: data(2, n_whole, target_px, &drawing),
+                    data: ("fp-sft-96", data(2, n_whole, target_px, &drawing)),
                     also: None,
                     training: training(2e-3, 1e-3, whole),
                 },
             ],
-            omni_sft: Part {
-                name: "omni-sft",
-                data: data(3, n_omni, target_px, &omni),
-                // Drawing takes the most practice.
-                also: Some(("fp-sft-96", 0.3)),
-                training: training(1.5e-3, 1.5e-5, all),
-            },
-            again: [
-                ("omni-sft-again", training(1e-3, 1e-5, again)),
-                ("omni-sft-last", training(7e-4, 7e-6, again.div_ceil(2))),
+            omni_sft: [
+                omni("omni-sft", training(1.5e-3, 1.5e-5, all)),
+                omni("omni-sft-again", training(1e-3, 1e-5, all.div_ceil(3))),
+                omni("omni-sft-more", training(7e-4, 7e-6, all.div_ceil(5))),
+                Part {
+                    name: "omni-sft-last",
+                    data: ("omni-sft-practice", data(4, n_practice, target_px, &practice)),
+                    also: None,
+                    training: training(1.2e-3, 1e-5, last),
+                },
             ],
         }
     }

@@ -209,16 +209,16 @@ impl Stages {
 
     fn tokens(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
-        let parts = || self.plan.fp_sft.iter().chain([&self.plan.omni_sft]);
+        let parts = || self.plan.fp_sft.iter().chain(&self.plan.omni_sft);
         let images = ImageTokenizer::open(self.path("vq"), &self.compute)?;
         if !tokenizer.join("tokenizer.json").exists() {
             let n_codes = images.config().n_codes();
-            let texts = parts().map(|part| texts(&part.data, 4000)).collect::<Result<Vec<_>>>()?;
+            let texts = parts().map(|part| texts(&part.data.1, 4000)).collect::<Result<Vec<_>>>()?;
             let options = TokenizerOptions { n_codes: n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
             train_tokenizer(&tokenizer, texts.concat(), &options)?;
         }
         let unirep = UniRep::open(&tokenizer)?;
-        for Part { name, data: options, also, .. } in parts() {
+        for Part { data: (name, options), also, .. } in parts() {
             let data = self.path("data").join(name);
             let records = data.join("records.jsonl");
             if !records.exists() {
@@ -270,24 +270,18 @@ impl Stages {
         Recipe::fp_sft(self.path("start"), self.plan.fp_sft.iter().map(|part| self.part(part)).collect())
     }
 
-    /// A run on all tasks, and those that go on from it.
+    /// The runs on all tasks, each of which goes on from the one before.
     fn omni_sft(&self) -> Vec<Recipe> {
-        let first = || self.part(&self.plan.omni_sft);
-        let again = self.plan.again.iter().map(|(name, options)| recipe::Stage {
-            name: (*name).to_owned(),
-            options: options.clone(),
-            ..first()
-        });
         let mut recipes: Vec<Recipe> = Vec::new();
-        for stage in [first()].into_iter().chain(again) {
+        for part in &self.plan.omni_sft {
             let start = recipes.last().unwrap_or(&self.fp_sft()).result(&self.path("runs"));
-            recipes.push(Recipe::omni_sft(start, stage));
+            recipes.push(Recipe::omni_sft(start, self.part(part)));
         }
         recipes
     }
 
     fn part(&self, part: &Part) -> recipe::Stage {
-        let data = self.path("tokens").join(part.name).join("data.yaml");
+        let data = self.path("tokens").join(part.data.0).join("data.yaml");
         recipe::Stage { name: part.name.to_owned(), data, options: part.training.clone() }
     }
 
