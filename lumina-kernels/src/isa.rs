@@ -16,11 +16,14 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX-512 BF16: products of `bf16`.
     Avx512Bf16,
+    /// AMX: products of tiles of bytes and of `bf16`, where the system lets the process use it (Linux).
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, from the least to the most.
-    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16];
+    pub const ALL: [Self; 6] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
@@ -30,12 +33,14 @@ impl Isa {
             let avx2 = || has!("avx2") && has!("fma") && has!("f16c");
             let avx512 = || avx2() && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq");
             let vnni = || avx512() && has!("avx512vnni");
+            let bf16 = || vnni() && has!("avx512bf16");
             match self {
                 Self::Portable => true,
                 Self::Avx2 => avx2(),
                 Self::Avx512 => avx512(),
                 Self::Avx512Vnni => vnni(),
-                Self::Avx512Bf16 => vnni() && has!("avx512bf16"),
+                Self::Avx512Bf16 => bf16(),
+                Self::Amx => bf16() && amx_is_granted(),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -51,6 +56,32 @@ impl Isa {
     }
 }
 
+/// Whether the processor has tiles of `bf16` and bytes, and the system saves them: on Linux a process has to ask, once.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_granted() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+    /// Of leaf 7, register EDX: AMX-BF16, AMX-TILE, AMX-INT8.
+    const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    /// `ARCH_REQ_XCOMP_PERM` of `arch_prctl`, and the component of the tiles' data.
+    const REQUEST: libc::c_int = 0x1023;
+    const TILE_DATA: libc::c_ulong = 18;
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    *GRANTED.get_or_init(|| {
+        let has = __cpuid_count(7, 0).edx & FEATURES == FEATURES;
+        #[allow(unsafe_code, reason = "a call of the system")]
+        // SAFETY: it takes two numbers, and reads and writes no memory of the process.
+        let granted = || unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 };
+        has && granted()
+    })
+}
+
+/// Elsewhere nothing here asks the system for them.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_granted() -> bool {
+    false
+}
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,6 +90,7 @@ impl fmt::Display for Isa {
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Amx => "amx",
         })
     }
 }

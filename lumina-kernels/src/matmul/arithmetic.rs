@@ -22,6 +22,9 @@ pub(super) enum Arithmetic {
     Float,
     /// Pairs of `bf16` into `f32`.
     Bfloat,
+    /// Tiles of pairs of `bf16` into `f32`, in the order in which AMX adds: the pairs' first and second halves by themselves for 16 pairs, and both
+    /// to the result.
+    Tiles,
     /// Blocks of 32 bytes into integers, scaled into `f32`; `offset` is what the packed weights have in excess.
     Bytes { offset: i32 },
 }
@@ -33,12 +36,16 @@ pub(super) const INPUT_BLOCK: usize = 10;
 /// Vectors of a block of 16 weight rows: 32 bytes each, and the scales.
 pub(super) const PANEL_BLOCK: usize = 9;
 
+/// Words of a row that are multiplied before the next tile's: those of two panels fit the first-level cache.
+pub(super) const TILE_RUN: usize = 256;
+
 /// Blocks that are summed by themselves.
 pub(super) const BLOCK_RUN: usize = 16;
 
 impl Arithmetic {
     pub(super) fn choose(format: Format, activations: Activations, isa: Isa) -> Self {
         match (activations, format) {
+            (Activations::Compact, Format::BF16) if isa >= Isa::Amx => Self::Tiles,
             (Activations::Compact, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
             // VNNI multiplies unsigned with signed bytes, so the weights are shifted up.
             (Activations::Compact, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Bytes { offset: 128 },
@@ -52,7 +59,7 @@ impl Arithmetic {
     pub(super) fn step_elements(self) -> usize {
         match self {
             Self::Float => 1,
-            Self::Bfloat => 2,
+            Self::Bfloat | Self::Tiles => 2,
             Self::Bytes { .. } => BLOCK,
         }
     }
@@ -60,7 +67,7 @@ impl Arithmetic {
     /// Vectors of a panel for one step.
     pub(super) fn step_vectors(self) -> usize {
         match self {
-            Self::Float | Self::Bfloat => 1,
+            Self::Float | Self::Bfloat | Self::Tiles => 1,
             Self::Bytes { .. } => PANEL_BLOCK,
         }
     }
@@ -68,7 +75,7 @@ impl Arithmetic {
     /// Words of an activation row for one step.
     pub(super) fn step_words(self) -> usize {
         match self {
-            Self::Float | Self::Bfloat => 1,
+            Self::Float | Self::Bfloat | Self::Tiles => 1,
             Self::Bytes { .. } => INPUT_BLOCK,
         }
     }
@@ -77,7 +84,7 @@ impl Arithmetic {
     pub(super) fn steps(self, columns: usize) -> usize {
         let steps = columns.div_ceil(self.step_elements());
         match self {
-            Self::Float | Self::Bfloat => steps.next_multiple_of(Lanes::COUNT),
+            Self::Float | Self::Bfloat | Self::Tiles => steps.next_multiple_of(Lanes::COUNT),
             Self::Bytes { .. } => steps,
         }
     }
@@ -91,11 +98,12 @@ impl Arithmetic {
     /// and the number of the steps of each, in the order in which panels have them. Part of what a result is.
     ///
     /// Words are dealt to 16 parts in turn, as vectors have 16 lanes: whoever sums a row lane by lane, and whoever sums part after part, gets the
-    /// same. Blocks of bytes go in runs of 16.
+    /// same. Blocks of bytes go in runs of 16. Tiles add to the result itself, so that their parts are only what fits a cache.
     pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = (usize, usize)> {
         let steps = self.steps(columns);
         let len = match self {
             Self::Float | Self::Bfloat => steps / Lanes::COUNT,
+            Self::Tiles => TILE_RUN,
             Self::Bytes { .. } => BLOCK_RUN,
         };
         (0..steps).step_by(len.max(1)).map(move |first| (first, len.min(steps - first)))

@@ -14,7 +14,7 @@ pub(super) const TILE: usize = 6;
 
 pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
-        Arithmetic::Float | Arithmetic::Bfloat => floats,
+        Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
         Arithmetic::Bytes { .. } => bytes,
     }
 }

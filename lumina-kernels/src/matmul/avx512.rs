@@ -12,7 +12,7 @@ pub(super) const TILE: usize = 12;
 pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float => floats,
-        Arithmetic::Bfloat => bfloats,
+        Arithmetic::Bfloat | Arithmetic::Tiles => bfloats,
         Arithmetic::Bytes { .. } => bytes,
     }
 }
@@ -125,13 +125,13 @@ fn load(lanes: &Lanes) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_ps(lanes: &Lanes) -> __m512 {
+pub(super) fn load_ps(lanes: &Lanes) -> __m512 {
     _mm512_castsi512_ps(load(lanes))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add(sums: &mut Lanes, acc: __m512) {
+pub(super) fn add(sums: &mut Lanes, acc: __m512) {
     let sum = _mm512_add_ps(load_ps(sums), acc);
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: a `Lanes` is 64 bytes, aligned to 64.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
+use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK, TILE_RUN};
 use super::kernel::{GROUP, Pack};
 use super::portable;
 use super::source::{Blocks, Source};
@@ -16,11 +16,20 @@ pub(super) const LINE: usize = 64;
 pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
     match (arithmetic, format) {
         (Arithmetic::Bfloat, _) | (_, Format::F32) => words,
-        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes,
-        (Arithmetic::Bytes { .. }, _) => nibbles,
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<false>,
+        (Arithmetic::Bytes { .. }, _) => nibbles::<false>,
         (_, Format::BF16) => widened::<false>,
         (_, Format::F16) => widened::<true>,
         _ => blocks_as_floats,
+    }
+}
+
+/// For AMX: words in their order, and signed bytes.
+pub(super) fn pack_tiles(arithmetic: Arithmetic, format: Format) -> Pack {
+    match (arithmetic, format) {
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<true>,
+        (Arithmetic::Bytes { .. }, _) => nibbles::<true>,
+        _ => tile_words,
     }
 }
 
@@ -37,6 +46,18 @@ fn words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     for line in 0..part {
         for (class, vector) in turned(source, line).into_iter().enumerate() {
             store(&mut group[(class * GROUP + index) * part + line], vector);
+        }
+    }
+}
+
+/// Pairs of `bf16`, in the order of the row.
+#[target_feature(enable = "avx512f")]
+fn tile_words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let steps = group.len() / GROUP;
+    for line in 0..steps / 16 {
+        let place = portable::step_place(line * 16, steps, TILE_RUN, index);
+        for (to, vector) in group[place..place + 16].iter_mut().zip(turned(source, line)) {
+            store(to, vector);
         }
     }
 }
@@ -87,19 +108,25 @@ fn turned(source: &Source<'_>, line: usize) -> [__m512i; 16] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+fn bytes<const SIGNED: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let (quads, scales) = byte_quads(source, block);
+        let (mut quads, scales) = byte_quads(source, block);
+        if SIGNED {
+            quads = quads.map(|quad| _mm512_xor_si512(quad, _mm512_set1_epi8(i8::MIN)));
+        }
         store_block(portable::block_place(block, blocks, index), group, quads, scales);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+fn nibbles<const SIGNED: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let (quads, scales) = nibble_quads(source, block);
+        let (mut quads, scales) = nibble_quads(source, block);
+        if SIGNED {
+            quads = quads.map(|quad| _mm512_sub_epi8(quad, _mm512_set1_epi8(8)));
+        }
         store_block(portable::block_place(block, blocks, index), group, quads, scales);
     }
 }

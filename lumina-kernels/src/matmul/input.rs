@@ -27,9 +27,8 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
     };
     let one = |(packed, x): (&mut [u32], &[f32])| match arithmetic {
         Arithmetic::Float => words(x, columns, 1, order, packed, |x| x[0].to_bits()),
-        Arithmetic::Bfloat => {
-            words(x, columns, 2, order, packed, |x| bfloat(x[0]) | x.get(1).map_or(0, |high| bfloat(*high) << 16))
-        }
+        Arithmetic::Bfloat => words(x, columns, 2, order, packed, pair),
+        Arithmetic::Tiles => tiles(x, columns, order, packed),
         Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
     };
     if x.len() < PARALLEL_ROWS * columns {
@@ -59,6 +58,31 @@ fn words(x: &[f32], columns: usize, elements: usize, order: Order, packed: &mut 
             }
         }
     }
+}
+
+/// Pairs of `bf16` for tiles: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
+fn tiles(x: &[f32], columns: usize, order: Order, packed: &mut [u32]) {
+    let rows = x.len() / columns;
+    packed.fill(0);
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (line, x) in x.chunks(2 * Lanes::COUNT).enumerate() {
+            let to = &mut packed[line * Lanes::COUNT * rows..];
+            if order == Order::Rows {
+                for (x, to) in x.chunks(2).zip(to[row..].iter_mut().step_by(rows)) {
+                    *to = pair(x);
+                }
+            } else {
+                for (x, to) in x.chunks(2).zip(&mut to[row * Lanes::COUNT..]) {
+                    *to = pair(x);
+                }
+            }
+        }
+    }
+}
+
+/// Two values in a word; a second one that is not there is zero.
+fn pair(x: &[f32]) -> u32 {
+    bfloat(x[0]) | x.get(1).map_or(0, |high| bfloat(*high) << 16)
 }
 
 /// The nearest `bf16`, ties to even; no number stays no number.

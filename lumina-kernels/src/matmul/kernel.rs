@@ -9,7 +9,7 @@
 use super::arithmetic::Arithmetic;
 use super::source::Source;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, avx512_few, avx512_pack};
+use super::{amx, avx2, avx512, avx512_few, avx512_pack};
 use super::{few, portable};
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
@@ -37,6 +37,8 @@ pub(super) struct Kernel {
     pub(super) arithmetic: Arithmetic,
     /// Most activation rows of a tile.
     pub(super) tile: usize,
+    /// Groups that are packed and multiplied together, so that a tile is read once for all of them.
+    pub(super) batch: usize,
     pack: Pack,
     multiply: Multiply,
     few: Option<Few>,
@@ -60,7 +62,15 @@ impl Kernel {
                 (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => (
+            Isa::Amx if arithmetic != Arithmetic::Float => (
+                amx::tile(arithmetic),
+                avx512_pack::pack_tiles(arithmetic, format),
+                amx::multiply(arithmetic),
+                // Few rows of bytes leave most of a tile empty.
+                if arithmetic == Arithmetic::Tiles { Some(amx::few()) } else { avx512_few::few(arithmetic, format) },
+            ),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (
                 avx512::TILE,
                 avx512_pack::pack(arithmetic, format),
                 avx512::multiply(arithmetic),
@@ -69,7 +79,9 @@ impl Kernel {
             #[cfg(not(target_arch = "x86_64"))]
             _ => return None,
         };
-        Some(Self { arithmetic, tile, pack, multiply, few })
+        // As many as fit the second-level cache with the tiles.
+        let batch = if isa == Isa::Amx && arithmetic != Arithmetic::Float { 8 } else { 1 };
+        Some(Self { arithmetic, tile, batch, pack, multiply, few })
     }
 
     /// Whether `n` rows of activations go through [`few`](Self::few).

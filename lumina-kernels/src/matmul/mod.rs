@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -194,7 +196,8 @@ fn multiply(
         if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < PARALLEL {
             run(0, groups);
         } else {
-            let a_task = groups.div_ceil(threads * TASKS).max(1);
+            let batch = if order == Order::Rows { 1 } else { first.batch };
+            let a_task = groups.div_ceil(threads * TASKS).max(batch.min(groups.div_ceil(threads)));
             let tasks = groups.div_ceil(a_task);
             (0..tasks).into_par_iter().for_each(|task| run(task * a_task, ((task + 1) * a_task).min(groups)));
         }
@@ -223,32 +226,45 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
     let columns = product.weight().columns();
     let row_words = arithmetic.row_words(columns);
     let group_lanes = GROUP * arithmetic.steps(columns) * vectors;
+    let batch = kernel.batch.min(groups.len()).max(1);
     let multiply = |weight: Matrix<'_>, lanes: &mut [Lanes]| {
-        let (panels, sums) = lanes.split_at_mut(group_lanes);
-        for group in groups {
-            let panel_rows: [usize; GROUP] = std::array::from_fn(|index| group * GROUP_ROWS + index * Lanes::COUNT);
-            let sources = panel_rows.map(|row| Source::new(weight, row));
-            for (index, (source, _)) in sources.iter().enumerate() {
-                kernel.pack(source, index, panels);
+        let (panels, sums) = lanes.split_at_mut(batch * group_lanes);
+        for first_group in groups.clone().step_by(batch) {
+            let count = batch.min(groups.end - first_group);
+            let source = |group: usize, index: usize| {
+                let row = (first_group + group) * GROUP_ROWS + index * Lanes::COUNT;
+                (row, Source::new(weight, row))
+            };
+            for (group, panels) in panels.chunks_exact_mut(group_lanes).take(count).enumerate() {
+                for index in 0..GROUP {
+                    kernel.pack(&source(group, index).1.0, index, panels);
+                }
             }
             sums.fill(Lanes::ZERO);
             for (first, steps) in arithmetic.parts(columns) {
-                let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
-                for (tile, sums) in sums.chunks_mut(kernel.tile * GROUP).enumerate() {
-                    let rows = sums.len() / GROUP;
-                    let start = tile * kernel.tile * row_words + first * rows * words;
-                    kernel.multiply(part, &packed[start..start + steps * rows * words], rows, sums);
+                for (tile, start) in (0..n).step_by(kernel.tile).enumerate() {
+                    let rows = kernel.tile.min(n - start);
+                    let from = tile * kernel.tile * row_words + first * rows * words;
+                    let x = &packed[from..from + steps * rows * words];
+                    // What of `x` fits the first-level cache stays there for all groups.
+                    for (panels, sums) in panels.chunks_exact(group_lanes).zip(sums.chunks_exact_mut(GROUP * n)).take(count) {
+                        let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
+                        kernel.multiply(part, x, rows, &mut sums[start * GROUP..(start + rows) * GROUP]);
+                    }
                 }
             }
-            for (index, sums) in sums.as_chunks::<GROUP>().0.iter().enumerate() {
-                for ((sums, row), (_, before)) in sums.iter().zip(panel_rows).zip(&sources) {
-                    // The second panel may begin beyond the last row.
-                    product.set(index, row, sums.0.get(*before..).unwrap_or_default());
+            for (group, sums) in sums.chunks_exact(GROUP * n).take(count).enumerate() {
+                for index in 0..GROUP {
+                    let (row, (_, before)) = source(group, index);
+                    for (at, sums) in sums.iter().skip(index).step_by(GROUP).enumerate() {
+                        // The second panel may begin beyond the last row.
+                        product.set(at, row, sums.0.get(before..).unwrap_or_default());
+                    }
                 }
             }
         }
     };
     with_sixteen(product.weight(), |weight| {
-        scratch::with(Use::Task, group_lanes + GROUP * n, |lanes| multiply(weight, lanes));
+        scratch::with(Use::Task, batch * (group_lanes + GROUP * n), |lanes| multiply(weight, lanes));
     });
 }

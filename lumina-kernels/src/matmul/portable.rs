@@ -13,7 +13,7 @@ pub(super) const TILE: usize = 3;
 /// The product for an arithmetic that every processor can do.
 pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
-        Arithmetic::Float | Arithmetic::Bfloat => floats,
+        Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
         Arithmetic::Bytes { .. } => bytes,
     }
 }
@@ -114,9 +114,13 @@ pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]
 
 /// Where block `block` of panel `index` begins in a group of `blocks` a panel.
 pub(super) fn block_place(block: usize, blocks: usize, index: usize) -> usize {
-    let first = block / BLOCK_RUN * BLOCK_RUN;
-    let run = BLOCK_RUN.min(blocks - first);
-    (first * GROUP + index * run + block % BLOCK_RUN) * PANEL_BLOCK
+    step_place(block, blocks, BLOCK_RUN, index) * PANEL_BLOCK
+}
+
+/// The place of step `step` of panel `index` in a group of `steps` a panel, in parts of `run` steps.
+pub(super) fn step_place(step: usize, steps: usize, run: usize, index: usize) -> usize {
+    let first = step / run * run;
+    first * GROUP + index * run.min(steps - first) + step % run
 }
 
 fn bytes_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
