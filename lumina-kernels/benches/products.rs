@@ -180,6 +180,9 @@ fn peak(kernels: Kernels, format: Format) -> f64 {
         let blocks = format.block_elements() > 1;
         let (run, macs): (unsafe fn(usize) -> f32, usize) = match kernels.isa() {
             Isa::Portable => return f64::NAN,
+            // 32 of the 64 columns of a tile: a block.
+            Isa::Amx if compact && blocks => (peak::tiles::<true>, 16 * 16 * 32),
+            Isa::Amx if compact && format == Format::BF16 => (peak::tiles::<false>, 16 * 16 * 32),
             isa if compact && blocks && isa >= Isa::Avx512Vnni => (peak::bytes, 64),
             Isa::Avx512Bf16 if compact && format == Format::BF16 => (peak::bfloats, 32),
             isa if isa >= Isa::Avx512 => (peak::floats, 16),
@@ -209,6 +212,7 @@ fn peak(kernels: Kernels, format: Format) -> f64 {
 
 #[cfg(target_arch = "x86_64")]
 mod peak {
+    use std::arch::asm;
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
@@ -250,6 +254,47 @@ mod peak {
             }
         }
         sums.iter().map(|sum| _mm512_reduce_add_epi32(*sum) as f32).sum()
+    }
+
+    /// Tiles of 16 rows, of 32 `bf16` or bytes each, into four tiles in turn.
+    pub(super) fn tiles<const BYTES: bool>(rounds: usize) -> f32 {
+        #[repr(align(64))]
+        struct Shapes([u8; 64]);
+        let mut shapes = Shapes([0; 64]);
+        shapes.0[0] = 1;
+        for tile in 0..6 {
+            let (rows, bytes) = if BYTES && tile == 5 { (8, 64) } else { (16, if BYTES && tile == 4 { 32 } else { 64 }) };
+            (shapes.0[48 + tile], shapes.0[16 + 2 * tile]) = (rows, bytes);
+        }
+        macro_rules! run {
+            ($product:literal) => {
+                // SAFETY: called where AMX is available; registers of the shapes above, and no memory but these.
+                unsafe {
+                    asm!(
+                        "ldtilecfg [{shapes}]",
+                        "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5",
+                        "2:",
+                        concat!($product, " tmm0, tmm4, tmm5"),
+                        concat!($product, " tmm1, tmm4, tmm5"),
+                        concat!($product, " tmm2, tmm4, tmm5"),
+                        concat!($product, " tmm3, tmm4, tmm5"),
+                        "dec {n}",
+                        "jnz 2b",
+                        "tilerelease",
+                        shapes = in(reg) shapes.0.as_ptr(),
+                        n = inout(reg) rounds * CHAINS / 4 => _,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+                        options(nostack),
+                    );
+                }
+            };
+        }
+        if BYTES {
+            run!("tdpbssd");
+        } else {
+            run!("tdpbf16ps");
+        }
+        0.0
     }
 
     #[target_feature(enable = "avx2,fma")]

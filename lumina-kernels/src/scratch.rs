@@ -31,7 +31,7 @@ impl Lanes {
 }
 
 /// What a thread keeps at most; a prefill's memory goes back to the system.
-const KEPT: usize = (4 << 20) / size_of::<Lanes>();
+const KEPT: usize = (8 << 20) / size_of::<Lanes>();
 
 /// A thread may hold several at once: as the caller that waits for its tasks, and as the worker that runs one.
 #[derive(Clone, Copy)]

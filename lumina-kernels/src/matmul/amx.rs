@@ -8,13 +8,16 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::avx512::{add, load_ps};
-use super::kernel::{FEW, Few, GROUP, Multiply};
-use super::source::Source;
+use super::avx512_pack::fetch;
+use super::kernel::{FEW, Few, GROUP, GROUP_ROWS, Multiply};
+use super::source::{Rows, Source};
 use crate::scratch::Lanes;
 
 /// Rows of a tile, and bytes of one of its rows.
 const ROWS: usize = 16;
 const LINE: usize = 64;
+/// Bytes of the next tile of activations that are asked for at each step: all of it for 32 rows and 8 groups.
+const AHEAD: usize = 4 * LINE;
 
 pub(super) fn tile(arithmetic: Arithmetic) -> usize {
     match arithmetic {
@@ -79,13 +82,14 @@ impl Drop for Tiles {
 }
 
 /// `bf16`: sums of up to 32 rows of activations with both panels stay in registers for a part.
-#[target_feature(enable = "avx512f")]
-fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
-    let panel = group.len() / GROUP;
-    let steps = panel / Lanes::COUNT;
+fn bfloats(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
     let (first, second) = (rows.min(ROWS), rows.saturating_sub(ROWS));
-    assert!(rows > 0 && second <= ROWS && sums.len() == rows * GROUP, "a tile has up to 32 rows");
-    assert!(steps > 0 && group.len() == GROUP * steps * Lanes::COUNT && x.len() == rows * steps * Lanes::COUNT);
+    assert!(rows > 0 && sums.len() >= rows * GROUP, "there is something to multiply");
+    let count = sums.len() / (rows * GROUP);
+    let panel = groups.len() / count / GROUP;
+    let steps = panel / Lanes::COUNT;
+    assert!(second <= ROWS && sums.len() == count * rows * GROUP, "a tile has up to 32 rows");
+    assert!(steps > 0 && panel == steps * Lanes::COUNT && x.len() == rows * panel, "rows are filled up to whole lines");
     let _tiles = Tiles::shaped([
         (first, LINE),
         (first, LINE),
@@ -96,74 +100,70 @@ fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
         (ROWS, LINE),
         (ROWS, LINE),
     ]);
-    #[allow(unsafe_code, reason = "there are no intrinsics")]
-    // SAFETY: by the assertions, `group` has two panels of `steps` tiles of 16 lines, `x` has `steps` times `rows` lines, `sums` two for each
-    // row, side by side; the loops go through just these. Shapes are set above, and registers with no rows are not used.
-    unsafe {
-        if second == 0 {
-            asm!(
-                "tileloadd tmm0, [{c} + {pair}*1]",
-                "tileloadd tmm1, [{c} + {pair}*1 + 64]",
-                "2:",
-                "tileloadd tmm4, [{a} + {line}*1]",
-                "tileloadd tmm6, [{b} + {line}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{d} + {line}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, {tile}",
-                "add {b}, 1024",
-                "add {d}, 1024",
-                "dec {n}",
-                "jnz 2b",
-                "tilestored [{c} + {pair}*1], tmm0",
-                "tilestored [{c} + {pair}*1 + 64], tmm1",
-                a = inout(reg) x.as_ptr() => _,
-                b = inout(reg) group.as_ptr() => _,
-                d = inout(reg) group.as_ptr().add(panel) => _,
-                c = in(reg) sums.as_mut_ptr(),
-                n = inout(reg) steps => _,
-                tile = in(reg) rows * LINE,
-                line = in(reg) LINE,
-                pair = in(reg) GROUP * LINE,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        } else {
-            asm!(
-                "tileloadd tmm0, [{c} + {pair}*1]",
-                "tileloadd tmm1, [{c} + {pair}*1 + 64]",
-                "tileloadd tmm2, [{c} + {pair}*1 + 2048]",
-                "tileloadd tmm3, [{c} + {pair}*1 + 2112]",
-                "2:",
-                "tileloadd tmm4, [{a} + {line}*1]",
-                "tileloadd tmm6, [{b} + {line}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{d} + {line}*1]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {line}*1 + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, {tile}",
-                "add {b}, 1024",
-                "add {d}, 1024",
-                "dec {n}",
-                "jnz 2b",
-                "tilestored [{c} + {pair}*1], tmm0",
-                "tilestored [{c} + {pair}*1 + 64], tmm1",
-                "tilestored [{c} + {pair}*1 + 2048], tmm2",
-                "tilestored [{c} + {pair}*1 + 2112], tmm3",
-                a = inout(reg) x.as_ptr() => _,
-                b = inout(reg) group.as_ptr() => _,
-                d = inout(reg) group.as_ptr().add(panel) => _,
-                c = in(reg) sums.as_mut_ptr(),
-                n = inout(reg) steps => _,
-                tile = in(reg) rows * LINE,
-                line = in(reg) LINE,
-                pair = in(reg) GROUP * LINE,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
+    for (index, (group, sums)) in groups.chunks_exact(GROUP * panel).zip(sums.chunks_exact_mut(rows * GROUP)).enumerate() {
+        let next = next.from(index * GROUP_ROWS);
+        let tile_ahead = next.tile.wrapping_byte_add(index * steps * AHEAD);
+        macro_rules! multiply {
+            ($load:literal, $multiply:literal, $store:literal) => {
+                asm!(
+                    "tileloadd tmm0, [{c} + {pair}*1]",
+                    "tileloadd tmm1, [{c} + {pair}*1 + 64]",
+                    $load,
+                    "2:",
+                    "tileloadd tmm4, [{a} + {line}*1]",
+                    "tileloadd tmm6, [{b} + {line}*1]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "prefetcht1 [{next}]",
+                    "tileloadd tmm7, [{d} + {line}*1]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "prefetcht1 [{after}]",
+                    $multiply,
+                    "prefetcht1 [{ahead}]",
+                    "prefetcht1 [{ahead} + 64]",
+                    "prefetcht1 [{ahead} + 128]",
+                    "prefetcht1 [{ahead} + 192]",
+                    "add {ahead}, 256",
+                    "add {a}, {tile}",
+                    "add {b}, 1024",
+                    "add {d}, 1024",
+                    "add {next}, 64",
+                    "add {after}, 64",
+                    "dec {n}",
+                    "jnz 2b",
+                    "tilestored [{c} + {pair}*1], tmm0",
+                    "tilestored [{c} + {pair}*1 + 64], tmm1",
+                    $store,
+                    a = inout(reg) x.as_ptr() => _,
+                    b = inout(reg) group.as_ptr() => _,
+                    d = inout(reg) group[panel..].as_ptr() => _,
+                    c = in(reg) sums.as_mut_ptr(),
+                    n = inout(reg) steps => _,
+                    next = inout(reg) next.get(0) => _,
+                    after = inout(reg) next.get(1) => _,
+                    ahead = inout(reg) tile_ahead => _,
+                    tile = in(reg) rows * LINE,
+                    line = in(reg) LINE,
+                    pair = in(reg) GROUP * LINE,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                )
+            };
+        }
+        #[allow(unsafe_code, reason = "there are no intrinsics")]
+        // SAFETY: by the assertions, `group` has two panels of `steps` tiles of 16 lines, `x` has `steps` times `rows` lines, and `sums` two for
+        // each row, side by side; the loops go through just these. Shapes are set above, and registers with no rows are not used. A prefetch
+        // reads nothing, and has no effect where there is no memory.
+        unsafe {
+            if second == 0 {
+                multiply!("", "", "");
+            } else {
+                multiply!(
+                    "tileloadd tmm2, [{c} + {pair}*1 + 2048]\n tileloadd tmm3, [{c} + {pair}*1 + 2112]",
+                    "tileloadd tmm5, [{a} + {line}*1 + 1024]\n tdpbf16ps tmm2, tmm5, tmm6\n tdpbf16ps tmm3, tmm5, tmm7",
+                    "tilestored [{c} + {pair}*1 + 2048], tmm2\n tilestored [{c} + {pair}*1 + 2112], tmm3"
+                );
+            }
         }
     }
 }
@@ -249,52 +249,116 @@ fn few_bfloats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
 
 /// Blocks of bytes: the whole numbers of a block come from one product of tiles, and are scaled by vectors meanwhile.
 #[target_feature(enable = "avx512f")]
-fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
-    match rows.div_ceil(4) {
-        1 => byte_tile::<4>(group, x, rows, sums),
-        2 => byte_tile::<8>(group, x, rows, sums),
-        3 => byte_tile::<12>(group, x, rows, sums),
-        _ => byte_tile::<ROWS>(group, x, rows, sums),
+fn bytes(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
+    assert!((1..=ROWS).contains(&rows), "a tile has up to 16 rows");
+    let (sums_shape, x_shape, panel_shape) = ((rows, LINE), (rows, 32), (PANEL_BLOCK - 1, LINE));
+    let _tiles = Tiles::shaped([sums_shape, x_shape, panel_shape, sums_shape, x_shape, panel_shape]);
+    let count = sums.len() / (rows * GROUP);
+    let each = groups.chunks_exact(groups.len() / count).zip(sums.chunks_exact_mut(rows * GROUP));
+    for (index, (group, sums)) in each.enumerate() {
+        let next = next.from(index * GROUP_ROWS);
+        if rows == ROWS {
+            byte_tile::<true>(group, x, rows, sums, next);
+        } else {
+            byte_tile::<false>(group, x, rows, sums, next);
+        }
     }
 }
 
-/// Up to `X` rows: those that are not there are computed like the last one, and dropped.
+/// Records of a block of up to 16 rows of activations.
+type Records = [[u32; INPUT_BLOCK]];
+
+/// A tile of all 16 rows, or of fewer: rows that are not there are computed like the last one, and dropped. The shapes of tiles are set.
 #[target_feature(enable = "avx512f")]
-fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
-    assert!(rows > 0 && rows <= X, "a tile has up to 16 rows");
-    let _tiles = Tiles::shaped([(rows, LINE), (rows, 32), (PANEL_BLOCK - 1, LINE)]);
+fn byte_tile<const FULL: bool>(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
     let x = x.as_chunks::<INPUT_BLOCK>().0;
-    let mut dots = [Lanes::ZERO; ROWS];
+    // Two blocks are scaled while the next two are multiplied.
+    let mut dots = [[[Lanes::ZERO; ROWS]; 2]; 2];
     for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
-        let mut acc = [_mm512_setzero_ps(); X];
-        for (block, x) in panel.as_chunks::<PANEL_BLOCK>().0.iter().zip(x.chunks_exact(rows)) {
-            #[allow(unsafe_code, reason = "there are no intrinsics")]
-            // SAFETY: `x` is `rows` records, which begin with 32 bytes; `block` has 8 lines before its scales; `dots` has 16 lines, at least `rows`.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm1, [{x} + {record}*1]",
-                    "tileloadd tmm2, [{block} + {line}*1]",
-                    "tdpbssd tmm0, tmm1, tmm2",
-                    "tilestored [{dots} + {line}*1], tmm0",
-                    x = in(reg) x.as_ptr(),
-                    record = in(reg) size_of::<[u32; INPUT_BLOCK]>(),
-                    block = in(reg) block.as_ptr(),
-                    line = in(reg) LINE,
-                    dots = in(reg) dots.as_mut_ptr(),
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _,
-                    options(nostack),
-                );
+        let blocks = panel.as_chunks::<PANEL_BLOCK>().0;
+        let pair = |number: usize| {
+            let (first, second) = (2 * number, (2 * number + 1).min(blocks.len() - 1));
+            [(&blocks[first], &x[first * rows..][..rows]), (&blocks[second], &x[second * rows..][..rows])]
+        };
+        let pairs = blocks.len().div_ceil(2);
+        let mut acc = [_mm512_setzero_ps(); ROWS];
+        dot_pair(pair(0), &mut dots[0]);
+        for number in 0..pairs {
+            if index == 0 && number * LINE < next.len {
+                fetch(next.get(0), number * LINE);
             }
-            let scale = load_ps(&block[PANEL_BLOCK - 1]);
-            for i in 0..X {
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[i.min(rows - 1)][8])));
-                let dot = _mm512_cvtepi32_ps(_mm512_castps_si512(load_ps(&dots[i])));
-                acc[i] = _mm512_fmadd_ps(dot, scale, acc[i]);
+            let [now, later] = &mut dots;
+            let (now, later) = if number % 2 == 0 { (now, later) } else { (later, now) };
+            if number + 1 < pairs {
+                dot_pair(pair(number + 1), later);
+            }
+            let [first, second] = pair(number);
+            scale_block::<FULL>(first, &now[0], &mut acc);
+            if 2 * number + 1 < blocks.len() {
+                scale_block::<FULL>(second, &now[1], &mut acc);
             }
         }
-        for i in 0..rows {
-            add(&mut sums[i * GROUP + index], acc[i]);
+        for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<GROUP>().0) {
+            add(&mut sums[index], *acc);
         }
+    }
+}
+
+/// The whole numbers of two blocks; side by side, as a register is filled anew only once it has been read.
+#[inline]
+fn dot_pair(blocks: [(&[Lanes; PANEL_BLOCK], &Records); 2], dots: &mut [[Lanes; ROWS]; 2]) {
+    #[allow(unsafe_code, reason = "there are no intrinsics")]
+    // SAFETY: the shapes are set for as many rows as there are records, which begin with 32 bytes; a block has 8 lines before its scales;
+    // `dots` has twice 16 lines, at least as many as rows.
+    unsafe {
+        asm!(
+            "tileloadd tmm1, [{x} + {record}*1]",
+            "tileloadd tmm2, [{block} + {line}*1]",
+            "tilezero tmm0",
+            "tdpbssd tmm0, tmm1, tmm2",
+            "tileloadd tmm4, [{y} + {record}*1]",
+            "tileloadd tmm5, [{other} + {line}*1]",
+            "tilezero tmm3",
+            "tdpbssd tmm3, tmm4, tmm5",
+            "tilestored [{dots} + {line}*1], tmm0",
+            "tilestored [{dots} + {line}*1 + 1024], tmm3",
+            x = in(reg) blocks[0].1.as_ptr(),
+            block = in(reg) blocks[0].0.as_ptr(),
+            y = in(reg) blocks[1].1.as_ptr(),
+            other = in(reg) blocks[1].0.as_ptr(),
+            record = in(reg) size_of::<[u32; INPUT_BLOCK]>(),
+            line = in(reg) LINE,
+            dots = in(reg) dots.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+            options(nostack),
+        );
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scale_block<const FULL: bool>(
+    (block, x): (&[Lanes; PANEL_BLOCK], &Records),
+    dots: &[Lanes; ROWS],
+    acc: &mut [__m512; ROWS],
+) {
+    let scale = load_ps(&block[PANEL_BLOCK - 1]);
+    let full: Option<&[[u32; INPUT_BLOCK]; ROWS]> = if FULL { x.first_chunk() } else { None };
+    for i in 0..ROWS {
+        let record = full.map_or_else(|| &x[i.min(x.len() - 1)], |x| &x[i]);
+        let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(record[8])));
+        let dot = _mm512_cvtepi32_ps(_mm512_castps_si512(load_ps(&dots[i])));
+        acc[i] = _mm512_fmadd_ps(dot, scale, acc[i]);
+    }
+}
+
+/// Pairs of `bf16` from a line of a row: the nearest, ties to even, with numbers below the smallest normal one as zero, as the products take them.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pairs(x: &[f32; 2 * Lanes::COUNT]) -> [u32; Lanes::COUNT] {
+    let (low, high) = x.split_at(Lanes::COUNT);
+    #[allow(unsafe_code, reason = "the instructions take pointers, and there is no intrinsic that only changes the type")]
+    // SAFETY: both halves are 64 bytes; the result is 64 bytes for which every pattern is valid.
+    unsafe {
+        std::mem::transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high.as_ptr()), _mm512_loadu_ps(low.as_ptr())))
     }
 }

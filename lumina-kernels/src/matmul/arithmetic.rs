@@ -1,5 +1,7 @@
 //! In which type a product is computed, and how its operands are cut into steps.
 
+use std::ops::Range;
+
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
@@ -37,7 +39,7 @@ pub(super) const INPUT_BLOCK: usize = 10;
 pub(super) const PANEL_BLOCK: usize = 9;
 
 /// Words of a row that are multiplied before the next tile's: those of two panels fit the first-level cache.
-pub(super) const TILE_RUN: usize = 256;
+pub(super) const TILE_RUN: usize = 128;
 
 /// Blocks that are summed by themselves.
 pub(super) const BLOCK_RUN: usize = 16;
@@ -94,18 +96,18 @@ impl Arithmetic {
         self.steps(columns) * self.step_words()
     }
 
-    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result, in this order: the first
-    /// and the number of the steps of each, in the order in which panels have them. Part of what a result is.
+    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result, in this order: the steps of
+    /// each, in the order in which panels have them. Part of what a result is.
     ///
     /// Words are dealt to 16 parts in turn, as vectors have 16 lanes: whoever sums a row lane by lane, and whoever sums part after part, gets the
     /// same. Blocks of bytes go in runs of 16. Tiles add to the result itself, so that their parts are only what fits a cache.
-    pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = Range<usize>> {
         let steps = self.steps(columns);
         let len = match self {
             Self::Float | Self::Bfloat => steps / Lanes::COUNT,
             Self::Tiles => TILE_RUN,
             Self::Bytes { .. } => BLOCK_RUN,
         };
-        (0..steps).step_by(len.max(1)).map(move |first| (first, len.min(steps - first)))
+        (0..steps).step_by(len.max(1)).map(move |first| first..(first + len).min(steps))
     }
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{Few, GROUP, Multiply};
-use super::source::Source;
+use super::source::{Rows, Source};
 use super::{avx2_few, portable};
 use crate::Format;
 use crate::scratch::Lanes;
@@ -37,7 +37,7 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     match rows {
         1 => float_tile::<1>(group, x, sums),
         2 => float_tile::<2>(group, x, sums),
@@ -67,7 +67,7 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     match rows {
         1 => byte_tile::<1>(group, x, sums),
         2 => byte_tile::<2>(group, x, sums),

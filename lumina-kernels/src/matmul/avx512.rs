@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply};
+use super::source::Rows;
 use crate::scratch::Lanes;
 
 /// Activation rows of a tile: 24 sums of the 32 registers.
@@ -38,17 +39,17 @@ macro_rules! by_rows {
 }
 
 #[target_feature(enable = "avx512f")]
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     by_rows!(float_tile, rows, group, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     by_rows!(bfloat_tile, rows, group, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     by_rows!(byte_tile, rows, group, x, sums);
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK, TILE_RUN};
+use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Pack};
 use super::portable;
 use super::source::{Blocks, Source};
@@ -55,7 +55,7 @@ fn words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
 fn tile_words(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let steps = group.len() / GROUP;
     for line in 0..steps / 16 {
-        let place = portable::step_place(line * 16, steps, TILE_RUN, index);
+        let place = index * steps + line * 16;
         for (to, vector) in group[place..place + 16].iter_mut().zip(turned(source, line)) {
             store(to, vector);
         }

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK};
+use crate::Isa;
 use crate::scratch::Lanes;
 
 /// Rows from which on tiles are packed in parallel.
@@ -62,22 +63,36 @@ fn words(x: &[f32], columns: usize, elements: usize, order: Order, packed: &mut 
 
 /// Pairs of `bf16` for tiles: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
 fn tiles(x: &[f32], columns: usize, order: Order, packed: &mut [u32]) {
+    let vectors = Isa::Avx512Bf16.is_available();
     let rows = x.len() / columns;
-    packed.fill(0);
     for (row, x) in x.chunks_exact(columns).enumerate() {
         for (line, x) in x.chunks(2 * Lanes::COUNT).enumerate() {
-            let to = &mut packed[line * Lanes::COUNT * rows..];
+            let words = line_of_pairs(x, vectors);
+            let to = &mut packed[line * Lanes::COUNT * rows..][..Lanes::COUNT * rows];
             if order == Order::Rows {
-                for (x, to) in x.chunks(2).zip(to[row..].iter_mut().step_by(rows)) {
-                    *to = pair(x);
-                }
+                to[row..].iter_mut().step_by(rows).zip(words).for_each(|(to, word)| *to = word);
             } else {
-                for (x, to) in x.chunks(2).zip(&mut to[row * Lanes::COUNT..]) {
-                    *to = pair(x);
-                }
+                to[row * Lanes::COUNT..][..Lanes::COUNT].copy_from_slice(&words);
             }
         }
     }
+}
+
+/// Up to 16 pairs, and zeros; `vectors` says that the processor has AVX-512 BF16.
+#[inline(always)]
+fn line_of_pairs(x: &[f32], vectors: bool) -> [u32; Lanes::COUNT] {
+    #[cfg(target_arch = "x86_64")]
+    if let (true, Ok(x)) = (vectors, x.try_into()) {
+        #[allow(unsafe_code, reason = "calls a function compiled for features that were detected")]
+        // SAFETY: the caller has seen that the processor has them.
+        return unsafe { super::amx::pairs(x) };
+    }
+    let _ = vectors;
+    let mut words = [0; Lanes::COUNT];
+    for (word, x) in words.iter_mut().zip(x.chunks(2)) {
+        *word = pair(x);
+    }
+    words
 }
 
 /// Two values in a word; a second one that is not there is zero.

@@ -6,8 +6,10 @@
 //!
 //! [`PANEL_BLOCK`]: super::arithmetic::PANEL_BLOCK
 
+use std::ops::Range;
+
 use super::arithmetic::Arithmetic;
-use super::source::Source;
+use super::source::{Rows, Source};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512_few, avx512_pack};
 use super::{few, portable};
@@ -25,8 +27,9 @@ pub(super) const FEW: usize = 8;
 /// Fills panel `index` of a group.
 pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);
 
-/// Multiplies a part of a group of panels with that of a tile of `rows` activation rows, and adds to `sums` `[rows, GROUP]`.
-pub(super) type Multiply = unsafe fn(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]);
+/// Multiplies a part of groups of panels with that of a tile of `rows` activation rows, and adds to `sums` `[groups, rows, GROUP]`; as many groups
+/// as the kernel's batch at most. Rows of weights that are wanted soon may be asked for meanwhile.
+pub(super) type Multiply = unsafe fn(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows);
 
 /// Multiplies with a few rows of activations, which lie row after row, straight from where the weights lie: `sums` `[n]`.
 pub(super) type Few = unsafe fn(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]);
@@ -37,7 +40,7 @@ pub(super) struct Kernel {
     pub(super) arithmetic: Arithmetic,
     /// Most activation rows of a tile.
     pub(super) tile: usize,
-    /// Groups that are packed and multiplied together, so that a tile is read once for all of them.
+    /// Groups that are multiplied together, so that a tile is read once for all of them. Where there are several, they are packed part by part.
     pub(super) batch: usize,
     pack: Pack,
     multiply: Multiply,
@@ -89,6 +92,13 @@ impl Kernel {
         n <= FEW && self.few.is_some()
     }
 
+    /// The steps of a row that are packed at a time: all, or part by part.
+    pub(super) fn spans(&self, columns: usize) -> impl Iterator<Item = Range<usize>> {
+        let whole = (self.batch == 1).then(|| 0..self.arithmetic.steps(columns));
+        let parts = (self.batch > 1).then(|| self.arithmetic.parts(columns));
+        whole.into_iter().chain(parts.into_iter().flatten())
+    }
+
     pub(super) fn pack(&self, source: &Source<'_>, index: usize, group: &mut [Lanes]) {
         #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
         // SAFETY: `new` pairs functions with the features they need, and made this only where the processor has them.
@@ -97,11 +107,11 @@ impl Kernel {
         }
     }
 
-    pub(super) fn multiply(&self, group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+    pub(super) fn multiply(&self, groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
         #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
         // SAFETY: as for `pack`.
         unsafe {
-            (self.multiply)(group, x, rows, sums);
+            (self.multiply)(groups, x, rows, sums, next);
         }
     }
 

@@ -35,7 +35,7 @@ use crate::{Error, Isa, Matrix, Result};
 use arithmetic::Arithmetic;
 use input::Order;
 use kernel::{FEW, GROUP, GROUP_ROWS, Kernel};
-use source::{Source, with_sixteen};
+use source::{Rows, Source, with_sixteen};
 
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
@@ -61,7 +61,7 @@ const TASKS: usize = 32;
 ///
 /// # Memory and threads
 ///
-/// Products run in the current rayon pool: the global one, or one in which the caller `install`s them. Each thread keeps up to 8 MiB of working memory
+/// Products run in the current rayon pool: the global one, or one in which the caller `install`s them. Each thread keeps up to 16 MiB of working memory
 /// from call to call, so that decoding allocates nothing once it has begun.
 ///
 /// ```
@@ -222,49 +222,63 @@ fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, gr
 /// Computes the results of some groups of rows of the weights with any number of rows of activations.
 fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
     let arithmetic = kernel.arithmetic;
-    let (vectors, words) = (arithmetic.step_vectors(), arithmetic.step_words());
     let columns = product.weight().columns();
-    let row_words = arithmetic.row_words(columns);
-    let group_lanes = GROUP * arithmetic.steps(columns) * vectors;
+    let (row_words, words) = (arithmetic.row_words(columns), arithmetic.step_words());
+    // Lanes of a step of a group.
+    let step_lanes = GROUP * arithmetic.step_vectors();
     let batch = kernel.batch.min(groups.len()).max(1);
+    let span_lanes = kernel.spans(columns).map(|span| span.len() * step_lanes).max().unwrap_or(0);
     let multiply = |weight: Matrix<'_>, lanes: &mut [Lanes]| {
-        let (panels, sums) = lanes.split_at_mut(batch * group_lanes);
-        for first_group in groups.clone().step_by(batch) {
-            let count = batch.min(groups.end - first_group);
-            let source = |group: usize, index: usize| {
-                let row = (first_group + group) * GROUP_ROWS + index * Lanes::COUNT;
-                (row, Source::new(weight, row))
-            };
-            for (group, panels) in panels.chunks_exact_mut(group_lanes).take(count).enumerate() {
-                for index in 0..GROUP {
-                    kernel.pack(&source(group, index).1.0, index, panels);
-                }
-            }
+        let (panels, sums) = lanes.split_at_mut(batch * span_lanes);
+        for first in groups.clone().step_by(batch) {
+            let count = batch.min(groups.end - first);
+            let first_row = |group: usize, index: usize| (first + group) * GROUP_ROWS + index * Lanes::COUNT;
+            // Of each tile, of each group, of each row.
+            let sums = &mut sums[..count * GROUP * n];
             sums.fill(Lanes::ZERO);
-            for (first, steps) in arithmetic.parts(columns) {
-                for (tile, start) in (0..n).step_by(kernel.tile).enumerate() {
-                    let rows = kernel.tile.min(n - start);
-                    let from = tile * kernel.tile * row_words + first * rows * words;
-                    let x = &packed[from..from + steps * rows * words];
-                    // What of `x` fits the first-level cache stays there for all groups.
-                    for (panels, sums) in panels.chunks_exact(group_lanes).zip(sums.chunks_exact_mut(GROUP * n)).take(count) {
-                        let part = &panels[first * GROUP * vectors..(first + steps) * GROUP * vectors];
-                        kernel.multiply(part, x, rows, &mut sums[start * GROUP..(start + rows) * GROUP]);
+            for span in kernel.spans(columns) {
+                for (group, panels) in panels.chunks_exact_mut(span.len() * step_lanes).take(count).enumerate() {
+                    for index in 0..GROUP {
+                        let (source, _) = Source::new(weight, first_row(group, index));
+                        kernel.pack(&source.steps(&span, arithmetic), index, panels);
+                    }
+                }
+                let (here, _) = Source::new(weight, first_row(0, 0));
+                let next = if span.end < arithmetic.steps(columns) {
+                    here.steps(&(span.end..span.end + 1), arithmetic).rows(0)
+                } else {
+                    here.rows(batch * GROUP_ROWS)
+                };
+                let parts = arithmetic.parts(columns).skip_while(|part| part.start < span.start);
+                for part in parts.take_while(|part| part.end <= span.end) {
+                    let at = (part.start - span.start) * step_lanes * count;
+                    let panels = &panels[at..at + part.len() * step_lanes * count];
+                    let tiles = sums.chunks_mut(kernel.tile * GROUP * count);
+                    for (tile, sums) in tiles.enumerate() {
+                        let rows = sums.len() / (GROUP * count);
+                        let from = tile * kernel.tile * row_words + part.start * rows * words;
+                        let x = &packed[from..from + part.len() * rows * words];
+                        let next = Rows { tile: x.as_ptr().wrapping_add(kernel.tile * row_words), ..next.from(tile * kernel.tile / Lanes::COUNT) };
+                        kernel.multiply(panels, x, rows, sums, next);
                     }
                 }
             }
-            for (group, sums) in sums.chunks_exact(GROUP * n).take(count).enumerate() {
-                for index in 0..GROUP {
-                    let (row, (_, before)) = source(group, index);
-                    for (at, sums) in sums.iter().skip(index).step_by(GROUP).enumerate() {
-                        // The second panel may begin beyond the last row.
-                        product.set(at, row, sums.0.get(before..).unwrap_or_default());
+            for (tile, sums) in sums.chunks(kernel.tile * GROUP * count).enumerate() {
+                let rows = sums.len() / (GROUP * count);
+                for row in 0..rows {
+                    for group in 0..count {
+                        for (index, sums) in sums[(group * rows + row) * GROUP..][..GROUP].iter().enumerate() {
+                            let first = first_row(group, index);
+                            // The second panel may begin beyond the last row.
+                            let before = Source::before(weight, first);
+                            product.set(tile * kernel.tile + row, first, sums.0.get(before..).unwrap_or_default());
+                        }
                     }
                 }
             }
         }
     };
     with_sixteen(product.weight(), |weight| {
-        scratch::with(Use::Task, batch * (group_lanes + GROUP * n), |lanes| multiply(weight, lanes));
+        scratch::with(Use::Task, batch * (span_lanes + GROUP * n), |lanes| multiply(weight, lanes));
     });
 }

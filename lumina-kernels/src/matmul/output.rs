@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::Matrix;
+use crate::scratch::Lanes;
 
 /// A matrix and the place of its product with activations.
 #[derive(Debug)]
@@ -59,7 +60,13 @@ impl<'a> Product<'a> {
         // SAFETY: within the slice, by the line above; no other task writes here, and nobody reads before all have ended. `u32` and
         // `f32` have one layout, and every pattern is an `f32`.
         unsafe {
-            std::ptr::copy_nonoverlapping(bits.as_ptr().cast(), self.out.as_ptr().add(start), count);
+            let (from, to) = (bits.as_ptr().cast(), self.out.as_ptr().add(start));
+            if count == Lanes::COUNT {
+                // Of a known length, which takes no call.
+                std::ptr::copy_nonoverlapping::<f32>(from, to, Lanes::COUNT);
+            } else {
+                std::ptr::copy_nonoverlapping(from, to, count);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply};
-use super::source::Source;
+use super::source::{Rows, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
 use crate::scratch::Lanes;
@@ -18,7 +18,7 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     }
 }
 
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     match rows {
         1 => float_tile::<1>(group, x, sums),
         2 => float_tile::<2>(group, x, sums),
@@ -45,7 +45,7 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
 }
 
 /// The one fused multiply-add a block is affordable, and makes these products the same on every instruction set.
-fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]) {
+fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
     for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
         for row in 0..rows {
             let mut acc = [[0.0f32; Lanes::COUNT]];
@@ -114,13 +114,9 @@ pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]
 
 /// Where block `block` of panel `index` begins in a group of `blocks` a panel.
 pub(super) fn block_place(block: usize, blocks: usize, index: usize) -> usize {
-    step_place(block, blocks, BLOCK_RUN, index) * PANEL_BLOCK
-}
-
-/// The place of step `step` of panel `index` in a group of `steps` a panel, in parts of `run` steps.
-pub(super) fn step_place(step: usize, steps: usize, run: usize, index: usize) -> usize {
-    let first = step / run * run;
-    first * GROUP + index * run.min(steps - first) + step % run
+    let first = block / BLOCK_RUN * BLOCK_RUN;
+    let run = BLOCK_RUN.min(blocks - first);
+    (first * GROUP + index * run + block % BLOCK_RUN) * PANEL_BLOCK
 }
 
 fn bytes_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {

@@ -1,5 +1,8 @@
 //! Sixteen rows of weights, one after the other.
 
+use std::ops::Range;
+
+use super::arithmetic::Arithmetic;
 use crate::scratch::{self, Lanes, Use};
 use crate::{Format, Matrix};
 
@@ -8,8 +11,9 @@ use crate::{Format, Matrix};
 pub(super) struct Source<'a> {
     pub(super) format: Format,
     pub(super) columns: usize,
-    /// The bytes of exactly 16 rows.
+    /// 16 rows, of which `len` bytes each, `row_bytes` apart.
     bytes: &'a [u8],
+    len: usize,
     row_bytes: usize,
 }
 
@@ -20,18 +24,33 @@ impl<'a> Source<'a> {
     /// `first`.
     pub(super) fn new(matrix: Matrix<'a>, first: usize) -> (Self, usize) {
         let start = first.min(matrix.rows() - Self::ROWS);
-        let source = Self {
-            format: matrix.format(),
-            columns: matrix.columns(),
-            bytes: matrix.row_range(start, Self::ROWS),
-            row_bytes: matrix.row(start).len(),
-        };
-        (source, first - start)
+        let row_bytes = matrix.row(start).len();
+        let bytes = matrix.row_range(start, Self::ROWS);
+        let source = Self { format: matrix.format(), columns: matrix.columns(), bytes, len: row_bytes, row_bytes };
+        (source, Self::before(matrix, first))
+    }
+
+    /// How many of the rows that [`new`](Self::new) gives lie before `first`.
+    pub(super) fn before(matrix: Matrix<'a>, first: usize) -> usize {
+        first.saturating_sub(matrix.rows() - Self::ROWS)
     }
 
     /// The bytes of a row.
     pub(super) fn lane(&self, lane: usize) -> &'a [u8] {
-        &self.bytes[lane * self.row_bytes..][..self.row_bytes]
+        &self.bytes[lane * self.row_bytes..][..self.len]
+    }
+
+    /// Some steps of the rows, as far as there are columns.
+    pub(super) fn steps(&self, steps: &Range<usize>, arithmetic: Arithmetic) -> Self {
+        let column = |step: usize| (step * arithmetic.step_elements()).min(self.columns);
+        let (from, to) = (column(steps.start), column(steps.end));
+        let (start, end) = (self.format.bytes_of(from), self.format.bytes_of(to));
+        Self { columns: to - from, bytes: &self.bytes[start..], len: end - start, ..*self }
+    }
+
+    /// Where rows lie, or would lie, from row `row` on.
+    pub(super) fn rows(&self, row: usize) -> Rows {
+        Rows { address: self.address(row), row_bytes: self.row_bytes, len: self.len, tile: std::ptr::null() }
     }
 
     /// Where row `lane` lies, or beyond 16, where it would: what will be wanted next, be it of another matrix, or nothing at all.
@@ -46,8 +65,31 @@ impl<'a> Source<'a> {
     /// If rows are shorter, which callers rule out by counting.
     #[inline(always)]
     pub(super) fn blocks<const BYTES: usize>(&self, start: usize) -> Blocks<'a, BYTES> {
-        assert!(start + BYTES <= self.row_bytes && self.bytes.len() == Self::ROWS * self.row_bytes);
+        assert!(start + BYTES <= self.len && (Self::ROWS - 1) * self.row_bytes + self.len <= self.bytes.len());
         Blocks { bytes: &self.bytes[start..], row_bytes: self.row_bytes }
+    }
+}
+
+/// Addresses of rows that will be wanted, which nothing is read from.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) address: *const u8,
+    pub(super) row_bytes: usize,
+    /// Bytes of a row that will be wanted.
+    pub(super) len: usize,
+    /// Where the tile of activations lies that will be wanted.
+    pub(super) tile: *const u32,
+}
+
+impl Rows {
+    /// The rows from row `row` on.
+    pub(super) fn from(self, row: usize) -> Self {
+        Self { address: self.get(row), ..self }
+    }
+
+    /// The address of row `row`.
+    pub(super) fn get(self, row: usize) -> *const u8 {
+        self.address.wrapping_add(row * self.row_bytes)
     }
 }
 
