@@ -6,7 +6,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
+use super::arithmetic::{Arithmetic, BLOCK_RUN, TILE_BLOCK};
 use super::avx512::{add, load_ps};
 use super::avx512_pack::fetch;
 use super::kernel::{FEW, Few, GROUP, GROUP_ROWS, Multiply};
@@ -16,25 +16,23 @@ use crate::scratch::Lanes;
 /// Rows of a tile, and bytes of one of its rows.
 const ROWS: usize = 16;
 const LINE: usize = 64;
+/// Words of bytes of a block of activations, and lines of those of 16 rows of weights.
+const QUADS: usize = TILE_BLOCK - 1;
 /// Bytes of the next tile of activations that are asked for at each step: all of it for 32 rows and 8 groups.
 const AHEAD: usize = 4 * LINE;
 
-pub(super) fn tile(arithmetic: Arithmetic) -> usize {
+/// The rows of a tile, and the product, for an arithmetic that this is for.
+pub(super) fn multiply(arithmetic: Arithmetic) -> Option<(usize, Multiply)> {
     match arithmetic {
-        Arithmetic::Bytes { .. } => ROWS,
-        _ => 2 * ROWS,
+        Arithmetic::Tiles => Some((2 * ROWS, bfloats)),
+        Arithmetic::TileBytes => Some((2 * ROWS, bytes)),
+        _ => None,
     }
 }
 
-pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
-    match arithmetic {
-        Arithmetic::Bytes { .. } => bytes,
-        _ => bfloats,
-    }
-}
-
-pub(super) fn few() -> Few {
-    few_bfloats
+/// Few rows of bytes would leave most of a tile empty.
+pub(super) fn few(arithmetic: Arithmetic) -> Option<Few> {
+    (arithmetic == Arithmetic::Tiles).then_some(few_bfloats)
 }
 
 /// The shapes of the tile registers, as the instruction reads them.
@@ -247,109 +245,123 @@ fn few_bfloats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
     }
 }
 
-/// Blocks of bytes: the whole numbers of a block come from one product of tiles, and are scaled by vectors meanwhile.
+/// Blocks of bytes: the whole numbers of a block come from one product of tiles, and are scaled by vectors. A panel stays in the first-level cache
+/// for all rows.
 #[target_feature(enable = "avx512f")]
 fn bytes(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
-    assert!((1..=ROWS).contains(&rows), "a tile has up to 16 rows");
-    let (sums_shape, x_shape, panel_shape) = ((rows, LINE), (rows, 32), (PANEL_BLOCK - 1, LINE));
-    let _tiles = Tiles::shaped([sums_shape, x_shape, panel_shape, sums_shape, x_shape, panel_shape]);
     let count = sums.len() / (rows * GROUP);
-    let each = groups.chunks_exact(groups.len() / count).zip(sums.chunks_exact_mut(rows * GROUP));
-    for (index, (group, sums)) in each.enumerate() {
-        let next = next.from(index * GROUP_ROWS);
-        if rows == ROWS {
-            byte_tile::<true>(group, x, rows, sums, next);
-        } else {
-            byte_tile::<false>(group, x, rows, sums, next);
+    let panel = groups.len() / count / GROUP;
+    // The last tile, filled up to 16 rows.
+    let (full, rest) = (rows / ROWS * ROWS, rows % ROWS);
+    let mut last = [[0u32; ROWS * TILE_BLOCK]; BLOCK_RUN];
+    if rest > 0 {
+        for (last, x) in last.iter_mut().zip(x.chunks_exact(rows * TILE_BLOCK)) {
+            let (bytes, scales) = x.split_at(rows * QUADS);
+            last[..rest * QUADS].copy_from_slice(&bytes[full * QUADS..]);
+            last[ROWS * QUADS..][..rest].copy_from_slice(&scales[full..]);
+        }
+    }
+    let _tiles = Tiles::shaped([(ROWS, LINE), (ROWS, LINE / 2), (QUADS, LINE)]);
+    for (number, panel) in groups.chunks_exact(panel).enumerate() {
+        let (number, index) = (number / GROUP, number % GROUP);
+        let sums = &mut sums[number * rows * GROUP..][..rows * GROUP];
+        for first in (0..rows).step_by(ROWS) {
+            if index == 0 {
+                let next = next.from(number * GROUP_ROWS + first / ROWS);
+                (0..next.len).step_by(LINE).for_each(|byte| fetch(next.get(0), byte));
+            }
+            let results = if first < full {
+                byte_tile(panel, &x[first * QUADS..], &x[rows * QUADS + first..], rows)
+            } else {
+                byte_tile(panel, last.as_flattened(), &last.as_flattened()[ROWS * QUADS..], ROWS)
+            };
+            for (result, sums) in results.iter().zip(sums[first * GROUP..].chunks_exact_mut(GROUP)) {
+                add(&mut sums[index], load_ps(result));
+            }
         }
     }
 }
 
-/// Records of a block of up to 16 rows of activations.
-type Records = [[u32; INPUT_BLOCK]];
-
-/// A tile of all 16 rows, or of fewer: rows that are not there are computed like the last one, and dropped. The shapes of tiles are set.
+/// 16 rows of activations with a panel: `x` and `scales` are what the first block has of them, of `rows` that lie together. The shapes of tiles are
+/// set.
 #[target_feature(enable = "avx512f")]
-fn byte_tile<const FULL: bool>(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
-    let x = x.as_chunks::<INPUT_BLOCK>().0;
-    // Two blocks are scaled while the next two are multiplied.
-    let mut dots = [[[Lanes::ZERO; ROWS]; 2]; 2];
-    for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
-        let blocks = panel.as_chunks::<PANEL_BLOCK>().0;
-        let pair = |number: usize| {
-            let (first, second) = (2 * number, (2 * number + 1).min(blocks.len() - 1));
-            [(&blocks[first], &x[first * rows..][..rows]), (&blocks[second], &x[second * rows..][..rows])]
+fn byte_tile(panel: &[Lanes], x: &[u32], scales: &[u32], rows: usize) -> [Lanes; ROWS] {
+    let blocks = panel.len() / TILE_BLOCK;
+    let before = (blocks - 1) * rows * TILE_BLOCK;
+    assert!(blocks > 0 && before + ROWS * QUADS <= x.len() && before + ROWS <= scales.len(), "all blocks are there");
+    let mut dots = [Lanes::ZERO; ROWS];
+    let mut results = [Lanes::ZERO; ROWS];
+    /// The parts of an instruction, each before the number of a row, for every row.
+    macro_rules! each {
+        ($($part:literal)*) => {
+            each!(@ [$($part)*] 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
         };
-        let pairs = blocks.len().div_ceil(2);
-        let mut acc = [_mm512_setzero_ps(); ROWS];
-        dot_pair(pair(0), &mut dots[0]);
-        for number in 0..pairs {
-            if index == 0 && number * LINE < next.len {
-                fetch(next.get(0), number * LINE);
-            }
-            let [now, later] = &mut dots;
-            let (now, later) = if number % 2 == 0 { (now, later) } else { (later, now) };
-            if number + 1 < pairs {
-                dot_pair(pair(number + 1), later);
-            }
-            let [first, second] = pair(number);
-            scale_block::<FULL>(first, &now[0], &mut acc);
-            if 2 * number + 1 < blocks.len() {
-                scale_block::<FULL>(second, &now[1], &mut acc);
-            }
-        }
-        for (acc, sums) in acc.iter().zip(sums.as_chunks_mut::<GROUP>().0) {
-            add(&mut sums[index], *acc);
-        }
+        (@ $parts:tt $($i:literal)*) => {
+            concat!($(each!(# $parts $i),)*)
+        };
+        (# [$($part:literal)*] $i:literal) => {
+            concat!($($part, $i,)* "\n")
+        };
     }
-}
-
-/// The whole numbers of two blocks; side by side, as a register is filled anew only once it has been read.
-#[inline]
-fn dot_pair(blocks: [(&[Lanes; PANEL_BLOCK], &Records); 2], dots: &mut [[Lanes; ROWS]; 2]) {
+    /// The numbers of the next block.
+    macro_rules! tiles {
+        () => {
+            "tileloadd tmm1, [{x} + {half}*1]
+             tileloadd tmm2, [{w} + {line}*1]
+             tilezero tmm0
+             tdpbssd tmm0, tmm1, tmm2
+             add {x}, {record}
+             add {w}, 576"
+        };
+    }
+    /// The numbers of a block, scaled and added to the sums.
+    macro_rules! scale {
+        () => {
+            concat!("vmovaps zmm16, zmmword ptr [{w_scales}]\n", scale!(@ 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15), "add {w_scales}, 576\n add {scales}, {record}")
+        };
+        (@ $($i:literal)*) => {
+            concat!($(
+                "vmulps zmm17, zmm16, dword ptr [{scales} + 4*", $i, "]{{1to16}}\n",
+                "vcvtdq2ps zmm18, zmmword ptr [{dots} + 64*", $i, "]\n",
+                "vfmadd231ps zmm", $i, ", zmm18, zmm17\n",
+            )*)
+        };
+    }
     #[allow(unsafe_code, reason = "there are no intrinsics")]
-    // SAFETY: the shapes are set for as many rows as there are records, which begin with 32 bytes; a block has 8 lines before its scales;
-    // `dots` has twice 16 lines, at least as many as rows.
+    // SAFETY: by the assertion, each of `blocks` blocks, `record` bytes apart, has bytes and scales of 16 rows; `panel` has 8 lines and those of the
+    // scales for each. The numbers of a block are scaled while those of the next are computed. `dots` and the results have 16 lines.
     unsafe {
         asm!(
-            "tileloadd tmm1, [{x} + {record}*1]",
-            "tileloadd tmm2, [{block} + {line}*1]",
-            "tilezero tmm0",
-            "tdpbssd tmm0, tmm1, tmm2",
-            "tileloadd tmm4, [{y} + {record}*1]",
-            "tileloadd tmm5, [{other} + {line}*1]",
-            "tilezero tmm3",
-            "tdpbssd tmm3, tmm4, tmm5",
+            each!("vpxord zmm" ", zmm" ", zmm"),
+            tiles!(),
+            "jmp 3f",
+            "2:",
+            tiles!(),
+            scale!(),
+            "3:",
             "tilestored [{dots} + {line}*1], tmm0",
-            "tilestored [{dots} + {line}*1 + 1024], tmm3",
-            x = in(reg) blocks[0].1.as_ptr(),
-            block = in(reg) blocks[0].0.as_ptr(),
-            y = in(reg) blocks[1].1.as_ptr(),
-            other = in(reg) blocks[1].0.as_ptr(),
-            record = in(reg) size_of::<[u32; INPUT_BLOCK]>(),
+            "dec {n}",
+            "jnz 2b",
+            scale!(),
+            each!("vmovaps zmmword ptr [{results} + 64*" "], zmm"),
+            x = inout(reg) x.as_ptr() => _,
+            scales = inout(reg) scales.as_ptr() => _,
+            w = inout(reg) panel.as_ptr() => _,
+            w_scales = inout(reg) panel[QUADS..].as_ptr() => _,
+            n = inout(reg) blocks => _,
+            record = in(reg) rows * TILE_BLOCK * 4,
+            half = in(reg) LINE / 2,
             line = in(reg) LINE,
             dots = in(reg) dots.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+            results = in(reg) results.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _,
+            out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
+            out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _,
+            out("zmm15") _, out("zmm16") _, out("zmm17") _, out("zmm18") _,
             options(nostack),
         );
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn scale_block<const FULL: bool>(
-    (block, x): (&[Lanes; PANEL_BLOCK], &Records),
-    dots: &[Lanes; ROWS],
-    acc: &mut [__m512; ROWS],
-) {
-    let scale = load_ps(&block[PANEL_BLOCK - 1]);
-    let full: Option<&[[u32; INPUT_BLOCK]; ROWS]> = if FULL { x.first_chunk() } else { None };
-    for i in 0..ROWS {
-        let record = full.map_or_else(|| &x[i.min(x.len() - 1)], |x| &x[i]);
-        let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(record[8])));
-        let dot = _mm512_cvtepi32_ps(_mm512_castps_si512(load_ps(&dots[i])));
-        acc[i] = _mm512_fmadd_ps(dot, scale, acc[i]);
-    }
+    results
 }
 
 /// Pairs of `bf16` from a line of a row: the nearest, ties to even, with numbers below the smallest normal one as zero, as the products take them.

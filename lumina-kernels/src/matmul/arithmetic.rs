@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::kernel::FEW;
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
@@ -29,6 +30,8 @@ pub(super) enum Arithmetic {
     Tiles,
     /// Blocks of 32 bytes into integers, scaled into `f32`; `offset` is what the packed weights have in excess.
     Bytes { offset: i32 },
+    /// The same for many rows with AMX, and the same results: signed bytes by signed bytes, in tiles.
+    TileBytes,
 }
 
 /// Elements of a block of [`Arithmetic::Bytes`].
@@ -38,6 +41,9 @@ pub(super) const INPUT_BLOCK: usize = 10;
 /// Vectors of a block of 16 weight rows: 32 bytes each, and the scales.
 pub(super) const PANEL_BLOCK: usize = 9;
 
+/// Vectors of a block of 16 weight rows in tiles, and words of one of an activation row: 32 bytes, and the scale.
+pub(super) const TILE_BLOCK: usize = 9;
+
 /// Words of a row that are multiplied before the next tile's: those of two panels fit the first-level cache.
 pub(super) const TILE_RUN: usize = 128;
 
@@ -45,8 +51,10 @@ pub(super) const TILE_RUN: usize = 128;
 pub(super) const BLOCK_RUN: usize = 16;
 
 impl Arithmetic {
-    pub(super) fn choose(format: Format, activations: Activations, isa: Isa) -> Self {
+    /// The arithmetic for `n` rows of activations.
+    pub(super) fn choose(format: Format, activations: Activations, isa: Isa, n: usize) -> Self {
         match (activations, format) {
+            (Activations::Compact, Format::Q8_0 | Format::Q4_0) if isa >= Isa::Amx && n > FEW => Self::TileBytes,
             (Activations::Compact, Format::BF16) if isa >= Isa::Amx => Self::Tiles,
             (Activations::Compact, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
             // VNNI multiplies unsigned with signed bytes, so the weights are shifted up.
@@ -62,7 +70,7 @@ impl Arithmetic {
         match self {
             Self::Float => 1,
             Self::Bfloat | Self::Tiles => 2,
-            Self::Bytes { .. } => BLOCK,
+            Self::Bytes { .. } | Self::TileBytes => BLOCK,
         }
     }
 
@@ -71,6 +79,7 @@ impl Arithmetic {
         match self {
             Self::Float | Self::Bfloat | Self::Tiles => 1,
             Self::Bytes { .. } => PANEL_BLOCK,
+            Self::TileBytes => TILE_BLOCK,
         }
     }
 
@@ -79,6 +88,7 @@ impl Arithmetic {
         match self {
             Self::Float | Self::Bfloat | Self::Tiles => 1,
             Self::Bytes { .. } => INPUT_BLOCK,
+            Self::TileBytes => TILE_BLOCK,
         }
     }
 
@@ -87,7 +97,7 @@ impl Arithmetic {
         let steps = columns.div_ceil(self.step_elements());
         match self {
             Self::Float | Self::Bfloat | Self::Tiles => steps.next_multiple_of(Lanes::COUNT),
-            Self::Bytes { .. } => steps,
+            Self::Bytes { .. } | Self::TileBytes => steps,
         }
     }
 
@@ -106,7 +116,7 @@ impl Arithmetic {
         let len = match self {
             Self::Float | Self::Bfloat => steps / Lanes::COUNT,
             Self::Tiles => TILE_RUN,
-            Self::Bytes { .. } => BLOCK_RUN,
+            Self::Bytes { .. } | Self::TileBytes => BLOCK_RUN,
         };
         (0..steps).step_by(len.max(1)).map(move |first| first..(first + len).min(steps))
     }

@@ -15,7 +15,7 @@ pub(super) const TILE: usize = 6;
 pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
-        Arithmetic::Bytes { .. } => bytes,
+        Arithmetic::Bytes { .. } | Arithmetic::TileBytes => bytes,
     }
 }
 

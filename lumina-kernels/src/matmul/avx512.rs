@@ -14,7 +14,7 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float => floats,
         Arithmetic::Bfloat | Arithmetic::Tiles => bfloats,
-        Arithmetic::Bytes { .. } => bytes,
+        Arithmetic::Bytes { .. } | Arithmetic::TileBytes => bytes,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
+use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK, TILE_BLOCK};
 use super::kernel::{GROUP, Pack};
 use super::portable;
 use super::source::{Blocks, Source};
@@ -16,20 +16,14 @@ pub(super) const LINE: usize = 64;
 pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
     match (arithmetic, format) {
         (Arithmetic::Bfloat, _) | (_, Format::F32) => words,
-        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<false>,
-        (Arithmetic::Bytes { .. }, _) => nibbles::<false>,
+        (Arithmetic::Tiles, _) => tile_words,
+        (Arithmetic::TileBytes, Format::Q8_0) => tile_bytes::<false>,
+        (Arithmetic::TileBytes, _) => tile_bytes::<true>,
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes,
+        (Arithmetic::Bytes { .. }, _) => nibbles,
         (_, Format::BF16) => widened::<false>,
         (_, Format::F16) => widened::<true>,
         _ => blocks_as_floats,
-    }
-}
-
-/// For AMX: words in their order, and signed bytes.
-pub(super) fn pack_tiles(arithmetic: Arithmetic, format: Format) -> Pack {
-    match (arithmetic, format) {
-        (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<true>,
-        (Arithmetic::Bytes { .. }, _) => nibbles::<true>,
-        _ => tile_words,
     }
 }
 
@@ -108,26 +102,33 @@ fn turned(source: &Source<'_>, line: usize) -> [__m512i; 16] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn bytes<const SIGNED: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let (mut quads, scales) = byte_quads(source, block);
-        if SIGNED {
-            quads = quads.map(|quad| _mm512_xor_si512(quad, _mm512_set1_epi8(i8::MIN)));
-        }
+        let (quads, scales) = byte_quads(source, block);
         store_block(portable::block_place(block, blocks, index), group, quads, scales);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn nibbles<const SIGNED: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let (mut quads, scales) = nibble_quads(source, block);
-        if SIGNED {
-            quads = quads.map(|quad| _mm512_sub_epi8(quad, _mm512_set1_epi8(8)));
-        }
+        let (quads, scales) = nibble_quads(source, block);
         store_block(portable::block_place(block, blocks, index), group, quads, scales);
+    }
+}
+
+/// Blocks of `Q8_0` or `Q4_0` as signed bytes, and their scales.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn tile_bytes<const NIBBLES: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let panel = group.len() / GROUP;
+    // What makes the numbers signed, as bytes to be taken off.
+    let offset = _mm512_set1_epi8(if NIBBLES { 8 } else { i8::MIN });
+    for number in 0..panel / TILE_BLOCK {
+        let (quads, scales) = if NIBBLES { nibble_quads(source, number) } else { byte_quads(source, number) };
+        let quads = quads.map(|quad| _mm512_sub_epi8(quad, offset));
+        store_block(index * panel + number * TILE_BLOCK, group, quads, scales);
     }
 }
 

@@ -3,9 +3,12 @@
 
 use rayon::prelude::*;
 
-use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK};
+use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK, TILE_BLOCK};
 use crate::Isa;
 use crate::scratch::Lanes;
+
+/// Words of the bytes of a block.
+const BLOCK_WORDS: usize = BLOCK / 4;
 
 /// Rows from which on tiles are packed in parallel.
 const PARALLEL_ROWS: usize = 32;
@@ -31,6 +34,7 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
         Arithmetic::Bfloat => words(x, columns, 2, order, packed, pair),
         Arithmetic::Tiles => tiles(x, columns, order, packed),
         Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
+        Arithmetic::TileBytes => tile_bytes(x, columns, packed),
     };
     if x.len() < PARALLEL_ROWS * columns {
         packed.chunks_mut(tile * row_words).zip(x.chunks(tile * columns)).for_each(one);
@@ -111,41 +115,57 @@ fn bytes(x: &[f32], columns: usize, offset: i32, packed: &mut [u32]) {
     let rows = x.len() / columns;
     let records = packed.as_chunks_mut::<INPUT_BLOCK>().0;
     for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (block, record) in x.as_chunks::<BLOCK>().0.iter().zip(records[row..].iter_mut().step_by(rows)) {
-            *record = quantise(block, offset);
+        for (block, to) in x.as_chunks::<BLOCK>().0.iter().zip(records[row..].iter_mut().step_by(rows)) {
+            *to = record(block, offset);
         }
     }
 }
 
-/// A block of activations: 32 signed bytes, their scale (the largest magnitude ÷ 127), and what their sum makes the weights' `offset`
-/// add, to be taken off. A block with a value that is not finite has no number for its scale, and so makes the whole product none.
-fn quantise(block: &[f32; BLOCK], offset: i32) -> [u32; INPUT_BLOCK] {
+/// Blocks of all rows one after the other: the bytes of every row, and the scales of every row.
+fn tile_bytes(x: &[f32], columns: usize, packed: &mut [u32]) {
+    let rows = x.len() / columns;
+    for (row, x) in x.chunks_exact(columns).enumerate() {
+        for (block, packed) in x.as_chunks::<BLOCK>().0.iter().zip(packed.chunks_exact_mut(rows * TILE_BLOCK)) {
+            let (bytes, scales) = packed.split_at_mut(rows * BLOCK_WORDS);
+            let record = record(block, 0);
+            bytes[row * BLOCK_WORDS..][..BLOCK_WORDS].copy_from_slice(&record[..BLOCK_WORDS]);
+            scales[row] = record[BLOCK_WORDS];
+        }
+    }
+}
+
+/// A record of a block of activations: 32 signed bytes, their scale, and what their sum makes the weights' `offset` add, to be taken off.
+fn record(block: &[f32; BLOCK], offset: i32) -> [u32; INPUT_BLOCK] {
+    let (numbers, scale) = quantise(block);
+    let quants = numbers.map(|number| number as i8);
+    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
+    let mut record = [0; INPUT_BLOCK];
+    for (word, quad) in record.iter_mut().zip(quants.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(quad.map(|quant| quant as u8));
+    }
+    record[BLOCK_WORDS] = scale.to_bits();
+    record[9] = (-offset * sum) as u32;
+    record
+}
+
+/// A block of activations as whole numbers up to 127, and their scale: the largest magnitude ÷ 127. A block with a value that is not finite has
+/// no number for its scale, and so makes the whole product none.
+#[inline(always)]
+fn quantise(block: &[f32; BLOCK]) -> ([f32; BLOCK], f32) {
     let mut magnitudes = [0u32; BLOCK];
     for (magnitude, value) in magnitudes.iter_mut().zip(block) {
         // As integers magnitudes are ordered like the values, and what is not finite comes last.
         *magnitude = value.to_bits() & 0x7FFF_FFFF;
     }
     let largest = f32::from_bits(magnitudes.iter().fold(0, |largest, &m| largest.max(m)));
-    let mut record = [0; INPUT_BLOCK];
     if !largest.is_finite() {
-        record[8] = f32::NAN.to_bits();
-        return record;
+        return ([0.0; BLOCK], f32::NAN);
     }
     let scale = largest / 127.0;
     let inverse = if scale.recip().is_finite() { scale.recip() } else { 0.0 };
-    let mut quants = [0i8; BLOCK];
-    for (quant, value) in quants.iter_mut().zip(block) {
-        // Adding and taking off 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike.
-        const ROUND: f32 = 12_582_912.0;
-        *quant = ((value * inverse + ROUND) - ROUND) as i8;
-    }
-    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
-    for (word, quad) in record.iter_mut().zip(quants.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(quad.map(|quant| quant as u8));
-    }
-    record[8] = scale.to_bits();
-    record[9] = (-offset * sum) as u32;
-    record
+    // Adding and taking off 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike.
+    const ROUND: f32 = 12_582_912.0;
+    (block.map(|value| (value * inverse + ROUND) - ROUND), scale)
 }
 
 #[cfg(test)]
@@ -184,15 +204,15 @@ mod tests {
     fn blocks_of_bytes() {
         let mut block = [0.0; BLOCK];
         (block[0], block[1], block[2], block[31]) = (254.0, -253.0, 3.0, -254.0);
-        let record = quantise(&block, 8);
-        assert_eq!(record[0].to_le_bytes().map(|b| b as i8), [127, -126, 2, 0]);
-        assert_eq!(record[7].to_le_bytes()[3] as i8, -127);
-        assert_eq!(f32::from_bits(record[8]), 2.0);
-        assert_eq!(record[9] as i32, -8 * (127 - 126 + 2 - 127));
+        let found = record(&block, 8);
+        assert_eq!(found[0].to_le_bytes().map(|b| b as i8), [127, -126, 2, 0]);
+        assert_eq!(found[7].to_le_bytes()[3] as i8, -127);
+        assert_eq!(f32::from_bits(found[8]), 2.0);
+        assert_eq!(found[9] as i32, -8 * (127 - 126 + 2 - 127));
         for bad in [f32::NAN, f32::NEG_INFINITY] {
             block[7] = bad;
-            assert!(f32::from_bits(quantise(&block, 8)[8]).is_nan());
+            assert!(f32::from_bits(record(&block, 8)[8]).is_nan());
         }
-        assert_eq!(quantise(&[0.0; BLOCK], 128), [0; INPUT_BLOCK]);
+        assert_eq!(record(&[0.0; BLOCK], 128), [0; INPUT_BLOCK]);
     }
 }

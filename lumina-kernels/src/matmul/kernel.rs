@@ -21,6 +21,9 @@ pub(super) const GROUP: usize = 2;
 /// Rows of the weights in a group.
 pub(super) const GROUP_ROWS: usize = GROUP * Lanes::COUNT;
 
+/// Groups that tiles are multiplied with at a time: as many as fit the second-level cache with their sums.
+const BATCH: usize = 8;
+
 /// Activation rows that go through [`Kernel::few`].
 pub(super) const FEW: usize = 8;
 
@@ -65,13 +68,9 @@ impl Kernel {
                 (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if arithmetic != Arithmetic::Float => (
-                amx::tile(arithmetic),
-                avx512_pack::pack_tiles(arithmetic, format),
-                amx::multiply(arithmetic),
-                // Few rows of bytes leave most of a tile empty.
-                if arithmetic == Arithmetic::Tiles { Some(amx::few()) } else { avx512_few::few(arithmetic, format) },
-            ),
+            Isa::Amx if let Some((tile, multiply)) = amx::multiply(arithmetic) => {
+                (tile, avx512_pack::pack(arithmetic, format), multiply, amx::few(arithmetic))
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (
                 avx512::TILE,
@@ -82,8 +81,7 @@ impl Kernel {
             #[cfg(not(target_arch = "x86_64"))]
             _ => return None,
         };
-        // As many as fit the second-level cache with the tiles.
-        let batch = if isa == Isa::Amx && arithmetic != Arithmetic::Float { 8 } else { 1 };
+        let batch = if matches!(arithmetic, Arithmetic::Tiles | Arithmetic::TileBytes) { BATCH } else { 1 };
         Some(Self { arithmetic, tile, batch, pack, multiply, few })
     }
 

@@ -125,7 +125,7 @@ impl Kernels {
         // Products of one arithmetic go together; as a rule that is all of them.
         let kernel_of = |product: &Product<'_>| {
             let format = product.weight().format();
-            let arithmetic = Arithmetic::choose(format, self.activations, self.isa);
+            let arithmetic = Arithmetic::choose(format, self.activations, self.isa, n);
             Kernel::new(arithmetic, format, self.isa).expect("`new` and `on` give only what the processor has")
         };
         let mut rest = products;

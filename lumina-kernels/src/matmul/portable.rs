@@ -14,7 +14,7 @@ pub(super) const TILE: usize = 3;
 pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     match arithmetic {
         Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
-        Arithmetic::Bytes { .. } => bytes,
+        Arithmetic::Bytes { .. } | Arithmetic::TileBytes => bytes,
     }
 }
 
