@@ -57,7 +57,7 @@ pub(crate) struct Part {
 }
 
 impl Plan {
-    /// Two and a half hours on two cores, one of them Omni-SFT.
+    /// Three hours on two cores, half of them Omni-SFT.
     pub(crate) fn full() -> Self {
         Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5), (32_000, 5)])
     }
