@@ -103,7 +103,7 @@ pub use generation::{Answer, Generation};
 pub use kv_cache::KvCache;
 pub use lumina::{Lumina, LuminaBuilder};
 pub use lumina_core::checkpoint::Dtype;
-pub use lumina_core::{CodeGrid, Compute, ImageSize, LoadProgress, Weights};
+pub use lumina_core::{CodeGrid, Compute, ImageSize, LoadProgress, Weights, keep_freed_memory};
 pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::Picture;

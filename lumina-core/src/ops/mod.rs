@@ -66,6 +66,7 @@ pub use key_values::{CachedRow, KeyValues};
 pub use linear::Linear;
 pub use lumina_kernels::Activations;
 pub use mapped::MappedMatrix;
+pub use memory::keep_freed_memory;
 pub use moments::group_moments;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
