@@ -263,7 +263,8 @@ mod peak {
         let mut shapes = Shapes([0; 64]);
         shapes.0[0] = 1;
         for tile in 0..6 {
-            let (rows, bytes) = if BYTES && tile == 5 { (8, 64) } else { (16, if BYTES && tile == 4 { 32 } else { 64 }) };
+            let (rows, bytes) =
+                if BYTES && tile == 5 { (8, 64) } else { (16, if BYTES && tile == 4 { 32 } else { 64 }) };
             (shapes.0[48 + tile], shapes.0[16 + 2 * tile]) = (rows, bytes);
         }
         macro_rules! run {

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use lumina_mgpt::{Compute, KvCache, Row, Transformer, Weights, keep_freed_memory};
+use lumina_mgpt::{Compute, Dtype, KvCache, Row, Transformer, Weights, keep_freed_memory};
 use serde_json::json;
 
 const PROMPT: usize = 512;
@@ -19,18 +19,21 @@ const RUNS: usize = 3;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let [path, precisions @ ..] = words.as_slice() else {
-        println!("give the folder of a checkpoint: cargo bench -p lumina-mgpt --bench peers -- <folder> [<precision>…]");
+        println!(
+            "give the folder of a checkpoint: cargo bench -p lumina-mgpt --bench peers -- <folder> [<precision>…]"
+        );
         return;
     };
     keep_freed_memory(1 << 30);
     // From within the pool, as an app that decodes would: from outside, every product wakes a thread more.
     rayon::scope(|_| {
-        let compute = Compute::cpu();
+        // Keys and values as wide as those of the peers.
+        let narrow = Compute::cpu().kv_cache(Dtype::BF16);
         for (precision, compute) in [
-            ("f32", compute.clone()),
-            ("bf16", compute.clone().compact()),
-            ("q8_0", compute.clone().weights(Weights::Q8)),
-            ("q4_0", compute.weights(Weights::Q4)),
+            ("f32", Compute::cpu()),
+            ("bf16", narrow.clone().compact()),
+            ("q8_0", narrow.clone().weights(Weights::Q8)),
+            ("q4_0", narrow.weights(Weights::Q4)),
         ] {
             if precisions.is_empty() || precisions.iter().any(|word| word == precision) {
                 measure(path, precision, &compute);

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::memory::zeros;
 use super::vector::{Vector, best_instructions};
 
 /// Values of a task.
@@ -26,7 +27,7 @@ fn scaled_body<V: Vector>(y: &[f32], kept: &[u8], scale: f32, result: &mut [f32]
 
 /// `x + y · scale` where `kept` is not zero, elsewhere `x`.
 pub(super) fn forward(x: &[f32], y: &[f32], kept: &[u8], scale: f32) -> Vec<f32> {
-    let mut result = vec![0.0; x.len()];
+    let mut result = zeros(x.len());
     let tasks = result.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
     let tasks = tasks.zip(y.par_chunks(TASK)).zip(kept.par_chunks(TASK));
     tasks.for_each(|(((result, x), y), kept)| sums(x, y, kept, scale, result));

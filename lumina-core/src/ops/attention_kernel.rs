@@ -6,7 +6,8 @@
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::products::{Left, product};
+use super::memory::zeros;
+use super::products::{Left, product, step_of};
 use super::vector::{LANES, Vector, best_instructions, largest, total};
 
 /// Queries whose scores exist at the same time.
@@ -30,9 +31,9 @@ impl Shape {
         (self.head_dim as f32).powf(-0.5)
     }
 
-    /// Width of a head in whole vectors.
+    /// From a head to the next where they are the right side of a product.
     fn padded(&self) -> usize {
-        self.head_dim.next_multiple_of(LANES)
+        step_of(self.head_dim)
     }
 }
 
@@ -165,7 +166,7 @@ fn attend_body<V: Vector>(
 ) -> Vec<f32> {
     let Shape { heads, head_dim, .. } = *shape;
     let (len, before) = (task.results.len(), seen.before);
-    let (width, padded) = ((before + len).next_multiple_of(LANES), shape.padded());
+    let (width, padded) = (step_of(before + len), shape.padded());
     seen.keys.transpose(before + len, width, shape, &mut scratch.k_columns);
     seen.values.gather(0..before + len, shape, &mut scratch.v);
     scratch.weights.resize(BLOCK * width, 0.0);
@@ -231,7 +232,7 @@ fn attend_back_body<V: Vector>(
 ) {
     let Shape { heads, kv_heads, head_dim } = *shape;
     let (group, scale, len) = (shape.group(), shape.scale(), results.len() / 3);
-    let (width, padded) = (len.next_multiple_of(LANES), shape.padded());
+    let (width, padded) = (step_of(len), shape.padded());
     let (of_q, rest) = results.split_at_mut(len);
     let (of_k, of_v) = rest.split_at_mut(len);
     let own = |values| Heads::of(values, start, kv_head, kv_heads, head_dim);
@@ -312,7 +313,7 @@ fn weights_and_gradients(weights: &mut [f32], d_scores: &mut [f32], seen: usize,
 /// `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]`, n being the sum of `lens`: the result
 /// `[n, heads · head_dim]`, and the log-sum-exp of each query's scores, by row, head of keys, head of queries, token.
 pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &Shape) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let mut y = vec![0.0; q.len()];
+    let mut y = zeros(q.len());
     let mut tasks = tasks(&mut y, lens, shape.kv_heads, shape.group() * shape.head_dim);
     let sums = tasks
         .par_iter_mut()
@@ -333,7 +334,7 @@ pub(super) fn backward(
     dy: &[f32],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let [q, k, v] = inputs;
-    let (mut of_q, mut of_k, mut of_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    let (mut of_q, mut of_k, mut of_v) = (zeros(q.len()), vec![0.0; k.len()], vec![0.0; v.len()]);
     let &Shape { kv_heads, head_dim, .. } = shape;
     let both = tasks(&mut of_k, lens, kv_heads, head_dim).into_iter().zip(tasks(&mut of_v, lens, kv_heads, head_dim));
     let all: Vec<Task<'_>> = tasks(&mut of_q, lens, kv_heads, shape.group() * head_dim)

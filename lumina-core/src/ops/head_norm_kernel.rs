@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::memory::zeros;
 use super::vector::{LANES, Vector, best_instructions, total};
 
 /// Tokens of a task. Sums over tokens are over those of each task first, so they do not depend on the threads.
@@ -170,7 +171,7 @@ fn of_task<'a>(factors: Factors<'a>, shape: &Shape, task: usize, values: usize) 
 
 /// `x` `[n, heads, head_dim]` → the same. `head_dim` is even and above zero.
 pub(super) fn forward(x: &[f32], factors: Factors<'_>, shape: &Shape) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = zeros(x.len());
     let size = TASK_TOKENS * shape.heads * shape.head_dim;
     y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(task, (y, x))| {
         tokens(x, of_task(factors, shape, task, x.len()), shape, y);
@@ -180,7 +181,7 @@ pub(super) fn forward(x: &[f32], factors: Factors<'_>, shape: &Shape) -> Vec<f32
 
 /// The gradients of `x`, weight and bias.
 pub(super) fn backward(x: &[f32], factors: Factors<'_>, shape: &Shape, dy: &[f32]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = zeros(x.len());
     let size = TASK_TOKENS * shape.heads * shape.head_dim;
     let tasks = dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(dy.par_chunks(size)).enumerate();
     let parts: Vec<Vec<f32>> = tasks

@@ -1,16 +1,21 @@
 //! Keys and values of a sequence in the program's own memory, and attention to them.
 
+use std::num::NonZero;
+
 use half::bf16;
 use rayon::prelude::*;
 
 use super::attention_kernel::{Heads, Scratch, Seen, Shape, Task, attend, tasks};
 use super::cached_kernel::{Cell, Stored};
+use super::memory::zeros;
 use crate::checkpoint::Dtype;
 
 /// Queries of a row from which on keys and values are laid out as matrices.
 const MANY: usize = 8;
 /// Multiply-adds from which on threads share the work.
 const PARALLEL: usize = 1 << 15;
+/// Values from which on threads share their writing.
+const PARALLEL_CELLS: usize = 1 << 16;
 
 /// Keys and values of one layer of one sequence, written once and read where they lie.
 ///
@@ -46,12 +51,27 @@ impl<T: Cell> Side<T> {
         Self { cells: vec![T::default(); rows * head_dim], scales }
     }
 
-    /// Writes a token's head.
-    fn set(&mut self, row: usize, values: &[f32]) {
-        let cells = &mut self.cells[row * values.len()..][..values.len()];
-        let scale = T::narrow(values, cells);
-        if let Some(own) = self.scales.get_mut(row) {
-            *own = scale;
+    /// Writes heads of tokens `[len, kv_heads, head_dim]` from `position` on, where there is room for `capacity` of them.
+    fn append(&mut self, capacity: usize, head_dim: usize, position: usize, values: &[f32]) {
+        let Some(room) = NonZero::new(capacity * head_dim) else { return };
+        let width = self.cells.len() / capacity;
+        let write = |head: usize, cells: &mut [T], scales: &mut [f32]| {
+            let places = cells.chunks_exact_mut(head_dim).enumerate().skip(position);
+            for ((place, cells), token) in places.zip(values.chunks_exact(width)) {
+                let scale = T::narrow(&token[head * head_dim..][..head_dim], cells);
+                if let Some(own) = scales.get_mut(place) {
+                    *own = scale;
+                }
+            }
+        };
+        // A step of decoding is not worth another thread.
+        let least = if values.len() < PARALLEL_CELLS { usize::MAX } else { 1 };
+        let heads = self.cells.par_chunks_mut(room.get()).with_min_len(least).enumerate();
+        if T::SCALED {
+            let scales = self.scales.par_chunks_mut(capacity).with_min_len(least);
+            heads.zip(scales).for_each(|((head, cells), scales)| write(head, cells, scales));
+        } else {
+            heads.for_each(|(head, cells)| write(head, cells, &mut []));
         }
     }
 
@@ -62,11 +82,6 @@ impl<T: Cell> Side<T> {
             scales: self.scales.get(first..first + len).unwrap_or_default(),
         }
     }
-}
-
-fn set<T: Cell>([keys, values]: &mut [Side<T>; 2], row: usize, key: &[f32], value: &[f32]) {
-    keys.set(row, key);
-    values.set(row, value);
 }
 
 /// A row's part of a pass: `len` tokens from `position` on, whose keys and values `cache` takes up and has before them.
@@ -109,15 +124,19 @@ impl KeyValues {
 
     /// Writes keys and values `[len, kv_heads, head_dim]` from `position` on.
     fn append(&mut self, position: usize, keys: &[f32], values: &[f32]) {
-        let &mut Self { kv_heads, head_dim, capacity, .. } = self;
-        let rows = keys.chunks_exact(head_dim).zip(values.chunks_exact(head_dim)).enumerate();
-        for (at, (key, value)) in rows {
-            let row = at % kv_heads * capacity + position + at / kv_heads;
-            match &mut self.cells {
-                Cells::F32(sides) => set(sides, row, key, value),
-                Cells::BF16(sides) => set(sides, row, key, value),
-                Cells::Q8(sides) => set(sides, row, key, value),
-            }
+        let &mut Self { capacity, head_dim, .. } = self;
+        macro_rules! append {
+            ($sides:expr) => {
+                $sides
+                    .iter_mut()
+                    .zip([keys, values])
+                    .for_each(|(side, new)| side.append(capacity, head_dim, position, new))
+            };
+        }
+        match &mut self.cells {
+            Cells::F32(sides) => append!(sides),
+            Cells::BF16(sides) => append!(sides),
+            Cells::Q8(sides) => append!(sides),
         }
     }
 
@@ -184,7 +203,7 @@ pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], heads: usize, rows: &mu
         start += row.len;
         work += row.len * (row.position + row.len) * 2 * heads * shape.head_dim;
     }
-    let mut y = vec![0.0; q.len()];
+    let mut y = zeros(q.len());
     let lens: Vec<usize> = rows.iter().map(|row| row.len).collect();
     let tasks = tasks(&mut y, &lens, shape.kv_heads, shape.group() * shape.head_dim);
     let rows = &*rows;

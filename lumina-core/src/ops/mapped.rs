@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::memory::zeros;
 use burn::module::Module;
 use bytes::Bytes;
 use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
@@ -67,7 +68,7 @@ impl MappedMatrix {
             let part = weight.matrix().rows_from(rows.start, rows.len());
             (part, weight.activations)
         });
-        let mut results = matrices.each_ref().map(|(matrix, _)| vec![0.0; n * matrix.rows()]);
+        let mut results = matrices.each_ref().map(|(matrix, _)| zeros(n * matrix.rows()));
         for activations in [Activations::Full, Activations::Compact] {
             let wanted = matrices.iter().zip(&mut results).filter(|((_, of), _)| *of == activations);
             let mut products: Vec<Product<'_>> = wanted.map(|((matrix, _), y)| Product::new(*matrix, y)).collect();

@@ -1,5 +1,12 @@
 //! Memory for results, as large as activations of a whole picture.
 
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// Values from which on threads share the writing of zeros.
+const PARALLEL: usize = 1 << 18;
+
 /// Results from this size on ask for large pages, in bytes.
 const LARGE: usize = 8 << 20;
 
@@ -7,9 +14,21 @@ const LARGE: usize = 8 << 20;
 ///
 /// The C library gives memory of this size back to the system as soon as it is free, so that each result is new memory, page by page:
 /// with pages of 4 kB that takes longer than a convolution's own reading and writing.
+///
+/// Threads share the writing, which takes as long as a kernel that does little.
 pub(super) fn zeros(len: usize) -> Vec<f32> {
-    let values = vec![0.0; len];
+    if len < PARALLEL {
+        return vec![0.0; len];
+    }
+    let mut values: Vec<f32> = Vec::with_capacity(len);
     prefer_large_pages(values.as_ptr(), len);
+    let room = &mut values.spare_capacity_mut()[..len];
+    room.par_chunks_mut(PARALLEL / 4).for_each(|part| part.fill(MaybeUninit::new(0.0)));
+    #[allow(unsafe_code, reason = "the vector is filled by several threads")]
+    // SAFETY: there is room for `len` values, and all of them have just been written.
+    unsafe {
+        values.set_len(len);
+    }
     values
 }
 
@@ -65,7 +84,7 @@ mod tests {
 
     #[test]
     fn zeros_of_all_sizes_are_zero() {
-        for len in [0, 1, 100, LARGE / 4 - 1, LARGE / 4, LARGE / 4 + 70_001] {
+        for len in [0, 1, 100, PARALLEL - 1, PARALLEL + 3, LARGE / 4 - 1, LARGE / 4, LARGE / 4 + 70_001] {
             let values = zeros(len);
             assert_eq!(values.len(), len);
             assert!(values.iter().all(|&value| value == 0.0));

@@ -5,6 +5,15 @@ use super::vector::{LANES, Vector};
 /// Rows of a tile, whose sums stay in registers together.
 const ROWS: usize = 4;
 
+/// Rows of the right side that are multiplied before the next ones.
+const RUN: usize = 128;
+
+/// From a row to the next of a right side of so many numbers in a row: whole vectors, and an odd number of them, as rows that are a multiple of large
+/// powers of two apart share few places in a cache.
+pub(super) fn step_of(n: usize) -> usize {
+    (n.div_ceil(LANES) | 1) * LANES
+}
+
 /// The left side of a product: element (i, k) is at `i · row + k · column`. One of the steps is 1.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
@@ -25,22 +34,25 @@ pub(super) fn product<V: Vector>(
     [m, n, k]: [usize; 3],
     add: bool,
 ) {
-    let mut row = 0;
-    while row < m {
-        let rows = if m - row >= ROWS { ROWS } else { 1 };
-        let mut column = 0;
-        while column < n {
-            let at = (row, column);
+    // Two vectors of some rows of `right` stay in the first-level cache for all rows of `left`. Sums go on where they were left.
+    for first in (0..k.max(1)).step_by(RUN) {
+        let inner = (first, k.min(first + RUN));
+        let add = add || first > 0;
+        for column in (0..n).step_by(2 * LANES) {
             let two = n - column > LANES;
-            match (rows == ROWS, two) {
-                (true, true) => tile::<V, ROWS, 2>(left, right, (to, step), at, k, add),
-                (true, false) => tile::<V, ROWS, 1>(left, right, (to, step), at, k, add),
-                (false, true) => tile::<V, 1, 2>(left, right, (to, step), at, k, add),
-                (false, false) => tile::<V, 1, 1>(left, right, (to, step), at, k, add),
+            let mut row = 0;
+            while row < m {
+                let rows = if m - row >= ROWS { ROWS } else { 1 };
+                let at = (row, column);
+                match (rows == ROWS, two) {
+                    (true, true) => tile::<V, ROWS, 2>(left, right, (to, step), at, inner, add),
+                    (true, false) => tile::<V, ROWS, 1>(left, right, (to, step), at, inner, add),
+                    (false, true) => tile::<V, 1, 2>(left, right, (to, step), at, inner, add),
+                    (false, false) => tile::<V, 1, 1>(left, right, (to, step), at, inner, add),
+                }
+                row += rows;
             }
-            column += if two { 2 * LANES } else { LANES };
         }
-        row += rows;
     }
 }
 
@@ -50,7 +62,7 @@ fn tile<V: Vector, const R: usize, const N: usize>(
     (right, right_step): (&[f32], usize),
     (to, step): (&mut [f32], usize),
     (row, column): (usize, usize),
-    k: usize,
+    (first, end): (usize, usize),
     add: bool,
 ) {
     let mut sums = [[V::splat(0.0); N]; R];
@@ -63,21 +75,24 @@ fn tile<V: Vector, const R: usize, const N: usize>(
         }
     }
     let right = right.get(column..).unwrap_or_default();
-    let mut factors = [0.0; R];
+    let mut factors = [V::splat(0.0); R];
     if left.column == 1 {
         let mut rows = [&left.values[..0]; R];
         for (r, slice) in rows.iter_mut().enumerate() {
-            *slice = &left.values[(row + r) * left.row..][..k];
+            *slice = &left.values[(row + r) * left.row..][..end];
         }
-        for inner in 0..k {
+        for inner in first..end {
             for r in 0..R {
-                factors[r] = rows[r][inner];
+                factors[r] = V::splat(rows[r][inner]);
             }
             add_products(&mut sums, &factors, &right[inner * right_step..]);
         }
     } else {
-        for inner in 0..k {
-            factors.copy_from_slice(&left.values[inner * left.column + row * left.row..][..R]);
+        for inner in first..end {
+            let values = &left.values[inner * left.column + row * left.row..][..R];
+            for r in 0..R {
+                factors[r] = V::splat(values[r]);
+            }
             add_products(&mut sums, &factors, &right[inner * right_step..]);
         }
     }
@@ -92,16 +107,15 @@ fn tile<V: Vector, const R: usize, const N: usize>(
 /// Adds to row r of the sums `factors[r]` times the first vectors of `from`. A function, as the compiler may leave a closure out
 /// of line, where the instructions of its caller are not at hand.
 #[inline(always)]
-fn add_products<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R], factors: &[f32; R], from: &[f32]) {
+fn add_products<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R], factors: &[V; R], from: &[f32]) {
     let from = &from[..N * LANES];
     let mut values = [V::splat(0.0); N];
     for (vector, value) in values.iter_mut().enumerate() {
         *value = V::load(&from[vector * LANES..]);
     }
     for r in 0..R {
-        let factor = V::splat(factors[r]);
         for vector in 0..N {
-            sums[r][vector] = sums[r][vector].add_product(factor, values[vector]);
+            sums[r][vector] = sums[r][vector].add_product(factors[r], values[vector]);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::memory::zeros;
 use super::vector::{Vector, best_instructions, dot};
 
 /// Rows of a task. Sums over rows are over the rows of each task first, so they do not depend on the threads.
@@ -50,7 +51,7 @@ fn rows_gradient_body<V: Vector>(
 /// `x` `[n, width]`: the result, and the reciprocal root of each row's mean square, `[n]`.
 pub(super) fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len().max(1);
-    let (mut y, mut inverses) = (vec![0.0; x.len()], vec![0.0; x.len() / width]);
+    let (mut y, mut inverses) = (zeros(x.len()), vec![0.0; x.len() / width]);
     let tasks = y.par_chunks_mut(TASK_ROWS * width).zip(x.par_chunks(TASK_ROWS * width));
     tasks.zip(inverses.par_chunks_mut(TASK_ROWS)).for_each(|((y, x), inverses)| rows(x, weight, epsilon, y, inverses));
     (y, inverses)
@@ -59,7 +60,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> (Vec<f32>, Vec
 /// The gradients of `x` and of the weight.
 pub(super) fn backward(x: &[f32], weight: &[f32], inverses: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len().max(1);
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = zeros(x.len());
     let tasks = dx.par_chunks_mut(TASK_ROWS * width).zip(x.par_chunks(TASK_ROWS * width));
     let tasks = tasks.zip(dy.par_chunks(TASK_ROWS * width)).zip(inverses.par_chunks(TASK_ROWS));
     let parts: Vec<Vec<f32>> = tasks

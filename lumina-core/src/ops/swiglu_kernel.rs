@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::exp::sigmoid;
+use super::memory::zeros;
 use super::vector::{Vector, best_instructions};
 
 /// Values of a task.
@@ -32,7 +33,7 @@ fn gradients_body<V: Vector>(gate: &[f32], up: &[f32], dy: &[f32], of_gate: &mut
 
 /// As many values as `gate` and `up` have.
 pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; gate.len()];
+    let mut y = zeros(gate.len());
     let tasks = y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK));
     tasks.for_each(|((y, gate), up)| gated(gate, up, y));
     y
@@ -40,7 +41,7 @@ pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
 
 /// The gradients of gate and up.
 pub(super) fn backward(gate: &[f32], up: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let (mut of_gate, mut of_up) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+    let (mut of_gate, mut of_up) = (zeros(gate.len()), zeros(gate.len()));
     let results = of_gate.par_chunks_mut(TASK).zip(of_up.par_chunks_mut(TASK));
     let inputs = gate.par_chunks(TASK).zip(up.par_chunks(TASK)).zip(dy.par_chunks(TASK));
     results.zip(inputs).for_each(|((of_gate, of_up), ((gate, up), dy))| gradients(gate, up, dy, of_gate, of_up));

@@ -98,7 +98,9 @@ fn bfloats(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: R
         (ROWS, LINE),
         (ROWS, LINE),
     ]);
-    for (index, (group, sums)) in groups.chunks_exact(GROUP * panel).zip(sums.chunks_exact_mut(rows * GROUP)).enumerate() {
+    for (index, (group, sums)) in
+        groups.chunks_exact(GROUP * panel).zip(sums.chunks_exact_mut(rows * GROUP)).enumerate()
+    {
         let next = next.from(index * GROUP_ROWS);
         let tile_ahead = next.tile.wrapping_byte_add(index * steps * AHEAD);
         macro_rules! multiply {
@@ -368,7 +370,10 @@ fn byte_tile(panel: &[Lanes], x: &[u32], scales: &[u32], rows: usize) -> [Lanes;
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pairs(x: &[f32; 2 * Lanes::COUNT]) -> [u32; Lanes::COUNT] {
     let (low, high) = x.split_at(Lanes::COUNT);
-    #[allow(unsafe_code, reason = "the instructions take pointers, and there is no intrinsic that only changes the type")]
+    #[allow(
+        unsafe_code,
+        reason = "the instructions take pointers, and there is no intrinsic that only changes the type"
+    )]
     // SAFETY: both halves are 64 bytes; the result is 64 bytes for which every pattern is valid.
     unsafe {
         std::mem::transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high.as_ptr()), _mm512_loadu_ps(low.as_ptr())))

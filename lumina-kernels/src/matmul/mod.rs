@@ -258,7 +258,10 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                         let rows = sums.len() / (GROUP * count);
                         let from = tile * kernel.tile * row_words + part.start * rows * words;
                         let x = &packed[from..from + part.len() * rows * words];
-                        let next = Rows { tile: x.as_ptr().wrapping_add(kernel.tile * row_words), ..next.from(tile * kernel.tile / Lanes::COUNT) };
+                        let next = Rows {
+                            tile: x.as_ptr().wrapping_add(kernel.tile * row_words),
+                            ..next.from(tile * kernel.tile / Lanes::COUNT)
+                        };
                         kernel.multiply(panels, x, rows, sums, next);
                     }
                 }

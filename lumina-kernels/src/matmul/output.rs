@@ -60,12 +60,14 @@ impl<'a> Product<'a> {
         // SAFETY: within the slice, by the line above; no other task writes here, and nobody reads before all have ended. `u32` and
         // `f32` have one layout, and every pattern is an `f32`.
         unsafe {
-            let (from, to) = (bits.as_ptr().cast(), self.out.as_ptr().add(start));
-            if count == Lanes::COUNT {
+            let to = self.out.as_ptr().add(start);
+            if let Ok(bits) = <&[u32; Lanes::COUNT]>::try_from(bits)
+                && count == Lanes::COUNT
+            {
                 // Of a known length, which takes no call.
-                std::ptr::copy_nonoverlapping::<f32>(from, to, Lanes::COUNT);
+                to.cast::<[u32; Lanes::COUNT]>().write_unaligned(*bits);
             } else {
-                std::ptr::copy_nonoverlapping(from, to, count);
+                std::ptr::copy_nonoverlapping(bits.as_ptr().cast(), to, count);
             }
         }
     }
