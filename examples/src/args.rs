@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights};
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights, keep_freed_memory};
 
 use crate::small_model;
 
@@ -108,6 +108,7 @@ impl ComputeArgs {
     /// # Errors
     /// Where no backend is compiled in.
     pub fn open(&self) -> Result<Compute> {
+        keep_freed_memory(1 << 30);
         let device = self.device.clone().or_else(|| Compute::available().into_iter().next());
         let device = device.context("no backend is compiled in; enable a Cargo feature such as `flex` or `cuda`")?;
         let device = match self.dtype {

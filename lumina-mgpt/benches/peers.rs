@@ -5,11 +5,14 @@
 //! of three runs, as what else the machine does can only add to a time.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
+mod memory;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use lumina_mgpt::{Compute, Dtype, KvCache, Row, Transformer, Weights, keep_freed_memory};
+use memory::bandwidth;
 use serde_json::json;
 
 const PROMPT: usize = 512;
@@ -25,6 +28,7 @@ fn main() {
         return;
     };
     keep_freed_memory(1 << 30);
+    println!("{}", json!({ "what": "memory", "per_second": bandwidth() }));
     // From within the pool, as an app that decodes would: from outside, every product wakes a thread more.
     rayon::scope(|_| {
         // Keys and values as wide as those of the peers.
@@ -59,7 +63,7 @@ fn measure(path: impl AsRef<Path>, precision: &str, compute: &Compute) {
     };
     line("prefill", PROMPT as f64 / best(|| drop(filled())));
     let mut caches = [filled(), filled()];
-    let mut steps = |caches: &mut [KvCache]| {
+    let steps = |caches: &mut [KvCache]| {
         let positions: Vec<usize> = (0..caches.len()).collect();
         let time = best(|| {
             for _ in 0..STEPS {

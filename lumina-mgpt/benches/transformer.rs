@@ -5,6 +5,8 @@
 //! against reading the same bytes from memory once; prefill against Burn's own f32 matrix product.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::ops::Range;
@@ -15,7 +17,7 @@ use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_core::ops::KeyValues;
 use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
-use rayon::prelude::*;
+use memory::bandwidth;
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -54,19 +56,6 @@ fn fastest(runs: usize, mut run: impl FnMut()) -> Duration {
         start.elapsed()
     };
     (0..runs).map(time).min().unwrap_or_default()
-}
-
-/// Bytes a second at which all threads together read memory.
-fn bandwidth() -> f64 {
-    let memory = vec![1u64; 1 << 26];
-    let time = fastest(9, || {
-        let sum: u64 = memory
-            .par_chunks(1 << 20)
-            .map(|chunk| chunk.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
-            .sum();
-        black_box(sum);
-    });
-    (memory.len() * 8) as f64 / time.as_secs_f64()
 }
 
 /// Bytes that a step reads: every weight but the embedding once.

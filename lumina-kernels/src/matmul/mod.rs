@@ -53,7 +53,7 @@ const TASKS: usize = 32;
 /// | weights | [`Full`](Activations::Full) | [`Compact`](Activations::Compact) |
 /// | --- | --- | --- |
 /// | `F32`, `F16` | `f32` | `f32` |
-/// | `BF16` | `f32` | with AVX-512 BF16: activations rounded to `bf16`, a relative error of at most 2⁻⁸ each, sums in `f32`; else `f32` |
+/// | `BF16` | `f32` | with AVX-512 BF16 or AMX: activations rounded to `bf16`, a relative error of at most 2⁻⁸ each, sums in `f32`; else `f32` |
 /// | `Q8_0`, `Q4_0` | `f32`, weights widened at each call: slow | activations in blocks of 32 bytes: an error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every instruction set |
 /// | `Q4_K`, `Q6_K` | `f32`, weights widened at each call: slow | as `Full` |
 ///

@@ -1,0 +1,231 @@
+"""Lumina, llama.cpp and PyTorch beside each other on a CPU: one checkpoint of random weights, the same work, one table.
+
+    python -m venv venv
+    venv/bin/pip install torch "transformers==4.57.*" numpy
+    CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install llama-cpp-python      # from source: cmake, a C++ compiler, 10 minutes
+    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch]
+
+The folder keeps what was made: the checkpoint (`mid`: 2.2 GB, 7b: 14 GB) and its GGUF files for llama.cpp. On an idle
+machine, please. A peer that is not installed is left out.
+
+What is measured: a prompt of 512 tokens with the head on its last; 64 steps after it, of one row, and of the two rows of
+guidance in one pass, with the whole head. The best of three runs. Each figure comes from a process of its own.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VOCAB, PROMPT, STEPS, RUNS = 65536, 512, 64, 3
+# name: hidden, intermediate, layers, heads
+SIZES = {"mid": (2048, 5504, 16, 16), "7b": (4096, 11008, 32, 32)}
+BITS = {"f32": 32, "bf16": 16, "q8_0": 8.5, "q4_0": 4.5}
+# Which precisions a peer has. Keys and values are bf16 or f16 everywhere but in f32.
+PEERS = {"lumina": list(BITS), "llama.cpp": ["bf16", "q8_0", "q4_0"], "torch": ["f32", "bf16"]}
+MODULES = {"llama.cpp": "llama_cpp", "torch": "transformers"}
+FIRST_TEXT_TOKEN = 9000
+
+
+def cargo(*words):
+    """Builds and runs something of this workspace; what it printed."""
+    return subprocess.run(["cargo", *words], cwd=os.path.dirname(HERE), check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def best(run):
+    """Seconds of the quickest run, after one to warm up."""
+    times = []
+    for _ in range(RUNS + 1):
+        begun = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])
+
+
+def show(what, precision, per_second):
+    print(json.dumps({"what": what, "precision": precision, "per_second": per_second}), flush=True)
+
+
+def llama_cpp(path, precision):
+    """llama.cpp's own interface: what its server does for a step, without the server."""
+    import ctypes
+
+    import llama_cpp as L
+
+    quiet = L.llama_log_callback(lambda level, text, _: None)
+    L.llama_log_set(quiet, ctypes.c_void_p(0))
+    L.llama_backend_init()
+    options = L.llama_model_default_params()
+    options.n_gpu_layers = 0
+    options.use_extra_bufts = "LLAMA_NO_REPACK" not in os.environ
+    model = L.llama_model_load_from_file(path.encode(), options)
+    options = L.llama_context_default_params()
+    options.n_ctx, options.n_batch, options.n_ubatch = 2 * (PROMPT + 2 * STEPS), PROMPT, PROMPT
+    options.n_seq_max, options.kv_unified = 2, False
+    options.n_threads = options.n_threads_batch = os.cpu_count()
+    context = L.llama_init_from_model(model, options)
+    assert context, "llama.cpp does not open " + path
+    memory, batch = L.llama_get_memory(context), L.llama_batch_init(PROMPT, 0, 1)
+
+    def run(positions, sequences, every_logits):
+        """A pass of a token at each position of each sequence."""
+        entries = [(position, sequence) for position in positions for sequence in sequences]
+        batch.n_tokens = len(entries)
+        for index, (position, sequence) in enumerate(entries):
+            batch.token[index], batch.pos[index] = FIRST_TEXT_TOKEN + position, position
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, sequence
+            batch.logits[index] = every_logits or index + 1 == len(entries)
+        assert L.llama_decode(context, batch) == 0
+        L.llama_synchronize(context)
+
+    def prefill(sequence=0):
+        L.llama_memory_seq_rm(memory, sequence, 0, -1)
+        run(range(PROMPT), [sequence], False)
+
+    def steps(sequences):
+        for sequence in sequences:
+            L.llama_memory_seq_rm(memory, sequence, PROMPT, -1)
+        for position in range(PROMPT, PROMPT + STEPS):
+            run([position], sequences, True)
+
+    show("prefill", precision, PROMPT / best(prefill))
+    prefill(1)
+    show("decode", precision, STEPS / best(lambda: steps([0])))
+    show("guided", precision, STEPS / best(lambda: steps([0, 1])))
+
+
+def pytorch(size, precision):
+    """The Chameleon of Hugging Face, its cache of fixed size, and a head that the whole vocabulary passes."""
+    import torch
+    from transformers import ChameleonConfig, ChameleonModel, StaticCache
+
+    hidden, intermediate, layers, heads = SIZES[size]
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    config = ChameleonConfig(
+        vocab_size=VOCAB, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=PROMPT + STEPS,
+        vocabulary_map={"<image>": VOCAB - 1}, attn_implementation="sdpa",
+        vq_config=dict(base_channels=32, channel_multiplier=[1], num_res_blocks=1, resolution=32),
+    )
+    with torch.device("meta"):
+        model = ChameleonModel(config)
+        del model.vqmodel
+        head = torch.nn.Linear(hidden, VOCAB, bias=False)
+    rotary = type(model.rotary_emb)(config=config) if hasattr(model, "rotary_emb") else None
+    for module in (model, head):
+        module.to(dtype).to_empty(device="cpu")
+        for parameter in module.parameters():
+            # Values do not matter for the time, but must not be subnormal.
+            torch.nn.init.uniform_(parameter, -0.02, 0.02) if parameter.dim() > 1 else torch.nn.init.ones_(parameter)
+    for layer in model.layers:  # what is no parameter was lost with the meta device
+        attention = layer.self_attn
+        if hasattr(attention, "rotary_emb"):
+            attention.rotary_emb = type(attention.rotary_emb)(hidden // heads, max_position_embeddings=PROMPT + STEPS)
+    if rotary is not None:
+        model.rotary_emb = rotary
+    model.eval()
+    positions = torch.arange(PROMPT + STEPS)
+
+    @torch.inference_mode()
+    def run(rows, span, cache):
+        ids = torch.full((rows, len(span)), FIRST_TEXT_TOKEN)
+        out = model(input_ids=ids, cache_position=span, position_ids=span[None], past_key_values=cache, use_cache=True)
+        return head(out.last_hidden_state[:, -1])
+
+    def new_cache():
+        return StaticCache(config=config, max_cache_len=PROMPT + STEPS)
+
+    def steps(rows):
+        cache = new_cache()
+        run(rows, positions[:PROMPT], cache)
+        return lambda: [run(rows, positions[at : at + 1], cache) for at in range(PROMPT, PROMPT + STEPS)]
+
+    show("prefill", precision, PROMPT / best(lambda: run(1, positions[:PROMPT], new_cache())))
+    show("decode", precision, STEPS / best(steps(1)))
+    show("guided", precision, STEPS / best(steps(2)))
+
+
+def checkpoint(folder, size):
+    """The folder of the checkpoint, made where it is missing."""
+    path = os.path.join(folder, size)
+    if not os.path.exists(os.path.join(path, "config.json")):
+        hidden, intermediate, layers, heads = map(str, SIZES[size])
+        cargo("run", "--release", "--example", "random_model", "--", path, "--hidden", hidden, "--intermediate",
+              intermediate, "--layers", layers, "--heads", heads)
+    return path
+
+
+def measure(peer, folder, size, precision):
+    """The figures of a peer, in a process of its own; none where it failed."""
+    path = checkpoint(folder, size)
+    if peer == "lumina":
+        printed = cargo("bench", "-p", "lumina-mgpt", "--bench", "peers", "--", path, precision)
+    else:
+        if peer == "llama.cpp":
+            gguf = f"{path}-{precision}.gguf"
+            if not os.path.exists(gguf):
+                cargo("run", "--release", "--example", "quantize", "--", gguf, "--model", path, "--to", precision,
+                      "--llama-cpp")
+            path = gguf
+        words = [sys.executable, __file__, folder, "--model", size, "--one", peer, precision, path]
+        for environment in ({}, {"LLAMA_NO_REPACK": "1"}):
+            # Some builds of llama.cpp crash with weights laid out anew for AMX; as they lie in the file, they run.
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+            printed = done.stdout
+            if done.returncode == 0 or peer != "llama.cpp":
+                break
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    return {line["what"]: line["per_second"] for line in lines}
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = [line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line]
+        info = {key.strip(): value.strip() for key, value in lines}
+        known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in info["flags"].split()]
+        return f"{info['model name']} (family {info['cpu family']}, model {info['model']}: {' '.join(known)})"
+    except (OSError, KeyError):
+        return "unknown processor"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("folder", help="where checkpoints and GGUF files are kept")
+    arguments.add_argument("--model", choices=SIZES, default="mid")
+    arguments.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    arguments.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    a = arguments.parse_args()
+    if a.one:
+        peer, precision, path = a.one
+        return llama_cpp(path, precision) if peer == "llama.cpp" else pytorch(a.model, precision)
+
+    folder = os.path.abspath(a.folder)
+    os.makedirs(folder, exist_ok=True)
+    hidden, intermediate, layers, _ = SIZES[a.model]
+    weights = layers * (4 * hidden * hidden + 3 * hidden * intermediate) + VOCAB * hidden
+    rows, bandwidth = [], 0
+    for precision, bits in BITS.items():
+        for peer in a.only:
+            if precision not in PEERS[peer] or peer in MODULES and not importlib.util.find_spec(MODULES[peer]):
+                continue
+            figures = measure(peer, folder, a.model, precision)
+            print(peer, precision, figures, file=sys.stderr, flush=True)
+            bandwidth = max(bandwidth, figures.get("memory", 0))
+            rows.append((peer, precision, bits, figures))
+    cells = lambda figures, what: f"{figures[what]:.3g}" if what in figures else "-"
+    print(f"{processor()}, {os.cpu_count()} processors; memory {bandwidth / 1e9:.1f} GB/s; `{a.model}`: {weights / 1e9:.2f} G weights a token\n")
+    print("| | prompt of 512, tokens/s | decode, tokens/s | share of memory | guided, steps/s | guided ÷ plain, time |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for peer, precision, bits, figures in rows:
+        decode, guided = figures.get("decode", float("nan")), figures.get("guided", float("nan"))
+        share = decode * weights * bits / 8 / bandwidth if bandwidth else float("nan")
+        print(f"| {peer} {precision} | {cells(figures, 'prefill')} | {cells(figures, 'decode')} | {share:.2f} | {cells(figures, 'guided')} | {decode / guided:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
