@@ -13,10 +13,10 @@ use lumina_tokenizer::Conversation;
 
 const SCENES: u64 = 16;
 // The largest mean divergence, in nats.
-const BF16_COMPACT: f64 = 1e-3;
-const F16: f64 = 1e-5;
-const Q8: f64 = 1e-3;
-const Q4: f64 = 1e-1;
+const BF16_COMPACT: f64 = 3e-6;
+const F16: f64 = 1e-6;
+const Q8: f64 = 3e-5;
+const Q4: f64 = 5e-4;
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -42,9 +42,8 @@ fn narrow_weights_hardly_move_the_distributions() {
         let scene = scenes.scene(index);
         let (text, codes) =
             (scene.description().to_string(), lumina.image_tokenizer().unwrap().encode(&scene.picture()).unwrap());
-        let size = Some(scene.size());
-        let draw = TaskInput { text: Some(text.clone()), size, ..TaskInput::default() };
-        let caption = TaskInput { images: vec![codes.clone()], ..TaskInput::default() };
+        let draw = TaskInput::new().text(text.as_str()).size(scene.size());
+        let caption = TaskInput::new().image(codes.clone());
         for conversation in [
             Conversation::new().human(Task::TextToImage.prompt(draw).unwrap()).assistant(codes),
             Conversation::new().human(Task::Captioning.prompt(caption).unwrap()).assistant(text.as_str()),
@@ -58,6 +57,7 @@ fn narrow_weights_hardly_move_the_distributions() {
     let of = |weights| Compute::cpu().weights(weights);
     for (name, compute, largest_mean) in [
         ("bf16, compact", of(Weights::Mapped).compact(), BF16_COMPACT),
+        ("bf16", of(Weights::BF16), 0.0),
         ("f16", of(Weights::F16), F16),
         ("q8", of(Weights::Q8), Q8),
         ("q4", of(Weights::Q4), Q4),
