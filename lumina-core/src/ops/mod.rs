@@ -35,7 +35,6 @@ mod key_values;
 mod linear;
 pub(crate) mod low_rank;
 mod mapped;
-#[cfg(feature = "flex")]
 mod memory;
 mod moments;
 #[cfg(feature = "flex")]
