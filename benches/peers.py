@@ -115,18 +115,13 @@ def pytorch(size, precision):
         model = ChameleonModel(config)
         del model.vqmodel
         head = torch.nn.Linear(hidden, VOCAB, bias=False)
-    rotary = type(model.rotary_emb)(config=config) if hasattr(model, "rotary_emb") else None
     for module in (model, head):
         module.to(dtype).to_empty(device="cpu")
         for parameter in module.parameters():
             # Values do not matter for the time, but must not be subnormal.
             torch.nn.init.uniform_(parameter, -0.02, 0.02) if parameter.dim() > 1 else torch.nn.init.ones_(parameter)
     for layer in model.layers:  # what is no parameter was lost with the meta device
-        attention = layer.self_attn
-        if hasattr(attention, "rotary_emb"):
-            attention.rotary_emb = type(attention.rotary_emb)(hidden // heads, max_position_embeddings=PROMPT + STEPS)
-    if rotary is not None:
-        model.rotary_emb = rotary
+        layer.self_attn.rotary_emb = type(layer.self_attn.rotary_emb)(hidden // heads, max_position_embeddings=PROMPT + STEPS)
     model.eval()
     positions = torch.arange(PROMPT + STEPS)
 

@@ -103,7 +103,7 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// The place that was asked for.
+    /// The place that was asked for; freed memory of this process is kept for what it computes next.
     ///
     /// # Errors
     /// Where no backend is compiled in.

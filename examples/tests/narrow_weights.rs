@@ -9,6 +9,7 @@
 use lumina_examples::small_model;
 use lumina_mgpt::{Compute, Lumina, Row, Task, TaskInput, Transformer, Weights};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
+use lumina_testing::divergence;
 use lumina_tokenizer::Conversation;
 
 const SCENES: u64 = 16;
@@ -18,19 +19,13 @@ const F16: f64 = 1e-6;
 const Q8: f64 = 3e-5;
 const Q4: f64 = 5e-4;
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|value| f64::from(value - max).exp()).sum();
-    logits.iter().map(|value| f64::from(value - max) - sum.ln()).collect()
-}
-
-/// Distributions at each position that an answer is predicted from, as logarithms.
-fn answers(model: &Transformer, streams: &[(Vec<u32>, Vec<usize>)]) -> Vec<Vec<f64>> {
-    let distributions = streams.iter().flat_map(|(tokens, positions)| {
+/// Logits at each position that an answer is predicted from.
+fn answers(model: &Transformer, streams: &[(Vec<u32>, Vec<usize>)]) -> Vec<Vec<f32>> {
+    let of = |(tokens, positions): &(Vec<u32>, Vec<usize>)| {
         let hidden = model.forward(&mut [Row::whole(tokens)]).unwrap();
         model.logits_at(hidden, positions).unwrap()
-    });
-    distributions.map(|logits| log_softmax(&logits)).collect()
+    };
+    streams.iter().flat_map(of).collect()
 }
 
 #[test]
@@ -63,10 +58,10 @@ fn narrow_weights_hardly_move_the_distributions() {
         ("q4", of(Weights::Q4), Q4),
     ] {
         let found = answers(&Transformer::open(small_model(), &compute).unwrap(), &streams);
-        let likeliest = |logs: &[f64]| (0..logs.len()).max_by(|&a, &b| logs[a].total_cmp(&logs[b]));
+        let likeliest = |logits: &[f32]| (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
         let (mut mean, mut same) = (0.0, 0);
         for (exact, found) in exact.iter().zip(&found) {
-            mean += exact.iter().zip(found).map(|(exact, found)| exact.exp() * (exact - found)).sum::<f64>();
+            mean += divergence(exact, found);
             same += usize::from(likeliest(exact) == likeliest(found));
         }
         mean /= exact.len() as f64;

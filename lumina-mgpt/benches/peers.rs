@@ -5,14 +5,14 @@
 //! of three runs, as what else the machine does can only add to a time.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
-mod memory;
+mod measure;
 
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use lumina_mgpt::{Compute, Dtype, KvCache, Row, Transformer, Weights, keep_freed_memory};
-use memory::bandwidth;
+use measure::{bandwidth, fastest};
 use serde_json::json;
 
 const PROMPT: usize = 512;
@@ -61,11 +61,11 @@ fn measure(path: impl AsRef<Path>, precision: &str, compute: &Compute) {
         black_box(model.logits_at(hidden, &[PROMPT - 1]).expect("computes"));
         cache
     };
-    line("prefill", PROMPT as f64 / best(|| drop(filled())));
+    line("prefill", PROMPT as f64 / fastest(RUNS, || drop(filled())).as_secs_f64());
     let mut caches = [filled(), filled()];
     let steps = |caches: &mut [KvCache]| {
         let positions: Vec<usize> = (0..caches.len()).collect();
-        let time = best(|| {
+        let time = fastest(RUNS, || {
             for _ in 0..STEPS {
                 let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&prompt[..1], cache)).collect();
                 let hidden = model.forward(&mut rows).expect("fits");
@@ -73,18 +73,8 @@ fn measure(path: impl AsRef<Path>, precision: &str, compute: &Compute) {
             }
             caches.iter_mut().for_each(|cache| cache.truncate(PROMPT));
         });
-        STEPS as f64 / time
+        STEPS as f64 / time.as_secs_f64()
     };
     line("decode", steps(&mut caches[..1]));
     line("guided", steps(&mut caches));
-}
-
-/// Seconds of the best run.
-fn best(mut run: impl FnMut()) -> f64 {
-    let times = (0..RUNS).map(|_| {
-        let begun = Instant::now();
-        run();
-        begun.elapsed().as_secs_f64()
-    });
-    times.fold(f64::INFINITY, f64::min)
 }

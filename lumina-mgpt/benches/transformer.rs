@@ -5,19 +5,19 @@
 //! against reading the same bytes from memory once; prefill against Burn's own f32 matrix product.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
-mod memory;
+mod measure;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_core::ops::KeyValues;
 use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
-use memory::bandwidth;
+use measure::{bandwidth, fastest};
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -45,17 +45,6 @@ fn random_bytes(n: usize) -> Vec<u8> {
         .flat_map(|state| bf16::from_f32(((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.08).to_le_bytes())
         .collect();
     block.into_iter().cycle().take(n).collect()
-}
-
-/// The fastest of some runs, after one that is not counted: what else the machine does can only add to a time.
-fn fastest(runs: usize, mut run: impl FnMut()) -> Duration {
-    run();
-    let time = |_| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    (0..runs).map(time).min().unwrap_or_default()
 }
 
 /// Bytes that a step reads: every weight but the embedding once.

@@ -116,3 +116,15 @@ fn image_code(name: &str) -> Option<u32> {
     let letters = name.strip_prefix("IMGIMG")?.strip_suffix('Z')?;
     letters.bytes().try_fold(0, |code, letter| Some(code * 10 + u32::from(letter.checked_sub(b'A')?)))
 }
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|value| f64::from(value - max).exp()).sum();
+    logits.iter().map(|value| f64::from(value - max) - sum.ln()).collect()
+}
+
+/// Kullback-Leibler divergence of the distribution by `found` from that by `expected`, in nats.
+pub fn divergence(expected: &[f32], found: &[f32]) -> f64 {
+    let pairs = log_softmax(expected).into_iter().zip(log_softmax(found));
+    pairs.map(|(expected, found)| expected.exp() * (expected - found)).sum()
+}

@@ -334,7 +334,7 @@ pub(super) fn backward(
     dy: &[f32],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let [q, k, v] = inputs;
-    let (mut of_q, mut of_k, mut of_v) = (zeros(q.len()), vec![0.0; k.len()], vec![0.0; v.len()]);
+    let (mut of_q, mut of_k, mut of_v) = (zeros(q.len()), zeros(k.len()), zeros(v.len()));
     let &Shape { kv_heads, head_dim, .. } = shape;
     let both = tasks(&mut of_k, lens, kv_heads, head_dim).into_iter().zip(tasks(&mut of_v, lens, kv_heads, head_dim));
     let all: Vec<Task<'_>> = tasks(&mut of_q, lens, kv_heads, shape.group() * head_dim)

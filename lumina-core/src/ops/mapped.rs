@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::memory::zeros;
 use burn::module::Module;
 use bytes::Bytes;
 use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
+
+use super::memory::zeros;
 
 /// A matrix `[rows, columns]` in one of the formats that kernels read: where the checkpoint's mapping has it, or narrowed
 /// on the heap. Cloning it copies no weight.

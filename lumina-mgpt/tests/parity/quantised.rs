@@ -6,7 +6,7 @@ use std::path::Path;
 use lumina_core::checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
 use lumina_core::checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Compute, Lumina, Row, Transformer, Weights};
-use lumina_testing::{integers, part, report};
+use lumina_testing::{divergence, integers, part, report};
 
 use super::model::{cases, folders, largest};
 
@@ -25,18 +25,6 @@ fn write(folder: &Path, file: &Path, options: &QuantiseOptions) {
 fn logits(model: &Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
     let hidden = model.forward(&mut [Row::whole(tokens)]).unwrap();
     model.logits_at(hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap()
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|value| f64::from(value - max).exp()).sum();
-    logits.iter().map(|value| f64::from(value - max) - sum.ln()).collect()
-}
-
-/// Kullback-Leibler divergence of the distribution by `found` from that by `expected`, in nats.
-fn divergence(expected: &[f32], found: &[f32]) -> f64 {
-    let pairs = log_softmax(expected).into_iter().zip(log_softmax(found));
-    pairs.map(|(expected, found)| expected.exp() * (expected - found)).sum()
 }
 
 /// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the expected ones.
