@@ -23,7 +23,8 @@ const Q4: f64 = 5e-4;
 fn answers(model: &Transformer, streams: &[(Vec<u32>, Vec<usize>)]) -> Vec<Vec<f32>> {
     let of = |(tokens, positions): &(Vec<u32>, Vec<usize>)| {
         let hidden = model.forward(&mut [Row::whole(tokens)]).unwrap();
-        model.logits_at(hidden, positions).unwrap()
+        let logits = model.logits_at(&hidden, positions).unwrap();
+        logits.rows().map(<[f32]>::to_vec).collect::<Vec<_>>()
     };
     streams.iter().flat_map(of).collect()
 }

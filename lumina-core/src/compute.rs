@@ -1,10 +1,13 @@
 //! Where a model computes: device, type of activations, and where linear weights live.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device};
 use lumina_kernels::Activations;
 
 use crate::checkpoint::Dtype;
 use crate::ops::KeyValues;
+use crate::ops::buffer::Buffers;
 use crate::{Error, Result};
 
 /// Where the weights of linear layers live, and how wide they are.
@@ -115,6 +118,7 @@ pub struct Compute {
     kv_cache: Dtype,
     activations: Activations,
     master_weights: bool,
+    buffers: Arc<Buffers>,
 }
 
 impl Compute {
@@ -130,6 +134,7 @@ impl Compute {
             kv_cache: Dtype::F32,
             activations: Activations::Full,
             master_weights: false,
+            buffers: Arc::default(),
         }
     }
 
@@ -146,6 +151,7 @@ impl Compute {
             kv_cache: Dtype::F32,
             activations: Activations::Full,
             master_weights: false,
+            buffers: Arc::default(),
         }
     }
 
@@ -190,6 +196,7 @@ impl Compute {
             kv_cache: Dtype::F32,
             activations: Activations::Full,
             master_weights: false,
+            buffers: Arc::default(),
         }
     }
 
@@ -259,6 +266,16 @@ impl Compute {
     /// Where the weights of linear layers live.
     pub fn placement(&self) -> Weights {
         self.weights
+    }
+
+    /// Whether weights are where kernels read them; activations are in the program's own memory then.
+    pub(crate) fn has_mapped_weights(&self) -> bool {
+        self.weights != Weights::Tensor
+    }
+
+    /// Memory for activations.
+    pub(crate) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// An empty cache for keys and values of `capacity` tokens, where they are kept in the program's own memory.

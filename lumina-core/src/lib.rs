@@ -15,9 +15,8 @@
 //!
 //! ```
 //! # #[cfg(feature = "flex")] {
-//! use burn::tensor::Tensor;
 //! use lumina_core::checkpoint::Checkpoint;
-//! use lumina_core::ops::Linear;
+//! use lumina_core::ops::{Hidden, Linear, swiglu};
 //! use lumina_core::{Compute, Loader};
 //!
 //! // A network asks for its tensors by name and shape, once, in its constructor.
@@ -41,8 +40,8 @@
 //! let mine = ["model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight"];
 //! loader.finish(|name| !mine.contains(&name))?;
 //!
-//! let x = Tensor::<2>::ones([3, 64], compute.options());
-//! assert_eq!((network.gate.forward(x.clone()) * network.up.forward(x)).dims(), [3, 160]);
+//! let x = Hidden::new(&compute, 3, 64, |values| values.fill(1.0));
+//! assert_eq!(swiglu(network.gate.forward(&x), network.up.forward(&x)).dims(), [3, 160]);
 //! # }
 //! # Ok::<(), lumina_core::Error>(())
 //! ```

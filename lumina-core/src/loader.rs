@@ -16,8 +16,8 @@ use crate::checkpoint::gguf::{QuantiseOptions, quantise_tensor};
 use crate::checkpoint::{Checkpoint, Dtype, TensorView};
 use crate::ops::low_rank::LowRank;
 use crate::ops::weight::Weight;
-use crate::ops::{Embedding, Linear, MappedMatrix};
-use crate::{Adapter, Compute, Error, Result, Weights};
+use crate::ops::{Embedding, Linear, MappedMatrix, Values};
+use crate::{Adapter, Compute, Error, Result};
 
 /// One step of loading, for a progress bar.
 #[derive(Debug, Clone)]
@@ -142,6 +142,20 @@ impl<'a> Loader<'a> {
         self.parameter(path, view, Part::Model)
     }
 
+    /// A small parameter beside linear weights, such as the weight of a norm: as [`Loader::param`], or in the program's own memory
+    /// where weights are mapped.
+    pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
+        let path = self.path(name);
+        let view = self.view(&path, &shape, Part::Model);
+        if self.shared.compute.has_mapped_weights()
+            && let Some(view) = &view
+        {
+            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            return Values::host(values, shape);
+        }
+        Values::Tensor(self.parameter(path, view, Part::Model))
+    }
+
     /// The parameter of a tensor; its name is remembered unless it is frozen.
     fn parameter<const D: usize>(&self, path: String, view: Option<TensorView>, part: Part) -> Param<Tensor<D>> {
         let compute = &self.shared.compute;
@@ -178,7 +192,7 @@ impl<'a> Loader<'a> {
             let b = self.weight(b, [outputs, adapter.rank()], Part::Adapter);
             LowRank::new(a, b, adapter.scale())
         });
-        Linear::new(weight, bias.then(|| self.param("bias", [outputs])), low_rank)
+        Linear::new(weight, bias.then(|| self.values("bias", [outputs])), low_rank)
     }
 
     /// An embedding table: `weight` `[entries, width]`.
@@ -189,7 +203,7 @@ impl<'a> Loader<'a> {
     /// A tensor as a matrix, where the compute target wants it.
     fn weight(&self, path: String, shape: [usize; 2], part: Part) -> Weight {
         let view = self.view(&path, &shape, part);
-        if self.shared.compute.placement() != Weights::Tensor
+        if self.shared.compute.has_mapped_weights()
             && let Some(matrix) = view.as_ref().and_then(|view| self.matrix(view, part))
         {
             return Weight::Mapped(matrix);
@@ -200,6 +214,8 @@ impl<'a> Loader<'a> {
     /// A tensor where it lies, or narrowed; `None` where kernels cannot read it.
     fn matrix(&self, view: &TensorView, part: Part) -> Option<MappedMatrix> {
         let dtype = self.narrowed(view).filter(|_| part == Part::Model).unwrap_or(view.dtype());
+        // A type that kernels do not read becomes one that they do.
+        let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
         match quantise_tensor(view, dtype) {
             Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.shared.compute.activations()),
             Err(error) => {

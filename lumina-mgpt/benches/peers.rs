@@ -58,7 +58,7 @@ fn measure(path: impl AsRef<Path>, precision: &str, compute: &Compute) {
     let filled = || {
         let mut cache = model.new_cache(PROMPT + STEPS);
         let hidden = model.forward(&mut [Row::cached(&prompt, &mut cache)]).expect("fits");
-        black_box(model.logits_at(hidden, &[PROMPT - 1]).expect("computes"));
+        black_box(model.logits_at(&hidden, &[PROMPT - 1]).expect("computes"));
         cache
     };
     line("prefill", PROMPT as f64 / fastest(RUNS, || drop(filled())).as_secs_f64());
@@ -69,7 +69,7 @@ fn measure(path: impl AsRef<Path>, precision: &str, compute: &Compute) {
             for _ in 0..STEPS {
                 let mut rows: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&prompt[..1], cache)).collect();
                 let hidden = model.forward(&mut rows).expect("fits");
-                black_box(model.logits_at(hidden, &positions).expect("computes"));
+                black_box(model.logits_at(&hidden, &positions).expect("computes"));
             }
             caches.iter_mut().for_each(|cache| cache.truncate(PROMPT));
         });

@@ -69,7 +69,7 @@ fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>)
     let time = fastest(9, || {
         let mut batch: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&tokens[..1], cache)).collect();
         let hidden = model.forward(&mut batch).expect("fits");
-        black_box(model.logits_among(hidden, &positions, among.clone()).expect("computes"));
+        black_box(model.logits_among(&hidden, &positions, among.clone()).expect("computes"));
         caches.iter_mut().for_each(|cache| cache.truncate(tokens.len()));
     });
     time.as_secs_f64()
@@ -136,7 +136,7 @@ fn main() {
             let time = fastest(1, || {
                 let mut cache = model.new_cache(PREFILL);
                 let hidden = model.forward(&mut [Row::cached(&prompt, &mut cache)]).expect("fits");
-                black_box(model.logits_at(hidden, &[PREFILL - 1]).expect("computes"));
+                black_box(model.logits_at(&hidden, &[PREFILL - 1]).expect("computes"));
             });
             let of_layers = shapes.iter().filter(|(name, _)| name.contains("layers"));
             let layers: usize = of_layers.map(|(_, shape)| shape.iter().product::<usize>()).sum();

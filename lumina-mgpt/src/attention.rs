@@ -1,14 +1,15 @@
 //! Attention: projections, QK-norm, rotary positions, and each row's own keys and values.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use lumina_core::Loader;
-use lumina_core::ops::{CachedRow, Linear, attention, cached_attention, causal_attention};
+use lumina_core::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
+use smallvec::SmallVec;
 
 use crate::config::Architecture;
 use crate::kv_cache::{LayerCache, append};
 use crate::norm::HeadNorm;
-use crate::rope::Rotation;
+use crate::transformer::{PLACES, Pass};
 
 /// Grouped-query attention. Mirrors `modeling_chameleon.py::ChameleonAttention`.
 #[derive(Module, Debug)]
@@ -19,8 +20,6 @@ pub(crate) struct Attention {
     o_proj: Linear,
     q_norm: HeadNorm,
     k_norm: HeadNorm,
-    heads: usize,
-    kv_heads: usize,
     head_dim: usize,
 }
 
@@ -43,44 +42,49 @@ impl Attention {
             o_proj: loader.pp("o_proj").linear(heads * head_dim, hidden, bias),
             q_norm: HeadNorm::new(&loader.pp("q_norm"), heads, parts_of(heads), head_dim),
             k_norm: HeadNorm::new(&loader.pp("k_norm"), kv_heads, parts_of(kv_heads), head_dim),
-            heads,
-            kv_heads,
             head_dim,
         }
     }
 
     /// `x` `[n, hidden]` holds the tokens of all rows, one row after the other; a row attends to itself alone.
-    pub(crate) fn forward(&self, x: Tensor<2>, rotation: &Rotation, spans: &mut [Span<'_>]) -> Tensor<2> {
-        let [n, _] = x.dims();
-        let split = |x: Tensor<2>, heads| x.reshape([n, heads, self.head_dim]);
+    pub(crate) fn forward(&self, x: &Hidden, pass: &Pass, spans: &mut [Span<'_>]) -> Hidden {
         let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x);
-        let q = self.q_norm.forward(split(q, self.heads), rotation);
-        let k = self.k_norm.forward(split(k, self.kv_heads), rotation);
-        let v = split(v, self.kv_heads);
+        let q = self.q_norm.forward(&q, &pass.rotation);
+        let k = self.k_norm.forward(&k, &pass.rotation);
         let attended = if spans.iter().all(|span| span.cache.is_none() && span.position == 0) {
-            let lens: Vec<usize> = spans.iter().map(|span| span.len).collect();
-            causal_attention(q, k, v, &lens)
+            let lens: SmallVec<[usize; PLACES]> = spans.iter().map(|span| span.len).collect();
+            causal_attention(q, k, v, self.head_dim, &lens)
         } else if let Some(mut rows) = in_memory(spans) {
             cached_attention(q, k, v, &mut rows)
         } else {
-            let rows = spans.iter_mut().map(|span| {
-                let own = |x: &Tensor<3>| x.clone().narrow(0, span.start, span.len).swap_dims(0, 1);
-                let (q, k, v) = (own(&q), own(&k), own(&v));
-                let (k, v) = match span.cache.as_deref_mut() {
-                    Some(LayerCache::Tensors(own)) => append(own, span.position, k, v),
-                    _ => (k, v),
-                };
-                attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), span.position)
-            });
-            let mut rows: Vec<Tensor<2>> = rows.collect();
-            if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }
+            self.on_device([q, k, v], spans, &pass.device)
         };
-        self.o_proj.forward(attended)
+        self.o_proj.forward(&attended)
+    }
+
+    /// Attention to keys and values on a device.
+    fn on_device(&self, qkv: [Hidden; 3], spans: &mut [Span<'_>], device: &Device) -> Hidden {
+        let split = |x: Hidden| {
+            let [n, width] = x.dims();
+            x.into_tensor(device).reshape([n, width / self.head_dim, self.head_dim])
+        };
+        let [q, k, v] = qkv.map(split);
+        let rows = spans.iter_mut().map(|span| {
+            let own = |x: &Tensor<3>| x.clone().narrow(0, span.start, span.len).swap_dims(0, 1);
+            let (q, k, v) = (own(&q), own(&k), own(&v));
+            let (k, v) = match span.cache.as_deref_mut() {
+                Some(LayerCache::Tensors(own)) => append(own, span.position, k, v),
+                _ => (k, v),
+            };
+            attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), span.position)
+        });
+        let mut rows: Vec<Tensor<2>> = rows.collect();
+        if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }.into()
     }
 }
 
 /// The rows of a pass, where all of them have keys and values in the program's own memory.
-fn in_memory<'a>(spans: &'a mut [Span<'_>]) -> Option<Vec<CachedRow<'a>>> {
+fn in_memory<'a>(spans: &'a mut [Span<'_>]) -> Option<SmallVec<[CachedRow<'a>; PLACES]>> {
     let rows = spans.iter_mut().map(|span| match span.cache.as_deref_mut() {
         Some(LayerCache::Host(cache)) => Some(CachedRow { cache, position: span.position, len: span.len }),
         _ => None,

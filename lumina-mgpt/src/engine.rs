@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use lumina_core::Vocabulary;
 use lumina_sampling::{Allowed, Modality, Phase, Sampler, SamplingOptions, StreamState};
+use smallvec::SmallVec;
 
 use crate::event::{Stats, StopReason, peak_resident_bytes};
 use crate::kv_cache::KvCache;
+use crate::logits::Logits;
 use crate::request::{Cancel, GenerateOptions};
-use crate::transformer::{Row, Transformer};
+use crate::transformer::{PLACES, Row, Transformer};
 use crate::{Error, Result};
 
 /// Tokens of a prompt that one pass takes. It bounds the table of attention scores, and a prompt is cut at multiples of
@@ -242,12 +244,12 @@ fn longest_answer(sampling: &SamplingOptions, phase: Phase) -> usize {
 /// returned beside the job's index and ends that job alone.
 pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(usize, Error)>> {
     let started = Instant::now();
-    let mut rows: Vec<Row<'_>> = Vec::new();
+    let mut rows: SmallVec<[Row<'_>; PLACES]> = SmallVec::new();
     // For each row that ends in a draw: its job, and the place of its last token in the pass.
-    let mut draws: Vec<(usize, usize)> = Vec::new();
+    let mut draws: SmallVec<[(usize, usize); PLACES]> = SmallVec::new();
     // What the draws decide between: one product with the head serves all of them.
     let mut can_come: Option<Range<usize>> = None;
-    let mut taken: Vec<(usize, bool, usize)> = Vec::new();
+    let mut taken: SmallVec<[(usize, bool, usize); PLACES]> = SmallVec::new();
     let mut n_tokens = 0;
     for (index, job) in jobs.iter_mut().enumerate() {
         if !job.is_done() {
@@ -285,11 +287,13 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
         return Ok(Vec::new());
     }
     let hidden = transformer.forward(&mut rows)?;
-    let positions: Vec<usize> = draws.iter().map(|&(_, position)| position).collect();
+    let positions: SmallVec<[usize; PLACES]> = draws.iter().map(|&(_, position)| position).collect();
     let logits = match can_come {
-        Some(tokens) => transformer.logits_among(hidden, &positions, tokens)?,
-        None => Vec::new(),
+        Some(tokens) => Some(transformer.logits_among(&hidden, &positions, tokens)?),
+        None => None,
     };
+    // The rows borrow the jobs.
+    drop(rows);
     let pass_time = started.elapsed();
 
     for (index, is_guide, share) in taken {
@@ -308,12 +312,13 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
     }
 
     let mut failed = Vec::new();
+    let logits = logits.iter().flat_map(Logits::rows);
     let mut logits = draws.iter().map(|&(index, _)| index).zip(logits).peekable();
     while let Some((index, conditional)) = logits.next() {
         let unconditional = logits.next_if(|(next, _)| *next == index).map(|(_, logits)| logits);
         let job = &mut jobs[index];
         let started = Instant::now();
-        let drawn = job.sampler.sample(&conditional, unconditional.as_deref(), &job.state);
+        let drawn = job.sampler.sample(conditional, unconditional, &job.state);
         job.stats.sampling += started.elapsed();
         match drawn {
             Ok(token) => {

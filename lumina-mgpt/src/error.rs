@@ -121,6 +121,14 @@ pub enum Error {
         /// How many there are.
         layers: usize,
     },
+    /// Logits were asked of a position that the pass did not have.
+    #[error("there is no position {position}: the pass had {tokens} tokens")]
+    Position {
+        /// Which, from 0.
+        position: usize,
+        /// How many there are.
+        tokens: usize,
+    },
     /// The device failed.
     #[error("the device failed: {reason}; is its memory exhausted?")]
     Compute {

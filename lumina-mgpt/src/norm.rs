@@ -1,9 +1,8 @@
 //! The two norms: RMS norm of the hidden states, and layer norm of each query and key head.
 
-use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use lumina_core::Loader;
-use lumina_core::ops::{head_norm_rotated, rms_norm};
+use lumina_core::ops::{Hidden, Values, head_norm_rotated, rms_norm};
 
 use crate::rope::Rotation;
 
@@ -12,18 +11,18 @@ use crate::rope::Rotation;
 /// Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
 #[derive(Module, Debug)]
 pub(crate) struct RmsNorm {
-    weight: Param<Tensor<1>>,
+    weight: Values<1>,
     epsilon: f64,
 }
 
 impl RmsNorm {
     pub(crate) fn new(loader: &Loader<'_>, width: usize, epsilon: f64) -> Self {
-        Self { weight: loader.param("weight", [width]), epsilon }
+        Self { weight: loader.values("weight", [width]), epsilon }
     }
 
     /// `[n, hidden]` → `[n, hidden]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        rms_norm(x, self.weight.val(), self.epsilon)
+    pub(crate) fn forward(&self, x: &Hidden) -> Hidden {
+        rms_norm(x, &self.weight, self.epsilon)
     }
 }
 
@@ -33,8 +32,8 @@ impl RmsNorm {
 /// Mirrors `modeling_chameleon.py::ChameleonLayerNorm`.
 #[derive(Module, Debug)]
 pub(crate) struct HeadNorm {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<2>>,
+    weight: Values<2>,
+    bias: Values<2>,
 }
 
 const EPSILON: f64 = 1e-5;
@@ -44,11 +43,11 @@ impl HeadNorm {
     pub(crate) fn new(loader: &Loader<'_>, heads: usize, parts: usize, head_dim: usize) -> Self {
         let per_head = loader.shape("weight").is_some_and(|shape| shape == [heads, head_dim]);
         let rows = if per_head { heads } else { parts };
-        Self { weight: loader.param("weight", [rows, head_dim]), bias: loader.param("bias", [rows, head_dim]) }
+        Self { weight: loader.values("weight", [rows, head_dim]), bias: loader.values("bias", [rows, head_dim]) }
     }
 
-    /// `[n, heads, head_dim]` → the same, with positions turned in.
-    pub(crate) fn forward(&self, x: Tensor<3>, rotation: &Rotation) -> Tensor<3> {
-        head_norm_rotated(x, self.weight.val(), self.bias.val(), rotation.factors(), EPSILON)
+    /// `[n, heads · head_dim]` → the same, with positions turned in.
+    pub(crate) fn forward(&self, x: &Hidden, rotation: &Rotation) -> Hidden {
+        head_norm_rotated(x, &self.weight, &self.bias, rotation.factors(), EPSILON)
     }
 }

@@ -1,17 +1,18 @@
 //! Rotary positions: pairs (i, i + head_dim / 2) are turned by an angle that grows with the position.
 
-use burn::tensor::{DType, Tensor, TensorData};
 use lumina_core::Compute;
+use lumina_core::ops::Hidden;
+use smallvec::SmallVec;
 
 use crate::config::{Architecture, RopeScaling};
 use crate::transformer::Run;
 
-/// Cosines and sines of one pass, `[n, 1, head_dim / 2]`, shared by all layers.
+/// Cosines and sines of one pass, `[n, head_dim / 2]`, shared by all layers.
 ///
 /// Mirrors `modeling_chameleon.py::ChameleonRotaryEmbedding` with its linear and dynamic scalings.
 pub(crate) struct Rotation {
-    cos: Tensor<3>,
-    sin: Tensor<3>,
+    cos: Hidden,
+    sin: Hidden,
 }
 
 impl Rotation {
@@ -19,35 +20,32 @@ impl Rotation {
     pub(crate) fn new(architecture: &Architecture, runs: &[Run], compute: &Compute) -> Self {
         let half = architecture.head_dim / 2;
         let n: usize = runs.iter().map(|run| run.len).sum();
-        let (mut cos, mut sin) = (Vec::with_capacity(n * half), Vec::with_capacity(n * half));
-        for run in runs {
-            let frequencies = frequencies(architecture, run.planned_len);
-            for position in run.position..run.position + run.len {
-                let position = match architecture.rope_scaling {
-                    RopeScaling::Linear(factor) => position as f32 / factor as f32,
-                    _ => position as f32,
-                };
-                for frequency in &frequencies {
-                    let (sine, cosine) = (position * frequency).sin_cos();
-                    cos.push(cosine);
-                    sin.push(sine);
+        let of_angles = |part: fn(f32) -> f32| {
+            Hidden::new(compute, n, half, |values| {
+                let mut rows = values.chunks_exact_mut(half.max(1));
+                for run in runs {
+                    let frequencies = frequencies(architecture, run.planned_len);
+                    for (position, row) in (run.position..run.position + run.len).zip(&mut rows) {
+                        let position = match architecture.rope_scaling {
+                            RopeScaling::Linear(factor) => position as f32 / factor as f32,
+                            _ => position as f32,
+                        };
+                        row.iter_mut().zip(&frequencies).for_each(|(to, frequency)| *to = part(position * frequency));
+                    }
                 }
-            }
-        }
-        let (device, dtype) = compute.options();
-        let tensor =
-            |values| Tensor::<3>::from_data(TensorData::new(values, [n, 1, half]), (device, DType::F32)).cast(dtype);
-        Self { cos: tensor(cos), sin: tensor(sin) }
+            })
+        };
+        Self { cos: of_angles(f32::cos), sin: of_angles(f32::sin) }
     }
 
     /// Cosines and sines.
-    pub(crate) fn factors(&self) -> (Tensor<3>, Tensor<3>) {
-        (self.cos.clone(), self.sin.clone())
+    pub(crate) fn factors(&self) -> (&Hidden, &Hidden) {
+        (&self.cos, &self.sin)
     }
 }
 
-/// Radians a position, for each pair, in `f32` as the original computes them.
-fn frequencies(architecture: &Architecture, length: usize) -> Vec<f32> {
+/// Radians a position, for each pair, in `f32` as the original computes them: 64 in the published models.
+fn frequencies(architecture: &Architecture, length: usize) -> SmallVec<[f32; 64]> {
     let width = architecture.head_dim as f64;
     let max = architecture.max_positions as f64;
     let base = match architecture.rope_scaling {

@@ -5,16 +5,18 @@ use std::ops::Range;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use lumina_core::checkpoint::Checkpoint;
-use lumina_core::ops::{Embedding, Linear, swiglu};
+use lumina_core::ops::{Embedding, Hidden, Linear, swiglu};
 use lumina_core::{Compute, LoadProgress, Loader};
+use smallvec::SmallVec;
 
 use crate::attention::{Attention, Span};
 use crate::config::{Architecture, ModelConfig};
 use crate::document::document;
 use crate::dropout::{Dropout, Site};
 use crate::kv_cache::{KvCache, LayerCache};
+use crate::logits::Logits;
 use crate::norm::RmsNorm;
 use crate::rope::Rotation;
 use crate::{Error, Result};
@@ -60,10 +62,14 @@ impl<'a> Row<'a> {
     }
 }
 
+/// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
+pub(crate) const PLACES: usize = 8;
+
 /// What the layers of a pass share: which tokens belong together, their positions, and what is dropped.
 pub struct Pass {
-    rotation: Rotation,
-    runs: Vec<Run>,
+    pub(crate) rotation: Rotation,
+    pub(crate) device: Device,
+    runs: SmallVec<[Run; PLACES]>,
     dropout: Dropout,
 }
 
@@ -76,7 +82,7 @@ pub(crate) struct Run {
 }
 
 impl Pass {
-    fn spans<'a>(&self, caches: impl Iterator<Item = Option<&'a mut LayerCache>>) -> Vec<Span<'a>> {
+    fn spans<'a>(&self, caches: impl Iterator<Item = Option<&'a mut LayerCache>>) -> SmallVec<[Span<'a>; PLACES]> {
         let mut start = 0;
         let spans = self.runs.iter().zip(caches).map(|(&Run { position, len, .. }, cache)| {
             start += len;
@@ -113,9 +119,9 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    fn forward(&self, x: &Hidden) -> Hidden {
         let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(swiglu(gate, up))
+        self.down_proj.forward(&swiglu(gate, up))
     }
 }
 
@@ -135,18 +141,22 @@ impl Layer {
     /// stream, which is its first tensor.
     fn forward(
         &self,
-        x: Tensor<2>,
-        rotation: &Rotation,
+        x: Hidden,
+        pass: &Pass,
         spans: &mut [Span<'_>],
-        add: &dyn Fn(Site, Tensor<2>, Tensor<2>) -> Tensor<2>,
-    ) -> Tensor<2> {
+        add: &dyn Fn(Site, Hidden, Hidden) -> Hidden,
+    ) -> Hidden {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
-            let x = add(Site::Attention, x.clone(), norm_1.forward(self.self_attn.forward(x, rotation, spans)));
-            add(Site::Mlp, x.clone(), norm_2.forward(self.mlp.forward(x)))
+            let y = norm_1.forward(&self.self_attn.forward(&x, pass, spans));
+            let x = add(Site::Attention, x, y);
+            let y = norm_2.forward(&self.mlp.forward(&x));
+            add(Site::Mlp, x, y)
         } else {
-            let x = add(Site::Attention, x.clone(), self.self_attn.forward(norm_1.forward(x), rotation, spans));
-            add(Site::Mlp, x.clone(), self.mlp.forward(norm_2.forward(x)))
+            let y = self.self_attn.forward(&norm_1.forward(&x), pass, spans);
+            let x = add(Site::Attention, x, y);
+            let y = self.mlp.forward(&norm_2.forward(&x));
+            add(Site::Mlp, x, y)
         }
     }
 }
@@ -253,10 +263,13 @@ impl Transformer {
     /// Runs the rows' tokens: the hidden states after the final norm, `[n, hidden]`, n being the number of tokens of
     /// all rows, in their order. Each row's cache takes up its tokens.
     ///
+    /// Where weights are not in tensors, decoding (one token each of up to eight rows) allocates nothing once it has begun:
+    /// it runs in the memory that the step before has left.
+    ///
     /// # Errors
     /// [`Error::Token`] where a token is beyond the vocabulary, [`Error::CacheFull`] where a row does not fit its
     /// cache, [`Error::EmptyRow`] where there is nothing to run. Nothing has been written then.
-    pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Tensor<2>> {
+    pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Hidden> {
         self.forward_with(rows, &mut |_| {})
     }
 
@@ -264,7 +277,7 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::forward`].
-    pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Tensor<2>)) -> Result<Tensor<2>> {
+    pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Hidden)) -> Result<Hidden> {
         for row in rows.iter() {
             if let Some(cache) = &row.cache
                 && cache.len() + row.tokens.len() > cache.capacity()
@@ -276,33 +289,33 @@ impl Transformer {
             let position = row.cache.as_ref().map_or(0, |cache| cache.len());
             Run { position, len: row.tokens.len(), planned_len: row.planned_len.max(position + row.tokens.len()) }
         });
-        let runs: Vec<Run> = runs.collect();
-        let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let runs = runs.collect();
+        let tokens: SmallVec<[u32; PLACES]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
         let (pass, mut x) = self.embed(&tokens, runs)?;
         // Beside rows that are kept, the others have caches for the time of the pass.
         let is_kept = rows.iter().any(|row| row.cache.is_some());
         let lend = |row: &Row<'_>| (is_kept && row.cache.is_none()).then(|| self.new_cache(row.tokens.len()));
-        let mut lent: Vec<Option<KvCache>> = rows.iter().map(lend).collect();
+        let mut lent: SmallVec<[Option<KvCache>; PLACES]> = rows.iter().map(lend).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             observe(&x);
             let caches = rows
                 .iter_mut()
                 .zip(&mut lent)
                 .map(|(row, lent)| row.cache.as_deref_mut().or(lent.as_mut()).map(|cache| &mut cache.layers[index]));
-            x = layer.forward(x, &pass.rotation, &mut pass.spans(caches), &|_, x, y| x + y);
+            x = layer.forward(x, &pass, &mut pass.spans(caches), &|_, x, y| x.add(y));
         }
         for (row, run) in rows.iter_mut().zip(&pass.runs) {
             if let Some(cache) = row.cache.as_deref_mut() {
                 cache.advance(run.len);
             }
         }
-        let x = self.norm.forward(x);
+        let x = self.norm.forward(&x);
         observe(&x);
         Ok(x)
     }
 
     /// The hidden states of the tokens, and what the layers share.
-    fn embed(&self, tokens: &[u32], runs: Vec<Run>) -> Result<(Pass, Tensor<2>)> {
+    fn embed(&self, tokens: &[u32], runs: SmallVec<[Run; PLACES]>) -> Result<(Pass, Hidden)> {
         if runs.is_empty() || runs.iter().any(|run| run.len == 0) {
             return Err(Error::EmptyRow);
         }
@@ -312,7 +325,8 @@ impl Transformer {
             Error::Token { token, vocab_size }
         })?;
         let rotation = Rotation::new(&self.architecture, &runs, &self.compute);
-        Ok((Pass { rotation, runs, dropout: Dropout::NONE }, x))
+        let device = self.compute.device().clone();
+        Ok((Pass { rotation, device, runs, dropout: Dropout::NONE }, x))
     }
 
     /// Begins a pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the number of
@@ -324,6 +338,7 @@ impl Transformer {
         let runs = rows.iter().map(|row| Run { position: 0, len: row.len(), planned_len: row.len() }).collect();
         let (mut pass, x) = self.embed(&rows.concat(), runs)?;
         pass.dropout = dropout;
+        let x = x.into_tensor(&pass.device);
         Ok((pass, x))
     }
 
@@ -334,34 +349,28 @@ impl Transformer {
     /// [`Error::NoLayer`] where there is no such layer.
     pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
         let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
-        let add = |site, x, y| pass.dropout.add(index, site, x, y);
-        Ok(layer.forward(x, &pass.rotation, &mut pass.spans(pass.runs.iter().map(|_| None)), &add))
+        let tensor = |x: Hidden| x.into_tensor(&pass.device);
+        let add = |site, x, y| pass.dropout.add(index, site, tensor(x), tensor(y)).into();
+        Ok(tensor(layer.forward(x.into(), pass, &mut pass.spans(pass.runs.iter().map(|_| None)), &add)))
     }
 
     /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.
     pub fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
-        self.norm.forward(x)
+        self.norm.forward(&x.into()).into_tensor(self.compute.device())
     }
 
     /// Logits in `f32` of hidden states `[n, hidden]`: `[n, vocab_size]`. With `mask_image_logits` those of image
     /// tokens are the lowest finite value.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.some_logits(hidden, 0..self.architecture.vocab_size)
-    }
-
-    /// Logits of the tokens in a range of ids, `[n, tokens.len()]`.
-    fn some_logits(&self, hidden: Tensor<2>, tokens: Range<usize>) -> Tensor<2> {
-        let logits = self.lm_head.forward_some(hidden, tokens.clone()).cast(DType::F32);
+        let logits = self.lm_head.forward(&hidden.into()).into_tensor(self.compute.device()).cast(DType::F32);
         let masked = &self.architecture.masked_logits;
         if masked.is_empty() {
             return logits;
         }
         let [n, n_tokens] = logits.dims();
         let mut is_masked = vec![false; n_tokens];
-        for token in masked.iter().filter_map(|&token| (token as usize).checked_sub(tokens.start)) {
-            if let Some(is_masked) = is_masked.get_mut(token) {
-                *is_masked = true;
-            }
+        for &token in masked {
+            is_masked[token as usize] = true;
         }
         let mask = TensorData::new(is_masked, [1, n_tokens]);
         let mask = Tensor::<2, Bool>::from_data(mask, &logits.device());
@@ -371,8 +380,8 @@ impl Transformer {
     /// Logits at some positions of a pass, on the host: a row `[vocab_size]` for each of `positions`.
     ///
     /// # Errors
-    /// [`Error::Compute`] where the device fails.
-    pub fn logits_at(&self, hidden: Tensor<2>, positions: &[usize]) -> Result<Vec<Vec<f32>>> {
+    /// [`Error::Position`] where there is no such position, [`Error::Compute`] where the device fails.
+    pub fn logits_at(&self, hidden: &Hidden, positions: &[usize]) -> Result<Logits> {
         self.logits_among(hidden, positions, 0..self.architecture.vocab_size)
     }
 
@@ -381,27 +390,36 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::logits_at`].
-    pub fn logits_among(&self, hidden: Tensor<2>, positions: &[usize], tokens: Range<usize>) -> Result<Vec<Vec<f32>>> {
-        let vocab_size = self.architecture.vocab_size;
-        let tokens = tokens.start.min(vocab_size)..tokens.end.min(vocab_size);
-        if tokens.is_empty() {
-            return Ok(vec![vec![f32::NEG_INFINITY; vocab_size]; positions.len()]);
+    pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], tokens: Range<usize>) -> Result<Logits> {
+        let &Architecture { vocab_size, ref masked_logits, .. } = &self.architecture;
+        let [n, _] = hidden.dims();
+        if let Some(&position) = positions.iter().find(|&&position| position >= n) {
+            return Err(Error::Position { position, tokens: n });
         }
-        let indices: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-        let indices = Tensor::<1, Int>::from_data(indices.as_slice(), self.compute.device());
-        let values = read(self.some_logits(hidden.select(0, indices), tokens.clone()))?;
-        let row = |values: &[f32]| {
-            let mut row = vec![f32::NEG_INFINITY; vocab_size];
-            row[tokens.clone()].copy_from_slice(values);
-            row
+        let end = tokens.end.min(vocab_size);
+        let tokens = tokens.start.min(end)..end;
+        let logits = if tokens.is_empty() {
+            None
+        } else {
+            let failed = |error: lumina_core::Error| Error::Compute { reason: error.to_string() };
+            let logits = self.lm_head.forward_some(&hidden.select(positions), tokens.clone()).read().map_err(failed)?;
+            if tokens.len() == vocab_size && masked_logits.is_empty() {
+                return Ok(Logits::new(logits));
+            }
+            Some(logits)
         };
-        Ok(values.chunks_exact(tokens.len()).map(row).collect())
+        let some = logits.as_ref().and_then(Hidden::as_slice).unwrap_or_default();
+        Ok(Logits::new(Hidden::on_host(&self.compute, positions.len(), vocab_size, |rows| {
+            rows.fill(f32::NEG_INFINITY);
+            let of_tokens = some.chunks_exact(tokens.len().max(1));
+            for (row, some) in rows.chunks_exact_mut(vocab_size).zip(of_tokens) {
+                row[tokens.clone()].copy_from_slice(some);
+                for &token in masked_logits {
+                    if tokens.contains(&(token as usize)) {
+                        row[token as usize] = f32::MIN;
+                    }
+                }
+            }
+        })))
     }
-}
-
-/// A tensor's values on the host, as `f32`.
-fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let failed = |error: &dyn std::fmt::Debug| Error::Compute { reason: format!("{error:?}") };
-    let data = tensor.try_into_data().map_err(|error| failed(&error))?;
-    data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&error))
 }

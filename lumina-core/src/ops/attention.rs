@@ -2,14 +2,33 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 
+use super::attention_kernel::{self, Shape};
+use super::hidden::{Hidden, Pair};
 use super::key_values::{self, CachedRow};
 
-/// Attention of rows to themselves, each from its beginning on: `q` `[n, heads, head_dim]`, `k` and `v`
-/// `[n, kv_heads, head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result is
-/// `[n, heads · head_dim]`.
+/// Attention of rows to themselves, each from its beginning on: `q` `[n, heads · head_dim]`, `k` and `v`
+/// `[n, kv_heads · head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result is as `q`.
 ///
 /// A token sees itself and what comes before it in its row; `heads / kv_heads` consecutive heads share keys and values.
-pub fn causal_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, lens: &[usize]) -> Tensor<2> {
+pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: &[usize]) -> Hidden {
+    let ([n, width], [_, kv_width]) = (q.dims(), k.dims());
+    let shape = Shape { heads: width / head_dim, kv_heads: kv_width / head_dim, head_dim };
+    match (q.beside(k), v) {
+        (Pair::Host(q, k), v) => {
+            let v = v.into_host().expect("it is where queries and keys are");
+            let mut y = q.sibling(width);
+            attention_kernel::into(&q.values, &k.values, &v.values, lens, &shape, &mut y.values);
+            y.into()
+        }
+        (Pair::Tensors(q, k), v) => {
+            let v = v.into_tensor(&k.device());
+            let split = |x: Tensor<2>, heads| x.reshape([n, heads, head_dim]);
+            causal_of_tensors(split(q, shape.heads), split(k, shape.kv_heads), split(v, shape.kv_heads), lens).into()
+        }
+    }
+}
+
+fn causal_of_tensors(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, lens: &[usize]) -> Tensor<2> {
     #[cfg(feature = "flex")]
     if let Some(y) = super::flex::causal_attention(&q, &k, &v, lens) {
         return y;
@@ -30,19 +49,22 @@ pub fn causal_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, lens: &[usize]
 }
 
 /// Attention of rows to what their caches have and to themselves, in the program's own memory and `f32`: `q`
-/// `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]`, with the rows' tokens one after the other. The caches take up
-/// keys and values. The result is `[n, heads · head_dim]`; that of a row does not depend on the others.
+/// `[n, heads · head_dim]`, `k` and `v` `[n, kv_heads · head_dim]`, with the rows' tokens one after the other. The caches take up
+/// keys and values. The result is as `q`; that of a row does not depend on the others.
 ///
 /// # Panics
 /// If a row does not fit its cache, or is of another shape.
-pub fn cached_attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &mut [CachedRow<'_>]) -> Tensor<2> {
-    let ([n, heads, head_dim], device) = (q.dims(), q.device());
-    // On a CPU device reading them is a move, as these are the only handles.
-    let [q, k, v] = [q, k, v].map(Tensor::into_data);
-    let [q, k, v] =
-        [&q, &k, &v].map(|data| data.as_slice::<f32>().expect("caches in memory go with `f32` activations"));
-    let y = key_values::attention(q, k, v, heads, rows);
-    Tensor::from_data(TensorData::new(y, [n, heads * head_dim]), (&device, DType::F32))
+pub fn cached_attention(q: Hidden, k: Hidden, v: Hidden, rows: &mut [CachedRow<'_>]) -> Hidden {
+    let device = q.device();
+    let width = q.dims()[1];
+    let [q, k, v] = [q, k, v].map(|x| x.into_host().expect("caches in memory go with CPU devices"));
+    let mut y = q.sibling(width);
+    key_values::attention(&q.values, &k.values, &v.values, rows, &mut y.values);
+    let y = Hidden::from(y);
+    match device {
+        Some(device) => y.into_tensor(&device).into(),
+        None => y,
+    }
 }
 
 /// Attention of `q` `[rows, heads, len, head_dim]`, from `position` on, to `k` and `v` `[rows, kv_heads, seen, head_dim]`,

@@ -4,6 +4,7 @@
 //! vectors, so keys and values are laid out for it, once for all queries of their heads.
 
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use super::exp::exp;
 use super::memory::zeros;
@@ -103,22 +104,34 @@ pub(super) struct Scratch {
     of_v: Vec<f32>,
 }
 
+impl Scratch {
+    /// How many values there is room for.
+    pub(super) fn values(&self) -> usize {
+        let Self { k_columns, v_columns, k, v, q, d_out, weights, d_scores, of_q, of_k, of_v } = self;
+        let all = [k_columns, v_columns, k, v, q, d_out, weights, d_scores, of_q, of_k, of_v];
+        all.into_iter().map(Vec::capacity).sum()
+    }
+}
+
 /// A row and a head of keys and values, with where the results for each of its tokens go.
 pub(super) struct Task<'a> {
     /// The row's first token.
     pub(super) start: usize,
     pub(super) kv_head: usize,
-    pub(super) results: Vec<&'a mut [f32]>,
+    pub(super) results: SmallVec<[&'a mut [f32]; 4]>,
 }
 
+/// Without allocating, those of two rows with the heads of the published 7B.
+pub(super) type Tasks<'a> = SmallVec<[Task<'a>; 64]>;
+
 /// The parts of `y` `[n, kv_heads, width]` that each row and head of keys and values fill.
-pub(super) fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Vec<Task<'a>> {
+pub(super) fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Tasks<'a> {
     let mut pieces = y.chunks_exact_mut(width);
-    let mut tasks = Vec::with_capacity(lens.len() * kv_heads);
+    let mut tasks = Tasks::with_capacity(lens.len() * kv_heads);
     let mut start = 0;
     for &len in lens {
         let first = tasks.len();
-        tasks.extend((0..kv_heads).map(|kv_head| Task { start, kv_head, results: Vec::with_capacity(len) }));
+        tasks.extend((0..kv_heads).map(|kv_head| Task { start, kv_head, results: SmallVec::with_capacity(len) }));
         for _ in 0..len {
             for (task, piece) in tasks[first..].iter_mut().zip(&mut pieces) {
                 task.results.push(piece);
@@ -314,15 +327,18 @@ fn weights_and_gradients(weights: &mut [f32], d_scores: &mut [f32], seen: usize,
 /// `[n, heads · head_dim]`, and the log-sum-exp of each query's scores, by row, head of keys, head of queries, token.
 pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &Shape) -> (Vec<f32>, Vec<Vec<f32>>) {
     let mut y = zeros(q.len());
-    let mut tasks = tasks(&mut y, lens, shape.kv_heads, shape.group() * shape.head_dim);
-    let sums = tasks
-        .par_iter_mut()
-        .map_init(Scratch::default, |scratch, task| {
-            let own = |values| Heads::of(values, task.start, task.kv_head, shape.kv_heads, shape.head_dim);
-            attend(q, Seen { keys: own(k), values: own(v), before: 0 }, shape, task, scratch)
-        })
-        .collect();
+    let sums = into(q, k, v, lens, shape, &mut y);
     (y, sums)
+}
+
+/// [`forward`] to where there is room; the log-sum-exp of scores.
+pub(super) fn into(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &Shape, y: &mut [f32]) -> Vec<Vec<f32>> {
+    let mut tasks = tasks(y, lens, shape.kv_heads, shape.group() * shape.head_dim);
+    let attend = |scratch: &mut Scratch, task: &mut Task<'_>| {
+        let own = |values| Heads::of(values, task.start, task.kv_head, shape.kv_heads, shape.head_dim);
+        attend(q, Seen { keys: own(k), values: own(v), before: 0 }, shape, task, scratch)
+    };
+    tasks.par_iter_mut().map_init(Scratch::default, attend).collect()
 }
 
 /// The gradients of `q`, `k` and `v`.

@@ -1,9 +1,9 @@
 //! The table from tokens to hidden states.
 
 use burn::module::Module;
-use burn::tensor::{DType, Tensor, TensorData};
 
 use super::gather::gather;
+use super::hidden::Hidden;
 use super::weight::Weight;
 use crate::Compute;
 
@@ -25,20 +25,17 @@ impl Embedding {
     }
 
     /// The rows of `indices`: `[indices.len(), width]`, or `None` where an index is no entry.
-    pub fn forward(&self, indices: &[u32], compute: &Compute) -> Option<Tensor<2>> {
+    pub fn forward(&self, indices: &[u32], compute: &Compute) -> Option<Hidden> {
         if indices.iter().any(|&index| index as usize >= self.entries) {
             return None;
         }
         let rows = match &self.weight {
-            Weight::Tensor(table) => gather(table.val(), indices)?.cast(compute.options().1),
-            Weight::Mapped(table) => {
-                let mut rows = vec![0.0; indices.len() * table.columns()];
+            Weight::Tensor(table) => gather(table.val(), indices)?.cast(compute.options().1).into(),
+            Weight::Mapped(table) => Hidden::new(compute, indices.len(), table.columns(), |rows| {
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
                     table.read_row(index as usize, row);
                 }
-                let data = TensorData::new(rows, [indices.len(), table.columns()]);
-                Tensor::from_data(data, (compute.device(), DType::F32))
-            }
+            }),
         };
         Some(rows)
     }

@@ -2,14 +2,43 @@
 
 use burn::tensor::{DType, Tensor};
 
+use super::head_norm_kernel::{self, Factors, Shape};
+use super::hidden::{Hidden, Place, Values};
+
 /// Layer norm over each head's width, and the rotation that tells positions apart.
 ///
-/// `x` is `[n, heads, head_dim]`; the rows of `weight` and `bias`, `[parts, head_dim]`, each serve `heads / parts`
+/// `x` is `[n, heads · head_dim]`; the rows of `weight` and `bias`, `[parts, head_dim]`, each serve `heads / parts`
 /// consecutive heads. Then pairs (i, i + head_dim / 2) are turned by the angles whose cosines and sines are `cos` and
-/// `sin`, `[n, 1, head_dim / 2]`.
+/// `sin`, `[n, head_dim / 2]`. The result is as `x`.
 ///
 /// Mirrors `modeling_chameleon.py::ChameleonLayerNorm` and `apply_rotary_pos_emb`.
 pub fn head_norm_rotated(
+    x: &Hidden,
+    weight: &Values<2>,
+    bias: &Values<2>,
+    (cos, sin): (&Hidden, &Hidden),
+    epsilon: f64,
+) -> Hidden {
+    let [n, width] = x.dims();
+    let [parts, head_dim] = weight.dims();
+    let heads = width.checked_div(head_dim).unwrap_or(0);
+    if let (Place::Host(x), Some(weight), Some(bias)) = (&x.0, weight.slice(), bias.slice())
+        && let (Place::Host(cos), Place::Host(sin)) = (&cos.0, &sin.0)
+    {
+        let mut y = x.sibling(width);
+        let factors = Factors { weight, bias, cos: &cos.values, sin: &sin.values };
+        let shape = Shape { heads, head_dim, parts, epsilon: epsilon as f32 };
+        head_norm_kernel::into(&x.values, factors, &shape, &mut y.values);
+        return y.into();
+    }
+    let x = weight.meet(x);
+    let (weight, bias) = (weight.beside(&x), bias.beside(&x));
+    let [cos, sin] = [cos, sin].map(|angles| angles.to_tensor(&x.device()).reshape([n, 1, head_dim / 2]));
+    let y = of_tensors(x.reshape([n, heads, head_dim]), weight, bias, (cos, sin), epsilon);
+    y.reshape([n, width]).into()
+}
+
+fn of_tensors(
     x: Tensor<3>,
     weight: Tensor<2>,
     bias: Tensor<2>,

@@ -95,20 +95,17 @@ fn tokens_of<V: Vector>(x: &[f32], factors: Factors<'_>, shape: &Shape, y: &mut 
     let (half, group) = (head_dim / 2, shape.heads / shape.parts);
     let angles = factors.cos.chunks_exact(half).zip(factors.sin.chunks_exact(half));
     let tokens = x.chunks_exact(shape.heads * head_dim).zip(y.chunks_exact_mut(shape.heads * head_dim));
-    let mut normed = vec![0.0; head_dim];
     for ((x, y), (cos, sin)) in tokens.zip(angles) {
         for (head, (x, y)) in x.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
             let part = head / group * head_dim;
             let (weight, bias) = (&factors.weight[part..part + head_dim], &factors.bias[part..part + head_dim]);
-            let inverse = centre(x, shape.epsilon, &mut normed[..head_dim]);
-            for ((normed, weight), bias) in normed.iter_mut().zip(weight).zip(bias) {
-                *normed = *normed * inverse * weight + bias;
+            let inverse = centre(x, shape.epsilon, y);
+            for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
+                *y = *y * inverse * weight + bias;
             }
             let (first, second) = y.split_at_mut(half);
-            let (a, b) = normed[..head_dim].split_at(half);
-            for pair in 0..half {
-                first[pair] = a[pair] * cos[pair] - b[pair] * sin[pair];
-                second[pair] = b[pair] * cos[pair] + a[pair] * sin[pair];
+            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(cos.iter().zip(sin)) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
     }
@@ -172,11 +169,16 @@ fn of_task<'a>(factors: Factors<'a>, shape: &Shape, task: usize, values: usize) 
 /// `x` `[n, heads, head_dim]` → the same. `head_dim` is even and above zero.
 pub(super) fn forward(x: &[f32], factors: Factors<'_>, shape: &Shape) -> Vec<f32> {
     let mut y = zeros(x.len());
+    into(x, factors, shape, &mut y);
+    y
+}
+
+/// [`forward`] to where there is room.
+pub(super) fn into(x: &[f32], factors: Factors<'_>, shape: &Shape, y: &mut [f32]) {
     let size = TASK_TOKENS * shape.heads * shape.head_dim;
     y.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(task, (y, x))| {
         tokens(x, of_task(factors, shape, task, x.len()), shape, y);
     });
-    y
 }
 
 /// The gradients of `x`, weight and bias.

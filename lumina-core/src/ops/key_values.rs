@@ -1,13 +1,14 @@
 //! Keys and values of a sequence in the program's own memory, and attention to them.
 
+use std::cell::Cell as Kept;
 use std::num::NonZero;
 
 use half::bf16;
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use super::attention_kernel::{Heads, Scratch, Seen, Shape, Task, attend, tasks};
 use super::cached_kernel::{Cell, Stored};
-use super::memory::zeros;
 use crate::checkpoint::Dtype;
 
 /// Queries of a row from which on keys and values are laid out as matrices.
@@ -183,16 +184,34 @@ struct Memory {
     scratch: Scratch,
 }
 
+impl Memory {
+    /// How many values there is room for.
+    fn values(&self) -> usize {
+        let own = [&self.weights, &self.keys, &self.values].map(Vec::capacity);
+        own.iter().sum::<usize>() + self.scratch.values()
+    }
+}
+
+/// Values that a thread keeps room for: 16 MB, the keys and values of a head after several thousand tokens.
+const KEPT: usize = 4 << 20;
+
+thread_local! {
+    static MEMORY: Kept<Memory> = Kept::default();
+}
+
 /// Attention of rows of a pass, each to what its cache has and to itself: `q` `[n, heads, head_dim]`, `k` and `v`
-/// `[n, kv_heads, head_dim]`, with the rows' tokens one after the other. The result is `[n, heads · head_dim]`.
+/// `[n, kv_heads, head_dim]`, with the rows' tokens one after the other. The result `y` is `[n, heads · head_dim]`.
 ///
-/// A row's result does not depend on the others.
+/// A row's result does not depend on the others. A few rows of a few tokens, which is what decoding runs, allocate
+/// nothing once it has begun.
 ///
 /// # Panics
 /// If a row does not fit its cache, or the rows are not as many tokens as there are.
-pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], heads: usize, rows: &mut [CachedRow<'_>]) -> Vec<f32> {
-    let Some(first) = rows.first() else { return Vec::new() };
-    let shape = Shape { heads, kv_heads: first.cache.kv_heads, head_dim: first.cache.head_dim };
+pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], rows: &mut [CachedRow<'_>], y: &mut [f32]) {
+    let Some(first) = rows.first() else { return };
+    let &KeyValues { kv_heads, head_dim, .. } = &*first.cache;
+    let n: usize = rows.iter().map(|row| row.len).sum();
+    let shape = Shape { heads: q.len() / (n * head_dim).max(1), kv_heads, head_dim };
     let width = shape.kv_heads * shape.head_dim;
     let mut start = 0;
     let mut work = 0;
@@ -201,23 +220,24 @@ pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], heads: usize, rows: &mu
         let own = start * width..(start + row.len) * width;
         row.cache.append(row.position, &k[own.clone()], &v[own]);
         start += row.len;
-        work += row.len * (row.position + row.len) * 2 * heads * shape.head_dim;
+        work += row.len * (row.position + row.len) * 2 * shape.heads * shape.head_dim;
     }
-    let mut y = zeros(q.len());
-    let lens: Vec<usize> = rows.iter().map(|row| row.len).collect();
-    let tasks = tasks(&mut y, &lens, shape.kv_heads, shape.group() * shape.head_dim);
+    let lens: SmallVec<[usize; 8]> = rows.iter().map(|row| row.len).collect();
+    let mut tasks = tasks(y, &lens, shape.kv_heads, shape.group() * shape.head_dim);
     let rows = &*rows;
-    let run = |memory: &mut Memory, (at, mut task): (usize, Task<'_>)| {
+    let run = |(at, task): (usize, &mut Task<'_>)| {
         let row = &rows[at / shape.kv_heads];
-        row.cache.attend(q, row.position, &shape, &mut task, memory);
+        let mut memory = MEMORY.take();
+        row.cache.attend(q, row.position, &shape, task, &mut memory);
+        if memory.values() <= KEPT {
+            MEMORY.set(memory);
+        }
     };
     if work < PARALLEL || rayon::current_num_threads() == 1 {
-        let mut memory = Memory::default();
-        tasks.into_iter().enumerate().for_each(|task| run(&mut memory, task));
+        tasks.iter_mut().enumerate().for_each(run);
     } else {
-        tasks.into_par_iter().enumerate().for_each_init(Memory::default, run);
+        tasks.par_iter_mut().enumerate().for_each(run);
     }
-    y
 }
 
 #[cfg(test)]
@@ -237,6 +257,12 @@ mod tests {
             _ => head.to_vec(),
         });
         each.collect()
+    }
+
+    fn attended(q: &[f32], k: &[f32], v: &[f32], rows: &mut [CachedRow<'_>]) -> Vec<f32> {
+        let mut y = vec![f32::NAN; q.len()];
+        attention(q, k, v, rows, &mut y);
+        y
     }
 
     /// Attention in `f64` of all tokens of a row.
@@ -281,8 +307,8 @@ mod tests {
                     let of = |values: &[f32], heads: usize| {
                         values[position * heads * head_dim..(position + len) * heads * head_dim].to_vec()
                     };
-                    let mut rows = [CachedRow { cache: &mut cache, position, len }];
-                    found.extend(attention(&of(&q, heads), &of(&k, kv_heads), &of(&v, kv_heads), heads, &mut rows));
+                    let rows = &mut [CachedRow { cache: &mut cache, position, len }];
+                    found.extend(attended(&of(&q, heads), &of(&k, kv_heads), &of(&v, kv_heads), rows));
                     position += len;
                 }
                 for (found, expected) in found.iter().zip(expected) {
@@ -307,14 +333,14 @@ mod tests {
             let mut together = caches();
             let mut rows: Vec<CachedRow<'_>> =
                 together.iter_mut().zip(lens).map(|(cache, len)| CachedRow { cache, position: 0, len }).collect();
-            let all = attention(&q, &k, &v, heads, &mut rows);
+            let all = attended(&q, &k, &v, &mut rows);
             let mut start = 0;
             for (mut cache, len) in caches().into_iter().zip(lens) {
                 let own = |values: &[f32], heads: usize| {
                     values[start * heads * head_dim..(start + len) * heads * head_dim].to_vec()
                 };
                 let mut rows = [CachedRow { cache: &mut cache, position: 0, len }];
-                let alone = attention(&own(&q, heads), &own(&k, kv_heads), &own(&v, kv_heads), heads, &mut rows);
+                let alone = attended(&own(&q, heads), &own(&k, kv_heads), &own(&v, kv_heads), &mut rows);
                 assert_eq!(alone, own(&all, heads), "{dtype}");
                 start += len;
             }

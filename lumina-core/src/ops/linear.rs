@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 
+use super::hidden::{Hidden, Place, Values};
 use super::low_rank::LowRank;
 use super::weight::Weight;
 
@@ -15,56 +15,67 @@ use super::weight::Weight;
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Weight,
-    bias: Option<Param<Tensor<1>>>,
+    bias: Option<Values<1>>,
     low_rank: Option<LowRank>,
 }
 
 impl Linear {
-    pub(crate) fn new(weight: Weight, bias: Option<Param<Tensor<1>>>, low_rank: Option<LowRank>) -> Self {
+    pub(crate) fn new(weight: Weight, bias: Option<Values<1>>, low_rank: Option<LowRank>) -> Self {
         Self { weight, bias, low_rank }
     }
 
     /// Applies the layer: `[n, inputs]` → `[n, outputs]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn forward(&self, x: &Hidden) -> Hidden {
         let [y] = Self::forward_all([self], x);
         y
     }
 
     /// Applies several layers to one input, `[n, inputs]` → `[n, outputs]` each: on a CPU the input is prepared once,
     /// and threads meet once. The results are those of [`Linear::forward`].
-    pub fn forward_all<const N: usize>(layers: [&Self; N], x: Tensor<2>) -> [Tensor<2>; N] {
+    pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Hidden) -> [Hidden; N] {
         Self::apply(layers.map(|layer| (layer, 0..layer.weight.outputs())), x)
     }
 
     /// Some of the outputs alone, `[n, inputs]` → `[n, outputs.len()]`, at the price of those: with weights that kernels
     /// read they are what [`Linear::forward`] gives, to the bit. Outputs that the layer does not have are left out.
-    pub fn forward_some(&self, x: Tensor<2>, outputs: Range<usize>) -> Tensor<2> {
+    pub fn forward_some(&self, x: &Hidden, outputs: Range<usize>) -> Hidden {
         let end = outputs.end.min(self.weight.outputs());
         let [y] = Self::apply([(self, outputs.start.min(end)..end)], x);
         y
     }
 
-    fn apply<const N: usize>(layers: [(&Self, Range<usize>); N], x: Tensor<2>) -> [Tensor<2>; N] {
-        // First, so that the product with the weights has the only handle on `x`, and moves it.
-        let updates = layers.each_ref().map(|(layer, outputs)| {
-            layer.low_rank.as_ref().map(|low_rank| low_rank.forward(x.clone(), outputs.clone()))
-        });
+    fn apply<const N: usize>(layers: [(&Self, Range<usize>); N], x: &Hidden) -> [Hidden; N] {
         let weights = layers.each_ref().map(|(layer, outputs)| (&layer.weight, outputs.clone()));
-        let mut updates = updates.into_iter();
         let mut layers = layers.into_iter();
         Weight::products(weights, x).map(|mut y| {
-            if let Some((layer, outputs)) = layers.next()
-                && let Some(bias) = &layer.bias
-            {
-                let all = bias.val();
-                let is_whole = outputs.len() == layer.weight.outputs();
-                let bias = if is_whole { all } else { all.narrow(0, outputs.start, outputs.len()) };
-                y = y.clone() + bias.cast(y.dtype()).unsqueeze();
+            let Some((layer, outputs)) = layers.next() else { return y };
+            if let Some(bias) = &layer.bias {
+                y = add_bias(y, bias, outputs.clone());
             }
-            match updates.next().flatten() {
-                Some(update) => y + update,
+            match &layer.low_rank {
+                Some(low_rank) => low_rank.add(y, x, outputs),
                 None => y,
             }
         })
+    }
+}
+
+/// Adds some outputs' part of a bias to each row.
+fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
+    match (y.0, bias.slice()) {
+        (Place::Host(mut y), Some(bias)) => {
+            for row in y.values.chunks_exact_mut(y.width.max(1)) {
+                row.iter_mut().zip(&bias[outputs.clone()]).for_each(|(y, bias)| *y += bias);
+            }
+            y.into()
+        }
+        (y, _) => {
+            let y = bias.meet(&Hidden(y));
+            let bias = bias.beside(&y);
+            let bias =
+                if outputs.len() == bias.dims()[0] { bias } else { bias.narrow(0, outputs.start, outputs.len()) };
+            let bias = bias.cast(y.dtype()).unsqueeze();
+            (y + bias).into()
+        }
     }
 }

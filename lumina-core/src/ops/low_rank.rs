@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 
+use super::hidden::Hidden;
 use super::weight::Weight;
 
 /// `scale · (x · Aᵀ) · Bᵀ`, with `A` `[rank, inputs]` and `B` `[outputs, rank]`: LoRA (arXiv 2106.09685).
@@ -23,9 +23,9 @@ impl LowRank {
         Self { a, b, scale }
     }
 
-    /// Some of the outputs: `[n, inputs]` → `[n, outputs.len()]`.
-    pub(super) fn forward(&self, x: Tensor<2>, outputs: Range<usize>) -> Tensor<2> {
-        let [update] = Weight::products([(&self.b, outputs)], self.a.product(x));
-        update * self.scale
+    /// Adds some outputs' part of the update for `x` `[n, inputs]` to `y` `[n, outputs.len()]`.
+    pub(super) fn add(&self, y: Hidden, x: &Hidden, outputs: Range<usize>) -> Hidden {
+        let [update] = Weight::products([(&self.b, outputs)], &self.a.product(x));
+        y.add_scaled(update, self.scale)
     }
 }

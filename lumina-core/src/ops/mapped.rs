@@ -5,8 +5,9 @@ use std::ops::Range;
 use burn::module::Module;
 use bytes::Bytes;
 use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
+use smallvec::SmallVec;
 
-use super::memory::zeros;
+use super::hidden::Host;
 
 /// A matrix `[rows, columns]` in one of the formats that kernels read: where the checkpoint's mapping has it, or narrowed
 /// on the heap. Cloning it copies no weight.
@@ -63,18 +64,17 @@ impl MappedMatrix {
     }
 
     /// The products of `x` `[n, columns]` with some rows of each matrix, `[n, rows]`. The matrices have equal columns.
-    pub(super) fn products<const N: usize>(x: &[f32], n: usize, weights: [(&Self, Range<usize>); N]) -> [Vec<f32>; N] {
+    pub(super) fn products<const N: usize>(x: &Host, weights: [(&Self, Range<usize>); N]) -> [Host; N] {
         let columns = weights.first().map_or(0, |(weight, _)| weight.columns);
-        let matrices = weights.map(|(weight, rows)| {
-            let part = weight.matrix().rows_from(rows.start, rows.len());
-            (part, weight.activations)
-        });
-        let mut results = matrices.each_ref().map(|(matrix, _)| zeros(n * matrix.rows()));
+        let mut results = weights.each_ref().map(|(_, rows)| x.sibling(rows.len()));
         for activations in [Activations::Full, Activations::Compact] {
-            let wanted = matrices.iter().zip(&mut results).filter(|((_, of), _)| *of == activations);
-            let mut products: Vec<Product<'_>> = wanted.map(|((matrix, _), y)| Product::new(*matrix, y)).collect();
+            let wanted = weights.iter().zip(&mut results).filter(|((weight, _), _)| weight.activations == activations);
+            let products = wanted.map(|((weight, rows), y)| {
+                Product::new(weight.matrix().rows_from(rows.start, rows.len()), &mut y.values)
+            });
+            let mut products: SmallVec<[Product<'_>; 3]> = products.collect();
             if !products.is_empty() {
-                let done = Kernels::new(activations).matmul_shared(x, columns, &mut products);
+                let done = Kernels::new(activations).matmul_shared(&x.values, columns, &mut products);
                 done.expect("`x` is `[n, columns]`, and each result `[n, rows]`");
             }
         }
@@ -84,7 +84,10 @@ impl MappedMatrix {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ops::buffer::Buffers;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 24) as f32 - 0.5).collect()
@@ -97,6 +100,16 @@ mod tests {
             format.quantise_row(row, bytes).unwrap();
         }
         MappedMatrix::new(format, &[rows, columns], bytes.into(), Activations::Full).unwrap()
+    }
+
+    /// The products of rows of `columns`.
+    fn products<const N: usize>(
+        x: &[f32],
+        columns: usize,
+        weights: [(&MappedMatrix, Range<usize>); N],
+    ) -> [Vec<f32>; N] {
+        let x = Host { values: Arc::new(Buffers::default()).adopt(x.to_vec()), width: columns };
+        MappedMatrix::products(&x, weights).map(|y| y.values.to_vec())
     }
 
     /// Products in `f64` with the rows as they are read.
@@ -118,7 +131,7 @@ mod tests {
         let x = values(n * columns, 3);
         let (a, b, c) =
             (matrix(5, columns, Format::Q4_0), matrix(37, columns, Format::F32), matrix(16, columns, Format::Q8_0));
-        let results = MappedMatrix::products(&x, n, [&a, &b, &c].map(|w| (w, 0..w.rows())));
+        let results = products(&x, columns, [&a, &b, &c].map(|w| (w, 0..w.rows())));
         for (found, w) in results.iter().zip([&a, &b, &c]) {
             // Activations in bytes: each is off by up to a 254th of the largest, 0.5, beside weights of up to 0.5.
             let tolerance = if w.format() == Format::F32 { 1e-4 } else { 0.5 / 254.0 * 0.5 * columns as f32 / 4.0 };
@@ -133,8 +146,8 @@ mod tests {
         for format in [Format::F32, Format::BF16, Format::Q8_0, Format::Q4_0] {
             let (n, w) = (2, matrix(100, 96, format));
             let x = values(n * 96, 5);
-            let [whole] = MappedMatrix::products(&x, n, [(&w, 0..100)]);
-            let [part] = MappedMatrix::products(&x, n, [(&w, 13..58)]);
+            let [whole] = products(&x, 96, [(&w, 0..100)]);
+            let [part] = products(&x, 96, [(&w, 13..58)]);
             for (part, whole) in part.chunks(45).zip(whole.chunks(100)) {
                 assert_eq!(part, &whole[13..58], "{format}");
             }
@@ -154,6 +167,6 @@ mod tests {
     #[test]
     fn nothing_in_nothing_out() {
         let w = matrix(3, 4, Format::F32);
-        assert_eq!(MappedMatrix::products(&[], 0, [(&w, 0..3)]), [Vec::<f32>::new()]);
+        assert_eq!(products(&[], 4, [(&w, 0..3)]), [Vec::<f32>::new()]);
     }
 }

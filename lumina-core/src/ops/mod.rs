@@ -14,6 +14,7 @@ mod add;
 mod add_kernel;
 mod attention;
 mod attention_kernel;
+pub(crate) mod buffer;
 mod cached_kernel;
 mod conv;
 #[cfg(feature = "flex")]
@@ -29,8 +30,8 @@ mod exp;
 mod flex;
 mod gather;
 mod head_norm;
-#[cfg(feature = "flex")]
 mod head_norm_kernel;
+mod hidden;
 mod key_values;
 mod linear;
 pub(crate) mod low_rank;
@@ -41,12 +42,10 @@ mod moments;
 mod moments_kernel;
 mod products;
 mod rms_norm;
-#[cfg(feature = "flex")]
 mod rms_norm_kernel;
 #[cfg(all(test, feature = "flex"))]
 mod slopes;
 mod swiglu;
-#[cfg(feature = "flex")]
 mod swiglu_kernel;
 #[cfg(feature = "flex")]
 mod swish_kernel;
@@ -61,6 +60,7 @@ pub use cross_entropy::cross_entropy;
 pub use embedding::Embedding;
 pub use gather::gather;
 pub use head_norm::head_norm_rotated;
+pub use hidden::{Hidden, Values};
 pub use key_values::{CachedRow, KeyValues};
 pub use linear::Linear;
 pub use lumina_kernels::Activations;

@@ -50,11 +50,16 @@ fn rows_gradient_body<V: Vector>(
 
 /// `x` `[n, width]`: the result, and the reciprocal root of each row's mean square, `[n]`.
 pub(super) fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
-    let width = weight.len().max(1);
-    let (mut y, mut inverses) = (zeros(x.len()), vec![0.0; x.len() / width]);
-    let tasks = y.par_chunks_mut(TASK_ROWS * width).zip(x.par_chunks(TASK_ROWS * width));
-    tasks.zip(inverses.par_chunks_mut(TASK_ROWS)).for_each(|((y, x), inverses)| rows(x, weight, epsilon, y, inverses));
+    let (mut y, mut inverses) = (zeros(x.len()), vec![0.0; x.len() / weight.len().max(1)]);
+    into(x, weight, epsilon, &mut y, &mut inverses);
     (y, inverses)
+}
+
+/// [`forward`] to where there is room.
+pub(super) fn into(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &mut [f32]) {
+    let task = TASK_ROWS * weight.len().max(1);
+    let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
+    tasks.zip(inverses.par_chunks_mut(TASK_ROWS)).for_each(|((y, x), inverses)| rows(x, weight, epsilon, y, inverses));
 }
 
 /// The gradients of `x` and of the weight.

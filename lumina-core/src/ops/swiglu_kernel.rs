@@ -34,9 +34,14 @@ fn gradients_body<V: Vector>(gate: &[f32], up: &[f32], dy: &[f32], of_gate: &mut
 /// As many values as `gate` and `up` have.
 pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut y = zeros(gate.len());
+    into(gate, up, &mut y);
+    y
+}
+
+/// [`forward`] to where there is room.
+pub(super) fn into(gate: &[f32], up: &[f32], y: &mut [f32]) {
     let tasks = y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK));
     tasks.for_each(|((y, gate), up)| gated(gate, up, y));
-    y
 }
 
 /// The gradients of gate and up.
