@@ -268,6 +268,12 @@ impl Compute {
         self.weights
     }
 
+    /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then enter the pool once, not
+    /// one by one, which takes about as long as a small product. Elsewhere `op` stays on the thread that calls.
+    pub fn in_pool<R: Send>(&self, op: impl FnOnce() -> R + Send) -> R {
+        if self.has_mapped_weights() { rayon::scope(|_| op()) } else { op() }
+    }
+
     /// Whether weights are where kernels read them; activations are in the program's own memory then.
     pub(crate) fn has_mapped_weights(&self) -> bool {
         self.weights != Weights::Tensor

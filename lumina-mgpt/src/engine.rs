@@ -286,12 +286,11 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let hidden = transformer.forward(&mut rows)?;
     let positions: SmallVec<[usize; PLACES]> = draws.iter().map(|&(_, position)| position).collect();
-    let logits = match can_come {
-        Some(tokens) => Some(transformer.logits_among(&hidden, &positions, tokens)?),
-        None => None,
-    };
+    let logits = transformer.compute().in_pool(|| {
+        let hidden = transformer.forward(&mut rows)?;
+        can_come.map(|tokens| transformer.logits_among(&hidden, &positions, tokens)).transpose()
+    })?;
     // The rows borrow the jobs.
     drop(rows);
     let pass_time = started.elapsed();

@@ -65,6 +65,7 @@
 //! On [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. What a request takes is its KV
 //! cache, allocated once: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer, and under
 //! guidance the tokens of the image again. So `max_new_tokens` bounds memory; an image of a fixed size bounds itself.
+//! Activations run in up to 128 MB that are kept with the model: once begun, decoding allocates nothing.
 //!
 //! A token costs a pass over the weights. Guidance adds a row to the pass, not a pass; so do the requests of a batch.
 //! Tokens that the grammar forces (row-ends, sizes, the image's end) have no pass of their own. [`Stats`] says what a

@@ -270,7 +270,7 @@ impl Transformer {
     /// [`Error::Token`] where a token is beyond the vocabulary, [`Error::CacheFull`] where a row does not fit its
     /// cache, [`Error::EmptyRow`] where there is nothing to run. Nothing has been written then.
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Hidden> {
-        self.forward_with(rows, &mut |_| {})
+        self.compute.in_pool(|| self.forward_with(rows, &mut |_| {}))
     }
 
     /// [`Transformer::forward`], showing `observe` the input of each layer and the final hidden states.
@@ -302,7 +302,7 @@ impl Transformer {
                 .iter_mut()
                 .zip(&mut lent)
                 .map(|(row, lent)| row.cache.as_deref_mut().or(lent.as_mut()).map(|cache| &mut cache.layers[index]));
-            x = layer.forward(x, &pass, &mut pass.spans(caches), &|_, x, y| x.add(y));
+            x = layer.forward(x, &pass, &mut pass.spans(caches), &|_, x, y| x + y);
         }
         for (row, run) in rows.iter_mut().zip(&pass.runs) {
             if let Some(cache) = row.cache.as_deref_mut() {
@@ -361,7 +361,7 @@ impl Transformer {
 
     /// Logits in `f32` of hidden states `[n, hidden]`: `[n, vocab_size]`. With `mask_image_logits` those of image
     /// tokens are the lowest finite value.
-    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+    pub fn logits(&self, hidden: impl Into<Hidden>) -> Tensor<2> {
         let logits = self.lm_head.forward(&hidden.into()).into_tensor(self.compute.device()).cast(DType::F32);
         let masked = &self.architecture.masked_logits;
         if masked.is_empty() {
@@ -391,13 +391,18 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::logits_at`].
     pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], tokens: Range<usize>) -> Result<Logits> {
-        let &Architecture { vocab_size, ref masked_logits, .. } = &self.architecture;
+        let vocab_size = self.architecture.vocab_size;
         let [n, _] = hidden.dims();
         if let Some(&position) = positions.iter().find(|&&position| position >= n) {
             return Err(Error::Position { position, tokens: n });
         }
         let end = tokens.end.min(vocab_size);
         let tokens = tokens.start.min(end)..end;
+        self.compute.in_pool(|| self.some_logits(hidden, positions, tokens))
+    }
+
+    fn some_logits(&self, hidden: &Hidden, positions: &[usize], tokens: Range<usize>) -> Result<Logits> {
+        let &Architecture { vocab_size, ref masked_logits, .. } = &self.architecture;
         let logits = if tokens.is_empty() {
             None
         } else {

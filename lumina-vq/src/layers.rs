@@ -51,7 +51,7 @@ impl Conv {
             weight: loader.param("weight", [outputs, inputs, kernel, kernel]),
             bias: loader.param("bias", [outputs]),
             kernel,
-            activations: loader.compute().activations(),
+            activations: loader.activations(),
         }
     }
 

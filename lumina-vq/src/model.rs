@@ -35,7 +35,8 @@ impl VqModel {
     pub fn new(loader: &Loader<'_>, config: &VqConfig, with_decoder: bool) -> Self {
         let (embed, latent) = (config.embed_dim, config.latent_channels);
         Self {
-            encoder: Encoder::new(&loader.pp("encoder"), config),
+            // Which code is the nearest may hang on little; pixels do not.
+            encoder: Encoder::new(&loader.pp("encoder").exact(), config),
             quant_conv: Conv::new(&loader.pp("quant_conv"), latent, embed, 1),
             codebook: loader.param("quantize.embedding.weight", [config.n_codes, embed]),
             decode: with_decoder.then(|| DecodePart {

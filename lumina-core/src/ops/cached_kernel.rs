@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::attention_kernel::{Shape, Task, exp_and_sum};
-use super::vector::{LANES, Vector, best_instructions, largest, total};
+use super::vector::{LANES, Vector, best_instructions, largest};
 
 /// A stored number of a key or value.
 pub(super) trait Cell: Copy + Default + Send + Sync + 'static {
@@ -106,9 +106,6 @@ impl Cell for i8 {
 
 /// Queries that go over keys and values together.
 const TOGETHER: usize = 4;
-/// Vectors of a head whose sums stay in registers while the values go by.
-const STRIP: usize = 4;
-
 /// The queries of a task, member by member of the group and token by token, some at a time.
 #[inline(always)]
 fn few<V: Vector, T: Cell>(
@@ -134,10 +131,13 @@ fn few<V: Vector, T: Cell>(
         // A token of the row sees itself and what is before it; keys beyond are left out below.
         let seen = |at: usize| before + (first + at) / group + 1;
         let last = seen(n - 1);
-        if n == TOGETHER {
-            scores::<V, T, TOGETHER>(of_query, keys, last, shape, weights, width);
-        } else {
-            scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width);
+        match (n, head_dim) {
+            (TOGETHER, _) => scores::<V, T, TOGETHER>(of_query, keys, last, shape, weights, width),
+            // That of the published models as a constant, for which the query stays in registers.
+            (_, 128) => {
+                scores::<V, T, 1>([of_query[0]], keys, last, &Shape { head_dim: 128, ..*shape }, weights, width)
+            }
+            _ => scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width),
         }
         let mut factors = [0.0; TOGETHER];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
@@ -167,22 +167,36 @@ fn scores<V: Vector, T: Cell, const N: usize>(
     width: usize,
 ) {
     let (head_dim, scale) = (shape.head_dim, shape.scale());
-    let queries = queries.map(|query| query.as_chunks::<LANES>());
+    let (whole, rest) = (head_dim / LANES, head_dim / LANES * LANES..head_dim);
     for (token, key) in keys.cells.chunks_exact(head_dim).take(seen).enumerate() {
-        let (key, key_rest) = key.as_chunks::<LANES>();
         let mut sums = [V::splat(0.0); N];
-        for (at, key) in key.iter().enumerate() {
-            let key = V::load(&key.map(Cell::widen));
-            for (sum, (query, _)) in sums.iter_mut().zip(&queries) {
-                *sum = sum.add_product(V::load(&query[at]), key);
+        for at in 0..whole {
+            let part = at * LANES..(at + 1) * LANES;
+            let key = widen::<V, T>(&key[part.clone()]);
+            for (sum, query) in sums.iter_mut().zip(&queries) {
+                *sum = sum.add_product(V::load(&query[part.clone()]), key);
             }
         }
         let scale = keys.scales.get(token).map_or(scale, |own| own * scale);
-        for (row, (sum, (_, rest))) in sums.into_iter().zip(&queries).enumerate() {
-            let rest: f32 = rest.iter().zip(key_rest).map(|(query, key)| query * key.widen()).sum();
-            to[row * width + token] = (total(sum.array()) + rest) * scale;
+        for (row, (sum, query)) in sums.into_iter().zip(&queries).enumerate() {
+            let mut sum = sum.sum();
+            if !rest.is_empty() {
+                let pairs = query[rest.clone()].iter().zip(&key[rest.clone()]);
+                sum += pairs.map(|(query, key)| query * key.widen()).sum::<f32>();
+            }
+            to[row * width + token] = sum * scale;
         }
     }
+}
+
+/// The first sixteen cells.
+#[inline(always)]
+fn widen<V: Vector, T: Cell>(cells: &[T]) -> V {
+    let mut wide = [0.0; LANES];
+    for (wide, cell) in wide.iter_mut().zip(&cells[..LANES]) {
+        *wide = cell.widen();
+    }
+    V::load(&wide)
 }
 
 /// The sum of values by weight, times a factor.
@@ -190,9 +204,14 @@ fn scores<V: Vector, T: Cell, const N: usize>(
 fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: f32, to: &mut [f32]) {
     let head_dim = to.len();
     let mut start = 0;
-    while start + STRIP * LANES <= head_dim {
-        strip::<V, T, STRIP>(weights, values, factor, start, to);
-        start += STRIP * LANES;
+    // As many sums as stay in registers while the values go by.
+    while V::MANY && start + 8 * LANES <= head_dim {
+        strip::<V, T, 8>(weights, values, factor, start, to);
+        start += 8 * LANES;
+    }
+    while start + 4 * LANES <= head_dim {
+        strip::<V, T, 4>(weights, values, factor, start, to);
+        start += 4 * LANES;
     }
     while start + LANES <= head_dim {
         strip::<V, T, 1>(weights, values, factor, start, to);
@@ -215,8 +234,9 @@ fn strip<V: Vector, T: Cell, const N: usize>(
     let mut sums = [V::splat(0.0); N];
     for (token, weight) in values.cells.chunks_exact(to.len()).zip(weights) {
         let weight = V::splat(*weight);
-        for (sum, token) in sums.iter_mut().zip(token[start..].as_chunks::<LANES>().0) {
-            *sum = sum.add_product(weight, V::load(&token.map(Cell::widen)));
+        let token = &token[start..start + N * LANES];
+        for at in 0..N {
+            sums[at] = sums[at].add_product(weight, widen::<V, T>(&token[at * LANES..(at + 1) * LANES]));
         }
     }
     for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {

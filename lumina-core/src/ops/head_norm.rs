@@ -31,10 +31,10 @@ pub fn head_norm_rotated(
         head_norm_kernel::into(&x.values, factors, &shape, &mut y.values);
         return y.into();
     }
-    let x = weight.meet(x);
-    let (weight, bias) = (weight.beside(&x), bias.beside(&x));
-    let [cos, sin] = [cos, sin].map(|angles| angles.to_tensor(&x.device()).reshape([n, 1, head_dim / 2]));
-    let y = of_tensors(x.reshape([n, heads, head_dim]), weight, bias, (cos, sin), epsilon);
+    let device = weight.device();
+    let [cos, sin] = [cos, sin].map(|angles| angles.to_tensor(&device).reshape([n, 1, head_dim / 2]));
+    let x = x.to_tensor(&device).reshape([n, heads, head_dim]);
+    let y = of_tensors(x, weight.tensor(), bias.tensor(), (cos, sin), epsilon);
     y.reshape([n, width]).into()
 }
 

@@ -17,6 +17,7 @@ use crate::{Compute, Error, Result};
 pub struct Hidden(pub(super) Place);
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation")]
 pub(super) enum Place {
     Host(Host),
     Tensor(Tensor<2>),
@@ -165,12 +166,6 @@ impl Hidden {
         }
     }
 
-    /// `self + other`, of the same shape.
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
-        self.add_scaled(other, 1.0)
-    }
-
     /// `self + scale · other`, of the same shape.
     pub(super) fn add_scaled(self, other: Self, scale: f64) -> Self {
         match self.beside(other) {
@@ -196,7 +191,17 @@ impl Hidden {
     }
 }
 
+impl std::ops::Add for Hidden {
+    type Output = Self;
+
+    /// The sum of two of one shape.
+    fn add(self, other: Self) -> Self {
+        self.add_scaled(other, 1.0)
+    }
+}
+
 /// Two of the same place.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation")]
 pub(super) enum Pair {
     Host(Host, Host),
     Tensors(Tensor<2>, Tensor<2>),
@@ -219,11 +224,14 @@ pub struct HostValues<const D: usize> {
     values: Arc<[f32]>,
     #[module(skip)]
     shape: [usize; D],
+    /// Where they go where they meet a tensor.
+    #[module(skip)]
+    device: Device,
 }
 
 impl<const D: usize> Values<D> {
-    pub(crate) fn host(values: Vec<f32>, shape: [usize; D]) -> Self {
-        Self::Host(HostValues { values: values.into(), shape })
+    pub(crate) fn host(values: Vec<f32>, shape: [usize; D], device: &Device) -> Self {
+        Self::Host(HostValues { values: values.into(), shape, device: device.clone() })
     }
 
     /// The shape.
@@ -242,21 +250,21 @@ impl<const D: usize> Values<D> {
         }
     }
 
-    /// As a tensor: the parameter, or a copy on the device of what it meets.
-    pub(super) fn beside(&self, x: &Tensor<2>) -> Tensor<D> {
+    /// As a tensor: the parameter, or a copy.
+    pub(super) fn tensor(&self) -> Tensor<D> {
         match self {
             Self::Tensor(param) => param.val(),
             Self::Host(host) => {
-                Tensor::from_data(TensorData::new(host.values.to_vec(), host.shape), (&x.device(), DType::F32))
+                Tensor::from_data(TensorData::new(host.values.to_vec(), host.shape), (&host.device, DType::F32))
             }
         }
     }
 
-    /// `x` as a tensor: itself, or one on the device of this parameter.
-    pub(super) fn meet(&self, x: &Hidden) -> Tensor<2> {
+    /// That of the tensor.
+    pub(super) fn device(&self) -> Device {
         match self {
-            Self::Tensor(param) => x.to_tensor(&param.device()),
-            Self::Host(_) => x.to_tensor(&Device::default()),
+            Self::Tensor(param) => param.device(),
+            Self::Host(host) => host.device.clone(),
         }
     }
 }

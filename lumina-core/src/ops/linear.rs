@@ -70,8 +70,7 @@ fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
             y.into()
         }
         (y, _) => {
-            let y = bias.meet(&Hidden(y));
-            let bias = bias.beside(&y);
+            let (y, bias) = (Hidden(y).into_tensor(&bias.device()), bias.tensor());
             let bias =
                 if outputs.len() == bias.dims()[0] { bias } else { bias.narrow(0, outputs.start, outputs.len()) };
             let bias = bias.cast(y.dtype()).unsqueeze();

@@ -51,6 +51,8 @@ mod swiglu_kernel;
 mod swish_kernel;
 mod vector;
 pub(crate) mod weight;
+#[cfg(feature = "flex")]
+mod winograd_kernel;
 
 pub use adamw::{AdamWStep, Moments, adamw, square_sum};
 pub use add::add_kept;

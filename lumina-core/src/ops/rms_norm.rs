@@ -16,8 +16,7 @@ pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
         rms_norm_kernel::into(&x.values, weight, epsilon as f32, &mut y.values, &mut inverses);
         return y.into();
     }
-    let x = weight.meet(x);
-    of_tensors(x.clone(), weight.beside(&x), epsilon).into()
+    of_tensors(x.to_tensor(&weight.device()), weight.tensor(), epsilon).into()
 }
 
 fn of_tensors(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {

@@ -12,6 +12,11 @@ pub(super) trait Vector: Copy {
     fn add_product(self, a: Self, b: Self) -> Self;
     /// The numbers as an array.
     fn array(self) -> [f32; LANES];
+    /// Their sum, by halves.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        total(self.array())
+    }
 }
 
 /// Numbers in a [`Vector`].
@@ -36,7 +41,7 @@ pub(super) fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
     for (a, b) in a.iter().zip(b) {
         sum = sum.add_product(V::load(a), V::load(b));
     }
-    total(sum.array()) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    sum.sum() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// The largest value; not a number where one is not.
@@ -129,6 +134,11 @@ pub(super) mod x86 {
             unsafe { _mm512_storeu_ps(array.as_mut_ptr(), self.0) };
             array
         }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: the caller is compiled for AVX-512.
+            unsafe { Avx2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }.sum()
+        }
     }
 
     /// One register of AVX-512, of sums in `f32`, or of pairs of `bf16` that ride in the bits of `f32`: a product multiplies and
@@ -192,6 +202,16 @@ pub(super) mod x86 {
                 _mm256_storeu_ps(array.as_mut_ptr().add(8), self.1);
             }
             array
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: the caller is compiled for AVX2.
+            unsafe {
+                let eight = _mm256_add_ps(self.0, self.1);
+                let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
         }
     }
 }

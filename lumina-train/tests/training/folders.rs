@@ -17,8 +17,7 @@ use crate::small::{Sequence, files, folder_of, options, shape, train};
 fn logits(model: &Transformer) -> Vec<f32> {
     let tokens = Sequence::new(9, 20, 0).tokens;
     let hidden = model.forward(&mut [Row::whole(&tokens)]).unwrap();
-    let positions: Vec<usize> = (0..tokens.len()).collect();
-    model.logits_at(&hidden, &positions).unwrap().rows().flatten().copied().collect()
+    model.logits(hidden).into_data().try_into_vec().unwrap()
 }
 
 #[test]
