@@ -223,9 +223,9 @@ impl Compute {
         self
     }
 
-    /// Rounds activations to `bf16` beside `bf16` weights and in convolutions, where the CPU multiplies that (AVX-512 BF16): prompts
-    /// and pictures take about half the time, each number has a relative error of at most 2⁻⁸, and sums stay `f32`. On other CPUs
-    /// nothing changes.
+    /// Rounds activations to `bf16` beside `bf16` weights, and what the convolutions that draw pictures multiply, where the CPU multiplies
+    /// that (AVX-512 BF16, AMX): prompts take half the time, pictures three quarters. Each number is rounded by at most 2⁻⁸ of itself, and sums
+    /// stay `f32`. Turning pictures into codes is not affected, and on other CPUs nothing is.
     #[must_use]
     pub fn compact(mut self) -> Self {
         self.activations = Activations::Compact;

@@ -22,6 +22,8 @@ pub(super) const TASK_ROWS: usize = 2 * TILE_ROWS;
 const TILES: usize = TILE_ROWS * LANES;
 /// Columns that they are: computed for all outputs before the next ones.
 pub(super) const COLUMNS: usize = 2 * LANES;
+/// Even, or odd, columns that a row of tiles sees.
+const HALF: usize = LANES + 1;
 /// From the sums of a place to those of the next: places a power of two apart would share lines of the cache, here and in [`stride`].
 const SUMS: usize = OUTPUTS * TILES + LANES;
 
@@ -29,9 +31,6 @@ const SUMS: usize = OUTPUTS * TILES + LANES;
 fn stride(inputs: usize) -> usize {
     inputs * TILES + LANES
 }
-
-/// Even, or odd, columns that a row of tiles sees, and what a load takes beyond.
-const HALF: usize = LANES + 1;
 
 /// Whether transforming costs less than it saves.
 pub(super) fn pays(shape: &Shape) -> bool {
