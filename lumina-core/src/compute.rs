@@ -125,34 +125,14 @@ impl Compute {
     /// The processor: `f32` activations, weights read where they lie in the file.
     #[cfg(feature = "flex")]
     pub fn cpu() -> Self {
-        Self {
-            name: "cpu",
-            device: Device::flex(),
-            on_host: true,
-            dtype: Dtype::F32,
-            weights: Weights::Mapped,
-            kv_cache: Dtype::F32,
-            activations: Activations::Full,
-            master_weights: false,
-            buffers: Arc::default(),
-        }
+        Self { name: "cpu", on_host: true, weights: Weights::Mapped, ..Self::new(Device::flex()) }
     }
 
     /// The processor through the `ndarray` backend, with weights in its tensors.
     #[cfg(feature = "ndarray")]
     #[allow(deprecated, reason = "burn marks the ndarray backend deprecated in favour of flex; users still ask for it")]
     pub fn ndarray() -> Self {
-        Self {
-            name: "ndarray",
-            device: Device::ndarray(),
-            on_host: true,
-            dtype: Dtype::F32,
-            weights: Weights::Tensor,
-            kv_cache: Dtype::F32,
-            activations: Activations::Full,
-            master_weights: false,
-            buffers: Arc::default(),
-        }
+        Self { name: "ndarray", on_host: true, ..Self::new(Device::ndarray()) }
     }
 
     /// The CUDA device with this index. [`Compute::dtype`] with [`Dtype::BF16`] halves its memory.

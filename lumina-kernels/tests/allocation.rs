@@ -1,30 +1,10 @@
 //! Once begun, decoding allocates nothing in these kernels. A test binary of its own, as it counts the allocations of a whole process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
-
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is handed to the system's allocator; counting changes nothing of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use lumina_testing::Counting;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 #[test]
 fn a_step_of_decoding_allocates_nothing() {
@@ -44,10 +24,10 @@ fn a_step_of_decoding_allocates_nothing() {
                 };
                 // Both threads must have had a task of each kind.
                 (0..50).for_each(|_| step());
-                let before = COUNT.load(Ordering::Relaxed);
+                let before = ALLOCATOR.count();
                 (0..20).for_each(|_| step());
                 // Rayon's queues may grow now and then; a step that allocated would show twenty times.
-                let allocations = COUNT.load(Ordering::Relaxed) - before;
+                let allocations = ALLOCATOR.count() - before;
                 assert!(allocations < 10, "{kernels:?} {format}: {allocations} allocations in 20 steps");
             }
         }

@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, save_safetensors};
@@ -14,29 +12,11 @@ use lumina_mgpt::{
     Architecture, Compute, Conversation, Dtype, Event, ImageSize, KvCache, Lumina, Modality, ModelConfig, Request, Row,
     SamplingOptions, Transformer, Weights,
 };
-use lumina_testing::part;
+use lumina_testing::{Counting, part};
 use smallvec::SmallVec;
 
-struct Counting;
-
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is handed to the system's allocator; counting changes nothing of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 const STEPS: usize = 20;
 const PROMPT: usize = 96;
@@ -97,9 +77,9 @@ fn a_step_of_decoding_allocates_nothing() {
                     };
                     // Both threads must have had a task of each kind.
                     (0..2 * STEPS).for_each(|_| step());
-                    let before = COUNT.load(Ordering::Relaxed);
+                    let before = ALLOCATOR.count();
                     (0..STEPS).for_each(|_| step());
-                    COUNT.load(Ordering::Relaxed) - before
+                    ALLOCATOR.count() - before
                 });
                 // Rayon's queues may grow now and then; a step that allocated would show twenty times.
                 assert!(allocations < STEPS / 2, "{n} rows, {weights}: {allocations} allocations in {STEPS} steps");
@@ -126,7 +106,7 @@ fn codes_of_a_picture_allocate_nothing_but_the_events_of_their_rows() {
         let mut rows = 0;
         let mut before = 0;
         for event in model.generate(request).stream().unwrap() {
-            let now = COUNT.load(Ordering::Relaxed);
+            let now = ALLOCATOR.count();
             if let Event::ImageRow { row, codes } = event.unwrap() {
                 assert_eq!(codes.len(), 32);
                 // The first ones grow what is kept, and with the last comes the picture.
@@ -136,7 +116,7 @@ fn codes_of_a_picture_allocate_nothing_but_the_events_of_their_rows() {
                     rows += 1;
                 }
             }
-            before = COUNT.load(Ordering::Relaxed);
+            before = ALLOCATOR.count();
         }
         assert_eq!(rows, 3);
     });

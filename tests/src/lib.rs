@@ -8,11 +8,15 @@
     reason = "a test helper: its panic is the test's failure, its print the test's report"
 )]
 
+mod allocation;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+pub use allocation::Counting;
 
 /// The folder of the reference data.
 pub fn reference() -> PathBuf {

@@ -53,15 +53,8 @@ pub(super) fn transformed(weight: &[f32], shape: &Shape, pairs: bool) -> Vec<f32
                     let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
                     for (row, value) in places.into_iter().enumerate() {
                         let to = &mut block[((row * 4 + column) * n + input / of) * OUTPUTS + output];
-                        *to = joined(*to, value, pairs, input);
+                        *to = joined(*to, value, pairs, (input, inputs));
                     }
-                }
-            }
-        }
-        if pairs && inputs % 2 == 1 {
-            for place in block.chunks_exact_mut(n * OUTPUTS) {
-                for value in &mut place[(n - 1) * OUTPUTS..] {
-                    *value = pair(*value, 0.0);
                 }
             }
         }
@@ -69,10 +62,15 @@ pub(super) fn transformed(weight: &[f32], shape: &Shape, pairs: bool) -> Vec<f32
     all
 }
 
-/// What an input adds to what is there: itself, or where there are pairs its half of one. The first of a pair waits as it is for the second.
+/// What one of the inputs makes of what is there: itself, or where there are pairs its half of one. The first of a pair waits as it is for the
+/// second, which the last may lack.
 #[inline(always)]
-fn joined(there: f32, value: f32, pairs: bool, input: usize) -> f32 {
-    if pairs && input % 2 == 1 { pair(there, value) } else { value }
+fn joined(there: f32, value: f32, pairs: bool, (input, inputs): (usize, usize)) -> f32 {
+    match (pairs, input % 2 == 1) {
+        (true, true) => pair(there, value),
+        (true, false) if input + 1 == inputs => pair(value, 0.0),
+        _ => value,
+    }
 }
 
 /// Three weights in one direction as those of four places.
@@ -122,14 +120,6 @@ fn columns_body<V: Vector, P: Vector>(work: &Work<'_>, memory: &mut Vec<f32>, pa
     let (seen, sums) = memory.split_at_mut(seen);
     for input in 0..work.shape.inputs {
         see::<V>(work, input, seen, pairs);
-    }
-    if pairs && work.shape.inputs % 2 == 1 {
-        // The last of them has no second.
-        for place in seen.chunks_exact_mut(stride(inputs)) {
-            for value in &mut place[(inputs - 1) * TILES..inputs * TILES] {
-                *value = pair(*value, 0.0);
-            }
-        }
     }
     for (block, weights) in work.weights.chunks_exact(PLACES * inputs * OUTPUTS).enumerate() {
         let places = weights.chunks_exact(inputs * OUTPUTS).zip(seen.chunks_exact(stride(inputs)));
@@ -252,7 +242,7 @@ fn see<V: Vector>(work: &Work<'_>, input: usize, seen: &mut [f32], pairs: bool) 
             for (row, value) in differences([first, second, third, fourth]).into_iter().enumerate() {
                 let to = (row * 4 + column) * stride(n) + input / of * TILES + tile_row * LANES;
                 for (to, value) in seen[to..to + LANES].iter_mut().zip(value.array()) {
-                    *to = joined(*to, value, pairs, input);
+                    *to = joined(*to, value, pairs, (input, inputs));
                 }
             }
         }
