@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Distribution, Tensor};
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::{Activations, conv3x3, scaled_swish};
+use lumina_core::ops::{conv3x3, scaled_swish};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{Bands, VqConfig, VqModel};
 
@@ -116,7 +116,7 @@ fn main() {
     });
     operation("convolution 3x3", |x, weight, _| {
         let bias = Tensor::zeros([32], &x.device());
-        conv3x3(x, weight, bias, (1, 1), Activations::Full)
+        conv3x3(x, weight, bias, (1, 1), 1)
     });
     operation("convolution 3x3, stride 2, padded right and below", |x, weight, _| {
         conv2d(x, weight, None, ConvOptions::new_with_padding([2, 2], [(0, 1), (0, 1)], [1, 1], 1))

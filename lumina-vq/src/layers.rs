@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_core::Loader;
-use lumina_core::ops::{Activations, conv3x3, group_moments, scaled_swish};
+use lumina_core::ops::{conv3x3, group_moments, scaled_swish};
 
 use crate::config::GROUPS;
 
@@ -40,8 +40,6 @@ pub(crate) struct Conv {
     weight: Param<Tensor<4>>,
     bias: Param<Tensor<1>>,
     kernel: usize,
-    #[module(skip)]
-    activations: Activations,
 }
 
 impl Conv {
@@ -51,14 +49,13 @@ impl Conv {
             weight: loader.param("weight", [outputs, inputs, kernel, kernel]),
             bias: loader.param("bias", [outputs]),
             kernel,
-            activations: loader.activations(),
         }
     }
 
     /// Keeps the size.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let pad = self.kernel / 2;
-        self.padded(x, (pad, pad), (pad, pad), 1)
+        self.padded(x, (pad, pad), 1)
     }
 
     /// Rows `band` of the result, of an input that `make` gives in a range of rows.
@@ -67,15 +64,16 @@ impl Conv {
         let (from, to) = (start.saturating_sub(pad), (end + pad).min(height));
         // What the image's edge lacks is padding; what a band's edge lacks comes from its neighbour.
         let missing = (pad - (start - from), pad - (to - end));
-        self.padded(make(from, to), missing, (pad, pad), 1)
+        self.padded(make(from, to), missing, 1)
     }
 
-    fn padded(&self, x: Tensor<4>, rows: (usize, usize), columns: (usize, usize), stride: usize) -> Tensor<4> {
-        if self.kernel == 3 && stride == 1 && columns == (1, 1) {
-            return conv3x3(x, self.weight.val(), self.bias.val(), rows, self.activations);
+    /// With so many rows of zeros above and below.
+    fn padded(&self, x: Tensor<4>, rows: (usize, usize), stride: usize) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        match self.kernel {
+            3 => conv3x3(x, weight, bias, rows, stride),
+            _ => conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [0, 0], [1, 1], 1)),
         }
-        let options = ConvOptions::new_with_padding([stride; 2], [rows, columns], [1, 1], 1);
-        conv2d(x, self.weight.val(), Some(self.bias.val()), options)
     }
 }
 
@@ -275,7 +273,7 @@ impl Level {
 
 /// Half the size, by a convolution of stride 2 padded on the right and below.
 pub(crate) fn downsample(conv: &Conv, x: Tensor<4>) -> Tensor<4> {
-    conv.padded(x, (0, 1), (0, 1), 2)
+    conv.padded(x, (0, 1), 2)
 }
 
 /// Twice the size, by repetition and a convolution.

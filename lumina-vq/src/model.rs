@@ -36,7 +36,7 @@ impl VqModel {
         let (embed, latent) = (config.embed_dim, config.latent_channels);
         Self {
             // Which code is the nearest may hang on little; pixels do not.
-            encoder: Encoder::new(&loader.pp("encoder").exact(), config),
+            encoder: Encoder::new(&loader.pp("encoder"), config),
             quant_conv: Conv::new(&loader.pp("quant_conv"), latent, embed, 1),
             codebook: loader.param("quantize.embedding.weight", [config.n_codes, embed]),
             decode: with_decoder.then(|| DecodePart {

@@ -5,27 +5,22 @@
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
-use lumina_kernels::Activations;
 
-/// A convolution of 3×3 with stride 1: `x` `[batch, inputs, height, width]`, `weight` `[outputs, inputs, 3, 3]`, `bias`
-/// `[outputs]`. One column of zeros is put on the left and right, and `padding` rows, 0 or 1 each, above and below.
-///
-/// With [`Activations::Compact`] a CPU that multiplies `bf16` does so where there are many channels, and results are off by about 2⁻⁸ of their
-/// root mean square; gradients stay `f32`.
+/// A convolution of 3×3 with stride 1 or 2: `x` `[batch, inputs, height, width]`, `weight` `[outputs, inputs, 3, 3]`, `bias`
+/// `[outputs]`. One column of zeros is put on the left and right, with stride 2 only on the right, and `padding` rows, 0 or 1 each, above and below.
 pub fn conv3x3(
     x: Tensor<4>,
     weight: Tensor<4>,
     bias: Tensor<1>,
     padding: (usize, usize),
-    activations: Activations,
+    stride: usize,
 ) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if let Some(y) = super::flex::conv3x3(&x, &weight, &bias, padding, activations) {
+    if let Some(y) = super::flex::conv3x3(&x, &weight, &bias, padding, stride) {
         return y;
     }
-    // Elsewhere the type of the tensors says what is computed in.
-    let _ = activations;
-    let options = ConvOptions::new_with_padding([1; 2], [padding, (1, 1)], [1, 1], 1);
+    let columns = (usize::from(stride == 1), 1);
+    let options = ConvOptions::new_with_padding([stride; 2], [padding, columns], [1, 1], 1);
     conv2d(x, weight, Some(bias), options)
 }
 

@@ -1,4 +1,4 @@
-//! Convolutions of 3×3 with stride 1 on the processor, and their gradients, as plain functions on slices.
+//! Convolutions of 3×3 on the processor, and the gradients of those with stride 1, as plain functions on slices.
 //!
 //! Images are `[batch, channels, height, width]`. Sums run over the columns of an image in vector registers, so no
 //! patches are laid out in memory: what a few rows and columns see is copied once, for all outputs. The order of each sum depends on
@@ -6,13 +6,16 @@
 
 use std::ptr::NonNull;
 
-use lumina_kernels::Activations;
 use rayon::prelude::*;
 
 use super::memory::prefer_large_pages;
 use super::vector::{LANES, Vector, best_instructions};
-use super::winograd_kernel::{self, COLUMNS, TASK_ROWS, pays, transformed};
+use super::winograd_kernel;
 
+/// Rows of an image that one task computes.
+const TASK_ROWS: usize = 8;
+/// Columns that a task computes for all outputs before the next ones.
+const COLUMNS: usize = 2 * LANES;
 /// Outputs computed side by side, with two vectors of columns each.
 const OUTPUTS: usize = 8;
 /// Outputs whose weight gradients are summed side by side, with three columns of the kernel each.
@@ -29,30 +32,42 @@ pub(super) struct Shape {
     /// Rows and columns of the input.
     pub(super) height: usize,
     pub(super) width: usize,
-    /// Rows of zeros above and below; left and right there is one column each.
+    /// Rows of zeros above and below. Left and right there is one column each; with stride 2 only on the right.
     pub(super) padding: (usize, usize),
+    /// 1 or 2.
+    pub(super) stride: usize,
 }
 
 impl Shape {
     /// Rows of the output.
     pub(super) fn rows(&self) -> usize {
-        (self.height + self.padding.0 + self.padding.1).saturating_sub(2)
+        (self.height + self.padding.0 + self.padding.1).saturating_sub(3 - self.stride) / self.stride
     }
 
-    fn stride(&self) -> usize {
+    /// Columns of the output.
+    pub(super) fn columns(&self) -> usize {
+        self.width / self.stride
+    }
+
+    /// Rows of the input that a task sees.
+    fn seen_rows(&self, task: &Task) -> usize {
+        (task.rows - 1) * self.stride + 3
+    }
+
+    fn padded_width(&self) -> usize {
         self.width.next_multiple_of(LANES) + LANES
     }
 
-    fn plane(&self) -> usize {
-        (self.height + self.padding.0 + self.padding.1) * self.stride()
+    fn padded_plane(&self) -> usize {
+        (self.height + self.padding.0 + self.padding.1) * self.padded_width()
     }
 
-    /// The images with zeros around them, `[batch, inputs, rows + 2, stride]`.
+    /// The images with zeros around them, `[batch, inputs, rows + 2, padded_width]`.
     fn padded(&self, x: &[f32]) -> Vec<f32> {
-        let (plane, stride) = (self.plane(), self.stride());
+        let (plane, width) = (self.padded_plane(), self.padded_width());
         let mut padded = vec![0.0; self.batch * self.inputs * plane];
         padded.par_chunks_mut(plane).zip(x.par_chunks_exact(self.height * self.width)).for_each(|(padded, x)| {
-            let rows = padded.chunks_exact_mut(stride).skip(self.padding.0);
+            let rows = padded.chunks_exact_mut(width).skip(self.padding.0);
             for (padded, row) in rows.zip(x.chunks_exact(self.width)) {
                 padded[1..=self.width].copy_from_slice(row);
             }
@@ -66,32 +81,6 @@ impl Shape {
         let padding = (2 - self.padding.0, 2 - self.padding.1);
         Self { inputs, outputs, height: self.rows(), padding, ..*self }
     }
-}
-
-/// Two numbers as `bf16` in the bits of one.
-#[inline(always)]
-pub(super) fn pair(low: f32, high: f32) -> f32 {
-    f32::from_bits(rounded(low) | rounded(high) << 16)
-}
-
-/// The nearest `bf16`, ties to even; no number stays no number.
-#[inline(always)]
-fn rounded(value: f32) -> u32 {
-    let bits = value.to_bits();
-    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
-    if value.is_nan() { 0x7FC0 } else { nearest }
-}
-
-/// Whether the processor multiplies pairs of `bf16`.
-pub(super) fn has_pairs() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 /// Weights in the order of the inner loop, those of [`OUTPUTS`] outputs side by side: `[blocks, inputs, 9, OUTPUTS]`.
@@ -108,64 +97,50 @@ fn packed(weight: &[f32], shape: &Shape) -> Vec<f32> {
 }
 
 /// `x` `[batch, inputs, height, width]` convolved with `weight` `[outputs, inputs, 3, 3]`, plus `bias` `[outputs]`:
-/// `[batch, outputs, rows, width]`. With [`Activations::Compact`] many channels are multiplied in `bf16`, where the processor does that:
-/// what [`winograd_kernel`] makes of both is rounded, and sums are `f32`. Results are then off by about 2⁻⁸ of their root mean square.
-pub(super) fn forward(
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    shape: &Shape,
-    activations: Activations,
-) -> Vec<f32> {
-    let Shape { batch, inputs, outputs, height, width, .. } = *shape;
-    let by_tiles = pays(shape);
-    let pairs = by_tiles && activations == Activations::Compact && has_pairs();
-    let weights = if by_tiles { transformed(weight, shape, pairs) } else { packed(weight, shape) };
-    let rows = shape.rows();
-    let per_image = outputs * rows * width;
-    let mut y = Vec::with_capacity(batch * per_image);
-    prefer_large_pages(y.as_ptr(), batch * per_image);
-    let result = Planes { start: NonNull::from(&mut y.spare_capacity_mut()[..batch * per_image]).cast(), rows, width };
-    // A task has some rows of one image. What it sees of them lies side by side, some columns at a time, for all outputs.
-    let tasks = (0..batch * rows.div_ceil(TASK_ROWS)).into_par_iter();
-    tasks.for_each_init(Vec::new, |seen, task| {
-        let (image, first) = (task / rows.div_ceil(TASK_ROWS), task % rows.div_ceil(TASK_ROWS) * TASK_ROWS);
-        let x = &x[image * inputs * height * width..][..inputs * height * width];
-        let task = Task { image: image * outputs, first, rows: TASK_ROWS.min(rows - first) };
-        for column in (0..width).step_by(COLUMNS) {
-            if by_tiles {
-                let (weights, task, result) = (&weights, &task, &result);
-                let work = winograd_kernel::Work { x, shape, weights, bias, task, column, result };
-                #[cfg(target_arch = "x86_64")]
-                if pairs {
-                    #[allow(unsafe_code, reason = "calls a function compiled for features that were detected")]
-                    // SAFETY: `pairs` is true only where `has_pairs` is.
-                    unsafe {
-                        winograd_kernel::columns_of_pairs(&work, seen);
-                    }
-                    continue;
-                }
-                winograd_kernel::columns(&work, seen);
-                continue;
-            }
-            see(x, shape, &task, column, seen);
-            columns_of_task(&Work { seen, weights: &weights, bias, outputs, task: &task, column, result: &result });
-        }
-    });
+/// `[batch, outputs, rows, columns]`.
+pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
+    let (rows, width) = (shape.rows(), shape.columns());
+    let n = shape.batch * shape.outputs * rows * width;
+    let mut y = Vec::with_capacity(n);
+    prefer_large_pages(y.as_ptr(), n);
+    let result = Planes { start: NonNull::from(&mut y.spare_capacity_mut()[..n]).cast(), rows, width };
+    if winograd_kernel::pays(shape) {
+        winograd_kernel::forward(x, weight, bias, shape, &result);
+    } else {
+        by_rows(x, weight, bias, shape, &result);
+    }
     #[allow(unsafe_code, reason = "a result that is written once need not be cleared before")]
-    // SAFETY: there is room for so many. The tasks have all rows of all images, and write all columns of all outputs.
+    // SAFETY: there is room for so many, and either form writes all columns of all rows of all outputs of all images.
     unsafe {
-        y.set_len(batch * per_image);
+        y.set_len(n);
     }
     y
 }
 
+/// By the definition.
+fn by_rows(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape, result: &Planes) {
+    let Shape { batch, inputs, outputs, height, width, stride, .. } = *shape;
+    let weights = packed(weight, shape);
+    // A task has some rows of one image. What it sees of them lies side by side, some columns at a time, for all outputs.
+    let (rows, task_rows) = (shape.rows(), TASK_ROWS / stride);
+    let tasks = (0..batch * rows.div_ceil(task_rows)).into_par_iter();
+    tasks.for_each_init(Vec::new, |seen, task| {
+        let (image, first) = (task / rows.div_ceil(task_rows), task % rows.div_ceil(task_rows) * task_rows);
+        let x = &x[image * inputs * height * width..][..inputs * height * width];
+        let task = Task { image: image * outputs, first, rows: task_rows.min(rows - first) };
+        for column in (0..shape.columns()).step_by(COLUMNS) {
+            see(x, shape, &task, column, seen);
+            columns_of_task(&Work { seen, weights: &weights, bias, shape, task: &task, column, result });
+        }
+    });
+}
+
 /// Rows of one image.
-pub(super) struct Task {
+struct Task {
     /// Planes of the result before those of the image.
-    pub(super) image: usize,
-    pub(super) first: usize,
-    pub(super) rows: usize,
+    image: usize,
+    first: usize,
+    rows: usize,
 }
 
 /// Where results go.
@@ -199,19 +174,28 @@ impl Planes {
     }
 }
 
-/// What a task sees in [`COLUMNS`] columns and those beside them: `[inputs, rows + 2, SEEN]`, with zeros beyond the image.
+/// What a task sees in [`COLUMNS`] columns and those beside them, with zeros beyond the image: `[inputs, rows, stride, SEEN]`, where
+/// with stride 2 the even columns come before the odd.
 fn see(x: &[f32], shape: &Shape, task: &Task, column: usize, seen: &mut Vec<f32>) {
-    let Shape { inputs, height, width, padding, .. } = *shape;
-    let rows = task.rows + 2;
+    let Shape { inputs, height, width, padding, stride, .. } = *shape;
+    let rows = shape.seen_rows(task);
     seen.clear();
-    seen.resize(inputs * rows * SEEN, 0.0);
-    // Column `column - 1` of the image is the first that is seen.
-    let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
-    let n = (COLUMNS + 2 - skip).min(width - from);
-    for (plane, seen) in x.chunks_exact(height * width).zip(seen.chunks_exact_mut(rows * SEEN)) {
-        for (row, seen) in seen.chunks_exact_mut(SEEN).enumerate() {
-            if let Some(row) = (task.first + row).checked_sub(padding.0).filter(|row| *row < height) {
-                seen[skip..skip + n].copy_from_slice(&plane[row * width + from..][..n]);
+    seen.resize(inputs * rows * stride * SEEN, 0.0);
+    let lines = seen.chunks_exact_mut(stride * SEEN).enumerate();
+    for (index, line) in lines {
+        let (plane, row) = (index / rows, task.first * stride + index % rows);
+        let Some(row) = row.checked_sub(padding.0).filter(|row| *row < height) else { continue };
+        let row = &x[(plane * height + row) * width..][..width];
+        if stride == 1 {
+            // Column `column - 1` of the image is the first that is seen.
+            let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
+            let n = (COLUMNS + 2 - skip).min(width - from);
+            line[skip..skip + n].copy_from_slice(&row[from..][..n]);
+        } else {
+            let (even, odd) = line.split_at_mut(SEEN);
+            for (pair, (even, odd)) in row[2 * column..].chunks(2).zip(even.iter_mut().zip(odd)).take(COLUMNS + 1) {
+                *even = pair[0];
+                *odd = pair.get(1).copied().unwrap_or(0.0);
             }
         }
     }
@@ -224,8 +208,7 @@ struct Work<'a> {
     /// What [`packed`] laid out.
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
-    /// Outputs that there are; the last block of weights may have more.
-    outputs: usize,
+    shape: &'a Shape,
     task: &'a Task,
     column: usize,
     result: &'a Planes,
@@ -242,7 +225,7 @@ pub(super) fn input_gradient(dy: &[f32], weight: &[f32], shape: &Shape) -> Vec<f
             }
         }
     }
-    forward(dy, &turned, None, &shape.reversed(), Activations::Full)
+    forward(dy, &turned, None, &shape.reversed())
 }
 
 /// The gradient of the weight, `[outputs, inputs, 3, 3]`.
@@ -283,13 +266,13 @@ best_instructions!(gradient_of_pair = gradient_body(
 /// [`COLUMNS`] columns of all outputs in a task's rows.
 #[inline(always)]
 fn columns_body<V: Vector>(work: &Work<'_>) {
-    let inputs = work.seen.len() / work.plane();
+    let Shape { inputs, outputs, .. } = *work.shape;
     for (block, weights) in work.weights.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
         let weights = weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0;
         let first_output = block * OUTPUTS;
         let mut start = [0.0; OUTPUTS];
         if let Some(bias) = work.bias {
-            let n = OUTPUTS.min(work.outputs - first_output);
+            let n = OUTPUTS.min(outputs - first_output);
             start[..n].copy_from_slice(&bias[first_output..first_output + n]);
         }
         for row in 0..work.task.rows {
@@ -303,13 +286,6 @@ fn columns_body<V: Vector>(work: &Work<'_>) {
                 }
             }
         }
-    }
-}
-
-impl Work<'_> {
-    /// Numbers of a channel in what is seen.
-    fn plane(&self) -> usize {
-        (self.task.rows + 2) * SEEN
     }
 }
 
@@ -333,13 +309,17 @@ fn tile<V: Vector, const R: usize, const N: usize>(
     for (index, sums) in sums.iter_mut().enumerate() {
         *sums = [V::splat(block.start[output + index]); N];
     }
-    for (channel, weights) in work.seen.chunks_exact(work.plane()).zip(block.weights) {
+    let stride = work.shape.stride;
+    let (line, plane) = (stride * SEEN, work.shape.seen_rows(work.task) * stride * SEEN);
+    // Where the three columns are that the first output sees.
+    let columns = if stride == 1 { [0, 1, 2] } else { [0, SEEN, 1] };
+    for (channel, weights) in work.seen.chunks_exact(plane).zip(block.weights) {
         for dy in 0..3 {
-            let window = &channel[(block.row + dy) * SEEN + column..][..N * LANES + 2];
+            let window = &channel[(block.row * stride + dy) * line..][..line];
             for dx in 0..3 {
                 let mut x = [V::splat(0.0); N];
                 for (vector, x) in x.iter_mut().enumerate() {
-                    *x = V::load(&window[dx + vector * LANES..]);
+                    *x = V::load(&window[columns[dx] + column + vector * LANES..]);
                 }
                 for index in 0..R {
                     let weight = V::splat(weights[dy * 3 + dx][output + index]);
@@ -352,7 +332,7 @@ fn tile<V: Vector, const R: usize, const N: usize>(
     }
     for (index, sums) in sums.iter().enumerate() {
         let at = block.first_output + output + index;
-        if at < work.outputs {
+        if at < work.shape.outputs {
             for (vector, sum) in sums.iter().enumerate() {
                 let column = work.column + column + vector * LANES;
                 work.result.put((work.task.image + at, work.task.first + block.row, column), &sum.array());
@@ -371,7 +351,8 @@ fn gradient_body<V: Vector>(
     input: usize,
 ) -> [[f32; 9]; GRADIENTS] {
     let Shape { batch, inputs, outputs, width, .. } = *shape;
-    let (rows, stride, plane, wide) = (shape.rows(), shape.stride(), shape.plane(), width.next_multiple_of(LANES));
+    let (rows, wide) = (shape.rows(), width.next_multiple_of(LANES));
+    let (line, plane) = (shape.padded_width(), shape.padded_plane());
     let mut result = [[0.0; 9]; GRADIENTS];
     for tap_row in 0..3 {
         let mut sums = [[V::splat(0.0); 3]; GRADIENTS];
@@ -384,7 +365,7 @@ fn gradient_body<V: Vector>(
                 *plane = &dy[(image * outputs + output) * rows * wide..][..rows * wide];
             }
             for row in 0..rows {
-                let window = &x[(row + tap_row) * stride..][..wide + LANES];
+                let window = &x[(row + tap_row) * line..][..wide + LANES];
                 for column in (0..wide).step_by(LANES) {
                     let at = &window[column..column + LANES + 2];
                     let taps = [V::load(at), V::load(&at[1..]), V::load(&at[2..])];
@@ -417,17 +398,20 @@ mod tests {
 
     /// The definition, in `f64`.
     fn plain(x: &[f32], weight: &[f32], bias: &[f32], shape: &Shape) -> Vec<f64> {
-        let Shape { batch, inputs, outputs, height, width, padding } = *shape;
+        let Shape { batch, inputs, outputs, height, width, padding, stride } = *shape;
         let mut y = Vec::new();
         for image in 0..batch {
             for output in 0..outputs {
                 for row in 0..shape.rows() {
-                    for column in 0..width {
+                    for column in 0..shape.columns() {
                         let mut sum = f64::from(bias[output]);
                         for input in 0..inputs {
                             for (dy, dx) in (0..9).map(|tap| (tap / 3, tap % 3)) {
                                 let (Some(r), Some(c)) =
-                                    ((row + dy).checked_sub(padding.0), (column + dx).checked_sub(1))
+                                    (
+                                        (row * stride + dy).checked_sub(padding.0),
+                                        (column * stride + dx).checked_sub(2 - stride),
+                                    )
                                 else {
                                     continue;
                                 };
@@ -446,17 +430,26 @@ mod tests {
         y
     }
 
-    const SHAPES: [Shape; 8] = [
-        Shape { batch: 2, inputs: 3, outputs: 5, height: 7, width: 19, padding: (1, 1) },
-        Shape { batch: 1, inputs: 1, outputs: 1, height: 1, width: 1, padding: (1, 1) },
-        Shape { batch: 1, inputs: 4, outputs: 9, height: 12, width: 48, padding: (0, 1) },
-        Shape { batch: 3, inputs: 2, outputs: 8, height: 9, width: 33, padding: (1, 0) },
-        Shape { batch: 1, inputs: 2, outputs: 3, height: 20, width: 16, padding: (0, 0) },
-        // By tiles.
-        Shape { batch: 2, inputs: 17, outputs: 19, height: 13, width: 45, padding: (1, 1) },
-        Shape { batch: 1, inputs: 16, outputs: 16, height: 8, width: 32, padding: (0, 1) },
-        Shape { batch: 1, inputs: 20, outputs: 24, height: 9, width: 13, padding: (1, 0) },
-    ];
+    const SHAPES: [Shape; 13] = {
+        let shape = Shape { batch: 1, inputs: 1, outputs: 1, height: 1, width: 1, padding: (1, 1), stride: 1 };
+        [
+            shape,
+            Shape { batch: 2, inputs: 3, outputs: 5, height: 7, width: 19, ..shape },
+            Shape { inputs: 4, outputs: 9, height: 12, width: 48, padding: (0, 1), ..shape },
+            Shape { batch: 3, inputs: 2, outputs: 8, height: 9, width: 33, padding: (1, 0), ..shape },
+            Shape { inputs: 2, outputs: 3, height: 20, width: 16, padding: (0, 0), ..shape },
+            // By tiles: of all widths of lines of lanes, with rows and columns left over, and inside an image wider than a vector.
+            Shape { batch: 2, inputs: 17, outputs: 19, height: 13, width: 45, ..shape },
+            Shape { inputs: 16, outputs: 16, height: 8, width: 32, padding: (0, 1), ..shape },
+            Shape { inputs: 20, outputs: 24, height: 9, width: 13, padding: (1, 0), ..shape },
+            Shape { inputs: 16, outputs: 40, height: 40, width: 10, ..shape },
+            Shape { inputs: 16, outputs: 17, height: 5, width: 200, ..shape },
+            // Of stride 2.
+            Shape { batch: 2, inputs: 3, outputs: 9, height: 24, width: 70, padding: (0, 1), stride: 2 },
+            Shape { inputs: 17, outputs: 16, height: 11, width: 13, padding: (0, 1), stride: 2, ..shape },
+            Shape { inputs: 2, outputs: 2, height: 2, width: 2, padding: (0, 1), stride: 2, ..shape },
+        ]
+    };
 
     fn dot(a: &[f32], b: &[f32]) -> f64 {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -469,54 +462,45 @@ mod tests {
             let weight = values(shape.outputs * shape.inputs * 9, 2);
             let bias = values(shape.outputs, 3);
             let expected = plain(&x, &weight, &bias, &shape);
-            let found = forward(&x, &weight, Some(&bias), &shape, Activations::Full);
+            let found = forward(&x, &weight, Some(&bias), &shape);
             assert_eq!(found.len(), expected.len(), "{shape:?}");
+            // Tiles round more than a sum does: `rounding_of_tiles_is_small` holds them to their root mean square.
+            let bound = if winograd_kernel::pays(&shape) { 3e-5 } else { 1e-5 };
             for (found, expected) in found.iter().zip(expected) {
-                assert!((f64::from(*found) - expected).abs() < 1e-5, "{shape:?}: {found}, not {expected}");
+                assert!((f64::from(*found) - expected).abs() < bound, "{shape:?}: {found}, not {expected}");
             }
         }
     }
 
     #[test]
-    fn compact_is_the_convolution_within_its_bound() {
-        let root_mean_square = |values: &mut dyn Iterator<Item = f64>| {
-            let (n, squares) = values.fold((0.0, 0.0), |(n, squares), value| (n + 1.0, squares + value * value));
-            f64::sqrt(squares / n)
-        };
-        for shape in SHAPES {
-            let x = values(shape.batch * shape.inputs * shape.height * shape.width, 1);
-            let (weight, bias) = (values(shape.outputs * shape.inputs * 9, 2), values(shape.outputs, 3));
-            let found = forward(&x, &weight, Some(&bias), &shape, Activations::Compact);
-            let expected = plain(&x, &weight, &bias, &shape);
-            assert_eq!(found.len(), expected.len(), "{shape:?}");
-            let mut errors = found.iter().zip(&expected).map(|(found, expected)| f64::from(*found) - expected);
-            let share = root_mean_square(&mut errors) / root_mean_square(&mut expected.iter().copied());
-            let bound = if pays(&shape) && has_pairs() { 4.5e-3 } else { 1e-6 };
-            assert!(share < bound, "{shape:?}: off by {share}");
-        }
-        let widened = |value: f32| f32::from_bits(rounded(value) << 16);
-        assert_eq!([1.0, -0.0, f32::INFINITY].map(widened), [1.0, -0.0, f32::INFINITY]);
-        assert_eq!(widened(1.0 + 1.0 / 256.0), 1.0, "ties to even");
-        assert!(widened(f32::NAN).is_nan() && widened(f32::from_bits(0x7F80_0001)).is_nan());
+    fn rounding_of_tiles_is_small() {
+        let shape = Shape { batch: 1, inputs: 128, outputs: 16, height: 16, width: 64, padding: (1, 1), stride: 1 };
+        let x = values(shape.inputs * shape.height * shape.width, 1);
+        let (weight, bias) = (values(shape.outputs * shape.inputs * 9, 2), vec![0.0; shape.outputs]);
+        let (found, expected) = (forward(&x, &weight, None, &shape), plain(&x, &weight, &bias, &shape));
+        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+        let mut errors = found.iter().zip(&expected).map(|(found, expected)| f64::from(*found) - expected);
+        let share = (squares(&mut errors) / squares(&mut expected.iter().copied())).sqrt();
+        assert!(share < 2e-6, "off by {share} of the root mean square");
     }
 
     #[test]
     fn gradients_are_the_transposes() {
         // y is linear in x and in the weight, so ⟨dy, y(v)⟩ = ⟨gradient, v⟩ for any v in their place.
-        for shape in SHAPES {
+        for shape in SHAPES.into_iter().filter(|shape| shape.stride == 1) {
             let n_x = shape.batch * shape.inputs * shape.height * shape.width;
             let (x, weight) = (values(n_x, 1), values(shape.outputs * shape.inputs * 9, 2));
             let dy = values(shape.batch * shape.outputs * shape.rows() * shape.width, 4);
             for seed in 5..9 {
                 let v = values(n_x, seed);
                 let (left, right) = (
-                    dot(&dy, &forward(&v, &weight, None, &shape, Activations::Full)),
+                    dot(&dy, &forward(&v, &weight, None, &shape)),
                     dot(&input_gradient(&dy, &weight, &shape), &v),
                 );
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
                 let v = values(weight.len(), seed);
                 let (left, right) = (
-                    dot(&dy, &forward(&x, &v, None, &shape, Activations::Full)),
+                    dot(&dy, &forward(&x, &v, None, &shape)),
                     dot(&weight_gradient(&x, &dy, &shape), &v),
                 );
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");

@@ -12,10 +12,35 @@ pub(super) trait Vector: Copy {
     fn add_product(self, a: Self, b: Self) -> Self;
     /// The numbers as an array.
     fn array(self) -> [f32; LANES];
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
     /// Their sum, by halves.
     #[inline(always)]
     fn sum(self) -> f32 {
         total(self.array())
+    }
+    /// Every fourth number, from the first to the fourth on.
+    #[inline(always)]
+    fn fourths(from: &[f32; 4 * LANES]) -> [Self; 4] {
+        let mut all = [[0.0; LANES]; 4];
+        for (lane, four) in from.as_chunks::<4>().0.iter().enumerate() {
+            for (all, value) in all.iter_mut().zip(four) {
+                all[lane] = *value;
+            }
+        }
+        [Self::load(&all[0]), Self::load(&all[1]), Self::load(&all[2]), Self::load(&all[3])]
+    }
+    /// What [`fourths`](Self::fourths) takes apart.
+    #[inline(always)]
+    fn of_fourths(fourths: [Self; 4]) -> [f32; 4 * LANES] {
+        let mut together = [0.0; 4 * LANES];
+        for (index, fourth) in fourths.into_iter().enumerate() {
+            for (four, value) in together.as_chunks_mut::<4>().0.iter_mut().zip(fourth.array()) {
+                four[index] = value;
+            }
+        }
+        together
     }
 }
 
@@ -92,6 +117,27 @@ impl Vector for [f32; LANES] {
     fn array(self) -> [f32; LANES] {
         self
     }
+    #[inline(always)]
+    fn plus(mut self, other: Self) -> Self {
+        for (a, b) in self.iter_mut().zip(other) {
+            *a += b;
+        }
+        self
+    }
+    #[inline(always)]
+    fn minus(mut self, other: Self) -> Self {
+        for (a, b) in self.iter_mut().zip(other) {
+            *a -= b;
+        }
+        self
+    }
+    #[inline(always)]
+    fn times(mut self, other: Self) -> Self {
+        for (a, b) in self.iter_mut().zip(other) {
+            *a *= b;
+        }
+        self
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -135,38 +181,72 @@ pub(super) mod x86 {
             array
         }
         #[inline(always)]
-        fn sum(self) -> f32 {
+        fn plus(self, other: Self) -> Self {
             // SAFETY: the caller is compiled for AVX-512.
-            unsafe { Avx2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }.sum()
-        }
-    }
-
-    /// One register of AVX-512, of sums in `f32`, or of pairs of `bf16` that ride in the bits of `f32`: a product multiplies and
-    /// adds both of a pair. Made only in functions that are compiled for AVX-512 BF16.
-    #[derive(Clone, Copy)]
-    pub(in crate::ops) struct Pairs(__m512);
-
-    impl Vector for Pairs {
-        const MANY: bool = true;
-        #[inline(always)]
-        fn splat(value: f32) -> Self {
-            Self(Avx512::splat(value).0)
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
         }
         #[inline(always)]
-        fn load(from: &[f32]) -> Self {
-            Self(Avx512::load(from).0)
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
         }
         #[inline(always)]
-        fn add_product(self, a: Self, b: Self) -> Self {
-            // SAFETY: the caller is compiled for AVX-512 BF16; both types are 512 bits of anything.
+        fn times(self, other: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn fourths(from: &[f32; 4 * LANES]) -> [Self; 4] {
+            // SAFETY: there are four times sixteen numbers; the caller is compiled for AVX-512.
             unsafe {
-                let [a, b] = [a, b].map(|pairs| std::mem::transmute::<__m512, __m512bh>(pairs.0));
-                Self(_mm512_dpbf16_ps(self.0, a, b))
+                let start = from.as_ptr();
+                let (a, b) = (_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(LANES)));
+                let (c, d) = (_mm512_loadu_ps(start.add(2 * LANES)), _mm512_loadu_ps(start.add(3 * LANES)));
+                let low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+                let high = _mm512_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31);
+                let (ab, cd) = (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(c, low, d));
+                let (first, second) = (_mm512_shuffle_f32x4::<0x44>(ab, cd), _mm512_shuffle_f32x4::<0xEE>(ab, cd));
+                let (ab, cd) = (_mm512_permutex2var_ps(a, high, b), _mm512_permutex2var_ps(c, high, d));
+                let (third, fourth) = (_mm512_shuffle_f32x4::<0x44>(ab, cd), _mm512_shuffle_f32x4::<0xEE>(ab, cd));
+                [Self(first), Self(second), Self(third), Self(fourth)]
             }
         }
         #[inline(always)]
-        fn array(self) -> [f32; LANES] {
-            Avx512(self.0).array()
+        fn of_fourths([a, b, c, d]: [Self; 4]) -> [f32; 4 * LANES] {
+            let mut together = [0.0; 4 * LANES];
+            // SAFETY: there is room for four times sixteen numbers; the caller is compiled for AVX-512.
+            unsafe {
+                // Of each 128 bits the first two, and the last two, of four lanes; then 128 bits at a time in their order.
+                let (ab, cd) = (_mm512_unpacklo_ps(a.0, b.0), _mm512_unpacklo_ps(c.0, d.0));
+                let lane0 = _mm512_shuffle_ps::<0x44>(ab, cd);
+                let lane1 = _mm512_shuffle_ps::<0xEE>(ab, cd);
+                let (ab, cd) = (_mm512_unpackhi_ps(a.0, b.0), _mm512_unpackhi_ps(c.0, d.0));
+                let lane2 = _mm512_shuffle_ps::<0x44>(ab, cd);
+                let lane3 = _mm512_shuffle_ps::<0xEE>(ab, cd);
+                let (low01, low23) = (
+                    _mm512_shuffle_f32x4::<0x44>(lane0, lane1),
+                    _mm512_shuffle_f32x4::<0x44>(lane2, lane3),
+                );
+                let (high01, high23) = (
+                    _mm512_shuffle_f32x4::<0xEE>(lane0, lane1),
+                    _mm512_shuffle_f32x4::<0xEE>(lane2, lane3),
+                );
+                let all = [
+                    _mm512_shuffle_f32x4::<0x88>(low01, low23),
+                    _mm512_shuffle_f32x4::<0xDD>(low01, low23),
+                    _mm512_shuffle_f32x4::<0x88>(high01, high23),
+                    _mm512_shuffle_f32x4::<0xDD>(high01, high23),
+                ];
+                for (to, four) in together.as_chunks_mut::<LANES>().0.iter_mut().zip(all) {
+                    _mm512_storeu_ps(to.as_mut_ptr(), four);
+                }
+            }
+            together
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: the caller is compiled for AVX-512.
+            unsafe { Avx2(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }.sum()
         }
     }
 
@@ -202,6 +282,21 @@ pub(super) mod x86 {
                 _mm256_storeu_ps(array.as_mut_ptr().add(8), self.1);
             }
             array
+        }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX2.
+            unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX2.
+            unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            // SAFETY: the caller is compiled for AVX2.
+            unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
         }
         #[inline(always)]
         fn sum(self) -> f32 {

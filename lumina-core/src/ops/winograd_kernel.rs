@@ -1,60 +1,93 @@
-//! Convolutions of 3×3 by Winograd's minimal filtering, F(2×2, 3×3): four results of 16 products instead of 36 (Lavin and Gray,
+//! Convolutions of 3×3 by Winograd's minimal filtering, F(4×4, 3×3): sixteen results of 36 products instead of 144 (Lavin and Gray,
 //! arXiv 1509.09308).
 //!
-//! A tile of 4×4 inputs and the 3×3 weights are transformed by sums and differences; there each of the 16 places is a product of matrices,
-//! `[outputs, inputs] · [inputs, tiles]`; its results are transformed back to 2×2 outputs. Tiles side by side in a row are the lanes of a vector.
-//! The order of each sum depends on the shape alone.
+//! A tile of 6×6 inputs and the 3×3 weights are transformed by sums and differences; there each of the 36 places is a product of matrices,
+//! `[outputs, inputs] · [inputs, tiles]`; its results are transformed back to 4×4 outputs. The points that the transforms are made of, 0, ±√½, ±√2
+//! and infinity, leave less than half of the rounding error of the usual 0, ±1, ±2. The order of each sum depends on the shape alone.
+//!
+//! Tiles are the lanes of vectors: those side by side in a row of the image, and where the image is narrow those below, too.
+
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use rayon::prelude::*;
 
-use super::conv_kernel::{Planes, Shape, Task, pair};
+use super::conv_kernel::{Planes, Shape};
 use super::vector::{LANES, Vector, best_instructions};
 
+/// Rows, or columns, of outputs of a tile.
+const SIDE: usize = 4;
+/// Rows, or columns, of inputs that it sees.
+const SEEN: usize = SIDE + 2;
 /// Places of a tile.
-const PLACES: usize = 16;
+const PLACES: usize = SEEN * SEEN;
 /// Outputs computed side by side.
 const OUTPUTS: usize = 8;
-/// Rows of tiles of a task.
-const TILE_ROWS: usize = 4;
-/// Rows of an image that one task computes.
-pub(super) const TASK_ROWS: usize = 2 * TILE_ROWS;
+/// Outputs whose sums wait to be transformed back: so many that what is seen of a place is used often, so few that they stay near.
+const GROUP: usize = 4 * OUTPUTS;
+/// Vectors of tiles of a task in one go.
+const VECTORS: usize = 2;
+/// Rows that those of one column of lanes see.
+const ROWS: usize = VECTORS * SIDE + 2;
 /// Tiles of a task in one go.
-const TILES: usize = TILE_ROWS * LANES;
-/// Columns that they are: computed for all outputs before the next ones.
-pub(super) const COLUMNS: usize = 2 * LANES;
-/// Even, or odd, columns that a row of tiles sees.
-const HALF: usize = LANES + 1;
+const TILES: usize = VECTORS * LANES;
 /// From the sums of a place to those of the next: places a power of two apart would share lines of the cache, here and in [`stride`].
-const SUMS: usize = OUTPUTS * TILES + LANES;
+const SUMS: usize = GROUP * TILES + LANES;
 
-/// From a place to the next in what is seen of so many inputs, or pairs.
+/// From a place to the next in what is seen of so many inputs.
 fn stride(inputs: usize) -> usize {
     inputs * TILES + LANES
 }
 
 /// Whether transforming costs less than it saves.
 pub(super) fn pays(shape: &Shape) -> bool {
-    shape.inputs >= 16 && shape.outputs >= 16 && shape.rows() >= 4
+    shape.stride == 1 && shape.inputs >= 16 && shape.outputs >= 16 && shape.rows() >= 4 && shape.columns() >= 8
 }
 
-/// Weights `[outputs, inputs, 3, 3]` transformed, those of [`OUTPUTS`] outputs side by side: `[blocks, PLACES, inputs, OUTPUTS]`, of single
-/// inputs or of pairs.
-pub(super) fn transformed(weight: &[f32], shape: &Shape, pairs: bool) -> Vec<f32> {
+/// `x` `[inputs, height, width]` of each image convolved into its planes of `result`.
+pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape, result: &Planes) {
+    let weights = transformed(weight, shape);
+    let across = shape.columns().div_ceil(SIDE).next_power_of_two().clamp(4, LANES);
+    let task_rows = TILES / across * SIDE;
+    let per_image = shape.rows().div_ceil(task_rows);
+    let (tasks, groups) = (shape.batch * per_image, shape.outputs.div_ceil(GROUP));
+    // Small images have few tasks: threads then share the outputs, too, and each transforms the inputs for itself.
+    let shares = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
+    let groups_of_share = groups.div_ceil(shares);
+    (0..tasks * shares).into_par_iter().for_each_init(Vec::new, |memory, task| {
+        let (task, share) = (task / shares, task % shares);
+        let (image, first) = (task / per_image, task % per_image * task_rows);
+        let size = shape.inputs * shape.height * shape.width;
+        let x = &x[image * size..][..size];
+        let groups = share * groups_of_share..groups.min((share + 1) * groups_of_share);
+        let outputs = groups.start * GROUP..shape.outputs.min(groups.end * GROUP);
+        for column in (0..shape.columns()).step_by(across * SIDE) {
+            let work = Work { x, shape, weights: &weights, bias, image, first, column, across, result };
+            columns(&work, outputs.start, outputs.end, memory);
+        }
+    });
+}
+
+/// Weights `[outputs, inputs, 3, 3]` transformed, those of [`OUTPUTS`] outputs side by side: `[blocks, PLACES, inputs, OUTPUTS]`.
+fn transformed(weight: &[f32], shape: &Shape) -> Vec<f32> {
     let Shape { inputs, outputs, .. } = *shape;
-    let of = 1 + usize::from(pairs);
-    let n = inputs.div_ceil(of);
-    let mut all = vec![0.0; outputs.div_ceil(OUTPUTS) * PLACES * n * OUTPUTS];
-    let blocks = all.par_chunks_mut(PLACES * n * OUTPUTS).zip(weight.par_chunks(OUTPUTS * inputs * 9));
+    let size = PLACES * inputs * OUTPUTS;
+    let mut all = vec![0.0; outputs.div_ceil(OUTPUTS) * size];
+    let blocks = all.par_chunks_mut(size.max(1)).zip(weight.par_chunks((OUTPUTS * inputs * 9).max(1)));
     blocks.for_each(|(block, weight)| {
-        for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
-            for (input, taps) in weight.as_chunks::<9>().0.iter().enumerate() {
-                let rows = [0, 1, 2].map(|row| spread([taps[row * 3], taps[row * 3 + 1], taps[row * 3 + 2]]));
-                for column in 0..4 {
-                    let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
-                    for (row, value) in places.into_iter().enumerate() {
-                        let to = &mut block[((row * 4 + column) * n + input / of) * OUTPUTS + output];
-                        *to = joined(*to, value, pairs, (input, inputs));
-                    }
+        for input in 0..inputs {
+            let mut taps = [[0.0; OUTPUTS]; 9];
+            for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
+                for (taps, weight) in taps.iter_mut().zip(&weight[input * 9..]) {
+                    taps[output] = *weight;
+                }
+            }
+            let [a, b, c, d, e, f, g, h, i] = taps;
+            let rows = [spread([a, b, c]), spread([d, e, f]), spread([g, h, i])];
+            for column in 0..SEEN {
+                let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
+                for (row, values) in places.into_iter().enumerate() {
+                    let at = ((row * SEEN + column) * inputs + input) * OUTPUTS;
+                    block[at..at + OUTPUTS].copy_from_slice(&values);
                 }
             }
         }
@@ -62,82 +95,73 @@ pub(super) fn transformed(weight: &[f32], shape: &Shape, pairs: bool) -> Vec<f32
     all
 }
 
-/// What one of the inputs makes of what is there: itself, or where there are pairs its half of one. The first of a pair waits as it is for the
-/// second, which the last may lack.
-#[inline(always)]
-fn joined(there: f32, value: f32, pairs: bool, (input, inputs): (usize, usize)) -> f32 {
-    match (pairs, input % 2 == 1) {
-        (true, true) => pair(there, value),
-        (true, false) if input + 1 == inputs => pair(value, 0.0),
-        _ => value,
+/// Three weights in one direction as those of six places.
+fn spread([a, b, c]: [[f32; OUTPUTS]; 3]) -> [[f32; OUTPUTS]; SEEN] {
+    let mut all = [a, a, a, a, a, c];
+    for output in 0..OUTPUTS {
+        let (a, b, c) = (a[output], b[output], c[output]);
+        let (near, far) = ((a + 0.5 * c) * (-2.0 / 3.0), (a + 2.0 * c) * (1.0 / 6.0));
+        let (near_odd, far_odd) = (b * (-2.0 / 3.0 * FRAC_1_SQRT_2), b * (SQRT_2 / 6.0));
+        all[1][output] = near + near_odd;
+        all[2][output] = near - near_odd;
+        all[3][output] = far + far_odd;
+        all[4][output] = far - far_odd;
     }
+    all
 }
 
-/// Three weights in one direction as those of four places.
-fn spread([a, b, c]: [f32; 3]) -> [f32; 4] {
-    [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c]
-}
-
-/// What there is to do for [`COLUMNS`] columns of a task.
-pub(super) struct Work<'a> {
+/// What there is to do for the columns that a vector of tiles has.
+struct Work<'a> {
     /// The image, `[inputs, height, width]`.
-    pub(super) x: &'a [f32],
-    pub(super) shape: &'a Shape,
+    x: &'a [f32],
+    shape: &'a Shape,
     /// What [`transformed`] laid out.
-    pub(super) weights: &'a [f32],
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) task: &'a Task,
-    pub(super) column: usize,
-    pub(super) result: &'a Planes,
+    weights: &'a [f32],
+    bias: Option<&'a [f32]>,
+    image: usize,
+    /// Of the rows and columns of the result.
+    first: usize,
+    column: usize,
+    /// Tiles of a vector that are side by side.
+    across: usize,
+    result: &'a Planes,
 }
 
-best_instructions!(pub(super) columns = single(work: &Work<'_>, memory: &mut Vec<f32>));
+best_instructions!(columns = columns_body(work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>));
 
+/// The outputs from `first`, the first of a group, to `end`.
 #[inline(always)]
-fn single<V: Vector>(work: &Work<'_>, memory: &mut Vec<f32>) {
-    columns_body::<V, V>(work, memory, false);
-}
-
-/// [`columns`] with pairs of inputs in `bf16`.
-///
-/// # Safety
-/// The processor must have what [`has_pairs`](super::conv_kernel::has_pairs) looks for.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn columns_of_pairs(work: &Work<'_>, memory: &mut Vec<f32>) {
-    columns_body::<super::vector::x86::Avx512, super::vector::x86::Pairs>(work, memory, true);
-}
-
-/// `V` transforms, and `P` multiplies: pairs of inputs, or single ones.
-#[inline(always)]
-fn columns_body<V: Vector, P: Vector>(work: &Work<'_>, memory: &mut Vec<f32>, pairs: bool) {
-    let inputs = work.shape.inputs.div_ceil(1 + usize::from(pairs));
-    // Of each place, of each input, of each tile; then of each place, of each output of a block, of each tile.
+fn columns_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>) {
+    let inputs = work.shape.inputs;
+    // Of each place, of each input, of each tile; then of each place, of each output of a group, of each tile.
     let seen = PLACES * stride(inputs);
     if memory.len() < seen + PLACES * SUMS {
         memory.resize(seen + PLACES * SUMS, 0.0);
     }
     let (seen, sums) = memory.split_at_mut(seen);
-    for input in 0..work.shape.inputs {
-        see::<V>(work, input, seen, pairs);
+    for input in 0..inputs {
+        see::<V>(work, input, seen);
     }
-    for (block, weights) in work.weights.chunks_exact(PLACES * inputs * OUTPUTS).enumerate() {
-        let places = weights.chunks_exact(inputs * OUTPUTS).zip(seen.chunks_exact(stride(inputs)));
-        for ((weights, seen), sums) in places.zip(sums.chunks_exact_mut(SUMS)) {
-            let (weights, seen) = (weights.as_chunks::<OUTPUTS>().0, seen.as_chunks::<TILES>().0);
-            if V::MANY {
-                for tile in (0..TILES).step_by(2 * LANES) {
-                    product::<P, OUTPUTS, 2>(weights, seen, (0, tile), sums);
-                }
-            } else {
-                for tile in (0..TILES).step_by(LANES) {
-                    product::<P, 4, 1>(weights, seen, (0, tile), sums);
-                    product::<P, 4, 1>(weights, seen, (4, tile), sums);
+    for group in (first..end).step_by(GROUP) {
+        let end = end.min(group + GROUP);
+        for (place, sums) in sums.chunks_exact_mut(SUMS).enumerate() {
+            let seen = seen[place * stride(inputs)..][..inputs * TILES].as_chunks::<TILES>().0;
+            for output in (group..end).step_by(OUTPUTS) {
+                let weights = &work.weights[(output / OUTPUTS * PLACES + place) * inputs * OUTPUTS..];
+                let weights = weights[..inputs * OUTPUTS].as_chunks::<OUTPUTS>().0;
+                let sums = &mut sums[(output - group) * TILES..][..OUTPUTS * TILES];
+                if V::MANY {
+                    product::<V, OUTPUTS, VECTORS>(weights, seen, (0, 0), sums);
+                } else {
+                    for tile in (0..TILES).step_by(LANES) {
+                        product::<V, 4, 1>(weights, seen, (0, tile), sums);
+                        product::<V, 4, 1>(weights, seen, (4, tile), sums);
+                    }
                 }
             }
         }
-        for output in block * OUTPUTS..work.shape.outputs.min((block + 1) * OUTPUTS) {
-            give::<V>(work, output, sums);
+        for output in group..end {
+            give::<V>(work, output, &sums[(output - group) * TILES..]);
         }
     }
 }
@@ -171,114 +195,141 @@ fn product<V: Vector, const R: usize, const N: usize>(
     }
 }
 
+/// Six inputs as the six values that meet the weights of [`spread`].
 #[inline(always)]
-fn plus<V: Vector>(a: V, b: V) -> V {
-    a.add_product(V::splat(1.0), b)
+fn differences<V: Vector>([a, b, c, d, e, f]: [V; SEEN]) -> [V; SEEN] {
+    let times = [V::splat(-2.5), V::splat(-2.0), V::splat(-0.5), V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2)];
+    let near = (e.add_product(times[1], c), d.add_product(times[1], b).times(times[3]));
+    let far = (e.add_product(times[2], c), d.add_product(times[2], b).times(times[4]));
+    [
+        a.plus(e).add_product(times[0], c),
+        near.0.plus(near.1),
+        near.0.minus(near.1),
+        far.0.plus(far.1),
+        far.0.minus(far.1),
+        b.plus(f).add_product(times[0], d),
+    ]
 }
 
+/// The four outputs of six places.
 #[inline(always)]
-fn minus<V: Vector>(a: V, b: V) -> V {
-    a.add_product(V::splat(-1.0), b)
-}
-
-/// The sums and differences of four inputs that meet the weights of four places.
-#[inline(always)]
-fn differences<V: Vector>([a, b, c, d]: [V; 4]) -> [V; 4] {
-    [minus(a, c), plus(b, c), minus(c, b), minus(b, d)]
-}
-
-/// The two outputs of four places.
-#[inline(always)]
-fn outputs<V: Vector>([a, b, c, d]: [V; 4]) -> [V; 2] {
-    [plus(plus(a, b), c), minus(minus(b, c), d)]
+fn outputs<V: Vector>([a, b, c, d, e, f]: [V; SEEN]) -> [V; SIDE] {
+    let (near, far) = ((b.plus(c), b.minus(c)), (d.plus(e), d.minus(e)));
+    let (near_odd, far_odd) = (near.1.times(V::splat(FRAC_1_SQRT_2)), far.1.times(V::splat(SQRT_2)));
+    let (half, two) = (V::splat(0.5), V::splat(2.0));
+    [
+        a.plus(near.0).plus(far.0),
+        near_odd.plus(far_odd),
+        near.0.times(half).add_product(two, far.0),
+        f.add_product(half, near_odd).add_product(two, far_odd),
+    ]
 }
 
 // No closures below, nor functions that take them: they would not be compiled for the instructions of their caller.
 
-/// A row of an input that tiles see, transformed in its direction.
+/// Columns of a row that tiles see, from that before the first output of the first tile on, with zeros beyond the image.
 #[inline(always)]
-fn see_row<V: Vector>(work: &Work<'_>, plane: &[f32], row: usize) -> [V; 4] {
-    let Shape { height, width, padding, .. } = *work.shape;
-    let row = work.task.first + row;
-    if row < padding.0 || row - padding.0 >= height {
-        return [V::splat(0.0); 4];
-    }
-    let row = &plane[(row - padding.0) * width..][..width];
-    // Column `column - 1` of the image is the first that is seen.
-    let (from, skip) = (work.column.saturating_sub(1), usize::from(work.column == 0));
-    let mut columns = [0.0; 2 * HALF];
-    if from + 2 * HALF - skip <= width {
-        // Of a known length, which takes no call.
-        if skip == 0 {
-            columns.copy_from_slice(&row[from..from + 2 * HALF]);
-        } else {
-            columns[1..].copy_from_slice(&row[..2 * HALF - 1]);
+fn copy_row(row: &[f32], column: usize, to: &mut [f32]) {
+    let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
+    let n = (to.len() - skip).min(row.len().saturating_sub(from));
+    to[skip..skip + n].copy_from_slice(&row[from..from + n]);
+}
+
+/// A row of each line of lanes, `row` of what it sees, transformed in its direction.
+#[inline(always)]
+fn see_row<V: Vector>(work: &Work<'_>, plane: &[f32], row: usize) -> [V; SEEN] {
+    let Work { shape, first, column, across, .. } = *work;
+    let Shape { height, width, padding, .. } = *shape;
+    let row = first + row;
+    // Columns 1 to 4 of each tile, and 5 to 8.
+    if across == LANES && column > 0 && column + 4 * LANES + 4 <= width {
+        if row < padding.0 || row - padding.0 >= height {
+            return [V::splat(0.0); SEEN];
         }
-    } else {
-        let n = width - from;
-        columns[skip..skip + n].copy_from_slice(&row[from..]);
+        let seen = plane[(row - padding.0) * width + column - 1..][..4 * LANES + 4].as_chunks::<4>().0;
+        let ([a, b, c, d], [e, f, ..]) = (fourths::<V>(&seen[..LANES]), fourths::<V>(&seen[1..]));
+        return differences([a, b, c, d, e, f]);
     }
-    let (mut even, mut odd) = ([0.0; HALF], [0.0; HALF]);
-    for (pair, (even, odd)) in columns.as_chunks::<2>().0.iter().zip(even.iter_mut().zip(&mut odd)) {
-        (*even, *odd) = (pair[0], pair[1]);
+    let mut columns = [[0.0; 4]; LANES + 4];
+    let (mut near, mut far) = ([[0.0; 4]; LANES], [[0.0; 4]; LANES]);
+    for line in 0..LANES / across {
+        let row = row + line * VECTORS * SIDE;
+        if row < padding.0 || row - padding.0 >= height {
+            continue;
+        }
+        let columns = &mut columns[..across + 1];
+        columns.as_flattened_mut().fill(0.0);
+        copy_row(&plane[(row - padding.0) * width..][..width], column, columns.as_flattened_mut());
+        near[line * across..][..across].copy_from_slice(&columns[..across]);
+        far[line * across..][..across].copy_from_slice(&columns[1..]);
     }
-    differences([V::load(&even), V::load(&odd), V::load(&even[1..]), V::load(&odd[1..])])
+    let ([a, b, c, d], [e, f, ..]) = (fourths::<V>(&near), fourths::<V>(&far));
+    differences([a, b, c, d, e, f])
+}
+
+#[inline(always)]
+fn fourths<V: Vector>(from: &[[f32; 4]]) -> [V; 4] {
+    let mut all = [0.0; 4 * LANES];
+    all.copy_from_slice(from.as_flattened());
+    V::fourths(&all)
 }
 
 /// Transforms an input's tiles.
 #[inline(always)]
-fn see<V: Vector>(work: &Work<'_>, input: usize, seen: &mut [f32], pairs: bool) {
+fn see<V: Vector>(work: &Work<'_>, input: usize, seen: &mut [f32]) {
     let Shape { inputs, height, width, .. } = *work.shape;
-    let of = 1 + usize::from(pairs);
-    let n = inputs.div_ceil(of);
     let plane = &work.x[input * height * width..][..height * width];
-    let mut rows = [see_row(work, plane, 0), see_row(work, plane, 1), [V::splat(0.0); 4], [V::splat(0.0); 4]];
-    for tile_row in 0..TILE_ROWS {
-        rows[2] = see_row(work, plane, 2 * tile_row + 2);
-        rows[3] = see_row(work, plane, 2 * tile_row + 3);
-        let [first, second, third, fourth] = rows;
-        let columns = first.into_iter().zip(second).zip(third.into_iter().zip(fourth));
-        for (column, ((first, second), (third, fourth))) in columns.enumerate() {
-            for (row, value) in differences([first, second, third, fourth]).into_iter().enumerate() {
-                let to = (row * 4 + column) * stride(n) + input / of * TILES + tile_row * LANES;
-                for (to, value) in seen[to..to + LANES].iter_mut().zip(value.array()) {
-                    *to = joined(*to, value, pairs, (input, inputs));
-                }
+    let mut rows = [[V::splat(0.0); SEEN]; ROWS];
+    for (index, row) in rows.iter_mut().enumerate() {
+        *row = see_row(work, plane, index);
+    }
+    for vector in 0..VECTORS {
+        for column in 0..SEEN {
+            let mut six = [V::splat(0.0); SEEN];
+            for (six, row) in six.iter_mut().zip(&rows[vector * SIDE..]) {
+                *six = row[column];
+            }
+            for (row, values) in differences(six).into_iter().enumerate() {
+                let at = (row * SEEN + column) * stride(inputs) + input * TILES + vector * LANES;
+                seen[at..at + LANES].copy_from_slice(&values.array());
             }
         }
-        (rows[0], rows[1]) = (rows[2], rows[3]);
     }
 }
 
 /// Transforms the sums of an output back, and writes it.
 #[inline(always)]
 fn give<V: Vector>(work: &Work<'_>, output: usize, sums: &[f32]) {
+    let Work { shape, image, first, column, across, result, .. } = *work;
     let bias = match work.bias {
         Some(bias) => V::splat(bias[output]),
         None => V::splat(0.0),
     };
-    let rows = work.task.rows;
-    for tile_row in 0..TILE_ROWS.min(rows.div_ceil(2)) {
-        let [mut above, mut below] = [[V::splat(0.0); 4]; 2];
-        for (column, (above, below)) in above.iter_mut().zip(&mut below).enumerate() {
-            let mut places = [V::splat(0.0); 4];
+    let plane = image * shape.outputs + output;
+    for vector in 0..VECTORS {
+        let mut rows = [[V::splat(0.0); SEEN]; SIDE];
+        for column in 0..SEEN {
+            let mut places = [V::splat(0.0); SEEN];
             for (row, place) in places.iter_mut().enumerate() {
-                let at = (row * 4 + column) * SUMS + output % OUTPUTS * TILES + tile_row * LANES;
-                *place = V::load(&sums[at..at + LANES]);
+                *place = V::load(&sums[(row * SEEN + column) * SUMS + vector * LANES..]);
             }
-            [*above, *below] = outputs(places);
+            for (row, value) in rows.iter_mut().zip(outputs(places)) {
+                row[column] = value;
+            }
         }
-        for (row, columns) in [above, below].into_iter().enumerate().take(rows - 2 * tile_row) {
-            let [even, odd] = outputs(columns);
-            let (even, odd) = (plus(even, bias).array(), plus(odd, bias).array());
-            let mut values = [[0.0; LANES]; 2];
-            for lane in 0..LANES {
-                values[lane / (LANES / 2)][2 * lane % LANES] = even[lane];
-                values[lane / (LANES / 2)][2 * lane % LANES + 1] = odd[lane];
+        for (row, columns) in rows.into_iter().enumerate() {
+            let mut values = outputs(columns);
+            for value in &mut values {
+                *value = value.plus(bias);
             }
-            let (plane, row) = (work.task.image + output, work.task.first + 2 * tile_row + row);
-            work.result.put((plane, row, work.column), &values[0]);
-            work.result.put((plane, row, work.column + LANES), &values[1]);
+            for (index, values) in V::of_fourths(values).as_chunks::<LANES>().0.iter().enumerate() {
+                // A chunk is four tiles.
+                let (line, tile) = (4 * index / across, 4 * index % across);
+                let row = first + (line * VECTORS + vector) * SIDE + row;
+                if row < shape.rows() {
+                    result.put((plane, row, column + tile * SIDE), values);
+                }
+            }
         }
     }
 }

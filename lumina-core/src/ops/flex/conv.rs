@@ -2,7 +2,6 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
-use lumina_kernels::Activations;
 
 use super::{Kernel, Operand, run, tensor, tensor_like, values};
 use crate::ops::conv_kernel::{self, Shape};
@@ -13,21 +12,25 @@ pub(in crate::ops) fn conv3x3(
     weight: &Tensor<4>,
     bias: &Tensor<1>,
     padding: (usize, usize),
-    activations: Activations,
+    stride: usize,
 ) -> Option<Tensor<4>> {
     let ([batch, inputs, height, width], [outputs, _, 3, 3]) = (x.dims(), weight.dims()) else { return None };
     // Narrow images would leave most of a vector empty; Burn lays out patches, which suits them.
     if width < 12 || padding.0 > 1 || padding.1 > 1 {
         return None;
     }
-    let shape = Shape { batch, inputs, outputs, height, width, padding };
-    run(Conv { shape, activations }, [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?])
+    let shape = Shape { batch, inputs, outputs, height, width, padding, stride };
+    let operands = [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?];
+    // The gradients are those of stride 1.
+    if stride > 2 || shape.rows() == 0 || stride == 2 && operands.iter().any(Operand::is_recorded) {
+        return None;
+    }
+    run(Conv { shape }, operands)
 }
 
 #[derive(Debug, Clone)]
 struct Conv {
     shape: Shape,
-    activations: Activations,
 }
 
 impl Kernel<3> for Conv {
@@ -35,8 +38,8 @@ impl Kernel<3> for Conv {
 
     fn forward(&self, [x, weight, bias]: &[FlexTensor; 3]) -> (FlexTensor, ()) {
         let shape = &self.shape;
-        let y = conv_kernel::forward(values(x), values(weight), Some(values(bias)), shape, self.activations);
-        (tensor(y, &[shape.batch, shape.outputs, shape.rows(), shape.width]), ())
+        let y = conv_kernel::forward(values(x), values(weight), Some(values(bias)), shape);
+        (tensor(y, &[shape.batch, shape.outputs, shape.rows(), shape.columns()]), ())
     }
 
     fn backward(
