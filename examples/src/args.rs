@@ -97,7 +97,7 @@ pub struct ComputeArgs {
     /// Type of the keys and values that a CPU keeps of a sequence: f32, bf16 or q8_0
     #[arg(long, default_value = "f32", value_parser = kv_dtype)]
     kv_cache: Dtype,
-    /// Round activations to bf16 where the CPU multiplies that (AVX-512 BF16, AMX): prompts take half the time, pictures three quarters
+    /// Round activations to bf16 where the CPU multiplies that (AVX-512 BF16, AMX): prompts take half the time
     #[arg(long)]
     compact: bool,
 }

@@ -203,9 +203,9 @@ impl Compute {
         self
     }
 
-    /// Rounds activations to `bf16` beside `bf16` weights, and what the convolutions that draw pictures multiply, where the CPU multiplies
-    /// that (AVX-512 BF16, AMX): prompts take half the time, pictures three quarters. Each number is rounded by at most 2⁻⁸ of itself, and sums
-    /// stay `f32`. Turning pictures into codes is not affected, and on other CPUs nothing is.
+    /// Rounds activations to `bf16` beside `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX): prompts take half the time. Each
+    /// number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs, and where pictures become codes and codes pictures, nothing
+    /// changes.
     #[must_use]
     pub fn compact(mut self) -> Self {
         self.activations = Activations::Compact;

@@ -16,7 +16,7 @@ use crate::checkpoint::gguf::{QuantiseOptions, quantise_tensor};
 use crate::checkpoint::{Checkpoint, Dtype, TensorView};
 use crate::ops::low_rank::LowRank;
 use crate::ops::weight::Weight;
-use crate::ops::{Activations, Embedding, Linear, MappedMatrix, Values};
+use crate::ops::{Embedding, Linear, MappedMatrix, Values};
 use crate::{Adapter, Compute, Error, Result};
 
 /// One step of loading, for a progress bar.
@@ -33,7 +33,6 @@ pub struct LoadProgress {
 pub struct Loader<'a> {
     prefix: String,
     adapter: Option<&'a Adapter>,
-    activations: Activations,
     shared: Rc<Shared<'a>>,
 }
 
@@ -105,26 +104,14 @@ impl<'a> Loader<'a> {
     }
 
     fn with(source: Source<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
-        let activations = compute.activations();
         let shared = Shared { source, compute: compute.clone(), state: RefCell::default(), progress };
-        Self { prefix: String::new(), adapter: None, activations, shared: Rc::new(shared) }
+        Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
     }
 
     /// The loader of what lies below `name`.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Self {
         Self { prefix: self.path(name), shared: self.shared.clone(), ..*self }
-    }
-
-    /// The loader of a network whose activations are rounded nowhere, whatever [`Compute::compact`] says.
-    #[must_use]
-    pub fn exact(self) -> Self {
-        Self { activations: Activations::Full, ..self }
-    }
-
-    /// What becomes of activations in products and convolutions.
-    pub fn activations(&self) -> Activations {
-        self.activations
     }
 
     /// Where the network will compute.
@@ -230,7 +217,7 @@ impl<'a> Loader<'a> {
         // A type that kernels do not read becomes one that they do.
         let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
         match quantise_tensor(view, dtype) {
-            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.activations),
+            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.compute().activations()),
             Err(error) => {
                 self.shared.state.borrow_mut().problems.push(error.to_string());
                 None

@@ -76,7 +76,7 @@ fn main() {
         (name.clone(), Dtype::F32, shape.clone(), bytes)
     });
     save_safetensors(&file, tensors).expect("room for the weights");
-    let tokenizer = ImageTokenizer::from_file(&file, config.clone(), &compute).expect("complete");
+    let tokenizer = ImageTokenizer::from_file(&file, config, &compute).expect("complete");
 
     let device = compute.device();
     let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, device);
@@ -92,13 +92,9 @@ fn main() {
         let limit = operations(&shapes, part) / per_second;
         println!("{what}: {:.2} s, {:.2} of that limit", time.as_secs_f64(), limit / time.as_secs_f64());
     };
-    let compact = ImageTokenizer::from_file(&file, config, &compute.clone().compact()).expect("complete");
-    for (what, tokenizer) in [("", &tokenizer), (", compact", &compact)] {
-        let time = best(2, || drop(black_box(tokenizer.encode(&image))));
-        report(&format!("encode 512×512{what}"), time, "encoder");
-        for (bands_of, bands) in [("whole", Bands::Whole), ("in bands of 64 rows", Bands::Rows(64))] {
-            let time = best(2, || drop(black_box(tokenizer.decode(&codes, bands))));
-            report(&format!("decode 512×512, {bands_of}{what}"), time, "decoder");
-        }
+    report("encode 512×512", best(3, || drop(black_box(tokenizer.encode(&image)))), "encoder");
+    for (what, bands) in [("whole", Bands::Whole), ("in bands of 64 rows", Bands::Rows(64))] {
+        let time = best(3, || drop(black_box(tokenizer.decode(&codes, bands))));
+        report(&format!("decode 512×512, {what}"), time, "decoder");
     }
 }
