@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_core::Loader;
-use lumina_core::ops::{conv3x3, group_moments, scaled_swish};
+use lumina_core::ops::{conv3x3, doubled, group_moments, scaled_swish};
 
 use crate::config::GROUPS;
 
@@ -278,14 +278,6 @@ pub(crate) fn downsample(conv: &Conv, x: Tensor<4>) -> Tensor<4> {
 
 /// Twice the size, by repetition and a convolution.
 pub(crate) fn upsample(conv: &Conv, x: &Tensor<4>, bands: Bands) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    let input = |from: usize, to: usize| {
-        let (coarse_from, coarse_to) = (from / 2, to.div_ceil(2));
-        let coarse_height = coarse_to - coarse_from;
-        let pixels = rows(x, coarse_from, coarse_to).reshape([batch * channels * coarse_height, 1, width, 1]);
-        let repeated: Tensor<4> = pixels.expand([batch * channels * coarse_height, 2, width, 2]);
-        let fine: Tensor<4> = repeated.reshape([batch, channels, coarse_height * 2, width * 2]);
-        fine.narrow(2, from - coarse_from * 2, to - from)
-    };
-    collect(bands.of(height * 2).map(|band| conv.band(band, height * 2, input)))
+    let height = 2 * x.dims()[2];
+    collect(bands.of(height).map(|band| conv.band(band, height, |from, to| doubled(x, from..to))))
 }

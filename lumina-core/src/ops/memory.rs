@@ -7,6 +7,9 @@ use rayon::prelude::*;
 /// Values from which on threads share the writing of zeros.
 const PARALLEL: usize = 1 << 18;
 
+/// Values that [`written`] hands out at a time. An even number.
+const PART: usize = 1 << 12;
+
 /// Results from this size on ask for large pages, in bytes.
 const LARGE: usize = 8 << 20;
 
@@ -17,15 +20,25 @@ const LARGE: usize = 8 << 20;
 ///
 /// Threads share the writing, which takes as long as a kernel that does little.
 pub(super) fn zeros(len: usize) -> Vec<f32> {
-    if len < PARALLEL {
-        return vec![0.0; len];
-    }
+    if len < PARALLEL { vec![0.0; len] } else { written(len, PARALLEL / 4, |_, _, _| ()) }
+}
+
+/// What `write` makes of zeros, in runs of `size` that threads share. It gets the number of a run, where in it a part begins, and the
+/// part, of at most [`PART`], which is zeros in the cache: memory is written once.
+pub(super) fn written(len: usize, size: usize, write: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut values: Vec<f32> = Vec::with_capacity(len);
     prefer_large_pages(values.as_ptr(), len);
     let room = &mut values.spare_capacity_mut()[..len];
-    room.par_chunks_mut(PARALLEL / 4).for_each(|part| part.fill(MaybeUninit::new(0.0)));
+    room.par_chunks_mut(size.max(1)).enumerate().for_each(|(run, room)| {
+        for (part, room) in room.chunks_mut(PART).enumerate() {
+            room.fill(MaybeUninit::new(0.0));
+            #[allow(unsafe_code, reason = "has just been written")]
+            // SAFETY: all of the part is initialised.
+            write(run, part * PART, unsafe { room.assume_init_mut() });
+        }
+    });
     #[allow(unsafe_code, reason = "the vector is filled by several threads")]
-    // SAFETY: there is room for `len` values, and all of them have just been written.
+    // SAFETY: there is room for `len` values, and runs and their parts have just covered all of them.
     unsafe {
         values.set_len(len);
     }

@@ -24,6 +24,8 @@ mod cross_entropy;
 mod cross_entropy_kernel;
 #[cfg(feature = "flex")]
 mod dense_kernel;
+#[cfg(feature = "flex")]
+mod double_kernel;
 mod embedding;
 mod exp;
 #[cfg(feature = "flex")]
@@ -57,7 +59,7 @@ mod winograd_kernel;
 pub use adamw::{AdamWStep, Moments, adamw, square_sum};
 pub use add::add_kept;
 pub use attention::{attention, cached_attention, causal_attention};
-pub use conv::{conv3x3, scaled_swish};
+pub use conv::{conv3x3, doubled, scaled_swish};
 pub use cross_entropy::cross_entropy;
 pub use embedding::Embedding;
 pub use gather::gather;

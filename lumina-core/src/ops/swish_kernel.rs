@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::exp::sigmoid;
-use super::memory::zeros;
+use super::memory::written;
 use super::vector::{LANES, Vector, best_instructions};
 
 best_instructions!(plane = plane_body(x: &[f32], scale: f32, shift: f32, y: &mut [f32]));
@@ -53,11 +53,10 @@ fn plane_gradient_body<V: Vector>(x: &[f32], scale: f32, shift: f32, dy: &[f32],
 
 /// `x` as planes of `scale.len()` channels of images.
 pub(super) fn forward(x: &[f32], scale: &[f32], shift: &[f32]) -> Vec<f32> {
-    let mut y = zeros(x.len());
     let size = (x.len() / scale.len().max(1)).max(1);
-    let planes = y.par_chunks_mut(size).zip(x.par_chunks(size)).zip(scale.par_iter().zip(shift));
-    planes.for_each(|((y, x), (&scale, &shift))| plane(x, scale, shift, y));
-    y
+    written(x.len(), size, |index, start, y| {
+        plane(&x[index * size + start..][..y.len()], scale[index], shift[index], y);
+    })
 }
 
 /// The gradients of `x`, scale and shift.

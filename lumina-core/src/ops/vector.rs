@@ -20,11 +20,25 @@ pub(super) trait Vector: Copy {
     fn sum(self) -> f32 {
         total(self.array())
     }
-    /// Every fourth number, from the first to the fourth on.
+    /// With zero for the first number.
     #[inline(always)]
-    fn fourths(from: &[f32; 4 * LANES]) -> [Self; 4] {
+    fn without_first(self) -> Self {
+        let mut all = self.array();
+        all[0] = 0.0;
+        Self::load(&all)
+    }
+    /// With zero for the last number.
+    #[inline(always)]
+    fn without_last(self) -> Self {
+        let mut all = self.array();
+        all[LANES - 1] = 0.0;
+        Self::load(&all)
+    }
+    /// The first numbers of sixteen fours, then the second, third and fourth.
+    #[inline(always)]
+    fn fourths(from: &[[f32; 4]]) -> [Self; 4] {
         let mut all = [[0.0; LANES]; 4];
-        for (lane, four) in from.as_chunks::<4>().0.iter().enumerate() {
+        for (lane, four) in from[..LANES].iter().enumerate() {
             for (all, value) in all.iter_mut().zip(four) {
                 all[lane] = *value;
             }
@@ -196,8 +210,19 @@ pub(super) mod x86 {
             Self(unsafe { _mm512_mul_ps(self.0, other.0) })
         }
         #[inline(always)]
-        fn fourths(from: &[f32; 4 * LANES]) -> [Self; 4] {
-            // SAFETY: there are four times sixteen numbers; the caller is compiled for AVX-512.
+        fn without_first(self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_maskz_mov_ps(0xFFFE, self.0) })
+        }
+        #[inline(always)]
+        fn without_last(self) -> Self {
+            // SAFETY: the caller is compiled for AVX-512.
+            Self(unsafe { _mm512_maskz_mov_ps(0x7FFF, self.0) })
+        }
+        #[inline(always)]
+        fn fourths(from: &[[f32; 4]]) -> [Self; 4] {
+            let from = from[..LANES].as_flattened();
+            // SAFETY: four times sixteen numbers were just checked; the caller is compiled for AVX-512.
             unsafe {
                 let start = from.as_ptr();
                 let (a, b) = (_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(LANES)));

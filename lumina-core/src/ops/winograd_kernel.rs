@@ -73,29 +73,36 @@ fn transformed(weight: &[f32], shape: &Shape) -> Vec<f32> {
     let size = PLACES * inputs * OUTPUTS;
     let mut all = vec![0.0; outputs.div_ceil(OUTPUTS) * size];
     let blocks = all.par_chunks_mut(size.max(1)).zip(weight.par_chunks((OUTPUTS * inputs * 9).max(1)));
-    blocks.for_each(|(block, weight)| {
-        for input in 0..inputs {
-            let mut taps = [[0.0; OUTPUTS]; 9];
-            for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
-                for (taps, weight) in taps.iter_mut().zip(&weight[input * 9..]) {
-                    taps[output] = *weight;
-                }
-            }
-            let [a, b, c, d, e, f, g, h, i] = taps;
-            let rows = [spread([a, b, c]), spread([d, e, f]), spread([g, h, i])];
-            for column in 0..SEEN {
-                let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
-                for (row, values) in places.into_iter().enumerate() {
-                    let at = ((row * SEEN + column) * inputs + input) * OUTPUTS;
-                    block[at..at + OUTPUTS].copy_from_slice(&values);
-                }
-            }
-        }
-    });
+    blocks.for_each(|(block, weight)| transform(weight, inputs, block));
     all
 }
 
+best_instructions!(transform = transform_body(weight: &[f32], inputs: usize, block: &mut [f32]));
+
+/// The weights of [`OUTPUTS`] outputs, or of the last few, at all places.
+#[inline(always)]
+fn transform_body<V: Vector>(weight: &[f32], inputs: usize, block: &mut [f32]) {
+    for input in 0..inputs {
+        let mut taps = [[0.0; OUTPUTS]; 9];
+        for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
+            for (taps, weight) in taps.iter_mut().zip(&weight[input * 9..]) {
+                taps[output] = *weight;
+            }
+        }
+        let [a, b, c, d, e, f, g, h, i] = taps;
+        let rows = [spread([a, b, c]), spread([d, e, f]), spread([g, h, i])];
+        for column in 0..SEEN {
+            let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
+            for (row, values) in places.into_iter().enumerate() {
+                let at = ((row * SEEN + column) * inputs + input) * OUTPUTS;
+                block[at..at + OUTPUTS].copy_from_slice(&values);
+            }
+        }
+    }
+}
+
 /// Three weights in one direction as those of six places.
+#[inline(always)]
 fn spread([a, b, c]: [[f32; OUTPUTS]; 3]) -> [[f32; OUTPUTS]; SEEN] {
     let mut all = [a, a, a, a, a, c];
     for output in 0..OUTPUTS {
@@ -139,8 +146,10 @@ fn columns_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, memory: &m
         memory.resize(seen + PLACES * SUMS, 0.0);
     }
     let (seen, sums) = memory.split_at_mut(seen);
+    // Written whole for each input.
+    let mut rows = [[V::splat(0.0); SEEN]; ROWS];
     for input in 0..inputs {
-        see::<V>(work, input, seen);
+        see::<V>(work, input, &mut rows, seen);
     }
     for group in (first..end).step_by(GROUP) {
         let end = end.min(group + GROUP);
@@ -227,61 +236,56 @@ fn outputs<V: Vector>([a, b, c, d, e, f]: [V; SEEN]) -> [V; SIDE] {
 
 // No closures below, nor functions that take them: they would not be compiled for the instructions of their caller.
 
-/// Columns of a row that tiles see, from that before the first output of the first tile on, with zeros beyond the image.
-#[inline(always)]
-fn copy_row(row: &[f32], column: usize, to: &mut [f32]) {
-    let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
-    let n = (to.len() - skip).min(row.len().saturating_sub(from));
-    to[skip..skip + n].copy_from_slice(&row[from..from + n]);
-}
-
 /// A row of each line of lanes, `row` of what it sees, transformed in its direction.
 #[inline(always)]
-fn see_row<V: Vector>(work: &Work<'_>, plane: &[f32], row: usize) -> [V; SEEN] {
-    let Work { shape, first, column, across, .. } = *work;
+fn see_row<V: Vector>(work: &Work<'_>, input: usize, row: usize) -> [V; SEEN] {
+    let Work { x, shape, first, column, across, .. } = *work;
     let Shape { height, width, padding, .. } = *shape;
-    let row = first + row;
-    // Columns 1 to 4 of each tile, and 5 to 8.
-    if across == LANES && column > 0 && column + 4 * LANES + 4 <= width {
-        if row < padding.0 || row - padding.0 >= height {
-            return [V::splat(0.0); SEEN];
+    let (above, row) = (input * height, first + row);
+    // Of each tile the first four columns, and those after them.
+    if across == LANES && column + SIDE * LANES <= width && row >= padding.0 && row - padding.0 < height {
+        let start = ((above + row - padding.0) * width + column).wrapping_sub(1);
+        // At the image's edges this sees what is beside it in memory, if anything is.
+        if let Some(seen) = x.get(start..start.saturating_add(SIDE * (LANES + 1))) {
+            let seen = seen.as_chunks::<SIDE>().0;
+            let ([mut a, b, c, d], [e, mut f, ..]) = (V::fourths(seen), V::fourths(&seen[1..]));
+            if column == 0 {
+                a = a.without_first();
+            }
+            if column + SIDE * LANES == width {
+                f = f.without_last();
+            }
+            return differences([a, b, c, d, e, f]);
         }
-        let seen = plane[(row - padding.0) * width + column - 1..][..4 * LANES + 4].as_chunks::<4>().0;
-        let ([a, b, c, d], [e, f, ..]) = (fourths::<V>(&seen[..LANES]), fourths::<V>(&seen[1..]));
-        return differences([a, b, c, d, e, f]);
     }
-    let mut columns = [[0.0; 4]; LANES + 4];
-    let (mut near, mut far) = ([[0.0; 4]; LANES], [[0.0; 4]; LANES]);
+    let (mut near, mut far) = ([[0.0; SIDE]; LANES], [[0.0; SIDE]; LANES]);
     for line in 0..LANES / across {
         let row = row + line * VECTORS * SIDE;
-        if row < padding.0 || row - padding.0 >= height {
-            continue;
+        if row >= padding.0 && row - padding.0 < height {
+            let row = &x[(above + row - padding.0) * width..][..width];
+            let lanes = line * across..(line + 1) * across;
+            copy_columns(row, column, near[lanes.clone()].as_flattened_mut());
+            copy_columns(row, column + SIDE, far[lanes].as_flattened_mut());
         }
-        let columns = &mut columns[..across + 1];
-        columns.as_flattened_mut().fill(0.0);
-        copy_row(&plane[(row - padding.0) * width..][..width], column, columns.as_flattened_mut());
-        near[line * across..][..across].copy_from_slice(&columns[..across]);
-        far[line * across..][..across].copy_from_slice(&columns[1..]);
     }
-    let ([a, b, c, d], [e, f, ..]) = (fourths::<V>(&near), fourths::<V>(&far));
+    let ([a, b, c, d], [e, f, ..]) = (V::fourths(&near), V::fourths(&far));
     differences([a, b, c, d, e, f])
 }
 
+/// Columns of a row from that before `column` on, as far as there are.
 #[inline(always)]
-fn fourths<V: Vector>(from: &[[f32; 4]]) -> [V; 4] {
-    let mut all = [0.0; 4 * LANES];
-    all.copy_from_slice(from.as_flattened());
-    V::fourths(&all)
+fn copy_columns(row: &[f32], column: usize, to: &mut [f32]) {
+    let (from, skip) = (column.saturating_sub(1).min(row.len()), usize::from(column == 0));
+    let n = (to.len() - skip).min(row.len() - from);
+    to[skip..skip + n].copy_from_slice(&row[from..from + n]);
 }
 
 /// Transforms an input's tiles.
 #[inline(always)]
-fn see<V: Vector>(work: &Work<'_>, input: usize, seen: &mut [f32]) {
-    let Shape { inputs, height, width, .. } = *work.shape;
-    let plane = &work.x[input * height * width..][..height * width];
-    let mut rows = [[V::splat(0.0); SEEN]; ROWS];
+fn see<V: Vector>(work: &Work<'_>, input: usize, rows: &mut [[V; SEEN]; ROWS], seen: &mut [f32]) {
+    let inputs = work.shape.inputs;
     for (index, row) in rows.iter_mut().enumerate() {
-        *row = see_row(work, plane, index);
+        *row = see_row(work, input, index);
     }
     for vector in 0..VECTORS {
         for column in 0..SEEN {

@@ -1,11 +1,13 @@
-//! Convolutions and swish.
+//! Convolutions, doubling of pixels, and swish.
+
+use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use super::{Kernel, Operand, run, tensor, tensor_like, values};
 use crate::ops::conv_kernel::{self, Shape};
-use crate::ops::swish_kernel;
+use crate::ops::{double_kernel, swish_kernel};
 
 pub(in crate::ops) fn conv3x3(
     x: &Tensor<4>,
@@ -64,6 +66,31 @@ impl Kernel<3> for Conv {
             of_weight.then(|| tensor_like(conv_kernel::weight_gradient(values(x), dy, shape), weight)),
             of_bias,
         ]
+    }
+}
+
+pub(in crate::ops) fn doubled(x: &Tensor<4>, rows: &Range<usize>) -> Option<Tensor<4>> {
+    run(Double { rows: rows.clone() }, [Operand::of(x)?])
+}
+
+#[derive(Debug, Clone)]
+struct Double {
+    rows: Range<usize>,
+}
+
+impl Kernel<1> for Double {
+    type Saved = ();
+
+    fn forward(&self, [x]: &[FlexTensor; 1]) -> (FlexTensor, ()) {
+        let [batch, channels, height, width] = x.layout().shape().dims();
+        let y = double_kernel::forward(values(x), (height, width), &self.rows);
+        (tensor(y, &[batch, channels, self.rows.len(), 2 * width]), ())
+    }
+
+    fn backward(&self, [x]: &[FlexTensor; 1], (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let [batch, channels, height, width] = x.layout().shape().dims();
+        let dx = double_kernel::backward(values(&dy), (batch * channels, height, width), &self.rows);
+        [Some(tensor_like(dx, x))]
     }
 }
 

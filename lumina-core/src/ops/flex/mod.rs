@@ -14,7 +14,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 pub(super) use adamw::{adamw, square_sum};
 pub(super) use attention::causal_attention;
-pub(super) use conv::{conv3x3, scaled_swish};
+pub(super) use conv::{conv3x3, doubled, scaled_swish};
 pub(super) use cross_entropy::cross_entropy;
 pub(super) use gather::gather;
 pub(super) use layer::{add_kept, linear, swiglu};
