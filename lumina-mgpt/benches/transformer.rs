@@ -17,7 +17,7 @@ use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_core::ops::KeyValues;
 use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
-use measure::{bandwidth, fastest};
+use measure::{fastest, fastest_and_bandwidth};
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -59,20 +59,20 @@ fn step_bytes(shapes: &BTreeMap<String, Vec<usize>>, weights: Weights) -> f64 {
     read.map(|(name, shape)| dtype(name).bytes_of(shape).expect("whole blocks") as f64).sum()
 }
 
-/// The time of a step of `rows` rows, each after a prompt of `tokens`; with `among`, of a part of the head alone.
-fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>) -> f64 {
+/// The time of a step of `rows` rows, each after a prompt of `tokens`, and the bandwidth beside it; with `among`, of a part of the head alone.
+fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>) -> (f64, f64) {
     let mut caches: Vec<_> = (0..rows).map(|_| model.new_cache(tokens.len() + 1)).collect();
     for cache in &mut caches {
         model.forward(&mut [Row::cached(tokens, cache)]).expect("fits");
     }
     let positions: Vec<usize> = (0..rows).collect();
-    let time = fastest(9, || {
+    let (time, bandwidth) = fastest_and_bandwidth(9, || {
         let mut batch: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&tokens[..1], cache)).collect();
         let hidden = model.forward(&mut batch).expect("fits");
         black_box(model.logits_among(&hidden, &positions, among.clone()).expect("computes"));
         caches.iter_mut().for_each(|cache| cache.truncate(tokens.len()));
     });
-    time.as_secs_f64()
+    (time.as_secs_f64(), bandwidth)
 }
 
 /// Multiply-adds a second, counted twice, of Burn's own product in `f32`.
@@ -96,9 +96,8 @@ fn main() {
     save_safetensors(&file, tensors).expect("room for the checkpoint");
     let checkpoint = Checkpoint::open(&file).expect("just written");
 
-    let bandwidth = bandwidth();
     let flops = flops(Compute::cpu().device());
-    println!("memory: {:.1} GB/s; Burn's f32 product: {:.0} GFLOP/s", bandwidth / 1e9, flops / 1e9);
+    println!("Burn's f32 product: {:.0} GFLOP/s", flops / 1e9);
 
     let context: Vec<u32> = (0..CONTEXT as u32).collect();
     let prompt: Vec<u32> = (0..PREFILL as u32).collect();
@@ -110,22 +109,22 @@ fn main() {
         let model = model.expect("complete");
         let opened = start.elapsed().as_secs_f64();
         let bytes = step_bytes(&shapes, weights);
-        let limit = bytes / bandwidth;
         let name = if weights == Weights::Mapped { "bf16".to_owned() } else { weights.to_string() };
         println!("{name}: opened in {:.1} ms; a step reads {:.2} GB", opened * 1e3, bytes / 1e9);
 
         let mut one = 0.0;
         for rows in [1, 2, 4, 8] {
-            let time = decode(&model, &context, rows, 0..vocab_size);
+            let (time, bandwidth) = decode(&model, &context, rows, 0..vocab_size);
             one = if rows == 1 { time } else { one };
             println!(
-                "  decode, {rows} row(s): {:.1} ms, {:.2} of the memory limit, {:.2} of the time of one row",
+                "  decode, {rows} row(s): {:.1} ms, {:.2} of the memory limit ({:.1} GB/s), {:.2} of the time of one row",
                 time * 1e3,
-                limit / time,
+                bytes / bandwidth / time,
+                bandwidth / 1e9,
                 time / one
             );
         }
-        let time = decode(&model, &context, 1, IMAGE_TOKENS);
+        let (time, _) = decode(&model, &context, 1, IMAGE_TOKENS);
         println!(
             "  decode in an image, 1 row: {:.1} ms, {:.2} of the time with the whole head",
             time * 1e3,
@@ -157,7 +156,7 @@ fn main() {
         if weights == Weights::Q4 {
             for dtype in KeyValues::DTYPES {
                 let model = open(&compute.clone().kv_cache(dtype));
-                let time = decode(&model, &long, 1, IMAGE_TOKENS);
+                let (time, bandwidth) = decode(&model, &long, 1, IMAGE_TOKENS);
                 let cache = model.new_cache(LONG_CONTEXT).bytes() as f64;
                 let head = (vocab_size - IMAGE_TOKENS.len()) as f64 / vocab_size as f64;
                 let bytes =

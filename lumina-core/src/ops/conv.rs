@@ -10,13 +10,7 @@ use burn::tensor::{Tensor, activation};
 
 /// A convolution of 3×3 with stride 1 or 2: `x` `[batch, inputs, height, width]`, `weight` `[outputs, inputs, 3, 3]`, `bias`
 /// `[outputs]`. One column of zeros is put on the left and right, with stride 2 only on the right, and `padding` rows, 0 or 1 each, above and below.
-pub fn conv3x3(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    bias: Tensor<1>,
-    padding: (usize, usize),
-    stride: usize,
-) -> Tensor<4> {
+pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, padding: (usize, usize), stride: usize) -> Tensor<4> {
     #[cfg(feature = "flex")]
     if let Some(y) = super::flex::conv3x3(&x, &weight, &bias, padding, stride) {
         return y;

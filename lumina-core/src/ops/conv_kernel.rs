@@ -407,12 +407,10 @@ mod tests {
                         let mut sum = f64::from(bias[output]);
                         for input in 0..inputs {
                             for (dy, dx) in (0..9).map(|tap| (tap / 3, tap % 3)) {
-                                let (Some(r), Some(c)) =
-                                    (
-                                        (row * stride + dy).checked_sub(padding.0),
-                                        (column * stride + dx).checked_sub(2 - stride),
-                                    )
-                                else {
+                                let (Some(r), Some(c)) = (
+                                    (row * stride + dy).checked_sub(padding.0),
+                                    (column * stride + dx).checked_sub(2 - stride),
+                                ) else {
                                     continue;
                                 };
                                 if r < height && c < width {
@@ -493,16 +491,12 @@ mod tests {
             let dy = values(shape.batch * shape.outputs * shape.rows() * shape.width, 4);
             for seed in 5..9 {
                 let v = values(n_x, seed);
-                let (left, right) = (
-                    dot(&dy, &forward(&v, &weight, None, &shape)),
-                    dot(&input_gradient(&dy, &weight, &shape), &v),
-                );
+                let (left, right) =
+                    (dot(&dy, &forward(&v, &weight, None, &shape)), dot(&input_gradient(&dy, &weight, &shape), &v));
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
                 let v = values(weight.len(), seed);
-                let (left, right) = (
-                    dot(&dy, &forward(&x, &v, None, &shape)),
-                    dot(&weight_gradient(&x, &dy, &shape), &v),
-                );
+                let (left, right) =
+                    (dot(&dy, &forward(&x, &v, None, &shape)), dot(&weight_gradient(&x, &dy, &shape), &v));
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
             }
         }

@@ -248,14 +248,10 @@ pub(super) mod x86 {
                 let (ab, cd) = (_mm512_unpackhi_ps(a.0, b.0), _mm512_unpackhi_ps(c.0, d.0));
                 let lane2 = _mm512_shuffle_ps::<0x44>(ab, cd);
                 let lane3 = _mm512_shuffle_ps::<0xEE>(ab, cd);
-                let (low01, low23) = (
-                    _mm512_shuffle_f32x4::<0x44>(lane0, lane1),
-                    _mm512_shuffle_f32x4::<0x44>(lane2, lane3),
-                );
-                let (high01, high23) = (
-                    _mm512_shuffle_f32x4::<0xEE>(lane0, lane1),
-                    _mm512_shuffle_f32x4::<0xEE>(lane2, lane3),
-                );
+                let (low01, low23) =
+                    (_mm512_shuffle_f32x4::<0x44>(lane0, lane1), _mm512_shuffle_f32x4::<0x44>(lane2, lane3));
+                let (high01, high23) =
+                    (_mm512_shuffle_f32x4::<0xEE>(lane0, lane1), _mm512_shuffle_f32x4::<0xEE>(lane2, lane3));
                 let all = [
                     _mm512_shuffle_f32x4::<0x88>(low01, low23),
                     _mm512_shuffle_f32x4::<0xDD>(low01, low23),
@@ -336,6 +332,20 @@ pub(super) mod x86 {
     }
 }
 
+/// Whether instructions that the processor has may be used.
+#[cfg(all(target_arch = "x86_64", not(test)))]
+#[inline(always)]
+pub(super) const fn may_use(_: &str) -> bool {
+    true
+}
+
+/// In tests of this crate a variable of the environment says so, which `every_form_passes_the_tests` sets.
+#[cfg(all(target_arch = "x86_64", test))]
+pub(super) fn may_use(instructions: &str) -> bool {
+    static ONLY: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var(tests::ONLY).ok());
+    ONLY.as_ref().is_none_or(|only| only == instructions)
+}
+
 /// Makes a function that calls the best form of `body`, which is generic over [`Vector`] and inlined.
 macro_rules! best_instructions {
     ($vis:vis $name:ident = $body:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
@@ -351,7 +361,9 @@ macro_rules! best_instructions {
                 fn avx2($($arg: $type),*) $(-> $result)? {
                     $body::<Avx2>($($arg),*)
                 }
-                if is_x86_feature_detected!("avx512f")
+                use crate::ops::vector::may_use;
+                if may_use("avx512")
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
@@ -360,7 +372,7 @@ macro_rules! best_instructions {
                     // SAFETY: the processor has the features that the function is compiled for.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                if may_use("avx2") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     #[allow(unsafe_code, reason = "calls a function compiled for features just detected")]
                     // SAFETY: the processor has the features that the function is compiled for.
                     return unsafe { avx2($($arg),*) };
@@ -371,3 +383,23 @@ macro_rules! best_instructions {
     };
 }
 pub(super) use best_instructions;
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    pub(super) const ONLY: &str = "LUMINA_TEST_INSTRUCTIONS";
+
+    /// Runs the tests of all kernels once more for each form that is not the best here.
+    #[test]
+    fn every_form_passes_the_tests() {
+        for form in ["avx2", "portable"] {
+            let mut tests = Command::new(std::env::current_exe().expect("a test is a program"));
+            tests.args(["ops::", "--skip", "every_form_passes_the_tests"]).env(ONLY, form);
+            let output = tests.output().expect("can be run");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{form}: {text}");
+            assert!(!text.contains("running 0 tests"), "{form}: {text}");
+        }
+    }
+}
