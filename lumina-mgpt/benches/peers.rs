@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use lumina_mgpt::{Compute, Dtype, KvCache, Row, Transformer, Weights, keep_freed_memory};
-use measure::{fastest, fastest_and_bandwidth};
+use measure::{Memory, fastest};
 use serde_json::json;
 
 const PROMPT: usize = 512;
@@ -28,7 +28,10 @@ fn main() {
         return;
     };
     keep_freed_memory(1 << 30);
-    println!("{}", json!({ "what": "memory", "per_second": fastest_and_bandwidth(9, || ()).1 }));
+    let memory = Memory::new();
+    let bandwidth = memory.per_second(fastest(9, || memory.read()));
+    drop(memory);
+    println!("{}", json!({ "what": "memory", "per_second": bandwidth }));
     // From within the pool, as an app that decodes would: from outside, every product wakes a thread more.
     rayon::scope(|_| {
         // Keys and values as wide as those of the peers.

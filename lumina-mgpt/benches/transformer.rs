@@ -16,8 +16,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_core::ops::KeyValues;
-use lumina_mgpt::{Architecture, Compute, ModelConfig, Row, Transformer, Weights};
-use measure::{fastest, fastest_and_bandwidth};
+use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
+use measure::{Memory, fastest, in_turn};
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -59,20 +59,41 @@ fn step_bytes(shapes: &BTreeMap<String, Vec<usize>>, weights: Weights) -> f64 {
     read.map(|(name, shape)| dtype(name).bytes_of(shape).expect("whole blocks") as f64).sum()
 }
 
-/// The time of a step of `rows` rows, each after a prompt of `tokens`, and the bandwidth beside it; with `among`, of a part of the head alone.
-fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>) -> (f64, f64) {
+/// What a step of `rows` rows takes, each after a prompt of `tokens`, with the logits of `among`; beside it one of a single row with all logits, and
+/// what memory gives.
+struct Step {
+    seconds: f64,
+    /// Of the time of a single row.
+    of_one: f64,
+    bandwidth: f64,
+}
+
+fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>) -> Step {
     let mut caches: Vec<_> = (0..rows).map(|_| model.new_cache(tokens.len() + 1)).collect();
     for cache in &mut caches {
         model.forward(&mut [Row::cached(tokens, cache)]).expect("fits");
     }
-    let positions: Vec<usize> = (0..rows).collect();
-    let (time, bandwidth) = fastest_and_bandwidth(9, || {
+    let mut caches_of_one = [model.new_cache(tokens.len() + 1)];
+    model.forward(&mut [Row::cached(tokens, &mut caches_of_one[0])]).expect("fits");
+    let step = |caches: &mut [KvCache], among: Range<usize>| {
+        let positions: Vec<usize> = (0..caches.len()).collect();
         let mut batch: Vec<Row<'_>> = caches.iter_mut().map(|cache| Row::cached(&tokens[..1], cache)).collect();
         let hidden = model.forward(&mut batch).expect("fits");
-        black_box(model.logits_among(&hidden, &positions, among.clone()).expect("computes"));
+        black_box(model.logits_among(&hidden, &positions, among).expect("computes"));
         caches.iter_mut().for_each(|cache| cache.truncate(tokens.len()));
-    });
-    (time.as_secs_f64(), bandwidth)
+    };
+    let memory = Memory::new();
+    let all = 0..model.architecture().vocab_size();
+    let [time, of_one, reading] = in_turn(
+        15,
+        [
+            &mut || step(&mut caches, among.clone()),
+            &mut || step(&mut caches_of_one, all.clone()),
+            &mut || memory.read(),
+        ],
+    );
+    let seconds = time.as_secs_f64();
+    Step { seconds, of_one: seconds / of_one.as_secs_f64(), bandwidth: memory.per_second(reading) }
 }
 
 /// Multiply-adds a second, counted twice, of Burn's own product in `f32`.
@@ -112,23 +133,21 @@ fn main() {
         let name = if weights == Weights::Mapped { "bf16".to_owned() } else { weights.to_string() };
         println!("{name}: opened in {:.1} ms; a step reads {:.2} GB", opened * 1e3, bytes / 1e9);
 
-        let mut one = 0.0;
         for rows in [1, 2, 4, 8] {
-            let (time, bandwidth) = decode(&model, &context, rows, 0..vocab_size);
-            one = if rows == 1 { time } else { one };
+            let step = decode(&model, &context, rows, 0..vocab_size);
             println!(
                 "  decode, {rows} row(s): {:.1} ms, {:.2} of the memory limit ({:.1} GB/s), {:.2} of the time of one row",
-                time * 1e3,
-                bytes / bandwidth / time,
-                bandwidth / 1e9,
-                time / one
+                step.seconds * 1e3,
+                bytes / step.bandwidth / step.seconds,
+                step.bandwidth / 1e9,
+                step.of_one
             );
         }
-        let (time, _) = decode(&model, &context, 1, IMAGE_TOKENS);
+        let step = decode(&model, &context, 1, IMAGE_TOKENS);
         println!(
             "  decode in an image, 1 row: {:.1} ms, {:.2} of the time with the whole head",
-            time * 1e3,
-            time / one
+            step.seconds * 1e3,
+            step.of_one
         );
 
         let prefill = |model: &Transformer, what: &str| {
@@ -156,15 +175,15 @@ fn main() {
         if weights == Weights::Q4 {
             for dtype in KeyValues::DTYPES {
                 let model = open(&compute.clone().kv_cache(dtype));
-                let (time, bandwidth) = decode(&model, &long, 1, IMAGE_TOKENS);
+                let step = decode(&model, &long, 1, IMAGE_TOKENS);
                 let cache = model.new_cache(LONG_CONTEXT).bytes() as f64;
                 let head = (vocab_size - IMAGE_TOKENS.len()) as f64 / vocab_size as f64;
                 let bytes =
                     bytes - head * Dtype::Q8_0.bytes_of(&[vocab_size, 2048]).expect("whole blocks") as f64 + cache;
                 println!(
                     "  decode in an image after {LONG_CONTEXT} tokens, keys and values in {dtype}: {:.1} ms, {:.2} of the memory limit",
-                    time * 1e3,
-                    bytes / bandwidth / time
+                    step.seconds * 1e3,
+                    bytes / step.bandwidth / step.seconds
                 );
             }
         }

@@ -5,32 +5,44 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-/// The fastest of some runs, after one that is not counted: what else the machine does can only add to a time.
-pub(crate) fn fastest(runs: usize, mut run: impl FnMut()) -> Duration {
-    run();
-    let time = |_| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
-    (0..runs).map(time).min().unwrap_or_default()
+/// The fastest of some runs of each, after one that is not counted: what else the machine does can only add to a time. They take turns, as what
+/// a machine gives may change within seconds.
+pub(crate) fn in_turn<const N: usize>(runs: usize, mut each: [&mut dyn FnMut(); N]) -> [Duration; N] {
+    let mut fastest = [Duration::MAX; N];
+    for round in 0..=runs {
+        for (run, fastest) in each.iter_mut().zip(&mut fastest) {
+            let start = Instant::now();
+            run();
+            let time = start.elapsed();
+            if round > 0 {
+                *fastest = time.min(*fastest);
+            }
+        }
+    }
+    fastest
 }
 
-/// The fastest of some runs, and the bytes a second at which all threads together read memory, the limit of decoding: in turn, as what a machine
-/// gives may change within seconds.
-pub(crate) fn fastest_and_bandwidth(runs: usize, mut run: impl FnMut()) -> (Duration, f64) {
-    let memory = vec![1u64; 1 << 26];
-    let read = || {
-        let sum: u64 = memory
-            .par_chunks(1 << 20)
-            .map(|chunk| chunk.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)))
-            .sum();
-        black_box(sum);
-    };
-    let (mut time, mut reading) = (Duration::MAX, Duration::MAX);
-    for _ in 0..runs {
-        time = time.min(fastest(1, &mut run));
-        reading = reading.min(fastest(1, read));
+/// The fastest of some runs, as [`in_turn`] takes it.
+pub(crate) fn fastest(runs: usize, mut run: impl FnMut()) -> Duration {
+    let [time] = in_turn(runs, [&mut run]);
+    time
+}
+
+/// Memory that all threads together read: the limit of decoding.
+pub(crate) struct Memory(Vec<u64>);
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self(vec![1; 1 << 26])
     }
-    (time, (memory.len() * size_of::<u64>()) as f64 / reading.as_secs_f64())
+
+    pub(crate) fn read(&self) {
+        let sum = |chunk: &[u64]| chunk.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value));
+        black_box(self.0.par_chunks(1 << 20).map(sum).sum::<u64>());
+    }
+
+    /// Bytes a second, where reading all takes so long.
+    pub(crate) fn per_second(&self, time: Duration) -> f64 {
+        (self.0.len() * size_of::<u64>()) as f64 / time.as_secs_f64()
+    }
 }
