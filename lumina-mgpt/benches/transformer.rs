@@ -86,11 +86,9 @@ fn decode(model: &Transformer, tokens: &[u32], rows: usize, among: Range<usize>)
     let all = 0..model.architecture().vocab_size();
     let [time, of_one, reading] = in_turn(
         15,
-        [
-            &mut || step(&mut caches, among.clone()),
-            &mut || step(&mut caches_of_one, all.clone()),
-            &mut || memory.read(),
-        ],
+        [&mut || step(&mut caches, among.clone()), &mut || step(&mut caches_of_one, all.clone()), &mut || {
+            memory.read()
+        }],
     );
     let seconds = time.as_secs_f64();
     Step { seconds, of_one: seconds / of_one.as_secs_f64(), bandwidth: memory.per_second(reading) }
