@@ -2,12 +2,16 @@
 
 use std::fmt;
 
-/// Instruction sets that the kernels are written for, each with those before it.
+/// Instruction sets that the kernels are written for, each with those of its processors before it.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// What the target always has: SSE2 on x86-64, NEON on AArch64.
+    /// What any processor does: plain code.
     Portable,
+    /// NEON, which AArch64 always has.
+    Neon,
+    /// NEON with the dot products of Armv8.2: products of bytes.
+    NeonDot,
     /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, VL and DQ.
@@ -22,8 +26,16 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, from the least to the most.
-    pub const ALL: [Self; 6] =
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
+    pub const ALL: [Self; 8] = [
+        Self::Portable,
+        Self::Neon,
+        Self::NeonDot,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+        Self::Amx,
+    ];
 
     /// Whether this processor has it.
     pub fn is_available(self) -> bool {
@@ -36,6 +48,7 @@ impl Isa {
             let bf16 = || vnni() && has!("avx512bf16");
             match self {
                 Self::Portable => true,
+                Self::Neon | Self::NeonDot => false,
                 Self::Avx2 => avx2(),
                 Self::Avx512 => avx512(),
                 Self::Avx512Vnni => vnni(),
@@ -43,7 +56,15 @@ impl Isa {
                 Self::Amx => bf16() && amx_is_granted(),
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            match self {
+                Self::Portable | Self::Neon => true,
+                Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+                _ => false,
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Self::Portable
         }
@@ -86,6 +107,8 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::NeonDot => "neon-dot",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",

@@ -18,6 +18,8 @@ pub(crate) mod buffer;
 mod cached_kernel;
 mod conv;
 #[cfg(feature = "flex")]
+mod conv_gradient_kernel;
+#[cfg(feature = "flex")]
 mod conv_kernel;
 mod cross_entropy;
 #[cfg(feature = "flex")]

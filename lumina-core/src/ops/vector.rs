@@ -332,15 +332,88 @@ pub(super) mod x86 {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(super) mod aarch64 {
+    #![allow(unsafe_code, reason = "instructions that AArch64 always has, in functions that are inlined anywhere")]
+
+    use std::arch::aarch64::*;
+
+    use super::{LANES, Vector};
+
+    /// Four registers of NEON.
+    #[derive(Clone, Copy)]
+    pub(in crate::ops) struct Neon([float32x4_t; 4]);
+
+    /// The same of all four, for an operation of two.
+    macro_rules! each {
+        ($operation:ident, $a:expr, $b:expr) => {{
+            let (a, b) = ($a.0, $b.0);
+            // SAFETY: AArch64 has NEON.
+            Neon(unsafe {
+                [$operation(a[0], b[0]), $operation(a[1], b[1]), $operation(a[2], b[2]), $operation(a[3], b[3])]
+            })
+        }};
+    }
+
+    impl Vector for Neon {
+        const MANY: bool = false;
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: AArch64 has NEON.
+            Self([unsafe { vdupq_n_f32(value) }; 4])
+        }
+        #[inline(always)]
+        fn load(from: &[f32]) -> Self {
+            let from = from[..LANES].as_ptr();
+            // SAFETY: sixteen numbers were just checked; AArch64 has NEON.
+            unsafe { Self([vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12))]) }
+        }
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            let (sum, a, b) = (self.0, a.0, b.0);
+            // SAFETY: AArch64 has NEON.
+            Self(unsafe {
+                [
+                    vfmaq_f32(sum[0], a[0], b[0]),
+                    vfmaq_f32(sum[1], a[1], b[1]),
+                    vfmaq_f32(sum[2], a[2], b[2]),
+                    vfmaq_f32(sum[3], a[3], b[3]),
+                ]
+            })
+        }
+        #[inline(always)]
+        fn array(self) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            for (four, values) in array.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
+                // SAFETY: `four` has room for four numbers; AArch64 has NEON.
+                unsafe { vst1q_f32(four.as_mut_ptr(), values) };
+            }
+            array
+        }
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
+            each!(vaddq_f32, self, other)
+        }
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            each!(vsubq_f32, self, other)
+        }
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            each!(vmulq_f32, self, other)
+        }
+    }
+}
+
 /// Whether instructions that the processor has may be used.
-#[cfg(all(target_arch = "x86_64", not(test)))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(test)))]
 #[inline(always)]
 pub(super) const fn may_use(_: &str) -> bool {
     true
 }
 
 /// In tests of this crate a variable of the environment says so, which `every_form_passes_the_tests` sets.
-#[cfg(all(target_arch = "x86_64", test))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), test))]
 pub(super) fn may_use(instructions: &str) -> bool {
     static ONLY: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var(tests::ONLY).ok());
     ONLY.as_ref().is_none_or(|only| only == instructions)
@@ -378,6 +451,10 @@ macro_rules! best_instructions {
                     return unsafe { avx2($($arg),*) };
                 }
             }
+            #[cfg(target_arch = "aarch64")]
+            if crate::ops::vector::may_use("neon") {
+                return $body::<crate::ops::vector::aarch64::Neon>($($arg),*);
+            }
             $body::<[f32; crate::ops::vector::LANES]>($($arg),*)
         }
     };
@@ -395,7 +472,7 @@ mod tests {
     fn every_form_passes_the_tests() {
         for form in ["avx2", "portable"] {
             let mut tests = Command::new(std::env::current_exe().expect("a test is a program"));
-            tests.args(["ops::", "--skip", "every_form_passes_the_tests"]).env(ONLY, form);
+            tests.args(["ops::", "--skip", "ops::vector", "--skip", "ops::memory"]).env(ONLY, form);
             let output = tests.output().expect("can be run");
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{form}: {text}");

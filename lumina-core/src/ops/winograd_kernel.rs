@@ -52,7 +52,8 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &S
     let (tasks, groups) = (shape.batch * per_image, shape.outputs.div_ceil(GROUP));
     // Small images have few tasks: threads then share the outputs, too, and each transforms the inputs for itself.
     let shares = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
-    let groups_of_share = groups.div_ceil(shares);
+    let groups_of_share = groups.div_ceil(shares).max(1);
+    let shares = groups.div_ceil(groups_of_share);
     (0..tasks * shares).into_par_iter().for_each_init(Vec::new, |memory, task| {
         let (task, share) = (task / shares, task % shares);
         let (image, first) = (task / per_image, task % per_image * task_rows);

@@ -9,6 +9,8 @@
 use std::ops::Range;
 
 use super::arithmetic::Arithmetic;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::source::{Rows, Source};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512_few, avx512_pack};
@@ -78,7 +80,11 @@ impl Kernel {
                 avx512::multiply(arithmetic),
                 avx512_few::few(arithmetic, format),
             ),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => {
+                (neon::TILE, portable::pack, neon::multiply(arithmetic, isa), neon::few(arithmetic, format, isa))
+            }
+            // Those of other processors, which `is_available` has ruled out.
             _ => return None,
         };
         let batch = if matches!(arithmetic, Arithmetic::Tiles | Arithmetic::TileBytes) { BATCH } else { 1 };

@@ -20,6 +20,10 @@ mod avx512_pack;
 mod few;
 mod input;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_few;
 mod output;
 mod portable;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 
 use super::{Kernel, Operand, run, tensor, tensor_like, values};
 use crate::ops::conv_kernel::{self, Shape};
-use crate::ops::{double_kernel, swish_kernel};
+use crate::ops::{conv_gradient_kernel, double_kernel, swish_kernel};
 
 pub(in crate::ops) fn conv3x3(
     x: &Tensor<4>,
@@ -62,8 +62,8 @@ impl Kernel<3> for Conv {
             tensor(sums, &[shape.outputs])
         });
         [
-            of_x.then(|| tensor_like(conv_kernel::input_gradient(dy, values(weight), shape), x)),
-            of_weight.then(|| tensor_like(conv_kernel::weight_gradient(values(x), dy, shape), weight)),
+            of_x.then(|| tensor_like(conv_gradient_kernel::input_gradient(dy, values(weight), shape), x)),
+            of_weight.then(|| tensor_like(conv_gradient_kernel::weight_gradient(values(x), dy, shape), weight)),
             of_bias,
         ]
     }
