@@ -91,10 +91,9 @@ fn transform_body<V: Vector>(weight: &[f32], inputs: usize, block: &mut [f32]) {
             }
         }
         let [a, b, c, d, e, f, g, h, i] = taps;
-        let rows = [spread([a, b, c]), spread([d, e, f]), spread([g, h, i])];
-        for column in 0..SEEN {
-            let places = spread([rows[0][column], rows[1][column], rows[2][column]]);
-            for (row, values) in places.into_iter().enumerate() {
+        let columns = spread([a, b, c]).into_iter().zip(spread([d, e, f])).zip(spread([g, h, i]));
+        for (column, ((top, middle), bottom)) in columns.enumerate() {
+            for (row, values) in spread([top, middle, bottom]).into_iter().enumerate() {
                 let at = ((row * SEEN + column) * inputs + input) * OUTPUTS;
                 block[at..at + OUTPUTS].copy_from_slice(&values);
             }
