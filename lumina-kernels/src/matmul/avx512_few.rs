@@ -24,9 +24,9 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
         (Arithmetic::Bfloat, _) => pairs,
         (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<false>,
         (Arithmetic::Bytes { .. }, _) => bytes::<true>,
-        (_, Format::F32) => words::<FLOATS, LINE>,
-        (_, Format::BF16) => words::<BFLOATS, { LINE / 2 }>,
-        (_, Format::F16) => words::<HALVES, { LINE / 2 }>,
+        (_, Format::F32) => words::<FLOATS>,
+        (_, Format::BF16) => words::<BFLOATS>,
+        (_, Format::F16) => words::<HALVES>,
         _ => return None,
     })
 }
@@ -34,78 +34,71 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
 /// Calls `$function` compiled for the number of rows of activations, and for that of rows of weights side by side, with as many sums as fit the
 /// 32 registers.
 macro_rules! by_rows {
-    ($function:ident[$($constant:expr),*], $rows:expr, $($arguments:expr),*) => {
+    ($function:ident, $rows:expr, $constant:expr, $($arguments:expr),*) => {
         match $rows {
-            1 => $function::<1, 4, $({ $constant }),*>($($arguments),*),
-            2 => $function::<2, 4, $({ $constant }),*>($($arguments),*),
-            3 => $function::<3, 4, $({ $constant }),*>($($arguments),*),
-            4 => $function::<4, 4, $({ $constant }),*>($($arguments),*),
-            5 => $function::<5, 4, $({ $constant }),*>($($arguments),*),
-            6 => $function::<6, 4, $({ $constant }),*>($($arguments),*),
-            7 => $function::<7, 2, $({ $constant }),*>($($arguments),*),
-            _ => $function::<FEW, 2, $({ $constant }),*>($($arguments),*),
+            1 => $function::<1, 4, { $constant }>($($arguments),*),
+            2 => $function::<2, 4, { $constant }>($($arguments),*),
+            3 => $function::<3, 4, { $constant }>($($arguments),*),
+            4 => $function::<4, 4, { $constant }>($($arguments),*),
+            5 => $function::<5, 4, { $constant }>($($arguments),*),
+            6 => $function::<6, 4, { $constant }>($($arguments),*),
+            7 => $function::<7, 2, { $constant }>($($arguments),*),
+            _ => $function::<FEW, 2, { $constant }>($($arguments),*),
         }
     };
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn words<const KIND: u8, const VECTOR: usize>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(word_rows[KIND, VECTOR], sums.len(), source, x, sums);
+fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+    by_rows!(word_rows, sums.len(), KIND, source, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn pairs(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(pair_rows[PAIRS, LINE], sums.len(), source, x, sums);
+    by_rows!(pair_rows, sums.len(), PAIRS, source, x, sums);
 }
 
 /// The loop over the rows of weights, for either instruction of multiply-add.
 macro_rules! rows_of {
     ($name:ident, $features:literal, $multiply_add:ident) => {
         #[target_feature(enable = $features)]
-        fn $name<const X: usize, const ROWS: usize, const KIND: u8, const VECTOR: usize>(
+        fn $name<const X: usize, const ROWS: usize, const KIND: u8>(
             source: &Source<'_>,
             x: &[u32],
             sums: &mut [Lanes],
         ) {
-            let x = x.as_chunks::<{ Lanes::COUNT }>().0;
-            let x_vectors = x.len() / X;
+            let vector = if matches!(KIND, FLOATS | PAIRS) { LINE } else { LINE / 2 };
+            let row_words = x.len() / X;
             let mut totals = [[_mm512_setzero_ps(); X]; Lanes::COUNT];
             for (group, totals) in totals.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+                let rows: [&[u8]; ROWS] = std::array::from_fn(|r| source.lane(group * ROWS + r));
+                let whole = rows[0].len() / vector;
                 let ahead = source.address((group + 1) * ROWS);
                 let mut acc = [[_mm512_setzero_ps(); X]; ROWS];
-                // Slices of one length, so that one check does for all.
-                let whole = source.lane(0).len() / VECTOR;
-                let mut rows: [&[[u8; VECTOR]]; ROWS] = [&[]; ROWS];
-                for r in 0..ROWS {
-                    rows[r] = &source.lane(group * ROWS + r).as_chunks().0[..whole];
-                }
-                let mut xs: [&[[u32; Lanes::COUNT]]; X] = [&[]; X];
-                for i in 0..X {
-                    xs[i] = &x[i * x_vectors..][..whole];
-                }
                 for m in 0..whole {
                     let mut w = [_mm512_setzero_ps(); ROWS];
                     for r in 0..ROWS {
-                        w[r] = widen::<KIND, VECTOR>(&rows[r][m]);
-                        if VECTOR == LINE || r % 2 == 0 {
-                            fetch(ahead, (m * ROWS + r) * VECTOR);
+                        w[r] = widen::<KIND>(&rows[r][m * vector..]);
+                        if vector == LINE || r % 2 == 0 {
+                            fetch(ahead, (m * ROWS + r) * vector);
                         }
                     }
                     for i in 0..X {
-                        let x = load_words(&xs[i][m]);
+                        let x = load_words(&x[i * row_words + m * Lanes::COUNT..]);
                         for r in 0..ROWS {
                             acc[r][i] = $multiply_add(acc[r][i], w[r], x);
                         }
                     }
                 }
-                if whole * VECTOR < source.lane(0).len() {
+                if whole * vector < rows[0].len() {
                     for r in 0..ROWS {
-                        let mut last = [0u8; VECTOR];
-                        let rest = &source.lane(group * ROWS + r)[whole * VECTOR..];
+                        let mut last = [0u8; LINE];
+                        let rest = &rows[r][whole * vector..];
                         last[..rest.len()].copy_from_slice(rest);
-                        let w = widen::<KIND, VECTOR>(&last);
+                        let w = widen::<KIND>(&last);
                         for i in 0..X {
-                            acc[r][i] = $multiply_add(acc[r][i], w, load_words(&x[i * x_vectors + whole]));
+                            let x = load_words(&x[i * row_words + whole * Lanes::COUNT..]);
+                            acc[r][i] = $multiply_add(acc[r][i], w, x);
                         }
                     }
                 }
@@ -146,7 +139,7 @@ fn multiply_add_pairs(acc: __m512, w: __m512, x: __m512) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn widen<const KIND: u8, const VECTOR: usize>(bytes: &[u8; VECTOR]) -> __m512 {
+fn widen<const KIND: u8>(bytes: &[u8]) -> __m512 {
     match KIND {
         BFLOATS => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(from(bytes))))),
         HALVES => _mm512_cvtph_ps(load_half(from(bytes))),
@@ -154,15 +147,15 @@ fn widen<const KIND: u8, const VECTOR: usize>(bytes: &[u8; VECTOR]) -> __m512 {
     }
 }
 
-/// The bytes of a vector, of which there are as many as its kind has.
+/// The first bytes of a slice that has them, as callers have counted.
 #[inline(always)]
 fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
-    bytes.first_chunk().expect("`few` names kinds with their vectors")
+    bytes.first_chunk().expect("callers count whole vectors")
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(byte_rows[NIBBLES], sums.len(), source, x, sums);
+    by_rows!(byte_rows, sums.len(), NIBBLES, source, x, sums);
 }
 
 /// The loop over blocks of 16 rows.
@@ -211,7 +204,8 @@ const LINES_OF_NIBBLES: usize = (16 * q4_0::BYTES).div_ceil(LINE);
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_words(words: &[u32; Lanes::COUNT]) -> __m512 {
+fn load_words(words: &[u32]) -> __m512 {
+    let words: &[u32; 16] = words.first_chunk().expect("rows are filled up to whole vectors");
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: `words` is 64 bytes; the instruction asks for no alignment.
     unsafe {
