@@ -21,7 +21,7 @@ const PAIRS: u8 = 3;
 
 pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     Some(match (arithmetic, format) {
-        (Arithmetic::Bfloat, _) => pairs,
+        (Arithmetic::Bfloat, _) => pairs::<PAIRS>,
         (Arithmetic::Bytes { .. }, Format::Q8_0) => bytes::<false>,
         (Arithmetic::Bytes { .. }, _) => bytes::<true>,
         (_, Format::F32) => words::<FLOATS>,
@@ -31,67 +31,53 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     })
 }
 
-/// Calls `$function` compiled for the number of rows of activations, and for that of rows of weights side by side, with as many sums as fit the
-/// 32 registers.
-macro_rules! by_rows {
-    ($function:ident, $rows:expr, $constant:expr, $($arguments:expr),*) => {
-        match $rows {
-            1 => $function::<1, 4, { $constant }>($($arguments),*),
-            2 => $function::<2, 4, { $constant }>($($arguments),*),
-            3 => $function::<3, 4, { $constant }>($($arguments),*),
-            4 => $function::<4, 4, { $constant }>($($arguments),*),
-            5 => $function::<5, 4, { $constant }>($($arguments),*),
-            6 => $function::<6, 4, { $constant }>($($arguments),*),
-            7 => $function::<7, 2, { $constant }>($($arguments),*),
-            _ => $function::<FEW, 2, { $constant }>($($arguments),*),
-        }
-    };
-}
+/// Rows of activations, and rows of weights, that are multiplied side by side: their sums take 16 registers. More rows of activations go in turn,
+/// while the weights are in the cache.
+const TOGETHER: usize = 4;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(word_rows, sums.len(), KIND, source, x, sums);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pairs(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(pair_rows, sums.len(), PAIRS, source, x, sums);
-}
-
-/// The loop over the rows of weights, for either instruction of multiply-add.
+/// The loop over the rows of weights, for either instruction of multiply-add, and what calls it compiled for the number of rows of activations.
 macro_rules! rows_of {
-    ($name:ident, $features:literal, $multiply_add:ident) => {
+    ($few:ident, $name:ident, $features:literal, $multiply_add:ident) => {
         #[target_feature(enable = $features)]
-        fn $name<const X: usize, const ROWS: usize, const KIND: u8>(
-            source: &Source<'_>,
-            x: &[u32],
-            sums: &mut [Lanes],
-        ) {
+        fn $few<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+            let row_words = x.len() / sums.len();
+            for (x, sums) in x.chunks(TOGETHER * row_words).zip(sums.chunks_mut(TOGETHER)) {
+                match sums.len() {
+                    1 => $name::<1, KIND>(source, x, sums),
+                    2 => $name::<2, KIND>(source, x, sums),
+                    3 => $name::<3, KIND>(source, x, sums),
+                    _ => $name::<TOGETHER, KIND>(source, x, sums),
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn $name<const X: usize, const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
             let vector = if matches!(KIND, FLOATS | PAIRS) { LINE } else { LINE / 2 };
             let row_words = x.len() / X;
             let mut totals = [[_mm512_setzero_ps(); X]; Lanes::COUNT];
-            for (group, totals) in totals.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
-                let rows: [&[u8]; ROWS] = std::array::from_fn(|r| source.lane(group * ROWS + r));
+            for (group, totals) in totals.as_chunks_mut::<TOGETHER>().0.iter_mut().enumerate() {
+                let rows: [&[u8]; TOGETHER] = std::array::from_fn(|r| source.lane(group * TOGETHER + r));
                 let whole = rows[0].len() / vector;
-                let ahead = source.address((group + 1) * ROWS);
-                let mut acc = [[_mm512_setzero_ps(); X]; ROWS];
+                let ahead = source.address((group + 1) * TOGETHER);
+                let mut acc = [[_mm512_setzero_ps(); X]; TOGETHER];
                 for m in 0..whole {
-                    let mut w = [_mm512_setzero_ps(); ROWS];
-                    for r in 0..ROWS {
+                    let mut w = [_mm512_setzero_ps(); TOGETHER];
+                    for r in 0..TOGETHER {
                         w[r] = widen::<KIND>(&rows[r][m * vector..]);
                         if vector == LINE || r % 2 == 0 {
-                            fetch(ahead, (m * ROWS + r) * vector);
+                            fetch(ahead, (m * TOGETHER + r) * vector);
                         }
                     }
                     for i in 0..X {
                         let x = load_words(&x[i * row_words + m * Lanes::COUNT..]);
-                        for r in 0..ROWS {
+                        for r in 0..TOGETHER {
                             acc[r][i] = $multiply_add(acc[r][i], w[r], x);
                         }
                     }
                 }
                 if whole * vector < rows[0].len() {
-                    for r in 0..ROWS {
+                    for r in 0..TOGETHER {
                         let mut last = [0u8; LINE];
                         let rest = &rows[r][whole * vector..];
                         last[..rest.len()].copy_from_slice(rest);
@@ -119,8 +105,8 @@ macro_rules! rows_of {
     };
 }
 
-rows_of!(word_rows, "avx512f,avx512bw,avx512vl", multiply_add);
-rows_of!(pair_rows, "avx512f,avx512bw,avx512vl,avx512bf16", multiply_add_pairs);
+rows_of!(words, word_rows, "avx512f,avx512bw,avx512vl", multiply_add);
+rows_of!(pairs, pair_rows, "avx512f,avx512bw,avx512vl,avx512bf16", multiply_add_pairs);
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -153,18 +139,24 @@ fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
     bytes.first_chunk().expect("callers count whole vectors")
 }
 
+/// Calls the loop compiled for the number of rows of activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    by_rows!(byte_rows, sums.len(), NIBBLES, source, x, sums);
+    match sums.len() {
+        1 => byte_rows::<1, NIBBLES>(source, x, sums),
+        2 => byte_rows::<2, NIBBLES>(source, x, sums),
+        3 => byte_rows::<3, NIBBLES>(source, x, sums),
+        4 => byte_rows::<4, NIBBLES>(source, x, sums),
+        5 => byte_rows::<5, NIBBLES>(source, x, sums),
+        6 => byte_rows::<6, NIBBLES>(source, x, sums),
+        7 => byte_rows::<7, NIBBLES>(source, x, sums),
+        _ => byte_rows::<FEW, NIBBLES>(source, x, sums),
+    }
 }
 
 /// The loop over blocks of 16 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn byte_rows<const X: usize, const ROWS: usize, const NIBBLES: bool>(
-    source: &Source<'_>,
-    x: &[u32],
-    sums: &mut [Lanes],
-) {
+fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
     let ahead = source.address(Lanes::COUNT);
     let (lines, block_bytes) = if NIBBLES { (LINES_OF_NIBBLES, q4_0::BYTES) } else { (LINES_OF_BYTES, q8_0::BYTES) };
     let mut totals = [_mm512_setzero_ps(); X];
