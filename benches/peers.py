@@ -3,19 +3,21 @@
     python -m venv venv
     venv/bin/pip install torch "transformers==4.57.*" numpy
     CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install llama-cpp-python      # from source: cmake, a C++ compiler, 10 minutes
-    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch]
+    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch] [--precision q4_0 …] [--rounds 3]
 
 The folder keeps what was made: the checkpoint (`mid`: 2.2 GB, 7b: 14 GB) and its GGUF files for llama.cpp. On an idle
 machine, please. A peer that is not installed is left out.
 
 What is measured: a prompt of 512 tokens with the head on its last; 64 steps after it, of one row, and of the two rows of
-guidance in one pass, with the whole head. The best of three runs. Each figure comes from a process of its own.
+guidance in one pass, with the whole head. The best of three runs, and of several rounds, in which peers take turns, the median. Each round of a peer is a
+process of its own.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -193,6 +195,8 @@ def main():
     arguments.add_argument("folder", help="where checkpoints and GGUF files are kept")
     arguments.add_argument("--model", choices=SIZES, default="mid")
     arguments.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    arguments.add_argument("--precision", nargs="+", choices=BITS, default=list(BITS))
+    arguments.add_argument("--rounds", type=int, default=1, help="where a machine's speed changes while it measures")
     arguments.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     a = arguments.parse_args()
     if a.one:
@@ -203,20 +207,23 @@ def main():
     os.makedirs(folder, exist_ok=True)
     hidden, intermediate, layers, _ = SIZES[a.model]
     weights = layers * (4 * hidden * hidden + 3 * hidden * intermediate) + VOCAB * hidden
-    rows, bandwidth = [], 0
-    for precision, bits in BITS.items():
-        for peer in a.only:
-            if precision not in PEERS[peer] or peer in MODULES and not importlib.util.find_spec(MODULES[peer]):
-                continue
+    rounds, bandwidths = {}, []
+    for precision in a.precision:
+        peers = [peer for peer in a.only if precision in PEERS[peer] and importlib.util.find_spec(MODULES.get(peer, "os"))]
+        for peer in peers * a.rounds:
             figures = measure(peer, folder, a.model, precision)
             print(peer, precision, figures, file=sys.stderr, flush=True)
-            bandwidth = max(bandwidth, figures.get("memory", 0))
-            rows.append((peer, precision, bits, figures))
+            bandwidths += [figures["memory"]] if "memory" in figures else []
+            rounds.setdefault((peer, precision), []).append(figures)
+    bandwidth = statistics.median(bandwidths) if bandwidths else 0
     cells = lambda figures, what: f"{figures[what]:.3g}" if what in figures else "-"
     print(f"{processor()}, {os.cpu_count()} processors; memory {bandwidth / 1e9:.1f} GB/s; `{a.model}`: {weights / 1e9:.2f} G weights a token\n")
     print("| | prompt of 512, tokens/s | decode, tokens/s | share of memory | guided, steps/s | guided ÷ plain, time |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for peer, precision, bits, figures in rows:
+    for (peer, precision), of_peer in rounds.items():
+        # A round that failed has no figures.
+        figures = {what: statistics.median(one[what] for one in of_peer if what in one) for one in of_peer for what in one}
+        bits = BITS[precision]
         decode, guided = figures.get("decode", float("nan")), figures.get("guided", float("nan"))
         share = decode * weights * bits / 8 / bandwidth if bandwidth else float("nan")
         print(f"| {peer} {precision} | {cells(figures, 'prefill')} | {cells(figures, 'decode')} | {share:.2f} | {cells(figures, 'guided')} | {decode / guided:.2f} |")
