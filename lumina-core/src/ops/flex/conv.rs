@@ -21,13 +21,13 @@ pub(in crate::ops) fn conv3x3(
     if width < 12 || padding.0 > 1 || padding.1 > 1 {
         return None;
     }
-    let shape = Shape { batch, inputs, outputs, height, width, padding, stride };
     let operands = [Operand::of(x)?, Operand::of(weight)?, Operand::of(bias)?];
     // The gradients are those of stride 1.
-    if stride > 2 || shape.rows() == 0 || stride == 2 && operands.iter().any(Operand::is_recorded) {
+    if !(1..=2).contains(&stride) || stride == 2 && operands.iter().any(Operand::is_recorded) {
         return None;
     }
-    run(Conv { shape }, operands)
+    let shape = Shape { batch, inputs, outputs, height, width, padding, stride };
+    if shape.rows() == 0 { None } else { run(Conv { shape }, operands) }
 }
 
 #[derive(Debug, Clone)]
