@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Distribution, Tensor};
 use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::{conv3x3, scaled_swish};
+use lumina_core::ops::{conv3x3, doubled, scaled_swish};
 use lumina_core::{Compute, Loader};
 use lumina_vq::{Bands, VqConfig, VqModel};
 
@@ -130,9 +130,5 @@ fn main() {
         let mean = groups.clone().sum_dim(2) / (96 * 96) as f64;
         (groups - mean.clone()).square().sum_dim(2).reshape([8, 32, 1, 1]) + mean.reshape([8, 32, 1, 1])
     });
-    operation("twice the size of a quarter", |x, _, _| {
-        let x = x.narrow(2, 0, 48).narrow(3, 0, 48).reshape([8 * 32 * 48, 1, 48, 1]);
-        let repeated: Tensor<4> = x.expand([8 * 32 * 48, 2, 48, 2]);
-        repeated.reshape([8, 32, 96, 96])
-    });
+    operation("twice the size of a quarter", |x, _, _| doubled(&x.narrow(2, 0, 48).narrow(3, 0, 48), 0..96));
 }
