@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{Few, GROUP, Multiply};
+use super::kernel::{Few, GROUP, Multiply, by_rows};
 use super::source::{Rows, Source};
 use super::{avx2_few, portable};
 use crate::Format;
@@ -38,14 +38,7 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
 
 #[target_feature(enable = "avx2,fma")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    match rows {
-        1 => float_tile::<1>(group, x, sums),
-        2 => float_tile::<2>(group, x, sums),
-        3 => float_tile::<3>(group, x, sums),
-        4 => float_tile::<4>(group, x, sums),
-        5 => float_tile::<5>(group, x, sums),
-        _ => float_tile::<TILE>(group, x, sums),
-    }
+    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -68,14 +61,7 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
 
 #[target_feature(enable = "avx2,fma")]
 fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    match rows {
-        1 => byte_tile::<1>(group, x, sums),
-        2 => byte_tile::<2>(group, x, sums),
-        3 => byte_tile::<3>(group, x, sums),
-        4 => byte_tile::<4>(group, x, sums),
-        5 => byte_tile::<5>(group, x, sums),
-        _ => byte_tile::<TILE>(group, x, sums),
-    }
+    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => byte_tile::<X>(group, x, sums));
 }
 
 /// Signed bytes: the instruction wants one factor unsigned, so the weight's sign goes to the activation. Pairs of products fit 16 bits,

@@ -7,8 +7,8 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{BLOCK_RUN, INPUT_BLOCK};
 use super::avx512_pack::{LINE, fetch};
-use super::few::add_lanes;
-use super::kernel::FEW;
+use super::few::{add_lanes, words_by_twos};
+use super::kernel::{FEW, by_rows};
 use super::source::{Blocks, Source};
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -21,27 +21,7 @@ pub(super) const HALVES: u8 = 2;
 /// Sums of a row of weights with a row of activations: 16 lanes.
 type Sums = [__m256; 2];
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    let n = sums.len();
-    let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
-    let row = |i: usize| &x[i * (x.len() / n)..][..x.len() / n];
-    if n == 1 {
-        for lane in (0..Lanes::COUNT).step_by(4) {
-            put(tile::<4, 1, KIND>(source, lane, [row(0)]), lane, &mut totals);
-        }
-    } else {
-        for lane in (0..Lanes::COUNT).step_by(2) {
-            for i in (0..n / 2 * 2).step_by(2) {
-                put(tile::<2, 2, KIND>(source, lane, [row(i), row(i + 1)]), lane, &mut totals[i..]);
-            }
-            if n % 2 == 1 {
-                put(tile::<2, 1, KIND>(source, lane, [row(n - 1)]), lane, &mut totals[n - 1..]);
-            }
-        }
-    }
-    add_lanes(&totals, sums);
-}
+words_by_twos!("avx2,fma,f16c");
 
 /// `R` rows of weights from `lane` on with `X` rows of activations.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -144,16 +124,7 @@ fn as_floats(bytes: &[u8; 32]) -> __m256 {
 /// Calls the loop compiled for the number of rows of activations.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    match sums.len() {
-        1 => rows::<1, NIBBLES>(source, x, sums),
-        2 => rows::<2, NIBBLES>(source, x, sums),
-        3 => rows::<3, NIBBLES>(source, x, sums),
-        4 => rows::<4, NIBBLES>(source, x, sums),
-        5 => rows::<5, NIBBLES>(source, x, sums),
-        6 => rows::<6, NIBBLES>(source, x, sums),
-        7 => rows::<7, NIBBLES>(source, x, sums),
-        _ => rows::<FEW, NIBBLES>(source, x, sums),
-    }
+    by_rows!(sums.len(), [1, 2, 3, 4, 5, 6, 7], FEW, X => rows::<X, NIBBLES>(source, x, sums));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

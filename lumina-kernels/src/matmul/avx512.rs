@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Multiply};
+use super::kernel::{GROUP, Multiply, by_rows};
 use super::source::Rows;
 use crate::scratch::Lanes;
 
@@ -18,39 +18,19 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
     }
 }
 
-/// Calls `$tile` compiled for the number of rows.
-macro_rules! by_rows {
-    ($tile:ident, $rows:expr, $($arguments:expr),*) => {
-        match $rows {
-            1 => $tile::<1>($($arguments),*),
-            2 => $tile::<2>($($arguments),*),
-            3 => $tile::<3>($($arguments),*),
-            4 => $tile::<4>($($arguments),*),
-            5 => $tile::<5>($($arguments),*),
-            6 => $tile::<6>($($arguments),*),
-            7 => $tile::<7>($($arguments),*),
-            8 => $tile::<8>($($arguments),*),
-            9 => $tile::<9>($($arguments),*),
-            10 => $tile::<10>($($arguments),*),
-            11 => $tile::<11>($($arguments),*),
-            _ => $tile::<TILE>($($arguments),*),
-        }
-    };
-}
-
 #[target_feature(enable = "avx512f")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(float_tile, rows, group, x, sums);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => float_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(bfloat_tile, rows, group, x, sums);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => bfloat_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(byte_tile, rows, group, x, sums);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => byte_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "avx512f")]

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
 use super::avx512_pack::{LINE, byte_quads, fetch, load_half, load_line, nibble_quads, turn};
-use super::kernel::{FEW, Few};
+use super::kernel::{FEW, Few, by_rows};
 use super::source::Source;
 use crate::Format;
 use crate::format::{q4_0, q8_0};
@@ -42,12 +42,7 @@ macro_rules! rows_of {
         fn $few<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
             let row_words = x.len() / sums.len();
             for (x, sums) in x.chunks(TOGETHER * row_words).zip(sums.chunks_mut(TOGETHER)) {
-                match sums.len() {
-                    1 => $name::<1, KIND>(source, x, sums),
-                    2 => $name::<2, KIND>(source, x, sums),
-                    3 => $name::<3, KIND>(source, x, sums),
-                    _ => $name::<TOGETHER, KIND>(source, x, sums),
-                }
+                by_rows!(sums.len(), [1, 2, 3], TOGETHER, X => $name::<X, KIND>(source, x, sums));
             }
         }
 
@@ -142,16 +137,7 @@ fn from<const LEN: usize>(bytes: &[u8]) -> &[u8; LEN] {
 /// Calls the loop compiled for the number of rows of activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn bytes<const NIBBLES: bool>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    match sums.len() {
-        1 => byte_rows::<1, NIBBLES>(source, x, sums),
-        2 => byte_rows::<2, NIBBLES>(source, x, sums),
-        3 => byte_rows::<3, NIBBLES>(source, x, sums),
-        4 => byte_rows::<4, NIBBLES>(source, x, sums),
-        5 => byte_rows::<5, NIBBLES>(source, x, sums),
-        6 => byte_rows::<6, NIBBLES>(source, x, sums),
-        7 => byte_rows::<7, NIBBLES>(source, x, sums),
-        _ => byte_rows::<FEW, NIBBLES>(source, x, sums),
-    }
+    by_rows!(sums.len(), [1, 2, 3, 4, 5, 6, 7], FEW, X => byte_rows::<X, NIBBLES>(source, x, sums));
 }
 
 /// The loop over blocks of 16 rows.

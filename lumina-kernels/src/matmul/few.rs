@@ -67,6 +67,36 @@ pub(super) fn add_lanes(totals: &[[[f32; Lanes::COUNT]; Lanes::COUNT]; FEW], sum
     }
 }
 
+/// The function for words, made of a module's `tile`, which multiplies some rows of weights with one row of activations or two, and `put`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! words_by_twos {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+            let n = sums.len();
+            let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
+            let row = |i: usize| &x[i * (x.len() / n)..][..x.len() / n];
+            if n == 1 {
+                for lane in (0..Lanes::COUNT).step_by(4) {
+                    put(tile::<4, 1, KIND>(source, lane, [row(0)]), lane, &mut totals);
+                }
+            } else {
+                for lane in (0..Lanes::COUNT).step_by(2) {
+                    for i in (0..n / 2 * 2).step_by(2) {
+                        put(tile::<2, 2, KIND>(source, lane, [row(i), row(i + 1)]), lane, &mut totals[i..]);
+                    }
+                    if n % 2 == 1 {
+                        put(tile::<2, 1, KIND>(source, lane, [row(n - 1)]), lane, &mut totals[n - 1..]);
+                    }
+                }
+            }
+            add_lanes(&totals, sums);
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use words_by_twos;
+
 #[inline(always)]
 fn widen(format: Format, bytes: &[u8], to: &mut [f32; RUN]) {
     match format {

@@ -29,6 +29,23 @@ const BATCH: usize = 8;
 /// Activation rows that go through [`Kernel::few`].
 pub(super) const FEW: usize = 8;
 
+/// Calls a function compiled for the number of rows of activations, which `$x` names in `$call`: one of those listed, or else `$most`.
+macro_rules! by_rows {
+    ($rows:expr, [$($fewer:literal),*], $most:ident, $x:ident => $call:expr) => {
+        match $rows {
+            $($fewer => {
+                const $x: usize = $fewer;
+                $call
+            })*
+            _ => {
+                const $x: usize = $most;
+                $call
+            }
+        }
+    };
+}
+pub(super) use by_rows;
+
 /// Fills panel `index` of a group.
 pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);
 

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{Few, GROUP, Multiply};
+use super::kernel::{Few, GROUP, Multiply, by_rows};
 use super::neon_few;
 use super::source::Rows;
 use crate::scratch::Lanes;
@@ -38,14 +38,7 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format, isa: Isa) -> Option<Fe
 
 #[target_feature(enable = "neon")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    match rows {
-        1 => float_tile::<1>(group, x, sums),
-        2 => float_tile::<2>(group, x, sums),
-        3 => float_tile::<3>(group, x, sums),
-        4 => float_tile::<4>(group, x, sums),
-        5 => float_tile::<5>(group, x, sums),
-        _ => float_tile::<TILE>(group, x, sums),
-    }
+    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "neon")]
@@ -74,14 +67,7 @@ macro_rules! byte_tiles {
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-                match rows {
-                    1 => tile::<1>(group, x, sums),
-                    2 => tile::<2>(group, x, sums),
-                    3 => tile::<3>(group, x, sums),
-                    4 => tile::<4>(group, x, sums),
-                    5 => tile::<5>(group, x, sums),
-                    _ => tile::<TILE>(group, x, sums),
-                }
+                by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => tile::<X>(group, x, sums));
             }
 
             #[target_feature(enable = $features)]

@@ -1,7 +1,7 @@
 //! Kernels in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{GROUP, Multiply};
+use super::kernel::{GROUP, Multiply, by_rows};
 use super::source::{Rows, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
@@ -19,11 +19,7 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
 }
 
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    match rows {
-        1 => float_tile::<1>(group, x, sums),
-        2 => float_tile::<2>(group, x, sums),
-        _ => float_tile::<TILE>(group, x, sums),
-    }
+    by_rows!(rows, [1, 2], TILE, X => float_tile::<X>(group, x, sums));
 }
 
 /// Without the instruction a fused multiply-add is a slow library call, so the portable path rounds twice.
