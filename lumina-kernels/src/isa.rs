@@ -93,7 +93,11 @@ fn amx_is_granted() -> bool {
         #[allow(unsafe_code, reason = "a call of the system")]
         // SAFETY: it takes two numbers, and reads and writes no memory of the process.
         let granted = || unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 };
-        has && granted()
+        let granted = has && granted();
+        // A processor that has all the rest runs the tests of it, too.
+        #[cfg(test)]
+        let granted = granted || crate::amx_emulation::install();
+        granted
     })
 }
 

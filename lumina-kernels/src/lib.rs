@@ -36,6 +36,8 @@
 
 pub mod format;
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod amx_emulation;
 mod error;
 mod isa;
 mod matmul;
