@@ -142,6 +142,9 @@ impl Compute {
     }
 
     /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has.
+    ///
+    /// On a machine without them wgpu takes OpenGL ES, which is not tested; with a software driver of it, it stops with "Could not lock
+    /// adapter context", and what waits for a result waits for ever. Mesa's Vulkan driver helps, or `Compute::cpu`.
     #[cfg(feature = "wgpu")]
     pub fn wgpu() -> Self {
         Self { name: "wgpu", ..Self::new(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)) }
