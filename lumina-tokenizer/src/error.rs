@@ -70,7 +70,7 @@ pub enum Error {
         /// The file.
         file: PathBuf,
         /// What is missing.
-        reason: lumina_core::Error,
+        reason: Box<lumina_core::Error>,
     },
     /// Two files give one VQ code different tokens.
     #[error("the image token of code {code} is {} in {} but {} in {}; the two files are not of one model", id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display())]

@@ -140,7 +140,7 @@ impl TextTokenizer {
     pub fn vocabulary(&self) -> Result<Vocabulary> {
         let tokens = self.inner.full.get_vocab(true);
         Vocabulary::from_tokens(tokens.iter().map(|(name, &id)| (name.as_str(), id)))
-            .map_err(|reason| Error::Vocabulary { file: self.inner.file.clone(), reason })
+            .map_err(|reason| Error::Vocabulary { file: self.inner.file.clone(), reason: Box::new(reason) })
     }
 
     /// Checks that a model with `vocab_size` rows of embedding has one for every token; `<|image|>` needs none.

@@ -28,7 +28,7 @@ pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
     let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
     let parsed: File = serde_json::from_slice(&json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
     Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))
-        .map_err(|reason| Error::Vocabulary { file: file.to_owned(), reason })
+        .map_err(|reason| Error::Vocabulary { file: file.to_owned(), reason: Box::new(reason) })
 }
 
 impl UniRep {
