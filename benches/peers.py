@@ -3,19 +3,19 @@
     python -m venv venv
     venv/bin/pip install torch "transformers==4.57.*" numpy
     CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install llama-cpp-python      # from source: cmake, a C++ compiler, 10 minutes
-    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch] [--precision q4_0 …] [--rounds 3]
+    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch] [--precision q4_0 …] [--rounds 12]
 
 The folder keeps what was made: the checkpoint (`mid`: 2.2 GB, 7b: 14 GB) and its GGUF files for llama.cpp. On an idle
 machine, please. A peer that is not installed is left out.
 
-What is measured: a prompt of 512 tokens with the head on its last; 64 steps after it, of one row, and of the two rows of
-guidance in one pass, with the whole head. The best of three runs, and of several rounds, in which peers take turns, the median. Each round of a peer is a
-process of its own.
+What is measured: a prompt of 512 tokens with the head on its last; 16 steps after it, of one row, and of the two rows of
+guidance in one pass, with the whole head; and memory, read by all threads. Each peer is a process that has the model open and
+waits; they are told to run one at a time, in turn, so that what the machine gives, which may change within seconds, is the same
+for all. Figures and ratios are medians of the rounds, after one that is not counted.
 """
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
@@ -23,7 +23,7 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-VOCAB, PROMPT, STEPS, RUNS = 65536, 512, 64, 3
+VOCAB, PROMPT, STEPS = 65536, 512, 16
 # name: hidden, intermediate, layers, heads
 SIZES = {"mid": (2048, 5504, 16, 16), "7b": (4096, 11008, 32, 32)}
 BITS = {"f32": 32, "bf16": 16, "q8_0": 8.5, "q4_0": 4.5}
@@ -31,6 +31,8 @@ BITS = {"f32": 32, "bf16": 16, "q8_0": 8.5, "q4_0": 4.5}
 PEERS = {"lumina": list(BITS), "llama.cpp": ["bf16", "q8_0", "q4_0"], "torch": ["f32", "bf16"]}
 MODULES = {"llama.cpp": "llama_cpp", "torch": "transformers"}
 FIRST_TEXT_TOKEN = 9000
+# Bytes that `lumina` reads to measure memory.
+MEMORY = 1 << 29
 
 
 def cargo(*words):
@@ -38,21 +40,18 @@ def cargo(*words):
     return subprocess.run(["cargo", *words], cwd=os.path.dirname(HERE), check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def best(run):
-    """Seconds of the quickest run, after one to warm up."""
-    times = []
-    for _ in range(RUNS + 1):
-        begun = time.perf_counter()
+def serve(runs):
+    """Says that all is open, then runs what each line of the input names and prints the seconds it took."""
+    for run in runs.values():
         run()
-        times.append(time.perf_counter() - begun)
-    return min(times[1:])
+    print("open", flush=True)
+    for line in sys.stdin:
+        begun = time.perf_counter()
+        runs[line.strip()]()
+        print(time.perf_counter() - begun, flush=True)
 
 
-def show(what, precision, per_second):
-    print(json.dumps({"what": what, "precision": precision, "per_second": per_second}), flush=True)
-
-
-def llama_cpp(path, precision):
+def llama_cpp(path):
     """llama.cpp's own interface: what its server does for a step, without the server."""
     import ctypes
 
@@ -94,10 +93,8 @@ def llama_cpp(path, precision):
         for position in range(PROMPT, PROMPT + STEPS):
             run([position], sequences, True)
 
-    show("prefill", precision, PROMPT / best(prefill))
     prefill(1)
-    show("decode", precision, STEPS / best(lambda: steps([0])))
-    show("guided", precision, STEPS / best(lambda: steps([0, 1])))
+    serve({"prefill": prefill, "decode": lambda: steps([0]), "guided": lambda: steps([0, 1])})
 
 
 def pytorch(size, precision):
@@ -141,9 +138,7 @@ def pytorch(size, precision):
         run(rows, positions[:PROMPT], cache)
         return lambda: [run(rows, positions[at : at + 1], cache) for at in range(PROMPT, PROMPT + STEPS)]
 
-    show("prefill", precision, PROMPT / best(lambda: run(1, positions[:PROMPT], new_cache())))
-    show("decode", precision, STEPS / best(steps(1)))
-    show("guided", precision, STEPS / best(steps(2)))
+    serve({"prefill": lambda: run(1, positions[:PROMPT], new_cache()), "decode": steps(1), "guided": steps(2)})
 
 
 def checkpoint(folder, size):
@@ -156,27 +151,58 @@ def checkpoint(folder, size):
     return path
 
 
-def measure(peer, folder, size, precision):
-    """The figures of a peer, in a process of its own; none where it failed."""
-    path = checkpoint(folder, size)
-    if peer == "lumina":
-        printed = cargo("bench", "-p", "lumina-mgpt", "--bench", "peers", "--", path, precision)
-    else:
-        if peer == "llama.cpp":
-            gguf = f"{path}-{precision}.gguf"
-            if not os.path.exists(gguf):
-                cargo("run", "--release", "--example", "quantize", "--", gguf, "--model", path, "--to", precision,
-                      "--llama-cpp")
-            path = gguf
-        words = [sys.executable, __file__, folder, "--model", size, "--one", peer, precision, path]
-        for environment in ({}, {"LLAMA_NO_REPACK": "1"}):
+class Peer:
+    """A process that has the model of a precision open, and runs what it is told."""
+
+    def __init__(self, name, folder, size, precision):
+        self.name, path = name, checkpoint(folder, size)
+        if name == "lumina":
+            tries = [(["cargo", "bench", "-p", "lumina-mgpt", "--bench", "peers", "--", path, precision], {})]
+        else:
+            if name == "llama.cpp":
+                gguf = f"{path}-{precision}.gguf"
+                if not os.path.exists(gguf):
+                    cargo("run", "--release", "--example", "quantize", "--", gguf, "--model", path, "--to", precision,
+                          "--llama-cpp")
+                path = gguf
+            words = [sys.executable, os.path.abspath(__file__), folder, "--model", size, "--one", name, precision, path]
             # Some builds of llama.cpp crash with weights laid out anew for AMX; as they lie in the file, they run.
-            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
-            printed = done.stdout
-            if done.returncode == 0 or peer != "llama.cpp":
-                break
-    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    return {line["what"]: line["per_second"] for line in lines}
+            tries = [(words, {}), (words, {"LLAMA_NO_REPACK": "1"})] if name == "llama.cpp" else [(words, {})]
+        for words, environment in tries:
+            self.process = subprocess.Popen(words, cwd=os.path.dirname(HERE), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            text=True, env={**os.environ, **environment})
+            if self.line() == "open":
+                return
+        raise RuntimeError(f"{name} does not run in {precision}")
+
+    def line(self):
+        """The next line that it prints for us; none where it has ended."""
+        for line in self.process.stdout:
+            if line.strip() == "open" or line[0].isdigit():
+                return line.strip()
+
+    def seconds(self, what):
+        # Threads of who ran before may still look out for more to do.
+        time.sleep(0.2)
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return float(self.line())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(peers, rounds):
+    """Seconds of every round: of each peer what it was told to run, and of memory, of which each thread reads its part."""
+    seconds = {}
+    for number in range(rounds + 1):
+        for what in ("prefill", "memory", "decode", "guided"):
+            for peer in peers if what != "memory" else [peer for peer in peers if peer.name == "lumina"]:
+                took = peer.seconds(what)
+                if number > 0:
+                    seconds.setdefault((peer.name, what), []).append(took)
+    return seconds
 
 
 def processor():
@@ -196,37 +222,38 @@ def main():
     arguments.add_argument("--model", choices=SIZES, default="mid")
     arguments.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     arguments.add_argument("--precision", nargs="+", choices=BITS, default=list(BITS))
-    arguments.add_argument("--rounds", type=int, default=1, help="where a machine's speed changes while it measures")
+    arguments.add_argument("--rounds", type=int, default=12)
     arguments.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     a = arguments.parse_args()
     if a.one:
         peer, precision, path = a.one
-        return llama_cpp(path, precision) if peer == "llama.cpp" else pytorch(a.model, precision)
+        return llama_cpp(path) if peer == "llama.cpp" else pytorch(a.model, precision)
 
     folder = os.path.abspath(a.folder)
     os.makedirs(folder, exist_ok=True)
     hidden, intermediate, layers, _ = SIZES[a.model]
     weights = layers * (4 * hidden * hidden + 3 * hidden * intermediate) + VOCAB * hidden
-    rounds, bandwidths = {}, []
+    print(f"{processor()}, {os.cpu_count()} processors; `{a.model}`: {weights / 1e9:.2f} G weights a token\n")
+    print("| | prompt of 512, tokens/s | decode, tokens/s | share of memory | guided, steps/s | guided ÷ plain, time | least and most decode |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for precision in a.precision:
-        peers = [peer for peer in a.only if precision in PEERS[peer] and importlib.util.find_spec(MODULES.get(peer, "os"))]
-        for peer in peers * a.rounds:
-            figures = measure(peer, folder, a.model, precision)
-            print(peer, precision, figures, file=sys.stderr, flush=True)
-            bandwidths += [figures["memory"]] if "memory" in figures else []
-            rounds.setdefault((peer, precision), []).append(figures)
-    bandwidth = statistics.median(bandwidths) if bandwidths else 0
-    cells = lambda figures, what: f"{figures[what]:.3g}" if what in figures else "-"
-    print(f"{processor()}, {os.cpu_count()} processors; memory {bandwidth / 1e9:.1f} GB/s; `{a.model}`: {weights / 1e9:.2f} G weights a token\n")
-    print("| | prompt of 512, tokens/s | decode, tokens/s | share of memory | guided, steps/s | guided ÷ plain, time |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for (peer, precision), of_peer in rounds.items():
-        # A round that failed has no figures.
-        figures = {what: statistics.median(one[what] for one in of_peer if what in one) for one in of_peer for what in one}
-        bits = BITS[precision]
-        decode, guided = figures.get("decode", float("nan")), figures.get("guided", float("nan"))
-        share = decode * weights * bits / 8 / bandwidth if bandwidth else float("nan")
-        print(f"| {peer} {precision} | {cells(figures, 'prefill')} | {cells(figures, 'decode')} | {share:.2f} | {cells(figures, 'guided')} | {decode / guided:.2f} |")
+        names = [name for name in a.only if precision in PEERS[name] and importlib.util.find_spec(MODULES.get(name, "os"))]
+        peers = [Peer(name, folder, a.model, precision) for name in names]
+        seconds = measure(peers, a.rounds)
+        for peer in peers:
+            peer.close()
+        memory = [MEMORY / time for time in seconds.get(("lumina", "memory"), [])]
+        for name in names:
+            prefill, decode, guided = (seconds[name, what] for what in ("prefill", "decode", "guided"))
+            a_step = weights * BITS[precision] / 8 * STEPS
+            shares = [a_step / time / limit for time, limit in zip(decode, memory)]
+            ratios = [two / one for one, two in zip(decode, guided)]
+            median, rate = statistics.median, lambda count, times: f"{count / statistics.median(times):.3g}"
+            print(f"| {name} {precision} | {rate(PROMPT, prefill)} | {rate(STEPS, decode)} | "
+                  f"{f'{median(shares):.2f}' if shares else '-'} | {rate(STEPS, guided)} | {median(ratios):.2f} | "
+                  f"{STEPS / max(decode):.3g}, {STEPS / min(decode):.3g} |", flush=True)
+        if memory:
+            print(f"| memory, GB/s | | | {statistics.median(memory) / 1e9:.3g} ({min(memory) / 1e9:.3g} to {max(memory) / 1e9:.3g}) | | | |")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, TILE_BLOCK};
 use super::avx512::{add, load_ps};
-use super::avx512_pack::fetch;
 use super::kernel::{FEW, Few, GROUP, GROUP_ROWS, Multiply};
+use super::prefetch::fetch;
 use super::source::{Rows, Source};
 use crate::scratch::Lanes;
 

@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
+use super::avx2_few;
 use super::kernel::{Few, GROUP, Multiply, by_rows};
-use super::source::{Rows, Source};
-use super::{avx2_few, portable};
+use super::prefetch::{fetch_near, fetch_share};
+use super::source::Rows;
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -17,12 +18,6 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
         Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
         Arithmetic::Bytes { .. } | Arithmetic::TileBytes => bytes,
     }
-}
-
-/// What the compiler makes of the plain code with wider vectors.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    portable::pack(source, index, group);
 }
 
 pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
@@ -37,15 +32,17 @@ pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums));
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
+    fetch_share(next);
+    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums, next.tile));
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], next: *const u32) {
     for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
         let mut acc = [[_mm256_setzero_ps(); 2]; X];
-        for (w, x) in panel.iter().zip(x.as_chunks::<X>().0) {
+        for (step, (w, x)) in panel.iter().zip(x.as_chunks::<X>().0).enumerate() {
+            fetch_near(next, step * X);
             let w = load(w).map(|w| _mm256_castsi256_ps(w));
             for i in 0..X {
                 let x = _mm256_set1_ps(f32::from_bits(x[i]));

@@ -6,9 +6,9 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{BLOCK_RUN, INPUT_BLOCK};
-use super::avx512_pack::{LINE, fetch};
 use super::few::{add_lanes, words_by_twos};
 use super::kernel::{FEW, by_rows};
+use super::prefetch::{LINE, fetch};
 use super::source::{Blocks, Source};
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -195,7 +195,7 @@ fn dot_of_bytes(quads: &[__m256i; 8], x: &[u32; INPUT_BLOCK]) -> __m256i {
 /// A block of `Q8_0` of 8 of 16 rows: vector `j` has bytes `4j … 4j + 3` of each. And the scales.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn byte_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8], __m256) {
+pub(super) fn byte_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8], __m256) {
     let rows = source.blocks::<{ q8_0::BYTES }>(block * q8_0::BYTES);
     let [a, b, c, d] = turned::<{ q8_0::BYTES }, { q8_0::QUANTS }>(&rows, half);
     let [e, f, g, h] = turned::<{ q8_0::BYTES }, { q8_0::QUANTS + 16 }>(&rows, half);
@@ -205,7 +205,7 @@ fn byte_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8], 
 /// A block of `Q4_0` of 8 of 16 rows: vector `j` has numbers `4j … 4j + 3` of each. And the scales.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn nibble_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8], __m256) {
+pub(super) fn nibble_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8], __m256) {
     let rows = source.blocks::<{ q4_0::BYTES }>(block * q4_0::BYTES);
     let both = turned::<{ q4_0::BYTES }, { q4_0::QUANTS }>(&rows, half);
     let mask = _mm256_set1_epi8(15);
@@ -220,7 +220,7 @@ fn nibble_quads(source: &Source<'_>, block: usize, half: usize) -> ([__m256i; 8]
 /// 16 bytes from `AT` of 8 rows: vector `j` has bytes `4j … 4j + 3` of each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn turned<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, half: usize) -> [__m256i; 4] {
+pub(super) fn turned<const BYTES: usize, const AT: usize>(rows: &Blocks<'_, BYTES>, half: usize) -> [__m256i; 4] {
     let mut pairs = [_mm256_setzero_si256(); 4];
     for (j, pair) in pairs.iter_mut().enumerate() {
         let (low, high) = (rows.get::<AT, 16>(half * 8 + j), rows.get::<AT, 16>(half * 8 + j + 4));

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply, by_rows};
+use super::prefetch::{fetch_near, fetch_share};
 use super::source::Rows;
 use crate::scratch::Lanes;
 
@@ -19,25 +20,29 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
 }
 
 #[target_feature(enable = "avx512f")]
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => float_tile::<X>(group, x, sums));
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
+    fetch_share(next);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => float_tile::<X>(group, x, sums, next.tile));
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => bfloat_tile::<X>(group, x, sums));
+fn bfloats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
+    fetch_share(next);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => bfloat_tile::<X>(group, x, sums, next.tile));
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => byte_tile::<X>(group, x, sums));
+fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
+    fetch_share(next);
+    by_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => byte_tile::<X>(group, x, sums, next.tile));
 }
 
 #[target_feature(enable = "avx512f")]
-fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], next: *const u32) {
     let (first, second) = group.split_at(group.len() / GROUP);
     let mut acc = [[_mm512_setzero_ps(); GROUP]; X];
-    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<X>().0) {
+    for (step, ((first, second), x)) in first.iter().zip(second).zip(x.as_chunks::<X>().0).enumerate() {
+        fetch_near(next, step * X);
         let w = [load_ps(first), load_ps(second)];
         for i in 0..X {
             let x = _mm512_set1_ps(f32::from_bits(x[i]));
@@ -45,16 +50,19 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
             acc[i][1] = _mm512_fmadd_ps(w[1], x, acc[i][1]);
         }
     }
-    for (acc, sums) in acc.as_flattened().iter().zip(sums) {
-        add(sums, *acc);
+    let sums = &mut sums.as_chunks_mut::<GROUP>().0[..X];
+    for i in 0..X {
+        add(&mut sums[i][0], acc[i][0]);
+        add(&mut sums[i][1], acc[i][1]);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn bfloat_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+fn bfloat_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], next: *const u32) {
     let (first, second) = group.split_at(group.len() / GROUP);
     let mut acc = [[_mm512_setzero_ps(); GROUP]; X];
-    for ((first, second), x) in first.iter().zip(second).zip(x.as_chunks::<X>().0) {
+    for (step, ((first, second), x)) in first.iter().zip(second).zip(x.as_chunks::<X>().0).enumerate() {
+        fetch_near(next, step * X);
         let w = [bfloat(load(first)), bfloat(load(second))];
         for i in 0..X {
             let x = bfloat(_mm512_set1_epi32(x[i].cast_signed()));
@@ -62,17 +70,21 @@ fn bfloat_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
             acc[i][1] = _mm512_dpbf16_ps(acc[i][1], w[1], x);
         }
     }
-    for (acc, sums) in acc.as_flattened().iter().zip(sums) {
-        add(sums, *acc);
+    let sums = &mut sums.as_chunks_mut::<GROUP>().0[..X];
+    for i in 0..X {
+        add(&mut sums[i][0], acc[i][0]);
+        add(&mut sums[i][1], acc[i][1]);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
+fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], next: *const u32) {
     let x = x.as_chunks::<INPUT_BLOCK>().0;
     for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
         let mut acc = [_mm512_setzero_ps(); X];
-        for (block, x) in panel.as_chunks::<PANEL_BLOCK>().0.iter().zip(x.as_chunks::<X>().0) {
+        let blocks = panel.as_chunks::<PANEL_BLOCK>().0.iter().zip(x.as_chunks::<X>().0);
+        for (number, (block, x)) in blocks.enumerate() {
+            let next = next.wrapping_add(number * X * INPUT_BLOCK);
             let mut w = [_mm512_setzero_si512(); PANEL_BLOCK - 1];
             for j in 0..PANEL_BLOCK - 1 {
                 w[j] = load(&block[j]);
@@ -80,10 +92,14 @@ fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
             let scale = load_ps(&block[PANEL_BLOCK - 1]);
             for i in 0..X {
                 let x = &x[i];
-                let mut dot = _mm512_set1_epi32(x[9].cast_signed());
-                for j in 0..PANEL_BLOCK - 1 {
-                    dot = _mm512_dpbusd_epi32(dot, w[j], _mm512_set1_epi32(x[j].cast_signed()));
+                fetch_near(next, i * INPUT_BLOCK);
+                // Two chains, which are half as long.
+                let mut dots = [_mm512_set1_epi32(x[9].cast_signed()), _mm512_setzero_si512()];
+                for j in 0..4 {
+                    dots[0] = _mm512_dpbusd_epi32(dots[0], w[j], _mm512_set1_epi32(x[j].cast_signed()));
+                    dots[1] = _mm512_dpbusd_epi32(dots[1], w[j + 4], _mm512_set1_epi32(x[j + 4].cast_signed()));
                 }
+                let dot = _mm512_add_epi32(dots[0], dots[1]);
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[8])));
                 acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
             }

@@ -6,8 +6,9 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
-use super::avx512_pack::{LINE, byte_quads, fetch, load_half, load_line, nibble_quads, turn};
+use super::avx512_pack::{byte_quads, load_half, load_line, nibble_quads, turn};
 use super::kernel::{FEW, Few, by_rows};
+use super::prefetch::{LINE, fetch};
 use super::source::Source;
 use crate::Format;
 use crate::format::{q4_0, q8_0};

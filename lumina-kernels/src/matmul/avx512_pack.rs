@@ -5,13 +5,11 @@ use std::arch::x86_64::*;
 use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK, TILE_BLOCK};
 use super::kernel::{GROUP, Pack};
 use super::portable;
+use super::prefetch::LINE;
 use super::source::{Blocks, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
-
-/// Bytes of a vector, and of a cache line.
-pub(super) const LINE: usize = 64;
 
 pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
     match (arithmetic, format) {
@@ -275,15 +273,5 @@ fn store(to: &mut Lanes, vector: __m512i) {
     // SAFETY: a `Lanes` is 64 bytes, aligned to 64.
     unsafe {
         _mm512_store_si512(to.0.as_mut_ptr().cast(), vector);
-    }
-}
-
-/// Asks for the line of memory `bytes` after an address, which may be anywhere.
-#[inline(always)]
-pub(super) fn fetch(address: *const u8, bytes: usize) {
-    #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-    // SAFETY: a prefetch reads nothing, and has no effect where there is no memory.
-    unsafe {
-        _mm_prefetch::<_MM_HINT_T1>(address.wrapping_add(bytes).cast());
     }
 }

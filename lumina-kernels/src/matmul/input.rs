@@ -29,10 +29,13 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
         Order::Rows => x.len() / columns,
         Order::Tiles(rows) => rows,
     };
+    let vectors = Isa::Avx512Bf16.is_available();
     let one = |(packed, x): (&mut [u32], &[f32])| match arithmetic {
-        Arithmetic::Float => words(x, columns, 1, order, packed, |x| x[0].to_bits()),
-        Arithmetic::Bfloat => words(x, columns, 2, order, packed, pair),
-        Arithmetic::Tiles => tiles(x, columns, order, packed),
+        Arithmetic::Float => words::<{ Lanes::COUNT }>(x, columns, order, packed, line_of_floats),
+        Arithmetic::Bfloat => {
+            words::<{ 2 * Lanes::COUNT }>(x, columns, order, packed, |x| line_of_pairs(x, vectors));
+        }
+        Arithmetic::Tiles => tiles(x, columns, order, packed, vectors),
         Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
         Arithmetic::TileBytes => tile_bytes(x, columns, packed),
     };
@@ -43,31 +46,43 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
     }
 }
 
-/// Words of `elements` values each; those beyond the end are zero.
+/// Lines of up to `ELEMENTS` values each, line after line of all rows, so that what is written together lies together.
 #[inline(always)]
-fn words(x: &[f32], columns: usize, elements: usize, order: Order, packed: &mut [u32], word: impl Fn(&[f32]) -> u32) {
+fn words<const ELEMENTS: usize>(
+    x: &[f32],
+    columns: usize,
+    order: Order,
+    packed: &mut [u32],
+    line: impl Fn(&[f32]) -> [u32; Lanes::COUNT],
+) {
     let rows = x.len() / columns;
     let row_words = packed.len() / rows;
-    packed.fill(0);
-    for (row, x) in x.chunks_exact(columns).enumerate() {
-        if order == Order::Rows {
-            for (x, packed) in x.chunks(elements).zip(&mut packed[row * row_words..]) {
-                *packed = word(x);
-            }
-        } else {
-            let part = row_words / Lanes::COUNT;
-            for (m, x) in x.chunks(elements * Lanes::COUNT).enumerate() {
-                for (lane, x) in x.chunks(elements).enumerate() {
-                    packed[(lane * part + m) * rows + row] = word(x);
-                }
+    let part = row_words / Lanes::COUNT;
+    for m in 0..part {
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            let words = line(&x[m * ELEMENTS..columns.min((m + 1) * ELEMENTS)]);
+            if order == Order::Rows {
+                packed[row * row_words + m * Lanes::COUNT..][..Lanes::COUNT].copy_from_slice(&words);
+            } else {
+                let to = packed[m * rows + row..].iter_mut().step_by(part * rows);
+                to.zip(words).for_each(|(to, word)| *to = word);
             }
         }
     }
 }
 
+/// Up to 16 values, and zeros.
+#[inline(always)]
+fn line_of_floats(x: &[f32]) -> [u32; Lanes::COUNT] {
+    let mut words = [0; Lanes::COUNT];
+    for (word, x) in words.iter_mut().zip(x) {
+        *word = x.to_bits();
+    }
+    words
+}
+
 /// Pairs of `bf16` for tiles: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
-fn tiles(x: &[f32], columns: usize, order: Order, packed: &mut [u32]) {
-    let vectors = Isa::Avx512Bf16.is_available();
+fn tiles(x: &[f32], columns: usize, order: Order, packed: &mut [u32], vectors: bool) {
     let rows = x.len() / columns;
     for (row, x) in x.chunks_exact(columns).enumerate() {
         for (line, x) in x.chunks(2 * Lanes::COUNT).enumerate() {

@@ -13,7 +13,7 @@ use super::arithmetic::Arithmetic;
 use super::neon;
 use super::source::{Rows, Source};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512, avx512_few, avx512_pack};
+use super::{amx, avx2, avx2_pack, avx512, avx512_few, avx512_pack};
 use super::{few, portable};
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
@@ -80,12 +80,20 @@ impl Kernel {
                 (portable::TILE, portable::pack, portable::multiply(arithmetic), few::plain(arithmetic, format))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format)),
+            Isa::Avx2 => (
+                avx2::TILE,
+                avx2_pack::pack(arithmetic, format),
+                avx2::multiply(arithmetic),
+                avx2::few(arithmetic, format),
+            ),
             #[cfg(target_arch = "x86_64")]
             // Without VNNI, bytes are multiplied by AVX2.
-            Isa::Avx512 if matches!(arithmetic, Arithmetic::Bytes { .. }) => {
-                (avx2::TILE, avx2::pack, avx2::multiply(arithmetic), avx2::few(arithmetic, format))
-            }
+            Isa::Avx512 if matches!(arithmetic, Arithmetic::Bytes { .. }) => (
+                avx2::TILE,
+                avx2_pack::pack(arithmetic, format),
+                avx2::multiply(arithmetic),
+                avx2::few(arithmetic, format),
+            ),
             #[cfg(target_arch = "x86_64")]
             Isa::Amx if let Some((tile, multiply)) = amx::multiply(arithmetic) => {
                 (tile, avx512_pack::pack(arithmetic, format), multiply, amx::few(arithmetic))

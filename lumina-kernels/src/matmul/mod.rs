@@ -12,6 +12,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_few;
 #[cfg(target_arch = "x86_64")]
+mod avx2_pack;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_few;
@@ -26,6 +28,8 @@ mod neon;
 mod neon_few;
 mod output;
 mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod prefetch;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
 mod source;
 #[cfg(test)]
@@ -253,8 +257,13 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                 } else {
                     here.rows(batch * GROUP_ROWS)
                 };
-                let parts = arithmetic.parts(columns).skip_while(|part| part.start < span.start);
-                for part in parts.take_while(|part| part.end <= span.end) {
+                let parts = || {
+                    let parts = arithmetic.parts(columns).skip_while(|part| part.start < span.start);
+                    parts.take_while(|part| part.end <= span.end)
+                };
+                let calls = parts().count() * n.div_ceil(kernel.tile);
+                let mut call = 0;
+                for part in parts() {
                     let at = (part.start - span.start) * step_lanes * count;
                     let panels = &panels[at..at + part.len() * step_lanes * count];
                     let tiles = sums.chunks_mut(kernel.tile * GROUP * count);
@@ -262,10 +271,13 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                         let rows = sums.len() / (GROUP * count);
                         let from = tile * kernel.tile * row_words + part.start * rows * words;
                         let x = &packed[from..from + part.len() * rows * words];
-                        let next = Rows {
-                            tile: x.as_ptr().wrapping_add(kernel.tile * row_words),
-                            ..next.from(tile * kernel.tile / Lanes::COUNT)
+                        let next = if kernel.batch == 1 {
+                            next.share(GROUP_ROWS, call, calls)
+                        } else {
+                            next.from(tile * kernel.tile / Lanes::COUNT)
                         };
+                        let next = Rows { tile: x.as_ptr().wrapping_add(kernel.tile * row_words), ..next };
+                        call += 1;
                         kernel.multiply(panels, x, rows, sums, next);
                     }
                 }

@@ -9,6 +9,7 @@ use super::arithmetic::{BLOCK_RUN, INPUT_BLOCK};
 use super::few::{add_lanes, words_by_twos};
 use super::kernel::{FEW, by_rows};
 use super::neon::{Floats, dot, dot_of_pairs, store};
+use super::prefetch::{LINE, fetch};
 use super::source::{Blocks, Source};
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -17,9 +18,6 @@ use crate::scratch::Lanes;
 pub(super) const FLOATS: u8 = 0;
 pub(super) const BFLOATS: u8 = 1;
 pub(super) const HALVES: u8 = 2;
-
-/// Bytes that are asked for at a time; processors with longer lines ask twice for the same.
-const LINE: usize = 64;
 
 words_by_twos!("neon");
 
@@ -251,19 +249,5 @@ fn load(bytes: &[u8; 16]) -> uint8x16_t {
     // SAFETY: `bytes` is 16 bytes; the instruction asks for no alignment.
     unsafe {
         vld1q_u8(bytes.as_ptr())
-    }
-}
-
-/// Asks for the line of memory `bytes` after an address, which may be anywhere.
-#[inline(always)]
-fn fetch(address: *const u8, bytes: usize) {
-    #[allow(unsafe_code, reason = "the intrinsic is not stable yet")]
-    // SAFETY: a prefetch reads nothing, and has no effect where there is no memory.
-    unsafe {
-        std::arch::asm!(
-            "prfm pldl2keep, [{address}]",
-            address = in(reg) address.wrapping_add(bytes),
-            options(nostack, preserves_flags, readonly),
-        );
     }
 }

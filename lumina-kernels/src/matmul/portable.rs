@@ -108,6 +108,23 @@ pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]
     }
 }
 
+/// What is left of 16 rows of words after whole lines, and zeros.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn last_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+    let (m, rest) = (source.columns / Lanes::COUNT, source.columns % Lanes::COUNT);
+    if rest == 0 {
+        return;
+    }
+    let part = group.len() / GROUP / Lanes::COUNT;
+    for lane in 0..Lanes::COUNT {
+        let mut values = [0.0; Lanes::COUNT];
+        source.format.read(&source.lane(lane)[source.format.bytes_of(m * Lanes::COUNT)..], &mut values[..rest]);
+        for (class, value) in values.iter().enumerate() {
+            group[(class * GROUP + index) * part + m].0[lane] = value.to_bits();
+        }
+    }
+}
+
 /// Where block `block` of panel `index` begins in a group of `blocks` a panel.
 pub(super) fn block_place(block: usize, blocks: usize, index: usize) -> usize {
     let first = block / BLOCK_RUN * BLOCK_RUN;

@@ -75,7 +75,7 @@ impl<'a> Source<'a> {
 pub(super) struct Rows {
     pub(super) address: *const u8,
     pub(super) row_bytes: usize,
-    /// Bytes of a row that will be wanted.
+    /// Bytes of a row that will be wanted, or of a share of them all.
     pub(super) len: usize,
     /// Where the tile of activations lies that will be wanted.
     pub(super) tile: *const u32,
@@ -85,6 +85,12 @@ impl Rows {
     /// The rows from row `row` on.
     pub(super) fn from(self, row: usize) -> Self {
         Self { address: self.get(row), ..self }
+    }
+
+    /// Share `index` of `count` of all bytes of so many rows.
+    pub(super) fn share(self, rows: usize, index: usize, count: usize) -> Self {
+        let at = |index: usize| rows * self.row_bytes * index / count;
+        Self { address: self.address.wrapping_add(at(index)), len: at(index + 1) - at(index), ..self }
     }
 
     /// The address of row `row`.

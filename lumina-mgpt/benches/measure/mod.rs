@@ -1,4 +1,5 @@
 //! What the benchmarks measure by.
+#![allow(dead_code, reason = "each of them needs a part")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
