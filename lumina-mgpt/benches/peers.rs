@@ -67,7 +67,7 @@ fn serve(path: &str, compute: &Compute) {
             "decode" => steps(&mut caches[..1]),
             "guided" => steps(&mut caches),
             "memory" => memory.read(),
-            _ => panic!("{line}: neither prefill, decode, guided nor memory"),
+            _ => return eprintln!("{line}: neither prefill, decode, guided nor memory"),
         }
         println!("{}", begun.elapsed().as_secs_f64());
     }
