@@ -27,7 +27,7 @@ pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
 /// What the compiler makes of the plain code with wider vectors.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    portable::float_panel(source, index, group);
+    portable::float_panel(source, index, group, 0);
 }
 
 #[target_feature(enable = "avx2")]
@@ -47,7 +47,7 @@ fn floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
             }
         }
     }
-    portable::last_floats(source, index, group);
+    portable::float_panel(source, index, group, source.columns / Lanes::COUNT);
 }
 
 /// 16-bit floats: what is turned are pairs of them.
@@ -66,7 +66,7 @@ fn widened<const HALVES: bool>(source: &Source<'_>, index: usize, group: &mut [L
             }
         }
     }
-    portable::last_floats(source, index, group);
+    portable::float_panel(source, index, group, source.columns / Lanes::COUNT);
 }
 
 /// The first and the second `bf16` of each pair.

@@ -50,11 +50,7 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], ne
             acc[i][1] = _mm512_fmadd_ps(w[1], x, acc[i][1]);
         }
     }
-    let sums = &mut sums.as_chunks_mut::<GROUP>().0[..X];
-    for i in 0..X {
-        add(&mut sums[i][0], acc[i][0]);
-        add(&mut sums[i][1], acc[i][1]);
-    }
+    add_tile(sums, &acc);
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -70,11 +66,7 @@ fn bfloat_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], n
             acc[i][1] = _mm512_dpbf16_ps(acc[i][1], w[1], x);
         }
     }
-    let sums = &mut sums.as_chunks_mut::<GROUP>().0[..X];
-    for i in 0..X {
-        add(&mut sums[i][0], acc[i][0]);
-        add(&mut sums[i][1], acc[i][1]);
-    }
+    add_tile(sums, &acc);
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
@@ -91,22 +83,39 @@ fn byte_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], nex
             }
             let scale = load_ps(&block[PANEL_BLOCK - 1]);
             for i in 0..X {
-                let x = &x[i];
                 fetch_near(next, i * INPUT_BLOCK);
-                // Two chains, which are half as long.
-                let mut dots = [_mm512_set1_epi32(x[9].cast_signed()), _mm512_setzero_si512()];
-                for j in 0..4 {
-                    dots[0] = _mm512_dpbusd_epi32(dots[0], w[j], _mm512_set1_epi32(x[j].cast_signed()));
-                    dots[1] = _mm512_dpbusd_epi32(dots[1], w[j + 4], _mm512_set1_epi32(x[j + 4].cast_signed()));
-                }
-                let dot = _mm512_add_epi32(dots[0], dots[1]);
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[8])));
-                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
+                acc[i] = add_block(acc[i], &w, scale, &x[i]);
             }
         }
         for i in 0..X {
             add(&mut sums[i * GROUP + index], acc[i]);
         }
+    }
+}
+
+/// Adds to the sums of 16 rows what a block of theirs, and its scales, give with one of an activation row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn add_block(acc: __m512, w: &[__m512i; 8], scale: __m512, x: &[u32; INPUT_BLOCK]) -> __m512 {
+    // Two chains, which are half as long.
+    let mut dots = [_mm512_set1_epi32(x[9].cast_signed()), _mm512_setzero_si512()];
+    for j in 0..4 {
+        dots[0] = _mm512_dpbusd_epi32(dots[0], w[j], _mm512_set1_epi32(x[j].cast_signed()));
+        dots[1] = _mm512_dpbusd_epi32(dots[1], w[j + 4], _mm512_set1_epi32(x[j + 4].cast_signed()));
+    }
+    let dot = _mm512_add_epi32(dots[0], dots[1]);
+    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[8])));
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc)
+}
+
+/// Adds the sums of a tile to those there are: by number, so that they stay in registers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_tile<const X: usize>(sums: &mut [Lanes], acc: &[[__m512; GROUP]; X]) {
+    let sums = &mut sums.as_chunks_mut::<GROUP>().0[..X];
+    for i in 0..X {
+        add(&mut sums[i][0], acc[i][0]);
+        add(&mut sums[i][1], acc[i][1]);
     }
 }
 

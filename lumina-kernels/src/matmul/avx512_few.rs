@@ -6,6 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
+use super::avx512::add_block;
 use super::avx512_pack::{byte_quads, load_half, load_line, nibble_quads, turn};
 use super::kernel::{FEW, Few, by_rows};
 use super::prefetch::{LINE, fetch};
@@ -157,15 +158,7 @@ fn byte_rows<const X: usize, const NIBBLES: bool>(source: &Source<'_>, x: &[u32]
             let (quads, scale) = if NIBBLES { nibble_quads(source, block) } else { byte_quads(source, block) };
             block += 1;
             for i in 0..X {
-                // Two chains, which are half as long.
-                let mut dots = [_mm512_set1_epi32(x[i][9].cast_signed()), _mm512_setzero_si512()];
-                for j in 0..4 {
-                    dots[0] = _mm512_dpbusd_epi32(dots[0], quads[j], _mm512_set1_epi32(x[i][j].cast_signed()));
-                    dots[1] = _mm512_dpbusd_epi32(dots[1], quads[j + 4], _mm512_set1_epi32(x[i][j + 4].cast_signed()));
-                }
-                let dot = _mm512_add_epi32(dots[0], dots[1]);
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(f32::from_bits(x[i][8])));
-                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc[i]);
+                acc[i] = add_block(acc[i], &quads, scale, &x[i]);
             }
         }
         for i in 0..X {

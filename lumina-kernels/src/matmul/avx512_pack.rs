@@ -28,7 +28,7 @@ pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
 /// What the compiler makes of the plain code with wider vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    portable::float_panel(source, index, group);
+    portable::float_panel(source, index, group, 0);
 }
 
 /// `f32`, or pairs of `bf16`: a line of a row has a word of every part.

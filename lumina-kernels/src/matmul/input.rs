@@ -30,14 +30,16 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
         Order::Tiles(rows) => rows,
     };
     let vectors = Isa::Avx512Bf16.is_available();
-    let one = |(packed, x): (&mut [u32], &[f32])| match arithmetic {
-        Arithmetic::Float => words::<{ Lanes::COUNT }>(x, columns, order, packed, line_of_floats),
-        Arithmetic::Bfloat => {
-            words::<{ 2 * Lanes::COUNT }>(x, columns, order, packed, |x| line_of_pairs(x, vectors));
+    const PAIRS: usize = 2 * Lanes::COUNT;
+    let pairs = |x: &[f32]| line_of_pairs(x, vectors);
+    let one = |(packed, x): (&mut [u32], &[f32])| match (arithmetic, x.len() / columns) {
+        (Arithmetic::Float, rows) => {
+            lines::<{ Lanes::COUNT }>(x, columns, packed, line_of_floats, in_parts(order, rows, row_words));
         }
-        Arithmetic::Tiles => tiles(x, columns, order, packed, vectors),
-        Arithmetic::Bytes { offset } => bytes(x, columns, offset, packed),
-        Arithmetic::TileBytes => tile_bytes(x, columns, packed),
+        (Arithmetic::Bfloat, rows) => lines::<PAIRS>(x, columns, packed, pairs, in_parts(order, rows, row_words)),
+        (Arithmetic::Tiles, rows) => lines::<PAIRS>(x, columns, packed, pairs, in_lines(order, rows)),
+        (Arithmetic::Bytes { offset }, _) => bytes(x, columns, offset, packed),
+        (Arithmetic::TileBytes, _) => tile_bytes(x, columns, packed),
     };
     if x.len() < PARALLEL_ROWS * columns {
         packed.chunks_mut(tile * row_words).zip(x.chunks(tile * columns)).for_each(one);
@@ -46,28 +48,42 @@ pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usi
     }
 }
 
-/// Lines of up to `ELEMENTS` values each, line after line of all rows, so that what is written together lies together.
+/// Lines of up to `ELEMENTS` values each, line after line of all rows, so that what is written together lies together. `place` gives where the
+/// words of a line of a row begin, and how far they lie apart.
 #[inline(always)]
-fn words<const ELEMENTS: usize>(
+fn lines<const ELEMENTS: usize>(
     x: &[f32],
     columns: usize,
-    order: Order,
     packed: &mut [u32],
     line: impl Fn(&[f32]) -> [u32; Lanes::COUNT],
+    place: impl Fn(usize, usize) -> (usize, usize),
 ) {
-    let rows = x.len() / columns;
-    let row_words = packed.len() / rows;
-    let part = row_words / Lanes::COUNT;
-    for m in 0..part {
+    for m in 0..columns.div_ceil(ELEMENTS) {
         for (row, x) in x.chunks_exact(columns).enumerate() {
             let words = line(&x[m * ELEMENTS..columns.min((m + 1) * ELEMENTS)]);
-            if order == Order::Rows {
-                packed[row * row_words + m * Lanes::COUNT..][..Lanes::COUNT].copy_from_slice(&words);
+            let (first, step) = place(m, row);
+            if step == 1 {
+                packed[first..first + Lanes::COUNT].copy_from_slice(&words);
             } else {
-                let to = packed[m * rows + row..].iter_mut().step_by(part * rows);
-                to.zip(words).for_each(|(to, word)| *to = word);
+                packed[first..].iter_mut().step_by(step).zip(words).for_each(|(to, word)| *to = word);
             }
         }
+    }
+}
+
+/// Where words lie: row after row, or in parts of every 16th word, a word of every row side by side.
+fn in_parts(order: Order, rows: usize, row_words: usize) -> impl Fn(usize, usize) -> (usize, usize) {
+    move |m, row| match order {
+        Order::Rows => (row * row_words + m * Lanes::COUNT, 1),
+        Order::Tiles(_) => (m * rows + row, row_words / Lanes::COUNT * rows),
+    }
+}
+
+/// Where pairs for tiles lie: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
+fn in_lines(order: Order, rows: usize) -> impl Fn(usize, usize) -> (usize, usize) {
+    move |m, row| match order {
+        Order::Rows => (m * Lanes::COUNT * rows + row, rows),
+        Order::Tiles(_) => ((m * rows + row) * Lanes::COUNT, 1),
     }
 }
 
@@ -79,22 +95,6 @@ fn line_of_floats(x: &[f32]) -> [u32; Lanes::COUNT] {
         *word = x.to_bits();
     }
     words
-}
-
-/// Pairs of `bf16` for tiles: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
-fn tiles(x: &[f32], columns: usize, order: Order, packed: &mut [u32], vectors: bool) {
-    let rows = x.len() / columns;
-    for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (line, x) in x.chunks(2 * Lanes::COUNT).enumerate() {
-            let words = line_of_pairs(x, vectors);
-            let to = &mut packed[line * Lanes::COUNT * rows..][..Lanes::COUNT * rows];
-            if order == Order::Rows {
-                to[row..].iter_mut().step_by(rows).zip(words).for_each(|(to, word)| *to = word);
-            } else {
-                to[row * Lanes::COUNT..][..Lanes::COUNT].copy_from_slice(&words);
-            }
-        }
-    }
 }
 
 /// Up to 16 pairs, and zeros; `vectors` says that the processor has AVX-512 BF16.

@@ -80,15 +80,8 @@ impl Kernel {
                 (portable::TILE, portable::pack, portable::multiply(arithmetic), few::plain(arithmetic, format))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (
-                avx2::TILE,
-                avx2_pack::pack(arithmetic, format),
-                avx2::multiply(arithmetic),
-                avx2::few(arithmetic, format),
-            ),
-            #[cfg(target_arch = "x86_64")]
             // Without VNNI, bytes are multiplied by AVX2.
-            Isa::Avx512 if matches!(arithmetic, Arithmetic::Bytes { .. }) => (
+            Isa::Avx2 | Isa::Avx512 if isa == Isa::Avx2 || matches!(arithmetic, Arithmetic::Bytes { .. }) => (
                 avx2::TILE,
                 avx2_pack::pack(arithmetic, format),
                 avx2::multiply(arithmetic),

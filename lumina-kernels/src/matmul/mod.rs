@@ -261,9 +261,8 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                     let parts = arithmetic.parts(columns).skip_while(|part| part.start < span.start);
                     parts.take_while(|part| part.end <= span.end)
                 };
-                let calls = parts().count() * n.div_ceil(kernel.tile);
-                let mut call = 0;
-                for part in parts() {
+                let (a_part, calls) = (n.div_ceil(kernel.tile), parts().count() * n.div_ceil(kernel.tile));
+                for (number, part) in parts().enumerate() {
                     let at = (part.start - span.start) * step_lanes * count;
                     let panels = &panels[at..at + part.len() * step_lanes * count];
                     let tiles = sums.chunks_mut(kernel.tile * GROUP * count);
@@ -272,12 +271,11 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                         let from = tile * kernel.tile * row_words + part.start * rows * words;
                         let x = &packed[from..from + part.len() * rows * words];
                         let next = if kernel.batch == 1 {
-                            next.share(GROUP_ROWS, call, calls)
+                            next.share(GROUP_ROWS, number * a_part + tile, calls)
                         } else {
                             next.from(tile * kernel.tile / Lanes::COUNT)
                         };
                         let next = Rows { tile: x.as_ptr().wrapping_add(kernel.tile * row_words), ..next };
-                        call += 1;
                         kernel.multiply(panels, x, rows, sums, next);
                     }
                 }

@@ -81,46 +81,30 @@ pub(super) fn pack(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     if format.block_elements() == BLOCK && group.len() == GROUP * PANEL_BLOCK * columns / BLOCK {
         bytes_panel(source, index, group);
     } else {
-        float_panel(source, index, group);
+        float_panel(source, index, group, 0);
     }
 }
 
-/// Any format, widened to `f32`.
+/// Any format, widened to `f32`, from line `first` of 16 columns on, where a block begins.
 #[inline(always)]
-pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
+pub(super) fn float_panel(source: &Source<'_>, index: usize, group: &mut [Lanes], first: usize) {
     /// The largest block, and a whole number of any other.
     const RUN: usize = 256;
     let format = source.format;
     let part = group.len() / GROUP / Lanes::COUNT;
     let run_bytes = format.bytes_of(RUN);
     for lane in 0..Lanes::COUNT {
-        for (run, bytes) in source.lane(lane).chunks(run_bytes).enumerate() {
+        let bytes = &source.lane(lane)[format.bytes_of(first * Lanes::COUNT)..];
+        for (run, bytes) in bytes.chunks(run_bytes).enumerate() {
             let mut values = [0.0; RUN];
             let count = bytes.len() / format.block_bytes() * format.block_elements();
             format.read(bytes, &mut values[..count]);
             for (m, values) in values.chunks(Lanes::COUNT).enumerate().take(count.div_ceil(Lanes::COUNT)) {
-                let m = run * (RUN / Lanes::COUNT) + m;
+                let m = first + run * (RUN / Lanes::COUNT) + m;
                 for (class, value) in values.iter().enumerate() {
                     group[(class * GROUP + index) * part + m].0[lane] = value.to_bits();
                 }
             }
-        }
-    }
-}
-
-/// What is left of 16 rows of words after whole lines, and zeros.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn last_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    let (m, rest) = (source.columns / Lanes::COUNT, source.columns % Lanes::COUNT);
-    if rest == 0 {
-        return;
-    }
-    let part = group.len() / GROUP / Lanes::COUNT;
-    for lane in 0..Lanes::COUNT {
-        let mut values = [0.0; Lanes::COUNT];
-        source.format.read(&source.lane(lane)[source.format.bytes_of(m * Lanes::COUNT)..], &mut values[..rest]);
-        for (class, value) in values.iter().enumerate() {
-            group[(class * GROUP + index) * part + m].0[lane] = value.to_bits();
         }
     }
 }
