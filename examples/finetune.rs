@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_core::checkpoint::Dtype;
+use lumina_checkpoint::Dtype;
 use lumina_examples::ComputeArgs;
 use lumina_train::data::Dataset;
 use lumina_train::fine_tune::{Activations, Ended, FineTuneOptions, LoraOptions, RunEvent, Schedule, Trainer, run};

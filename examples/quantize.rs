@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use lumina_core::checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
-use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
+use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_examples::small_model;
 
 /// Writes a model as one GGUF file, its linear weights in fewer bits.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_checkpoint::{Dtype, save_safetensors};
 use lumina_examples::sample;
 use lumina_mgpt::{Compute, ModelConfig, Transformer};
 use lumina_tokenizer::TextTokenizer;

@@ -9,9 +9,10 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
-use lumina_core::checkpoint::Dtype;
-use lumina_core::{CELL_PX, Compute, LATENT_PX};
+use lumina_checkpoint::Dtype;
+use lumina_core::{CELL_PX, LATENT_PX};
 use lumina_examples::{given_back_right, save_png};
+use lumina_nn::Compute;
 use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;

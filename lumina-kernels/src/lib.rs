@@ -38,17 +38,26 @@ pub mod format;
 
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod amx_emulation;
+pub mod attention;
+pub mod conv;
+pub mod elementwise;
 mod error;
-mod isa;
-mod matmul;
+pub mod loss;
+pub mod matmul;
 mod matrix;
+pub mod memory;
+pub mod norm;
+#[cfg(test)]
+mod numerical_gradients;
+pub mod optim;
 mod scratch;
+mod simd;
 
 pub use error::{Error, Result};
 pub use format::Format;
-pub use isa::Isa;
 pub use matmul::{Activations, Kernels, Product};
 pub use matrix::Matrix;
+pub use simd::isa::Isa;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

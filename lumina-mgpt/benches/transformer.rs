@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::KeyValues;
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
+use lumina_nn::ops::KeyValues;
 use measure::{Memory, fastest, in_turn};
 
 const PREFILL: usize = 512;
@@ -171,7 +171,7 @@ fn main() {
             prefill(&open(&compute.clone().compact()), ", compact");
         }
         if weights == Weights::Q4 {
-            for dtype in KeyValues::DTYPES {
+            for dtype in Compute::KV_CACHE_DTYPES {
                 let model = open(&compute.clone().kv_cache(dtype));
                 let step = decode(&model, &long, 1, IMAGE_TOKENS);
                 let cache = model.new_cache(LONG_CONTEXT).bytes() as f64;

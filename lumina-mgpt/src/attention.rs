@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use lumina_core::Loader;
-use lumina_core::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
+use lumina_nn::Loader;
+use lumina_nn::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
 use smallvec::SmallVec;
 
 use crate::config::Architecture;

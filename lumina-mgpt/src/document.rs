@@ -4,14 +4,14 @@ use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 
 use crate::{Error, Result};
 
 /// A file of the model's folder by its name, from the folder or from a GGUF file's metadata, and what messages call it.
 ///
 /// # Errors
-/// [`Error::Read`] where there is none, and [`Error::Core`] where it cannot be read.
+/// [`Error::Read`] where there is none, and [`Error::Checkpoint`] where it cannot be read.
 pub(crate) fn document(checkpoint: &Checkpoint, name: &str) -> Result<(impl Deref<Target = [u8]>, PathBuf)> {
     let carried = checkpoint.metadata().map(|metadata| metadata.document(name)).transpose()?.flatten();
     let file = if carried.is_some() { checkpoint.path().to_owned() } else { folder(checkpoint).join(name) };

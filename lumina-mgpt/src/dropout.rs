@@ -1,7 +1,7 @@
 //! Dropout whose draws follow from a seed and a place, not from a generator's history.
 
 use burn::tensor::Tensor;
-use lumina_core::ops::add_kept;
+use lumina_nn::ops::add_kept;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;

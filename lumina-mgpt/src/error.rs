@@ -135,9 +135,15 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
-    /// An error of the shared parts: checkpoint, vocabulary, geometry.
+    /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] lumina_checkpoint::Error),
+    /// Loading parameters, or computing with them.
+    #[error(transparent)]
+    Nn(#[from] lumina_nn::Error),
     /// An error of the text and UniRep tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] lumina_tokenizer::Error),

@@ -1,8 +1,8 @@
 //! Keys and values of a sequence, allocated once and written in place.
 
 use burn::tensor::Tensor;
-use lumina_core::Compute;
-use lumina_core::ops::KeyValues;
+use lumina_nn::Compute;
+use lumina_nn::ops::KeyValues;
 
 use crate::config::Architecture;
 

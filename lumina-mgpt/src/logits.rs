@@ -1,6 +1,6 @@
 //! Logits on the host.
 
-use lumina_core::ops::Hidden;
+use lumina_nn::ops::Hidden;
 
 /// Logits of some positions, on the host: a row `[vocab_size]` each.
 ///

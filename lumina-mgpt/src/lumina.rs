@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{Adapter, CodeGrid, Compute, LATENT_PX, LoadProgress, Loader};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::Checkpoint;
+use lumina_core::{CodeGrid, LATENT_PX};
+use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{Picture, Preprocessor};

@@ -1,8 +1,8 @@
 //! The two norms: RMS norm of the hidden states, and layer norm of each query and key head.
 
 use burn::module::Module;
-use lumina_core::Loader;
-use lumina_core::ops::{Hidden, Values, head_norm_rotated, rms_norm};
+use lumina_nn::Loader;
+use lumina_nn::ops::{Hidden, Values, head_norm_rotated, rms_norm};
 
 use crate::rope::Rotation;
 

@@ -1,7 +1,7 @@
 //! Rotary positions: pairs (i, i + head_dim / 2) are turned by an angle that grows with the position.
 
-use lumina_core::Compute;
-use lumina_core::ops::Hidden;
+use lumina_nn::Compute;
+use lumina_nn::ops::Hidden;
 use smallvec::SmallVec;
 
 use crate::config::{Architecture, RopeScaling};

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
-use lumina_core::checkpoint::Checkpoint;
-use lumina_core::ops::{Embedding, Hidden, Linear, swiglu};
-use lumina_core::{Compute, LoadProgress, Loader};
+use lumina_checkpoint::Checkpoint;
+use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
+use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
 use crate::attention::{Attention, Span};
@@ -181,7 +181,7 @@ impl Transformer {
     /// Opens a Hugging Face folder (`config.json` and safetensors, sharded or not) or a GGUF file.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Config`], and [`Error::Core`] for tensors that are missing, unexpected or misshaped.
+    /// [`Error::Read`], [`Error::Config`], and [`Error::Checkpoint`] for tensors that are missing, unexpected or misshaped.
     pub fn open(path: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let (json, file) = document(&checkpoint, "config.json")?;
@@ -206,7 +206,7 @@ impl Transformer {
     /// of the parameters.
     ///
     /// # Errors
-    /// [`Error::Core`] where the device cannot compute as asked, and for tensors that are missing, unexpected or
+    /// [`Error::Checkpoint`] where the device cannot compute as asked, and for tensors that are missing, unexpected or
     /// misshaped.
     pub fn from_loader(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
         loader.compute().check()?;
@@ -406,7 +406,7 @@ impl Transformer {
         let logits = if tokens.is_empty() {
             None
         } else {
-            let failed = |error: lumina_core::Error| Error::Compute { reason: error.to_string() };
+            let failed = |error: lumina_nn::Error| Error::Compute { reason: error.to_string() };
             let logits = self.lm_head.forward_some(&hidden.select(positions), tokens.clone()).read().map_err(failed)?;
             if tokens.len() == vocab_size && masked_logits.is_empty() {
                 return Ok(Logits::new(logits));

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_mgpt::{Compute, Dtype as ComputeDtype, Lumina, Weights};
 use lumina_testing::part;
 use serde_json::{Value, json};

@@ -10,9 +10,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
-use lumina_core::Compute;
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::Dropout;
+use lumina_nn::Compute;
 use lumina_testing::{lcg, small_tokenizer};
 use lumina_tokenizer::IGNORED;
 use lumina_train::fine_tune::{

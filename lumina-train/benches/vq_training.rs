@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Distribution, Tensor};
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::{conv3x3, doubled, scaled_swish};
-use lumina_core::{Compute, Loader};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_nn::ops::{conv3x3, doubled, scaled_swish};
+use lumina_nn::{Compute, Loader};
 use lumina_vq::{Bands, VqConfig, VqModel};
 
 const YAML: &str = "

@@ -87,9 +87,15 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// A checkpoint, or a part that the crates share.
+    /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] lumina_checkpoint::Error),
+    /// Loading parameters, or computing with them.
+    #[error(transparent)]
+    Nn(#[from] lumina_nn::Error),
     /// The transformer.
     #[error(transparent)]
     Model(#[from] lumina_mgpt::Error),

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
-use lumina_core::Compute;
-use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::vq::{
     Codebook, CodebookStart, DiscriminatorOptions, PatchSorts, PatchSortsOptions, Schedule, VqStep, VqTrainer,

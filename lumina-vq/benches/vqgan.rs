@@ -11,8 +11,8 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Distribution, Tensor};
 use image::RgbImage;
-use lumina_core::checkpoint::{Dtype, save_safetensors};
-use lumina_core::{Compute, Loader, Weights, keep_freed_memory};
+use lumina_checkpoint::{Dtype, save_safetensors};
+use lumina_nn::{Compute, Loader, Weights, keep_freed_memory};
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqModel};
 
 const SIDE: u32 = 512;

@@ -18,9 +18,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// Something below this crate failed.
+    /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] lumina_checkpoint::Error),
+    /// Loading parameters, or computing with them.
+    #[error(transparent)]
+    Nn(#[from] lumina_nn::Error),
     /// A picture's bytes are damaged or cut off.
     #[error("{picture}: the {format} data cannot be decoded ({reason}); the file is damaged or cut off")]
     Decode {

@@ -8,8 +8,8 @@ use burn::module::{Module, Param};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
-use lumina_core::Loader;
-use lumina_core::ops::{conv3x3, doubled, group_moments, scaled_swish};
+use lumina_nn::Loader;
+use lumina_nn::ops::{conv3x3, doubled, group_moments, scaled_swish};
 
 use crate::config::GROUPS;
 

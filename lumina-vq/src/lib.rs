@@ -75,6 +75,6 @@ mod tokenizer;
 pub use config::{VqConfig, VqShape};
 pub use error::{Error, Result};
 pub use layers::Bands;
-pub use lumina_core::Compute;
+pub use lumina_nn::Compute;
 pub use model::VqModel;
 pub use tokenizer::ImageTokenizer;

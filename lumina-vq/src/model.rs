@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use lumina_core::Loader;
+use lumina_nn::Loader;
 
 use crate::layers::{Bands, Conv};
 use crate::networks::{Decoder, Encoder};

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lumina_core::Loader;
+use lumina_nn::Loader;
 
 use crate::VqConfig;
 use crate::layers::{Bands, Conv, Level, Middle, Norm, downsample, norm_swish, norm_swish_conv, upsample};

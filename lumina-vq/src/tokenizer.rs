@@ -4,8 +4,9 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
-use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{CodeGrid, Compute, Loader, Weights};
+use lumina_checkpoint::Checkpoint;
+use lumina_core::CodeGrid;
+use lumina_nn::{Compute, Loader, Weights};
 
 use crate::layers::Bands;
 use crate::model::{VqModel, read};
@@ -40,7 +41,7 @@ impl ImageTokenizer {
     /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), Meta's `tokenizer/`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Config`] and, for tensors that are missing, unexpected or misshaped, [`Error::Core`].
+    /// [`Error::Read`], [`Error::Config`] and, for tensors that are missing, unexpected or misshaped, [`Error::Checkpoint`].
     pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
         let config = VqConfig::open(&folder.join("vqgan.yaml"))?;

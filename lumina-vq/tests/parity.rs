@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
-use lumina_core::checkpoint::{Checkpoint, TensorView};
-use lumina_core::{CodeGrid, Compute};
+use lumina_checkpoint::{Checkpoint, TensorView};
+use lumina_core::CodeGrid;
+use lumina_nn::Compute;
 use lumina_testing::{cases, integers, part, report};
 use lumina_vq::{Bands, ImageTokenizer};
 

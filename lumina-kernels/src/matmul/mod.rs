@@ -19,6 +19,7 @@ mod avx512;
 mod avx512_few;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
+pub mod dense;
 mod few;
 mod input;
 mod kernel;
@@ -30,6 +31,7 @@ mod output;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod prefetch;
+pub mod small;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
 mod source;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whole requests, greedily: the same tokens, text and pictures as the original's `generate`.
 
 use image::RgbImage;
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::{Compute, Conversation, GenerateOptions, Lumina, Output, Part, Picture, Request, SamplingOptions};
 use lumina_testing::{cases, integers, part, report};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::{KvCache, ModelConfig, Row, Transformer};
 use lumina_testing::{integers, part, report};
 use serde_json::Value;

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use lumina_core::checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
-use lumina_core::checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
+use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Compute, Lumina, Row, Transformer, Weights};
 use lumina_testing::{divergence, integers, part, report};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::save_bytes;
+use lumina_checkpoint::save_bytes;
 
 use super::index::{IndexEntry, LastLine};
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ pub struct Concatenated {
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::Data`] where there are none, where they are of several numbers of splits, or an entry is
-/// broken, [`Error::MissingRanks`], and [`Error::Core`] where the list cannot be written.
+/// broken, [`Error::MissingRanks`], and [`Error::Checkpoint`] where the list cannot be written.
 pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
     let folder = folder.as_ref();
     let fault = |reason: String| Error::Data { file: folder.to_owned(), reason };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lumina_core::checkpoint::{Integers, read_integers};
+use lumina_checkpoint::{Integers, read_integers};
 use lumina_tokenizer::IGNORED;
 
 use super::shard::Item;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Mirrors `pre_tokenize.py`, which writes them, and `ItemProcessor.process_item` of the original's training.
 ///
 /// # Errors
-/// [`Error::Core`] where it cannot be read or is no pickle of integers, [`Error::Data`] where it is no item.
+/// [`Error::Checkpoint`] where it cannot be read or is no pickle of integers, [`Error::Data`] where it is no item.
 pub fn read_pickled(file: impl AsRef<Path>) -> Result<Item> {
     let file = file.as_ref();
     let fault = |reason: String| Error::Data { file: file.to_owned(), reason };

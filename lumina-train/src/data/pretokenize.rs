@@ -133,7 +133,7 @@ impl<'a> Pretokenizer<'a> {
     /// Makes the shard of this rank in a folder, from where an earlier run has ended. `report` is called now and then.
     ///
     /// # Errors
-    /// Bad records are none. [`Error::Write`] and [`Error::Core`] where the folder cannot be written, [`Error::Busy`]
+    /// Bad records are none. [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be written, [`Error::Busy`]
     /// where another process writes the same rank, [`Error::OtherRun`] where the rank was begun with other options or
     /// records, [`Error::Data`] where something else is in the way, [`Error::Images`] where the image tokenizer fails.
     pub fn run(

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lumina_core::checkpoint::map;
+use lumina_checkpoint::map;
 use lumina_tokenizer::Record;
 use lumina_vq::preprocess::Picture;
 use serde::de::IgnoredAny;
@@ -25,13 +25,13 @@ type Make<'a> = Box<dyn Fn(usize) -> (Record, Vec<Picture>) + Send + Sync + 'a>;
 
 impl Records<'static> {
     /// The records of a file: a JSON list, or JSONL with a record a line (empty lines do not count). The file is
-    /// mapped, and a record is parsed when it is loaded; see [`lumina_core::checkpoint`] on files that are cut short
+    /// mapped, and a record is parsed when it is loaded; see [`lumina_checkpoint`] on files that are cut short
     /// while they are mapped.
     ///
     /// Paths of images are taken from the file's folder.
     ///
     /// # Errors
-    /// [`Error::Core`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken line
+    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken line
     /// is a bad record.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();

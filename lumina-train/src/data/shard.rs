@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lumina_core::checkpoint::map;
+use lumina_checkpoint::map;
 use lumina_tokenizer::{Encoded, IGNORED};
 
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl TokenShard {
     /// Opens a shard. It may still grow; what is appended later is not seen.
     ///
     /// # Errors
-    /// [`Error::Core`] where it cannot be read, [`Error::Data`] where it is no shard.
+    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is no shard.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
         let bytes = map(&file)?;

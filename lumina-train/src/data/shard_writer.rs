@@ -18,7 +18,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::save_bytes;
+use lumina_checkpoint::save_bytes;
 use lumina_tokenizer::Encoded;
 
 use super::index::{IndexEntry, push_line};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use lumina_checkpoint::save_bytes;
 use lumina_core::Vocabulary;
-use lumina_core::checkpoint::save_bytes;
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -53,7 +53,7 @@ const MIN_FREQUENCY: u64 = 2;
 /// ```
 ///
 /// # Errors
-/// [`Error::Setting`] for an option out of range, [`Error::Write`] and [`Error::Core`] where the folder cannot be
+/// [`Error::Setting`] for an option out of range, [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be
 /// written, [`Error::TrainTokenizer`] should training fail.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     folder: impl AsRef<Path>,

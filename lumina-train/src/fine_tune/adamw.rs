@@ -9,8 +9,8 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::{AdamWStep, Moments, adamw, square_sum};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_nn::ops::{AdamWStep, Moments, adamw, square_sum};
 
 use crate::{Error, Result};
 
@@ -63,13 +63,13 @@ impl AdamW {
     /// Writes the state to a safetensors file: `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`.
     ///
     /// # Errors
-    /// [`Error::Core`] where it cannot be written, [`Error::Compute`].
+    /// [`Error::Checkpoint`] where it cannot be written, [`Error::Compute`].
     pub fn save(&self, file: &Path) -> Result<()> {
         let both = self.moments.iter().flat_map(|(name, moments)| {
             [(format!("{name}.exp_avg"), &moments.first), (format!("{name}.exp_avg_sq"), &moments.second)]
         });
         let tensors = both.map(|(name, tensor)| {
-            let bytes = move || super::export::bytes_of(tensor.clone(), Dtype::F32);
+            let bytes = move || Ok(super::export::bytes_of(tensor.clone(), Dtype::F32)?);
             (name, Dtype::F32, tensor.dims(), bytes)
         });
         Ok(save_safetensors(file, tensors)?)
@@ -78,7 +78,7 @@ impl AdamW {
     /// Takes up the state that [`AdamW::save`] wrote after `steps` steps.
     ///
     /// # Errors
-    /// [`Error::Core`] where the file cannot be read, [`Error::OptimizerState`] where it is of another model.
+    /// [`Error::Checkpoint`] where the file cannot be read, [`Error::OptimizerState`] where it is of another model.
     pub fn load(&mut self, file: &Path, steps: u64, model: &impl Module) -> Result<()> {
         let checkpoint = Checkpoint::open(file)?;
         let mut load =

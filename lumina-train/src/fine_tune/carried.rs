@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lumina_core::Adapter;
-use lumina_core::checkpoint::{Dtype, save_bytes};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::{Dtype, save_bytes};
 use serde_json::{Map, Value};
 
 use super::folder::{TOKENIZER_FILES, read_json, write_json};

@@ -7,27 +7,27 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor};
 use bytes::Bytes;
 use half::{bf16, f16};
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 
 use super::carried::Carried;
 use super::folder;
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
-pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_core::Result<Bytes> {
-    let failed = |error: &dyn std::fmt::Debug| lumina_core::Error::Compute { reason: format!("{error:?}") };
+pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_nn::Result<Bytes> {
+    let failed = |error: &dyn std::fmt::Debug| lumina_nn::Error::Compute { reason: format!("{error:?}") };
     let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
     to_bytes(data.as_slice::<f32>().map_err(|error| failed(&error))?, dtype)
 }
 
 /// Values in a type, little-endian.
-pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Bytes> {
+pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_nn::Result<Bytes> {
     Ok(match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         other => {
-            return Err(lumina_core::Error::Compute {
+            return Err(lumina_nn::Error::Compute {
                 reason: format!("weights are not saved in {other}; choose f32, f16 or bf16"),
             });
         }
@@ -37,13 +37,13 @@ pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_core::Result<Byte
 /// Writes a network's parameters under their checkpoint names.
 ///
 /// # Errors
-/// [`Error::Core`](crate::Error::Core) where the file cannot be written or the device fails; what was there before is
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) where the file cannot be written or the device fails; what was there before is
 /// untouched.
 pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dtype: Dtype, file: &Path) -> Result<()> {
     struct Collect<'a> {
         names: &'a HashMap<ParamId, String>,
         dtype: Dtype,
-        tensors: BTreeMap<String, (Vec<usize>, lumina_core::Result<Bytes>)>,
+        tensors: BTreeMap<String, (Vec<usize>, lumina_nn::Result<Bytes>)>,
     }
     impl ModuleVisitor for Collect<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -56,14 +56,14 @@ pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dt
     }
     let mut collect = Collect { names, dtype, tensors: BTreeMap::new() };
     model.visit(&mut collect);
-    let tensors = collect.tensors.into_iter().map(|(name, (shape, bytes))| (name, dtype, shape, move || bytes));
+    let tensors = collect.tensors.into_iter().map(|(name, (shape, bytes))| (name, dtype, shape, move || Ok(bytes?)));
     Ok(save_safetensors(file, tensors)?)
 }
 
 /// Copies a model's folder with its weights in another type of 16 or 32 bits, a tensor at a time.
 ///
 /// # Errors
-/// [`Error::Core`](crate::Error::Core) where the model cannot be read, [`Error::Write`](crate::Error::Write), also where
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) where the model cannot be read, [`Error::Write`](crate::Error::Write), also where
 /// the folder is there already.
 pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
     let checkpoint = Checkpoint::open(model)?;
@@ -72,7 +72,7 @@ pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
         let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
         let tensors = views.map(|view| {
             let (name, shape) = (view.name().to_owned(), view.shape().to_vec());
-            (name, dtype, shape, move || to_bytes(&view.to_f32()?, dtype))
+            (name, dtype, shape, move || Ok(to_bytes(&view.to_f32()?, dtype)?))
         });
         Ok(save_safetensors(partial.join(file), tensors)?)
     })

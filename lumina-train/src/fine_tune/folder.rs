@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::save_bytes;
+use lumina_checkpoint::save_bytes;
 
 use crate::{Error, Result};
 

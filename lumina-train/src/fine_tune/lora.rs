@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lumina_core::checkpoint::{Dtype, save_safetensors};
-use lumina_core::{Adapter, Compute};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::{Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
+use lumina_nn::Compute;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};

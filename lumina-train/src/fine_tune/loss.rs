@@ -2,8 +2,8 @@
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use lumina_core::ops::{cross_entropy, gather};
 use lumina_mgpt::{Dropout, Transformer};
+use lumina_nn::ops::{cross_entropy, gather};
 use lumina_tokenizer::IGNORED;
 
 use crate::{Error, Result};

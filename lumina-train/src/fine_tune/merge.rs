@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use lumina_core::Adapter;
-use lumina_core::checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
 use super::carried::Carried;
@@ -18,7 +18,7 @@ use crate::Result;
 /// copied as they are. One tensor at a time is on the heap. Mirrors `peft`'s `merge_and_unload`.
 ///
 /// # Errors
-/// [`Error::Core`](crate::Error::Core) where model or adapter cannot be opened or do not fit each other, or for a
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) where model or adapter cannot be opened or do not fit each other, or for a
 /// `dtype` that is no float type of 16 or 32 bits; [`Error::Write`](crate::Error::Write), also where the folder is there
 /// already.
 pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Result<()> {
@@ -27,7 +27,7 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
     let adapter = Adapter::open(adapter)?;
     for layer in adapter.layers() {
         check_fits(&checkpoint, &adapter, layer)
-            .map_err(|reason| lumina_core::Error::Adapter { file: file.clone(), reason })?;
+            .map_err(|reason| lumina_checkpoint::Error::Adapter { file: file.clone(), reason })?;
     }
     to_bytes(&[], dtype)?;
     folder::create(merged, |partial| {
@@ -39,7 +39,7 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
             let stored = if matrices.is_some() { dtype } else { view.dtype() };
             let scale = adapter.scale();
             (name, stored, shape, move || match matrices {
-                Some([a, b]) => updated(&view, &a, &b, scale, dtype),
+                Some([a, b]) => Ok(updated(&view, &a, &b, scale, dtype)?),
                 None => Ok(view.bytes().clone()),
             })
         });
@@ -64,13 +64,7 @@ fn check_fits(checkpoint: &Checkpoint, adapter: &Adapter, layer: &str) -> Result
 }
 
 /// `W + scale · B · A`, a row after the other.
-fn updated(
-    weight: &TensorView,
-    a: &TensorView,
-    b: &TensorView,
-    scale: f64,
-    dtype: Dtype,
-) -> lumina_core::Result<Bytes> {
+fn updated(weight: &TensorView, a: &TensorView, b: &TensorView, scale: f64, dtype: Dtype) -> lumina_nn::Result<Bytes> {
     let (mut values, a_values, b_values) = (weight.to_f32()?, a.to_f32()?, b.to_f32()?);
     let (rank, inputs) = (a.shape()[0], a.shape()[1]);
     let rows = values.par_chunks_mut(inputs.max(1)).zip(b_values.par_chunks(rank));

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lumina_core::Compute;
-use lumina_core::checkpoint::Dtype;
+use lumina_checkpoint::Dtype;
+use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 
 use super::run::run;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use lumina_core::Compute;
-use lumina_core::checkpoint::{Dtype, save_safetensors};
+use lumina_checkpoint::{Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
+use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

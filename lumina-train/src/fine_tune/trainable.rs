@@ -5,9 +5,10 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use lumina_core::checkpoint::Checkpoint;
-use lumina_core::{Adapter, Compute, Loader};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::{Architecture, ModelConfig, Transformer};
+use lumina_nn::{Compute, Loader};
 
 use crate::{Error, Result};
 

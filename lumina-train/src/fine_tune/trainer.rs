@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use lumina_core::checkpoint::Dtype;
-use lumina_core::{Adapter, Compute};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::Dtype;
 use lumina_mgpt::{Dropout, Transformer};
+use lumina_nn::Compute;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::carried::Carried;
@@ -288,7 +289,7 @@ impl Trainer {
     /// one is trained.
     ///
     /// # Errors
-    /// [`Error::Write`], also where the folder is there already; [`Error::Core`].
+    /// [`Error::Write`], also where the folder is there already; [`Error::Checkpoint`].
     pub fn save(&self, checkpoint: &Path) -> Result<()> {
         folder::create(checkpoint, |partial| {
             self.write_model(partial, Dtype::F32)?;

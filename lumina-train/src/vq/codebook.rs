@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::{Dtype, save_bytes, save_safetensors};
-use lumina_core::{Compute, Loader};
+use lumina_checkpoint::{Dtype, save_bytes, save_safetensors};
+use lumina_nn::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -24,7 +24,7 @@ pub(super) fn weights_file(folder: &Path) -> PathBuf {
 /// uniform within ±1/√fan-in, norms 1 and 0, the codebook uniform within ±1/n. The same seed gives the same bytes.
 ///
 /// # Errors
-/// [`Error::Write`], [`Error::Core`] where the system refuses.
+/// [`Error::Write`], [`Error::Checkpoint`] where the system refuses.
 pub fn init_vq(config: &VqConfig, seed: u64, target: impl AsRef<Path>, compute: &Compute) -> Result<()> {
     let target = target.as_ref();
     std::fs::create_dir_all(target).map_err(|source| Error::Write { file: target.to_owned(), source })?;

@@ -70,8 +70,8 @@ pub(super) mod tests {
     use burn::module::{Module, ModuleMapper, Param, ParamId};
     use burn::optim::GradientsParams;
     use burn::tensor::{Device, TensorData};
-    use lumina_core::checkpoint::Checkpoint;
-    use lumina_core::{Compute, Loader};
+    use lumina_checkpoint::Checkpoint;
+    use lumina_nn::{Compute, Loader};
     use lumina_vq::{VqConfig, VqShape};
 
     use super::*;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 use image::{RgbImage, imageops};
-use lumina_core::Compute;
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_bytes, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, save_bytes, save_safetensors};
+use lumina_nn::Compute;
 use lumina_vq::{ImageTokenizer, preprocess};
 
 use super::init::{CONFIG, WEIGHTS, weights_file};
@@ -98,7 +98,7 @@ impl PatchSorts {
 ///
 /// # Errors
 /// [`Error::Setting`] where the sorts are of patches of another size, or one is in no picture; [`Error::Images`] where the
-/// tokenizer cannot be opened, [`Error::Write`] and [`Error::Core`] for files.
+/// tokenizer cannot be opened, [`Error::Write`] and [`Error::Checkpoint`] for files.
 pub fn codes_from_patches(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,

@@ -1,7 +1,7 @@
 //! Numbers out of tensors and files.
 
 use burn::tensor::{DType, Tensor};
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 
 use crate::{Error, Result};
 

@@ -7,8 +7,8 @@ use burn::module::ParamId;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_bytes};
-use lumina_core::{Compute, Loader};
+use lumina_checkpoint::{Checkpoint, Dtype, save_bytes};
+use lumina_nn::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel, preprocess};
 
 use super::adversary::Adversary;
@@ -28,8 +28,8 @@ use crate::{Error, Result};
 /// Trains the VQGAN of a folder.
 ///
 /// ```no_run
-/// use lumina_core::Compute;
-/// use lumina_core::checkpoint::Dtype;
+/// use lumina_nn::Compute;
+/// use lumina_checkpoint::Dtype;
 /// use lumina_train::vq::{VqTrainer, VqTrainingOptions, init_vq};
 /// use lumina_vq::{VqConfig, VqShape};
 ///
@@ -63,7 +63,7 @@ impl VqTrainer {
     /// published one, to train it from step 0. `compute` says on which device.
     ///
     /// # Errors
-    /// [`Error::Setting`] for settings, [`Error::Images`] and [`Error::Core`] for files.
+    /// [`Error::Setting`] for settings, [`Error::Images`] and [`Error::Checkpoint`] for files.
     pub fn open(folder: impl AsRef<Path>, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
         let weights = Checkpoint::open(weights_file(folder))?;
@@ -378,7 +378,7 @@ impl VqTrainer {
     /// `f32`, `bf16` or `f16`.
     ///
     /// # Errors
-    /// [`Error::Setting`] for another type, [`Error::Write`] and [`Error::Core`] where the system refuses.
+    /// [`Error::Setting`] for another type, [`Error::Write`] and [`Error::Checkpoint`] where the system refuses.
     pub fn save(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
         let folder = folder.as_ref();
         if !matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
@@ -398,7 +398,7 @@ impl VqTrainer {
     /// settings keep. Returns where it is. Its network, too, opens as an image tokenizer.
     ///
     /// # Errors
-    /// [`Error::Write`] and [`Error::Core`] where the system refuses, or where it is there already.
+    /// [`Error::Write`] and [`Error::Checkpoint`] where the system refuses, or where it is there already.
     pub fn checkpoint(&self, run: impl AsRef<Path>) -> Result<PathBuf> {
         let run = run.as_ref();
         let target = state::checkpoint_at(run, self.step);

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::ops::Hidden;
-use lumina_core::{Adapter, Compute, Loader};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Lumina, Row, Transformer};
+use lumina_nn::ops::Hidden;
+use lumina_nn::{Compute, Loader};
 use lumina_testing::part;
 use lumina_train::fine_tune::merge;
 use serde_json::json;

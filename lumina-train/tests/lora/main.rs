@@ -9,9 +9,10 @@ mod training;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_core::{Adapter, Compute, Loader, Weights};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
+use lumina_nn::{Compute, Loader, Weights};
 use lumina_testing::{lcg, part};
 use lumina_train::fine_tune::LoraOptions;
 use serde_json::Value;

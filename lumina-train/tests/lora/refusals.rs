@@ -1,7 +1,8 @@
 //! Adapters and options that are refused.
 
-use lumina_core::checkpoint::Dtype;
-use lumina_core::{Adapter, Compute};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::Dtype;
+use lumina_nn::Compute;
 use lumina_train::fine_tune::{FineTuneOptions, LoraOptions, Trainer, merge};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -83,9 +84,9 @@ fn what_does_not_fit_is_refused() {
     assert!(error.contains("lora_dropout") && error.contains("0.1"), "{error}");
 
     std::fs::write(adapter.join(Adapter::CONFIG), "[]").unwrap();
-    assert!(matches!(Adapter::open(&adapter), Err(lumina_core::Error::Adapter { .. })));
+    assert!(matches!(Adapter::open(&adapter), Err(lumina_checkpoint::Error::Adapter { .. })));
     std::fs::remove_file(adapter.join(Adapter::CONFIG)).unwrap();
-    assert!(matches!(Adapter::open(&adapter), Err(lumina_core::Error::Read { .. })));
+    assert!(matches!(Adapter::open(&adapter), Err(lumina_checkpoint::Error::Read { .. })));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor, TensorData};
-use lumina_core::checkpoint::Dtype;
-use lumina_core::{Adapter, Compute};
+use lumina_checkpoint::Adapter;
+use lumina_checkpoint::Dtype;
 use lumina_mgpt::{Dropout, Transformer};
+use lumina_nn::Compute;
 use lumina_train::fine_tune::{
     Activations, Example, FineTuneOptions, LossOptions, Schedule, Trainable, Trainer, gradients, loss,
 };

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
-use lumina_core::Compute;
+use lumina_nn::Compute;
 use lumina_testing::{json, part, report};
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::fine_tune::Trainable;

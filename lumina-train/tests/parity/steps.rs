@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use lumina_core::Compute;
-use lumina_core::checkpoint::Checkpoint;
+use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::{Dropout, ModelConfig};
+use lumina_nn::Compute;
 use lumina_testing::{cases, integers, part, report};
 use lumina_train::fine_tune::{
     Activations, AdamW, AdamWOptions, Example, LossOptions, Schedule, Trainable, clip_factor, global_norm, gradients,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lumina_core::Compute;
+use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule, Trainer};
 

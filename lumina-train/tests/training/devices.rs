@@ -1,6 +1,6 @@
 //! Passes on several devices, and passes one after the other.
 
-use lumina_core::Compute;
+use lumina_nn::Compute;
 use lumina_train::fine_tune::{AdamWOptions, FineTuneOptions, Schedule, StepReport, Trainer};
 
 use crate::small::{STEPS, Sequence, folder_of, options, passes, sequences, shape, state, train};
@@ -43,8 +43,8 @@ fn passes_of_a_step_are_one_large_pass() {
         let report = trainer.step(&passes, STEPS).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let saved = folder.path().join("model");
-        trainer.export(&saved, lumina_core::checkpoint::Dtype::F32).unwrap();
-        let checkpoint = lumina_core::checkpoint::Checkpoint::open(&saved).unwrap();
+        trainer.export(&saved, lumina_checkpoint::Dtype::F32).unwrap();
+        let checkpoint = lumina_checkpoint::Checkpoint::open(&saved).unwrap();
         (report, checkpoint.names().flat_map(|name| checkpoint.get(name).unwrap().to_f32().unwrap()).collect())
     };
     let (one, expected) = of(1);

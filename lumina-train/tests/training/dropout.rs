@@ -1,7 +1,7 @@
 //! Dropout, and layers that are run twice.
 
-use lumina_core::Compute;
 use lumina_mgpt::Dropout;
+use lumina_nn::Compute;
 use lumina_train::fine_tune::{Activations, LossOptions, Trainable, gradients};
 
 use crate::small::{Sequence, by_name, folder_of, shape};

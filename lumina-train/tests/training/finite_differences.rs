@@ -2,8 +2,8 @@
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use lumina_core::Compute;
 use lumina_mgpt::{Dropout, Transformer};
+use lumina_nn::Compute;
 use lumina_testing::lcg;
 use lumina_train::fine_tune::{Activations, LossOptions, NewModel, Trainable, gradients};
 

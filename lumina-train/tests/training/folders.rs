@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::{bf16, f16};
-use lumina_core::checkpoint::{Checkpoint, Dtype};
-use lumina_core::{Compute, Weights};
+use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Row, Transformer};
+use lumina_nn::{Compute, Weights};
 use lumina_testing::part;
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::Error;

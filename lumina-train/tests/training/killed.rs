@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
-use lumina_core::Compute;
-use lumina_core::checkpoint::Dtype;
+use lumina_checkpoint::Dtype;
+use lumina_nn::Compute;
 use lumina_testing::lcg;
 use lumina_train::fine_tune::Trainer;
 

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use lumina_core::checkpoint::Dtype;
-use lumina_core::{Compute, Weights};
+use lumina_checkpoint::Dtype;
+use lumina_nn::{Compute, Weights};
 use lumina_testing::{part, small_tokenizer};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
@@ -177,7 +177,7 @@ fn activations_in_bf16_move_weights_in_f32() {
         let losses = [(); 3].map(|()| trainer.step(std::slice::from_ref(&batch), 100).unwrap().loss);
         let saved = folder.path().join(compute_name);
         trainer.export(&saved, Dtype::F32).unwrap();
-        let values = lumina_core::checkpoint::Checkpoint::open(&saved).unwrap();
+        let values = lumina_checkpoint::Checkpoint::open(&saved).unwrap();
         let head = values.get("lm_head.weight").unwrap().to_f32().unwrap();
         // A step of the learning rate is lost in a bf16 weight; f32 weights keep it.
         assert!(head.iter().any(|&value| half::bf16::from_f32(value).to_f32() != value));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use lumina_core::Compute;
+use lumina_nn::Compute;
 use lumina_testing::{lcg, small_tokenizer};
 use lumina_tokenizer::IGNORED;
 use lumina_train::fine_tune::{Example, FineTuneOptions, NewModel, Schedule, Trainable, Trainer};

@@ -1,7 +1,7 @@
 //! What steps report, and how they fail.
 
-use lumina_core::Compute;
-use lumina_core::checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::fine_tune::{FineTuneOptions, Position, Schedule, Trainer};
 

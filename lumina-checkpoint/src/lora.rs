@@ -1,0 +1,225 @@
+//! LoRA adapters in the layout of Hugging Face's PEFT.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::{Checkpoint, TensorView};
+use crate::{Error, Result};
+
+/// What the names of an adapter's tensors begin with, before the path of their layer.
+const PREFIX: &str = "base_model.model.";
+/// What they end with, `A` first.
+const SUFFIXES: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
+
+/// Settings of PEFT that change what an adapter computes in a way that is not supported here.
+const UNSUPPORTED: [&str; 16] = [
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "arrow_config",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "modules_to_save",
+    "monteclora_config",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+    "velora_config",
+];
+/// First values that leave the weights of the model as they are; others (`pissa`, `loftq`, …) belong to a changed model.
+const INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// A LoRA adapter: for some linear layers of a model, matrices `A` `[rank, inputs]` and `B` `[outputs, rank]` whose
+/// product, scaled, is added to the weight. Cloning copies no data.
+///
+/// It is a folder of `adapter_config.json` and `adapter_model.safetensors`, which PEFT reads and writes
+/// (`peft/tuners/lora`). [`Loader::with_adapter`](crate::Loader::with_adapter) puts it on a network.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    config: Map<String, Value>,
+    rank: usize,
+    scale: f64,
+    /// The layers that must have a pair, as far as the config says so: ends of their paths.
+    targets: Vec<String>,
+    layers: BTreeSet<String>,
+    checkpoint: Checkpoint,
+}
+
+impl Adapter {
+    /// The file of an adapter's settings.
+    pub const CONFIG: &str = "adapter_config.json";
+    /// The file of its tensors.
+    pub const WEIGHTS: &str = "adapter_model.safetensors";
+
+    /// Opens a PEFT folder and checks that the adapter is whole, of one rank, and of a kind that is computed here:
+    /// plain LoRA, with or without `use_rslora`.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Adapter`] for a setting or a tensor that does not fit, and those of
+    /// [`Checkpoint::open`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let file = folder.join(Self::CONFIG);
+        let text = fs::read(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
+        let config: Map<String, Value> =
+            serde_json::from_slice(&text).map_err(|error| refused(&file, format!("not a config: {error}")))?;
+        let (rank, scale) = check(&config).map_err(|reason| refused(&file, reason))?;
+        let file = folder.join(Self::WEIGHTS);
+        let checkpoint = Checkpoint::open(&file)?;
+        let mut layers = BTreeSet::new();
+        for name in checkpoint.names() {
+            let layer = layer_of(name).ok_or_else(|| {
+                let others = "PEFT leaves out whole weights with `save_embedding_layers=False`";
+                refused(
+                    &file,
+                    format!("`{name}` is no matrix of a linear layer's LoRA, and all else is refused; {others}"),
+                )
+            })?;
+            layers.insert(layer.to_owned());
+        }
+        let adapter = Self { targets: targets(&config), config, rank, scale, layers, checkpoint };
+        if adapter.layers.is_empty() {
+            return Err(refused(&file, "it holds no tensor".to_owned()));
+        }
+        for layer in &adapter.layers {
+            adapter.check_pair(layer).map_err(|reason| refused(&file, reason))?;
+        }
+        let unused =
+            adapter.targets.iter().find(|target| !adapter.layers.iter().any(|layer| Self::is_target(layer, target)));
+        match unused {
+            Some(target) => Err(refused(&file, format!("it has no tensor for `{target}`, one of `target_modules`"))),
+            None => Ok(adapter),
+        }
+    }
+
+    /// The settings, as the file has them.
+    pub fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// Rows of `A` and columns of `B`.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// What the product of the matrices is multiplied by: `lora_alpha / r`, with `use_rslora` `lora_alpha / √r`.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Paths of the layers that the adapter changes, `model.layers.0.self_attn.q_proj`, sorted.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        self.layers.iter().map(String::as_str)
+    }
+
+    /// The matrices of a layer: `A` `[rank, inputs]` and `B` `[outputs, rank]`.
+    pub fn matrices(&self, layer: &str) -> Option<[TensorView; 2]> {
+        let [a, b] = Self::tensor_names(layer);
+        Some([self.checkpoint.get(&a)?, self.checkpoint.get(&b)?])
+    }
+
+    /// The names of a layer's matrices in the file.
+    pub fn tensor_names(layer: &str) -> [String; 2] {
+        SUFFIXES.map(|suffix| format!("{PREFIX}{layer}{suffix}"))
+    }
+
+    /// Whether the layer at `path` is one that `target` means: by its path, or by the end of it.
+    ///
+    /// Mirrors `peft/tuners/tuners_utils.py::check_target_module_exists`.
+    pub fn is_target(path: &str, target: &str) -> bool {
+        path.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
+
+    /// The tensors.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Whether the layer at `path` is to have matrices.
+    pub fn adapts(&self, path: &str) -> bool {
+        self.layers.contains(path) || self.targets.iter().any(|target| Self::is_target(path, target))
+    }
+
+    /// What is wrong with the matrices of a layer, as far as can be told without the model.
+    fn check_pair(&self, layer: &str) -> Result<(), String> {
+        let rank = self.rank;
+        for (axis, name) in Self::tensor_names(layer).iter().enumerate() {
+            let Some(view) = self.checkpoint.get(name) else {
+                return Err(format!("`{name}` is missing, the other half of the pair is there"));
+            };
+            if view.shape().len() != 2 || view.shape()[axis] != rank {
+                let expected = ["[rank, inputs]", "[outputs, rank]"][axis];
+                return Err(format!("`{name}` has shape {:?}, expected {expected} with rank {rank}", view.shape()));
+            }
+            if !view.dtype().is_float() {
+                return Err(format!("`{name}` has type {}, expected a float type", view.dtype()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rank and scale of a config that is supported.
+fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
+    let get = |key: &str| config.get(key).unwrap_or(&Value::Null);
+    if get("peft_type") != "LORA" {
+        return Err(format!("`peft_type` is {}, expected \"LORA\"", get("peft_type")));
+    }
+    if let Some(key) = UNSUPPORTED.into_iter().find(|key| is_set(get(key))) {
+        return Err(format!("`{key}` is {}, which is not supported", get(key)));
+    }
+    if is_set(get("bias")) && get("bias") != "none" {
+        return Err(format!("`bias` is {}, expected \"none\"", get("bias")));
+    }
+    if let Value::String(first) = get("init_lora_weights")
+        && !INITIALISATIONS.contains(&first.as_str())
+    {
+        let reason = "it changes the model's own weights; save the adapter as a plain LoRA from PEFT";
+        return Err(format!("`init_lora_weights` is \"{first}\", which is not supported: {reason}"));
+    }
+    // Far above any real one, and such that no product of two sizes overflows.
+    const LARGEST: u64 = 1 << 24;
+    let rank = get("r").as_u64().filter(|rank| (1..=LARGEST).contains(rank));
+    let rank = rank.ok_or_else(|| format!("`r` is {}, expected an integer from 1 to {LARGEST}", get("r")))?;
+    let alpha = get("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
+    let alpha = alpha.ok_or_else(|| format!("`lora_alpha` is {}, expected a number", get("lora_alpha")))?;
+    let divisor = if is_set(get("use_rslora")) { (rank as f64).sqrt() } else { rank as f64 };
+    Ok((rank as usize, alpha / divisor))
+}
+
+/// Whether a setting is there and not its empty default.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    }
+}
+
+/// The ends of paths in `target_modules`. None where they are a pattern, or where other settings take layers out:
+/// then the tensors that are there say all.
+fn targets(config: &Map<String, Value>) -> Vec<String> {
+    if ["exclude_modules", "layers_to_transform"].iter().any(|key| config.get(*key).is_some_and(is_set)) {
+        return Vec::new();
+    }
+    let list = config.get("target_modules").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The layer of a tensor.
+fn layer_of(name: &str) -> Option<&str> {
+    let path = name.strip_prefix(PREFIX)?;
+    SUFFIXES.iter().find_map(|suffix| path.strip_suffix(suffix))
+}
+
+fn refused(file: &Path, reason: String) -> Error {
+    Error::Adapter { file: PathBuf::from(file), reason }
+}

@@ -1,0 +1,5 @@
+//! Safetensors files.
+
+mod read;
+
+pub(crate) use read::read;

@@ -1,0 +1,161 @@
+//! Writing one safetensors file.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::Dtype;
+use crate::{Error, Result};
+
+/// Writes tensors to a safetensors file, each given as name, type, shape and a function that hands over its bytes,
+/// row-major and little-endian.
+///
+/// The functions are called one after another, so that no more than one tensor need be on the heap. The
+/// file is written under a temporary name in the same folder and then renamed: a reader sees the old file or the new
+/// one whole, and mappings of the old one stay valid (Windows refuses to replace a mapped file). `transformers` reads
+/// the result.
+///
+/// ```
+/// # use lumina_checkpoint::{Checkpoint, save_safetensors};
+/// # use lumina_checkpoint::Dtype;
+/// # let folder = tempfile::tempdir()?;
+/// # let [old, new] = ["old.safetensors", "new.safetensors"].map(|name| folder.path().join(name));
+/// # save_safetensors(&old, [("scale", Dtype::F32, [], || Ok(vec![0; 4].into()))])?;
+/// let checkpoint = Checkpoint::open(&old)?;
+/// let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
+/// let tensors = views.map(|view| {
+///     (view.name().to_owned(), view.dtype(), view.shape().to_vec(), move || Ok(view.bytes().clone()))
+/// });
+/// save_safetensors(&new, tensors)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Unsavable`] where two tensors have one name, the type is quantised, or the bytes are not as many as type
+/// and shape say;
+/// [`Error::Write`] where the system refuses; the error of a function. What was there before is then untouched.
+pub fn save_safetensors<N, S, B>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (N, Dtype, S, B)>,
+) -> Result<()>
+where
+    N: Into<String>,
+    S: AsRef<[usize]>,
+    B: FnOnce() -> Result<Bytes>,
+{
+    let path = path.as_ref();
+    let unsavable =
+        |tensor: &str, reason: String| Error::Unsavable { file: path.to_owned(), tensor: tensor.to_owned(), reason };
+    let mut tensors: Vec<_> =
+        tensors.into_iter().map(|(name, dtype, shape, bytes)| (name.into(), dtype, shape, bytes)).collect();
+    // The order of the format's own library: wide types first, so that each tensor is aligned to its elements.
+    tensors.sort_by(|(a, a_type, ..), (b, b_type, ..)| {
+        (Reverse(a_type.block_bytes()), a).cmp(&(Reverse(b_type.block_bytes()), b))
+    });
+
+    let mut names = BTreeSet::new();
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut end = 0usize;
+    for (name, dtype, shape, _) in &tensors {
+        let shape = shape.as_ref();
+        let start = end;
+        let stored = dtype
+            .to_safetensors()
+            .ok_or_else(|| unsavable(name, format!("safetensors have no type {dtype}; GGUF does")))?;
+        end = dtype
+            .bytes_of(shape)
+            .and_then(|bytes| start.checked_add(bytes))
+            .ok_or_else(|| unsavable(name, format!("shape {shape:?} overflows")))?;
+        if !names.insert(name.as_str()) {
+            return Err(unsavable(name, "two tensors have this name".to_owned()));
+        }
+        let info = TensorInfo { dtype: stored, shape: shape.to_vec(), data_offsets: (start, end) };
+        infos.push((name.clone(), info));
+    }
+    let lengths: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.1 - info.data_offsets.0).collect();
+    let header = header(infos).map_err(|source| Error::Write { file: path.to_owned(), source })?;
+
+    let mut partial = Partial::create(path)?;
+    partial.write(&header)?;
+    for ((name, _, _, bytes), length) in tensors.into_iter().zip(lengths) {
+        let bytes = bytes()?;
+        if bytes.len() != length {
+            return Err(unsavable(&name, format!("type and shape need {length} bytes, {} were given", bytes.len())));
+        }
+        partial.write(&bytes)?;
+    }
+    partial.finish()
+}
+
+/// Writes a file under a temporary name in the same folder and renames it: a reader sees the old file or the new one.
+///
+/// # Errors
+/// [`Error::Write`]; what was there before is then untouched.
+pub fn save_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let mut partial = Partial::create(path.as_ref())?;
+    partial.write(bytes)?;
+    partial.finish()
+}
+
+/// The length of the header, then the header, padded with spaces to a multiple of eight bytes.
+fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
+    // `transformers` refuses a file that does not say which framework's order of axes it has.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(io::Error::other)?;
+    let mut json = serde_json::to_vec(&metadata)?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    Ok(header)
+}
+
+/// A file under a temporary name, removed unless finished.
+pub(super) struct Partial<'a> {
+    target: &'a Path,
+    path: PathBuf,
+    file: File,
+    finished: bool,
+}
+
+impl<'a> Partial<'a> {
+    pub(super) fn create(target: &'a Path) -> Result<Self> {
+        let failed = |source| Error::Write { file: target.to_owned(), source };
+        let name = target.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
+        // Another process may be writing the same file; the last one to finish wins, and the file is whole either way.
+        for attempt in 0..1000 {
+            let mut partial = name.to_owned();
+            partial.push(format!(".{attempt}.partial"));
+            let path = target.with_file_name(partial);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Self { target, path, file, finished: false }),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(failed(io::Error::new(ErrorKind::AlreadyExists, "a thousand partial files of this name are in the way")))
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|source| Error::Write { file: self.target.to_owned(), source })
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        let done = self.file.sync_all().and_then(|()| fs::rename(&self.path, self.target));
+        self.finished = done.is_ok();
+        done.map_err(|source| Error::Write { file: self.target.to_owned(), source })
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // There is already an error to report; a file left behind is the lesser one.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Convolutions of images and their gradients.
+
+pub mod conv3x3;
+pub mod gradient;
+pub mod upsample2x;
+pub mod winograd;

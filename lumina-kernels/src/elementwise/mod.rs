@@ -1,0 +1,5 @@
+//! Operations element by element, with their gradients.
+
+pub mod add;
+pub mod swiglu;
+pub mod swish;

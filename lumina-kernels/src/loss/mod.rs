@@ -1,0 +1,3 @@
+//! Losses and their gradients.
+
+pub mod cross_entropy;

@@ -1,0 +1,3 @@
+//! Steps of optimizers.
+
+pub mod adamw;

@@ -1,0 +1,12 @@
+//! The operators of the Lumina-mGPT networks: compute target, parameters from a checkpoint, and one function an operator.
+#![forbid(unsafe_code)]
+
+mod compute;
+mod error;
+mod loader;
+pub mod ops;
+
+pub use compute::{Compute, Weights};
+pub use error::{Error, Result};
+pub use loader::{LoadProgress, Loader};
+pub use lumina_kernels::memory::keep_freed_memory;

@@ -1,0 +1,325 @@
+//! From a checkpoint to the parameters of a network.
+//!
+//! A network asks the loader for each of its tensors by name and shape, in its constructor; so names and shapes are
+//! written once. What is missing or misshaped is collected, and [`Loader::finish`] reports all of it together, with
+//! what the network did not ask for.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Display, Write};
+use std::rc::Rc;
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{Bytes, DType, Tensor, TensorData};
+
+use crate::ops::low_rank::LowRank;
+use crate::ops::weight::Weight;
+use crate::ops::{Embedding, Linear, MappedMatrix, Values};
+use crate::{Compute, Error, Result};
+use lumina_checkpoint::gguf::{QuantiseOptions, quantise_tensor};
+use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView};
+
+/// One step of loading, for a progress bar.
+#[derive(Debug, Clone)]
+pub struct LoadProgress {
+    /// The tensor just loaded.
+    pub tensor: String,
+    /// Bytes of the checkpoint's tensors used so far.
+    pub bytes: u64,
+}
+
+/// Hands out a checkpoint's tensors by name; a path of names is walked with [`Loader::pp`].
+#[derive(Clone)]
+pub struct Loader<'a> {
+    prefix: String,
+    adapter: Option<&'a Adapter>,
+    shared: Rc<Shared<'a>>,
+}
+
+struct Shared<'a> {
+    source: Source<'a>,
+    compute: Compute,
+    state: RefCell<State>,
+    progress: Option<&'a dyn Fn(LoadProgress)>,
+}
+
+enum Source<'a> {
+    Checkpoint(&'a Checkpoint),
+    /// Only the names and shapes are wanted.
+    Shapes,
+}
+
+/// What a tensor belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Model,
+    Adapter,
+}
+
+#[derive(Default)]
+struct State {
+    asked: BTreeMap<String, Vec<usize>>,
+    /// Paths of the linear layers, with `[outputs, inputs]`.
+    linear: BTreeMap<String, [usize; 2]>,
+    problems: Vec<String>,
+    names: HashMap<ParamId, String>,
+    bytes: u64,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader of this checkpoint's tensors.
+    pub fn new(checkpoint: &'a Checkpoint, compute: &Compute) -> Self {
+        Self::with(Source::Checkpoint(checkpoint), compute, None)
+    }
+
+    /// Like [`Loader::new`], telling `progress` of each tensor.
+    pub fn with_progress(checkpoint: &'a Checkpoint, compute: &Compute, progress: &'a dyn Fn(LoadProgress)) -> Self {
+        Self::with(Source::Checkpoint(checkpoint), compute, Some(progress))
+    }
+
+    /// Names and shapes of the tensors that the network built by `build` asks for, in the order of their names.
+    pub fn shapes_of<T>(compute: &Compute, build: impl FnOnce(&Loader<'_>) -> T) -> BTreeMap<String, Vec<usize>> {
+        let loader = Loader::with(Source::Shapes, compute, None);
+        build(&loader);
+        loader.shared.state.take().asked
+    }
+
+    /// Paths and `[outputs, inputs]` of the linear layers that the network built by `build` has.
+    pub fn linear_layers_of<T>(
+        compute: &Compute,
+        build: impl FnOnce(&Loader<'_>) -> T,
+    ) -> BTreeMap<String, [usize; 2]> {
+        let loader = Loader::with(Source::Shapes, compute, None);
+        build(&loader);
+        loader.shared.state.take().linear
+    }
+
+    /// The loader of a network with an adapter on it. Its own parameters are frozen then: on a device that records
+    /// gradients only the adapter's have any, and only they have names.
+    ///
+    /// Frozen parameters are in the compute type even with [`Compute::master_weights`], since no update rounds away.
+    #[must_use]
+    pub fn with_adapter(self, adapter: &'a Adapter) -> Self {
+        Self { adapter: Some(adapter), ..self }
+    }
+
+    fn with(source: Source<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
+        let shared = Shared { source, compute: compute.clone(), state: RefCell::default(), progress };
+        Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
+    }
+
+    /// The loader of what lies below `name`.
+    #[must_use]
+    pub fn pp(&self, name: impl Display) -> Self {
+        Self { prefix: self.path(name), shared: self.shared.clone(), ..*self }
+    }
+
+    /// Where the network will compute.
+    pub fn compute(&self) -> &Compute {
+        &self.shared.compute
+    }
+
+    /// Whether the checkpoint has a tensor of this name, which makes an optional part present.
+    pub fn contains(&self, name: impl Display) -> bool {
+        match self.shared.source {
+            Source::Checkpoint(checkpoint) => checkpoint.contains(&self.path(name)),
+            Source::Shapes => false,
+        }
+    }
+
+    /// The shape that the checkpoint gives a tensor, where several layouts are known.
+    pub fn shape(&self, name: impl Display) -> Option<Vec<usize>> {
+        match self.shared.source {
+            Source::Checkpoint(checkpoint) => checkpoint.get(&self.path(name)).map(|view| view.shape().to_vec()),
+            Source::Shapes => None,
+        }
+    }
+
+    /// A parameter in the type that [`Compute::master_weights`] chose, by default the compute type.
+    pub fn param<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Param<Tensor<D>> {
+        let path = self.path(name);
+        let view = self.view(&path, &shape, Part::Model);
+        self.parameter(path, view, Part::Model)
+    }
+
+    /// A small parameter beside linear weights, such as the weight of a norm: as [`Loader::param`], or in the program's own memory
+    /// where weights are mapped.
+    pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
+        let path = self.path(name);
+        let view = self.view(&path, &shape, Part::Model);
+        if self.shared.compute.has_mapped_weights()
+            && let Some(view) = &view
+        {
+            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            return Values::host(values, shape, self.shared.compute.device());
+        }
+        Values::Tensor(self.parameter(path, view, Part::Model))
+    }
+
+    /// The parameter of a tensor; its name is remembered unless it is frozen.
+    fn parameter<const D: usize>(&self, path: String, view: Option<TensorView>, part: Part) -> Param<Tensor<D>> {
+        let compute = &self.shared.compute;
+        let frozen = part == Part::Model && self.adapter.is_some();
+        let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
+        let tensor = match view {
+            Some(view) => to_tensor(&view, compute, dtype),
+            // Stands in for a tensor that is not there until `finish` says so.
+            None => Tensor::zeros([1; D], (compute.device(), dtype)),
+        };
+        let param = Param::from_tensor(tensor);
+        if frozen {
+            return param.set_require_grad(false);
+        }
+        self.shared.state.borrow_mut().names.insert(param.id, path);
+        param
+    }
+
+    /// The checkpoint's names of the parameters handed out so far: what training saves them under. A weight that stays
+    /// in its mapping is no parameter, and one tensor asked for twice is two parameters of one name. Under an adapter
+    /// they are the adapter's alone.
+    pub fn parameter_names(&self) -> HashMap<ParamId, String> {
+        self.shared.state.borrow().names.clone()
+    }
+
+    /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`; with the adapter's matrices
+    /// where it has any for this layer.
+    pub fn linear(&self, inputs: usize, outputs: usize, bias: bool) -> Linear {
+        self.shared.state.borrow_mut().linear.insert(self.prefix.clone(), [outputs, inputs]);
+        let weight = self.weight(self.path("weight"), [outputs, inputs], Part::Model);
+        let low_rank = self.adapter.filter(|adapter| adapter.adapts(&self.prefix)).map(|adapter| {
+            let [a, b] = Adapter::tensor_names(&self.prefix);
+            let a = self.weight(a, [adapter.rank(), inputs], Part::Adapter);
+            let b = self.weight(b, [outputs, adapter.rank()], Part::Adapter);
+            LowRank::new(a, b, adapter.scale())
+        });
+        Linear::new(weight, bias.then(|| self.values("bias", [outputs])), low_rank)
+    }
+
+    /// An embedding table: `weight` `[entries, width]`.
+    pub fn embedding(&self, entries: usize, width: usize) -> Embedding {
+        Embedding::new(self.weight(self.path("weight"), [entries, width], Part::Model), entries)
+    }
+
+    /// A tensor as a matrix, where the compute target wants it.
+    fn weight(&self, path: String, shape: [usize; 2], part: Part) -> Weight {
+        let view = self.view(&path, &shape, part);
+        if self.shared.compute.has_mapped_weights()
+            && let Some(matrix) = view.as_ref().and_then(|view| self.matrix(view, part))
+        {
+            return Weight::Mapped(matrix);
+        }
+        Weight::Tensor(self.parameter(path, view, part))
+    }
+
+    /// A tensor where it lies, or narrowed; `None` where kernels cannot read it.
+    fn matrix(&self, view: &TensorView, part: Part) -> Option<MappedMatrix> {
+        let dtype = self.narrowed(view).filter(|_| part == Part::Model).unwrap_or(view.dtype());
+        // A type that kernels do not read becomes one that they do.
+        let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
+        match quantise_tensor(view, dtype) {
+            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.compute().activations()),
+            Err(error) => {
+                self.shared.state.borrow_mut().problems.push(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The type that a weight of the model is narrowed to, by the rule that files are written by; `None` where it stays.
+    fn narrowed(&self, view: &TensorView) -> Option<Dtype> {
+        let Source::Checkpoint(checkpoint) = self.shared.source else { return None };
+        let linear = self.shared.compute.placement().narrowed()?;
+        let dtype = QuantiseOptions::new(linear).dtype(view, !checkpoint.contains("lm_head.weight"));
+        // Nothing is gained by another type of the same width, nor by widening.
+        (dtype.bytes_of(view.shape())? < view.bytes().len()).then_some(dtype)
+    }
+
+    /// A tensor, if it is there in this shape and of floats or quantised; the problem is noted otherwise.
+    fn view(&self, path: &str, shape: &[usize], part: Part) -> Option<TensorView> {
+        let mut state = self.shared.state.borrow_mut();
+        state.asked.insert(path.to_owned(), shape.to_vec());
+        let checkpoint = match (part, self.adapter, &self.shared.source) {
+            (Part::Adapter, Some(adapter), _) => adapter.checkpoint(),
+            (_, _, Source::Checkpoint(checkpoint)) => *checkpoint,
+            _ => return None,
+        };
+        let Some(view) = checkpoint.get(path) else {
+            let file = checkpoint.path().display();
+            state.problems.push(format!("`{path}` {shape:?} is missing from {file}"));
+            return None;
+        };
+        let file = view.file().display();
+        if view.shape() != shape {
+            let found = view.shape();
+            state.problems.push(format!("`{path}` has shape {found:?} in {file}, expected {shape:?}"));
+            return None;
+        }
+        if !view.dtype().is_float() && !view.dtype().is_quantised() {
+            let found = view.dtype();
+            state.problems.push(format!("`{path}` has type {found} in {file}, expected a float or quantised type"));
+            return None;
+        }
+        state.bytes += view.bytes().len() as u64;
+        let progress = LoadProgress { tensor: path.to_owned(), bytes: state.bytes };
+        drop(state);
+        if let Some(report) = self.shared.progress {
+            report(progress);
+        }
+        Some(view)
+    }
+
+    fn path(&self, name: impl Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Reports every tensor that was missing or misshaped, and those of checkpoint and adapter that nobody asked for.
+    ///
+    /// `ignored` says which of the checkpoint's other tensors are known and not for this network.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes.
+    pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let Source::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
+        let state = self.shared.state.borrow();
+        let mut problems = state.problems.clone();
+        let unasked = |name: &&str| !state.asked.contains_key(*name);
+        let of_model = checkpoint.names().filter(|name| unasked(name) && !ignored(name));
+        let of_adapter = self.adapter.map(|adapter| adapter.checkpoint().names().filter(unasked));
+        let views = of_model.filter_map(|name| checkpoint.get(name));
+        let views =
+            views.chain(of_adapter.into_iter().flatten().filter_map(|name| self.adapter?.checkpoint().get(name)));
+        for view in views {
+            let name = view.name();
+            let (shape, file) = (view.shape(), view.file().display());
+            problems.push(format!("`{name}` {shape:?} in {file} belongs to no part of this model"));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        const SHOWN: usize = 20;
+        let mut list = String::new();
+        for problem in problems.iter().take(SHOWN) {
+            let _ = write!(list, "\n  {problem}");
+        }
+        if problems.len() > SHOWN {
+            let _ = write!(list, "\n  … and {} more", problems.len() - SHOWN);
+        }
+        Err(Error::Weights { file: checkpoint.path().to_owned(), n_problems: problems.len(), list })
+    }
+}
+
+/// Copies a view of floats or quantised ones into a tensor; one tensor at a time is on the heap.
+fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType) -> Tensor<D> {
+    let of_bytes = |stored| TensorData::from_bytes(Bytes::from_bytes_vec(view.bytes().to_vec()), view.shape(), stored);
+    let data = match view.dtype() {
+        Dtype::F64 => of_bytes(DType::F64),
+        Dtype::F32 => of_bytes(DType::F32),
+        Dtype::F16 => of_bytes(DType::F16),
+        Dtype::BF16 => of_bytes(DType::BF16),
+        _ => {
+            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            TensorData::new(values, view.shape())
+        }
+    };
+    Tensor::from_data(data.convert_dtype(dtype), (compute.device(), dtype))
+}
