@@ -1,5 +1,4 @@
 //! Reading and writing checkpoints: what is read, what is refused, and that nothing panics.
-#![cfg(feature = "checkpoint")]
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions, but not in what they share")]
 
 mod build;
