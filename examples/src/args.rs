@@ -114,10 +114,10 @@ impl ComputeArgs {
         let device = match self.dtype {
             Dtype::F32 => device,
             // Only f32 is computed straight from the mapped file.
-            other => device.dtype(other).weights(Weights::Tensor),
+            other => device.in_tensors().dtype(other),
         };
         let device = device.kv_cache(self.kv_cache);
-        let device = if self.compact { device.compact() } else { device };
+        let device = if self.compact { device.bf16_activations() } else { device };
         Ok(match self.weights {
             Some(weights) => device.weights(weights),
             None => device,

@@ -52,7 +52,7 @@ fn narrow_weights_hardly_move_the_distributions() {
     let exact = answers(lumina.transformer(), &streams);
     let of = |weights| Compute::cpu().weights(weights);
     for (name, compute, largest_mean) in [
-        ("bf16, compact", of(Weights::Mapped).compact(), BF16_COMPACT),
+        ("bf16, compact", of(Weights::AsStored).bf16_activations(), BF16_COMPACT),
         ("bf16", of(Weights::BF16), 0.0),
         ("f16", of(Weights::F16), F16),
         ("q8", of(Weights::Q8), Q8),

@@ -1,7 +1,7 @@
 //! What the tests of kernels share: kernels against plain definitions in `f64`, and gradients against slopes of those.
 
 /// Numbers around zero from a small generator.
-pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
@@ -10,7 +10,7 @@ fn wide(inputs: &[&[f32]]) -> Vec<Vec<f64>> {
 }
 
 /// That `found` is what `plain` makes of the inputs.
-pub fn assert_close(found: &[f32], inputs: &[&[f32]], plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
+pub(crate) fn assert_close(found: &[f32], inputs: &[&[f32]], plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
     let expected = plain(&wide(inputs));
     assert_eq!(found.len(), expected.len());
     for (at, (&found, expected)) in found.iter().zip(expected).enumerate() {
@@ -20,7 +20,12 @@ pub fn assert_close(found: &[f32], inputs: &[&[f32]], plain: &dyn Fn(&[Vec<f64>]
 
 /// That `gradients`, one an input, are the slopes of `Σ dy · plain(inputs)`. All are compared along a few directions, and
 /// some along the axes.
-pub fn assert_slopes(inputs: &[&[f32]], gradients: &[&[f32]], dy: &[f32], plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
+pub(crate) fn assert_slopes(
+    inputs: &[&[f32]],
+    gradients: &[&[f32]],
+    dy: &[f32],
+    plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
     const STEP: f64 = 1e-5;
     let wide = wide(inputs);
     let total = |inputs: &[Vec<f64>]| -> f64 { plain(inputs).iter().zip(dy).map(|(y, &dy)| y * f64::from(dy)).sum() };

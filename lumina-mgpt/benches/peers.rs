@@ -24,7 +24,7 @@ fn main() {
     let narrow = Compute::cpu().kv_cache(Dtype::BF16);
     let compute = match words.get(1).map(String::as_str) {
         Some("f32") => Compute::cpu(),
-        Some("bf16") => narrow.compact(),
+        Some("bf16") => narrow.bf16_activations(),
         Some("q8_0") => narrow.weights(Weights::Q8),
         Some("q4_0") => narrow.weights(Weights::Q4),
         _ => {

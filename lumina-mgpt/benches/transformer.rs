@@ -16,7 +16,6 @@ use burn::tensor::{Device, Distribution, Tensor};
 use half::bf16;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
-use lumina_nn::ops::KeyValues;
 use measure::{Memory, fastest, in_turn};
 
 const PREFILL: usize = 512;
@@ -121,14 +120,14 @@ fn main() {
     let context: Vec<u32> = (0..CONTEXT as u32).collect();
     let prompt: Vec<u32> = (0..PREFILL as u32).collect();
     let long: Vec<u32> = (0..LONG_CONTEXT as u32).collect();
-    for weights in [Weights::Mapped, Weights::Q8, Weights::Q4] {
+    for weights in [Weights::AsStored, Weights::Q8, Weights::Q4] {
         let compute = Compute::cpu().weights(weights);
         let start = Instant::now();
         let model = Transformer::from_checkpoint(&checkpoint, architecture.clone(), &compute, &|_| {});
         let model = model.expect("complete");
         let opened = start.elapsed().as_secs_f64();
         let bytes = step_bytes(&shapes, weights);
-        let name = if weights == Weights::Mapped { "bf16".to_owned() } else { weights.to_string() };
+        let name = if weights == Weights::AsStored { "bf16".to_owned() } else { weights.to_string() };
         println!("{name}: opened in {:.1} ms; a step reads {:.2} GB", opened * 1e3, bytes / 1e9);
 
         for rows in [1, 2, 4, 8] {
@@ -167,8 +166,8 @@ fn main() {
             let model = Transformer::from_checkpoint(&checkpoint, architecture.clone(), compute, &|_| {});
             model.expect("complete")
         };
-        if weights == Weights::Mapped {
-            prefill(&open(&compute.clone().compact()), ", compact");
+        if weights == Weights::AsStored {
+            prefill(&open(&compute.clone().bf16_activations()), ", compact");
         }
         if weights == Weights::Q4 {
             for dtype in Compute::KV_CACHE_DTYPES {

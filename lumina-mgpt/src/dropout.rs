@@ -1,7 +1,7 @@
 //! Dropout whose draws follow from a seed and a place, not from a generator's history.
 
 use burn::tensor::Tensor;
-use lumina_nn::ops::add_kept;
+use lumina_nn::ops::dropout_add;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -57,7 +57,7 @@ impl Dropout {
                 *kept = u8::from(u16::from_le_bytes(*pair) >= threshold);
             }
         });
-        add_kept(x, y, kept, 1.0 / (1.0 - self.rate))
+        dropout_add(x, y, kept, 1.0 / (1.0 - self.rate))
     }
 }
 

@@ -107,7 +107,7 @@ pub use logits::Logits;
 pub use lumina::{Lumina, LuminaBuilder};
 pub use lumina_checkpoint::Dtype;
 pub use lumina_core::{CodeGrid, ImageSize};
-pub use lumina_nn::{Compute, LoadProgress, Weights, keep_freed_memory};
+pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
 pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::Picture;

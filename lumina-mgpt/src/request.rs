@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// A conversation whose last turn is the human's, and how to answer it.
 ///
 /// The same request on the same model and compute target gives the same tokens, streamed or not; also in any batch,
-/// unless weights are in tensors ([`Weights::Tensor`](crate::Weights::Tensor)). Then the backend's products may
+/// unless weights are on a device ([`Residence::Device`](crate::Residence::Device)). Then the backend's products may
 /// round otherwise for another number of rows, which can tip the balance between two tokens that are all but equal.
 /// Images are in it as their codes, so it is small.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]

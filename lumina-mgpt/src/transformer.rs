@@ -169,10 +169,14 @@ impl Transformer {
         let &Architecture { vocab_size, hidden, .. } = &architecture;
         let head = if architecture.tied_head { model.pp("embed_tokens") } else { loader.pp("lm_head") };
         Self {
-            embed_tokens: model.pp("embed_tokens").embedding(vocab_size, hidden),
+            embed_tokens: if architecture.tied_head {
+                head.tied_embedding(vocab_size, hidden)
+            } else {
+                model.pp("embed_tokens").embedding(vocab_size, hidden)
+            },
             layers: (0..architecture.layers).map(|index| Layer::new(&layers.pp(index), &architecture)).collect(),
             norm: RmsNorm::new(&model.pp("norm"), hidden, architecture.rms_norm_eps),
-            lm_head: head.linear(hidden, vocab_size, false),
+            lm_head: head.head(hidden, vocab_size),
             compute: loader.compute().clone(),
             architecture,
         }
@@ -406,8 +410,7 @@ impl Transformer {
         let logits = if tokens.is_empty() {
             None
         } else {
-            let failed = |error: lumina_nn::Error| Error::Compute { reason: error.to_string() };
-            let logits = self.lm_head.forward_some(&hidden.select(positions), tokens.clone()).read().map_err(failed)?;
+            let logits = self.lm_head.forward_some(&hidden.select(positions), tokens.clone()).read()?;
             if tokens.len() == vocab_size && masked_logits.is_empty() {
                 return Ok(Logits::new(logits));
             }

@@ -11,7 +11,6 @@ use lumina_mgpt::{
     Architecture, Compute, Conversation, Dtype, Event, ImageSize, KvCache, Lumina, Modality, ModelConfig, Request, Row,
     SamplingOptions, Transformer, Weights,
 };
-use lumina_nn::ops::KeyValues;
 use lumina_testing::{Counting, part};
 use smallvec::SmallVec;
 
@@ -57,7 +56,7 @@ fn a_step_of_decoding_allocates_nothing() {
     let prompt: Vec<u32> = (9000..9000 + PROMPT as u32).collect();
     // From within a pool, as an app runs it; entering one from outside is rayon's to pay.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    for (weights, kv_cache) in [Weights::Mapped, Weights::Q8, Weights::Q4].into_iter().zip(Compute::KV_CACHE_DTYPES) {
+    for (weights, kv_cache) in [Weights::AsStored, Weights::Q8, Weights::Q4].into_iter().zip(Compute::KV_CACHE_DTYPES) {
         let compute = Compute::cpu().weights(weights).kv_cache(kv_cache);
         let model = Transformer::from_checkpoint(&checkpoint, architecture(), &compute, &|_| {}).unwrap();
         for n in [1, 2, 8] {

@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
-use lumina_mgpt::{Compute, Dtype as ComputeDtype, Lumina, Weights};
+use lumina_mgpt::{Compute, Dtype as ComputeDtype, Lumina};
 use lumina_testing::part;
 use serde_json::{Value, json};
 
@@ -201,8 +201,8 @@ fn targets_that_cannot_compute_as_asked_are_refused() {
     let open = |compute: Compute| {
         Lumina::from_pretrained(source()).compute(compute).load().expect_err("not possible").to_string()
     };
-    assert!(open(Compute::cpu().dtype(ComputeDtype::BF16)).contains("Weights::Tensor"));
-    assert!(open(Compute::cpu().weights(Weights::Tensor).dtype(ComputeDtype::I8)).contains("i8"));
+    assert!(open(Compute::cpu().dtype(ComputeDtype::BF16)).contains("Compute::flex()"));
+    assert!(open(Compute::flex().dtype(ComputeDtype::I8)).contains("i8"));
     let unknown = "tpu".parse::<Compute>().unwrap_err().to_string();
     assert!(unknown.contains("`tpu`") && unknown.contains("cpu"), "{unknown}");
 }

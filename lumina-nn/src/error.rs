@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use lumina_checkpoint::Dtype;
+
+use crate::{Residence, Weights};
+
 /// Shorthand for this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,15 +23,85 @@ pub enum Error {
         /// One line for each, up to twenty.
         list: String,
     },
-    /// The compute target cannot do what was asked.
-    #[error("{reason}")]
-    Compute {
-        /// What, and what to choose instead.
-        reason: String,
+    /// A device, format or residence that is not known, or not compiled in.
+    #[error("`{name}` is no {what}; choose one of {choices}")]
+    UnknownName {
+        /// What was to be named.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that there are.
+        choices: String,
+    },
+    /// A type that activations cannot have.
+    #[error("{dtype} is not a type to compute in; choose f32, f16 or bf16")]
+    ComputeType {
+        /// The type asked for.
+        dtype: Dtype,
+    },
+    /// A type of activations that the device lacks.
+    #[error("device `{device}` cannot compute in {dtype}; choose {choices}")]
+    DeviceType {
+        /// The device.
+        device: &'static str,
+        /// The type asked for.
+        dtype: Dtype,
+        /// What to choose instead.
+        choices: &'static str,
+    },
+    /// Weights cannot reside there for this device.
+    #[error("weights cannot reside in `{residence}` memory for device `{device}`; choose {choices}")]
+    Residence {
+        /// The device.
+        device: &'static str,
+        /// The residence asked for.
+        residence: Residence,
+        /// What to choose instead.
+        choices: &'static str,
+    },
+    /// The device does not compute with weights of this format yet.
+    #[error("device `{device}` does not compute with `{weights}` weights yet; choose {choices}")]
+    WeightFormat {
+        /// The device.
+        device: &'static str,
+        /// The format asked for.
+        weights: Weights,
+        /// What to choose instead.
+        choices: &'static str,
+    },
+    /// A type that a KV cache cannot have.
+    #[error("{dtype} is not a type for keys and values; choose f32, bf16 or q8_0")]
+    KvCacheType {
+        /// The type asked for.
+        dtype: Dtype,
+    },
+    /// A KV cache in another type than that of activations, on a device that cannot read it.
+    #[error(
+        "keys and values in {dtype} need a CPU device and f32 activations; on device `{device}` they have the type of activations: leave them at f32"
+    )]
+    KvCacheDevice {
+        /// The device.
+        device: &'static str,
+        /// The type asked for.
+        dtype: Dtype,
+    },
+    /// The device failed.
+    #[error("the compute device failed; if its memory is full, choose a smaller model, batch or image")]
+    Device {
+        /// What the backend reported.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A checkpoint could not be read.
     #[error(transparent)]
     Checkpoint(#[from] lumina_checkpoint::Error),
+}
+
+impl Error {
+    /// The error of a device, with what the backend reported as its source.
+    pub fn device(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Device { source: Box::new(source) }
+    }
 }
 
 /// For functions that hand tensors to [`save_safetensors`](lumina_checkpoint::save_safetensors).

@@ -6,7 +6,7 @@ mod error;
 mod loader;
 pub mod ops;
 
-pub use compute::{Compute, Weights};
+pub use compute::{Compute, Residence, Role, Weights, head_dtype};
 pub use error::{Error, Result};
 pub use loader::{LoadProgress, Loader};
 pub use lumina_kernels::memory::keep_freed_memory;

@@ -14,9 +14,9 @@ use burn::tensor::{Bytes, DType, Tensor, TensorData};
 
 use crate::ops::low_rank::LowRank;
 use crate::ops::weight::Weight;
-use crate::ops::{Embedding, Linear, MappedMatrix, Values};
-use crate::{Compute, Error, Result};
-use lumina_checkpoint::gguf::{QuantiseOptions, quantise_tensor};
+use crate::ops::{Embedding, HostMatrix, Linear, Values};
+use crate::{Compute, Error, Residence, Result, Role, Weights};
+use lumina_checkpoint::gguf::quantise_tensor;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView};
 
 /// One step of loading, for a progress bar.
@@ -37,13 +37,13 @@ pub struct Loader<'a> {
 }
 
 struct Shared<'a> {
-    source: Source<'a>,
+    source: TensorSource<'a>,
     compute: Compute,
     state: RefCell<State>,
     progress: Option<&'a dyn Fn(LoadProgress)>,
 }
 
-enum Source<'a> {
+enum TensorSource<'a> {
     Checkpoint(&'a Checkpoint),
     /// Only the names and shapes are wanted.
     Shapes,
@@ -69,17 +69,17 @@ struct State {
 impl<'a> Loader<'a> {
     /// A loader of this checkpoint's tensors.
     pub fn new(checkpoint: &'a Checkpoint, compute: &Compute) -> Self {
-        Self::with(Source::Checkpoint(checkpoint), compute, None)
+        Self::with(TensorSource::Checkpoint(checkpoint), compute, None)
     }
 
-    /// Like [`Loader::new`], telling `progress` of each tensor.
+    /// Like [`Loader::new`], calling `progress` for each tensor.
     pub fn with_progress(checkpoint: &'a Checkpoint, compute: &Compute, progress: &'a dyn Fn(LoadProgress)) -> Self {
-        Self::with(Source::Checkpoint(checkpoint), compute, Some(progress))
+        Self::with(TensorSource::Checkpoint(checkpoint), compute, Some(progress))
     }
 
     /// Names and shapes of the tensors that the network built by `build` asks for, in the order of their names.
     pub fn shapes_of<T>(compute: &Compute, build: impl FnOnce(&Loader<'_>) -> T) -> BTreeMap<String, Vec<usize>> {
-        let loader = Loader::with(Source::Shapes, compute, None);
+        let loader = Loader::with(TensorSource::Shapes, compute, None);
         build(&loader);
         loader.shared.state.take().asked
     }
@@ -89,7 +89,7 @@ impl<'a> Loader<'a> {
         compute: &Compute,
         build: impl FnOnce(&Loader<'_>) -> T,
     ) -> BTreeMap<String, [usize; 2]> {
-        let loader = Loader::with(Source::Shapes, compute, None);
+        let loader = Loader::with(TensorSource::Shapes, compute, None);
         build(&loader);
         loader.shared.state.take().linear
     }
@@ -103,7 +103,7 @@ impl<'a> Loader<'a> {
         Self { adapter: Some(adapter), ..self }
     }
 
-    fn with(source: Source<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
+    fn with(source: TensorSource<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
         let shared = Shared { source, compute: compute.clone(), state: RefCell::default(), progress };
         Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
     }
@@ -122,16 +122,16 @@ impl<'a> Loader<'a> {
     /// Whether the checkpoint has a tensor of this name, which makes an optional part present.
     pub fn contains(&self, name: impl Display) -> bool {
         match self.shared.source {
-            Source::Checkpoint(checkpoint) => checkpoint.contains(&self.path(name)),
-            Source::Shapes => false,
+            TensorSource::Checkpoint(checkpoint) => checkpoint.contains(&self.path(name)),
+            TensorSource::Shapes => false,
         }
     }
 
     /// The shape that the checkpoint gives a tensor, where several layouts are known.
     pub fn shape(&self, name: impl Display) -> Option<Vec<usize>> {
         match self.shared.source {
-            Source::Checkpoint(checkpoint) => checkpoint.get(&self.path(name)).map(|view| view.shape().to_vec()),
-            Source::Shapes => None,
+            TensorSource::Checkpoint(checkpoint) => checkpoint.get(&self.path(name)).map(|view| view.shape().to_vec()),
+            TensorSource::Shapes => None,
         }
     }
 
@@ -142,12 +142,11 @@ impl<'a> Loader<'a> {
         self.parameter(path, view, Part::Model)
     }
 
-    /// A small parameter beside linear weights, such as the weight of a norm: as [`Loader::param`], or in the program's own memory
-    /// where weights are mapped.
+    /// A small parameter, such as the weight of a norm: as [`Loader::param`], or in host memory where activations are there too.
     pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
         let path = self.path(name);
         let view = self.view(&path, &shape, Part::Model);
-        if self.shared.compute.has_mapped_weights()
+        if self.shared.compute.is_host()
             && let Some(view) = &view
         {
             let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
@@ -163,7 +162,7 @@ impl<'a> Loader<'a> {
         let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
         let tensor = match view {
             Some(view) => to_tensor(&view, compute, dtype),
-            // Stands in for a tensor that is not there until `finish` says so.
+            // A placeholder for a tensor that is missing, which `finish` reports.
             None => Tensor::zeros([1; D], (compute.device(), dtype)),
         };
         let param = Param::from_tensor(tensor);
@@ -174,9 +173,8 @@ impl<'a> Loader<'a> {
         param
     }
 
-    /// The checkpoint's names of the parameters handed out so far: what training saves them under. A weight that stays
-    /// in its mapping is no parameter, and one tensor asked for twice is two parameters of one name. Under an adapter
-    /// they are the adapter's alone.
+    /// The checkpoint's names of the parameters made so far, under which training saves them. A weight in host memory is no
+    /// parameter, and one tensor asked for twice is two parameters of one name. Under an adapter they are the adapter's alone.
     pub fn parameter_names(&self) -> HashMap<ParamId, String> {
         self.shared.state.borrow().names.clone()
     }
@@ -184,12 +182,21 @@ impl<'a> Loader<'a> {
     /// A linear layer: `weight` `[outputs, inputs]` and, if asked, `bias` `[outputs]`; with the adapter's matrices
     /// where it has any for this layer.
     pub fn linear(&self, inputs: usize, outputs: usize, bias: bool) -> Linear {
+        self.linear_of(Role::Linear, inputs, outputs, bias)
+    }
+
+    /// [`Loader::linear`] without bias, for the layer that gives logits: [`Role::Head`] decides its format.
+    pub fn head(&self, inputs: usize, outputs: usize) -> Linear {
+        self.linear_of(Role::Head, inputs, outputs, false)
+    }
+
+    fn linear_of(&self, role: Role, inputs: usize, outputs: usize, bias: bool) -> Linear {
         self.shared.state.borrow_mut().linear.insert(self.prefix.clone(), [outputs, inputs]);
-        let weight = self.weight(self.path("weight"), [outputs, inputs], Part::Model);
+        let weight = self.weight(self.path("weight"), [outputs, inputs], Part::Model, Some(role));
         let low_rank = self.adapter.filter(|adapter| adapter.adapts(&self.prefix)).map(|adapter| {
             let [a, b] = Adapter::tensor_names(&self.prefix);
-            let a = self.weight(a, [adapter.rank(), inputs], Part::Adapter);
-            let b = self.weight(b, [outputs, adapter.rank()], Part::Adapter);
+            let a = self.weight(a, [adapter.rank(), inputs], Part::Adapter, None);
+            let b = self.weight(b, [outputs, adapter.rank()], Part::Adapter, None);
             LowRank::new(a, b, adapter.scale())
         });
         Linear::new(weight, bias.then(|| self.values("bias", [outputs])), low_rank)
@@ -197,41 +204,50 @@ impl<'a> Loader<'a> {
 
     /// An embedding table: `weight` `[entries, width]`.
     pub fn embedding(&self, entries: usize, width: usize) -> Embedding {
-        Embedding::new(self.weight(self.path("weight"), [entries, width], Part::Model), entries)
+        self.embedding_of(Role::Embedding, entries, width)
     }
 
-    /// A tensor as a matrix, where the compute target wants it.
-    fn weight(&self, path: String, shape: [usize; 2], part: Part) -> Weight {
+    /// [`Loader::embedding`] whose table is also the weight of the [head](Loader::head), and has its format.
+    pub fn tied_embedding(&self, entries: usize, width: usize) -> Embedding {
+        self.embedding_of(Role::Head, entries, width)
+    }
+
+    fn embedding_of(&self, role: Role, entries: usize, width: usize) -> Embedding {
+        Embedding::new(self.weight(self.path("weight"), [entries, width], Part::Model, Some(role)), entries)
+    }
+
+    /// A tensor as a matrix, where the compute target wants it. Without a role it stays in the type of the file.
+    fn weight(&self, path: String, shape: [usize; 2], part: Part, role: Option<Role>) -> Weight {
         let view = self.view(&path, &shape, part);
-        if self.shared.compute.has_mapped_weights()
-            && let Some(matrix) = view.as_ref().and_then(|view| self.matrix(view, part))
-        {
-            return Weight::Mapped(matrix);
+        match self.shared.compute.residence() {
+            Residence::Mapped | Residence::Host => match view.as_ref().and_then(|view| self.matrix(view, role)) {
+                Some(matrix) => Weight::Host(matrix),
+                None => Weight::Burn(self.parameter(path, view, part)),
+            },
+            Residence::Device => Weight::Burn(self.parameter(path, view, part)),
         }
-        Weight::Tensor(self.parameter(path, view, part))
     }
 
-    /// A tensor where it lies, or narrowed; `None` where kernels cannot read it.
-    fn matrix(&self, view: &TensorView, part: Part) -> Option<MappedMatrix> {
-        let dtype = self.narrowed(view).filter(|_| part == Part::Model).unwrap_or(view.dtype());
+    /// A tensor in host memory, in its own format or quantised; `None` where kernels cannot read it.
+    fn matrix(&self, view: &TensorView, role: Option<Role>) -> Option<HostMatrix> {
+        let compute = &self.shared.compute;
+        let dtype = role.and_then(|role| smaller(compute.format(), role, view)).unwrap_or(view.dtype());
         // A type that kernels do not read becomes one that they do.
         let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
         match quantise_tensor(view, dtype) {
-            Ok(bytes) => MappedMatrix::new(dtype.format()?, view.shape(), bytes, self.compute().activations()),
+            Ok(bytes) => {
+                let is_mapped = dtype == view.dtype();
+                let bytes = match compute.residence() {
+                    Residence::Host if is_mapped => bytes::Bytes::copy_from_slice(&bytes),
+                    _ => bytes,
+                };
+                HostMatrix::new(dtype.format()?, view.shape(), bytes, compute.activations())
+            }
             Err(error) => {
                 self.shared.state.borrow_mut().problems.push(error.to_string());
                 None
             }
         }
-    }
-
-    /// The type that a weight of the model is narrowed to, by the rule that files are written by; `None` where it stays.
-    fn narrowed(&self, view: &TensorView) -> Option<Dtype> {
-        let Source::Checkpoint(checkpoint) = self.shared.source else { return None };
-        let linear = self.shared.compute.placement().narrowed()?;
-        let dtype = QuantiseOptions::new(linear).dtype(view, !checkpoint.contains("lm_head.weight"));
-        // Nothing is gained by another type of the same width, nor by widening.
-        (dtype.bytes_of(view.shape())? < view.bytes().len()).then_some(dtype)
     }
 
     /// A tensor, if it is there in this shape and of floats or quantised; the problem is noted otherwise.
@@ -240,7 +256,7 @@ impl<'a> Loader<'a> {
         state.asked.insert(path.to_owned(), shape.to_vec());
         let checkpoint = match (part, self.adapter, &self.shared.source) {
             (Part::Adapter, Some(adapter), _) => adapter.checkpoint(),
-            (_, _, Source::Checkpoint(checkpoint)) => *checkpoint,
+            (_, _, TensorSource::Checkpoint(checkpoint)) => *checkpoint,
             _ => return None,
         };
         let Some(view) = checkpoint.get(path) else {
@@ -279,7 +295,7 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes.
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
-        let Source::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
+        let TensorSource::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
         let state = self.shared.state.borrow();
         let mut problems = state.problems.clone();
         let unasked = |name: &&str| !state.asked.contains_key(*name);
@@ -322,4 +338,10 @@ fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType)
         }
     };
     Tensor::from_data(data.convert_dtype(dtype), (compute.device(), dtype))
+}
+
+/// The type that a tensor is converted to; `None` where it stays, as the other type is no smaller or cannot hold its shape.
+fn smaller(weights: Weights, role: Role, view: &TensorView) -> Option<Dtype> {
+    let dtype = weights.dtype_of(role)?;
+    (dtype.bytes_of(view.shape())? < view.bytes().len()).then_some(dtype)
 }

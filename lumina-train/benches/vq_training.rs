@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Distribution, Tensor};
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_nn::ops::{conv3x3, doubled, scaled_swish};
+use lumina_nn::ops::{Conv3x3, conv3x3, scaled_swish, upsample2x};
 use lumina_nn::{Compute, Loader};
 use lumina_vq::{Bands, VqConfig, VqModel};
 
@@ -116,7 +116,7 @@ fn main() {
     });
     operation("convolution 3x3", |x, weight, _| {
         let bias = Tensor::zeros([32], &x.device());
-        conv3x3(x, weight, bias, (1, 1), 1)
+        conv3x3(x, weight, bias, Conv3x3 { padding_rows: (1, 1), stride: 1 })
     });
     operation("convolution 3x3, stride 2, padded right and below", |x, weight, _| {
         conv2d(x, weight, None, ConvOptions::new_with_padding([2, 2], [(0, 1), (0, 1)], [1, 1], 1))
@@ -130,5 +130,5 @@ fn main() {
         let mean = groups.clone().sum_dim(2) / (96 * 96) as f64;
         (groups - mean.clone()).square().sum_dim(2).reshape([8, 32, 1, 1]) + mean.reshape([8, 32, 1, 1])
     });
-    operation("twice the size of a quarter", |x, _, _| doubled(&x.narrow(2, 0, 48).narrow(3, 0, 48), 0..96));
+    operation("twice the size of a quarter", |x, _, _| upsample2x(&x.narrow(2, 0, 48).narrow(3, 0, 48), 0..96));
 }

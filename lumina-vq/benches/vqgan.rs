@@ -12,7 +12,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Distribution, Tensor};
 use image::RgbImage;
 use lumina_checkpoint::{Dtype, save_safetensors};
-use lumina_nn::{Compute, Loader, Weights, keep_freed_memory};
+use lumina_nn::{Compute, Loader, keep_freed_memory};
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqModel};
 
 const SIDE: u32 = 512;
@@ -59,7 +59,7 @@ fn operations(shapes: &std::collections::BTreeMap<String, Vec<usize>>, part: &st
 fn main() {
     // As an app would.
     keep_freed_memory(1 << 30);
-    let compute = Compute::cpu().weights(Weights::Tensor);
+    let compute = Compute::flex();
     let config = VqConfig::from_yaml(YAML, "vqgan.yaml".as_ref()).expect("valid");
     let shapes = Loader::shapes_of(&compute, |loader| VqModel::new(loader, &config, true));
     let folder = tempfile::tempdir().expect("a temporary folder");

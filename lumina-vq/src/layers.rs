@@ -9,7 +9,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, activation};
 use lumina_nn::Loader;
-use lumina_nn::ops::{conv3x3, doubled, group_moments, scaled_swish};
+use lumina_nn::ops::{Conv3x3, conv3x3, group_moments, scaled_swish, upsample2x};
 
 use crate::config::GROUPS;
 
@@ -26,11 +26,16 @@ pub enum Bands {
 impl Bands {
     /// The bands `start..end` of an activation of `height` rows.
     fn of(self, height: usize) -> impl Iterator<Item = (usize, usize)> {
-        let rows = match self {
+        let rows = self.rows(height);
+        (0..height).step_by(rows).map(move |start| (start, (start + rows).min(height)))
+    }
+
+    /// Rows of a band of an activation of `height` rows.
+    fn rows(self, height: usize) -> usize {
+        match self {
             Self::Whole => height.max(1),
             Self::Rows(rows) => rows.max(1),
-        };
-        (0..height).step_by(rows).map(move |start| (start, (start + rows).min(height)))
+        }
     }
 }
 
@@ -71,7 +76,7 @@ impl Conv {
     fn padded(&self, x: Tensor<4>, rows: (usize, usize), stride: usize) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         match self.kernel {
-            3 => conv3x3(x, weight, bias, rows, stride),
+            3 => conv3x3(x, weight, bias, Conv3x3 { padding_rows: rows, stride }),
             _ => conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [0, 0], [1, 1], 1)),
         }
     }
@@ -101,24 +106,8 @@ impl Norm {
 
     /// What the norm multiplies and adds, per channel: two tensors `[batch, channels, 1, 1]`.
     fn scale_and_shift(&self, x: &Tensor<4>, bands: Bands) -> (Tensor<4>, Tensor<4>) {
-        let [batch, channels, height, width] = x.dims();
-        let [mean, variance] = group_moments(x, GROUPS).unwrap_or_else(|| {
-            let per_group = (channels / GROUPS * height * width) as f64;
-            let total = |term: &dyn Fn(Tensor<3>) -> Tensor<3>| {
-                bands
-                    .of(height)
-                    .map(|(start, end)| {
-                        term(rows(x, start, end).reshape([batch, GROUPS, channels / GROUPS * (end - start) * width]))
-                            .sum_dim(2)
-                    })
-                    .reduce(|sum, band| sum + band)
-                    .expect("an image has at least one row")
-                    / per_group
-            };
-            let mean = total(&|x| x);
-            let variance = total(&|x| (x - mean.clone()).square());
-            [mean, variance]
-        });
+        let [batch, channels, height, _] = x.dims();
+        let [mean, variance] = group_moments(x, GROUPS, bands.rows(height));
         let inverse = (variance + 1e-6).sqrt().recip();
         let spread =
             |group: Tensor<3>| group.expand([batch, GROUPS, channels / GROUPS]).reshape([batch, channels, 1, 1]);
@@ -279,5 +268,5 @@ pub(crate) fn downsample(conv: &Conv, x: Tensor<4>) -> Tensor<4> {
 /// Twice the size, by repetition and a convolution.
 pub(crate) fn upsample(conv: &Conv, x: &Tensor<4>, bands: Bands) -> Tensor<4> {
     let height = 2 * x.dims()[2];
-    collect(bands.of(height).map(|band| conv.band(band, height, |from, to| doubled(x, from..to))))
+    collect(bands.of(height).map(|band| conv.band(band, height, |from, to| upsample2x(x, from..to))))
 }

@@ -65,13 +65,13 @@ impl VqModel {
         let [batch, embed, height, width] = latents.dims();
         let flat = latents.permute([0, 2, 3, 1]).reshape([batch * height * width, embed]);
         let codebook = self.codebook.val();
-        let norms: Vec<f32> = read(codebook.clone().square().sum_dim(1))?;
+        let norms: Vec<f32> = lumina_nn::ops::read(codebook.clone().square().sum_dim(1))?;
         let transposed = codebook.transpose();
         let n_positions = batch * height * width;
         let mut codes = Vec::with_capacity(n_positions);
         for start in (0..n_positions).step_by(LOOKUP) {
             let positions = flat.clone().narrow(0, start, LOOKUP.min(n_positions - start));
-            let products: Vec<f32> = read(positions.matmul(transposed.clone()))?;
+            let products: Vec<f32> = lumina_nn::ops::read(positions.matmul(transposed.clone()))?;
             for row in products.chunks_exact(norms.len()) {
                 // |z − e|² without |z|², which is the same for all codes.
                 let distances = row.iter().zip(&norms).map(|(product, norm)| norm - 2.0 * product);
@@ -152,10 +152,4 @@ impl VqModel {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
         Ok(part.decoder.forward(part.post_quant_conv.forward(latents), bands))
     }
-}
-
-/// A tensor's values on the host, as `f32`.
-pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor.try_into_data().map_err(|error| Error::Compute { reason: format!("{error:?}") })?;
-    data.convert::<f32>().try_into_vec::<f32>().map_err(|error| Error::Compute { reason: format!("{error:?}") })
 }

@@ -6,10 +6,10 @@ use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
 use lumina_core::CodeGrid;
-use lumina_nn::{Compute, Loader, Weights};
+use lumina_nn::{Compute, Loader};
 
 use crate::layers::Bands;
-use crate::model::{VqModel, read};
+use crate::model::VqModel;
 use crate::preprocess;
 use crate::{Error, Result, VqConfig};
 
@@ -88,7 +88,7 @@ impl ImageTokenizer {
     ) -> Result<Self> {
         compute.check()?;
         // Convolutions have no mapped form; only where they compute matters.
-        let compute = compute.clone().weights(Weights::Tensor);
+        let compute = compute.clone().in_tensors();
         let root = Loader::new(checkpoint, &compute);
         let loader = if prefix.is_empty() { root.clone() } else { root.pp(prefix) };
         let with_decoder = loader.contains("decoder.conv_in.weight") || prefix.is_empty();
@@ -171,7 +171,7 @@ impl ImageTokenizer {
         }
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
         let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
-        let values = read(self.model.decode(latents, bands)?)?;
+        let values = lumina_nn::ops::read(self.model.decode(latents, bands)?)?;
         let factor = self.config.factor();
         let (width, height) = (columns * factor, rows * factor);
         values

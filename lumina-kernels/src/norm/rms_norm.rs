@@ -9,6 +9,9 @@ use crate::simd::vector::{Vector, best_instructions, dot};
 const TASK_ROWS: usize = 64;
 
 best_instructions!(rows = rows_body(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &mut [f32]));
+best_instructions!(sum_rows = sum_rows_body(
+    x: &mut [f32], y: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32], inverses: &mut [f32]
+));
 best_instructions!(rows_gradient = rows_gradient_body(
     x: &[f32], weight: &[f32], inverses: &[f32], dy: &[f32], dx: &mut [f32], of_weight: &mut [f32]
 ));
@@ -21,6 +24,23 @@ fn rows_body<V: Vector>(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], 
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * *inverse * weight;
         }
+    }
+}
+
+#[inline(always)]
+fn sum_rows_body<V: Vector>(
+    x: &mut [f32],
+    y: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    normed: &mut [f32],
+    inverses: &mut [f32],
+) {
+    let width = weight.len();
+    let rows = x.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(normed.chunks_exact_mut(width));
+    for (((x, y), normed), inverse) in rows.zip(inverses) {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+        rows_body::<V>(x, weight, epsilon, normed, std::slice::from_mut(inverse));
     }
 }
 
@@ -60,6 +80,28 @@ pub fn into(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &m
     let task = TASK_ROWS * weight.len().max(1);
     let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
     tasks.zip(inverses.par_chunks_mut(TASK_ROWS)).for_each(|((y, x), inverses)| rows(x, weight, epsilon, y, inverses));
+}
+
+/// What [`add_into`] adds, and the norm of the sum.
+#[derive(Debug, Clone, Copy)]
+pub struct AddNorm<'a> {
+    /// What is added, `[n, width]`.
+    pub y: &'a [f32],
+    /// The weight of the norm, `[width]`.
+    pub weight: &'a [f32],
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// Adds to `x` `[n, width]` and writes the norm of the sum to `normed`, a row at a time: what was added is still in the cache.
+/// The results are those of an addition and [`into`].
+pub fn add_into(x: &mut [f32], inputs: AddNorm<'_>, normed: &mut [f32], inverses: &mut [f32]) {
+    let AddNorm { y, weight, epsilon } = inputs;
+    let task = TASK_ROWS * weight.len().max(1);
+    let tasks = x.par_chunks_mut(task).zip(y.par_chunks(task)).zip(normed.par_chunks_mut(task));
+    tasks
+        .zip(inverses.par_chunks_mut(TASK_ROWS))
+        .for_each(|(((x, y), normed), inverses)| sum_rows(x, y, weight, epsilon, normed, inverses));
 }
 
 /// The gradients of `x` and of the weight.
@@ -105,5 +147,17 @@ mod tests {
     fn no_rows_are_no_rows() {
         assert!(forward(&[], &[1.0, 2.0], 1e-5).0.is_empty());
         assert_eq!(backward(&[], &[1.0, 2.0], &[], &[]), (vec![], vec![0.0; 2]));
+    }
+
+    #[test]
+    fn the_norm_of_a_sum_is_that_of_the_addition() {
+        for (n, width) in [(1, 5), (3, 16), (130, 33)] {
+            let (x, y, weight) = (numbers(n * width, 1), numbers(n * width, 2), numbers(width, 3));
+            let sum: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+            let (expected, _) = forward(&sum, &weight, 1e-5);
+            let (mut fused, mut normed, mut inverses) = (x, vec![f32::NAN; n * width], vec![0.0; n]);
+            add_into(&mut fused, AddNorm { y: &y, weight: &weight, epsilon: 1e-5 }, &mut normed, &mut inverses);
+            assert_eq!((fused, normed), (sum, expected));
+        }
     }
 }

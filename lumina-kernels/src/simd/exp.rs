@@ -2,7 +2,7 @@
 
 /// `e^x`, within two units in the last place.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Beyond these the result is not a normal number.
     let x = x.clamp(-87.0, 88.0);
     let whole = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
@@ -19,7 +19,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

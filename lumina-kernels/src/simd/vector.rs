@@ -59,11 +59,11 @@ pub trait Vector: Copy {
 }
 
 /// Numbers in a [`Vector`].
-pub const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The sum of sixteen numbers, by halves.
 #[inline(always)]
-pub fn total(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     for width in [8, 4, 2, 1] {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];
@@ -74,7 +74,7 @@ pub fn total(mut lanes: [f32; LANES]) -> f32 {
 
 /// The dot product of two rows of one length, in an order that depends on the length alone.
 #[inline(always)]
-pub fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sum = V::splat(0.0);
     for (a, b) in a.iter().zip(b) {
@@ -85,7 +85,7 @@ pub fn dot<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest value; not a number where one is not.
 #[inline(always)]
-pub fn largest(values: &[f32]) -> f32 {
+pub(crate) fn largest(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -98,7 +98,7 @@ pub fn largest(values: &[f32]) -> f32 {
 }
 
 /// The sum of rows of one width, in their order: what tasks summed apart.
-pub fn sum_of(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+pub(crate) fn sum_of(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
     let mut sum = vec![0.0; width];
     for part in parts {
         sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
@@ -155,7 +155,7 @@ impl Vector for [f32; LANES] {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub mod x86 {
+pub(crate) mod x86 {
     #![allow(
         unsafe_code,
         reason = "instructions beyond the baseline, in functions that are inlined into callers compiled for them"
@@ -167,7 +167,7 @@ pub mod x86 {
 
     /// One register of AVX-512. Made only in functions that `best_instructions` compiles for AVX-512.
     #[derive(Clone, Copy)]
-    pub struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
 
     impl Vector for Avx512 {
         const MANY: bool = true;
@@ -273,7 +273,7 @@ pub mod x86 {
 
     /// Two registers of AVX2. Made only in functions that `best_instructions` compiles for AVX2 and FMA.
     #[derive(Clone, Copy)]
-    pub struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(__m256, __m256);
 
     impl Vector for Avx2 {
         const MANY: bool = false;
@@ -414,7 +414,7 @@ pub const fn may_use(_: &str) -> bool {
 
 /// In tests of this crate a variable of the environment says so, which `every_form_passes_the_tests` sets.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), test))]
-pub fn may_use(instructions: &str) -> bool {
+pub(crate) fn may_use(instructions: &str) -> bool {
     static ONLY: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var(tests::ONLY).ok());
     ONLY.as_ref().is_none_or(|only| only == instructions)
 }
@@ -465,7 +465,7 @@ pub(crate) use best_instructions;
 mod tests {
     use std::process::Command;
 
-    pub const ONLY: &str = "LUMINA_TEST_INSTRUCTIONS";
+    pub(super) const ONLY: &str = "LUMINA_TEST_INSTRUCTIONS";
 
     /// Runs the tests of all kernels once more for each form that is not the best here.
     #[test]

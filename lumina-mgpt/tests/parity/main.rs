@@ -13,7 +13,7 @@ mod model;
 #[cfg(feature = "flex")]
 mod quantised;
 
-use lumina_mgpt::{Compute, Weights};
+use lumina_mgpt::Compute;
 
 /// Every target, and the CPU with weights in tensors besides its own kernel on mapped ones.
 fn targets() -> Vec<Compute> {
@@ -22,6 +22,6 @@ fn targets() -> Vec<Compute> {
         eprintln!("SKIPPED on wgpu: this machine has no driver for it");
     }
     #[cfg(feature = "flex")]
-    targets.push(Compute::cpu().weights(Weights::Tensor));
+    targets.push(Compute::flex());
     targets
 }

@@ -51,14 +51,14 @@ fn errors_are_within_their_bounds() {
     let of = |weights| Compute::cpu().weights(weights);
     for (name, compute, largest_error, largest_divergence) in [
         ("bf16", of(Weights::BF16), 1e-2, 1e-4),
-        ("bf16, compact", of(Weights::BF16).compact(), 3e-2, 5e-4),
+        ("bf16, compact", of(Weights::BF16).bf16_activations(), 3e-2, 5e-4),
         ("f16", of(Weights::F16), 2e-3, 1e-5),
         ("q8", of(Weights::Q8), 0.08, 2e-3),
         ("q4", of(Weights::Q4), 0.8, 0.2),
     ] {
         let mut ran = 0;
         for folder in folders() {
-            let (exact, narrow) = (open(&folder, Weights::Mapped), Transformer::open(&folder, &compute).unwrap());
+            let (exact, narrow) = (open(&folder, Weights::AsStored), Transformer::open(&folder, &compute).unwrap());
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
                 let what = format!("{}/{} in {name}", folder.display(), case["name"]);
@@ -78,7 +78,7 @@ fn narrow_keys_and_values_are_within_their_bounds() {
     {
         let mut ran = 0;
         for folder in folders() {
-            let exact = open(&folder, Weights::Mapped);
+            let exact = open(&folder, Weights::AsStored);
             let narrow = Transformer::open(&folder, &Compute::cpu().kv_cache(dtype)).unwrap();
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
@@ -110,9 +110,12 @@ fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
             // Rows in llama.cpp's order are put back whole.
             let other_order = target.path().join("other-order.gguf");
             write(&folder, &other_order, &QuantiseOptions::new(dtype).row_order(RowOrder::LlamaCpp));
-            let other_order = open(&other_order, Weights::Mapped);
-            let (at_load, saved, widened) =
-                (open(&folder, weights), open(&file, Weights::Mapped), open(&file, Weights::Tensor));
+            let other_order = open(&other_order, Weights::AsStored);
+            let (at_load, saved, widened) = (
+                open(&folder, weights),
+                open(&file, Weights::AsStored),
+                Transformer::open(&file, &Compute::flex()).unwrap(),
+            );
             // A file that is as narrow already stays where it lies.
             let again = open(&file, Weights::Q8);
             for case in cases(&folder) {
@@ -151,7 +154,7 @@ fn narrow_rows_do_not_depend_on_the_batch() {
 
 #[test]
 fn a_part_of_the_head_is_that_of_the_whole() {
-    for weights in [Weights::Mapped, Weights::Q8, Weights::Q4] {
+    for weights in [Weights::AsStored, Weights::Q8, Weights::Q4] {
         for folder in folders() {
             let model = open(&folder, weights);
             let tokens: Vec<u32> = integers(&cases(&folder)[0]["tokens"]);
@@ -186,6 +189,6 @@ fn a_file_and_a_folder_with_one_are_whole_models() {
     };
     let expected = draw(&folder, Weights::Q8);
     for path in [target.path(), &file] {
-        assert_eq!(draw(path, Weights::Mapped), expected, "{}", path.display());
+        assert_eq!(draw(path, Weights::AsStored), expected, "{}", path.display());
     }
 }

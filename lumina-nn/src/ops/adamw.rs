@@ -1,7 +1,10 @@
 //! One step of AdamW on one parameter.
 
 use burn::tensor::Tensor;
+use lumina_kernels::optim::adamw as kernel;
 pub use lumina_kernels::optim::adamw::AdamWStep;
+
+use super::burn::kernel::{Constant, InPlace};
 
 /// Means of gradients and of their squares, flattened, `[values]` each.
 #[derive(Debug, Clone)]
@@ -14,27 +17,51 @@ pub struct Moments {
 
 /// The weight and the moments after a step, none of them recording gradients. Without moments they begin at zero.
 ///
-/// Mirrors `torch.optim.AdamW`. On the CPU moments that nothing else holds are written in place.
+/// Mirrors `torch.optim.AdamW`. On the CPU, moments that nothing else holds are written in place.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     grad: Tensor<D>,
     moments: Option<Moments>,
     step: &AdamWStep,
 ) -> (Tensor<D>, Moments) {
-    #[cfg(feature = "flex")]
-    let mut moments = moments;
-    #[cfg(feature = "flex")]
-    if let Some(moved) = super::host::adamw(&weight, &grad, &mut moments, step) {
-        return moved;
+    match (Constant::unrecorded(&weight), Constant::unrecorded(&grad)) {
+        (Some(values), Some(grads)) if fits(&values, &grads, moments.as_ref()) => {
+            let [mut first, mut second] = match moments {
+                // A moment that is no vector of the backend would be lost; `fits` has looked.
+                Some(Moments { first, second }) => {
+                    [first, second].map(|moment| InPlace::of(moment).unwrap_or_else(|| InPlace::zeros(&values)))
+                }
+                None => [InPlace::zeros(&values), InPlace::zeros(&values)],
+            };
+            let updated = kernel::step(values.values(), grads.values(), first.values_mut(), second.values_mut(), step);
+            let updated = Tensor::from_data(burn::tensor::TensorData::new(updated, weight.shape()), &weight.device());
+            (updated, Moments { first: first.into_tensor(), second: second.into_tensor() })
+        }
+        _ => composed(weight, grad, moments, step),
     }
+}
+
+/// Whether all tensors have as many values.
+fn fits(values: &Constant, grads: &Constant, moments: Option<&Moments>) -> bool {
+    let n = values.values().len();
+    let fits = |moment: &Tensor<1>| moment.dims() == [n] && Constant::unrecorded(moment).is_some();
+    grads.values().len() == n && moments.is_none_or(|both| fits(&both.first) && fits(&both.second))
+}
+
+fn composed<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    moments: Option<Moments>,
+    step: &AdamWStep,
+) -> (Tensor<D>, Moments) {
     let (rate, correction) = step.corrections();
     let shape = weight.shape();
     let grad: Tensor<1> = grad.flatten(0, D - 1);
     let squared = grad.clone().square() * (1.0 - step.beta_2);
-    let fresh = grad * (1.0 - step.beta_1);
+    let scaled = grad * (1.0 - step.beta_1);
     let (first, second) = match moments {
-        Some(Moments { first, second }) => (first * step.beta_1 + fresh, second * step.beta_2 + squared),
-        None => (fresh, squared),
+        Some(Moments { first, second }) => (first * step.beta_1 + scaled, second * step.beta_2 + squared),
+        None => (scaled, squared),
     };
     let root = (second.clone() / correction).sqrt() + step.epsilon;
     let change = first.clone() / root * rate;
@@ -43,9 +70,8 @@ pub fn adamw<const D: usize>(
 
 /// The sum of the squares of all values, `[1]`.
 pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    #[cfg(feature = "flex")]
-    if let Some(sum) = super::host::square_sum(&x) {
-        return sum;
+    match Constant::unrecorded(&x) {
+        Some(values) => Tensor::from_data([kernel::square_sum(values.values())], &x.device()),
+        None => x.square().sum(),
     }
-    x.square().sum()
 }

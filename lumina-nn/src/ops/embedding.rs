@@ -24,14 +24,14 @@ impl Embedding {
         self.entries
     }
 
-    /// The rows of `indices`: `[indices.len(), width]`, or `None` where an index is no entry.
+    /// The rows of `indices`: `[indices.len(), width]`. `None` where an index is no entry.
     pub fn forward(&self, indices: &[u32], compute: &Compute) -> Option<Hidden> {
         if indices.iter().any(|&index| index as usize >= self.entries) {
             return None;
         }
         let rows = match &self.weight {
-            Weight::Tensor(table) => gather(table.val(), indices)?.cast(compute.options().1).into(),
-            Weight::Mapped(table) => Hidden::new(compute, indices.len(), table.columns(), |rows| {
+            Weight::Burn(table) => gather(table.val(), indices)?.cast(compute.options().1).into(),
+            Weight::Host(table) => Hidden::new(compute, indices.len(), table.columns(), |rows| {
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
                     table.read_row(index as usize, row);
                 }

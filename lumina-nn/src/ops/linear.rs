@@ -1,17 +1,18 @@
-//! A linear layer that knows where its weight lives.
+//! A linear layer.
 
 use std::ops::Range;
 
 use burn::module::Module;
 
-use super::hidden::{Hidden, Place, Values};
+use super::hidden::{Activation, Hidden};
 use super::low_rank::LowRank;
-use super::weight::Weight;
+use super::values::Values;
+use super::weight::{Weight, WeightRows, matmul};
 
 /// `x · Wᵀ + b`, with `W` `[outputs, inputs]` as checkpoints store it, plus the update of an adapter where there is one.
 ///
-/// In inference on a CPU the weights stay in the checkpoint's mapping, or are narrowed beside it; on GPUs and in training
-/// they are Burn parameters. Made by [`Loader::linear`](crate::Loader::linear).
+/// In inference on a CPU the weight is memory-mapped, or quantised on the heap; on GPUs and in training it is a Burn parameter:
+/// see [`Residence`](crate::Residence) and [`Weights`](crate::Weights). Made by [`Loader::linear`](crate::Loader::linear).
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Weight,
@@ -30,14 +31,14 @@ impl Linear {
         y
     }
 
-    /// Applies several layers to one input, `[n, inputs]` → `[n, outputs]` each: on a CPU the input is prepared once,
-    /// and threads meet once. The results are those of [`Linear::forward`].
+    /// Applies several layers to one input, `[n, inputs]` → `[n, outputs]` each. On a CPU the input is converted once, and threads
+    /// are started once. The results are those of [`Linear::forward`].
     pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Hidden) -> [Hidden; N] {
         Self::apply(layers.map(|layer| (layer, 0..layer.weight.outputs())), x)
     }
 
-    /// Some of the outputs alone, `[n, inputs]` → `[n, outputs.len()]`, at the price of those: with weights that kernels
-    /// read they are what [`Linear::forward`] gives, to the bit. Outputs that the layer does not have are left out.
+    /// Some of the outputs, `[n, inputs]` → `[n, outputs.len()]`, at the cost of those alone. With weights in host memory they are
+    /// those of [`Linear::forward`] to the bit. Outputs that the layer does not have are left out.
     pub fn forward_some(&self, x: &Hidden, outputs: Range<usize>) -> Hidden {
         let end = outputs.end.min(self.weight.outputs());
         let [y] = Self::apply([(self, outputs.start.min(end)..end)], x);
@@ -45,9 +46,10 @@ impl Linear {
     }
 
     fn apply<const N: usize>(layers: [(&Self, Range<usize>); N], x: &Hidden) -> [Hidden; N] {
-        let weights = layers.each_ref().map(|(layer, outputs)| (&layer.weight, outputs.clone()));
+        let weights =
+            layers.each_ref().map(|(layer, outputs)| WeightRows { weight: &layer.weight, rows: outputs.clone() });
         let mut layers = layers.into_iter();
-        Weight::products(weights, x).map(|mut y| {
+        matmul(weights, x).map(|mut y| {
             let Some((layer, outputs)) = layers.next() else { return y };
             if let Some(bias) = &layer.bias {
                 y = add_bias(y, bias, outputs.clone());
@@ -63,7 +65,7 @@ impl Linear {
 /// Adds some outputs' part of a bias to each row.
 fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
     match (y.0, bias.slice()) {
-        (Place::Host(mut y), Some(bias)) => {
+        (Activation::Host(mut y), Some(bias)) => {
             for row in y.values.chunks_exact_mut(y.width.max(1)) {
                 row.iter_mut().zip(&bias[outputs.clone()]).for_each(|(y, bias)| *y += bias);
             }

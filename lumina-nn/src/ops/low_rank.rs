@@ -1,16 +1,16 @@
-//! The update of a linear layer that an adapter brings.
+//! The LoRA update of a linear layer.
 
 use std::ops::Range;
 
 use burn::module::Module;
 
 use super::hidden::Hidden;
-use super::weight::Weight;
+use super::weight::{Weight, WeightRows, matmul};
 
 /// `scale · (x · Aᵀ) · Bᵀ`, with `A` `[rank, inputs]` and `B` `[outputs, rank]`: LoRA (arXiv 2106.09685).
 ///
-/// Mirrors `peft/tuners/lora/layer.py::Linear`. The matrices live where other weights do, so mapped ones keep the
-/// promise that a row's result does not depend on the batch.
+/// Mirrors `peft/tuners/lora/layer.py::Linear`. The matrices reside where other weights do, so that in host memory
+/// a row's result does not depend on the batch.
 #[derive(Module, Debug)]
 pub(crate) struct LowRank {
     a: Weight,
@@ -25,7 +25,8 @@ impl LowRank {
 
     /// Adds some outputs' part of the update for `x` `[n, inputs]` to `y` `[n, outputs.len()]`.
     pub(super) fn add(&self, y: Hidden, x: &Hidden, outputs: Range<usize>) -> Hidden {
-        let [update] = Weight::products([(&self.b, outputs)], &self.a.product(x));
+        let [low] = matmul([self.a.all()], x);
+        let [update] = matmul([WeightRows { weight: &self.b, rows: outputs }], &low);
         y.add_scaled(update, self.scale)
     }
 }

@@ -1,31 +1,46 @@
-//! RMS norm.
+//! RMS norm, alone and after a residual addition.
 
-use burn::tensor::{DType, Tensor};
+use lumina_kernels::norm::rms_norm as kernel;
 
-use super::hidden::{Hidden, Place, Values};
-use lumina_kernels::norm::rms_norm as rms_norm_kernel;
+use super::hidden::{Activation, Hidden};
+use super::host::HostRows;
+use super::values::Values;
 
 /// RMS norm over the last axis of `x` `[n, hidden]`, times `weight` `[hidden]`: the same shape.
 ///
-/// Rounds as the original does: all in `f32`, once to the type of `x`, then times the weight in that type.
-/// Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
+/// `x / √(mean(x²) + epsilon) · weight`, rounded as the original does: all in `f32`, once to the type of `x`, then times the weight
+/// in that type. Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
 pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
-    if let (Place::Host(x), Some(weight)) = (&x.0, weight.slice()) {
-        let mut y = x.sibling(x.width);
-        let mut inverses = x.sibling(1).values;
-        rms_norm_kernel::into(&x.values, weight, epsilon as f32, &mut y.values, &mut inverses);
-        return y.into();
+    match (&x.0, weight.slice()) {
+        (Activation::Host(x), Some(weight)) => on_host(x, weight, epsilon).into(),
+        _ => super::burn::rms_norm(x.to_tensor(&weight.device()), weight.tensor(), epsilon).into(),
     }
-    of_tensors(x.to_tensor(&weight.device()), weight.tensor(), epsilon).into()
 }
 
-fn of_tensors(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    #[cfg(feature = "flex")]
-    if let Some(y) = super::host::rms_norm(&x, &weight, epsilon) {
-        return y;
+/// `s = x + y`, all `[n, hidden]`, and the RMS norm of `s`: both.
+///
+/// What ends a block of the transformer and begins the next one, in one pass over memory where a kernel fuses them. The results
+/// are those of the addition and [`rms_norm`], to the bit.
+pub fn add_rms_norm(x: Hidden, y: Hidden, weight: &Values<1>, epsilon: f64) -> (Hidden, Hidden) {
+    match (x.0, y.0, weight.slice()) {
+        (Activation::Host(mut x), Activation::Host(y), Some(weight)) => {
+            let mut normed = x.sibling(x.width);
+            let mut inverses = x.sibling(1).values;
+            let inputs = kernel::AddNorm { y: &y.values, weight, epsilon: epsilon as f32 };
+            kernel::add_into(&mut x.values, inputs, &mut normed.values, &mut inverses);
+            (x.into(), normed.into())
+        }
+        (x, y, _) => {
+            let sum = Hidden(x) + Hidden(y);
+            let normed = rms_norm(&sum, weight, epsilon);
+            (sum, normed)
+        }
     }
-    let dtype = x.dtype();
-    let wide = x.cast(DType::F32);
-    let inverse = (wide.clone().square().mean_dim(1) + epsilon).sqrt().recip();
-    (wide * inverse).cast(dtype) * weight.cast(dtype).unsqueeze()
+}
+
+fn on_host(x: &HostRows, weight: &[f32], epsilon: f64) -> HostRows {
+    let mut y = x.sibling(x.width);
+    let mut inverses = x.sibling(1).values;
+    kernel::into(&x.values, weight, epsilon as f32, &mut y.values, &mut inverses);
+    y
 }

@@ -180,11 +180,8 @@ pub fn global_norm(model: &impl Module, grads: &GradientsParams) -> Result<f64> 
     if squares.sums.is_empty() {
         return Ok(0.0);
     }
-    let data = Tensor::cat(squares.sums, 0).try_into_data();
-    let data = data.map_err(|error| Error::Compute { reason: format!("{error:?}") })?;
-    let sums: Vec<f64> =
-        data.convert::<f64>().try_into_vec().map_err(|error| Error::Compute { reason: format!("{error:?}") })?;
-    Ok(sums.iter().sum::<f64>().sqrt())
+    let sums = lumina_nn::ops::read(Tensor::cat(squares.sums, 0))?;
+    Ok(sums.iter().map(|&sum| f64::from(sum)).sum::<f64>().sqrt())
 }
 
 /// The gradients times `factor`.

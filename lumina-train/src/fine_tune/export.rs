@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use bytes::Bytes;
 use half::{bf16, f16};
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
@@ -15,9 +15,7 @@ use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
 pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumina_nn::Result<Bytes> {
-    let failed = |error: &dyn std::fmt::Debug| lumina_nn::Error::Compute { reason: format!("{error:?}") };
-    let data = tensor.try_into_data().map_err(|error| failed(&error))?.convert_dtype(DType::F32);
-    to_bytes(data.as_slice::<f32>().map_err(|error| failed(&error))?, dtype)
+    to_bytes(&lumina_nn::ops::read(tensor)?, dtype)
 }
 
 /// Values in a type, little-endian.
@@ -27,9 +25,7 @@ pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_nn::Result<Bytes>
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
         Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         other => {
-            return Err(lumina_nn::Error::Compute {
-                reason: format!("weights are not saved in {other}; choose f32, f16 or bf16"),
-            });
+            return Err(lumina_nn::Error::ComputeType { dtype: other });
         }
     })
 }

@@ -65,10 +65,10 @@ struct OnGraph {
 impl OnGraph {
     fn read(&self) -> Result<Loss> {
         let parts = Tensor::cat(vec![self.total.clone().detach(), self.parts.clone().detach()], 0);
-        let failed = |error: &dyn std::fmt::Debug| Error::Compute { reason: format!("{error:?}") };
-        let data = parts.try_into_data().map_err(|error| failed(&error))?;
-        let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&error))?;
-        let [total, cross_entropy, z_loss] = <[f32; 3]>::try_from(values).map_err(|error| failed(&error))?;
+        let values = lumina_nn::ops::read(parts)?;
+        let &[total, cross_entropy, z_loss] = &values[..] else {
+            return Err(Error::Compute { reason: "three values".to_owned() });
+        };
         let counted = self.counted;
         Ok(Loss { total: total.into(), cross_entropy: cross_entropy.into(), z_loss: z_loss.into(), counted })
     }

@@ -1,15 +1,13 @@
 //! Numbers out of tensors and files.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use lumina_checkpoint::Checkpoint;
 
 use crate::{Error, Result};
 
 /// A tensor's values on the host.
 pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let failed = |error: &dyn std::fmt::Debug| Error::Compute { reason: format!("{error:?}") };
-    let data = tensor.try_into_data().map_err(|error| failed(&error))?;
-    data.convert_dtype(DType::F32).try_into_vec::<f32>().map_err(|error| failed(&error))
+    Ok(lumina_nn::ops::read(tensor)?)
 }
 
 /// The floats of a checkpoint's tensor, which must be this many.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use lumina_checkpoint::Adapter;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
-use lumina_nn::{Compute, Loader, Weights};
+use lumina_nn::{Compute, Loader};
 use lumina_testing::{lcg, part};
 use lumina_train::fine_tune::LoraOptions;
 use serde_json::Value;
@@ -107,5 +107,5 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn placements() -> [Compute; 2] {
-    [Compute::cpu(), Compute::cpu().weights(Weights::Tensor)]
+    [Compute::cpu(), Compute::flex()]
 }

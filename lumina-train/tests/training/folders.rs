@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Row, Transformer};
-use lumina_nn::{Compute, Weights};
+use lumina_nn::Compute;
 use lumina_testing::part;
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::Error;
@@ -32,18 +32,18 @@ fn exported_models_open_for_inference() {
     // In f32 the weights are the same to the bit, and only products round otherwise, by how matrices lie in memory; 16-bit
     // weights are rounded by 2^-9 and 2^-12 of their size, which adds up over two layers.
     let cases = [
-        (Dtype::F32, Weights::Tensor, 1e-5),
-        (Dtype::F32, Weights::Mapped, 1e-5),
-        (Dtype::BF16, Weights::Tensor, 4e-2),
-        (Dtype::F16, Weights::Tensor, 5e-3),
+        (Dtype::F32, Compute::flex(), 1e-5),
+        (Dtype::F32, Compute::cpu(), 1e-5),
+        (Dtype::BF16, Compute::flex(), 4e-2),
+        (Dtype::F16, Compute::flex(), 5e-3),
     ];
-    for (dtype, weights, tolerance) in cases {
-        let exported = folder.path().join(format!("{dtype:?} {weights:?}"));
+    for (dtype, compute, tolerance) in cases {
+        let exported = folder.path().join(format!("{dtype} {compute}"));
         trainer.export(&exported, dtype).unwrap();
         assert!(matches!(trainer.export(&exported, dtype), Err(Error::Write { .. })));
-        let opened = Transformer::open(&exported, &Compute::cpu().weights(weights)).unwrap();
+        let opened = Transformer::open(&exported, &compute).unwrap();
         let off = logits(&opened).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(off <= tolerance * largest, "{dtype:?} {weights:?}: off by {off} of {largest}");
+        assert!(off <= tolerance * largest, "{dtype} {compute}: off by {off} of {largest}");
         let tokenizer = TextTokenizer::open(&exported).unwrap();
         assert_eq!(tokenizer.vocabulary().unwrap().image_tokens().len(), 16);
         let checkpoint = Checkpoint::open(&exported).unwrap();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::Dtype;
-use lumina_nn::{Compute, Weights};
+use lumina_nn::Compute;
 use lumina_testing::{part, small_tokenizer};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
@@ -171,7 +171,7 @@ fn activations_in_bf16_move_weights_in_f32() {
         .map(|item| lumina_train::fine_tune::Example { tokens: &item.tokens, labels: &item.labels })
         .collect();
     let options = FineTuneOptions { dropout: 0.0, ..options() };
-    let half = Compute::cpu().weights(Weights::Tensor).dtype(Dtype::BF16);
+    let half = Compute::flex().dtype(Dtype::BF16);
     let losses = [("f32", Compute::cpu()), ("bf16", half)].map(|(compute_name, compute)| {
         let mut trainer = Trainer::new(&model, options.clone(), &[compute]).unwrap();
         let losses = [(); 3].map(|()| trainer.step(std::slice::from_ref(&batch), 100).unwrap().loss);

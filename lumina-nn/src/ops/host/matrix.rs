@@ -1,4 +1,4 @@
-//! A weight matrix in the bytes of a file, and its products.
+//! A weight matrix in host memory, and its products.
 
 use std::ops::Range;
 
@@ -7,12 +7,11 @@ use bytes::Bytes;
 use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
 use smallvec::SmallVec;
 
-use super::hidden::Host;
+use super::HostRows;
 
-/// A matrix `[rows, columns]` in one of the formats that kernels read: where the checkpoint's mapping has it, or narrowed
-/// on the heap. Cloning it copies no weight.
+/// A matrix `[rows, columns]` in one of the formats that kernels read, memory-mapped or on the heap. Cloning it copies no weight.
 #[derive(Module, Debug)]
-pub struct MappedMatrix {
+pub struct HostMatrix {
     rows: usize,
     columns: usize,
     #[module(skip)]
@@ -23,11 +22,11 @@ pub struct MappedMatrix {
     bytes: Bytes,
 }
 
-impl MappedMatrix {
+impl HostMatrix {
     /// The matrix in `bytes`, or `None` where `shape` is not `[rows, columns]` of so many bytes.
     ///
-    /// Beside 8- and 4-bit weights, whose own error is larger, activations become bytes in any case, which is several times as
-    /// fast; beside the others `activations` says what becomes of them.
+    /// With 8- and 4-bit weights, whose own error is larger, activations are rounded to bytes in any case, which is several times as
+    /// fast. With the others `activations` says how they are rounded.
     pub fn new(format: Format, shape: &[usize], bytes: Bytes, activations: Activations) -> Option<Self> {
         let &[rows, columns] = shape else { return None };
         Matrix::new(format, rows, columns, &bytes).ok()?;
@@ -48,7 +47,7 @@ impl MappedMatrix {
         self.columns
     }
 
-    /// How the elements lie in the bytes.
+    /// The format of the elements.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -57,14 +56,14 @@ impl MappedMatrix {
         Matrix::new(self.format, self.rows, self.columns, &self.bytes).expect("it was one when this was made")
     }
 
-    /// Writes row `row`, one of [`MappedMatrix::rows`], to `values` `[columns]`.
-    pub(super) fn read_row(&self, row: usize, values: &mut [f32]) {
+    /// Writes row `row`, one of [`HostMatrix::rows`], to `values` `[columns]`.
+    pub(in crate::ops) fn read_row(&self, row: usize, values: &mut [f32]) {
         let bytes = self.matrix().row(row);
         self.format.dequantise_row(bytes, values).expect("a row of the matrix, and room for its columns");
     }
 
     /// The products of `x` `[n, columns]` with some rows of each matrix, `[n, rows]`. The matrices have equal columns.
-    pub(super) fn products<const N: usize>(x: &Host, weights: [(&Self, Range<usize>); N]) -> [Host; N] {
+    pub(in crate::ops) fn matmul<const N: usize>(x: &HostRows, weights: [(&Self, Range<usize>); N]) -> [HostRows; N] {
         let columns = weights.first().map_or(0, |(weight, _)| weight.columns);
         let mut results = weights.each_ref().map(|(_, rows)| x.sibling(rows.len()));
         for activations in [Activations::Full, Activations::Compact] {
@@ -87,33 +86,29 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ops::buffer::Buffers;
+    use crate::ops::host::buffer::Buffers;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
         lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 24) as f32 - 0.5).collect()
     }
 
-    fn matrix(rows: usize, columns: usize, format: Format) -> MappedMatrix {
+    fn matrix(rows: usize, columns: usize, format: Format) -> HostMatrix {
         let row_bytes = format.row_bytes(columns).unwrap();
         let mut bytes = vec![0; rows * row_bytes];
         for (row, bytes) in values(rows * columns, 7).chunks(columns).zip(bytes.chunks_mut(row_bytes)) {
             format.quantise_row(row, bytes).unwrap();
         }
-        MappedMatrix::new(format, &[rows, columns], bytes.into(), Activations::Full).unwrap()
+        HostMatrix::new(format, &[rows, columns], bytes.into(), Activations::Full).unwrap()
     }
 
     /// The products of rows of `columns`.
-    fn products<const N: usize>(
-        x: &[f32],
-        columns: usize,
-        weights: [(&MappedMatrix, Range<usize>); N],
-    ) -> [Vec<f32>; N] {
-        let x = Host { values: Arc::new(Buffers::default()).adopt(x.to_vec()), width: columns };
-        MappedMatrix::products(&x, weights).map(|y| y.values.to_vec())
+    fn products<const N: usize>(x: &[f32], columns: usize, weights: [(&HostMatrix, Range<usize>); N]) -> [Vec<f32>; N] {
+        let x = HostRows { values: Arc::new(Buffers::default()).adopt(x.to_vec()), width: columns };
+        HostMatrix::matmul(&x, weights).map(|y| y.values.to_vec())
     }
 
     /// Products in `f64` with the rows as they are read.
-    fn reference(x: &[f32], w: &MappedMatrix) -> Vec<f32> {
+    fn reference(x: &[f32], w: &HostMatrix) -> Vec<f32> {
         let mut row = vec![0.0; w.columns()];
         let mut result = Vec::new();
         for x in x.chunks_exact(w.columns()) {
@@ -157,7 +152,7 @@ mod tests {
     #[test]
     fn bytes_of_another_length_are_no_matrix() {
         let bytes = Bytes::from(vec![0; 36]);
-        let new = |shape: &[usize], bytes| MappedMatrix::new(Format::Q4_0, shape, bytes, Activations::Full);
+        let new = |shape: &[usize], bytes| HostMatrix::new(Format::Q4_0, shape, bytes, Activations::Full);
         assert!(new(&[2, 32], bytes.clone()).is_some());
         assert!(new(&[3, 32], bytes.clone()).is_none());
         assert!(new(&[2, 33], bytes.clone()).is_none());

@@ -1,0 +1,369 @@
+//! Where and how a network computes.
+
+mod weights;
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device};
+use lumina_checkpoint::Dtype;
+use lumina_kernels::Activations;
+
+pub use self::weights::{Residence, Role, Weights, head_dtype};
+use crate::ops::KeyValues;
+use crate::ops::host::buffer::Buffers;
+use crate::{Error, Result};
+
+/// Where and how a network computes: the device, where its linear weights reside, and their format.
+///
+/// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are follows
+/// from the device alone: in host memory for [`Compute::cpu`], in tensors of the device elsewhere.
+///
+/// | device | residence | format |
+/// | --- | --- | --- |
+/// | `cpu` | [`Residence::Mapped`] (default), [`Residence::Host`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
+/// | `flex`, `ndarray`, `cuda`, `wgpu` | [`Residence::Device`] | [`Weights::ComputeType`] |
+///
+/// Nothing here is global: two models in one program may compute in two places.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use lumina_nn::{Compute, Residence, Weights};
+/// let compute = Compute::cpu().weights(Weights::Q8);
+/// assert_eq!((compute.residence(), compute.format()), (Residence::Mapped, Weights::Q8));
+/// let named: Compute = "cpu".parse()?;
+/// # }
+/// # Ok::<(), lumina_nn::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Compute {
+    name: &'static str,
+    device: Device,
+    kind: DeviceKind,
+    dtype: Dtype,
+    residence: Residence,
+    weights: Weights,
+    kv_cache: Dtype,
+    activations: Activations,
+    master_weights: bool,
+    buffers: Arc<Buffers>,
+}
+
+/// How a device is computed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceKind {
+    /// The processor, by the kernels of `lumina-kernels` on slices in host memory.
+    Cpu,
+    /// The processor, by a backend of Burn, whose tensors are in host memory.
+    CpuTensors,
+    /// Another device, by a backend of Burn.
+    Tensors,
+}
+
+impl Compute {
+    /// The types that [`Compute::kv_cache`] takes.
+    pub const KV_CACHE_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::BF16, Dtype::Q8_0];
+
+    /// The processor: `f32` activations, weights read from the memory-mapped file in its own format.
+    #[cfg(feature = "flex")]
+    pub fn cpu() -> Self {
+        Self {
+            name: "cpu",
+            kind: DeviceKind::Cpu,
+            residence: Residence::Mapped,
+            weights: Weights::AsStored,
+            ..Self::new(Device::flex())
+        }
+    }
+
+    /// The processor through Burn's `flex` backend, with weights and activations in its tensors: what training and
+    /// [`Compute::dtype`] on the processor need.
+    #[cfg(feature = "flex")]
+    pub fn flex() -> Self {
+        Self::cpu().in_tensors()
+    }
+
+    /// The processor through the `ndarray` backend, with weights in its tensors.
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated, reason = "burn marks the ndarray backend deprecated in favour of flex; users still ask for it")]
+    pub fn ndarray() -> Self {
+        Self { name: "ndarray", kind: DeviceKind::CpuTensors, ..Self::new(Device::ndarray()) }
+    }
+
+    /// The CUDA device with this index. [`Compute::dtype`] with [`Dtype::BF16`] halves its memory.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(index: usize) -> Self {
+        Self { name: "cuda", ..Self::new(Device::cuda(index)) }
+    }
+
+    /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has.
+    ///
+    /// On a machine without them wgpu takes OpenGL ES, which is not tested. With a software driver of it, it stops with "Could
+    /// not lock adapter context", and whoever waits for a result waits for ever. Mesa's Vulkan driver helps, or `Compute::cpu`.
+    #[cfg(feature = "wgpu")]
+    pub fn wgpu() -> Self {
+        Self { name: "wgpu", ..Self::new(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)) }
+    }
+
+    /// Every target that is compiled in and found on this machine, the first a good default for a small model.
+    ///
+    /// Looking for GPUs starts their drivers.
+    pub fn available() -> Vec<Self> {
+        let candidates = [
+            #[cfg(feature = "flex")]
+            Some(Self::cpu()),
+            #[cfg(feature = "ndarray")]
+            Some(Self::ndarray()),
+            #[cfg(feature = "cuda")]
+            on_this_machine(burn::tensor::DeviceType::Cuda).then(|| Self::cuda(0)),
+            #[cfg(feature = "wgpu")]
+            on_this_machine(burn::tensor::DeviceType::Wgpu).then(Self::wgpu),
+            None,
+        ];
+        candidates.into_iter().flatten().collect()
+    }
+
+    /// Any Burn device, with `f32` activations and weights in its tensors.
+    pub fn new(device: Device) -> Self {
+        Self {
+            name: "device",
+            device,
+            kind: DeviceKind::Tensors,
+            dtype: Dtype::F32,
+            residence: Residence::Device,
+            weights: Weights::ComputeType,
+            kv_cache: Dtype::F32,
+            activations: Activations::Full,
+            master_weights: false,
+            buffers: Arc::default(),
+        }
+    }
+
+    /// Sets the type of activations, and of weights in [`Weights::ComputeType`]: [`Dtype::F32`], [`Dtype::F16`] or
+    /// [`Dtype::BF16`].
+    #[must_use]
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Sets where linear weights reside.
+    #[must_use]
+    pub fn weights_in(mut self, residence: Residence) -> Self {
+        self.residence = residence;
+        self
+    }
+
+    /// Sets the format of linear weights.
+    #[must_use]
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Sets the type of the keys and values that a CPU keeps of a sequence: [`Dtype::F32`], [`Dtype::BF16`], or
+    /// [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all of them: with a long context they
+    /// are as many bytes as quantised weights.
+    #[must_use]
+    pub fn kv_cache(mut self, dtype: Dtype) -> Self {
+        self.kv_cache = dtype;
+        self
+    }
+
+    /// Rounds activations to `bf16` in products with `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX): prompts
+    /// take half the time. Each number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs, and in the
+    /// image tokenizer, nothing changes.
+    #[must_use]
+    pub fn bf16_activations(mut self) -> Self {
+        self.activations = Activations::Compact;
+        self
+    }
+
+    /// Keeps parameters in `f32` whatever the type of activations, as training does: an update of a `bf16` weight would
+    /// mostly round to nothing.
+    #[must_use]
+    pub fn master_weights(mut self) -> Self {
+        self.master_weights = true;
+        self
+    }
+
+    /// The same on another Burn device, with weights in its tensors: on one that records gradients, for example.
+    #[must_use]
+    pub fn on_device(self, device: Device) -> Self {
+        Self { device, ..self.in_tensors() }
+    }
+
+    /// The same device with weights and activations in Burn's tensors. Nothing changes but for [`Compute::cpu`], which becomes
+    /// `Compute::flex`.
+    #[must_use]
+    pub fn in_tensors(self) -> Self {
+        let (name, kind) = match self.kind {
+            DeviceKind::Cpu => ("flex", DeviceKind::CpuTensors),
+            other => (self.name, other),
+        };
+        Self { name, kind, residence: Residence::Device, weights: Weights::ComputeType, ..self }
+    }
+
+    /// The Burn device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where linear weights reside.
+    pub fn residence(&self) -> Residence {
+        self.residence
+    }
+
+    /// The format of linear weights.
+    pub fn format(&self) -> Weights {
+        self.weights
+    }
+
+    /// How activations are rounded in products on a CPU.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
+    /// Whether activations are slices in host memory, which the kernels of `lumina-kernels` compute on.
+    pub fn is_host(&self) -> bool {
+        self.kind == DeviceKind::Cpu
+    }
+
+    /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then enter the
+    /// pool once, which takes about as long as a small product. Elsewhere `op` stays on the calling thread.
+    pub fn in_pool<R: Send>(&self, op: impl FnOnce() -> R + Send) -> R {
+        if self.is_host() { rayon::scope(|_| op()) } else { op() }
+    }
+
+    /// Memory for activations.
+    pub(crate) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
+    }
+
+    /// An empty cache for keys and values of `capacity` tokens, where they are kept in host memory.
+    pub fn key_values(&self, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<KeyValues> {
+        let format = self.kv_cache.format().filter(|_| self.has_host_cache())?;
+        KeyValues::new(format, kv_heads, capacity, head_dim)
+    }
+
+    /// Whether keys and values are kept in host memory.
+    fn has_host_cache(&self) -> bool {
+        self.kind != DeviceKind::Tensors && self.dtype == Dtype::F32
+    }
+
+    /// The type of activations, as Burn names it.
+    pub(crate) fn burn_dtype(&self) -> DType {
+        match self.dtype {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            _ => DType::F32,
+        }
+    }
+
+    /// The type of parameters, as Burn names it.
+    pub(crate) fn parameter_dtype(&self) -> DType {
+        if self.master_weights { DType::F32 } else { self.burn_dtype() }
+    }
+
+    /// Device and type, for making activations.
+    pub fn options(&self) -> (&Device, DType) {
+        (&self.device, self.burn_dtype())
+    }
+
+    /// Checks that the device can compute as asked.
+    ///
+    /// # Errors
+    /// [`Error::ComputeType`] for a type of activations that is no float type of 16 or 32 bits, [`Error::DeviceType`] for one that
+    /// the device lacks, [`Error::Residence`] and [`Error::WeightFormat`] for weights that the device cannot read,
+    /// [`Error::KvCacheType`] and [`Error::KvCacheDevice`] for keys and values that it cannot read.
+    pub fn check(&self) -> Result<()> {
+        let &Self { name: device, dtype, residence, weights, kv_cache, .. } = self;
+        if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::ComputeType { dtype });
+        }
+        match self.kind {
+            DeviceKind::Cpu => {
+                if dtype != Dtype::F32 {
+                    let choices = "f32, or `Compute::flex()`, which computes in Burn's tensors";
+                    return Err(Error::DeviceType { device, dtype, choices });
+                }
+                if residence == Residence::Device {
+                    let choices = "`mapped` or `host`, or `Compute::flex()`, which computes in Burn's tensors";
+                    return Err(Error::Residence { device, residence, choices });
+                }
+                if weights == Weights::ComputeType {
+                    let choices = "`as-stored`, which loses nothing, or one of bf16, f16, q8, q4";
+                    return Err(Error::WeightFormat { device, weights, choices });
+                }
+            }
+            DeviceKind::CpuTensors | DeviceKind::Tensors => {
+                if residence != Residence::Device {
+                    return Err(Error::Residence { device, residence, choices: "`device`" });
+                }
+                if weights != Weights::ComputeType {
+                    let choices = "`compute-type`, with bf16 or f16 activations where memory is short, or device `cpu`";
+                    return Err(Error::WeightFormat { device, weights, choices });
+                }
+            }
+        }
+        if !Self::KV_CACHE_DTYPES.contains(&kv_cache) {
+            return Err(Error::KvCacheType { dtype: kv_cache });
+        }
+        if kv_cache != Dtype::F32 && !self.has_host_cache() {
+            return Err(Error::KvCacheDevice { device, dtype: kv_cache });
+        }
+        if dtype != Dtype::F32 && !self.device.supports_dtype(self.burn_dtype()) {
+            return Err(Error::DeviceType { device, dtype, choices: "f32 or f16" });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a driver lists a device of this kind.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
+    !Device::enumerate(kind).into_vec().is_empty()
+}
+
+impl std::fmt::Display for Compute {
+    /// The name that [`FromStr`](std::str::FromStr) reads, the type of activations, and the format of weights unless it is the
+    /// same.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name, self.dtype)?;
+        if self.weights == Weights::ComputeType { Ok(()) } else { write!(f, " {}", self.weights) }
+    }
+}
+
+impl std::str::FromStr for Compute {
+    type Err = Error;
+
+    /// `cpu`, `flex`, `ndarray`, `cuda`, `cuda:1`, `wgpu`, as far as their features are compiled in.
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            #[cfg(feature = "flex")]
+            "cpu" => Ok(Self::cpu()),
+            #[cfg(feature = "flex")]
+            "flex" => Ok(Self::flex()),
+            #[cfg(feature = "ndarray")]
+            "ndarray" => Ok(Self::ndarray()),
+            #[cfg(feature = "wgpu")]
+            "wgpu" | "vulkan" | "metal" => Ok(Self::wgpu()),
+            #[cfg(feature = "cuda")]
+            "cuda" => Ok(Self::cuda(0)),
+            #[cfg(feature = "cuda")]
+            _ if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok()) => {
+                Ok(Self::cuda(name[5..].parse().unwrap_or(0)))
+            }
+            _ => {
+                let built_in = [
+                    ("cpu, flex", cfg!(feature = "flex")),
+                    ("ndarray", cfg!(feature = "ndarray")),
+                    ("cuda", cfg!(feature = "cuda")),
+                    ("wgpu", cfg!(feature = "wgpu")),
+                ];
+                let names: Vec<_> = built_in.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+                let choices = format!("{}; others come with Cargo features", names.join(", "));
+                Err(Error::UnknownName { what: "device of this build", name: name.to_owned(), choices })
+            }
+        }
+    }
+}

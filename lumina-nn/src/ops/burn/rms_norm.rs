@@ -1,0 +1,46 @@
+//! RMS norm on tensors.
+
+use burn::tensor::{DType, Tensor};
+use lumina_kernels::norm::rms_norm as cpu;
+
+use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+
+/// `x` `[n, hidden]` and `weight` `[hidden]`.
+pub(in crate::ops) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let fits = x.dims()[1] == weight.dims()[0] && x.dims()[1] > 0;
+    match operands([Operand::of(&x), Operand::of(&weight)]).filter(|_| fits) {
+        Some(operands) => run(RmsNorm { epsilon: epsilon as f32 }, operands),
+        None => {
+            let dtype = x.dtype();
+            let wide = x.cast(DType::F32);
+            let inverse = (wide.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+            (wide * inverse).cast(dtype) * weight.cast(dtype).unsqueeze()
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct RmsNorm {
+    epsilon: f32,
+}
+
+impl Kernel<2> for RmsNorm {
+    /// `1 / √(mean(x²) + epsilon)` of each row.
+    type Saved = Vec<f32>;
+
+    fn forward(&self, [x, weight]: [View<'_>; 2]) -> (Array, Vec<f32>) {
+        let (y, inverses) = cpu::forward(x.values, weight.values, self.epsilon);
+        (x.like(y), inverses)
+    }
+
+    fn backward(
+        &self,
+        [x, weight]: [View<'_>; 2],
+        inverses: Vec<f32>,
+        dy: &[f32],
+        _: [bool; 2],
+    ) -> [Option<Gradient>; 2] {
+        let (dx, dweight) = cpu::backward(x.values, weight.values, &inverses, dy);
+        [Some(dx.into()), Some(dweight.into())]
+    }
+}
