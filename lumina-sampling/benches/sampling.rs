@@ -85,7 +85,7 @@ fn main() {
         let guided = sampler.unconditional(state).is_some();
         let rows = [Some(&conditional), guided.then_some(&unconditional)];
         let mut draw = || {
-            let token = sampler.sample(black_box(&conditional), rows[1].map(Vec::as_slice), state);
+            let token = sampler.sample(black_box(&conditional), rows[1].map(Into::into), state);
             black_box(token.expect("finite logits"));
         };
         criterion.bench_function(name, |b| b.iter(&mut draw));

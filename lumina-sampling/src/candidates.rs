@@ -1,6 +1,6 @@
 //! The tokens that can still be drawn.
 
-use crate::{Allowed, Error, Result, guide};
+use crate::{Allowed, Error, LogitsRow, Result, guide};
 
 /// The tokens that can still be drawn, ascending, and their logits.
 ///
@@ -30,10 +30,10 @@ impl Candidates {
     /// Every token of a row of logits `[vocabulary]` that is not ruled out by minus infinity.
     ///
     /// # Errors
-    /// [`Error::NanLogit`].
-    pub fn from_row(logits: &[f32]) -> Result<Self> {
+    /// [`Error::NanLogit`]; [`Error::ShortRow`] where the row starts at another id than 0.
+    pub fn from_row<'a>(logits: impl Into<LogitsRow<'a>>) -> Result<Self> {
         let mut candidates = Self::default();
-        candidates.load(0, Allowed::AllBut(&[]), logits, None)?;
+        candidates.load(0, Allowed::AllBut(&[]), logits.into(), None)?;
         Ok(candidates)
     }
 
@@ -43,8 +43,8 @@ impl Candidates {
         &mut self,
         position: usize,
         allowed: Allowed<'_>,
-        row: &[f32],
-        guidance: Option<(&[f32], f32)>,
+        row: LogitsRow<'_>,
+        guidance: Option<(LogitsRow<'_>, f32)>,
     ) -> Result<()> {
         self.position = position;
         self.tokens.clear();
@@ -52,22 +52,23 @@ impl Candidates {
         match allowed {
             Allowed::One(token) => self.tokens.push(token),
             Allowed::Only(tokens) => self.tokens.extend_from_slice(tokens),
-            Allowed::AllBut(_) => self.tokens.extend(0..row.len() as u32),
-        }
-        match allowed {
-            Allowed::One(_) | Allowed::Only(_) => gather(&self.tokens, row, &mut self.logits)?,
-            Allowed::AllBut(_) => self.logits.extend_from_slice(row),
-        }
-        if let Some((unconditional, scale)) = guidance {
-            self.scratch.clear();
-            gather(&self.tokens, unconditional, &mut self.scratch)?;
-            guide(&mut self.logits, &self.scratch, scale);
-        }
-        if let Allowed::AllBut(tokens) = allowed {
-            for &token in tokens {
-                if let Some(logit) = self.logits.get_mut(token as usize) {
-                    *logit = f32::NEG_INFINITY;
+            Allowed::AllBut(excluded) => {
+                let n_excluded = (0..).zip(excluded).take_while(|&(id, &token)| id == token).count();
+                let lowest = n_excluded as u32;
+                if lowest < row.first_id {
+                    return Err(row.lacks(lowest));
                 }
+                self.tokens.extend(row.ids());
+            }
+        }
+        row.append_to(&mut self.logits, &self.tokens)?;
+        if let Some((unconditional, scale)) = guidance {
+            guide(&mut self.logits, unconditional.of(&self.tokens, &mut self.scratch)?, scale);
+        }
+        if let Allowed::AllBut(excluded) = allowed {
+            for &token in excluded {
+                let logit = token.checked_sub(row.first_id).and_then(|index| self.logits.get_mut(index as usize));
+                logit.into_iter().for_each(|logit| *logit = f32::NEG_INFINITY);
             }
         }
         self.check()?;
@@ -168,17 +169,6 @@ impl Candidates {
         self.scratch.sort_unstable_by(|a, b| b.total_cmp(a));
         &self.scratch
     }
-}
-
-/// Appends the logits of `tokens`, which ascend.
-fn gather(tokens: &[u32], row: &[f32], logits: &mut Vec<f32>) -> Result<()> {
-    if let Some(&token) = tokens.last()
-        && token as usize >= row.len()
-    {
-        return Err(Error::ShortRow { found: row.len(), token });
-    }
-    logits.extend(tokens.iter().map(|&token| row[token as usize]));
-    Ok(())
 }
 
 fn select(logits: &mut [f32], index: usize) -> Option<f32> {

@@ -1,5 +1,7 @@
 //! The errors of this crate: what, where, and what to do.
 
+use std::ops::Range;
+
 use lumina_core::ImageSize;
 
 /// Shorthand for this crate's results.
@@ -27,23 +29,27 @@ pub enum Error {
         /// The longest side that has a size token, in pixels.
         largest_px: u32,
     },
-    /// A row of logits does not reach the tokens of the vocabulary.
-    #[error("a row of {found} logits has none for token {token}; is the vocabulary that of another model?")]
+    /// A row of logits lacks a token that can be drawn.
+    #[error(
+        "a row of {} logits has none for token {token}: it is for the ids {ids:?}; is the vocabulary that of another model?",
+        ids.len()
+    )]
     ShortRow {
-        /// Logits in the row.
-        found: usize,
+        /// The ids that the row has logits for.
+        ids: Range<u32>,
         /// The token that has none.
         token: u32,
     },
-    /// The rows of both guidance branches differ in length.
+    /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {conditional} logits and the unconditional one {unconditional}; both come from one model"
+        "the conditional row has {} logits and the unconditional one {}, for the ids {conditional:?} and {unconditional:?}; both must come from one model",
+        conditional.len(), unconditional.len()
     )]
-    RowLengths {
-        /// Logits in the conditional row.
-        conditional: usize,
-        /// Logits in the unconditional row.
-        unconditional: usize,
+    RowsDiffer {
+        /// The ids of the conditional row.
+        conditional: Range<u32>,
+        /// The ids of the unconditional row.
+        unconditional: Range<u32>,
     },
     /// Guidance applies, but there is no unconditional row.
     #[error(

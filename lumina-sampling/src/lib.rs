@@ -51,7 +51,7 @@
 //!         Some(token) => token, // no pass of the model
 //!         None => {
 //!             let unconditional = sampler.unconditional(&state).map(|seen| model(&stream[seen]));
-//!             sampler.sample(&model(&stream), unconditional.as_deref(), &state)?
+//!             sampler.sample(&model(&stream), unconditional.as_ref().map(Into::into), &state)?
 //!         }
 //!     };
 //!     stream.push(token);
@@ -86,6 +86,7 @@ mod draw;
 mod error;
 mod grammar;
 mod guidance;
+mod logits_row;
 mod min_p;
 mod options;
 mod repetition;
@@ -101,6 +102,7 @@ pub use draw::DrawKey;
 pub use error::{Error, Result};
 pub use grammar::{Allowed, Grammar, Modality};
 pub use guidance::guide;
+pub use logits_row::LogitsRow;
 pub use min_p::MinP;
 pub use options::SamplingOptions;
 pub use repetition::RepetitionPenalty;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use lumina_core::Vocabulary;
 
 use crate::{
-    Allowed, Candidates, DrawKey, Error, Grammar, MinP, Phase, RepetitionPenalty, Result, SamplingOptions, Step,
-    StreamState, Temperature, TopK, TopP,
+    Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, MinP, Phase, RepetitionPenalty, Result, SamplingOptions,
+    Step, StreamState, Temperature, TopK, TopP,
 };
 
 /// Chooses tokens: what the loop of a generating program calls.
@@ -127,23 +127,25 @@ impl Sampler {
     /// The candidates for the token after `state`, as all steps leave them: the distribution from which
     /// [`Sampler::sample`] draws.
     ///
-    /// `logits` and `unconditional` are rows `[vocabulary]` of the two branches. What the grammar rules out is not
-    /// read, so in an image only the logits of image tokens need to be there. `unconditional` is needed where
-    /// [`Sampler::unconditional`] names a range, and not looked at elsewhere.
+    /// `logits` and `unconditional` are rows of the two branches, for the same ids: the whole vocabulary, or the
+    /// part of it that holds the [allowed](Sampler::allowed) tokens, as [`LogitsRow`] states. The logits of tokens that
+    /// the grammar excludes are not read. `unconditional` is needed where [`Sampler::unconditional`] names a range, and
+    /// ignored elsewhere.
     ///
     /// # Errors
-    /// [`Error::ShortRow`], [`Error::RowLengths`], [`Error::NoUnconditional`], [`Error::NanLogit`].
-    pub fn candidates(
+    /// [`Error::ShortRow`], [`Error::RowsDiffer`], [`Error::NoUnconditional`], [`Error::NanLogit`].
+    pub fn candidates<'a>(
         &mut self,
-        logits: &[f32],
-        unconditional: Option<&[f32]>,
+        logits: impl Into<LogitsRow<'a>>,
+        unconditional: Option<LogitsRow<'a>>,
         state: &StreamState,
     ) -> Result<&mut Candidates> {
+        let logits = logits.into();
         let guidance = match (self.unconditional(state), unconditional) {
             (None, _) => None,
             (Some(_), None) => return Err(Error::NoUnconditional { position: state.len() }),
-            (Some(_), Some(row)) if row.len() != logits.len() => {
-                return Err(Error::RowLengths { conditional: logits.len(), unconditional: row.len() });
+            (Some(_), Some(row)) if row.ids() != logits.ids() => {
+                return Err(Error::RowsDiffer { conditional: logits.ids(), unconditional: row.ids() });
             }
             (Some(_), Some(row)) => Some((row, self.guidance_scale)),
         };
@@ -160,7 +162,12 @@ impl Sampler {
     ///
     /// # Errors
     /// Those of [`Sampler::candidates`], and [`Error::NothingLeft`].
-    pub fn sample(&mut self, logits: &[f32], unconditional: Option<&[f32]>, state: &StreamState) -> Result<u32> {
+    pub fn sample<'a>(
+        &mut self,
+        logits: impl Into<LogitsRow<'a>>,
+        unconditional: Option<LogitsRow<'a>>,
+        state: &StreamState,
+    ) -> Result<u32> {
         if let Some(token) = self.forced(state) {
             return Ok(token);
         }

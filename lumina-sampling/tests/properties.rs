@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use lumina_sampling::{
-    Candidates, Due, Error, ImageSize, MinP, Modality, Phase, Sampler, SamplingOptions, Step, StreamState, TopK, TopP,
-    Vocabulary,
+    Allowed, Candidates, Due, Error, ImageSize, LogitsRow, MinP, Modality, Phase, Sampler, SamplingOptions, Step,
+    StreamState, TopK, TopP, Vocabulary,
 };
 use proptest::prelude::*;
 
@@ -30,7 +30,8 @@ fn generate(options: &SamplingOptions, prompt: &[u32], logits_seed: u32, limit: 
     let mut answer = Vec::new();
     while answer.len() < limit && answer.last() != Some(&vocabulary.turn_end()) {
         let unconditional = sampler.unconditional(&state).map(|_| logits(!logits_seed, state.len()));
-        let token = sampler.sample(&logits(logits_seed, state.len()), unconditional.as_deref(), &state).unwrap();
+        let token =
+            sampler.sample(&logits(logits_seed, state.len()), unconditional.as_ref().map(Into::into), &state).unwrap();
         assert!(sampler.forced(&state).is_none_or(|forced| forced == token));
         answer.push(token);
         state.push(token);
@@ -116,7 +117,7 @@ proptest! {
         let state = StreamState::new(vocabulary.clone(), &prompt);
         for modality in [Modality::Any, Modality::Text, Modality::Image] {
             let mut sampler = Sampler::new(&vocabulary, &options.clone().modality(modality)).unwrap();
-            let result = sampler.sample(&row, other.as_deref(), &state);
+            let result = sampler.sample(&row, other.as_ref().map(Into::into), &state);
             if let Ok(token) = result {
                 prop_assert!(sampler.forced(&state) == Some(token) || (token as usize) < row.len());
             }
@@ -130,13 +131,50 @@ proptest! {
         let mut used = Sampler::new(&vocabulary, &options).unwrap();
         let sample = |sampler: &mut Sampler, length: usize| {
             let state = StreamState::new(vocabulary.clone(), &stream[..length]);
-            sampler.sample(&logits(seed, length), Some(&logits(!seed, length)), &state)
+            sampler.sample(&logits(seed, length), Some((&logits(!seed, length)).into()), &state)
         };
         let forwards: Vec<_> = (0..=stream.len()).map(|length| sample(&mut used, length)).collect();
         let backwards: Vec<_> = (0..=stream.len()).rev().map(|length| sample(&mut used, length)).collect();
         prop_assert!(forwards.iter().eq(backwards.iter().rev()));
         let fresh = |length| sample(&mut Sampler::new(&vocabulary, &options).unwrap(), length);
         prop_assert_eq!(&forwards, &(0..=stream.len()).map(fresh).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_row_of_a_range_of_ids_gives_what_the_whole_row_gives(
+        options in options(), seed: u32, length in 0..40usize, first_id in 0..12u32, end in 0..=N_LOGITS, text_alone: bool,
+    ) {
+        let vocabulary = vocabulary();
+        let modality = if text_alone { Modality::Text } else { Modality::Image };
+        let stream = [vec![0], generate(&options.clone().modality(Modality::Image), &[0], seed, length)].concat();
+        let state = StreamState::new(vocabulary.clone(), &stream);
+        let (conditional, unconditional) = (logits(seed, length), logits(!seed, length));
+        let part = |row| LogitsRow { first_id, logits: row };
+        let (lo, hi) = (first_id as usize, end.max(first_id as usize));
+        let mut sampler = Sampler::new(&vocabulary, &options.modality(modality)).unwrap();
+        prop_assume!(sampler.forced(&state).is_none());
+        let needed = match sampler.allowed(&state) {
+            Allowed::Only(tokens) => tokens[0] as usize..*tokens.last().unwrap() as usize + 1,
+            // The token 0 is excluded, 1 is not.
+            Allowed::AllBut(_) => 1..0,
+            Allowed::One(_) => unreachable!("forced"),
+        };
+
+        let whole = sampler.candidates(&conditional, Some((&unconditional).into()), &state).unwrap();
+        let whole: Vec<_> = whole.iter().collect();
+        let ranged = sampler.candidates(part(&conditional[lo..hi]), Some(part(&unconditional[lo..hi])), &state);
+        if lo > needed.start || hi < needed.end {
+            let Err(Error::ShortRow { ids, token }) = ranged else { panic!("{ranged:?}") };
+            prop_assert_eq!(&ids, &(lo as u32..hi as u32));
+            prop_assert!(needed.contains(&(token as usize)) || (needed.is_empty() && token == 1));
+            prop_assert!(!ids.contains(&token));
+        } else if needed.is_empty() {
+            // The end of the row is that of the vocabulary.
+            let all = ranged.map_or(0, |candidates| candidates.len());
+            prop_assert!(hi < N_LOGITS || all == whole.len());
+        } else {
+            prop_assert!(ranged.unwrap().iter().eq(whole));
+        }
     }
 
     #[test]
@@ -256,7 +294,7 @@ fn bad_rows_are_named() {
         (&text, &[][..], None, "no token is left to draw at position 1"),
         (&text, &[f32::NEG_INFINITY; 40][..], None, "no token is left to draw at position 1"),
     ] {
-        let message = sampler.sample(row, other, state).unwrap_err().to_string();
+        let message = sampler.sample(row, other.map(Into::into), state).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
 }
