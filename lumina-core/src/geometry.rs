@@ -71,10 +71,6 @@ impl ImageSize {
     pub fn n_codes(self) -> usize {
         self.latent_columns() as usize * self.latent_rows() as usize
     }
-    /// Tokens that an image of this size takes: start, two sizes, the rows with their row-ends, end.
-    pub fn n_tokens(self) -> usize {
-        self.latent_rows() as usize * (self.latent_columns() as usize + 1) + 4
-    }
 }
 
 impl TryFrom<(u32, u32)> for ImageSize {

@@ -6,10 +6,14 @@
 
 mod error;
 mod geometry;
+mod token_role;
 mod vocabulary;
+
+pub mod layout;
 
 pub use error::{Error, Result};
 pub use geometry::{
     CELL_PX, CodeGrid, ImageSize, LATENT_PX, MAX_TARGET_PX, choose_size, crop_size_list, crop_sizes, rank_sizes,
 };
+pub use token_role::{TokenRole, is_special_name, reserved_token_name};
 pub use vocabulary::Vocabulary;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use lumina_core::is_special_name;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -96,30 +97,5 @@ fn merge_pair(merge: &Value) -> Option<(&str, &str)> {
     match merge {
         Value::String(pair) => pair.split_once(' '),
         pair => Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)),
-    }
-}
-
-/// Whether a token of this name plays a role in the stream, added token or not.
-fn is_special_name(name: &str) -> bool {
-    let between = |prefix: &str, suffix: &str| name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    ["<s>", "<pad>", "</s>", "<unk>", "<eoss>", "<racm3:break>", lumina_core::Vocabulary::PLACEHOLDER].contains(&name)
-        || between("<reserved", ">")
-            .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
-        || between("IMGIMG", "Z")
-            .is_some_and(|code| !code.is_empty() && code.bytes().all(|c| (b'A'..=b'J').contains(&c)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn special_names() {
-        for name in ["<s>", "<|image|>", "<reserved08706>", "IMGIMGAZ", "IMGIMGIBJBZ"] {
-            assert!(is_special_name(name), "{name}");
-        }
-        for name in ["s", "<", "<reserved", "<reservedx>", "IMG", "IMGIMG", "IMGIMGZ", "IMGIMGKZ", "BZ", "IMGBZ"] {
-            assert!(!is_special_name(name), "{name}");
-        }
     }
 }
