@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use lumina_core::layout::{Phase, Slot};
 use lumina_core::{CELL_PX, ImageSize, Vocabulary};
 use serde::{Deserialize, Serialize};
 
-use crate::{Due, Error, Phase, Result, StreamState};
+use crate::{Error, Result, StreamState};
 
 /// What an answer is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,7 +81,7 @@ impl Grammar {
             tokens.sort_unstable();
             tokens.into()
         };
-        let size_tokens: Vec<u32> = (1..).map_while(|cells| vocabulary.size_token(cells)).collect();
+        let size_tokens = vocabulary.size_tokens();
         let fixed_size = image_size.map(|size| {
             let tokens = vocabulary.size_token(size.height_cells()).zip(vocabulary.size_token(size.width_cells()));
             let largest_px = size_tokens.len() as u32 * CELL_PX;
@@ -96,9 +97,9 @@ impl Grammar {
         Ok(Self {
             modality,
             fixed_size: fixed_size.transpose()?,
-            not_text: ascending([&layout, vocabulary.image_tokens(), &size_tokens].concat()),
+            not_text: ascending([&layout, vocabulary.image_tokens(), size_tokens].concat()),
             image_tokens: ascending(vocabulary.image_tokens().to_vec()),
-            size_tokens: ascending(size_tokens),
+            size_tokens: ascending(size_tokens.to_vec()),
         })
     }
 
@@ -106,10 +107,10 @@ impl Grammar {
     pub fn allowed(&self, state: &StreamState) -> Allowed<'_> {
         let vocabulary = state.vocabulary();
         match (state.phase(), self.modality) {
-            (Phase::Rows(image), _) => match image.due() {
-                Due::Code => Allowed::Only(&self.image_tokens),
-                Due::RowEnd => Allowed::One(vocabulary.row_end()),
-                Due::ImageEnd => Allowed::One(vocabulary.image_end()),
+            (Phase::Rows(image), _) => match image.expected() {
+                Slot::RowEnd { .. } => Allowed::One(vocabulary.row_end()),
+                Slot::ImageEnd => Allowed::One(vocabulary.image_end()),
+                _ => Allowed::Only(&self.image_tokens),
             },
             (_, Modality::Text) => Allowed::AllBut(&self.not_text),
             (Phase::Height, _) => self.size(|size| size.height),

@@ -107,12 +107,14 @@ pub use min_p::MinP;
 pub use options::SamplingOptions;
 pub use repetition::RepetitionPenalty;
 pub use sampler::Sampler;
-pub use state::{Due, ImageProgress, Phase, StreamState};
+pub use state::{Snapshot, StreamState};
 pub use step::Step;
 pub use temperature::Temperature;
 pub use top_k::TopK;
 pub use top_p::TopP;
 
+#[doc(no_inline)]
+pub use lumina_core::layout::{ImageProgress, Phase, Slot};
 #[doc(no_inline)]
 pub use lumina_core::{ImageSize, Vocabulary};
 

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lumina_core::Vocabulary;
+use lumina_core::layout::Phase;
 
 use crate::{
-    Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, MinP, Phase, RepetitionPenalty, Result, SamplingOptions,
-    Step, StreamState, Temperature, TopK, TopP,
+    Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, MinP, RepetitionPenalty, Result, SamplingOptions, Step,
+    StreamState, Temperature, TopK, TopP,
 };
 
 /// Chooses tokens: what the loop of a generating program calls.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use lumina_sampling::{
-    Allowed, Candidates, Due, Error, ImageSize, LogitsRow, MinP, Modality, Phase, Sampler, SamplingOptions, Step,
+    Allowed, Candidates, Error, ImageSize, LogitsRow, MinP, Modality, Phase, Sampler, SamplingOptions, Slot, Step,
     StreamState, TopK, TopP, Vocabulary,
 };
 use proptest::prelude::*;
@@ -141,6 +141,42 @@ proptest! {
     }
 
     #[test]
+    fn a_state_that_is_rolled_back_is_what_it_was(
+        prompt in proptest::collection::vec(0..40u32, 0..30),
+        answer in proptest::collection::vec(0..40u32, 0..60),
+        points in proptest::collection::vec((any::<proptest::sample::Index>(), any::<proptest::sample::Index>()), 0..6),
+    ) {
+        let vocabulary = vocabulary();
+        let fresh = |n_answer: usize| {
+            let mut state = StreamState::new(vocabulary.clone(), &prompt);
+            answer[..n_answer].iter().for_each(|&token| state.push(token));
+            state
+        };
+        let mut state = fresh(0);
+        let mut snapshots = vec![state.snapshot()];
+        for (ahead, back) in points {
+            // On from where it is, with a snapshot after each token, then back to any of them.
+            let to = ahead.index(answer.len() + 1);
+            for &token in answer.get(state.answer_len()..to).unwrap_or_default() {
+                state.push(token);
+                snapshots.push(state.snapshot());
+            }
+            let n_answer = back.index(snapshots.len());
+            state.rollback(snapshots[n_answer]);
+            snapshots.truncate(n_answer + 1);
+            let expected = fresh(n_answer);
+            prop_assert_eq!(&state, &expected);
+            let sorted = |state: &StreamState| {
+                let mut tokens: Vec<_> = state.text_tokens().collect();
+                tokens.sort_unstable();
+                tokens
+            };
+            prop_assert_eq!(sorted(&state), sorted(&expected));
+            prop_assert_eq!((state.len(), state.answer_len()), (prompt.len() + n_answer, n_answer));
+        }
+    }
+
+    #[test]
     fn a_row_of_a_range_of_ids_gives_what_the_whole_row_gives(
         options in options(), seed: u32, length in 0..40usize, first_id in 0..12u32, end in 0..=N_LOGITS, text_alone: bool,
     ) {
@@ -149,29 +185,23 @@ proptest! {
         let stream = [vec![0], generate(&options.clone().modality(Modality::Image), &[0], seed, length)].concat();
         let state = StreamState::new(vocabulary.clone(), &stream);
         let (conditional, unconditional) = (logits(seed, length), logits(!seed, length));
-        let part = |row| LogitsRow { first_id, logits: row };
-        let (lo, hi) = (first_id as usize, end.max(first_id as usize));
         let mut sampler = Sampler::new(&vocabulary, &options.modality(modality)).unwrap();
         prop_assume!(sampler.forced(&state).is_none());
-        let needed = match sampler.allowed(&state) {
-            Allowed::Only(tokens) => tokens[0] as usize..*tokens.last().unwrap() as usize + 1,
-            // The token 0 is excluded, 1 is not.
-            Allowed::AllBut(_) => 1..0,
+        let (needed, end) = match sampler.allowed(&state) {
+            Allowed::Only(tokens) => (tokens[0]..=*tokens.last().unwrap(), end.max(first_id as usize)),
+            // In text the token 0 is excluded, 1 is not, and the end of the row is that of the vocabulary.
+            Allowed::AllBut(_) => (1..=1, N_LOGITS),
             Allowed::One(_) => unreachable!("forced"),
         };
 
         let whole = sampler.candidates(&conditional, Some((&unconditional).into()), &state).unwrap();
         let whole: Vec<_> = whole.iter().collect();
-        let ranged = sampler.candidates(part(&conditional[lo..hi]), Some(part(&unconditional[lo..hi])), &state);
-        if lo > needed.start || hi < needed.end {
+        let part = |row| LogitsRow { first_id, logits: row };
+        let ranged = sampler.candidates(part(&conditional[first_id as usize..end]), Some(part(&unconditional[first_id as usize..end])), &state);
+        if first_id > *needed.start() || end as u32 <= *needed.end() {
             let Err(Error::ShortRow { ids, token }) = ranged else { panic!("{ranged:?}") };
-            prop_assert_eq!(&ids, &(lo as u32..hi as u32));
-            prop_assert!(needed.contains(&(token as usize)) || (needed.is_empty() && token == 1));
-            prop_assert!(!ids.contains(&token));
-        } else if needed.is_empty() {
-            // The end of the row is that of the vocabulary.
-            let all = ranged.map_or(0, |candidates| candidates.len());
-            prop_assert!(hi < N_LOGITS || all == whole.len());
+            prop_assert_eq!(&ids, &(first_id..end as u32));
+            prop_assert!(needed.contains(&token) && !ids.contains(&token));
         } else {
             prop_assert!(ranged.unwrap().iter().eq(whole));
         }
@@ -280,7 +310,7 @@ fn bad_rows_are_named() {
     let size = vocabulary.size_token(1).unwrap();
     let image = StreamState::new(vocabulary.clone(), &[0, vocabulary.image_start(), size, size]);
     let (Phase::Rows(rows), row) = (image.phase(), [0.0; N_LOGITS]) else { panic!("in the rows") };
-    assert_eq!(rows.due(), Due::Code);
+    assert_eq!(rows.expected(), Slot::Code { row: 0, column: 0 });
 
     let mut nan = row;
     nan[5] = f32::NAN;
