@@ -219,7 +219,7 @@ impl UniRep {
             for &token in turn {
                 match images.as_slice().first() {
                     Some(image) if token == placeholder => {
-                        encoded.tokens.extend(self.encode_image(image)?);
+                        self.append_image(&mut encoded.tokens, image)?;
                         images.next();
                     }
                     _ => encoded.tokens.push(token),

@@ -128,9 +128,9 @@ pub enum Error {
         /// The code.
         code: u32,
         /// Row of the grid.
-        row: usize,
+        row: u32,
         /// Column of the grid.
-        column: usize,
+        column: u32,
         /// Codes that have a token.
         n_codes: usize,
     },

@@ -77,7 +77,7 @@ mod unirep;
 pub use conversation::{Content, Conversation, Encoded, IGNORED, Part, Role, Turn};
 pub use error::{Error, Result};
 pub use record::{Record, RecordTurn};
-pub use stream::{Event, Expected, MalformedImage, StreamDecoder};
+pub use stream::{MalformedImage, StreamDecoder, StreamEvent};
 pub use task::{Output, Task, TaskDefaults, TaskInput, TaskSpec};
 pub use text::{Specials, TextTokenizer};
 pub use text_stream::TextStream;

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use lumina_core::layout::Slot;
 use lumina_core::{CodeGrid, Vocabulary};
 
-use crate::{Content, Error, Event, MalformedImage, Part, Result, StreamDecoder, TextTokenizer};
+use crate::{Content, Error, MalformedImage, Part, Result, StreamDecoder, StreamEvent, TextTokenizer};
 
 /// The whole tokenizer: text and images to one stream of tokens and back.
 ///
@@ -138,22 +139,33 @@ impl UniRep {
     /// [`Error::ImageSize`] where a side is no multiple of 32 pixels, [`Error::SizeToken`] where the image is too
     /// large, [`Error::Code`] where a code has no token.
     pub fn encode_image(&self, image: &CodeGrid) -> Result<Vec<u32>> {
+        let mut tokens = Vec::new();
+        self.append_image(&mut tokens, image)?;
+        Ok(tokens)
+    }
+
+    /// Appends the tokens of an image.
+    pub(crate) fn append_image(&self, tokens: &mut Vec<u32>, image: &CodeGrid) -> Result<()> {
         let size = image.size().map_err(Error::ImageSize)?;
         let vocabulary = &self.vocabulary;
         let size_token = |cells| vocabulary.size_token(cells).ok_or(Error::SizeToken { size, cells });
-        let start = [vocabulary.image_start(), size_token(size.height_cells())?, size_token(size.width_cells())?];
-
-        let mut tokens = Vec::with_capacity(size.n_tokens());
-        tokens.extend(start);
-        for (row, codes) in image.codes().chunks(size.latent_columns() as usize).enumerate() {
-            for (column, &code) in codes.iter().enumerate() {
-                let no_token = || Error::Code { code, row, column, n_codes: vocabulary.n_codes() };
-                tokens.push(vocabulary.token_of_code(code).ok_or_else(no_token)?);
-            }
-            tokens.push(vocabulary.row_end());
+        let mut codes = image.codes().iter();
+        tokens.reserve(size.n_tokens());
+        for slot in size.slots() {
+            tokens.push(match slot {
+                Slot::ImageStart => vocabulary.image_start(),
+                Slot::Height => size_token(size.height_cells())?,
+                Slot::Width => size_token(size.width_cells())?,
+                Slot::Code { row, column } => {
+                    let code = *codes.next().expect("a grid has a code for each of its slots");
+                    let no_token = || Error::Code { code, row, column, n_codes: vocabulary.n_codes() };
+                    vocabulary.token_of_code(code).ok_or_else(no_token)?
+                }
+                Slot::RowEnd { .. } => vocabulary.row_end(),
+                Slot::ImageEnd => vocabulary.image_end(),
+            });
         }
-        tokens.push(vocabulary.image_end());
-        Ok(tokens)
+        Ok(())
     }
 
     /// The text and images in a stream of tokens.
@@ -181,16 +193,16 @@ impl UniRep {
 }
 
 impl Decoded {
-    fn add(&mut self, event: Option<Event>, malformed: Malformed) -> Result<()> {
+    fn add(&mut self, event: Option<StreamEvent>, malformed: Malformed) -> Result<()> {
         match (event, self.segments.last_mut()) {
-            (Some(Event::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
-            (Some(Event::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
-            (Some(Event::Image(image)), _) => self.segments.push(Segment::Image(image)),
-            (Some(Event::Malformed(image)), _) => match malformed {
+            (Some(StreamEvent::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
+            (Some(StreamEvent::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
+            (Some(StreamEvent::Image(image)), _) => self.segments.push(Segment::Image(image)),
+            (Some(StreamEvent::Malformed(image)), _) => match malformed {
                 Malformed::Error => return Err(Error::Malformed(image)),
                 Malformed::Partial => self.segments.push(Segment::Partial(image)),
             },
-            (Some(Event::ImageStarted { .. } | Event::Row { .. }) | None, _) => {}
+            (Some(StreamEvent::ImageStarted { .. } | StreamEvent::Row { .. }) | None, _) => {}
         }
         Ok(())
     }
