@@ -87,15 +87,11 @@ mod error;
 mod grammar;
 mod guidance;
 mod logits_row;
-mod min_p;
 mod options;
-mod repetition;
 mod sampler;
 mod state;
 mod step;
-mod temperature;
-mod top_k;
-mod top_p;
+mod steps;
 
 pub use candidates::Candidates;
 pub use draw::DrawKey;
@@ -103,15 +99,11 @@ pub use error::{Error, Result};
 pub use grammar::{Allowed, Grammar, Modality};
 pub use guidance::guide;
 pub use logits_row::LogitsRow;
-pub use min_p::MinP;
 pub use options::SamplingOptions;
-pub use repetition::RepetitionPenalty;
 pub use sampler::Sampler;
 pub use state::{Snapshot, StreamState};
 pub use step::Step;
-pub use temperature::Temperature;
-pub use top_k::TopK;
-pub use top_p::TopP;
+pub use steps::{MinP, RepetitionPenalty, Temperature, TopK, TopP};
 
 #[doc(no_inline)]
 pub use lumina_core::layout::{ImageProgress, Phase, Slot};
