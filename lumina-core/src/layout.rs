@@ -4,8 +4,8 @@
 //! image tokens with a row-end each, and image-end (arXiv 2408.02657, "Uni-Rep"). All else is text. This module is the only
 //! place that knows it:
 //!
-//! - [`ImageSize::slots`] and [`ImageSize::slot`]: the tokens of an image, by what they are. Encoding writes them,
-//!   [`ImageSize::n_tokens`] counts them, and the state machine below expects them.
+//! - [`ImageSize::slots`]: the [`Slot`]s of an image, one per token. Encoding writes them, [`ImageSize::n_tokens`] counts
+//!   them, and the state machine expects them.
 //! - [`StreamLayout`]: where a stream is after each token. Samplers ask it what comes next, and decoders what a token was.
 //!   It is `Copy`, so that a caller that tries tokens ahead keeps a copy and goes back to it.
 //!

@@ -1,10 +1,10 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate.
 
 use std::ops::Range;
 
 use lumina_core::ImageSize;
 
-/// Shorthand for this crate's results.
+/// The results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong in `lumina-sampling`.
@@ -18,7 +18,7 @@ pub enum Error {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// The range.
         range: &'static str,
     },
     /// The image size fixed by the caller has no size token.

@@ -91,6 +91,24 @@ proptest! {
     }
 
     #[test]
+    fn the_longest_answer_is_that_of_an_image_of_fixed_size(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32) {
+        let vocabulary = vocabulary();
+        let size = ImageSize::from_cells(width, height).unwrap();
+        let options = options.modality(Modality::Image).image_size(size);
+        let answer = generate(&options, &[0], seed, usize::MAX);
+        let sampler = Sampler::new(&vocabulary, &options).unwrap();
+        let mut state = StreamState::new(vocabulary.clone(), &[0]);
+        prop_assert_eq!(sampler.longest_answer(&state), Some(size.n_tokens() + 1));
+        for (index, &token) in answer.iter().enumerate() {
+            prop_assert!(sampler.longest_answer(&state).is_none_or(|longest| longest == answer.len() - index));
+            prop_assert!(sampler.candidate_range(&state, N_LOGITS).contains(&(token as usize)));
+            state.push(token);
+        }
+        let any = Sampler::new(&vocabulary, &SamplingOptions::default()).unwrap();
+        prop_assert_eq!(any.longest_answer(&StreamState::new(vocabulary, &[0])), None);
+    }
+
+    #[test]
     fn an_image_whose_sizes_are_drawn_is_well_formed(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32) {
         let vocabulary = vocabulary();
         let size = ImageSize::from_cells(width, height).unwrap();

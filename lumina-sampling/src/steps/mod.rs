@@ -1,4 +1,4 @@
-//! The built-in steps.
+//! The built-in steps. Which of them run, and in which order, is the table in `options.rs`.
 
 mod min_p;
 mod repetition_penalty;

@@ -1,16 +1,17 @@
 //! Top-k.
 
-use crate::{Candidates, Step, StreamState};
+use crate::options::check_range;
+use crate::step::BuiltIn;
+use crate::{Candidates, Result, SamplingOptions, Step, StreamState};
 
-/// Keeps the k candidates with the highest logits, and all that tie with the k-th; in images and in text each its own
-/// k, at least 1.
+/// Keeps the k candidates with the highest logits, and all that tie with the k-th. Images and text each have a k.
 ///
 /// Mirrors `inference_solver.py::InterleavedTopKLogitsWarper`; it runs before temperature, as there.
 #[derive(Debug, Clone, Copy)]
 pub struct TopK {
-    /// k where the stream is in an image.
+    /// k in an image, at least 1.
     pub image: usize,
-    /// k elsewhere.
+    /// k in text, at least 1.
     pub text: usize,
 }
 
@@ -22,6 +23,31 @@ impl Step for TopK {
         {
             candidates.retain(|_, logit| logit >= kth);
         }
+    }
+}
+
+impl BuiltIn for TopK {
+    const CHANGES_MOST_LIKELY: bool = false;
+
+    fn from_options(options: &SamplingOptions) -> Result<Option<Self>> {
+        let (image, text) = (options.image_top_k, options.text_top_k);
+        for (field, k) in [("image_top_k", image), ("text_top_k", text)] {
+            check_range(field, k, k > 0, "at least 1; a k as large as the vocabulary keeps every token")?;
+        }
+        Ok(Some(Self { image, text }))
+    }
+}
+
+impl SamplingOptions {
+    /// Sets [`image_top_k`](Self#structfield.image_top_k).
+    #[must_use]
+    pub fn image_top_k(self, image_top_k: usize) -> Self {
+        Self { image_top_k, ..self }
+    }
+    /// Sets [`text_top_k`](Self#structfield.text_top_k).
+    #[must_use]
+    pub fn text_top_k(self, text_top_k: usize) -> Self {
+        Self { text_top_k, ..self }
     }
 }
 
