@@ -7,18 +7,18 @@
 //! # The pipeline
 //!
 //! ```text
-//! logits of the model (LogitsRow)    tokens so far (StreamState)
-//!               │                              │
-//!               ▼                              │
-//!  1 guidance   guide: g · (cond − uncond) + uncond, in images
-//!               ▼                              │
-//!  2 grammar    Candidates: the tokens that ◀── Grammar allows
-//!               ▼                              │
-//!  3 steps      Step: changes logits or drops candidates ◀──┘
-//!               ▼
-//!  4 draw       DrawKey: a random number by (seed, branch, position)
-//!               ▼
-//!        the next token
+//!   tokens so far              logits of the model
+//!         │                            │
+//!         ▼                            ▼
+//!    StreamState ──────────────▶  1 guidance     guide
+//!    phase, text                       ▼
+//!         ├────────────────────▶  2 grammar      Grammar, Candidates
+//!         │                            ▼
+//!         └────────────────────▶  3 steps        Step
+//!                                      ▼
+//!                                 4 draw         DrawKey
+//!                                      ▼
+//!                               the next token
 //! ```
 //!
 //! 1. **Guidance.** Inside an image the model runs twice: with the whole stream, and with the image alone. [`guide`]

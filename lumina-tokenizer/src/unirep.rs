@@ -1,4 +1,4 @@
-//! Images as tokens: the layout that the paper calls UniRep.
+//! Images as tokens, in the layout that the paper calls UniRep.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +10,8 @@ use crate::{Content, Error, MalformedImage, Part, Result, StreamDecoder, StreamE
 
 /// The whole tokenizer: text and images to one stream of tokens and back.
 ///
-/// An image of `W` × `H` pixels is image-start, size(`H`/32), size(`W`/32), then `H`/16 rows of `W`/16 image tokens
-/// and a row-end each, then image-end (arXiv 2408.02657, "Uni-Rep").
-/// Cloning is cheap, and threads may share one.
+/// The layout of an image is documented in [`lumina_core::layout`] (arXiv 2408.02657, "Uni-Rep"). Cloning is cheap, and
+/// threads may share one.
 ///
 /// ```
 /// use lumina_core::CodeGrid;
@@ -34,21 +33,21 @@ pub struct UniRep {
     vocabulary: Arc<Vocabulary>,
 }
 
-/// What decoding does with a run of image tokens that is cut off or not laid out as an image.
+/// What decoding does with an image that is cut off or does not follow the layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
-    /// It fails, with [`Error::Malformed`].
+    /// Fail with [`Error::Malformed`].
     #[default]
     Error,
-    /// It goes on, and reports the run as [`Segment::Partial`] with the rows that are whole.
+    /// Go on, and report the image as [`Segment::Partial`] with its complete rows.
     Partial,
 }
 
-/// What a stream of tokens says: text and images in their order.
+/// A decoded stream: text and images in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// The parts, no two texts in a row.
+    /// The segments. No two texts follow each other.
     pub segments: Vec<Segment>,
 }
 
@@ -59,12 +58,12 @@ pub enum Segment {
     Text(String),
     /// A complete image.
     Image(CodeGrid),
-    /// What there is of a malformed image. Its tokens up to the next image-end belong to it.
+    /// A malformed image, which includes all tokens up to the next image-end.
     Partial(Box<MalformedImage>),
 }
 
 impl Decoded {
-    /// The text, with `<|image|>` where a complete image is.
+    /// The text, with `<|image|>` in the place of each complete image.
     pub fn text(&self) -> String {
         self.segments
             .iter()
@@ -93,7 +92,7 @@ impl Decoded {
     }
 }
 
-/// What was generated, as a turn of the conversation that goes on. Malformed images are left out.
+/// A decoded answer as a turn of the conversation. Malformed images are left out.
 impl From<Decoded> for Content {
     fn from(decoded: Decoded) -> Self {
         let part = |segment| match segment {
@@ -128,7 +127,7 @@ impl UniRep {
         &self.text
     }
 
-    /// Which token plays which role.
+    /// Which token has which role.
     pub fn vocabulary(&self) -> &Arc<Vocabulary> {
         &self.vocabulary
     }
@@ -170,12 +169,12 @@ impl UniRep {
 
     /// The text and images in a stream of tokens.
     ///
-    /// Mirrors `FlexARInferenceSolver.decode_ids` of the original, which fails or never returns where this gives
-    /// a [`MalformedImage`], and drops an image without end in silence. An image of zero rows or columns, which it
+    /// Mirrors `FlexARInferenceSolver.decode_ids` of the original, which fails or never returns where this reports
+    /// a [`MalformedImage`], and silently drops an image without an end. An image of zero rows or columns, which it
     /// passes on to a VQ decoder that cannot decode it, is malformed here.
     ///
     /// # Errors
-    /// [`Error::Malformed`] at the first malformed image, where `malformed` asks for it.
+    /// [`Error::Malformed`] at the first malformed image, with [`Malformed::Error`].
     pub fn decode(&self, tokens: &[u32], malformed: Malformed) -> Result<Decoded> {
         let mut stream = self.stream();
         let mut decoded = Decoded::default();
@@ -186,7 +185,7 @@ impl UniRep {
         Ok(decoded)
     }
 
-    /// A decoder that takes tokens one by one.
+    /// A decoder of tokens one by one.
     pub fn stream(&self) -> StreamDecoder {
         StreamDecoder::new(self.text.stream(), self.vocabulary.clone())
     }
