@@ -1,13 +1,13 @@
 //! The layout of the token stream: what an image consists of, and the state machine that follows a stream.
 //!
-//! An image of `W` × `H` pixels is image-start, the size token of `H`/32, the size token of `W`/32, `H`/16 rows of `W`/16
-//! image tokens with a row-end each, and image-end (arXiv 2408.02657, "Uni-Rep"). All else is text. This module is the only
-//! place that knows it:
+//! An image of `W` × `H` pixels is image-start, the size token of `H`/32, the size token of `W`/32, `H`/16 rows of
+//! `W`/16 image tokens with a row-end each, and image-end (arXiv 2408.02657, "Uni-Rep"). All else is text. This module
+//! is the only place that knows it:
 //!
-//! - [`ImageSize::slots`]: the [`Slot`]s of an image, one per token. Encoding writes them, [`ImageSize::n_tokens`] counts
-//!   them, and the state machine expects them.
-//! - [`StreamLayout`]: where a stream is after each token. Samplers ask it what comes next, and decoders what a token was.
-//!   It is `Copy`, so that a caller that tries tokens ahead keeps a copy and goes back to it.
+//! - [`ImageSize::slots`]: the [`Slot`]s of an image, one per token. Encoding writes them, [`ImageSize::n_tokens`]
+//!   counts them, and the state machine expects them.
+//! - [`StreamLayout`]: where a stream is after each token. Samplers ask it what is expected next, and decoders what a
+//!   token was. It is `Copy`: a caller that drafts tokens keeps a copy to go back to.
 //!
 //! ```
 //! use lumina_core::layout::{Phase, Placement, Slot, StreamLayout};
@@ -85,8 +85,7 @@ impl ImageSize {
         (0..self.n_tokens()).map(move |index| self.slot(index))
     }
 
-    /// The slot at `index` of an image. After image-end rows go on, as the original samples an image whose end did not
-    /// come.
+    /// The slot at `index` of an image. After image-end further rows follow: an image that does not end is sampled so.
     fn slot(self, index: usize) -> Slot {
         match index {
             0 => Slot::ImageStart,
@@ -159,11 +158,12 @@ impl ImageProgress {
     pub fn column(self) -> usize {
         self.n_tokens % self.size.row_tokens()
     }
-    /// What comes next. After the last row, if anything but image-end came, rows go on, as in the original.
+    /// The slot of the next token. If anything but image-end follows the last row, further rows are expected, as in the
+    /// original.
     pub fn expected(self) -> Slot {
         self.size.slot(HEADER + self.n_tokens)
     }
-    /// The number of tokens up to the image-end, which is counted too; `None` if rows went on after the last one.
+    /// The number of tokens up to and including image-end; `None` if there are tokens after the last row.
     pub fn remaining(self) -> Option<usize> {
         self.size.n_tokens().checked_sub(HEADER + self.n_tokens).filter(|&remaining| remaining > 0)
     }
@@ -184,7 +184,7 @@ pub enum Placement {
 
 /// Where a stream is after its tokens so far, kept token by token.
 ///
-/// It is `Copy` and needs no heap: to try tokens ahead, keep a copy and go back to it. A push takes constant time.
+/// It is `Copy` and needs no heap: to draft tokens, keep a copy and go back to it. A push takes constant time.
 ///
 /// The original has two rules for streams that a correct model does not write, and so has this machine:
 ///
@@ -194,8 +194,8 @@ pub enum Placement {
 ///   equal. (The original takes any token where a size is expected for one, by its id.)
 ///   Mirrors `inference_solver.py::MultiModalLogitsProcessor`.
 /// - [`StreamLayout::strict`], for decoding. An image is everything from image-start to the next image-end, and each
-///   token must fit its slot, or the phase is [`Phase::Malformed`] up to that image-end. A second image-start right after
-///   the first is ignored, and any token but image-end fits in the place of a row-end. Mirrors
+///   token must fit its slot, or the phase is [`Phase::Malformed`] up to that image-end. A second image-start right
+///   after the first is ignored, and any token but image-end fits in the place of a row-end. Mirrors
 ///   `FlexARInferenceSolver.decode_ids`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLayout {
@@ -229,7 +229,7 @@ impl StreamLayout {
         Self { rule, len: 0, open_images: 0, image_start: 0, image_ends: 0, phase: Phase::Text }
     }
 
-    /// Adds a token. Any is accepted; the return value says what it is.
+    /// Adds a token. Any token is accepted; the return value classifies it.
     pub fn push(&mut self, role: TokenRole) -> Placement {
         let placement = self.placement(role);
         let phase = match self.rule {
@@ -245,7 +245,7 @@ impl StreamLayout {
         placement
     }
 
-    /// What a token is that comes next.
+    /// Classifies the next token.
     fn placement(&self, role: TokenRole) -> Placement {
         match (self.phase, self.expected()) {
             (Phase::Text, _) if role == TokenRole::ImageStart => Placement::Slot(Slot::ImageStart),
@@ -343,8 +343,8 @@ impl StreamLayout {
             Phase::Rows(image) => Some(image.expected()),
         }
     }
-    /// Whether the stream has exactly one more image-start than image-ends; by the rule for decoding, whether it is not in
-    /// text.
+    /// Whether the stream has exactly one more image-start than image-ends; by the rule for decoding, whether it is not
+    /// in text.
     pub fn in_image(&self) -> bool {
         self.open_images == 1
     }
@@ -448,7 +448,8 @@ mod tests {
                     prop_assert_eq!(image.start(), start);
                     prop_assert_eq!(image.size(), ImageSize::from_cells(size(2), size(1)).unwrap());
                     let columns = image.size().latent_columns() as usize + 1;
-                    prop_assert_eq!((image.row(), image.column()), ((end - start - 3) / columns, (end - start - 3) % columns));
+                    let n_tokens = end - start - HEADER;
+                    prop_assert_eq!((image.row(), image.column()), (n_tokens / columns, n_tokens % columns));
                 }
                 if let Some(&role) = roles.get(end) {
                     layout.push(role);

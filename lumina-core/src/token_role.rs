@@ -7,8 +7,8 @@ use crate::Vocabulary;
 /// What a token does in the stream.
 ///
 /// Every role but [`TokenRole::Text`] has a name in the tokenizer's vocabulary, by which its id is found. Published
-/// tokenizers name image tokens `IMGIMG` + the decimal digits of the code as letters (A = 0 … J = 9) + `Z`, and reserved
-/// tokens `<reserved` + a number of at least five digits + `>`.
+/// tokenizers name image tokens `IMGIMG` + the decimal digits of the code as letters (A = 0 … J = 9) + `Z`, and
+/// reserved tokens `<reserved` + a number of at least five digits + `>`.
 ///
 /// ```
 /// use lumina_core::TokenRole;
@@ -32,7 +32,7 @@ pub enum TokenRole {
     RowEnd,
     /// `<reserved08706>`, which ends a turn and stops generation.
     TurnEnd,
-    /// `<|image|>`, which stands for an image in text and never reaches the model.
+    /// `<|image|>`, the placeholder for an image in text. The model never sees it.
     Placeholder,
     /// `<reserved08801>` and the following ones, which state the height or the width of an image.
     Size {
@@ -100,7 +100,7 @@ pub fn reserved_token_name(number: u32) -> String {
 /// Whether a name is that of a special token, which text from users must not become: `<s>`, `<reserved00042>`,
 /// `IMGIMGAZ`, ….
 ///
-/// Names of the same form that no tokenizer gives, such as `<reserved1>`, are special too.
+/// Names of the same form that no tokenizer has, such as `<reserved1>`, are special too.
 pub fn is_special_name(name: &str) -> bool {
     let is_number = |digits: &str, first: u8, last: u8| {
         !digits.is_empty() && digits.bytes().all(|digit| (first..=last).contains(&digit))

@@ -167,7 +167,7 @@ impl Vocabulary {
     pub fn turn_end(&self) -> u32 {
         self.turn_end
     }
-    /// `<|image|>`, which stands for an image in text and never reaches the model.
+    /// `<|image|>`, the placeholder for an image in text. The model never sees it.
     pub fn placeholder(&self) -> u32 {
         self.placeholder
     }
@@ -209,7 +209,7 @@ impl Vocabulary {
     pub fn is_control(&self, token: u32) -> bool {
         self.role(token).is_control()
     }
-    /// The largest id in use, which a model's embedding must hold; the placeholder does not count.
+    /// The largest id with a role, for which a model's embedding needs a row. The placeholder does not count.
     pub fn max_id(&self) -> u32 {
         let fixed = [self.bos, self.pad, self.image_start, self.image_end, self.row_end, self.turn_end];
         fixed.iter().chain(&self.code_to_token).chain(&self.size_tokens).copied().max().unwrap_or(0)

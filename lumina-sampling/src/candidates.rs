@@ -4,8 +4,8 @@ use crate::{Allowed, Error, LogitsRow, Result, guide};
 
 /// The tokens that can be drawn, ascending, and their logits.
 ///
-/// Steps work on this list instead of a whole row of logits: in an image it has the image tokens only, and after top-k only
-/// those that top-k kept. Its buffers are reused from draw to draw.
+/// Steps work on this list instead of a whole row of logits: in an image it has the image tokens only, and after top-k
+/// only those that top-k kept. Its buffers are reused from draw to draw.
 ///
 /// ```
 /// use lumina_sampling::Candidates;
@@ -37,8 +37,8 @@ impl Candidates {
         Ok(candidates)
     }
 
-    /// Replaces the candidates with the allowed tokens. Guidance is per token, so applying it to the allowed ones only is
-    /// the same as guidance followed by the grammar.
+    /// Replaces the candidates with the allowed tokens. Guidance is per token, so applying it to the allowed ones only
+    /// is the same as guidance followed by the grammar.
     pub(crate) fn load(
         &mut self,
         position: usize,

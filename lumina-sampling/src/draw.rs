@@ -7,9 +7,9 @@ use crate::{Candidates, Error, Result};
 
 /// What a token's random number depends on, in addition to its position.
 ///
-/// Numbers come from a counter-based generator (ChaCha with 8 rounds: key = seed, stream = branch, counter =
-/// position), so each is computed independently of the others, of their order, and of the batch. They stay the same from
-/// version to version of this crate.
+/// Numbers come from a counter-based generator (ChaCha with 8 rounds: key = seed, stream = branch, counter = position),
+/// so each is computed independently of the others, of their order, and of the batch. They stay the same from version
+/// to version of this crate.
 ///
 /// ```
 /// let key = lumina_sampling::DrawKey { seed: 7, branch: 0 };
@@ -52,8 +52,8 @@ impl Candidates {
         best.map_or(Err(Error::NothingLeft { position: self.position() }), |(token, _)| Ok(token))
     }
 
-    /// The candidate for a number in `[0, 1)`: the first, by ascending token, at which the cumulative probability exceeds
-    /// it.
+    /// The candidate for a number in `[0, 1)`: the first, by ascending token, at which the cumulative probability
+    /// exceeds it.
     ///
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].

@@ -31,7 +31,8 @@ pub enum Error {
     },
     /// A row of logits lacks a token that can be drawn.
     #[error(
-        "a row of {} logits has none for token {token}: it is for the ids {ids:?}; is the vocabulary that of another model?",
+        "a row of {} logits has none for token {token}: it is for the ids {ids:?}; is the vocabulary that of \
+         another model?",
         ids.len()
     )]
     ShortRow {
@@ -42,7 +43,8 @@ pub enum Error {
     },
     /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {} logits and the unconditional one {}, for the ids {conditional:?} and {unconditional:?}; both must come from one model",
+        "the conditional row has {} logits and the unconditional one {}, for the ids {conditional:?} and \
+         {unconditional:?}; both must come from one model",
         conditional.len(), unconditional.len()
     )]
     RowsDiffer {
@@ -53,7 +55,8 @@ pub enum Error {
     },
     /// Guidance applies, but there is no unconditional row.
     #[error(
-        "guidance applies at position {position}, but no unconditional logits were given; run the branch that `unconditional` names, or set `guidance_scale` to 1"
+        "guidance applies at position {position}, but no unconditional logits were given; run the branch that \
+         `unconditional` names, or set `guidance_scale` to 1"
     )]
     NoUnconditional {
         /// Index in the stream of the token to be drawn.
@@ -61,7 +64,8 @@ pub enum Error {
     },
     /// A logit is not a number.
     #[error(
-        "the logit of token {token} is NaN; the model's activations or weights overflowed, or a sampling step made it so"
+        "the logit of token {token} is NaN; the model's activations or weights overflowed, or a sampling step \
+         made it so"
     )]
     NanLogit {
         /// The token.
@@ -69,7 +73,8 @@ pub enum Error {
     },
     /// No token can be drawn.
     #[error(
-        "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step dropped the last candidate"
+        "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step \
+         dropped the last candidate"
     )]
     NothingLeft {
         /// Index in the stream of the token to be drawn.

@@ -25,18 +25,19 @@ pub enum Modality {
 ///
 /// | phase | allowed |
 /// | --- | --- |
-/// | text | any token ([`Modality`] and a fixed size restrict it) |
-/// | height or width expected | the fixed size's token; with [`Modality::Image`] a size token; else any token, as in the original |
+/// | text | any ([`Modality`] and a fixed size restrict it) |
+/// | height or width expected | the fixed size's; size tokens for [`Modality::Image`]; else any, as in the original |
 /// | row or image complete | row-end or image-end only |
 /// | elsewhere in the rows | image tokens |
-/// | malformed | any token, as in the original |
+/// | malformed | any, as in the original |
 ///
-/// Mirrors `inference_solver.py::MultiModalLogitsProcessor`. There image tokens are the ids 4 to 8195; here they are found
-/// by name. Fixed sizes and modalities are additions.
+/// Mirrors `inference_solver.py::MultiModalLogitsProcessor`. There image tokens are the ids 4 to 8195; here they are
+/// found by name. Fixed sizes and modalities are additions.
 ///
 /// ```
 /// use lumina_sampling::{Allowed, Grammar, Modality, StreamState};
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// let grammar = Grammar::new(&vocabulary, Modality::Image, None)?;
 /// let state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// assert_eq!(grammar.allowed(&state), Allowed::One(vocabulary.image_start()));

@@ -23,10 +23,10 @@
 //!
 //! 1. **Guidance.** Inside an image the model runs twice: with the whole stream, and with the image alone. [`guide`]
 //!    combines the two rows of logits. [`Sampler::unconditional`] says what the second branch sees.
-//! 2. **Grammar.** [`StreamState`] follows the stream token by token and knows its [`Phase`]: text, the size of an image,
-//!    its rows. [`Grammar`] derives the [`Allowed`] tokens: a row-end after each row, image tokens within it, text elsewhere;
-//!    [`Modality`] and a fixed image size restrict it. Where one token is allowed, it is [forced](Sampler::forced), and the
-//!    model need not run. [`Candidates`] holds the allowed tokens and their logits.
+//! 2. **Grammar.** [`StreamState`] follows the stream token by token and knows its [`Phase`]: text, the size of an
+//!    image, its rows. [`Grammar`] derives the [`Allowed`] tokens: a row-end after each row, image tokens within it,
+//!    text elsewhere; [`Modality`] and a fixed image size restrict it. Where one token is allowed, it is
+//!    [forced](Sampler::forced), and the model need not run. [`Candidates`] holds the allowed tokens and their logits.
 //! 3. **Steps.** Each [`Step`] changes logits or drops candidates:
 //!
 //!    | order | step | in text | in an image |
@@ -58,7 +58,8 @@
 //! # const _: &str = stringify!(
 //! let vocabulary = Arc::new(Vocabulary::from_tokens(names_and_ids)?);
 //! # );
-//! # let vocabulary: Arc<Vocabulary> = Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+//! # let vocabulary: Arc<Vocabulary> = Arc::new(
+//! #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 //! let model = |tokens: &[u32]| vec![tokens.len() as f32; 32];
 //!
 //! let options = SamplingOptions::default().seed(7).modality(Modality::Image).image_size(ImageSize::new(64, 32)?);
@@ -91,9 +92,9 @@
 //!
 //! # Memory and speed
 //!
-//! Once its buffers have grown, a draw allocates nothing. In an image the steps run over the image tokens only, whatever the
-//! size of the vocabulary, and a model can compute [their logits alone](Sampler::candidate_range). `cargo bench -p
-//! lumina-sampling` compares the time of a draw with that of reading its logits once.
+//! Once its buffers have grown, a draw allocates nothing. In an image the steps run over the image tokens only,
+//! whatever the size of the vocabulary, and a model can compute [their logits alone](Sampler::candidate_range). `cargo
+//! bench -p lumina-sampling` compares the time of a draw with that of reading its logits once.
 //!
 //! # Untrusted input
 //!

@@ -15,7 +15,8 @@ use crate::{Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, Result, Sam
 ///
 /// ```
 /// use lumina_sampling::{Sampler, SamplingOptions, StreamState};
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// let mut sampler = Sampler::new(&vocabulary, &SamplingOptions::default().seed(7))?;
 /// let mut state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// let logits: Vec<f32> = (0..32).map(|token| token as f32 / 10.0).collect();
@@ -106,7 +107,8 @@ impl Sampler {
         }
     }
 
-    /// The most tokens that can come after `state`, the end of the turn included; `None` where the grammar sets no limit.
+    /// The most tokens that can come after `state`, the end of the turn included; `None` where the grammar sets no
+    /// limit.
     pub fn longest_answer(&self, state: &StreamState) -> Option<usize> {
         self.grammar.longest_answer(state)
     }
@@ -115,8 +117,8 @@ impl Sampler {
     /// far, from its image-start on. `None` where guidance does not apply: outside images, before both sizes are known,
     /// and with a scale of 1.
     ///
-    /// Positions in that branch count from 0 at the range's start. The branch is fed the tokens that it has not seen yet. A
-    /// range with another start is another image, for which the branch begins anew.
+    /// Positions in that branch count from 0 at the range's start. The branch is fed the tokens that it has not seen
+    /// yet. A range with another start is another image, for which the branch begins anew.
     pub fn unconditional(&self, state: &StreamState) -> Option<Range<usize>> {
         match state.phase() {
             Phase::Rows(image) if self.guidance_scale != 1.0 => Some(image.start()..state.len()),

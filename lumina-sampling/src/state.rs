@@ -8,8 +8,8 @@ use lumina_core::layout::{Phase, Placement, StreamLayout};
 
 /// Where a stream is after its tokens so far, kept token by token and never computed from the whole stream again.
 ///
-/// It states facts only: the layout by [`StreamLayout::counting`], and the tokens of the text. What follows from them is
-/// for the [`Grammar`](crate::Grammar) and the [`Sampler`](crate::Sampler) to say.
+/// It has the layout by [`StreamLayout::counting`], and the tokens of the text. The [`Grammar`](crate::Grammar) and the
+/// [`Sampler`](crate::Sampler) derive from it what is allowed next.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -26,10 +26,10 @@ use lumina_core::layout::{Phase, Placement, StreamLayout};
 /// assert_eq!((image.row(), image.column()), (0, 0));
 /// ```
 ///
-/// # Trying tokens ahead
+/// # Drafted tokens
 /// [`StreamState::snapshot`] and [`StreamState::rollback`] go back to an earlier point of the same stream, as methods
-/// that draft several tokens and keep a part of them need. A snapshot is a small `Copy` value; to go back costs a step for
-/// each text token that is taken back, and nothing is allocated.
+/// that draft several tokens and accept some of them need. A snapshot is a `Copy` value of less than 100 bytes. A
+/// rollback takes time in proportion to the text tokens that it removes, and allocates nothing.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -57,7 +57,7 @@ pub struct StreamState {
     text: Vec<u32>,
 }
 
-/// A point of a stream that [`StreamState::rollback`] goes back to.
+/// A point in a stream for [`StreamState::rollback`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     layout: StreamLayout,
@@ -90,7 +90,8 @@ impl StreamState {
         Snapshot { layout: self.layout, n_text: self.text.len() }
     }
 
-    /// Takes back the tokens since `snapshot`, which must be of this stream and not of tokens that were taken back since.
+    /// Removes the tokens that were pushed since `snapshot`. The snapshot must be of this state, and of tokens that are
+    /// still in the stream.
     pub fn rollback(&mut self, snapshot: Snapshot) {
         self.layout = snapshot.layout;
         for token in self.text.drain(snapshot.n_text.min(self.text.len())..) {

@@ -26,7 +26,8 @@ use crate::{Candidates, Result, SamplingOptions, StreamState};
 ///     }
 /// }
 ///
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// # let state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// # let text = 20;
 /// let options = SamplingOptions::default().greedy();
@@ -43,7 +44,8 @@ pub trait Step: Debug + Send + Sync {
 
 /// A step that [`SamplingOptions`] control.
 pub(crate) trait BuiltIn: Step + Sized + 'static {
-    /// Whether the step can change which candidate is the most likely. The others are left out where that one is chosen.
+    /// Whether the step can change which candidate is the most likely. The others are left out where that one is
+    /// chosen.
     const CHANGES_MOST_LIKELY: bool;
 
     /// The step that the options ask for; `None` where it would change nothing.

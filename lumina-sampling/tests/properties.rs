@@ -72,6 +72,11 @@ fn options() -> impl Strategy<Value = SamplingOptions> {
         })
 }
 
+/// Sizes that the small vocabulary has size tokens for.
+fn size() -> impl Strategy<Value = ImageSize> {
+    (1..=3u32, 1..=3u32).prop_map(|(width, height)| ImageSize::from_cells(width, height).unwrap())
+}
+
 proptest! {
     #[test]
     fn an_image_of_free_size_is_well_formed(options in options(), seed: u32) {
@@ -82,8 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn an_image_of_fixed_size_is_well_formed(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32, greedy: bool) {
-        let size = ImageSize::from_cells(width, height).unwrap();
+    fn an_image_of_fixed_size_is_well_formed(options in options(), size in size(), seed: u32, greedy: bool) {
         let mut options = options.image_size(size);
         options.greedy = greedy;
         let answer = generate(&options, &[0], seed, size.n_tokens());
@@ -91,9 +95,8 @@ proptest! {
     }
 
     #[test]
-    fn the_longest_answer_is_that_of_an_image_of_fixed_size(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32) {
+    fn the_longest_answer_is_that_of_an_image_of_fixed_size(options in options(), size in size(), seed: u32) {
         let vocabulary = vocabulary();
-        let size = ImageSize::from_cells(width, height).unwrap();
         let options = options.modality(Modality::Image).image_size(size);
         let answer = generate(&options, &[0], seed, usize::MAX);
         let sampler = Sampler::new(&vocabulary, &options).unwrap();
@@ -109,10 +112,11 @@ proptest! {
     }
 
     #[test]
-    fn an_image_whose_sizes_are_drawn_is_well_formed(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32) {
+    fn an_image_whose_sizes_are_drawn_is_well_formed(options in options(), size in size(), seed: u32) {
         let vocabulary = vocabulary();
-        let size = ImageSize::from_cells(width, height).unwrap();
-        let begun = [vocabulary.image_start(), vocabulary.size_token(height).unwrap(), vocabulary.size_token(width).unwrap()];
+        let size_token = |cells| vocabulary.size_token(cells).unwrap();
+        let begun =
+            [vocabulary.image_start(), size_token(size.height_cells()), size_token(size.width_cells())];
         let rest = generate(&options, &[&[0], &begun[..]].concat(), seed, size.n_tokens() - begun.len());
         prop_assert_eq!(read_image(&[&begun[..], &rest].concat()), Some(size));
     }
@@ -196,7 +200,12 @@ proptest! {
 
     #[test]
     fn a_row_of_a_range_of_ids_gives_what_the_whole_row_gives(
-        options in options(), seed: u32, length in 0..40usize, first_id in 0..12u32, end in 0..=N_LOGITS, text_alone: bool,
+        options in options(),
+        seed: u32,
+        length in 0..40usize,
+        first_id in 0..12u32,
+        end in 0..=N_LOGITS,
+        text_alone: bool,
     ) {
         let vocabulary = vocabulary();
         let modality = if text_alone { Modality::Text } else { Modality::Image };
@@ -214,8 +223,9 @@ proptest! {
 
         let whole = sampler.candidates(&conditional, Some((&unconditional).into()), &state).unwrap();
         let whole: Vec<_> = whole.iter().collect();
-        let part = |row| LogitsRow { first_id, logits: row };
-        let ranged = sampler.candidates(part(&conditional[first_id as usize..end]), Some(part(&unconditional[first_id as usize..end])), &state);
+        let [conditional, unconditional] =
+            [&conditional, &unconditional].map(|row| LogitsRow { first_id, logits: &row[first_id as usize..end] });
+        let ranged = sampler.candidates(conditional, Some(unconditional), &state);
         if first_id > *needed.start() || end as u32 <= *needed.end() {
             let Err(Error::ShortRow { ids, token }) = ranged else { panic!("{ranged:?}") };
             prop_assert_eq!(&ids, &(first_id..end as u32));
@@ -226,7 +236,10 @@ proptest! {
     }
 
     #[test]
-    fn top_k_keeps_the_k_highest_and_their_ties(row in proptest::collection::vec((-4..4i8).prop_map(f32::from), 1..500), k in 1..600usize) {
+    fn top_k_keeps_the_k_highest_and_their_ties(
+        row in proptest::collection::vec((-4..4i8).prop_map(f32::from), 1..500),
+        k in 1..600usize,
+    ) {
         let state = StreamState::new(vocabulary(), &[]);
         let mut candidates = Candidates::from_row(&row).unwrap();
         TopK { image: 1, text: k }.apply(&mut candidates, &state);
@@ -311,8 +324,8 @@ fn seeds_branches_and_positions_draw_apart() {
     assert_eq!(distinct.len(), all.len());
 }
 
-/// The numbers are part of the promise that a request can be replayed. Computed apart from this crate, by the definition
-/// of ChaCha.
+/// The numbers are part of the promise that a request can be replayed. Computed apart from this crate, by the
+/// definition of ChaCha.
 #[test]
 fn numbers_stay_the_same() {
     let key = lumina_sampling::DrawKey { seed: 7, branch: 3 };

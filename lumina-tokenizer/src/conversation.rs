@@ -9,8 +9,8 @@ pub const IGNORED: i64 = -100;
 
 /// Turns of a human and the assistant, the human first.
 ///
-/// If the last turn is the human's, the conversation is a prompt, to which the model generates the answer. The assistant's
-/// turns are what training learns.
+/// If the last turn is the human's, the conversation is a prompt, to which the model generates the answer. The
+/// assistant's turns are what training learns.
 ///
 /// ```
 /// use lumina_tokenizer::{Conversation, Part, UniRep};
@@ -202,7 +202,8 @@ impl UniRep {
         self.assemble(&turns, &images)
     }
 
-    /// Joins the tokens of turns and replaces placeholders by images. Even turns are the human's, odd ones the assistant's.
+    /// Joins the tokens of turns and replaces placeholders by images. Even turns are the human's, odd ones the
+    /// assistant's.
     pub(crate) fn assemble(&self, turns: &[Vec<u32>], images: &[&CodeGrid]) -> Result<Encoded> {
         if turns.is_empty() {
             return Err(Error::EmptyConversation);

@@ -41,7 +41,11 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A `tokenizer.json` of a kind whose result would differ from the original's.
-    #[error("{}: `{field}` is {found}, but only {supported} is supported; is this the tokenizer of a Chameleon or Lumina-mGPT model?", file.display())]
+    #[error(
+        "{}: `{field}` is {found}, but only {supported} is supported; is this the tokenizer of a Chameleon or \
+         Lumina-mGPT model?",
+        file.display()
+    )]
     Unsupported {
         /// The file.
         file: PathBuf,
@@ -53,7 +57,11 @@ pub enum Error {
         supported: &'static str,
     },
     /// Two tokens of a tokenizer have one id.
-    #[error("{}: id {id} belongs to both `{first}` and `{second}`; each token needs an id of its own, and an added one that the vocabulary lacks takes the number of tokens", file.display())]
+    #[error(
+        "{}: id {id} belongs to both `{first}` and `{second}`; each token needs an id of its own, and an added \
+         one that the vocabulary lacks takes the number of tokens",
+        file.display()
+    )]
     DuplicateId {
         /// The file.
         file: PathBuf,
@@ -73,7 +81,10 @@ pub enum Error {
         reason: Box<lumina_core::Error>,
     },
     /// Two files give one VQ code different tokens.
-    #[error("the image token of code {code} is {} in {} but {} in {}; the two files are not of one model", id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display())]
+    #[error(
+        "the image token of code {code} is {} in {} but {} in {}; the two files are not of one model",
+        id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display()
+    )]
     ImageTokens {
         /// The first code on which they disagree.
         code: u32,
@@ -87,7 +98,11 @@ pub enum Error {
         second: Option<u32>,
     },
     /// The tokenizer has tokens that the model has no embedding for.
-    #[error("{}: token `{name}` has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are not of one checkpoint", file.display())]
+    #[error(
+        "{}: token `{name}` has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are \
+         not of one checkpoint",
+        file.display()
+    )]
     VocabularySize {
         /// The tokenizer's file.
         file: PathBuf,
@@ -112,7 +127,8 @@ pub enum Error {
     ImageSize(lumina_core::Error),
     /// An image larger than the vocabulary has size tokens for.
     #[error(
-        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, which the vocabulary lacks; make the image smaller"
+        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, which the vocabulary lacks; \
+         make the image smaller"
     )]
     SizeToken {
         /// The image's size.
@@ -122,7 +138,8 @@ pub enum Error {
     },
     /// A VQ code that has no token.
     #[error(
-        "code {code} (row {row}, column {column}) has no token: the vocabulary has {n_codes} codes; is the image tokenizer of another model?"
+        "code {code} (row {row}, column {column}) has no token: the vocabulary has {n_codes} codes; is the image \
+         tokenizer of another model?"
     )]
     Code {
         /// The code.

@@ -1,9 +1,9 @@
 //! Text and image codes to one stream of tokens and back, for Lumina-mGPT and Chameleon checkpoints.
 //!
-//! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream in which text and images are mixed. An image is VQ codes in
-//! a layout that states its size and its rows; a conversation is turns of text and images. This crate encodes such streams
-//! and decodes them. It computes nothing: tokens are `u32`, an image is a [`CodeGrid`](lumina_core::CodeGrid), and it
-//! does not depend on Burn.
+//! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream in which text and images are mixed. An image is VQ codes
+//! in a layout that states its size and its rows; a conversation is turns of text and images. This crate encodes such
+//! streams and decodes them. It computes nothing: tokens are `u32`, an image is a [`CodeGrid`](lumina_core::CodeGrid),
+//! and it does not depend on Burn.
 //!
 //! # The pipeline
 //!
@@ -22,15 +22,16 @@
 //!       └───────────▶ tokens ◀───────────┘             └── tokens ─┘
 //! ```
 //!
-//! 1. **Text.** [`TextTokenizer`] is the byte-level BPE of a `tokenizer.json`. [`Specials`] chooses whether the names of
-//!    special tokens in a text become those tokens. [`TextStream`] decodes text token by token.
+//! 1. **Text.** [`TextTokenizer`] is the byte-level BPE of a `tokenizer.json`. [`Specials`] chooses whether the names
+//!    of special tokens in a text become those tokens. [`TextStream`] decodes text token by token.
 //! 2. **Images.** [`UniRep`] is the whole tokenizer. It finds by name which token has which
-//!    [role](lumina_core::TokenRole), and writes the codes of an image in the [layout](lumina_core::layout) of the stream.
-//! 3. **Conversations.** A [`Conversation`] is turns of [`Content`], text and images in order. [`Task`] has the prompts that
-//!    the checkpoints were trained on. The result is [`Encoded`]: tokens, and labels for training.
+//!    [role](lumina_core::TokenRole), and writes the codes of an image in the [layout](lumina_core::layout) of the
+//!    stream.
+//! 3. **Conversations.** A [`Conversation`] is turns of [`Content`], text and images in order. [`Task`] has the prompts
+//!    that the checkpoints were trained on. The result is [`Encoded`]: tokens, and labels for training.
 //! 4. **Records.** A [`Record`] is a conversation as training data states it: JSON whose texts contain `<|image|>`.
-//! 5. **Decoding.** [`StreamDecoder`] turns tokens into [`StreamEvent`]s one by one: pieces of text, rows of an image, whole
-//!    images. [`UniRep::decode`] collects them into [`Decoded`]. An image that does not follow the layout is a
+//! 5. **Decoding.** [`StreamDecoder`] turns tokens into [`StreamEvent`]s one by one: pieces of text, rows of an image,
+//!    whole images. [`UniRep::decode`] collects them into [`Decoded`]. An image that does not follow the layout is a
 //!    [`MalformedImage`].
 //!
 //! # Example
@@ -64,9 +65,9 @@
 //!
 //! # Parity
 //!
-//! Ids, labels and texts are exactly those of the original Python code, for all input that it accepts. Where it raises an
-//! exception, this crate returns a typed [`Error`]. Where it never returns (an image-start as the last token) or silently
-//! drops a cut-off image, the image is reported as a [`MalformedImage`] with its complete rows.
+//! Ids, labels and texts are exactly those of the original Python code, for all input that it accepts. Where it raises
+//! an exception, this crate returns a typed [`Error`]. Where it never returns (an image-start as the last token) or
+//! silently drops a cut-off image, the image is reported as a [`MalformedImage`] with its complete rows.
 //!
 //! # Untrusted input
 //!
@@ -83,8 +84,8 @@
 //! `Send + Sync` and cheap to clone. Decoding keeps its state from token to token; an image's codes are kept until
 //! it ends.
 //!
-//! The crate has no features. It compiles for `wasm32-unknown-unknown`, where [`TextTokenizer::from_json`] takes the place
-//! of `open`.
+//! The crate has no features. It compiles for `wasm32-unknown-unknown`, where [`TextTokenizer::from_json`] takes the
+//! place of `open`.
 
 #![forbid(unsafe_code)]
 

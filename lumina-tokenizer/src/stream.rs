@@ -33,8 +33,8 @@ pub enum StreamEvent {
 
 /// Decodes the stream token by token, in text and in images.
 ///
-/// A token emits at most one [`StreamEvent`]. Mirrors `FlexARInferenceSolver.decode_ids` of the original; what it accepts
-/// as an image is stated at [`StreamLayout::strict`].
+/// A token emits at most one [`StreamEvent`]. Mirrors `FlexARInferenceSolver.decode_ids` of the original; what it
+/// accepts as an image is stated at [`StreamLayout::strict`].
 ///
 /// ```
 /// use lumina_tokenizer::{StreamEvent, UniRep};

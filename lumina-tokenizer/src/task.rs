@@ -195,8 +195,8 @@ impl TaskInput {
 impl Task {
     /// The human turn that asks for the task.
     ///
-    /// Input is inserted at the slots of the template only: a text that contains `{width}` or `<|image|>` is not changed.
-    /// Free-form images come before the text.
+    /// Input is inserted at the slots of the template only: a text that contains `{width}` or `<|image|>` is not
+    /// changed. Free-form images come before the text.
     ///
     /// # Errors
     /// [`Error::TaskInput`] where the task takes more input, or less.
