@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lumina_examples::{ModelArgs, Progress, open_picture, save_png, summary};
 use lumina_mgpt::{Event, Task};
-use lumina_tokenizer::Output;
+use lumina_tokenizer::TaskOutput;
 
 /// Draws a picture from a picture.
 #[derive(Parser)]
@@ -33,7 +33,7 @@ struct Args {
 /// The tasks that make a picture of a picture.
 fn tasks() -> impl TypedValueParser<Value = Task> {
     let specs = Task::ALL.map(Task::spec).into_iter();
-    let names = specs.filter(|spec| spec.images == Some(1) && spec.output == Output::Image).map(|spec| spec.name);
+    let names = specs.filter(|spec| spec.images == Some(1) && spec.output == TaskOutput::Image).map(|spec| spec.name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Task>())
 }
 

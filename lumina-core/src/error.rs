@@ -1,6 +1,6 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate.
 
-/// Shorthand for this crate's results.
+/// The results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in `lumina-core`.
@@ -9,23 +9,24 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A token that the model's stream needs has no id.
     #[error(
-        "the vocabulary has no token `{name}`, needed as {role}; is this the tokenizer of a Chameleon or Lumina-mGPT model?"
+        "the vocabulary has no token `{name}`, needed as {role}; is this the tokenizer of a Chameleon or \
+         Lumina-mGPT model?"
     )]
     MissingToken {
         /// The token's name.
         name: String,
-        /// What it is needed for.
+        /// What it is needed as.
         role: &'static str,
     },
     /// The image-token names do not cover the codes 0, 1, 2, … without a gap.
     #[error("the vocabulary has {found} image tokens, but none for code {missing}; the tokenizer file is incomplete")]
     CodeGap {
-        /// How many image tokens were found.
+        /// The number of image tokens that were found.
         found: usize,
         /// The first code with no token.
         missing: u32,
     },
-    /// Two tokens claim one role or one id.
+    /// Two tokens have one id.
     #[error("the vocabulary gives id {id} to both `{first}` and `{second}`; each token needs an id of its own")]
     DuplicateToken {
         /// The id in question.
@@ -35,8 +36,12 @@ pub enum Error {
         /// The other name.
         second: String,
     },
-    /// An image size that the token layout cannot express.
-    #[error("image size {width}x{height} is not usable: both sides must be multiples of {multiple}, at least {multiple}; the nearest usable size is {}x{}", nearest(*width, *multiple), nearest(*height, *multiple))]
+    /// An image size that size tokens cannot state.
+    #[error(
+        "image size {width}x{height} is not usable: both sides must be multiples of {multiple}, at least \
+         {multiple}; the nearest usable size is {}x{}",
+        nearest(*width, *multiple), nearest(*height, *multiple)
+    )]
     ImageSize {
         /// Width in pixels.
         width: u32,
@@ -47,24 +52,25 @@ pub enum Error {
     },
     /// A target size for which there are no image sizes.
     #[error(
-        "target size {target_px} is not usable: it must be from {min_px} to {max_px} pixels; the published models use 512, 768 and 1024"
+        "target size {target_px} is not usable: it must be from {min_px} to {max_px} pixels; the published models \
+         use 512, 768 and 1024"
     )]
     TargetSize {
         /// The target in pixels.
         target_px: u32,
-        /// The least that is usable.
+        /// The smallest target.
         min_px: u32,
-        /// The most that is usable.
+        /// The largest target.
         max_px: u32,
     },
-    /// A grid of codes whose length is not rows × columns.
+    /// A grid whose number of codes is not rows × columns.
     #[error("a grid of {rows} rows and {columns} columns needs {} codes, got {found}", *rows as u64 * *columns as u64)]
     CodeCount {
         /// Rows.
         rows: u32,
         /// Columns.
         columns: u32,
-        /// Number of codes given.
+        /// The number of codes that were given.
         found: usize,
     },
 }

@@ -1,10 +1,11 @@
-//! Sizes of images: in pixels, in 32-pixel cells (what the stream states) and in 16-pixel latents (one code each).
+//! Sizes of images: in pixels, in cells of 32 pixels (the unit of size tokens), and in latents of 16 pixels (one code
+//! each).
 
 use crate::{Error, Result};
 
-/// Pixels a side of a cell, the unit in which the stream states an image's size.
+/// Pixels per side of a cell, the unit of size tokens.
 pub const CELL_PX: u32 = 32;
-/// Pixels a side of the square that one code stands for.
+/// Pixels per side of the square that one code encodes.
 pub const LATENT_PX: u32 = 16;
 
 /// The size of an image in the stream: both sides are positive multiples of [`CELL_PX`].
@@ -71,10 +72,6 @@ impl ImageSize {
     pub fn n_codes(self) -> usize {
         self.latent_columns() as usize * self.latent_rows() as usize
     }
-    /// Tokens that an image of this size takes: start, two sizes, the rows with their row-ends, end.
-    pub fn n_tokens(self) -> usize {
-        self.latent_rows() as usize * (self.latent_columns() as usize + 1) + 4
-    }
 }
 
 impl TryFrom<(u32, u32)> for ImageSize {
@@ -105,7 +102,7 @@ pub struct CodeGrid {
     codes: Vec<u32>,
 }
 
-/// A grid as it is read, before its sides are known to fit its codes.
+/// A deserialised grid, not yet checked.
 #[derive(serde::Deserialize)]
 struct UncheckedGrid {
     rows: u32,
@@ -126,9 +123,9 @@ impl CodeGrid {
     /// # Errors
     /// [`Error::CodeCount`] where `codes.len()` is not `rows * columns`, or a side is zero.
     pub fn new(rows: u32, columns: u32, codes: Vec<u32>) -> Result<Self> {
-        // Beyond this a side in pixels would overflow.
-        const LONGEST: u32 = u32::MAX / LATENT_PX;
-        let possible = 1..=LONGEST;
+        // A longer side would overflow in pixels.
+        const MAX_SIDE: u32 = u32::MAX / LATENT_PX;
+        let possible = 1..=MAX_SIDE;
         let fits = u64::from(rows) * u64::from(columns) == codes.len() as u64;
         if !fits || !possible.contains(&rows) || !possible.contains(&columns) {
             return Err(Error::CodeCount { rows, columns, found: codes.len() });
@@ -147,11 +144,11 @@ impl CodeGrid {
     pub fn codes(&self) -> &[u32] {
         &self.codes
     }
-    /// Width in pixels of the image that these codes decode to.
+    /// Width of the decoded image in pixels.
     pub fn width_px(&self) -> u32 {
         self.columns * LATENT_PX
     }
-    /// Height in pixels of the image that these codes decode to.
+    /// Height of the decoded image in pixels.
     pub fn height_px(&self) -> u32 {
         self.rows * LATENT_PX
     }
@@ -164,13 +161,13 @@ impl CodeGrid {
     }
 }
 
-/// The largest target size of [`crop_sizes`]: up to it the sides of every size can be stated in the stream.
+/// The largest target size of [`crop_sizes`]. Up to it the published vocabularies have size tokens for every size.
 pub const MAX_TARGET_PX: u32 = 1920;
 /// The longer side is at most this many times the shorter one in [`crop_sizes`].
 const MAX_RATIO: f64 = 4.0;
 
-/// The sizes that images are brought to for a target: about `target_px`² pixels, at every ratio of the sides from
-/// 1:4 to 4:1, widest first.
+/// The sizes that images are resized and cropped to for a target: about `target_px`² pixels, with aspect ratios from
+/// 4:1 to 1:4, widest first.
 ///
 /// Mirrors the processor's `generate_crop_size_list((target_size // 32) ** 2, 32)`.
 ///
@@ -191,11 +188,11 @@ pub fn crop_sizes(target_px: u32) -> Result<Vec<ImageSize>> {
     sizes.into_iter().map(|(width, height)| ImageSize::new(width, height)).collect()
 }
 
-/// All `(width, height)` in pixels made of at most `n_patches` square patches of `patch_px`, as tall as their width
-/// allows or on the way there, with the longer side at most `max_ratio` times the shorter one.
+/// Sizes `(width, height)` in pixels of at most `n_patches` square patches of `patch_px`, with the longer side at most
+/// `max_ratio` times the shorter one.
 ///
-/// The walk starts with one row of `n_patches`; it adds a row where the patches allow it and else takes a column
-/// away. Mirrors `generate_crop_size_list`. Sizes whose pixels do not fit into `u32` are left out.
+/// The list starts with one row of `n_patches`. The next size has a row more if the patches suffice, or else a column
+/// less. Mirrors `generate_crop_size_list`. Sizes whose pixels do not fit into `u32` are left out.
 pub fn crop_size_list(n_patches: u32, patch_px: u32, max_ratio: f64) -> Vec<(u32, u32)> {
     let (mut columns, mut rows) = (n_patches, 1u32);
     let mut sizes = Vec::new();
@@ -215,19 +212,19 @@ pub fn crop_size_list(n_patches: u32, patch_px: u32, max_ratio: f64) -> Vec<(u32
     sizes
 }
 
-/// The sizes in the order in which they suit an image of `width` × `height` pixels, best first.
+/// Sorts sizes by how well they suit an image of `width` × `height` pixels, best first.
 ///
-/// The score is how much of the image is left after scaling and cropping, `min(cw/w, ch/h) / max(cw/w, ch/h)` in
+/// The score is the part of the image that is left after scaling and cropping, `min(cw/w, ch/h) / max(cw/w, ch/h)` in
 /// `f64`; of equal scores the larger `(width, height)` comes first. Mirrors the sort in `var_center_crop`, from
-/// whose first `random_top_k` sizes training draws. An image without pixels suits no size: the order is then that of
-/// the sizes alone.
+/// whose first `random_top_k` sizes training draws. For an image without pixels all scores are equal.
 pub fn rank_sizes(width: u32, height: u32, sizes: &[ImageSize]) -> Vec<ImageSize> {
     let mut scored: Vec<(f64, ImageSize)> = sizes.iter().map(|&size| (score(width, height, size), size)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
     scored.into_iter().map(|(_, size)| size).collect()
 }
 
-/// The size that suits an image of `width` × `height` pixels best, the first of [`rank_sizes`]; `None` of none.
+/// The size that suits an image of `width` × `height` pixels best, the first of [`rank_sizes`]; `None` if there is
+/// none.
 pub fn choose_size(width: u32, height: u32, sizes: &[ImageSize]) -> Option<ImageSize> {
     let score = |size: &ImageSize| score(width, height, *size);
     sizes.iter().max_by(|a, b| score(a).total_cmp(&score(b)).then(a.cmp(b))).copied()

@@ -1,13 +1,14 @@
-//! Which token id plays which role, found by name.
+//! Which token id has which role, found by name.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::{Error, Result};
+use crate::{Error, Result, TokenRole};
 
-/// The ids of the tokens that carry meaning in the stream, found by name in a tokenizer's vocabulary.
+/// The ids of the tokens that have a [role](TokenRole) in the stream, found by name in a tokenizer's vocabulary.
 ///
-/// Image tokens are named `IMGIMG` + the digits of the code as letters (A = 0 … J = 9) + `Z`; their ids are
-/// looked up by that name and need not be consecutive. Mirrors `VocabInfo` and `VocabTranslation` of the original.
+/// Ids need not be consecutive, nor image tokens in the order of their codes. Mirrors `VocabInfo` and
+/// `VocabTranslation` of the original.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vocabulary {
     bos: u32,
@@ -18,8 +19,40 @@ pub struct Vocabulary {
     turn_end: u32,
     placeholder: u32,
     code_to_token: Vec<u32>,
-    token_to_code: HashMap<u32, u32>,
     size_tokens: Vec<u32>,
+    roles: Roles,
+}
+
+/// The role of each id. One look-up per token of a stream, so small ids are a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Roles {
+    by_id: Vec<TokenRole>,
+    /// Roles of the ids from [`Roles::MAX_TABLE`] on, which no published vocabulary has.
+    others: HashMap<u32, TokenRole>,
+}
+
+impl Roles {
+    /// Larger ids get no place in the table, so that a file cannot ask for gigabytes.
+    const MAX_TABLE: u32 = 1 << 18;
+
+    fn insert(&mut self, id: u32, role: TokenRole) {
+        if id >= Self::MAX_TABLE {
+            self.others.insert(id, role);
+            return;
+        }
+        let index = id as usize;
+        if index >= self.by_id.len() {
+            self.by_id.resize(index + 1, TokenRole::Text);
+        }
+        self.by_id[index] = role;
+    }
+
+    fn get(&self, id: u32) -> TokenRole {
+        match self.by_id.get(id as usize) {
+            Some(&role) => role,
+            None => self.others.get(&id).copied().unwrap_or(TokenRole::Text),
+        }
+    }
 }
 
 impl Vocabulary {
@@ -28,12 +61,12 @@ impl Vocabulary {
 
     /// Finds the roles among `(name, id)` pairs, which may come in any order.
     ///
-    /// A vocabulary with no `<|image|>` gets one with the next free id, as the original adds it.
+    /// A vocabulary without `<|image|>` gets one with the next free id, as the original adds it.
     ///
     /// # Errors
     /// [`Error::MissingToken`], [`Error::CodeGap`], [`Error::DuplicateToken`].
     pub fn from_tokens<'a>(tokens: impl IntoIterator<Item = (&'a str, u32)>) -> Result<Self> {
-        let mut ids: HashMap<&str, u32> = HashMap::new();
+        let mut ids: HashMap<TokenRole, u32> = HashMap::new();
         let mut names: HashMap<u32, &str> = HashMap::new();
         for (name, id) in tokens {
             if let Some(other) = names.insert(id, name)
@@ -41,46 +74,75 @@ impl Vocabulary {
             {
                 return Err(Error::DuplicateToken { id, first: other.to_owned(), second: name.to_owned() });
             }
-            ids.insert(name, id);
+            let role = TokenRole::of_name(name);
+            if role != TokenRole::Text {
+                ids.insert(role, id);
+            }
         }
-        let find = |name: &str, role: &'static str| {
-            ids.get(name).copied().ok_or_else(|| Error::MissingToken { name: name.to_owned(), role })
+        let find = |role: TokenRole, needed_as: &'static str| {
+            let missing = || Error::MissingToken { name: role.name().unwrap_or_default().into(), role: needed_as };
+            ids.get(&role).copied().ok_or_else(missing)
         };
 
-        let codes: HashMap<u32, u32> =
-            ids.iter().filter_map(|(name, &id)| image_code(name).map(|code| (code, id))).collect();
-        let mut code_to_token = Vec::with_capacity(codes.len());
-        for code in 0..codes.len() as u32 {
-            code_to_token.push(*codes.get(&code).ok_or(Error::CodeGap { found: codes.len(), missing: code })?);
+        let n_codes = ids.keys().filter(|role| matches!(role, TokenRole::Code(_))).count();
+        if n_codes == 0 {
+            find(TokenRole::Code(0), "image token of code 0")?;
         }
-        if code_to_token.is_empty() {
-            return Err(Error::MissingToken { name: "IMGIMGAZ".to_owned(), role: "image token of code 0" });
-        }
-        let token_to_code = code_to_token.iter().enumerate().map(|(code, &id)| (id, code as u32)).collect();
-
-        let size_tokens: Vec<u32> =
-            (1..).map_while(|cells: u32| ids.get(reserved(8800 + cells).as_str()).copied()).collect();
+        let code_to_token = (0..n_codes as u32)
+            .map(|code| {
+                ids.get(&TokenRole::Code(code)).copied().ok_or(Error::CodeGap { found: n_codes, missing: code })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let size_tokens: Vec<u32> = (1..).map_while(|cells| ids.get(&TokenRole::Size { cells }).copied()).collect();
         if size_tokens.is_empty() {
-            return Err(Error::MissingToken { name: reserved(8801), role: "image size of one cell" });
+            find(TokenRole::Size { cells: 1 }, "image size of one cell")?;
         }
 
-        Ok(Self {
-            bos: find("<s>", "beginning of a conversation")?,
-            pad: find("<pad>", "padding")?,
-            image_start: find("<racm3:break>", "image start")?,
-            image_end: find("<eoss>", "image end")?,
-            row_end: find(&reserved(8799), "end of an image row")?,
-            turn_end: find(&reserved(8706), "end of a turn")?,
-            placeholder: match ids.get(Self::PLACEHOLDER) {
+        let mut vocabulary = Self {
+            bos: find(TokenRole::Bos, "beginning of a conversation")?,
+            pad: find(TokenRole::Pad, "padding")?,
+            image_start: find(TokenRole::ImageStart, "image start")?,
+            image_end: find(TokenRole::ImageEnd, "image end")?,
+            row_end: find(TokenRole::RowEnd, "end of an image row")?,
+            turn_end: find(TokenRole::TurnEnd, "end of a turn")?,
+            placeholder: match ids.get(&TokenRole::Placeholder) {
                 Some(&id) => id,
                 None => names.keys().max().map_or(0, |id| id.saturating_add(1)),
             },
             code_to_token,
-            token_to_code,
             size_tokens,
-        })
+            roles: Roles::default(),
+        };
+        vocabulary.roles = vocabulary.table();
+        Ok(vocabulary)
     }
 
+    /// The role of each id, as the other fields have it.
+    fn table(&self) -> Roles {
+        let fixed = [
+            (self.placeholder, TokenRole::Placeholder),
+            (self.bos, TokenRole::Bos),
+            (self.pad, TokenRole::Pad),
+            (self.image_start, TokenRole::ImageStart),
+            (self.image_end, TokenRole::ImageEnd),
+            (self.row_end, TokenRole::RowEnd),
+            (self.turn_end, TokenRole::TurnEnd),
+        ];
+        let codes = (0..).zip(&self.code_to_token).map(|(code, &id)| (id, TokenRole::Code(code)));
+        let sizes = (1..).zip(&self.size_tokens).map(|(cells, &id)| (id, TokenRole::Size { cells }));
+        let mut roles = Roles::default();
+        fixed.into_iter().chain(codes).chain(sizes).for_each(|(id, role)| roles.insert(id, role));
+        roles
+    }
+
+    /// The role of a token; [`TokenRole::Text`] for ids that have none. One look-up in a table.
+    pub fn role(&self, token: u32) -> TokenRole {
+        self.roles.get(token)
+    }
+    /// The name of a token that has a role.
+    pub fn token_name(&self, token: u32) -> Option<Cow<'static, str>> {
+        self.role(token).name()
+    }
     /// `<s>`, which begins every stream.
     pub fn bos(&self) -> u32 {
         self.bos
@@ -105,7 +167,7 @@ impl Vocabulary {
     pub fn turn_end(&self) -> u32 {
         self.turn_end
     }
-    /// `<|image|>`, which stands for an image in text and never reaches the model.
+    /// `<|image|>`, the placeholder for an image in text. The model never sees it.
     pub fn placeholder(&self) -> u32 {
         self.placeholder
     }
@@ -119,7 +181,10 @@ impl Vocabulary {
     }
     /// The VQ code of an image token.
     pub fn code_of_token(&self, token: u32) -> Option<u32> {
-        self.token_to_code.get(&token).copied()
+        match self.role(token) {
+            TokenRole::Code(code) => Some(code),
+            _ => None,
+        }
     }
     /// All image tokens, in the order of their codes.
     pub fn image_tokens(&self) -> &[u32] {
@@ -131,35 +196,24 @@ impl Vocabulary {
     }
     /// The number of cells that a size token states.
     pub fn cells_of_token(&self, token: u32) -> Option<u32> {
-        self.size_tokens.iter().position(|&id| id == token).map(|index| index as u32 + 1)
+        match self.role(token) {
+            TokenRole::Size { cells } => Some(cells),
+            _ => None,
+        }
     }
-    /// Whether the token is part of an image's layout or content, or ends a turn: what text cannot contain.
+    /// All size tokens, from that of one cell on.
+    pub fn size_tokens(&self) -> &[u32] {
+        &self.size_tokens
+    }
+    /// Whether text cannot contain the token: see [`TokenRole::is_control`].
     pub fn is_control(&self, token: u32) -> bool {
-        [self.bos, self.image_start, self.image_end, self.row_end, self.turn_end, self.placeholder].contains(&token)
-            || self.token_to_code.contains_key(&token)
-            || self.cells_of_token(token).is_some()
+        self.role(token).is_control()
     }
-    /// The largest id in use, which a model's embedding must hold; the placeholder does not count.
+    /// The largest id with a role, for which a model's embedding needs a row. The placeholder does not count.
     pub fn max_id(&self) -> u32 {
         let fixed = [self.bos, self.pad, self.image_start, self.image_end, self.row_end, self.turn_end];
         fixed.iter().chain(&self.code_to_token).chain(&self.size_tokens).copied().max().unwrap_or(0)
     }
-}
-
-fn reserved(number: u32) -> String {
-    format!("<reserved{number:05}>")
-}
-
-/// The VQ code in an image token's name.
-fn image_code(name: &str) -> Option<u32> {
-    let letters = name.strip_prefix("IMGIMG")?.strip_suffix('Z')?;
-    // A leading zero would make a second name for the same code.
-    if letters.is_empty() || letters.len() > 6 || (letters.len() > 1 && letters.starts_with('A')) {
-        return None;
-    }
-    letters
-        .bytes()
-        .try_fold(0u32, |code, letter| (b'A'..=b'J').contains(&letter).then(|| code * 10 + u32::from(letter - b'A')))
 }
 
 #[cfg(test)]
@@ -187,6 +241,23 @@ mod tests {
         assert_eq!(vocabulary.size_token(0), None);
         assert_eq!(vocabulary.cells_of_token(6), Some(1));
         assert_eq!(vocabulary.placeholder(), 13);
+    }
+
+    #[test]
+    fn roles_go_by_id() {
+        let far = u32::MAX - 1;
+        let tokens = FIXED.into_iter().chain([("IMGIMGAZ", far), ("dog", 9), ("<reserved08804>", 10)]);
+        let vocabulary = Vocabulary::from_tokens(tokens).expect("complete");
+        for (name, id) in FIXED.into_iter().chain([("IMGIMGAZ", far), ("<|image|>", far + 1)]) {
+            assert_eq!(vocabulary.role(id), TokenRole::of_name(name), "{name}");
+            assert_eq!(vocabulary.token_name(id).as_deref(), Some(name));
+            assert_eq!(vocabulary.is_control(id), name != "<pad>", "{name}");
+        }
+        // Size tokens go up to the first gap.
+        for id in [8, 9, 10, 11, 1 << 30] {
+            assert_eq!((vocabulary.role(id), vocabulary.token_name(id)), (TokenRole::Text, None), "{id}");
+        }
+        assert_eq!(vocabulary.size_tokens(), [6, 7]);
     }
 
     #[test]

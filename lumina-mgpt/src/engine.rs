@@ -317,7 +317,7 @@ pub(crate) fn pass(transformer: &Transformer, jobs: &mut [Job]) -> Result<Vec<(u
         let unconditional = logits.next_if(|(next, _)| *next == index).map(|(_, logits)| logits);
         let job = &mut jobs[index];
         let started = Instant::now();
-        let drawn = job.sampler.sample(conditional, unconditional, &job.state);
+        let drawn = job.sampler.sample(conditional, unconditional.map(Into::into), &job.state);
         job.stats.sampling += started.elapsed();
         match drawn {
             Ok(token) => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use image::RgbImage;
 use lumina_core::CodeGrid;
 use lumina_sampling::{Modality, Sampler};
-use lumina_tokenizer::{Event as Decoded, Malformed, StreamDecoder};
+use lumina_tokenizer::{Malformed, StreamDecoder, StreamEvent as Decoded};
 use lumina_vq::Bands;
 
 use crate::engine::{Job, pass};

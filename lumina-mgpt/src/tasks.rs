@@ -3,7 +3,7 @@
 use image::RgbImage;
 use lumina_core::ImageSize;
 use lumina_sampling::{Modality, SamplingOptions};
-use lumina_tokenizer::{Conversation, Output as Promise, Task, TaskInput};
+use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
 use lumina_vq::preprocess::Picture;
 
 use crate::Result;
@@ -70,9 +70,9 @@ impl Lumina {
     /// Any task, with the original's settings for it.
     pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
         let modality = match task.spec().output {
-            Promise::Text => Modality::Text,
-            Promise::Image => Modality::Image,
-            Promise::Any => Modality::Any,
+            TaskOutput::Text => Modality::Text,
+            TaskOutput::Image => Modality::Image,
+            TaskOutput::Any => Modality::Any,
         };
         let conversation = input.and_then(|input| Ok(Conversation::new().human(task.prompt(input)?)));
         Generation::new(self, conversation, options(task, modality))

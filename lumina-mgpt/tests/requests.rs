@@ -253,7 +253,7 @@ fn every_task_runs() {
     model.ask("What is it?", &picture).max_new_tokens(12).run().unwrap();
     for task in Task::ALL {
         let spec = task.spec();
-        if spec.images != Some(1) || spec.output != lumina_tokenizer::Output::Image {
+        if spec.images != Some(1) || spec.output != lumina_tokenizer::TaskOutput::Image {
             continue;
         }
         let instruction = spec.template.contains("{prompt}").then_some("a car");

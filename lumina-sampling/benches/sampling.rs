@@ -1,6 +1,6 @@
 //! One draw at the size of the published models: 65,536 logits, 8,192 image tokens.
 //!
-//! `cargo bench -p lumina-sampling`. The limit that each draw is held against is reading its rows of logits once.
+//! `cargo bench -p lumina-sampling`. Each draw is compared with a lower bound: reading its rows of logits once.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark; criterion's macros make undocumented items")]
 
 use std::hint::black_box;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use lumina_core::{TokenRole, reserved_token_name};
 use lumina_sampling::{ImageSize, Sampler, SamplingOptions, StreamState, Vocabulary};
 
 const N_LOGITS: u32 = 65_536;
@@ -15,12 +16,11 @@ const N_LOGITS: u32 = 65_536;
 /// Names and ids as in the published models.
 fn vocabulary() -> Arc<Vocabulary> {
     let fixed = [("<s>", 0), ("<pad>", 1), ("<eoss>", 8196), ("<racm3:break>", 8197), ("<|image|>", N_LOGITS - 1)];
-    let letters = |code: u32| code.to_string().bytes().map(|digit| char::from(digit - b'0' + b'A')).collect::<String>();
-    // In another order than the codes, as it is there.
-    let images = (0..8192).map(|code| (format!("IMGIMG{}Z", letters(code)), 4 + code * 4093 % 8192));
-    let reserved = (8706..9200).map(|n| (format!("<reserved{n:05}>"), n + 4));
-    let tokens: Vec<_> = images.chain(reserved).chain(fixed.map(|(name, id)| (name.to_owned(), id))).collect();
-    Arc::new(Vocabulary::from_tokens(tokens.iter().map(|(name, id)| (name.as_str(), *id))).expect("complete"))
+    // As in the published models, image tokens are in another order than their codes.
+    let images = (0..8192).map(|code| (TokenRole::Code(code).name().expect("a name"), 4 + code * 4093 % 8192));
+    let reserved = (8706..9200).map(|number| (reserved_token_name(number).into(), number + 4));
+    let tokens: Vec<_> = images.chain(reserved).chain(fixed.map(|(name, id)| (name.into(), id))).collect();
+    Arc::new(Vocabulary::from_tokens(tokens.iter().map(|(name, id)| (name.as_ref(), *id))).expect("complete"))
 }
 
 /// Roughly normal, like a model's.
@@ -33,7 +33,7 @@ fn row(seed: u32) -> Vec<f32> {
 }
 
 fn sum(row: &[f32]) -> f32 {
-    // Sixteen sums side by side, so that memory and not the chain of additions is the limit.
+    // Sixteen sums in parallel, so that memory and not the chain of additions is the limit.
     let mut sums = [0.0; 16];
     for chunk in row.chunks_exact(16) {
         sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += value);
@@ -85,7 +85,7 @@ fn main() {
         let guided = sampler.unconditional(state).is_some();
         let rows = [Some(&conditional), guided.then_some(&unconditional)];
         let mut draw = || {
-            let token = sampler.sample(black_box(&conditional), rows[1].map(Vec::as_slice), state);
+            let token = sampler.sample(black_box(&conditional), rows[1].map(Into::into), state);
             black_box(token.expect("finite logits"));
         };
         criterion.bench_function(name, |b| b.iter(&mut draw));

@@ -1,11 +1,11 @@
-//! The tokens that can still be drawn.
+//! The tokens that can be drawn, with their logits.
 
-use crate::{Allowed, Error, Result, guide};
+use crate::{Allowed, Error, LogitsRow, Result, guide};
 
-/// The tokens that can still be drawn, ascending, and their logits.
+/// The tokens that can be drawn, ascending, and their logits.
 ///
-/// A sampler works on this list and not on a whole row of logits, so that in an image every step touches the image
-/// tokens alone, and after top-k only what top-k kept. Its buffers are used again from one draw to the next.
+/// Steps work on this list instead of a whole row of logits: in an image it has the image tokens only, and after top-k
+/// only those that top-k kept. Its buffers are reused from draw to draw.
 ///
 /// ```
 /// use lumina_sampling::Candidates;
@@ -20,31 +20,31 @@ pub struct Candidates {
     position: usize,
     tokens: Vec<u32>,
     pub(crate) logits: Vec<f32>,
-    /// Working memory of guidance and selections.
+    /// Buffer of guidance and selections.
     scratch: Vec<f32>,
-    /// Working memory of the draw.
+    /// Buffer of the draw.
     pub(crate) weights: Vec<f64>,
 }
 
 impl Candidates {
-    /// Every token of a row of logits `[vocabulary]` that is not ruled out by minus infinity.
+    /// Every token of a row of logits `[vocabulary]` that is not excluded by minus infinity.
     ///
     /// # Errors
-    /// [`Error::NanLogit`].
-    pub fn from_row(logits: &[f32]) -> Result<Self> {
+    /// [`Error::NanLogit`]; [`Error::ShortRow`] where the row starts at another id than 0.
+    pub fn from_row<'a>(logits: impl Into<LogitsRow<'a>>) -> Result<Self> {
         let mut candidates = Self::default();
-        candidates.load(0, Allowed::AllBut(&[]), logits, None)?;
+        candidates.load(0, Allowed::AllBut(&[]), logits.into(), None)?;
         Ok(candidates)
     }
 
-    /// Starts anew with the allowed tokens. Guidance is per token, so applying it to the allowed ones alone gives what
-    /// guidance and then the grammar would.
+    /// Replaces the candidates with the allowed tokens. Guidance is per token, so applying it to the allowed ones only
+    /// is the same as guidance followed by the grammar.
     pub(crate) fn load(
         &mut self,
         position: usize,
         allowed: Allowed<'_>,
-        row: &[f32],
-        guidance: Option<(&[f32], f32)>,
+        row: LogitsRow<'_>,
+        guidance: Option<(LogitsRow<'_>, f32)>,
     ) -> Result<()> {
         self.position = position;
         self.tokens.clear();
@@ -52,26 +52,27 @@ impl Candidates {
         match allowed {
             Allowed::One(token) => self.tokens.push(token),
             Allowed::Only(tokens) => self.tokens.extend_from_slice(tokens),
-            Allowed::AllBut(_) => self.tokens.extend(0..row.len() as u32),
-        }
-        match allowed {
-            Allowed::One(_) | Allowed::Only(_) => gather(&self.tokens, row, &mut self.logits)?,
-            Allowed::AllBut(_) => self.logits.extend_from_slice(row),
-        }
-        if let Some((unconditional, scale)) = guidance {
-            self.scratch.clear();
-            gather(&self.tokens, unconditional, &mut self.scratch)?;
-            guide(&mut self.logits, &self.scratch, scale);
-        }
-        if let Allowed::AllBut(tokens) = allowed {
-            for &token in tokens {
-                if let Some(logit) = self.logits.get_mut(token as usize) {
-                    *logit = f32::NEG_INFINITY;
+            Allowed::AllBut(excluded) => {
+                let n_excluded = (0..).zip(excluded).take_while(|&(id, &token)| id == token).count();
+                let lowest = n_excluded as u32;
+                if lowest < row.first_id {
+                    return Err(row.lacks(lowest));
                 }
+                self.tokens.extend(row.ids());
+            }
+        }
+        row.append_to(&mut self.logits, &self.tokens)?;
+        if let Some((unconditional, scale)) = guidance {
+            guide(&mut self.logits, unconditional.of(&self.tokens, &mut self.scratch)?, scale);
+        }
+        if let Allowed::AllBut(excluded) = allowed {
+            for &token in excluded {
+                let logit = token.checked_sub(row.first_id).and_then(|index| self.logits.get_mut(index as usize));
+                logit.into_iter().for_each(|logit| *logit = f32::NEG_INFINITY);
             }
         }
         self.check()?;
-        // Without an early exit, which the compiler turns into vector code: most rows rule nothing out.
+        // Without an early exit, so that the compiler can vectorise it: most rows exclude nothing.
         if self.logits.iter().fold(false, |any, &logit| any | (logit == f32::NEG_INFINITY)) {
             self.retain(|_, logit| logit > f32::NEG_INFINITY);
         }
@@ -92,11 +93,11 @@ impl Candidates {
     pub fn position(&self) -> usize {
         self.position
     }
-    /// How many there are.
+    /// The number of candidates.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
-    /// Whether none is left.
+    /// Whether there is no candidate.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -131,7 +132,7 @@ impl Candidates {
         let mut n_kept = 0;
         for index in 0..self.tokens.len() {
             let (token, logit) = (self.tokens[index], self.logits[index]);
-            // Always written, and passed over if not kept: no branch to mispredict.
+            // Always written, and overwritten if not kept: no branch to mispredict.
             self.tokens[n_kept] = token;
             self.logits[n_kept] = logit;
             n_kept += usize::from(keep(token, logit));
@@ -140,7 +141,7 @@ impl Candidates {
         self.logits.truncate(n_kept);
     }
 
-    /// The highest logit; minus infinity where there is no candidate. NaN is passed over.
+    /// The highest logit; minus infinity where there is no candidate. NaN is ignored.
     pub fn highest(&self) -> f32 {
         highest(&self.logits)
     }
@@ -151,7 +152,7 @@ impl Candidates {
         let index = n.checked_sub(1)?;
         let mut bound = f32::NEG_INFINITY;
         if n <= self.logits.len() / BLOCK / 2 {
-            // In n blocks the highest reaches the n-th highest of all blocks' highest: so do n logits, and few more.
+            // The n-th highest of the blocks' maxima is a lower bound: n logits reach it, and few more do.
             self.scratch.clear();
             self.scratch.extend(self.logits.chunks(BLOCK).map(highest));
             bound = select(&mut self.scratch, index)?;
@@ -168,17 +169,6 @@ impl Candidates {
         self.scratch.sort_unstable_by(|a, b| b.total_cmp(a));
         &self.scratch
     }
-}
-
-/// Appends the logits of `tokens`, which ascend.
-fn gather(tokens: &[u32], row: &[f32], logits: &mut Vec<f32>) -> Result<()> {
-    if let Some(&token) = tokens.last()
-        && token as usize >= row.len()
-    {
-        return Err(Error::ShortRow { found: row.len(), token });
-    }
-    logits.extend(tokens.iter().map(|&token| row[token as usize]));
-    Ok(())
 }
 
 fn select(logits: &mut [f32], index: usize) -> Option<f32> {

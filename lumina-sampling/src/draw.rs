@@ -1,15 +1,15 @@
-//! Drawing a token: softmax and a seeded random number, or the most likely one.
+//! The draw: softmax and a seeded random number, or the most likely token.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::{Candidates, Error, Result};
 
-/// What a token's random number depends on, besides its position.
+/// What a token's random number depends on, in addition to its position.
 ///
-/// Numbers come from a counter-based generator (ChaCha with 8 rounds: key = seed, stream = branch, counter =
-/// position), so each is computed on its own: it does not matter which others were drawn, in what order, or in which
-/// batch. The numbers are part of the crate's promise: they stay the same from one version to the next.
+/// Numbers come from a counter-based generator (ChaCha with 8 rounds: key = seed, stream = branch, counter = position),
+/// so each is computed independently of the others, of their order, and of the batch. They stay the same from version
+/// to version of this crate.
 ///
 /// ```
 /// let key = lumina_sampling::DrawKey { seed: 7, branch: 0 };
@@ -26,23 +26,23 @@ pub struct DrawKey {
 }
 
 impl DrawKey {
-    /// A number in `[0, 1)`, uniform, for the token at `position` of the stream. Sampling uses `index` 0; the others
-    /// are independent numbers for methods that need more than one a token, such as speculative decoding.
+    /// A uniform number in `[0, 1)` for the token at `position` of the stream. Sampling uses `index` 0; the others are
+    /// independent numbers for methods that need more than one per token, such as speculative decoding.
     pub fn uniform(self, position: usize, index: u16) -> f64 {
-        const WORDS_A_NUMBER: u128 = 2;
+        const WORDS_PER_NUMBER: u128 = 2;
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(key);
         generator.set_stream(self.branch);
-        let words_a_position = WORDS_A_NUMBER << u16::BITS;
-        generator.set_word_pos(position as u128 * words_a_position + WORDS_A_NUMBER * u128::from(index));
+        let words_per_position = WORDS_PER_NUMBER << u16::BITS;
+        generator.set_word_pos(position as u128 * words_per_position + WORDS_PER_NUMBER * u128::from(index));
         // The 53 bits that an f64 holds.
         (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
 impl Candidates {
-    /// The most likely candidate; of equals the one with the lowest id.
+    /// The most likely candidate; of equally likely ones that with the lowest id.
     ///
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
@@ -52,8 +52,8 @@ impl Candidates {
         best.map_or(Err(Error::NothingLeft { position: self.position() }), |(token, _)| Ok(token))
     }
 
-    /// The candidate that a number in `[0, 1)` picks: the first, by ascending token, at which the sum of the
-    /// probabilities so far exceeds it.
+    /// The candidate for a number in `[0, 1)`: the first, by ascending token, at which the cumulative probability
+    /// exceeds it.
     ///
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
@@ -62,7 +62,7 @@ impl Candidates {
         let mut picked = None;
         for (&token, &weight) in self.tokens().iter().zip(&self.weights) {
             if weight > 0.0 {
-                // Rounding can leave a little after the last token: then it is that one.
+                // After the last token rounding can leave a rest above zero: then it is that token.
                 picked = Some(token);
                 left -= weight;
             }
@@ -75,7 +75,7 @@ impl Candidates {
 
     /// Softmax in `f64`, in the order of [`Candidates::tokens`].
     ///
-    /// Where logits are plus infinity, they share all the probability evenly.
+    /// Logits of plus infinity share all the probability evenly.
     ///
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
@@ -87,7 +87,7 @@ impl Candidates {
         Ok(&self.weights)
     }
 
-    /// Sets the weights, in proportion to the probabilities, and gives their sum, which is at least 1.
+    /// Computes the weights, in proportion to the probabilities. Returns their sum, which is at least 1.
     fn weigh(&mut self) -> Result<f64> {
         let highest = self.highest_to_draw()?;
         self.weights.clear();
@@ -98,7 +98,7 @@ impl Candidates {
         Ok(self.weights.iter().sum())
     }
 
-    /// The highest logit, where there is something to draw.
+    /// The highest logit, if there is a candidate to draw.
     fn highest_to_draw(&self) -> Result<f32> {
         self.check()?;
         match self.highest() {

@@ -1,8 +1,10 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate.
+
+use std::ops::Range;
 
 use lumina_core::ImageSize;
 
-/// Shorthand for this crate's results.
+/// The results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong in `lumina-sampling`.
@@ -16,7 +18,7 @@ pub enum Error {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// The range.
         range: &'static str,
     },
     /// The image size fixed by the caller has no size token.
@@ -27,27 +29,34 @@ pub enum Error {
         /// The longest side that has a size token, in pixels.
         largest_px: u32,
     },
-    /// A row of logits does not reach the tokens of the vocabulary.
-    #[error("a row of {found} logits has none for token {token}; is the vocabulary that of another model?")]
+    /// A row of logits lacks a token that can be drawn.
+    #[error(
+        "a row of {} logits has none for token {token}: it is for the ids {ids:?}; is the vocabulary that of \
+         another model?",
+        ids.len()
+    )]
     ShortRow {
-        /// Logits in the row.
-        found: usize,
+        /// The ids that the row has logits for.
+        ids: Range<u32>,
         /// The token that has none.
         token: u32,
     },
-    /// The rows of both guidance branches differ in length.
+    /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {conditional} logits and the unconditional one {unconditional}; both come from one model"
+        "the conditional row has {} logits and the unconditional one {}, for the ids {conditional:?} and \
+         {unconditional:?}; both must come from one model",
+        conditional.len(), unconditional.len()
     )]
-    RowLengths {
-        /// Logits in the conditional row.
-        conditional: usize,
-        /// Logits in the unconditional row.
-        unconditional: usize,
+    RowsDiffer {
+        /// The ids of the conditional row.
+        conditional: Range<u32>,
+        /// The ids of the unconditional row.
+        unconditional: Range<u32>,
     },
     /// Guidance applies, but there is no unconditional row.
     #[error(
-        "guidance applies at position {position}, but no unconditional logits were given; run the branch that `unconditional` names, or set `guidance_scale` to 1"
+        "guidance applies at position {position}, but no unconditional logits were given; run the branch that \
+         `unconditional` names, or set `guidance_scale` to 1"
     )]
     NoUnconditional {
         /// Index in the stream of the token to be drawn.
@@ -55,7 +64,8 @@ pub enum Error {
     },
     /// A logit is not a number.
     #[error(
-        "the logit of token {token} is NaN; the model's activations or weights overflowed, or a sampling step made it so"
+        "the logit of token {token} is NaN; the model's activations or weights overflowed, or a sampling step \
+         made it so"
     )]
     NanLogit {
         /// The token.
@@ -63,7 +73,8 @@ pub enum Error {
     },
     /// No token can be drawn.
     #[error(
-        "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step dropped the last candidate"
+        "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step \
+         dropped the last candidate"
     )]
     NothingLeft {
         /// Index in the stream of the token to be drawn.

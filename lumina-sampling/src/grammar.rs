@@ -1,41 +1,43 @@
-//! Which tokens can come next.
+//! Which tokens are allowed next.
 
 use std::sync::Arc;
 
+use lumina_core::layout::{Phase, Slot};
 use lumina_core::{CELL_PX, ImageSize, Vocabulary};
 use serde::{Deserialize, Serialize};
 
-use crate::{Due, Error, Phase, Result, StreamState};
+use crate::{Error, Result, StreamState};
 
 /// What an answer is made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Modality {
-    /// Text and images as the model likes. With an image size fixed by the caller the answer begins with an image.
+    /// Text and images, as the model chooses. With a fixed image size the answer begins with an image.
     #[default]
     Any,
-    /// Text alone: the tokens of images are never drawn.
+    /// Text only: the tokens of images are never drawn.
     Text,
-    /// One image alone: it begins at once, and the turn ends after it.
+    /// One image only: it begins at once, and the turn ends after it.
     Image,
 }
 
-/// The rules of the stream: which tokens can come after a state.
+/// The rules of the stream: which tokens are allowed after a state.
 ///
-/// | state | can come |
+/// | phase | allowed |
 /// | --- | --- |
-/// | text | anything ([`Modality`] and a fixed size restrict it) |
-/// | height or width due | the fixed size's token; a size token ([`Modality::Image`]); else anything, as in the original |
-/// | row or image complete | row-end, image-end: the only choice |
-/// | elsewhere in the rows | an image token |
-/// | malformed | anything, as in the original |
+/// | text | any ([`Modality`] and a fixed size restrict it) |
+/// | height or width expected | the fixed size's; size tokens for [`Modality::Image`]; else any, as in the original |
+/// | row or image complete | row-end or image-end only |
+/// | elsewhere in the rows | image tokens |
+/// | malformed | any, as in the original |
 ///
-/// Mirrors `inference_solver.py::MultiModalLogitsProcessor`. There image tokens are the ids 4 to 8195; here they go by
-/// name. Fixed sizes and modalities are additions.
+/// Mirrors `inference_solver.py::MultiModalLogitsProcessor`. There image tokens are the ids 4 to 8195; here they are
+/// found by name. Fixed sizes and modalities are additions.
 ///
 /// ```
 /// use lumina_sampling::{Allowed, Grammar, Modality, StreamState};
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// let grammar = Grammar::new(&vocabulary, Modality::Image, None)?;
 /// let state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// assert_eq!(grammar.allowed(&state), Allowed::One(vocabulary.image_start()));
@@ -44,34 +46,36 @@ pub enum Modality {
 #[derive(Debug, Clone)]
 pub struct Grammar {
     modality: Modality,
-    fixed_size: Option<SizeTokens>,
+    fixed_size: Option<FixedSize>,
     /// Ascending.
     image_tokens: Arc<[u32]>,
     /// Ascending.
     size_tokens: Arc<[u32]>,
-    /// What text cannot contain, ascending.
+    /// The tokens that text cannot contain, ascending.
     not_text: Arc<[u32]>,
 }
 
+/// A size and the tokens that state it.
 #[derive(Debug, Clone, Copy)]
-struct SizeTokens {
+struct FixedSize {
+    size: ImageSize,
     height: u32,
     width: u32,
 }
 
-/// The tokens that can come next.
+/// The tokens that are allowed next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowed<'a> {
-    /// This token alone.
+    /// This token only.
     One(u32),
-    /// These tokens, ascending.
+    /// Only these tokens, ascending.
     Only(&'a [u32]),
     /// Every token of the vocabulary but these, ascending.
     AllBut(&'a [u32]),
 }
 
 impl Grammar {
-    /// The rules for an answer of `modality`, whose images have `image_size` where it is given.
+    /// The rules for an answer of `modality`, whose images have `image_size` if it is given.
     ///
     /// # Errors
     /// [`Error::ImageSize`] where the vocabulary has no token for a side.
@@ -80,11 +84,11 @@ impl Grammar {
             tokens.sort_unstable();
             tokens.into()
         };
-        let size_tokens: Vec<u32> = (1..).map_while(|cells| vocabulary.size_token(cells)).collect();
+        let size_tokens = vocabulary.size_tokens();
         let fixed_size = image_size.map(|size| {
             let tokens = vocabulary.size_token(size.height_cells()).zip(vocabulary.size_token(size.width_cells()));
             let largest_px = size_tokens.len() as u32 * CELL_PX;
-            tokens.map(|(height, width)| SizeTokens { height, width }).ok_or(Error::ImageSize { size, largest_px })
+            tokens.map(|(height, width)| FixedSize { size, height, width }).ok_or(Error::ImageSize { size, largest_px })
         });
         let layout = [
             vocabulary.bos(),
@@ -96,20 +100,20 @@ impl Grammar {
         Ok(Self {
             modality,
             fixed_size: fixed_size.transpose()?,
-            not_text: ascending([&layout, vocabulary.image_tokens(), &size_tokens].concat()),
+            not_text: ascending([&layout, vocabulary.image_tokens(), size_tokens].concat()),
             image_tokens: ascending(vocabulary.image_tokens().to_vec()),
-            size_tokens: ascending(size_tokens),
+            size_tokens: ascending(size_tokens.to_vec()),
         })
     }
 
-    /// The tokens that can come after `state`.
+    /// The tokens that are allowed after `state`.
     pub fn allowed(&self, state: &StreamState) -> Allowed<'_> {
         let vocabulary = state.vocabulary();
         match (state.phase(), self.modality) {
-            (Phase::Rows(image), _) => match image.due() {
-                Due::Code => Allowed::Only(&self.image_tokens),
-                Due::RowEnd => Allowed::One(vocabulary.row_end()),
-                Due::ImageEnd => Allowed::One(vocabulary.image_end()),
+            (Phase::Rows(image), _) => match image.expected() {
+                Slot::RowEnd { .. } => Allowed::One(vocabulary.row_end()),
+                Slot::ImageEnd => Allowed::One(vocabulary.image_end()),
+                _ => Allowed::Only(&self.image_tokens),
             },
             (_, Modality::Text) => Allowed::AllBut(&self.not_text),
             (Phase::Height, _) => self.size(|size| size.height),
@@ -123,7 +127,19 @@ impl Grammar {
         }
     }
 
-    fn size(&self, side: impl Fn(SizeTokens) -> u32) -> Allowed<'_> {
+    /// The most tokens that can come after `state`, the end of the turn included; `None` where there is no limit.
+    pub fn longest_answer(&self, state: &StreamState) -> Option<usize> {
+        const TURN_END: usize = 1;
+        match (self.modality, state.phase()) {
+            (Modality::Image, Phase::Text) if state.answer_images() > 0 => Some(TURN_END),
+            (Modality::Image, Phase::Text) => self.fixed_size.map(|fixed| fixed.size.n_tokens() + TURN_END),
+            (Modality::Image, Phase::Rows(image)) => image.remaining().map(|remaining| remaining + TURN_END),
+            _ => None,
+        }
+    }
+
+    /// The tokens that state a side of an image.
+    fn size(&self, side: impl Fn(FixedSize) -> u32) -> Allowed<'_> {
         match (self.fixed_size, self.modality) {
             (Some(size), _) => Allowed::One(side(size)),
             (None, Modality::Image) => Allowed::Only(&self.size_tokens),

@@ -1,9 +1,9 @@
 //! Classifier-free guidance.
 
-/// Turns conditional logits into guided ones: `g · (cond − uncond) + uncond`, in `f32` and in this order.
+/// Replaces conditional logits with guided ones: `g · (cond − uncond) + uncond`, in `f32` and in this order.
 ///
-/// Both slices hold the logits of the same tokens, `[n_tokens]`; where one is longer, its rest is left alone. A token
-/// that the conditional branch rules out (minus infinity) stays ruled out.
+/// Both slices are the logits of the same tokens, `[n_tokens]`; if one is longer, its rest is ignored. A token that the
+/// conditional branch excludes (minus infinity) stays excluded.
 ///
 /// Mirrors `LLMImageStartTriggeredUnbatchedClassifierFreeGuidanceLogitsProcessor`, to the last bit.
 ///
@@ -15,7 +15,7 @@
 pub fn guide(logits: &mut [f32], unconditional: &[f32], guidance_scale: f32) {
     for (logit, &unconditional) in logits.iter_mut().zip(unconditional) {
         let guided = guidance_scale * (*logit - unconditional) + unconditional;
-        // Two infinities would make NaN of a token that both branches rule out.
+        // The difference of two infinities is NaN, for a token that both branches exclude.
         *logit = if *logit == f32::NEG_INFINITY { *logit } else { guided };
     }
 }
@@ -25,7 +25,7 @@ mod tests {
     use super::guide;
 
     #[test]
-    fn ruled_out_tokens_stay_so() {
+    fn excluded_tokens_stay_excluded() {
         let out = f32::NEG_INFINITY;
         let mut logits = [out, out, f32::MIN];
         guide(&mut logits, &[out, 1.0, f32::MIN], 4.0);

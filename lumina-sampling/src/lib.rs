@@ -1,32 +1,52 @@
 //! Chooses the next token of a stream in which text and images are mixed: classifier-free guidance, the grammar of
 //! images, top-k and its relatives, and seeded draws.
 //!
-//! It needs no tensor library: tokens are `u32`, logits are `&[f32]`. A program with a transformer of its own can use
-//! this crate alone.
+//! It needs no tensor library: tokens are `u32`, logits are `&[f32]`. A program with its own transformer can use this
+//! crate alone.
 //!
 //! # The pipeline
 //!
-//! A [`StreamState`] follows the stream token by token and knows, without looking back, what the next one is part of:
-//! text, the size of an image, a row of it. A [`Sampler`] takes that state and a row of logits through these steps:
+//! ```text
+//!   tokens so far              logits of the model
+//!         │                            │
+//!         ▼                            ▼
+//!    StreamState ──────────────▶  1 guidance     guide
+//!    phase, text                       ▼
+//!         ├────────────────────▶  2 grammar      Grammar, Candidates
+//!         │                            ▼
+//!         └────────────────────▶  3 steps        Step
+//!                                      ▼
+//!                                 4 draw         DrawKey
+//!                                      ▼
+//!                               the next token
+//! ```
 //!
-//! | | step | in text | in an image |
-//! | --- | --- | --- | --- |
-//! | 1 | [guidance](guide) | | once both sizes are there |
-//! | 2 | [grammar](Grammar) | free, or as [`Modality`] says | row-ends and the image's end where they are due, image tokens elsewhere |
-//! | 3 | [repetition penalty](RepetitionPenalty) | where asked for | |
-//! | 4 | [top-k](TopK) | `text_top_k` | `image_top_k` |
-//! | 5 | [temperature](Temperature) | yes | yes |
-//! | 6 | [top-p](TopP), [min-p](MinP) | where asked for | where asked for |
-//! | 7 | [draw](DrawKey) | yes | yes |
+//! 1. **Guidance.** Inside an image the model runs twice: with the whole stream, and with the image alone. [`guide`]
+//!    combines the two rows of logits. [`Sampler::unconditional`] says what the second branch sees.
+//! 2. **Grammar.** [`StreamState`] follows the stream token by token and knows its [`Phase`]: text, the size of an
+//!    image, its rows. [`Grammar`] derives the [`Allowed`] tokens: a row-end after each row, image tokens within it,
+//!    text elsewhere; [`Modality`] and a fixed image size restrict it. Where one token is allowed, it is
+//!    [forced](Sampler::forced), and the model need not run. [`Candidates`] holds the allowed tokens and their logits.
+//! 3. **Steps.** Each [`Step`] changes logits or drops candidates:
+//!
+//!    | order | step | in text | in an image |
+//!    | --- | --- | --- | --- |
+//!    | 1 | [yours](Step#your-own-step), by [`Sampler::step_before`] | | |
+//!    | 2 | [repetition penalty](RepetitionPenalty) | `repetition_penalty` | |
+//!    | 3 | [top-k](TopK) | `text_top_k` | `image_top_k` |
+//!    | 4 | [temperature](Temperature) | `temperature` | `temperature` |
+//!    | 5 | [top-p](TopP) | `top_p` | `top_p` |
+//!    | 6 | [min-p](MinP) | `min_p` | `min_p` |
+//!    | 7 | [yours](Step#your-own-step), by [`Sampler::step_after`] | | |
+//! 4. **Draw.** [`Candidates::draw`] takes a number from [`DrawKey`]; [`Candidates::most_likely`] needs none.
+//!
+//! [`SamplingOptions`] selects and configures all of this, and [`Sampler`] runs it.
 //!
 //! The order is the original's. Guidance, grammar and top-k are its own *logits processors*, which Hugging Face's
 //! `generate` runs before temperature: **top-k comes before temperature**. Top-p and min-p are Hugging Face's
-//! *warpers*, which come after temperature, in this order. The repetition penalty is Hugging Face's too and runs ahead
-//! of the original's processors: top-k must see what it did. (Guidance and grammar come first here, which changes
+//! *warpers*, which come after temperature, in this order. The repetition penalty is Hugging Face's too and runs before
+//! the original's processors, since top-k must see its effect. (Guidance and grammar come first here, which changes
 //! nothing: in an image there is no penalty, and in text no guidance.)
-//!
-//! Steps 3 to 6 implement one small trait, [`Step`], and so can [yours](Step#your-own-step); it runs ahead of them
-//! ([`Sampler::step_before`]) or after ([`Sampler::step_after`]).
 //!
 //! # A generation loop
 //!
@@ -34,11 +54,12 @@
 //! use std::sync::Arc;
 //! use lumina_sampling::{ImageSize, Modality, Sampler, SamplingOptions, StreamState, Vocabulary};
 //!
-//! // A program takes names and ids from a tokenizer file.
+//! // A program reads names and ids from a tokenizer file.
 //! # const _: &str = stringify!(
 //! let vocabulary = Arc::new(Vocabulary::from_tokens(names_and_ids)?);
 //! # );
-//! # let vocabulary: Arc<Vocabulary> = Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+//! # let vocabulary: Arc<Vocabulary> = Arc::new(
+//! #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 //! let model = |tokens: &[u32]| vec![tokens.len() as f32; 32];
 //!
 //! let options = SamplingOptions::default().seed(7).modality(Modality::Image).image_size(ImageSize::new(64, 32)?);
@@ -51,7 +72,7 @@
 //!         Some(token) => token, // no pass of the model
 //!         None => {
 //!             let unconditional = sampler.unconditional(&state).map(|seen| model(&stream[seen]));
-//!             sampler.sample(&model(&stream), unconditional.as_deref(), &state)?
+//!             sampler.sample(&model(&stream), unconditional.as_ref().map(Into::into), &state)?
 //!         }
 //!     };
 //!     stream.push(token);
@@ -65,20 +86,20 @@
 //! # Replay, batches, several tokens a pass
 //!
 //! A token depends on the options, the state and its logits, and its random number on seed, branch and position
-//! ([`DrawKey`]). So a request gives the same tokens alone or in a batch, and a position can be sampled before the one
-//! ahead of it is settled. [`Sampler::candidates`] gives the distribution itself, as methods need that accept or reject
-//! proposed tokens.
+//! ([`DrawKey`]). So a request gives the same tokens alone or in a batch, and a position can be sampled before the
+//! previous one is settled. Methods that accept or reject drafted tokens get the distribution itself from
+//! [`Sampler::candidates`], further random numbers from [`DrawKey::uniform`], and go back by [`StreamState::rollback`].
 //!
 //! # Memory and speed
 //!
-//! Once its buffers have grown, a draw allocates nothing. In an image the steps touch the image tokens alone, however
-//! large the vocabulary. `cargo bench -p lumina-sampling` shows the time of a draw beside that of reading its logits
-//! once.
+//! Once its buffers have grown, a draw allocates nothing. In an image the steps run over the image tokens only,
+//! whatever the size of the vocabulary, and a model can compute [their logits alone](Sampler::candidate_range). `cargo
+//! bench -p lumina-sampling` compares the time of a draw with that of reading its logits once.
 //!
 //! # Untrusted input
 //!
-//! Tokens, logits and options of any kind give a token or an [`Error`], never a panic. Streams that a correct decoder
-//! never makes are sampled as the original does; [`Phase::Malformed`] tells.
+//! Tokens, logits and options of any kind give a token or an [`Error`], never a panic. Streams that a correct model
+//! never writes are sampled as the original does; their phase is [`Phase::Malformed`].
 #![forbid(unsafe_code)]
 
 mod candidates;
@@ -86,31 +107,27 @@ mod draw;
 mod error;
 mod grammar;
 mod guidance;
-mod min_p;
+mod logits_row;
 mod options;
-mod repetition;
 mod sampler;
 mod state;
 mod step;
-mod temperature;
-mod top_k;
-mod top_p;
+mod steps;
 
 pub use candidates::Candidates;
 pub use draw::DrawKey;
 pub use error::{Error, Result};
 pub use grammar::{Allowed, Grammar, Modality};
 pub use guidance::guide;
-pub use min_p::MinP;
+pub use logits_row::LogitsRow;
 pub use options::SamplingOptions;
-pub use repetition::RepetitionPenalty;
 pub use sampler::Sampler;
-pub use state::{Due, ImageProgress, Phase, StreamState};
+pub use state::{Snapshot, StreamState};
 pub use step::Step;
-pub use temperature::Temperature;
-pub use top_k::TopK;
-pub use top_p::TopP;
+pub use steps::*;
 
+#[doc(no_inline)]
+pub use lumina_core::layout::{ImageProgress, Phase, Slot};
 #[doc(no_inline)]
 pub use lumina_core::{ImageSize, Vocabulary};
 

@@ -1,24 +1,22 @@
-//! The pipeline, put together.
+//! The whole pipeline.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use lumina_core::Vocabulary;
+use lumina_core::layout::Phase;
 
-use crate::{
-    Allowed, Candidates, DrawKey, Error, Grammar, MinP, Phase, RepetitionPenalty, Result, SamplingOptions, Step,
-    StreamState, Temperature, TopK, TopP,
-};
+use crate::{Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, Result, SamplingOptions, Step, StreamState};
 
-/// Chooses tokens: what the loop of a generating program calls.
+/// Chooses tokens: what a generation loop calls.
 ///
-/// The steps of its pipeline and their order are in the [crate's documentation](crate). A token depends on the options,
-/// the state and its logits alone; what a sampler keeps between calls is memory to be used again. Samplers are cheap to
-/// clone, so each thread can have one.
+/// The [crate's documentation](crate) describes the pipeline. A token depends on the options, the state and its logits
+/// only; between calls a sampler keeps nothing but buffers. It is cheap to clone, so each thread can have one.
 ///
 /// ```
 /// use lumina_sampling::{Sampler, SamplingOptions, StreamState};
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// let mut sampler = Sampler::new(&vocabulary, &SamplingOptions::default().seed(7))?;
 /// let mut state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// let logits: Vec<f32> = (0..32).map(|token| token as f32 / 10.0).collect();
@@ -33,7 +31,7 @@ pub struct Sampler {
     guidance_scale: f32,
     choice: Choice,
     steps: Vec<Arc<dyn Step>>,
-    /// How many of the steps came by [`Sampler::step_before`].
+    /// How many of the steps were added by [`Sampler::step_before`].
     n_before: usize,
     candidates: Candidates,
 }
@@ -51,38 +49,23 @@ impl Sampler {
     /// [`Error::Option`] and [`Error::ImageSize`] where an option is out of range.
     pub fn new(vocabulary: &Vocabulary, options: &SamplingOptions) -> Result<Self> {
         options.validate()?;
-        let mut steps: Vec<Arc<dyn Step>> = Vec::new();
-        if let Some(penalty) = options.repetition_penalty {
-            steps.push(Arc::new(RepetitionPenalty(penalty)));
-        }
         let choice = if options.greedy {
-            // None of the steps below changes which candidate is the most likely.
             Choice::MostLikely
         } else {
-            steps.push(Arc::new(TopK { image: options.image_top_k, text: options.text_top_k }));
-            if options.temperature != 1.0 {
-                steps.push(Arc::new(Temperature(options.temperature)));
-            }
-            if let Some(p) = options.top_p {
-                steps.push(Arc::new(TopP(p)));
-            }
-            if let Some(p) = options.min_p {
-                steps.push(Arc::new(MinP(p)));
-            }
             Choice::Draw(DrawKey { seed: options.seed, branch: options.branch })
         };
         Ok(Self {
             grammar: Grammar::new(vocabulary, options.modality, options.image_size)?,
             guidance_scale: options.guidance_scale,
             choice,
-            steps,
+            steps: options.steps()?,
             n_before: 0,
             candidates: Candidates::default(),
         })
     }
 
-    /// Adds a step of your own ahead of the built-in ones, after those added here before: it sees every token that the
-    /// grammar allows, with its guided logit. The place to raise or lower what the model prefers.
+    /// Adds a step before the built-in ones, after those that this function added earlier. It sees every token that the
+    /// grammar allows, with its guided logit: the place to change what the model prefers.
     #[must_use]
     pub fn step_before(mut self, step: impl Step + 'static) -> Self {
         self.steps.insert(self.n_before, Arc::new(step));
@@ -90,15 +73,15 @@ impl Sampler {
         self
     }
 
-    /// Adds a step of your own after all others: it sees the tokens between which the draw will decide, with their
-    /// logits after temperature. The place for another rule of truncation.
+    /// Adds a step after all others. It sees the candidates of the draw, with their logits after temperature: the place
+    /// for another rule of truncation.
     #[must_use]
     pub fn step_after(mut self, step: impl Step + 'static) -> Self {
         self.steps.push(Arc::new(step));
         self
     }
 
-    /// The next token, where there is no choice: append it to the stream with no pass of the model.
+    /// The next token if only one is allowed: append it to the stream without a pass of the model.
     pub fn forced(&self, state: &StreamState) -> Option<u32> {
         match self.allowed(state) {
             Allowed::One(token) => Some(token),
@@ -106,17 +89,36 @@ impl Sampler {
         }
     }
 
-    /// The tokens that can come after `state`, before any step: a model need not compute the logits of others.
+    /// The tokens that can come after `state`, before any step.
     pub fn allowed(&self, state: &StreamState) -> Allowed<'_> {
         self.grammar.allowed(state)
     }
 
-    /// The part of the stream that the unconditional branch must have seen before the next token is drawn, where
-    /// guidance applies: the image so far, from its image-start on. Positions in that branch count from 0 at the range's
-    /// start.
+    /// The range of ids whose logits the next draw needs, of a vocabulary of `vocab_size` tokens: in an image, that of
+    /// the image tokens. A model that computes these alone passes them to [`Sampler::sample`] as a [`LogitsRow`].
+    pub fn candidate_range(&self, state: &StreamState, vocab_size: usize) -> Range<usize> {
+        match self.allowed(state) {
+            Allowed::One(token) => token as usize..token as usize + 1,
+            Allowed::Only(tokens) => match (tokens.first(), tokens.last()) {
+                (Some(&first), Some(&last)) => first as usize..last as usize + 1,
+                _ => 0..vocab_size,
+            },
+            Allowed::AllBut(_) => 0..vocab_size,
+        }
+    }
+
+    /// The most tokens that can come after `state`, the end of the turn included; `None` where the grammar sets no
+    /// limit.
+    pub fn longest_answer(&self, state: &StreamState) -> Option<usize> {
+        self.grammar.longest_answer(state)
+    }
+
+    /// The part of the stream that the unconditional branch must have seen before the next token is drawn: the image so
+    /// far, from its image-start on. `None` where guidance does not apply: outside images, before both sizes are known,
+    /// and with a scale of 1.
     ///
-    /// The branch is fed what it has not seen yet; a range that starts elsewhere is another image, for which it begins
-    /// anew. Guidance applies in an image once both its sizes are there, unless its scale is 1.
+    /// Positions in that branch count from 0 at the range's start. The branch is fed the tokens that it has not seen
+    /// yet. A range with another start is another image, for which the branch begins anew.
     pub fn unconditional(&self, state: &StreamState) -> Option<Range<usize>> {
         match state.phase() {
             Phase::Rows(image) if self.guidance_scale != 1.0 => Some(image.start()..state.len()),
@@ -124,26 +126,28 @@ impl Sampler {
         }
     }
 
-    /// The candidates for the token after `state`, as all steps leave them: the distribution from which
-    /// [`Sampler::sample`] draws.
+    /// The candidates for the token after `state`, after all steps: the distribution from which [`Sampler::sample`]
+    /// draws.
     ///
-    /// `logits` and `unconditional` are rows `[vocabulary]` of the two branches. What the grammar rules out is not
-    /// read, so in an image only the logits of image tokens need to be there. `unconditional` is needed where
-    /// [`Sampler::unconditional`] names a range, and not looked at elsewhere.
+    /// `logits` and `unconditional` are rows of the two branches, for the same ids: the whole vocabulary, or the
+    /// part of it that holds the [allowed](Sampler::allowed) tokens, as [`LogitsRow`] states. The logits of tokens that
+    /// the grammar excludes are not read. `unconditional` is needed where [`Sampler::unconditional`] names a range, and
+    /// ignored elsewhere.
     ///
     /// # Errors
-    /// [`Error::ShortRow`], [`Error::RowLengths`], [`Error::NoUnconditional`], [`Error::NanLogit`].
-    pub fn candidates(
+    /// [`Error::ShortRow`], [`Error::RowsDiffer`], [`Error::NoUnconditional`], [`Error::NanLogit`].
+    pub fn candidates<'a>(
         &mut self,
-        logits: &[f32],
-        unconditional: Option<&[f32]>,
+        logits: impl Into<LogitsRow<'a>>,
+        unconditional: Option<LogitsRow<'a>>,
         state: &StreamState,
     ) -> Result<&mut Candidates> {
+        let logits = logits.into();
         let guidance = match (self.unconditional(state), unconditional) {
             (None, _) => None,
             (Some(_), None) => return Err(Error::NoUnconditional { position: state.len() }),
-            (Some(_), Some(row)) if row.len() != logits.len() => {
-                return Err(Error::RowLengths { conditional: logits.len(), unconditional: row.len() });
+            (Some(_), Some(row)) if row.ids() != logits.ids() => {
+                return Err(Error::RowsDiffer { conditional: logits.ids(), unconditional: row.ids() });
             }
             (Some(_), Some(row)) => Some((row, self.guidance_scale)),
         };
@@ -160,7 +164,12 @@ impl Sampler {
     ///
     /// # Errors
     /// Those of [`Sampler::candidates`], and [`Error::NothingLeft`].
-    pub fn sample(&mut self, logits: &[f32], unconditional: Option<&[f32]>, state: &StreamState) -> Result<u32> {
+    pub fn sample<'a>(
+        &mut self,
+        logits: impl Into<LogitsRow<'a>>,
+        unconditional: Option<LogitsRow<'a>>,
+        state: &StreamState,
+    ) -> Result<u32> {
         if let Some(token) = self.forced(state) {
             return Ok(token);
         }

@@ -2,12 +2,12 @@
 
 use std::fmt::Debug;
 
-use crate::{Candidates, StreamState};
+use crate::{Candidates, Result, SamplingOptions, StreamState};
 
 /// One step of the pipeline: re-scores or drops candidates.
 ///
-/// A step is a pure function of the candidates and the state: the same input gives the same output, whatever was
-/// sampled before. That is what makes replay, batching and decoding of several tokens in a pass agree.
+/// A step is a pure function of the candidates and the state: its output does not depend on what was sampled before. So
+/// replay, batching and decoding of several tokens in a pass agree.
 ///
 /// # Your own step
 /// A bonus for some words, in ten lines:
@@ -26,7 +26,8 @@ use crate::{Candidates, StreamState};
 ///     }
 /// }
 ///
-/// # let vocabulary = std::sync::Arc::new(include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
+/// # let vocabulary = std::sync::Arc::new(
+/// #    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/small_vocabulary.rs")));
 /// # let state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
 /// # let text = 20;
 /// let options = SamplingOptions::default().greedy();
@@ -39,4 +40,17 @@ use crate::{Candidates, StreamState};
 pub trait Step: Debug + Send + Sync {
     /// Changes the logits of `candidates`, or drops some of them, for the token that comes after `state`.
     fn apply(&self, candidates: &mut Candidates, state: &StreamState);
+}
+
+/// A step that [`SamplingOptions`] control.
+pub(crate) trait BuiltIn: Step + Sized + 'static {
+    /// Whether the step can change which candidate is the most likely. The others are left out where that one is
+    /// chosen.
+    const CHANGES_MOST_LIKELY: bool;
+
+    /// The step that the options ask for; `None` where it would change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) where its option is out of range.
+    fn from_options(options: &SamplingOptions) -> Result<Option<Self>>;
 }

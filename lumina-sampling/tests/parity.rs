@@ -82,8 +82,9 @@ fn every_case() {
 
         let conditional = logits(&case["cond"], n_logits);
         let unconditional = unconditional.map(|_| logits(&case["uncond"], n_logits));
-        let candidates =
-            sampler.candidates(&conditional, unconditional.as_deref(), &state).expect("all logits are finite");
+        let candidates = sampler
+            .candidates(&conditional, unconditional.as_ref().map(Into::into), &state)
+            .expect("all logits are finite");
         assert_eq!(candidates.len() as u64, case["n_kept"], "{name}: n_kept");
         if !case["kept"].is_null() {
             assert_eq!(candidates.tokens(), integers::<u32>(&case["kept"]), "{name}: kept");
@@ -104,7 +105,7 @@ fn every_case() {
 
         let most_likely = Sampler::new(&vocabulary, &options.greedy()).expect("in range").sample(
             &conditional,
-            unconditional.as_deref(),
+            unconditional.as_ref().map(Into::into),
             &state,
         );
         assert_eq!(most_likely, Ok(expected[0]), "{name}: greedy");

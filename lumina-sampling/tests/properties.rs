@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use lumina_sampling::{
-    Candidates, Due, Error, ImageSize, MinP, Modality, Phase, Sampler, SamplingOptions, Step, StreamState, TopK, TopP,
-    Vocabulary,
+    Allowed, Candidates, Error, ImageSize, LogitsRow, MinP, Modality, Phase, Sampler, SamplingOptions, Slot, Step,
+    StreamState, TopK, TopP, Vocabulary,
 };
 use proptest::prelude::*;
 
@@ -30,7 +30,8 @@ fn generate(options: &SamplingOptions, prompt: &[u32], logits_seed: u32, limit: 
     let mut answer = Vec::new();
     while answer.len() < limit && answer.last() != Some(&vocabulary.turn_end()) {
         let unconditional = sampler.unconditional(&state).map(|_| logits(!logits_seed, state.len()));
-        let token = sampler.sample(&logits(logits_seed, state.len()), unconditional.as_deref(), &state).unwrap();
+        let token =
+            sampler.sample(&logits(logits_seed, state.len()), unconditional.as_ref().map(Into::into), &state).unwrap();
         assert!(sampler.forced(&state).is_none_or(|forced| forced == token));
         answer.push(token);
         state.push(token);
@@ -71,6 +72,11 @@ fn options() -> impl Strategy<Value = SamplingOptions> {
         })
 }
 
+/// Sizes that the small vocabulary has size tokens for.
+fn size() -> impl Strategy<Value = ImageSize> {
+    (1..=3u32, 1..=3u32).prop_map(|(width, height)| ImageSize::from_cells(width, height).unwrap())
+}
+
 proptest! {
     #[test]
     fn an_image_of_free_size_is_well_formed(options in options(), seed: u32) {
@@ -81,8 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn an_image_of_fixed_size_is_well_formed(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32, greedy: bool) {
-        let size = ImageSize::from_cells(width, height).unwrap();
+    fn an_image_of_fixed_size_is_well_formed(options in options(), size in size(), seed: u32, greedy: bool) {
         let mut options = options.image_size(size);
         options.greedy = greedy;
         let answer = generate(&options, &[0], seed, size.n_tokens());
@@ -90,10 +95,28 @@ proptest! {
     }
 
     #[test]
-    fn an_image_whose_sizes_are_drawn_is_well_formed(options in options(), width in 1..=3u32, height in 1..=3u32, seed: u32) {
+    fn the_longest_answer_is_that_of_an_image_of_fixed_size(options in options(), size in size(), seed: u32) {
         let vocabulary = vocabulary();
-        let size = ImageSize::from_cells(width, height).unwrap();
-        let begun = [vocabulary.image_start(), vocabulary.size_token(height).unwrap(), vocabulary.size_token(width).unwrap()];
+        let options = options.modality(Modality::Image).image_size(size);
+        let answer = generate(&options, &[0], seed, usize::MAX);
+        let sampler = Sampler::new(&vocabulary, &options).unwrap();
+        let mut state = StreamState::new(vocabulary.clone(), &[0]);
+        prop_assert_eq!(sampler.longest_answer(&state), Some(size.n_tokens() + 1));
+        for (index, &token) in answer.iter().enumerate() {
+            prop_assert!(sampler.longest_answer(&state).is_none_or(|longest| longest == answer.len() - index));
+            prop_assert!(sampler.candidate_range(&state, N_LOGITS).contains(&(token as usize)));
+            state.push(token);
+        }
+        let any = Sampler::new(&vocabulary, &SamplingOptions::default()).unwrap();
+        prop_assert_eq!(any.longest_answer(&StreamState::new(vocabulary, &[0])), None);
+    }
+
+    #[test]
+    fn an_image_whose_sizes_are_drawn_is_well_formed(options in options(), size in size(), seed: u32) {
+        let vocabulary = vocabulary();
+        let size_token = |cells| vocabulary.size_token(cells).unwrap();
+        let begun =
+            [vocabulary.image_start(), size_token(size.height_cells()), size_token(size.width_cells())];
         let rest = generate(&options, &[&[0], &begun[..]].concat(), seed, size.n_tokens() - begun.len());
         prop_assert_eq!(read_image(&[&begun[..], &rest].concat()), Some(size));
     }
@@ -116,7 +139,7 @@ proptest! {
         let state = StreamState::new(vocabulary.clone(), &prompt);
         for modality in [Modality::Any, Modality::Text, Modality::Image] {
             let mut sampler = Sampler::new(&vocabulary, &options.clone().modality(modality)).unwrap();
-            let result = sampler.sample(&row, other.as_deref(), &state);
+            let result = sampler.sample(&row, other.as_ref().map(Into::into), &state);
             if let Ok(token) = result {
                 prop_assert!(sampler.forced(&state) == Some(token) || (token as usize) < row.len());
             }
@@ -130,7 +153,7 @@ proptest! {
         let mut used = Sampler::new(&vocabulary, &options).unwrap();
         let sample = |sampler: &mut Sampler, length: usize| {
             let state = StreamState::new(vocabulary.clone(), &stream[..length]);
-            sampler.sample(&logits(seed, length), Some(&logits(!seed, length)), &state)
+            sampler.sample(&logits(seed, length), Some((&logits(!seed, length)).into()), &state)
         };
         let forwards: Vec<_> = (0..=stream.len()).map(|length| sample(&mut used, length)).collect();
         let backwards: Vec<_> = (0..=stream.len()).rev().map(|length| sample(&mut used, length)).collect();
@@ -140,7 +163,83 @@ proptest! {
     }
 
     #[test]
-    fn top_k_keeps_the_k_highest_and_their_ties(row in proptest::collection::vec((-4..4i8).prop_map(f32::from), 1..500), k in 1..600usize) {
+    fn a_state_that_is_rolled_back_is_what_it_was(
+        prompt in proptest::collection::vec(0..40u32, 0..30),
+        answer in proptest::collection::vec(0..40u32, 0..60),
+        points in proptest::collection::vec((any::<proptest::sample::Index>(), any::<proptest::sample::Index>()), 0..6),
+    ) {
+        let vocabulary = vocabulary();
+        let fresh = |n_answer: usize| {
+            let mut state = StreamState::new(vocabulary.clone(), &prompt);
+            answer[..n_answer].iter().for_each(|&token| state.push(token));
+            state
+        };
+        let mut state = fresh(0);
+        let mut snapshots = vec![state.snapshot()];
+        for (ahead, back) in points {
+            // On from where it is, with a snapshot after each token, then back to any of them.
+            let to = ahead.index(answer.len() + 1);
+            for &token in answer.get(state.answer_len()..to).unwrap_or_default() {
+                state.push(token);
+                snapshots.push(state.snapshot());
+            }
+            let n_answer = back.index(snapshots.len());
+            state.rollback(snapshots[n_answer]);
+            snapshots.truncate(n_answer + 1);
+            let expected = fresh(n_answer);
+            prop_assert_eq!(&state, &expected);
+            let sorted = |state: &StreamState| {
+                let mut tokens: Vec<_> = state.text_tokens().collect();
+                tokens.sort_unstable();
+                tokens
+            };
+            prop_assert_eq!(sorted(&state), sorted(&expected));
+            prop_assert_eq!((state.len(), state.answer_len()), (prompt.len() + n_answer, n_answer));
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_range_of_ids_gives_what_the_whole_row_gives(
+        options in options(),
+        seed: u32,
+        length in 0..40usize,
+        first_id in 0..12u32,
+        end in 0..=N_LOGITS,
+        text_alone: bool,
+    ) {
+        let vocabulary = vocabulary();
+        let modality = if text_alone { Modality::Text } else { Modality::Image };
+        let stream = [vec![0], generate(&options.clone().modality(Modality::Image), &[0], seed, length)].concat();
+        let state = StreamState::new(vocabulary.clone(), &stream);
+        let (conditional, unconditional) = (logits(seed, length), logits(!seed, length));
+        let mut sampler = Sampler::new(&vocabulary, &options.modality(modality)).unwrap();
+        prop_assume!(sampler.forced(&state).is_none());
+        let (needed, end) = match sampler.allowed(&state) {
+            Allowed::Only(tokens) => (tokens[0]..=*tokens.last().unwrap(), end.max(first_id as usize)),
+            // In text the token 0 is excluded, 1 is not, and the end of the row is that of the vocabulary.
+            Allowed::AllBut(_) => (1..=1, N_LOGITS),
+            Allowed::One(_) => unreachable!("forced"),
+        };
+
+        let whole = sampler.candidates(&conditional, Some((&unconditional).into()), &state).unwrap();
+        let whole: Vec<_> = whole.iter().collect();
+        let [conditional, unconditional] =
+            [&conditional, &unconditional].map(|row| LogitsRow { first_id, logits: &row[first_id as usize..end] });
+        let ranged = sampler.candidates(conditional, Some(unconditional), &state);
+        if first_id > *needed.start() || end as u32 <= *needed.end() {
+            let Err(Error::ShortRow { ids, token }) = ranged else { panic!("{ranged:?}") };
+            prop_assert_eq!(&ids, &(first_id..end as u32));
+            prop_assert!(needed.contains(&token) && !ids.contains(&token));
+        } else {
+            prop_assert!(ranged.unwrap().iter().eq(whole));
+        }
+    }
+
+    #[test]
+    fn top_k_keeps_the_k_highest_and_their_ties(
+        row in proptest::collection::vec((-4..4i8).prop_map(f32::from), 1..500),
+        k in 1..600usize,
+    ) {
         let state = StreamState::new(vocabulary(), &[]);
         let mut candidates = Candidates::from_row(&row).unwrap();
         TopK { image: 1, text: k }.apply(&mut candidates, &state);
@@ -225,8 +324,8 @@ fn seeds_branches_and_positions_draw_apart() {
     assert_eq!(distinct.len(), all.len());
 }
 
-/// The numbers are part of the promise that a request can be replayed. Computed apart from this crate, by the definition
-/// of ChaCha.
+/// The numbers are part of the promise that a request can be replayed. Computed apart from this crate, by the
+/// definition of ChaCha.
 #[test]
 fn numbers_stay_the_same() {
     let key = lumina_sampling::DrawKey { seed: 7, branch: 3 };
@@ -242,7 +341,7 @@ fn bad_rows_are_named() {
     let size = vocabulary.size_token(1).unwrap();
     let image = StreamState::new(vocabulary.clone(), &[0, vocabulary.image_start(), size, size]);
     let (Phase::Rows(rows), row) = (image.phase(), [0.0; N_LOGITS]) else { panic!("in the rows") };
-    assert_eq!(rows.due(), Due::Code);
+    assert_eq!(rows.expected(), Slot::Code { row: 0, column: 0 });
 
     let mut nan = row;
     nan[5] = f32::NAN;
@@ -256,7 +355,7 @@ fn bad_rows_are_named() {
         (&text, &[][..], None, "no token is left to draw at position 1"),
         (&text, &[f32::NEG_INFINITY; 40][..], None, "no token is left to draw at position 1"),
     ] {
-        let message = sampler.sample(row, other, state).unwrap_err().to_string();
+        let message = sampler.sample(row, other.map(Into::into), state).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
     }
 }

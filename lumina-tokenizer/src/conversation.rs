@@ -9,8 +9,8 @@ pub const IGNORED: i64 = -100;
 
 /// Turns of a human and the assistant, the human first.
 ///
-/// Where the last turn is the human's, it is an open prompt: what comes next is the answer. Where the assistant's
-/// turns are given, they are what training learns.
+/// If the last turn is the human's, the conversation is a prompt, to which the model generates the answer. The
+/// assistant's turns are what training learns.
 ///
 /// ```
 /// use lumina_tokenizer::{Conversation, Part, UniRep};
@@ -25,40 +25,40 @@ pub const IGNORED: i64 = -100;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Conversation {
-    /// The turns, in their order.
+    /// The turns, in order.
     pub turns: Vec<Turn>,
-    /// What becomes of special tokens that are spelled out in the texts.
+    /// How names of special tokens in the texts are encoded.
     #[serde(default)]
     pub specials: Specials,
 }
 
-/// What one side says.
+/// A turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Turn {
-    /// Who says it.
+    /// Whose turn it is.
     pub role: Role,
-    /// What is said.
+    /// Its text and images.
     pub content: Content,
 }
 
-/// A side of a conversation.
+/// A participant of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// The one who asks.
+    /// The human, who asks.
     Human,
-    /// The model.
+    /// The model, which answers.
     #[serde(alias = "gpt")]
     Assistant,
 }
 
 impl Role {
-    /// Whose turn it is, counted from 0.
+    /// The role of a turn, counted from 0.
     pub(crate) fn of_turn(index: usize) -> Self {
         if index.is_multiple_of(2) { Self::Human } else { Self::Assistant }
     }
 
-    /// As error messages name it.
+    /// Its name in error messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Human => "human",
@@ -67,9 +67,9 @@ impl Role {
     }
 }
 
-/// Text and images in their order.
+/// Text and images in order.
 ///
-/// Made from a text, an image, or a list of [`Part`]s.
+/// Converts from a text, an image, or a list of [`Part`]s.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Content(pub Vec<Part>);
@@ -78,7 +78,7 @@ pub struct Content(pub Vec<Part>);
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Text. Texts that follow each other are one text.
+    /// Text. Consecutive texts are joined.
     Text(String),
     /// An image.
     Image(CodeGrid),
@@ -133,7 +133,7 @@ impl Conversation {
         self.turn(Role::Assistant, content)
     }
 
-    /// Sets what becomes of special tokens that are spelled out in the texts.
+    /// Sets how names of special tokens in the texts are encoded.
     #[must_use]
     pub fn specials(mut self, specials: Specials) -> Self {
         self.specials = specials;
@@ -146,17 +146,17 @@ impl Conversation {
     }
 }
 
-/// The tokens of a conversation, and what training predicts of them.
+/// The tokens of a conversation, and their labels for training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// The tokens, from `<s>` on.
     pub tokens: Vec<u32>,
-    /// For each token itself where it belongs to the assistant, [`IGNORED`] where not. Not shifted.
+    /// One label per token: the token if it is the assistant's, else [`IGNORED`]. Not shifted.
     pub labels: Vec<i64>,
 }
 
 impl Encoded {
-    /// Passes it on if training has something to learn from it.
+    /// Returns itself, if training can learn from it.
     ///
     /// # Errors
     /// [`Error::NothingToPredict`] where every label is ignored.
@@ -173,7 +173,7 @@ impl UniRep {
     /// # Errors
     /// [`Error::EmptyConversation`], [`Error::Role`], those of [`UniRep::encode_image`] and
     /// [`TextTokenizer::encode`](crate::TextTokenizer::encode), and [`Error::Placeholders`] where a text with
-    /// [`Specials::Parse`] spells out the placeholder, which no image is there for.
+    /// [`Specials::Parse`] contains the placeholder, for which there is no image.
     pub fn encode(&self, conversation: &Conversation) -> Result<Encoded> {
         let mut images = Vec::new();
         let mut turns = Vec::with_capacity(conversation.turns.len());
@@ -202,7 +202,8 @@ impl UniRep {
         self.assemble(&turns, &images)
     }
 
-    /// Joins turns whose images are still placeholders: the human's at even indices, the assistant's at odd ones.
+    /// Joins the tokens of turns and replaces placeholders by images. Even turns are the human's, odd ones the
+    /// assistant's.
     pub(crate) fn assemble(&self, turns: &[Vec<u32>], images: &[&CodeGrid]) -> Result<Encoded> {
         if turns.is_empty() {
             return Err(Error::EmptyConversation);
@@ -219,16 +220,16 @@ impl UniRep {
             for &token in turn {
                 match images.as_slice().first() {
                     Some(image) if token == placeholder => {
-                        encoded.tokens.extend(self.encode_image(image)?);
+                        self.append_image(&mut encoded.tokens, image)?;
                         images.next();
                     }
                     _ => encoded.tokens.push(token),
                 }
             }
-            let said = &encoded.tokens[begin..];
+            let turn_tokens = &encoded.tokens[begin..];
             match Role::of_turn(index) {
-                Role::Human => encoded.labels.extend(said.iter().map(|_| IGNORED)),
-                Role::Assistant => encoded.labels.extend(said.iter().map(|&token| i64::from(token))),
+                Role::Human => encoded.labels.extend(turn_tokens.iter().map(|_| IGNORED)),
+                Role::Assistant => encoded.labels.extend(turn_tokens.iter().map(|&token| i64::from(token))),
             }
         }
         Ok(encoded)

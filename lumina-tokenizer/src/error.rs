@@ -1,4 +1,4 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use lumina_core::ImageSize;
 
 use crate::MalformedImage;
 
-/// Shorthand for this crate's results.
+/// The results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong in `lumina-tokenizer`.
@@ -18,7 +18,7 @@ pub enum Error {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -36,24 +36,32 @@ pub enum Error {
     Tokenizer {
         /// The file.
         file: PathBuf,
-        /// What the `tokenizers` crate said.
+        /// The error of the `tokenizers` crate.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A `tokenizer.json` of a kind whose result would differ from the original's.
-    #[error("{}: `{field}` is {found}, but only {supported} is supported; is this the tokenizer of a Chameleon or Lumina-mGPT model?", file.display())]
+    #[error(
+        "{}: `{field}` is {found}, but only {supported} is supported; is this the tokenizer of a Chameleon or \
+         Lumina-mGPT model?",
+        file.display()
+    )]
     Unsupported {
         /// The file.
         file: PathBuf,
         /// The field, as a path in the JSON.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         found: String,
-        /// What it may hold.
+        /// The supported values.
         supported: &'static str,
     },
     /// Two tokens of a tokenizer have one id.
-    #[error("{}: id {id} belongs to both `{first}` and `{second}`; each token needs an id of its own, and an added one that the vocabulary lacks takes the number of tokens", file.display())]
+    #[error(
+        "{}: id {id} belongs to both `{first}` and `{second}`; each token needs an id of its own, and an added \
+         one that the vocabulary lacks takes the number of tokens",
+        file.display()
+    )]
     DuplicateId {
         /// The file.
         file: PathBuf,
@@ -73,7 +81,10 @@ pub enum Error {
         reason: Box<lumina_core::Error>,
     },
     /// Two files give one VQ code different tokens.
-    #[error("the image token of code {code} is {} in {} but {} in {}; the two files are not of one model", id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display())]
+    #[error(
+        "the image token of code {code} is {} in {} but {} in {}; the two files are not of one model",
+        id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display()
+    )]
     ImageTokens {
         /// The first code on which they disagree.
         code: u32,
@@ -87,7 +98,11 @@ pub enum Error {
         second: Option<u32>,
     },
     /// The tokenizer has tokens that the model has no embedding for.
-    #[error("{}: token `{name}` has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are not of one checkpoint", file.display())]
+    #[error(
+        "{}: token `{name}` has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are \
+         not of one checkpoint",
+        file.display()
+    )]
     VocabularySize {
         /// The tokenizer's file.
         file: PathBuf,
@@ -103,7 +118,7 @@ pub enum Error {
     Encode {
         /// Length of the text in bytes.
         length: usize,
-        /// What the `tokenizers` crate said.
+        /// The error of the `tokenizers` crate.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -112,7 +127,8 @@ pub enum Error {
     ImageSize(lumina_core::Error),
     /// An image larger than the vocabulary has size tokens for.
     #[error(
-        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, which the vocabulary lacks; make the image smaller"
+        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, which the vocabulary lacks; \
+         make the image smaller"
     )]
     SizeToken {
         /// The image's size.
@@ -122,20 +138,21 @@ pub enum Error {
     },
     /// A VQ code that has no token.
     #[error(
-        "code {code} (row {row}, column {column}) has no token: the vocabulary has {n_codes} codes; is the image tokenizer of another model?"
+        "code {code} (row {row}, column {column}) has no token: the vocabulary has {n_codes} codes; is the image \
+         tokenizer of another model?"
     )]
     Code {
         /// The code.
         code: u32,
         /// Row of the grid.
-        row: usize,
+        row: u32,
         /// Column of the grid.
-        column: usize,
+        column: u32,
         /// Codes that have a token.
         n_codes: usize,
     },
-    /// A run of image tokens that is cut off or not laid out as an image.
-    #[error("{0}; decode with `Malformed::Partial` to keep the rows that are there")]
+    /// An image that is cut off or does not follow the layout.
+    #[error("{0}; decode with `Malformed::Partial` to keep its complete rows")]
     Malformed(Box<MalformedImage>),
     /// A record that is not JSON of the form `{"conversations":[{"from":…,"value":…}],"image":[…]}`.
     #[error("not a conversation record: each turn needs `from` and `value`, and `image` is a path or a list of paths")]
@@ -148,9 +165,9 @@ pub enum Error {
     Role {
         /// Index of the turn, from 0.
         turn: usize,
-        /// The role that is there.
+        /// The role that was found.
         found: String,
-        /// The role that should be there.
+        /// The role that was expected.
         expected: &'static str,
     },
     /// A turn without text that is not the last answer.
@@ -159,8 +176,10 @@ pub enum Error {
         /// Index of the turn, from 0.
         turn: usize,
     },
-    /// The texts ask for another number of images than are given.
-    #[error("the conversation has {placeholders} `<|image|>` in its text but {images} images; each needs the other")]
+    /// The number of placeholders in the texts is not the number of images.
+    #[error(
+        "the conversation has {placeholders} `<|image|>` in its text but {images} images; the numbers must be equal"
+    )]
     Placeholders {
         /// Placeholders in the text.
         placeholders: usize,
@@ -172,13 +191,13 @@ pub enum Error {
         "the conversation has no answer, so there is nothing to predict; training needs at least one assistant turn"
     )]
     NothingToPredict,
-    /// A name that is no task's.
+    /// A name that no task has.
     #[error("there is no task `{name}`; the tasks are {}", crate::Task::names())]
     UnknownTask {
         /// The name.
         name: String,
     },
-    /// A task was given less or more than its prompt takes.
+    /// A task was given less or more input than its prompt takes.
     #[error("task `{task}` takes {expected}, got {found}")]
     TaskInput {
         /// The task.

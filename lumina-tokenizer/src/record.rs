@@ -1,4 +1,4 @@
-//! Conversations as training data states them: JSON records whose texts hold `<|image|>`.
+//! Conversations as training data states them: JSON records whose texts contain `<|image|>`.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::{Encoded, Error, Result, Specials, UniRep};
 
 /// A record `{"conversations":[{"from":"human","value":…},{"from":"gpt","value":…}],"image":[paths]}`.
 ///
-/// The images may also be one path, or stand under the key `<|image|>`. Other keys are passed over.
+/// The images may also be one path, or under the key `<|image|>`. Other keys are ignored.
 ///
 /// ```
 /// let json = r#"{"conversations":[{"from":"human","value":"What? <|image|>"}],"image":"cat.png"}"#;
@@ -29,9 +29,9 @@ pub struct Record {
 /// A turn of a [`Record`].
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecordTurn {
-    /// `human`, or `gpt` or `assistant`; upper and lower case are the same.
+    /// `human`, or `gpt` or `assistant`, in any case.
     pub from: String,
-    /// The text; null in an answer that is still to be generated. The key must be there.
+    /// The text; null in an answer that is to be generated. The key is required.
     #[serde(deserialize_with = "Option::deserialize")]
     pub value: Option<String>,
 }
@@ -66,12 +66,12 @@ impl Record {
     /// Reads a record, for example a line of a JSONL file.
     ///
     /// # Errors
-    /// [`Error::Record`] where it is not of the form, as when a turn lacks `from` or `value`.
+    /// [`Error::Record`] where it is not of this form, for example where a turn lacks `from` or `value`.
     pub fn from_json(json: &str) -> Result<Self> {
         serde_json::from_str(json).map_err(Error::Record)
     }
 
-    /// The texts of the turns, without that of an open answer.
+    /// The texts of the turns, without an open answer.
     fn texts(&self) -> Result<Vec<&str>> {
         let mut texts = Vec::with_capacity(self.conversations.len());
         for (turn, RecordTurn { from, value }) in self.conversations.iter().enumerate() {
@@ -94,9 +94,9 @@ impl Record {
 }
 
 impl UniRep {
-    /// The tokens and labels of a record whose images have become `images`, exactly as the original makes them:
-    /// special tokens spelled out in the texts become those tokens, and `<|image|>` takes the images in order.
-    /// Where no text holds it, it is put before the first question, once per image.
+    /// The tokens and labels of a record whose image files were encoded as `images`, exactly as in the original:
+    /// names of special tokens in the texts become those tokens, and each `<|image|>` is replaced by the next image.
+    /// If no text contains it, it is inserted before the first question, once per image.
     ///
     /// Mirrors `FlexARItemProcessor.process_item` of the original.
     ///

@@ -1,4 +1,4 @@
-//! What the checkpoints were trained to do: the prompt of each task, and how the original samples its answer.
+//! The tasks that checkpoints were trained on: the prompt of each, and how the original samples its answer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,80 +7,41 @@ use lumina_core::{CodeGrid, ImageSize};
 
 use crate::{Content, Error, Part, Result};
 
-/// A task that a Lumina-mGPT checkpoint is trained for (arXiv 2408.02657, Omni-SFT).
-///
-/// A task is its prompt: everything else is one generation loop.
-///
-/// ```
-/// use lumina_tokenizer::{Conversation, Task, TaskInput};
-///
-/// let input = TaskInput::new().text("a red car").size(lumina_core::ImageSize::new(768, 512)?);
-/// let prompt = Conversation::new().human(Task::TextToImage.prompt(input)?);
-/// assert_eq!(Task::TextToImage.spec().defaults.guidance_scale, 4.0);
-/// assert_eq!("depth_estimation".parse::<Task>()?, Task::DepthEstimation);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// An image of a given size from a text.
-    TextToImage,
-    /// A text that describes an image.
-    Captioning,
-    /// A depth map of an image.
-    DepthEstimation,
-    /// A segmentation map of an image.
-    SemanticSegmentation,
-    /// The surface normals of an image.
-    SurfaceNormalEstimation,
-    /// The poses of the people in an image.
-    HumanPoseEstimation,
-    /// An image with boxes around what a text names.
-    Detection,
-    /// An image changed as a text says.
-    Editing,
-    /// An image from a text and a guiding image: depth, segmentation, pose, ….
-    ConditionalGeneration,
-    /// Anything: text and images in, text and images out.
-    FreeForm,
-}
-
-/// What there is to know about a task.
+/// The prompt of a task, its inputs and its output, and how the original samples the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TaskSpec {
     /// Its name, as in JSON and on a command line.
     pub name: &'static str,
-    /// Its prompt, in which `{prompt}`, `{width}`, `{height}` and `<|image|>` stand for what it is given.
+    /// Its prompt, in which `{prompt}`, `{width}`, `{height}` and `<|image|>` are replaced by the input.
     pub template: &'static str,
-    /// How many images it is given; `None` for any number.
+    /// The number of input images; `None` for any number.
     pub images: Option<usize>,
-    /// What it answers with.
-    pub output: Output,
+    /// What the answer is made of.
+    pub output: TaskOutput,
     /// How the original samples the answer.
     pub defaults: TaskDefaults,
 }
 
-/// What a task answers with.
+/// What the answer to a task is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Output {
+pub enum TaskOutput {
     /// Text.
     Text,
     /// An image.
     Image,
-    /// Text and images, as the model sees fit.
+    /// Text and images, as the model chooses.
     Any,
 }
 
-/// How the original samples the answer of a task: the values of its README, or else of its demos.
+/// How the original samples the answer to a task: the values of its README, or else of its demos.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct TaskDefaults {
     /// Scale of classifier-free guidance in images; 1 is none.
     pub guidance_scale: f32,
-    /// How many of the likeliest image tokens are drawn from.
+    /// The number of most likely image tokens to draw from.
     pub image_top_k: usize,
-    /// How many of the likeliest text tokens are drawn from.
+    /// The number of most likely text tokens to draw from.
     pub text_top_k: usize,
     /// Temperature.
     pub temperature: f32,
@@ -90,7 +51,112 @@ pub struct TaskDefaults {
     pub target_size_px: u32,
 }
 
-/// What a task is given.
+/// README, "simple inference".
+const README: TaskDefaults = TaskDefaults {
+    guidance_scale: 4.0,
+    image_top_k: 2000,
+    text_top_k: 10,
+    temperature: 1.0,
+    max_new_tokens: 8192,
+    target_size_px: 768,
+};
+
+/// `demos/demo_image2image.py`.
+const IMAGE_TO_IMAGE: TaskDefaults =
+    TaskDefaults { guidance_scale: 1.0, image_top_k: 200, text_top_k: 5, max_new_tokens: 5000, ..README };
+
+/// An image from an image, as `demos/demo_image2image.py` asks for it.
+const fn image_to_image(name: &'static str, template: &'static str) -> TaskSpec {
+    TaskSpec { name, template, images: Some(1), output: TaskOutput::Image, defaults: IMAGE_TO_IMAGE }
+}
+
+/// Declares [`Task`] from the table of tasks.
+macro_rules! tasks {
+    ($($(#[$attribute:meta])* $task:ident = $spec:expr,)+) => {
+        /// A task that a Lumina-mGPT checkpoint is trained for (arXiv 2408.02657, Omni-SFT).
+        ///
+        /// A task is its [`TaskSpec`]; all tasks go through the same generation loop.
+        ///
+        /// ```
+        /// use lumina_tokenizer::{Conversation, Task, TaskInput};
+        ///
+        /// let input = TaskInput::new().text("a red car").size(lumina_core::ImageSize::new(768, 512)?);
+        /// let prompt = Conversation::new().human(Task::TextToImage.prompt(input)?);
+        /// assert_eq!(Task::TextToImage.spec().defaults.guidance_scale, 4.0);
+        /// assert_eq!("depth_estimation".parse::<Task>()?, Task::DepthEstimation);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[non_exhaustive]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Task {
+            $($(#[$attribute])* $task,)+
+        }
+
+        impl Task {
+            /// All tasks.
+            pub const ALL: [Self; [$(stringify!($task)),+].len()] = [$(Self::$task),+];
+
+            /// The prompt of the task, its inputs and its output, and how the original samples the answer.
+            pub const fn spec(self) -> TaskSpec {
+                match self {
+                    $(Self::$task => $spec,)+
+                }
+            }
+        }
+    };
+}
+
+// The prompts are the original's to the letter, `Segmentic` included. A task's name is its variant's, in snake case.
+tasks! {
+    /// An image of a given size from a text.
+    TextToImage = TaskSpec {
+        name: "text_to_image",
+        template: "Generate an image of {width}x{height} according to the following prompt:\n{prompt}",
+        images: Some(0),
+        output: TaskOutput::Image,
+        defaults: README,
+    },
+    /// A text that describes an image.
+    Captioning = TaskSpec {
+        name: "captioning",
+        template: "Describe the image in detail. <|image|>",
+        images: Some(1),
+        output: TaskOutput::Text,
+        defaults: TaskDefaults { target_size_px: 512, ..README },
+    },
+    /// A depth map of an image.
+    DepthEstimation = TaskSpec {
+        defaults: TaskDefaults { guidance_scale: 1.0, image_top_k: 200, ..README },
+        ..image_to_image("depth_estimation", "Depth estimation. <|image|>")
+    },
+    /// A segmentation map of an image.
+    SemanticSegmentation = image_to_image("semantic_segmentation", "Segmentic segmentation. <|image|>"),
+    /// The surface normals of an image.
+    SurfaceNormalEstimation = image_to_image("surface_normal_estimation", "Surface normal estimation. <|image|>"),
+    /// The poses of the people in an image.
+    HumanPoseEstimation = image_to_image("human_pose_estimation", "Human pose estimation. <|image|>"),
+    /// An image with boxes around what a text names.
+    Detection = image_to_image("detection", "Detect: {prompt} <|image|>"),
+    /// An image changed as a text says.
+    Editing = image_to_image("editing", "{prompt} <|image|>"),
+    /// An image from a text and a guiding image: depth, segmentation, pose, ….
+    ConditionalGeneration = image_to_image(
+        "conditional_generation",
+        "Generate an image according to the provided image, and according to the following caption:\n\
+         {prompt} <|image|>",
+    ),
+    /// Anything: text and images in, text and images out.
+    FreeForm = TaskSpec {
+        name: "free_form",
+        template: "{prompt}",
+        images: None,
+        output: TaskOutput::Any,
+        defaults: TaskDefaults { image_top_k: 2000, max_new_tokens: 2048, ..IMAGE_TO_IMAGE },
+    },
+}
+
+/// The input of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskInput {
     text: Option<String>,
@@ -99,7 +165,7 @@ pub struct TaskInput {
 }
 
 impl TaskInput {
-    /// Nothing yet.
+    /// No input.
     pub fn new() -> Self {
         Self::default()
     }
@@ -126,87 +192,14 @@ impl TaskInput {
     }
 }
 
-/// README, "simple inference".
-const README: TaskDefaults = TaskDefaults {
-    guidance_scale: 4.0,
-    image_top_k: 2000,
-    text_top_k: 10,
-    temperature: 1.0,
-    max_new_tokens: 8192,
-    target_size_px: 768,
-};
-
-/// `demos/demo_image2image.py`.
-const IMAGE_TO_IMAGE: TaskDefaults =
-    TaskDefaults { guidance_scale: 1.0, image_top_k: 200, text_top_k: 5, max_new_tokens: 5000, ..README };
-
 impl Task {
-    /// All tasks.
-    pub const ALL: [Self; 10] = [
-        Self::TextToImage,
-        Self::Captioning,
-        Self::DepthEstimation,
-        Self::SemanticSegmentation,
-        Self::SurfaceNormalEstimation,
-        Self::HumanPoseEstimation,
-        Self::Detection,
-        Self::Editing,
-        Self::ConditionalGeneration,
-        Self::FreeForm,
-    ];
-
-    /// What there is to know about it. The prompts are the original's to the letter, `Segmentic` included.
-    pub const fn spec(self) -> TaskSpec {
-        let (name, template, defaults) = match self {
-            Self::TextToImage => (
-                "text_to_image",
-                "Generate an image of {width}x{height} according to the following prompt:\n{prompt}",
-                README,
-            ),
-            Self::Captioning => (
-                "captioning",
-                "Describe the image in detail. <|image|>",
-                TaskDefaults { target_size_px: 512, ..README },
-            ),
-            Self::DepthEstimation => (
-                "depth_estimation",
-                "Depth estimation. <|image|>",
-                TaskDefaults { guidance_scale: 1.0, image_top_k: 200, ..README },
-            ),
-            Self::SemanticSegmentation => {
-                ("semantic_segmentation", "Segmentic segmentation. <|image|>", IMAGE_TO_IMAGE)
-            }
-            Self::SurfaceNormalEstimation => {
-                ("surface_normal_estimation", "Surface normal estimation. <|image|>", IMAGE_TO_IMAGE)
-            }
-            Self::HumanPoseEstimation => ("human_pose_estimation", "Human pose estimation. <|image|>", IMAGE_TO_IMAGE),
-            Self::Detection => ("detection", "Detect: {prompt} <|image|>", IMAGE_TO_IMAGE),
-            Self::Editing => ("editing", "{prompt} <|image|>", IMAGE_TO_IMAGE),
-            Self::ConditionalGeneration => (
-                "conditional_generation",
-                "Generate an image according to the provided image, and according to the following caption:\n{prompt} <|image|>",
-                IMAGE_TO_IMAGE,
-            ),
-            Self::FreeForm => {
-                ("free_form", "{prompt}", TaskDefaults { image_top_k: 2000, max_new_tokens: 2048, ..IMAGE_TO_IMAGE })
-            }
-        };
-        let (images, output) = match self {
-            Self::TextToImage => (Some(0), Output::Image),
-            Self::Captioning => (Some(1), Output::Text),
-            Self::FreeForm => (None, Output::Any),
-            _ => (Some(1), Output::Image),
-        };
-        TaskSpec { name, template, images, output, defaults }
-    }
-
     /// The human turn that asks for the task.
     ///
-    /// What is given goes in where the template says so, and nowhere else: a text that spells `{width}` or
-    /// `<|image|>` stays as it is. Free-form images come before the text.
+    /// Input is inserted at the slots of the template only: a text that contains `{width}` or `<|image|>` is not
+    /// changed. Free-form images come before the text.
     ///
     /// # Errors
-    /// [`Error::TaskInput`] where the task takes more, or takes less.
+    /// [`Error::TaskInput`] where the task takes more input, or less.
     pub fn prompt(self, input: TaskInput) -> Result<Content> {
         let spec = self.spec();
         let takes = |slot: &str| spec.template.contains(slot);
@@ -248,7 +241,7 @@ impl Task {
     }
 }
 
-/// A template as its slots and the texts between them.
+/// Splits a template into its slots and the texts between them.
 fn pieces(template: &str) -> impl Iterator<Item = &str> {
     const SLOTS: [&str; 4] = ["{prompt}", "{width}", "{height}", "<|image|>"];
     let mut rest = template;

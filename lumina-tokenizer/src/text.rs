@@ -9,14 +9,14 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::tokenizer_file::TokenizerFile;
 use crate::{Error, Result, TextStream};
 
-/// What to do with names of special tokens that are spelled out in a text, as in `"<reserved08706>"`.
+/// How names of special tokens in a text, such as `"<reserved08706>"`, are encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Specials {
-    /// They stay plain text: no text whatever can yield a special token. For what users type.
+    /// As plain text: no text can become a special token. For text that users type.
     #[default]
     Plain,
-    /// They become the tokens that they name, as in the original. For text that the caller trusts.
+    /// As the tokens that they name, as in the original. For text that the caller trusts.
     Parse,
 }
 
@@ -46,12 +46,12 @@ struct Inner {
     file: PathBuf,
     /// As in the file, with `<|image|>`.
     full: Tokenizer,
-    /// The same BPE without any special token: what it cannot name, it cannot yield.
+    /// The same BPE without special tokens, which it therefore cannot produce.
     plain: Tokenizer,
 }
 
 impl TextTokenizer {
-    /// Opens `tokenizer.json`: the file itself, or the folder that holds it.
+    /// Opens `tokenizer.json`: the file itself, or the folder that contains it.
     ///
     /// A file without `<|image|>` gets it as its next free id, as the original adds it.
     ///
@@ -64,7 +64,7 @@ impl TextTokenizer {
         Self::from_json(&json, file)
     }
 
-    /// The tokenizer of a `tokenizer.json` in memory; `file` is what errors call it.
+    /// The tokenizer of a `tokenizer.json` in memory; errors name it `file`.
     ///
     /// # Errors
     /// As [`TextTokenizer::open`].
@@ -93,22 +93,22 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of tokens. Special tokens appear as their names, ids that the tokenizer lacks vanish, and bytes
+    /// The text of tokens. Special tokens appear as their names, ids that the tokenizer lacks are skipped, and bytes
     /// that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A decoder that takes tokens one by one.
+    /// A decoder of tokens one by one.
     pub fn stream(&self) -> TextStream {
         TextStream::new(self.clone())
     }
 
-    /// The bytes that a token stands for, which need not be whole characters.
+    /// The bytes of a token, which need not be whole characters.
     pub(crate) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = self.inner.full.id_to_token(id)?;
-        // A name with a character outside the byte alphabet is not of bytes, and stands for itself.
+        // A name with a character outside the byte alphabet does not encode bytes, but is the text itself.
         let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
     }
@@ -123,17 +123,17 @@ impl TextTokenizer {
         self.inner.full.id_to_token(id)
     }
 
-    /// Number of tokens, `<|image|>` among them.
+    /// The number of tokens, including `<|image|>`.
     pub fn n_tokens(&self) -> usize {
         self.inner.full.get_vocab_size(true)
     }
 
-    /// The file that it was read from.
+    /// The file that the tokenizer was read from.
     pub fn file(&self) -> &Path {
         &self.inner.file
     }
 
-    /// Which token plays which role in the stream, by the names in the file.
+    /// Which token has which role in the stream, by the names in the file.
     ///
     /// # Errors
     /// [`Error::Vocabulary`] where the file lacks a token that the stream needs.
@@ -166,7 +166,7 @@ impl std::fmt::Debug for TextTokenizer {
     }
 }
 
-/// Two names for one id would let text that is spelled with the one become the other.
+/// Checks that each id has one name. With two names text with the one would decode to the other.
 fn check_unique(tokenizer: &Tokenizer, file: &Path) -> Result<()> {
     let mut tokens: Vec<(u32, String)> = tokenizer.get_vocab(true).into_iter().map(|(name, id)| (id, name)).collect();
     tokens.sort_unstable();
@@ -181,8 +181,8 @@ fn check_unique(tokenizer: &Tokenizer, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The byte that a character of a byte-level token stands for: printable bytes stand for themselves, the others
-/// are numbered from U+0100 in their order. Mirrors `bytes_to_unicode` of GPT-2's `encoder.py`.
+/// The byte that a character of a byte-level token encodes: printable bytes encode themselves, the others are numbered
+/// from U+0100 in order. Mirrors `bytes_to_unicode` of GPT-2's `encoder.py`.
 fn byte_of_char(character: char) -> Option<u8> {
     let point = u32::from(character);
     let byte = match point {

@@ -1,4 +1,4 @@
-//! Text from tokens that come one by one.
+//! Text, decoded one token at a time.
 
 use crate::TextTokenizer;
 
@@ -21,7 +21,7 @@ use crate::TextTokenizer;
 #[derive(Debug, Clone)]
 pub struct TextStream {
     tokenizer: TextTokenizer,
-    /// The beginning of a character, at most three bytes.
+    /// The first bytes of an incomplete character, at most three.
     pending: Vec<u8>,
 }
 
@@ -30,7 +30,7 @@ impl TextStream {
         Self { tokenizer, pending: Vec::new() }
     }
 
-    /// Takes a token; gives the text that is now certain, `None` where there is none yet.
+    /// Decodes a token. Returns the text that is complete, `None` where there is none yet.
     pub fn push(&mut self, id: u32) -> Option<String> {
         self.pending.extend(self.tokenizer.bytes(id)?);
         let tail = self.pending.split_off(self.pending.len() - unfinished(&self.pending));
@@ -38,7 +38,7 @@ impl TextStream {
         (!piece.is_empty()).then_some(piece)
     }
 
-    /// Gives what was held back, a character that never became whole, as U+FFFD. The stream can be used again.
+    /// Ends the text. Returns an incomplete character as U+FFFD. The stream can be used again.
     pub fn finish(&mut self) -> Option<String> {
         let piece = text(std::mem::take(&mut self.pending));
         (!piece.is_empty()).then_some(piece)
@@ -49,10 +49,10 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// How many bytes at the end are the beginning of a character that may still be completed.
+/// The number of bytes at the end that are the beginning of a character which may still be completed.
 ///
-/// Such an end begins with a lead byte, where decoding takes up afresh whatever came before: so cutting there
-/// does not change the text.
+/// They begin with a lead byte, where UTF-8 decoding restarts whatever came before, so a cut there does not change the
+/// text.
 fn unfinished(bytes: &[u8]) -> usize {
     let begins_character = |end: &[u8]| {
         std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())

@@ -1,4 +1,4 @@
-//! Chameleon's own vocabulary file, `text_tokenizer.json`, which lies beside the image tokenizer.
+//! Chameleon's own vocabulary file, `text_tokenizer.json`, in the folder of the image tokenizer.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,16 +8,16 @@ use lumina_core::Vocabulary;
 use crate::{Error, Result, UniRep};
 
 #[derive(serde::Deserialize)]
-struct File {
-    model: Model,
+struct TextTokenizerJson {
+    model: BpeModel,
 }
 
 #[derive(serde::Deserialize)]
-struct Model {
+struct BpeModel {
     vocab: HashMap<String, u32>,
 }
 
-/// Reads the vocabulary of a `text_tokenizer.json`, of which only `model.vocab` counts.
+/// Reads the vocabulary of a `text_tokenizer.json`, of which only `model.vocab` is used.
 ///
 /// Mirrors `VocabInfo` of Chameleon's `inference/vocab.py`.
 ///
@@ -26,7 +26,8 @@ struct Model {
 pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
     let file = file.as_ref();
     let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-    let parsed: File = serde_json::from_slice(&json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
+    let parsed: TextTokenizerJson =
+        serde_json::from_slice(&json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
     Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))
         .map_err(|reason| Error::Vocabulary { file: file.to_owned(), reason: Box::new(reason) })
 }

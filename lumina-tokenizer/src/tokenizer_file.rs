@@ -1,14 +1,15 @@
-//! What a `tokenizer.json` says, checked before anything is built from it, and its copy without special tokens.
+//! The content of a `tokenizer.json`, checked before anything is built from it, and its copy without special tokens.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use lumina_core::is_special_name;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::{Error, Result};
 
-/// Ids from here on are no model's, and would overflow in the `tokenizers` crate.
+/// No model has ids from here on, which would overflow in the `tokenizers` crate.
 const MAX_ID: u64 = 1 << 31;
 
 pub(crate) struct TokenizerFile {
@@ -28,7 +29,7 @@ impl TokenizerFile {
         Ok(this)
     }
 
-    /// Refuses what would change the result silently or make the `tokenizers` crate panic.
+    /// Refuses settings that would change the result silently or make the `tokenizers` crate panic.
     fn check(&self) -> Result<()> {
         let is = |path: &str, wanted: &str| self.json.pointer(path).and_then(Value::as_str) == Some(wanted);
         let empty = |path: &str| {
@@ -59,21 +60,21 @@ impl TokenizerFile {
     }
 
     pub(crate) fn build(&self) -> Result<Tokenizer> {
-        // Through bytes: the `tokenizers` crate borrows strings from what it reads, which a `Value` cannot lend.
+        // Through bytes: the `tokenizers` crate borrows strings from its input, which a `Value` does not allow.
         serde_json::to_vec(&self.json)
             .map_err(Into::into)
             .and_then(Tokenizer::from_bytes)
             .map_err(|source| Error::Tokenizer { file: self.file.clone(), source })
     }
 
-    /// Takes every special token out of the added tokens, the vocabulary and the merges.
+    /// Removes every special token from the added tokens, the vocabulary and the merges.
     ///
     /// The merges matter as much as the names: in the reference's tokenizer they build an image token from letters.
     pub(crate) fn remove_specials(&mut self) {
         let added = self.json["added_tokens"].take();
         let added: HashSet<&str> =
             added.as_array().into_iter().flatten().filter_map(|token| token["content"].as_str()).collect();
-        // An added token of one character is a letter of the alphabet, without which text could not be spelled.
+        // An added token of one character is a letter of the byte alphabet, without which text could not be encoded.
         let special = |name: &str| is_special_name(name) || (added.contains(name) && name.chars().nth(1).is_some());
 
         self.json["added_tokens"] = Value::Array(Vec::new());
@@ -96,30 +97,5 @@ fn merge_pair(merge: &Value) -> Option<(&str, &str)> {
     match merge {
         Value::String(pair) => pair.split_once(' '),
         pair => Some((pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)),
-    }
-}
-
-/// Whether a token of this name plays a role in the stream, added token or not.
-fn is_special_name(name: &str) -> bool {
-    let between = |prefix: &str, suffix: &str| name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    ["<s>", "<pad>", "</s>", "<unk>", "<eoss>", "<racm3:break>", lumina_core::Vocabulary::PLACEHOLDER].contains(&name)
-        || between("<reserved", ">")
-            .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
-        || between("IMGIMG", "Z")
-            .is_some_and(|code| !code.is_empty() && code.bytes().all(|c| (b'A'..=b'J').contains(&c)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn special_names() {
-        for name in ["<s>", "<|image|>", "<reserved08706>", "IMGIMGAZ", "IMGIMGIBJBZ"] {
-            assert!(is_special_name(name), "{name}");
-        }
-        for name in ["s", "<", "<reserved", "<reservedx>", "IMG", "IMGIMG", "IMGIMGZ", "IMGIMGKZ", "BZ", "IMGBZ"] {
-            assert!(!is_special_name(name), "{name}");
-        }
     }
 }

@@ -1,17 +1,17 @@
-//! Images as tokens: the layout that the paper calls UniRep.
+//! Images as tokens, in the layout that the paper calls UniRep.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use lumina_core::layout::Slot;
 use lumina_core::{CodeGrid, Vocabulary};
 
-use crate::{Content, Error, Event, MalformedImage, Part, Result, StreamDecoder, TextTokenizer};
+use crate::{Content, Error, MalformedImage, Part, Result, StreamDecoder, StreamEvent, TextTokenizer};
 
 /// The whole tokenizer: text and images to one stream of tokens and back.
 ///
-/// An image of `W` × `H` pixels is image-start, size(`H`/32), size(`W`/32), then `H`/16 rows of `W`/16 image tokens
-/// and a row-end each, then image-end (arXiv 2408.02657, "Uni-Rep").
-/// Cloning is cheap, and threads may share one.
+/// The layout of an image is documented in [`lumina_core::layout`] (arXiv 2408.02657, "Uni-Rep"). Cloning is cheap, and
+/// threads may share one.
 ///
 /// ```
 /// use lumina_core::CodeGrid;
@@ -33,21 +33,21 @@ pub struct UniRep {
     vocabulary: Arc<Vocabulary>,
 }
 
-/// What decoding does with a run of image tokens that is cut off or not laid out as an image.
+/// What decoding does with an image that is cut off or does not follow the layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
-    /// It fails, with [`Error::Malformed`].
+    /// Fail with [`Error::Malformed`].
     #[default]
     Error,
-    /// It goes on, and reports the run as [`Segment::Partial`] with the rows that are whole.
+    /// Go on, and report the image as [`Segment::Partial`] with its complete rows.
     Partial,
 }
 
-/// What a stream of tokens says: text and images in their order.
+/// A decoded stream: text and images in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// The parts, no two texts in a row.
+    /// The segments. No two texts follow each other.
     pub segments: Vec<Segment>,
 }
 
@@ -58,12 +58,12 @@ pub enum Segment {
     Text(String),
     /// A complete image.
     Image(CodeGrid),
-    /// What there is of a malformed image. Its tokens up to the next image-end belong to it.
+    /// A malformed image, which includes all tokens up to the next image-end.
     Partial(Box<MalformedImage>),
 }
 
 impl Decoded {
-    /// The text, with `<|image|>` where a complete image is.
+    /// The text, with `<|image|>` in the place of each complete image.
     pub fn text(&self) -> String {
         self.segments
             .iter()
@@ -92,7 +92,7 @@ impl Decoded {
     }
 }
 
-/// What was generated, as a turn of the conversation that goes on. Malformed images are left out.
+/// A decoded answer as a turn of the conversation. Malformed images are left out.
 impl From<Decoded> for Content {
     fn from(decoded: Decoded) -> Self {
         let part = |segment| match segment {
@@ -127,7 +127,7 @@ impl UniRep {
         &self.text
     }
 
-    /// Which token plays which role.
+    /// Which token has which role.
     pub fn vocabulary(&self) -> &Arc<Vocabulary> {
         &self.vocabulary
     }
@@ -138,32 +138,43 @@ impl UniRep {
     /// [`Error::ImageSize`] where a side is no multiple of 32 pixels, [`Error::SizeToken`] where the image is too
     /// large, [`Error::Code`] where a code has no token.
     pub fn encode_image(&self, image: &CodeGrid) -> Result<Vec<u32>> {
+        let mut tokens = Vec::new();
+        self.append_image(&mut tokens, image)?;
+        Ok(tokens)
+    }
+
+    /// Appends the tokens of an image.
+    pub(crate) fn append_image(&self, tokens: &mut Vec<u32>, image: &CodeGrid) -> Result<()> {
         let size = image.size().map_err(Error::ImageSize)?;
         let vocabulary = &self.vocabulary;
         let size_token = |cells| vocabulary.size_token(cells).ok_or(Error::SizeToken { size, cells });
-        let start = [vocabulary.image_start(), size_token(size.height_cells())?, size_token(size.width_cells())?];
-
-        let mut tokens = Vec::with_capacity(size.n_tokens());
-        tokens.extend(start);
-        for (row, codes) in image.codes().chunks(size.latent_columns() as usize).enumerate() {
-            for (column, &code) in codes.iter().enumerate() {
-                let no_token = || Error::Code { code, row, column, n_codes: vocabulary.n_codes() };
-                tokens.push(vocabulary.token_of_code(code).ok_or_else(no_token)?);
-            }
-            tokens.push(vocabulary.row_end());
+        let mut codes = image.codes().iter();
+        tokens.reserve(size.n_tokens());
+        for slot in size.slots() {
+            tokens.push(match slot {
+                Slot::ImageStart => vocabulary.image_start(),
+                Slot::Height => size_token(size.height_cells())?,
+                Slot::Width => size_token(size.width_cells())?,
+                Slot::Code { row, column } => {
+                    let code = *codes.next().expect("a grid has a code for each of its slots");
+                    let no_token = || Error::Code { code, row, column, n_codes: vocabulary.n_codes() };
+                    vocabulary.token_of_code(code).ok_or_else(no_token)?
+                }
+                Slot::RowEnd { .. } => vocabulary.row_end(),
+                Slot::ImageEnd => vocabulary.image_end(),
+            });
         }
-        tokens.push(vocabulary.image_end());
-        Ok(tokens)
+        Ok(())
     }
 
     /// The text and images in a stream of tokens.
     ///
-    /// Mirrors `FlexARInferenceSolver.decode_ids` of the original, which fails or never returns where this gives
-    /// a [`MalformedImage`], and drops an image without end in silence. An image of zero rows or columns, which it
+    /// Mirrors `FlexARInferenceSolver.decode_ids` of the original, which fails or never returns where this reports
+    /// a [`MalformedImage`], and silently drops an image without an end. An image of zero rows or columns, which it
     /// passes on to a VQ decoder that cannot decode it, is malformed here.
     ///
     /// # Errors
-    /// [`Error::Malformed`] at the first malformed image, where `malformed` asks for it.
+    /// [`Error::Malformed`] at the first malformed image, with [`Malformed::Error`].
     pub fn decode(&self, tokens: &[u32], malformed: Malformed) -> Result<Decoded> {
         let mut stream = self.stream();
         let mut decoded = Decoded::default();
@@ -174,23 +185,23 @@ impl UniRep {
         Ok(decoded)
     }
 
-    /// A decoder that takes tokens one by one.
+    /// A decoder of tokens one by one.
     pub fn stream(&self) -> StreamDecoder {
         StreamDecoder::new(self.text.stream(), self.vocabulary.clone())
     }
 }
 
 impl Decoded {
-    fn add(&mut self, event: Option<Event>, malformed: Malformed) -> Result<()> {
+    fn add(&mut self, event: Option<StreamEvent>, malformed: Malformed) -> Result<()> {
         match (event, self.segments.last_mut()) {
-            (Some(Event::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
-            (Some(Event::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
-            (Some(Event::Image(image)), _) => self.segments.push(Segment::Image(image)),
-            (Some(Event::Malformed(image)), _) => match malformed {
+            (Some(StreamEvent::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
+            (Some(StreamEvent::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
+            (Some(StreamEvent::Image(image)), _) => self.segments.push(Segment::Image(image)),
+            (Some(StreamEvent::Malformed(image)), _) => match malformed {
                 Malformed::Error => return Err(Error::Malformed(image)),
                 Malformed::Partial => self.segments.push(Segment::Partial(image)),
             },
-            (Some(Event::ImageStarted { .. } | Event::Row { .. }) | None, _) => {}
+            (Some(StreamEvent::ImageStarted { .. } | StreamEvent::Row { .. }) | None, _) => {}
         }
         Ok(())
     }

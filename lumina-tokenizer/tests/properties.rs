@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use lumina_core::{CodeGrid, ImageSize};
 use lumina_testing::part;
-use lumina_tokenizer::{Conversation, Event, IGNORED, Malformed, Part, Specials, TextTokenizer, UniRep};
+use lumina_tokenizer::{Conversation, IGNORED, Malformed, Part, Specials, StreamEvent, TextTokenizer, UniRep};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -178,18 +178,18 @@ proptest! {
     fn rows_are_those_of_the_image(tokens in stream()) {
         let mut stream = UNIREP.stream();
         let mut rows = Vec::new();
-        let mut events: Vec<Event> = tokens.iter().filter_map(|&token| stream.push(token)).collect();
+        let mut events: Vec<StreamEvent> = tokens.iter().filter_map(|&token| stream.push(token)).collect();
         events.extend(stream.finish());
         for event in events {
             let grid = match event {
-                Event::Row { row, codes } => {
+                StreamEvent::Row { row, codes } => {
                     prop_assert_eq!(row as usize, rows.len());
                     rows.push(codes);
                     continue;
                 }
-                Event::Image(grid) => Some(grid),
-                Event::Malformed(image) => image.rows,
-                Event::Text(_) | Event::ImageStarted { .. } => continue,
+                StreamEvent::Image(grid) => Some(grid),
+                StreamEvent::Malformed(image) => image.rows,
+                StreamEvent::Text(_) | StreamEvent::ImageStarted { .. } => continue,
             };
             let codes = grid.map_or_else(Vec::new, |grid| grid.codes().to_vec());
             prop_assert_eq!(codes, std::mem::take(&mut rows).concat());

@@ -1,6 +1,8 @@
 //! Top-p (nucleus sampling).
 
-use crate::{Candidates, Step, StreamState};
+use crate::options::check_range;
+use crate::step::BuiltIn;
+use crate::{Candidates, Result, SamplingOptions, Step, StreamState};
 
 /// Keeps the smallest set of likeliest candidates whose probabilities sum to at least `p`, and all that tie with its
 /// last.
@@ -17,7 +19,7 @@ impl Step for TopP {
     fn apply(&self, candidates: &mut Candidates, _: &StreamState) {
         let sorted = candidates.descending();
         let Some(&highest) = sorted.first() else { return };
-        // An infinite highest logit takes all: its ties are the only ones at or above it.
+        // If the highest logit is infinite, it and its ties have all the probability.
         let weight = |logit: f32| if logit == highest { 1.0 } else { (f64::from(logit) - f64::from(highest)).exp() };
         let enough = f64::from(self.0) * sorted.iter().map(|&logit| weight(logit)).sum::<f64>();
         let mut covered = 0.0;
@@ -28,6 +30,25 @@ impl Step for TopP {
         if let Some(lowest_kept) = lowest_kept {
             candidates.retain(|_, logit| logit >= lowest_kept);
         }
+    }
+}
+
+impl BuiltIn for TopP {
+    const CHANGES_MOST_LIKELY: bool = false;
+
+    fn from_options(options: &SamplingOptions) -> Result<Option<Self>> {
+        if let Some(p) = options.top_p {
+            check_range("top_p", p, p > 0.0 && p <= 1.0, "above 0 and up to 1")?;
+        }
+        Ok(options.top_p.map(Self))
+    }
+}
+
+impl SamplingOptions {
+    /// Sets [`top_p`](Self#structfield.top_p).
+    #[must_use]
+    pub fn top_p(self, top_p: f32) -> Self {
+        Self { top_p: Some(top_p), ..self }
     }
 }
 
