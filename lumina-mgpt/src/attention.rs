@@ -86,7 +86,7 @@ impl Attention {
 /// The rows of a pass, where all of them have keys and values in the program's own memory.
 fn in_memory<'a>(spans: &'a mut [Span<'_>]) -> Option<SmallVec<[CachedRow<'a>; PLACES]>> {
     let rows = spans.iter_mut().map(|span| match span.cache.as_deref_mut() {
-        Some(LayerCache::Host(cache)) => Some(CachedRow { cache, position: span.position, len: span.len }),
+        Some(LayerCache::Host(cache)) => Some(CachedRow { cache, position: span.position, len: span.len, path: Default::default() }),
         _ => None,
     });
     rows.collect()

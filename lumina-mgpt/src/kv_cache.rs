@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use lumina_nn::Compute;
-use lumina_nn::ops::KeyValues;
+use lumina_nn::ops::KvStorage;
 
 use crate::config::Architecture;
 
@@ -20,7 +20,7 @@ pub struct KvCache {
 #[derive(Debug)]
 pub(crate) enum LayerCache {
     /// In the program's own memory.
-    Host(KeyValues),
+    Host(KvStorage),
     /// Keys and values on a device.
     Tensors(Box<[Tensor<3>; 2]>),
 }
@@ -30,7 +30,7 @@ impl KvCache {
     pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
         let &Architecture { kv_heads, head_dim, .. } = architecture;
         let zeros = || Tensor::zeros([kv_heads, capacity, head_dim], compute.options());
-        let layer = |_| match compute.key_values(kv_heads, capacity, head_dim) {
+        let layer = |_| match compute.kv_storage(kv_heads, capacity, head_dim) {
             Some(own) => LayerCache::Host(own),
             None => LayerCache::Tensors(Box::new([zeros(), zeros()])),
         };

@@ -3,99 +3,129 @@
 use half::bf16;
 
 use super::causal::{Shape, Task, exp_and_sum};
+use super::kv_storage::KvBlock;
 use crate::simd::vector::{LANES, Vector, best_instructions, largest};
 
-/// A stored number of a key or value.
-pub trait Cell: Copy + Default + Send + Sync + 'static {
-    /// Whether the cells of a token's head share a scale.
+/// The type of stored keys and values.
+pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
+    /// Whether the values of a token's head share a scale.
     const SCALED: bool;
     /// The number, before its scale.
-    fn widen(self) -> f32;
-    /// Stores a token's head, and gives its scale.
-    fn narrow(values: &[f32], to: &mut [Self]) -> f32;
-    /// What a task's queries see of keys and values, the first of them `before` tokens and itself, with the best
-    /// instructions. Beside the task comes memory to work in.
+    fn to_f32(self) -> f32;
+    /// Stores a token's head, and returns its scale.
+    fn quantise(values: &[f32], to: &mut [Self]) -> f32;
+    /// Attention of a task's queries to keys and values, the first query to `before` tokens and itself, with the best
+    /// instructions. The last argument has the task, and memory to work in.
     const ATTEND: Attend<Self>;
 }
 
-/// See [`Cell::ATTEND`].
-pub type Attend<T> = fn(&[f32], [Stored<'_, T>; 2], usize, &Shape, (&mut Task<'_>, &mut Vec<f32>));
+/// See [`Element::ATTEND`].
+pub(crate) type Attend<T> = fn(&[f32], [KvView<'_, T>; 2], usize, &Shape, (&mut Task<'_>, &mut Vec<f32>));
 
-/// Tokens of one head, `[len, head_dim]`.
+/// The first tokens of one head of keys or values, in blocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Stored<'a, T> {
-    pub cells: &'a [T],
-    /// One a token where cells have scales.
-    pub scales: &'a [f32],
+pub(crate) struct KvView<'a, T> {
+    pub(crate) blocks: &'a [KvBlock<T>],
+    pub(crate) kv_head: usize,
+    /// Tokens.
+    pub(crate) len: usize,
+    pub(crate) head_dim: usize,
 }
 
-impl<T: Cell> Stored<'_, T> {
-    /// All numbers.
-    pub fn widen(&self, head_dim: usize, to: &mut Vec<f32>) {
+/// Tokens of one head that lie one after the other.
+struct Segment<'a, T> {
+    /// `[n, head_dim]`.
+    values: &'a [T],
+    /// `[n]`; empty where the type has no scale.
+    scales: &'a [f32],
+}
+
+impl<'a, T: Element> KvView<'a, T> {
+    /// The tokens block by block, in their order.
+    #[inline(always)]
+    fn segments(self) -> impl Iterator<Item = Segment<'a, T>> {
+        let Self { blocks, kv_head, len, head_dim } = self;
+        let mut left = len;
+        blocks.iter().map_while(move |block| {
+            let n = left.min(block.tokens);
+            left -= n;
+            let first = kv_head * block.tokens;
+            (n > 0).then(|| Segment {
+                values: &block.values[first * head_dim..][..n * head_dim],
+                scales: block.scales.get(first..first + n).unwrap_or_default(),
+            })
+        })
+    }
+
+    /// All values in `f32`, `[len, head_dim]`.
+    pub(crate) fn dequantise(&self, to: &mut Vec<f32>) {
         to.clear();
-        to.extend(self.cells.iter().map(|cell| cell.widen()));
-        for (token, scale) in to.chunks_exact_mut(head_dim).zip(self.scales) {
-            token.iter_mut().for_each(|value| *value *= scale);
+        for Segment { values, scales } in self.segments() {
+            let start = to.len();
+            to.extend(values.iter().map(|value| value.to_f32()));
+            for (token, scale) in to[start..].chunks_exact_mut(self.head_dim).zip(scales) {
+                token.iter_mut().for_each(|value| *value *= scale);
+            }
         }
     }
 }
 
-macro_rules! cell {
+macro_rules! attend {
     ($type:ty, $best:ident, $body:ident) => {
         best_instructions!($best = $body(
-            q: &[f32], seen: [Stored<'_, $type>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>)
+            q: &[f32], seen: [KvView<'_, $type>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>)
         ));
 
         #[inline(always)]
         fn $body<V: Vector>(
             q: &[f32],
-            seen: [Stored<'_, $type>; 2],
+            seen: [KvView<'_, $type>; 2],
             before: usize,
             shape: &Shape,
             to: (&mut Task<'_>, &mut Vec<f32>),
         ) {
-            few::<V, $type>(q, seen, before, shape, to);
+            gemv::<V, $type>(q, seen, before, shape, to);
         }
     };
 }
-cell!(f32, attend_f32, attend_f32_body);
-cell!(bf16, attend_bf16, attend_bf16_body);
-cell!(i8, attend_i8, attend_i8_body);
+attend!(f32, attend_f32, attend_f32_body);
+attend!(bf16, attend_bf16, attend_bf16_body);
+attend!(i8, attend_i8, attend_i8_body);
 
-impl Cell for f32 {
+impl Element for f32 {
     const SCALED: bool = false;
     #[inline(always)]
-    fn widen(self) -> f32 {
+    fn to_f32(self) -> f32 {
         self
     }
-    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
         to.copy_from_slice(values);
         1.0
     }
     const ATTEND: Attend<Self> = attend_f32;
 }
 
-impl Cell for bf16 {
+impl Element for bf16 {
     const SCALED: bool = false;
     #[inline(always)]
-    fn widen(self) -> f32 {
+    fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
-    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
         to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
         1.0
     }
     const ATTEND: Attend<Self> = attend_bf16;
 }
 
-impl Cell for i8 {
+impl Element for i8 {
     const SCALED: bool = true;
     #[inline(always)]
-    fn widen(self) -> f32 {
+    fn to_f32(self) -> f32 {
         f32::from(self)
     }
     /// The largest magnitude becomes 127.
-    fn narrow(values: &[f32], to: &mut [Self]) -> f32 {
+    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
         let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         to.iter_mut().zip(values).for_each(|(to, value)| *to = (value * factor).round() as Self);
@@ -104,13 +134,13 @@ impl Cell for i8 {
     const ATTEND: Attend<Self> = attend_i8;
 }
 
-/// Queries that go over keys and values together.
-const TOGETHER: usize = 4;
+/// Queries for which keys and values are read once.
+const QUERY_TILE: usize = 4;
 /// The queries of a task, member by member of the group and token by token, some at a time.
 #[inline(always)]
-fn few<V: Vector, T: Cell>(
+fn gemv<V: Vector, T: Element>(
     q: &[f32],
-    [keys, values]: [Stored<'_, T>; 2],
+    [keys, values]: [KvView<'_, T>; 2],
     before: usize,
     shape: &Shape,
     (task, weights): (&mut Task<'_>, &mut Vec<f32>),
@@ -118,7 +148,7 @@ fn few<V: Vector, T: Cell>(
     let Shape { heads, head_dim, .. } = *shape;
     let (group, len) = (shape.group(), task.results.len());
     let width = before + len;
-    weights.resize(TOGETHER * width, 0.0);
+    weights.resize(QUERY_TILE * width, 0.0);
     let query = |index: usize| {
         let (token, member) = (index / group, index % group);
         &q[((task.start + token) * heads + task.kv_head * group + member) * head_dim..][..head_dim]
@@ -126,26 +156,29 @@ fn few<V: Vector, T: Cell>(
     let count = group * len;
     let mut first = 0;
     while first < count {
-        let n = if count - first >= TOGETHER { TOGETHER } else { 1 };
-        let of_query: [&[f32]; TOGETHER] = std::array::from_fn(|at| query((first + at).min(count - 1)));
+        let n = if count - first >= QUERY_TILE { QUERY_TILE } else { 1 };
+        let of_query: [&[f32]; QUERY_TILE] = std::array::from_fn(|at| query((first + at).min(count - 1)));
         // A token of the row sees itself and what is before it; keys beyond are left out below.
         let seen = |at: usize| before + (first + at) / group + 1;
         let last = seen(n - 1);
         match (n, head_dim) {
-            (TOGETHER, _) => scores::<V, T, TOGETHER>(of_query, keys, last, shape, weights, width),
+            (QUERY_TILE, _) => scores::<V, T, QUERY_TILE>(of_query, keys, last, shape, weights, width),
             // That of the published models as a constant, for which the query stays in registers.
             (_, 128) => {
                 scores::<V, T, 1>([of_query[0]], keys, last, &Shape { head_dim: 128, ..*shape }, weights, width)
             }
             _ => scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width),
         }
-        let mut factors = [0.0; TOGETHER];
+        let mut factors = [0.0; QUERY_TILE];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
             let (weights, hidden) = weights.split_at_mut(seen(at));
             let sum = exp_and_sum(weights, largest(weights));
             hidden.fill(0.0);
             factors[at] = sum.recip();
-            weights.iter_mut().zip(values.scales).for_each(|(weight, scale)| *weight *= scale);
+            if T::SCALED {
+                let scales = values.segments().flat_map(|segment| segment.scales);
+                weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
+            }
         }
         for at in 0..n {
             let (token, member) = ((first + at) / group, (first + at) % group);
@@ -158,9 +191,9 @@ fn few<V: Vector, T: Cell>(
 
 /// The scores of `N` queries with the first `seen` keys, scaled, into rows of `width`.
 #[inline(always)]
-fn scores<V: Vector, T: Cell, const N: usize>(
+fn scores<V: Vector, T: Element, const N: usize>(
     queries: [&[f32]; N],
-    keys: Stored<'_, T>,
+    keys: KvView<'_, T>,
     seen: usize,
     shape: &Shape,
     to: &mut [f32],
@@ -168,40 +201,44 @@ fn scores<V: Vector, T: Cell, const N: usize>(
 ) {
     let (head_dim, scale) = (shape.head_dim, shape.scale());
     let (whole, rest) = (head_dim / LANES, head_dim / LANES * LANES..head_dim);
-    for (token, key) in keys.cells.chunks_exact(head_dim).take(seen).enumerate() {
-        let mut sums = [V::splat(0.0); N];
-        for at in 0..whole {
-            let part = at * LANES..(at + 1) * LANES;
-            let key = widen::<V, T>(&key[part.clone()]);
-            for (sum, query) in sums.iter_mut().zip(&queries) {
-                *sum = sum.add_product(V::load(&query[part.clone()]), key);
+    let mut token = 0;
+    for Segment { values, scales } in (KvView { len: seen, ..keys }).segments() {
+        for (place, key) in values.chunks_exact(head_dim).enumerate() {
+            let mut sums = [V::splat(0.0); N];
+            for at in 0..whole {
+                let part = at * LANES..(at + 1) * LANES;
+                let key = load::<V, T>(&key[part.clone()]);
+                for (sum, query) in sums.iter_mut().zip(&queries) {
+                    *sum = sum.add_product(V::load(&query[part.clone()]), key);
+                }
             }
-        }
-        let scale = keys.scales.get(token).map_or(scale, |own| own * scale);
-        for (row, (sum, query)) in sums.into_iter().zip(&queries).enumerate() {
-            let mut sum = sum.sum();
-            if !rest.is_empty() {
-                let pairs = query[rest.clone()].iter().zip(&key[rest.clone()]);
-                sum += pairs.map(|(query, key)| query * key.widen()).sum::<f32>();
+            let scale = scales.get(place).map_or(scale, |own| own * scale);
+            for (row, (sum, query)) in sums.into_iter().zip(&queries).enumerate() {
+                let mut sum = sum.sum();
+                if !rest.is_empty() {
+                    let pairs = query[rest.clone()].iter().zip(&key[rest.clone()]);
+                    sum += pairs.map(|(query, key)| query * key.to_f32()).sum::<f32>();
+                }
+                to[row * width + token] = sum * scale;
             }
-            to[row * width + token] = sum * scale;
+            token += 1;
         }
     }
 }
 
-/// The first sixteen cells.
+/// The first sixteen values.
 #[inline(always)]
-fn widen<V: Vector, T: Cell>(cells: &[T]) -> V {
+fn load<V: Vector, T: Element>(values: &[T]) -> V {
     let mut wide = [0.0; LANES];
-    for (wide, cell) in wide.iter_mut().zip(&cells[..LANES]) {
-        *wide = cell.widen();
+    for (wide, value) in wide.iter_mut().zip(&values[..LANES]) {
+        *wide = value.to_f32();
     }
     V::load(&wide)
 }
 
 /// The sum of values by weight, times a factor.
 #[inline(always)]
-fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: f32, to: &mut [f32]) {
+fn weighted<V: Vector, T: Element>(weights: &[f32], values: KvView<'_, T>, factor: f32, to: &mut [f32]) {
     let head_dim = to.len();
     let mut start = 0;
     // As many sums as stay in registers while the values go by.
@@ -218,26 +255,30 @@ fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: 
         start += LANES;
     }
     for (at, to) in to.iter_mut().enumerate().skip(start) {
-        let tokens = values.cells.chunks_exact(head_dim).zip(weights);
-        *to = tokens.map(|(token, weight)| token[at].widen() * weight).sum::<f32>() * factor;
+        let tokens = values.segments().flat_map(|segment| segment.values.chunks_exact(head_dim)).zip(weights);
+        *to = tokens.map(|(token, weight)| token[at].to_f32() * weight).sum::<f32>() * factor;
     }
 }
 
 #[inline(always)]
-fn strip<V: Vector, T: Cell, const N: usize>(
+fn strip<V: Vector, T: Element, const N: usize>(
     weights: &[f32],
-    values: Stored<'_, T>,
+    values: KvView<'_, T>,
     factor: f32,
     start: usize,
     to: &mut [f32],
 ) {
     let mut sums = [V::splat(0.0); N];
-    for (token, weight) in values.cells.chunks_exact(to.len()).zip(weights) {
-        let weight = V::splat(*weight);
-        let token = &token[start..start + N * LANES];
-        for at in 0..N {
-            sums[at] = sums[at].add_product(weight, widen::<V, T>(&token[at * LANES..(at + 1) * LANES]));
+    let mut weights = weights;
+    for segment in values.segments() {
+        for (token, weight) in segment.values.chunks_exact(to.len()).zip(weights) {
+            let weight = V::splat(*weight);
+            let token = &token[start..start + N * LANES];
+            for at in 0..N {
+                sums[at] = sums[at].add_product(weight, load::<V, T>(&token[at * LANES..(at + 1) * LANES]));
+            }
         }
+        weights = weights.get(segment.values.len() / to.len()..).unwrap_or_default();
     }
     for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
         *to = sum.array().map(|value| value * factor);

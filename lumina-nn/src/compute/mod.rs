@@ -9,7 +9,7 @@ use lumina_checkpoint::Dtype;
 use lumina_kernels::Activations;
 
 pub use self::weights::{Residence, Role, Weights, head_dtype};
-use crate::ops::KeyValues;
+use crate::ops::KvStorage;
 use crate::ops::host::buffer::Buffers;
 use crate::{Error, Result};
 
@@ -240,9 +240,9 @@ impl Compute {
     }
 
     /// An empty cache for keys and values of `capacity` tokens, where they are kept in host memory.
-    pub fn key_values(&self, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<KeyValues> {
+    pub fn kv_storage(&self, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<KvStorage> {
         let format = self.kv_cache.format().filter(|_| self.has_host_cache())?;
-        KeyValues::new(format, kv_heads, capacity, head_dim)
+        KvStorage::new(format, kv_heads, capacity, head_dim)
     }
 
     /// Whether keys and values are kept in host memory.
