@@ -129,12 +129,22 @@ pub enum Error {
         /// How many there are.
         tokens: usize,
     },
-    /// The device failed.
-    #[error("the device failed: {reason}; is its memory exhausted?")]
-    Compute {
-        /// What it said.
-        reason: String,
+    /// Keys and values of a request are more than the engine may hold.
+    #[error(
+        "the request needs {needed} bytes of keys and values, and the engine may hold {budget}; raise `EngineOptions::kv_budget_bytes`, shorten the prompt or the answer, choose a smaller image, or a narrower `Compute::kv_cache`"
+    )]
+    KvBudget {
+        /// Bytes that it needs at least.
+        needed: u64,
+        /// Bytes that the engine may hold.
+        budget: u64,
     },
+    /// A pass failed, and with it all requests that were in it.
+    #[error(transparent)]
+    Pass(std::sync::Arc<Error>),
+    /// The thread that decodes images has ended, as the system or a fault in the image tokenizer ended it.
+    #[error("the thread that decodes images has ended before this image was decoded; ask for it again")]
+    DecoderLost,
     /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),

@@ -78,33 +78,18 @@
 //! a result, never a panic; an image that was cut off comes back as the rows that are there.
 #![forbid(unsafe_code)]
 
-mod attention;
 mod book;
-mod config;
 mod document;
-mod dropout;
 mod engine;
 mod error;
-mod event;
-mod generation;
-mod kv_cache;
-mod logits;
-mod lumina;
-mod norm;
-mod request;
-mod rope;
-mod stream;
-mod tasks;
-mod transformer;
+mod model;
+mod pipeline;
 
-pub use config::{Architecture, ModelConfig, RopeScalingConfig};
-pub use dropout::Dropout;
+pub use engine::{
+    AdaptSampler, Cancel, Clock, DecodeResult, DecodeWork, Engine, EngineOptions, Event, GenerateOptions, ImageDecoder,
+    Request, RequestId, Stats, StopReason, Submission,
+};
 pub use error::{Error, Result};
-pub use event::{Event, Output, Stats, StopReason};
-pub use generation::{Answer, Generation};
-pub use kv_cache::KvCache;
-pub use logits::Logits;
-pub use lumina::{Lumina, LuminaBuilder};
 pub use lumina_checkpoint::Dtype;
 pub use lumina_core::{CodeGrid, ImageSize};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
@@ -112,6 +97,5 @@ pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::Picture;
 pub use lumina_vq::{Bands, ImageTokenizer};
-pub use request::{Cancel, GenerateOptions, Request};
-pub use stream::{BatchStream, Stream};
-pub use transformer::{Pass, Row, Transformer};
+pub use model::{Architecture, Dropout, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, Transformer};
+pub use pipeline::{Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Stream, SystemClock};

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use image::RgbImage;
 use lumina_mgpt::{
-    Cancel, Compute, Conversation, Event, GenerateOptions, ImageSize, Lumina, Malformed, Modality, Output, Request,
-    SamplingOptions, StopReason, Task,
+    Cancel, Clock, Compute, Conversation, EngineOptions, Event, GenerateOptions, ImageSize, Lumina, Malformed,
+    Modality, Output, Request, SamplingOptions, StopReason, Submission, SystemClock, Task,
 };
 use lumina_testing::part;
 use proptest::prelude::*;
@@ -124,6 +124,203 @@ proptest! {
             prop_assert_eq!(text, alone.text);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Requests that join and leave at any step, with as little memory as the largest needs: each gets the tokens that it gets
+    /// alone, or, if it is cancelled, the first of them.
+    #[test]
+    fn answers_do_not_depend_on_what_else_runs(
+        asked in prop::collection::vec((any::<u64>(), 0..360usize, 0..3usize, 0..30usize, 0..60usize, any::<bool>()), 2..6),
+        budget_blocks in 0..12u64,
+        max_sequences in 1..5usize,
+    ) {
+        let model = model();
+        let requests: Vec<Request> = asked.iter().map(|&(seed, prompt_tokens, kind, ..)| {
+            let plain = request(&"7 ".repeat(prompt_tokens / 2), seed);
+            match kind {
+                0 => plain,
+                1 => with_image(plain, 64, 64, 1.0),
+                _ => with_image(plain, 96, 64, 3.0),
+            }
+        }).collect();
+        let alone: Vec<Vec<u32>> =
+            requests.iter().map(|request| model.generate(request.clone()).run().unwrap().tokens).collect();
+        // What the largest takes at most, and some blocks.
+        let cache = model.transformer().new_cache(1024);
+        let budget = cache.bytes_of(512) + budget_blocks * cache.bytes_of(1);
+        let clock = std::sync::Arc::new(SystemClock::new());
+        let options = EngineOptions::default().kv_budget_bytes(budget).max_sequences(max_sequences);
+        let mut engine = model.engine(options, clock.clone());
+        let mut ids = vec![None; requests.len()];
+        let mut ended: Vec<Option<(StopReason, Vec<u32>)>> = vec![None; requests.len()];
+        let mut steps = 0;
+        while ended.iter().any(Option::is_none) {
+            for (index, &(_, _, _, joins, leaves, cancels)) in asked.iter().enumerate() {
+                if ids[index].is_none() && steps >= joins {
+                    ids[index] = Some(engine.submit(&requests[index]).unwrap());
+                }
+                if cancels && steps == joins + leaves {
+                    engine.cancel(ids[index].unwrap());
+                }
+            }
+            for (id, event) in engine.step() {
+                let index = ids.iter().position(|own| *own == Some(id)).unwrap();
+                if let Event::Done { stats, tokens } = event.unwrap() {
+                    ended[index] = Some((stats.stop, tokens));
+                }
+            }
+            prop_assert!(engine.kv_bytes() <= budget, "{} of {budget}", engine.kv_bytes());
+            while let Some(work) = engine.next_work() {
+                engine.complete(work.run(&*clock));
+            }
+            steps += 1;
+            prop_assert!(steps < 20_000, "it does not end");
+        }
+        prop_assert!(engine.is_idle());
+        for ((stop, tokens), alone) in ended.into_iter().flatten().zip(alone) {
+            match stop {
+                StopReason::Cancelled => prop_assert_eq!(&tokens[..], &alone[..tokens.len()]),
+                _ => prop_assert_eq!(tokens, alone),
+            }
+        }
+    }
+}
+
+/// A sequence that gave its keys and values up goes on as if it had not: its prompt is longer than a prefill chunk.
+#[test]
+fn a_sequence_without_memory_waits_and_goes_on() {
+    let model = model();
+    let requests = [400, 330].map(|tokens| with_image(request(&long_text(&model, tokens), 5), 96, 96, 2.0));
+    let alone = requests.clone().map(|request| model.generate(request).run().unwrap());
+    let bytes = |tokens| model.transformer().new_cache(1024).bytes_of(tokens);
+    // Enough for the prompts of both, and for the whole of either.
+    let budget = bytes(448) + bytes(384) + bytes(64);
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(budget), clock.clone());
+    let ids = requests.each_ref().map(|request| engine.submit(request).unwrap());
+    let (mut waited, mut ended) = (false, 0);
+    let mut was_running = 0;
+    while !engine.is_idle() {
+        for (id, event) in engine.step() {
+            if let Event::Done { tokens, stats } = event.unwrap() {
+                let index = ids.iter().position(|own| *own == id).unwrap();
+                assert_eq!(tokens, alone[index].tokens);
+                assert!(stats.kv_cache_bytes <= budget);
+                ended += 1;
+            }
+        }
+        assert!(engine.kv_bytes() <= budget);
+        waited |= was_running == 2 && engine.n_waiting() == 1;
+        was_running = 2 - engine.n_waiting() - ended;
+        while let Some(work) = engine.next_work() {
+            engine.complete(work.run(&*clock));
+        }
+    }
+    assert_eq!((waited, ended), (true, 2));
+}
+
+#[test]
+fn a_request_that_can_never_fit_is_refused() {
+    let model = model();
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let least = model.transformer().new_cache(1024).bytes_of(64);
+    let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(least), clock.clone());
+    let refused = engine.submit(&with_image(request("a tree", 1), 256, 256, 2.0)).unwrap_err().to_string();
+    assert!(refused.contains("kv_budget_bytes") && refused.contains(&least.to_string()), "{refused}");
+    assert!(engine.is_idle());
+
+    // One whose length is not known fails where it does not fit alone, and others go on.
+    let text = long_text(&model, 61);
+    let long = (0..100).map(|seed| {
+        let mut long = request(&text, seed);
+        long.options.sampling = long.options.sampling.modality(Modality::Text);
+        long
+    });
+    let is_long = |long: &Request| model.generate(long.clone()).run().unwrap().tokens.len() > 3;
+    let long = long.into_iter().find(is_long).expect("the model ends a hundred answers early");
+    let mut short = request("Hello", 2);
+    short.options.max_new_tokens = 5;
+    let [long, short] = [long, short].map(|request| engine.submit(&request).unwrap());
+    let mut ended = Vec::new();
+    while !engine.is_idle() {
+        for (id, event) in engine.step() {
+            match event {
+                Ok(Event::Done { .. }) => ended.push((id, "done")),
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(error.to_string().contains("kv_budget_bytes"), "{error}");
+                    ended.push((id, "failed"));
+                }
+            }
+        }
+    }
+    assert!(ended.contains(&(long, "failed")) && ended.contains(&(short, "done")), "{ended:?}");
+}
+
+/// Another request gets its tokens while an image is being decoded.
+#[test]
+fn decoding_an_image_stops_nobody() {
+    let model = model();
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let mut engine = model.engine(EngineOptions::default(), clock.clone());
+    let image = engine.submit(&with_image(request("a tree", 1), 32, 32, 1.0)).unwrap();
+    let mut text = request("Hello", 2);
+    text.options.sampling = text.options.sampling.modality(Modality::Text);
+    let text = engine.submit(&text).unwrap();
+    let mut order = Vec::new();
+    let mut work = Vec::new();
+    while engine.has_passes() {
+        for (id, event) in engine.step() {
+            if matches!(event.unwrap(), Event::Image { .. } | Event::Done { .. }) {
+                order.push(id);
+            }
+        }
+        work.extend(std::iter::from_fn(|| engine.next_work()));
+    }
+    assert_eq!((order.as_slice(), work.len()), (&[text][..], 1), "the image waits, the text does not");
+    assert!(!engine.is_idle());
+    for work in work {
+        assert_eq!(work.request(), image);
+        engine.complete(work.run(&*clock));
+    }
+    let last: Vec<_> = engine.step().into_iter().map(|(id, event)| (id, event.unwrap())).collect();
+    assert!(matches!(&last[..], [(_, Event::Image { .. }), (_, Event::Done { .. })]), "{last:?}");
+    assert!(last.iter().all(|(id, _)| *id == image) && engine.is_idle());
+}
+
+/// The engine reads no clock but the one that it is given.
+#[test]
+fn deadlines_are_those_of_the_clock_that_is_given() {
+    #[derive(Default)]
+    struct Hand(std::sync::atomic::AtomicU64);
+    impl Clock for Hand {
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.0.load(std::sync::atomic::Ordering::Relaxed))
+        }
+    }
+    let model = model();
+    let clock = std::sync::Arc::new(Hand::default());
+    let mut engine = model.engine(EngineOptions::default(), clock.clone());
+    let mut asked = with_image(request("a tree", 1), 64, 64, 1.0);
+    asked.options.deadline_ms = Some(5000);
+    let id = engine.submit_with(&asked, Submission::default()).unwrap();
+    for _ in 0..4 {
+        assert!(engine.step().iter().all(|(_, event)| !matches!(event, Ok(Event::Done { .. }))));
+    }
+    clock.0.store(5, std::sync::atomic::Ordering::Relaxed);
+    let mut last = None;
+    while !engine.is_idle() {
+        last = engine.step().pop().or(last);
+        while let Some(work) = engine.next_work() {
+            engine.complete(work.run(&*clock));
+        }
+    }
+    let (ended, event) = last.unwrap();
+    let Event::Done { stats, .. } = event.unwrap() else { panic!("it has ended") };
+    assert_eq!((ended, stats.stop, stats.decode), (id, StopReason::Deadline, Duration::ZERO));
 }
 
 /// The prompt is longer than a prefill chunk, and shares passes with one that already decodes.

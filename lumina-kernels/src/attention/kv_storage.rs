@@ -12,7 +12,7 @@ use crate::Format;
 pub const KV_BLOCK_TOKENS: usize = 64;
 
 /// Queries of a row from which on attention is two matrix products, for which keys and values are copied to matrices.
-const MIN_GEMM_QUERIES: usize = 8;
+pub const MIN_GEMM_QUERIES: usize = 8;
 /// Multiply-adds from which on threads share the work.
 const PARALLEL_WORK: usize = 1 << 15;
 /// Values from which on threads share their writing.

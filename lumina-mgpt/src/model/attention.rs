@@ -1,15 +1,16 @@
 //! Attention: projections, QK-norm, rotary positions, and each row's own keys and values.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use lumina_nn::Loader;
+use burn::tensor::Tensor;
 use lumina_nn::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
+use lumina_nn::{Compute, Loader};
 use smallvec::SmallVec;
 
-use crate::config::Architecture;
-use crate::kv_cache::{LayerCache, append};
-use crate::norm::HeadNorm;
-use crate::transformer::{PLACES, Pass};
+use super::config::Architecture;
+use super::kv_cache::{LayerCache, append};
+use super::norm::HeadNorm;
+use super::rope::Rotation;
+use super::row::{MAX_INLINE_ROWS, Row};
 
 /// Grouped-query attention. Mirrors `modeling_chameleon.py::ChameleonAttention`.
 #[derive(Module, Debug)]
@@ -23,12 +24,12 @@ pub(crate) struct Attention {
     head_dim: usize,
 }
 
-/// A row of the batch in one layer: which tokens of the pass are its own, and what came before them.
-pub(crate) struct Span<'a> {
-    pub(crate) start: usize,
-    pub(crate) len: usize,
-    pub(crate) position: usize,
-    pub(crate) cache: Option<&'a mut LayerCache>,
+/// The rows of a pass in one layer; their tokens lie one after the other.
+pub(crate) enum PassRows<'p, 'a> {
+    /// Whole sequences without caches: the number of tokens of each.
+    Whole(&'p [usize]),
+    /// Rows that all have a cache.
+    Cached { rows: &'p mut [Row<'a>], layer: usize, compute: &'p Compute },
 }
 
 impl Attention {
@@ -47,47 +48,55 @@ impl Attention {
     }
 
     /// `x` `[n, hidden]` holds the tokens of all rows, one row after the other; a row attends to itself alone.
-    pub(crate) fn forward(&self, x: &Hidden, pass: &Pass, spans: &mut [Span<'_>]) -> Hidden {
+    pub(crate) fn forward(&self, x: &Hidden, rotation: &Rotation, rows: PassRows<'_, '_>) -> Hidden {
         let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x);
-        let q = self.q_norm.forward(&q, &pass.rotation);
-        let k = self.k_norm.forward(&k, &pass.rotation);
-        let attended = if spans.iter().all(|span| span.cache.is_none() && span.position == 0) {
-            let lens: SmallVec<[usize; PLACES]> = spans.iter().map(|span| span.len).collect();
-            causal_attention(q, k, v, self.head_dim, &lens)
-        } else if let Some(mut rows) = in_memory(spans) {
-            cached_attention(q, k, v, &mut rows)
-        } else {
-            self.on_device([q, k, v], spans, &pass.device)
+        let q = self.q_norm.forward(&q, rotation);
+        let k = self.k_norm.forward(&k, rotation);
+        let attended = match rows {
+            PassRows::Whole(lens) => causal_attention(q, k, v, self.head_dim, lens),
+            PassRows::Cached { rows, layer, compute } => {
+                if rows.iter().all(|row| row.has_host_cache()) {
+                    cached_attention(q, k, v, &mut host_rows(rows, layer))
+                } else {
+                    self.on_device([q, k, v], rows, layer, compute)
+                }
+            }
         };
         self.o_proj.forward(&attended)
     }
 
     /// Attention to keys and values on a device.
-    fn on_device(&self, qkv: [Hidden; 3], spans: &mut [Span<'_>], device: &Device) -> Hidden {
+    fn on_device(&self, qkv: [Hidden; 3], rows: &mut [Row<'_>], layer: usize, compute: &Compute) -> Hidden {
         let split = |x: Hidden| {
             let [n, width] = x.dims();
-            x.into_tensor(device).reshape([n, width / self.head_dim, self.head_dim])
+            x.into_tensor(compute.device()).reshape([n, width / self.head_dim, self.head_dim])
         };
         let [q, k, v] = qkv.map(split);
-        let rows = spans.iter_mut().map(|span| {
-            let own = |x: &Tensor<3>| x.clone().narrow(0, span.start, span.len).swap_dims(0, 1);
+        let mut start = 0;
+        let rows = rows.iter_mut().map(|row| {
+            let (position, len) = (row.position(), row.len());
+            let own = |x: &Tensor<3>| x.clone().narrow(0, start, len).swap_dims(0, 1);
             let (q, k, v) = (own(&q), own(&k), own(&v));
-            let (k, v) = match span.cache.as_deref_mut() {
-                Some(LayerCache::Tensors(own)) => append(own, span.position, k, v),
+            start += len;
+            let (k, v) = match row.cache.as_deref_mut().map(|cache| &mut cache.layers[layer]) {
+                Some(LayerCache::Tensors(own)) => append(own, position, k, v),
                 _ => (k, v),
             };
-            attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), span.position)
+            attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), position)
         });
         let mut rows: Vec<Tensor<2>> = rows.collect();
         if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }.into()
     }
 }
 
-/// The rows of a pass, where all of them have keys and values in the program's own memory.
-fn in_memory<'a>(spans: &'a mut [Span<'_>]) -> Option<SmallVec<[CachedRow<'a>; PLACES]>> {
-    let rows = spans.iter_mut().map(|span| match span.cache.as_deref_mut() {
-        Some(LayerCache::Host(cache)) => Some(CachedRow { cache, position: span.position, len: span.len, path: Default::default() }),
-        _ => None,
+/// What attention needs of the rows that have keys and values in host memory.
+fn host_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[CachedRow<'r>; MAX_INLINE_ROWS]> {
+    let rows = rows.iter_mut().filter_map(|row| {
+        let (position, len, path) = (row.position(), row.len(), row.attention);
+        match &mut row.cache.as_deref_mut()?.layers[layer] {
+            LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path }),
+            LayerCache::Tensors(_) => None,
+        }
     });
     rows.collect()
 }

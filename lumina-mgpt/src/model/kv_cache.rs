@@ -1,14 +1,15 @@
-//! Keys and values of a sequence, allocated once and written in place.
+//! Keys and values of a sequence, in blocks that are taken as it grows.
 
 use burn::tensor::Tensor;
 use lumina_nn::Compute;
 use lumina_nn::ops::KvStorage;
 
-use crate::config::Architecture;
+use super::config::Architecture;
 
 /// The keys and values of one sequence in all layers, of a capacity fixed when it is made.
 ///
-/// Not `Clone`: a second handle on a tensor would turn every write into a copy.
+/// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the sequence grows. On a device it is allocated at once,
+/// and written in place. Not `Clone`: a second handle on a tensor would turn every write into a copy.
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
@@ -19,14 +20,14 @@ pub struct KvCache {
 /// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
 #[derive(Debug)]
 pub(crate) enum LayerCache {
-    /// In the program's own memory.
+    /// In host memory.
     Host(KvStorage),
     /// Keys and values on a device.
     Tensors(Box<[Tensor<3>; 2]>),
 }
 
 impl KvCache {
-    /// An empty cache for `capacity` tokens. On the processor it takes memory as it fills.
+    /// An empty cache for up to `capacity` tokens.
     pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
         let &Architecture { kv_heads, head_dim, .. } = architecture;
         let zeros = || Tensor::zeros([kv_heads, capacity, head_dim], compute.options());
@@ -52,24 +53,47 @@ impl KvCache {
         self.capacity
     }
 
-    /// Bytes that the cache takes.
+    /// Bytes that the cache takes now.
     pub fn bytes(&self) -> u64 {
-        let values = |tensor: &Tensor<3>| (tensor.dims().iter().product::<usize>() * tensor.dtype().size()) as u64;
-        let of_layer = |layer: &LayerCache| match layer {
+        let bytes = |layer: &LayerCache| match layer {
             LayerCache::Host(own) => own.bytes() as u64,
-            LayerCache::Tensors(both) => both.iter().map(values).sum(),
+            LayerCache::Tensors(both) => tensor_bytes(both),
         };
-        self.layers.iter().map(of_layer).sum()
+        self.layers.iter().map(bytes).sum()
     }
 
-    /// Forgets the tokens from `len` on; what they held is overwritten by the next ones.
+    /// Bytes that the cache takes with `tokens` tokens, in whole blocks.
+    pub fn bytes_of(&self, tokens: usize) -> u64 {
+        let bytes = |layer: &LayerCache| match layer {
+            LayerCache::Host(own) => own.bytes_of(tokens) as u64,
+            LayerCache::Tensors(both) => tensor_bytes(both),
+        };
+        self.layers.iter().map(bytes).sum()
+    }
+
+    /// Forgets the tokens from `len` on, and returns the blocks that are not needed any more.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+        for layer in &mut self.layers {
+            if let LayerCache::Host(own) = layer {
+                own.truncate(self.len);
+            }
+        }
+    }
+
+    /// Whether the cache grows in blocks, and can be filled again with the same keys and values.
+    pub(crate) fn is_paged(&self) -> bool {
+        matches!(self.layers.first(), Some(LayerCache::Host(_)))
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.len += tokens;
     }
+}
+
+/// Bytes of keys and values on a device.
+fn tensor_bytes(both: &[Tensor<3>; 2]) -> u64 {
+    both.iter().map(|tensor| (tensor.dims().iter().product::<usize>() * tensor.dtype().size()) as u64).sum()
 }
 
 /// Writes keys and values `[kv_heads, n, head_dim]` from position `start` on to those on a device, and gives views of all up

@@ -1,8 +1,11 @@
-//! Logits on the host.
+//! Logits in host memory.
+
+use std::ops::Range;
 
 use lumina_nn::ops::Hidden;
+use lumina_sampling::LogitsRow;
 
-/// Logits of some positions, on the host: a row `[vocab_size]` each.
+/// Logits of some positions for a range of token ids, in host memory: a row `[ids.len()]` each.
 ///
 /// ```
 /// # use lumina_mgpt::{Result, Row, Transformer};
@@ -16,11 +19,13 @@ use lumina_nn::ops::Hidden;
 #[derive(Debug)]
 pub struct Logits {
     values: Hidden,
+    ids: Range<usize>,
 }
 
 impl Logits {
-    pub(crate) fn new(values: Hidden) -> Self {
-        Self { values }
+    /// `values` `[n, ids.len()]` in host memory.
+    pub(crate) fn new(values: Hidden, ids: Range<usize>) -> Self {
+        Self { values, ids }
     }
 
     /// Number of rows.
@@ -33,14 +38,25 @@ impl Logits {
         self.len() == 0
     }
 
-    /// A row; an empty one where there is none of this index.
+    /// The ids that rows have logits for.
+    pub fn ids(&self) -> Range<usize> {
+        self.ids.clone()
+    }
+
+    /// A row `[ids.len()]`; an empty one where there is none of this index.
     pub fn row(&self, index: usize) -> &[f32] {
         self.rows().nth(index).unwrap_or_default()
     }
 
-    /// All rows, in their order.
+    /// All rows `[ids.len()]`, in their order.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        let [_, vocab_size] = self.values.dims();
-        self.values.as_slice().unwrap_or_default().chunks_exact(vocab_size.max(1))
+        self.values.as_slice().unwrap_or_default().chunks_exact(self.ids.len().max(1))
+    }
+
+    /// All rows with the ids that they are for, as a sampler takes them.
+    pub fn sampler_rows(&self) -> impl Iterator<Item = LogitsRow<'_>> {
+        // Ids are below the size of a vocabulary, which is a `u32`.
+        let first_id = u32::try_from(self.ids.start).unwrap_or(u32::MAX);
+        self.rows().map(move |logits| LogitsRow { first_id, logits })
     }
 }

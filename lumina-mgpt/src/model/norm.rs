@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use lumina_nn::Loader;
-use lumina_nn::ops::{Hidden, Values, head_norm_rotated, rms_norm};
+use lumina_nn::ops::{Hidden, Values, add_rms_norm, head_norm_rotated, rms_norm};
 
-use crate::rope::Rotation;
+use super::rope::Rotation;
 
 /// RMS norm as the original rounds it: all in `f32`, once to the input's type, then times the weight.
 ///
@@ -24,11 +24,16 @@ impl RmsNorm {
     pub(crate) fn forward(&self, x: &Hidden) -> Hidden {
         rms_norm(x, &self.weight, self.epsilon)
     }
+
+    /// `x + y`, `[n, hidden]`, and its norm.
+    pub(crate) fn add_forward(&self, x: Hidden, y: Hidden) -> (Hidden, Hidden) {
+        add_rms_norm(x, y, &self.weight, self.epsilon)
+    }
 }
 
 /// Layer norm over each head's width, with weights of its own for each group of consecutive heads.
 ///
-/// The checkpoint's rows, one a part of the parallel training or one a head, each serve `heads / rows` heads.
+/// The checkpoint has a row for each part of the parallel training, or one for each head; a row serves `heads / rows` heads.
 /// Mirrors `modeling_chameleon.py::ChameleonLayerNorm`.
 #[derive(Module, Debug)]
 pub(crate) struct HeadNorm {
@@ -39,14 +44,14 @@ pub(crate) struct HeadNorm {
 const EPSILON: f64 = 1e-5;
 
 impl HeadNorm {
-    /// `parts` is the number of rows that the config promises; a checkpoint with a row a head is taken as well.
+    /// `parts` is the number of rows that the config states. A checkpoint with a row for each head is read as well.
     pub(crate) fn new(loader: &Loader<'_>, heads: usize, parts: usize, head_dim: usize) -> Self {
         let per_head = loader.shape("weight").is_some_and(|shape| shape == [heads, head_dim]);
         let rows = if per_head { heads } else { parts };
         Self { weight: loader.values("weight", [rows, head_dim]), bias: loader.values("bias", [rows, head_dim]) }
     }
 
-    /// `[n, heads · head_dim]` → the same, with positions turned in.
+    /// `[n, heads · head_dim]` → the same, with rotary positions.
     pub(crate) fn forward(&self, x: &Hidden, rotation: &Rotation) -> Hidden {
         head_norm_rotated(x, &self.weight, &self.bias, rotation.factors(), EPSILON)
     }

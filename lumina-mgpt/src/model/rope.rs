@@ -1,11 +1,11 @@
-//! Rotary positions: pairs (i, i + head_dim / 2) are turned by an angle that grows with the position.
+//! Rotary positions: pairs (i, i + head_dim / 2) are rotated by an angle that grows with the position.
 
 use lumina_nn::Compute;
 use lumina_nn::ops::Hidden;
 use smallvec::SmallVec;
 
-use crate::config::{Architecture, RopeScaling};
-use crate::transformer::Run;
+use super::config::{Architecture, RopeScaling};
+use super::row::Row;
 
 /// Cosines and sines of one pass, `[n, head_dim / 2]`, shared by all layers.
 ///
@@ -17,20 +17,20 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// The rotation of the tokens of all rows.
-    pub(crate) fn new(architecture: &Architecture, runs: &[Run], compute: &Compute) -> Self {
+    pub(crate) fn new(architecture: &Architecture, rows: &[Row<'_>], compute: &Compute) -> Self {
         let half = architecture.head_dim / 2;
-        let n: usize = runs.iter().map(|run| run.len).sum();
+        let n: usize = rows.iter().map(Row::len).sum();
         let of_angles = |part: fn(f32) -> f32| {
             Hidden::new(compute, n, half, |values| {
-                let mut rows = values.chunks_exact_mut(half.max(1));
-                for run in runs {
-                    let frequencies = frequencies(architecture, run.planned_len);
-                    for (position, row) in (run.position..run.position + run.len).zip(&mut rows) {
+                let mut tokens = values.chunks_exact_mut(half.max(1));
+                for row in rows {
+                    let frequencies = frequencies(architecture, row.planned_len());
+                    for (position, token) in (row.position()..row.position() + row.len()).zip(&mut tokens) {
                         let position = match architecture.rope_scaling {
                             RopeScaling::Linear(factor) => position as f32 / factor as f32,
                             _ => position as f32,
                         };
-                        row.iter_mut().zip(&frequencies).for_each(|(to, frequency)| *to = part(position * frequency));
+                        token.iter_mut().zip(&frequencies).for_each(|(to, frequency)| *to = part(position * frequency));
                     }
                 }
             })

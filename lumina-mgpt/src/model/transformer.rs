@@ -11,14 +11,15 @@ use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
-use crate::attention::{Attention, Span};
-use crate::config::{Architecture, ModelConfig};
+use super::attention::{Attention, PassRows};
+use super::config::{Architecture, ModelConfig};
+use super::dropout::{Dropout, Site};
+use super::kv_cache::KvCache;
+use super::logits::Logits;
+use super::norm::RmsNorm;
+use super::rope::Rotation;
+use super::row::{MAX_INLINE_ROWS, Row};
 use crate::document::document;
-use crate::dropout::{Dropout, Site};
-use crate::kv_cache::{KvCache, LayerCache};
-use crate::logits::Logits;
-use crate::norm::RmsNorm;
-use crate::rope::Rotation;
 use crate::{Error, Result};
 
 /// The decoder-only transformer, for inference and training alike.
@@ -38,58 +39,12 @@ pub struct Transformer {
     compute: Compute,
 }
 
-/// A sequence's part of a pass.
-#[derive(Debug)]
-pub struct Row<'a> {
-    /// The tokens to run, at least one.
-    pub tokens: &'a [u32],
-    /// What came before them and takes them up; without one the tokens begin a sequence that is not kept.
-    pub cache: Option<&'a mut KvCache>,
-    /// Tokens of the whole prompt, where these are a chunk of it: dynamic rotary scaling depends on it.
-    pub planned_len: usize,
-}
-
-impl<'a> Row<'a> {
-    /// Tokens that begin a sequence which is not kept.
-    pub fn whole(tokens: &'a [u32]) -> Self {
-        Self { tokens, cache: None, planned_len: tokens.len() }
-    }
-
-    /// Tokens that follow those in the cache.
-    pub fn cached(tokens: &'a [u32], cache: &'a mut KvCache) -> Self {
-        let planned_len = cache.len() + tokens.len();
-        Self { tokens, cache: Some(cache), planned_len }
-    }
-}
-
-/// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
-pub(crate) const PLACES: usize = 8;
-
-/// What the layers of a pass share: which tokens belong together, their positions, and what is dropped.
+/// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
 pub struct Pass {
-    pub(crate) rotation: Rotation,
-    pub(crate) device: Device,
-    runs: SmallVec<[Run; PLACES]>,
+    rotation: Rotation,
+    device: Device,
+    lens: SmallVec<[usize; MAX_INLINE_ROWS]>,
     dropout: Dropout,
-}
-
-/// The tokens of one row of a pass.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Run {
-    pub(crate) position: usize,
-    pub(crate) len: usize,
-    pub(crate) planned_len: usize,
-}
-
-impl Pass {
-    fn spans<'a>(&self, caches: impl Iterator<Item = Option<&'a mut LayerCache>>) -> SmallVec<[Span<'a>; PLACES]> {
-        let mut start = 0;
-        let spans = self.runs.iter().zip(caches).map(|(&Run { position, len, .. }, cache)| {
-            start += len;
-            Span { start: start - len, len, position, cache }
-        });
-        spans.collect()
-    }
 }
 
 #[derive(Module, Debug)]
@@ -137,26 +92,46 @@ impl Layer {
         }
     }
 
-    /// Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs. `add` adds to the residual
-    /// stream, which is its first tensor.
-    fn forward(
-        &self,
-        x: Hidden,
-        pass: &Pass,
-        spans: &mut [Span<'_>],
-        add: &dyn Fn(Site, Hidden, Hidden) -> Hidden,
-    ) -> Hidden {
+    /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs.
+    fn forward(&self, x: Hidden, rotation: &Rotation, rows: PassRows<'_, '_>, residual: Residual<'_>) -> Hidden {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
-            let y = norm_1.forward(&self.self_attn.forward(&x, pass, spans));
-            let x = add(Site::Attention, x, y);
+            let y = norm_1.forward(&self.self_attn.forward(&x, rotation, rows));
+            let x = residual.add(Site::Attention, x, y);
             let y = norm_2.forward(&self.mlp.forward(&x));
-            add(Site::Mlp, x, y)
+            residual.add(Site::Mlp, x, y)
         } else {
-            let y = self.self_attn.forward(&norm_1.forward(&x), pass, spans);
-            let x = add(Site::Attention, x, y);
-            let y = self.mlp.forward(&norm_2.forward(&x));
-            add(Site::Mlp, x, y)
+            let y = self.self_attn.forward(&norm_1.forward(&x), rotation, rows);
+            let (x, normed) = match residual {
+                Residual::Plain => norm_2.add_forward(x, y),
+                Residual::Dropout { .. } => {
+                    let x = residual.add(Site::Attention, x, y);
+                    let normed = norm_2.forward(&x);
+                    (x, normed)
+                }
+            };
+            residual.add(Site::Mlp, x, self.mlp.forward(&normed))
+        }
+    }
+}
+
+/// How the output of attention or MLP is added to the residual stream.
+#[derive(Clone, Copy)]
+enum Residual<'a> {
+    /// As it is.
+    Plain,
+    /// After dropout, in training.
+    Dropout { layer: usize, pass: &'a Pass },
+}
+
+impl Residual<'_> {
+    fn add(self, site: Site, x: Hidden, y: Hidden) -> Hidden {
+        match self {
+            Self::Plain => x + y,
+            Self::Dropout { layer, pass } => {
+                let [x, y] = [x, y].map(|x| x.into_tensor(&pass.device));
+                pass.dropout.add(layer, site, x, y).into()
+            }
         }
     }
 }
@@ -265,10 +240,10 @@ impl Transformer {
     }
 
     /// Runs the rows' tokens: the hidden states after the final norm, `[n, hidden]`, n being the number of tokens of
-    /// all rows, in their order. Each row's cache takes up its tokens.
+    /// all rows, in their order. Each row's keys and values are appended to its cache.
     ///
-    /// Where weights are not in tensors, decoding (one token each of up to eight rows) allocates nothing once it has begun:
-    /// it runs in the memory that the step before has left.
+    /// With weights in host memory, decoding (one token each of up to eight rows) allocates nothing but blocks of the caches
+    /// once it has begun.
     ///
     /// # Errors
     /// [`Error::Token`] where a token is beyond the vocabulary, [`Error::CacheFull`] where a row does not fit its
@@ -277,40 +252,72 @@ impl Transformer {
         self.compute.in_pool(|| self.forward_with(rows, &mut |_| {}))
     }
 
-    /// [`Transformer::forward`], showing `observe` the input of each layer and the final hidden states.
+    /// Runs the rows' tokens, and computes the logits that each row asks for, of the tokens `ids`: a row of logits each, in the order of
+    /// the rows and their tokens.
+    ///
+    /// # Errors
+    /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not have.
+    pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
+        let mut positions: SmallVec<[usize; MAX_INLINE_ROWS]> = SmallVec::new();
+        let mut start = 0;
+        for row in rows.iter() {
+            if row.logits.end > row.len() {
+                return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
+            }
+            positions.extend(row.logits.clone().map(|token| start + token));
+            start += row.len();
+        }
+        self.compute.in_pool(|| {
+            let hidden = self.forward_with(rows, &mut |_| {})?;
+            self.logits_among(&hidden, &positions, ids)
+        })
+    }
+
+    /// [`Transformer::forward`] that calls `observe` with the input of each layer and the final hidden states.
     ///
     /// # Errors
     /// As [`Transformer::forward`].
     pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Hidden)) -> Result<Hidden> {
         for row in rows.iter() {
             if let Some(cache) = &row.cache
-                && cache.len() + row.tokens.len() > cache.capacity()
+                && cache.len() + row.len() > cache.capacity()
             {
-                return Err(Error::CacheFull { needed: cache.len() + row.tokens.len(), capacity: cache.capacity() });
+                return Err(Error::CacheFull { needed: cache.len() + row.len(), capacity: cache.capacity() });
             }
         }
-        let runs = rows.iter().map(|row| {
-            let position = row.cache.as_ref().map_or(0, |cache| cache.len());
-            Run { position, len: row.tokens.len(), planned_len: row.planned_len.max(position + row.tokens.len()) }
-        });
-        let runs = runs.collect();
-        let tokens: SmallVec<[u32; PLACES]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
-        let (pass, mut x) = self.embed(&tokens, runs)?;
-        // Beside rows that are kept, the others have caches for the time of the pass.
-        let is_kept = rows.iter().any(|row| row.cache.is_some());
-        let lend = |row: &Row<'_>| (is_kept && row.cache.is_none()).then(|| self.new_cache(row.tokens.len()));
-        let mut lent: SmallVec<[Option<KvCache>; PLACES]> = rows.iter().map(lend).collect();
-        for (index, layer) in self.layers.iter().enumerate() {
-            observe(&x);
-            let caches = rows
-                .iter_mut()
-                .zip(&mut lent)
-                .map(|(row, lent)| row.cache.as_deref_mut().or(lent.as_mut()).map(|cache| &mut cache.layers[index]));
-            x = layer.forward(x, &pass, &mut pass.spans(caches), &|_, x, y| x + y);
-        }
-        for (row, run) in rows.iter_mut().zip(&pass.runs) {
-            if let Some(cache) = row.cache.as_deref_mut() {
-                cache.advance(run.len);
+        let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let mut x = self.embed(&tokens, rows)?;
+        let rotation = Rotation::new(&self.architecture, rows, &self.compute);
+        if rows.iter().all(|row| row.cache.is_none()) {
+            let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
+            for layer in &self.layers {
+                observe(&x);
+                x = layer.forward(x, &rotation, PassRows::Whole(&lens), Residual::Plain);
+            }
+        } else {
+            // In a pass with rows that are kept, the others have caches until its end.
+            let temporary = |row: &Row<'_>| row.cache.is_none().then(|| self.new_cache(row.len()));
+            let mut temporary: SmallVec<[Option<KvCache>; MAX_INLINE_ROWS]> = rows.iter().map(temporary).collect();
+            let all = rows.iter_mut().zip(&mut temporary);
+            let mut all: SmallVec<[Row<'_>; MAX_INLINE_ROWS]> = all
+                .map(|(row, temporary)| Row {
+                    tokens: row.tokens,
+                    cache: row.cache.as_deref_mut().or(temporary.as_mut()),
+                    planned_len: row.planned_len,
+                    logits: row.logits.clone(),
+                    attention: row.attention,
+                })
+                .collect();
+            for (index, layer) in self.layers.iter().enumerate() {
+                observe(&x);
+                let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
+                x = layer.forward(x, &rotation, rows, Residual::Plain);
+            }
+            for row in &mut all {
+                let len = row.len();
+                if let Some(cache) = row.cache.as_deref_mut() {
+                    cache.advance(len);
+                }
             }
         }
         let x = self.norm.forward(&x);
@@ -318,32 +325,31 @@ impl Transformer {
         Ok(x)
     }
 
-    /// The hidden states of the tokens, and what the layers share.
-    fn embed(&self, tokens: &[u32], runs: SmallVec<[Run; PLACES]>) -> Result<(Pass, Hidden)> {
-        if runs.is_empty() || runs.iter().any(|run| run.len == 0) {
+    /// The hidden states of the tokens of all rows.
+    fn embed(&self, tokens: &[u32], rows: &[Row<'_>]) -> Result<Hidden> {
+        if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
             return Err(Error::EmptyRow);
         }
         let vocab_size = self.architecture.vocab_size;
-        let x = self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| {
+        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| {
             let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
             Error::Token { token, vocab_size }
-        })?;
-        let rotation = Rotation::new(&self.architecture, &runs, &self.compute);
-        let device = self.compute.device().clone();
-        Ok((Pass { rotation, device, runs, dropout: Dropout::NONE }, x))
+        })
     }
 
-    /// Begins a pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the number of
-    /// tokens of all rows. Training needs the steps apart, to run a layer twice rather than keep all it computed.
+    /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the number of
+    /// tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that it computed.
     ///
     /// # Errors
     /// As [`Transformer::forward`].
-    pub fn begin(&self, rows: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
-        let runs = rows.iter().map(|row| Run { position: 0, len: row.len(), planned_len: row.len() }).collect();
-        let (mut pass, x) = self.embed(&rows.concat(), runs)?;
-        pass.dropout = dropout;
-        let x = x.into_tensor(&pass.device);
-        Ok((pass, x))
+    pub fn begin(&self, sequences: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
+        let rows: Vec<Row<'_>> = sequences.iter().map(|tokens| Row::whole(tokens)).collect();
+        let x = self.embed(&sequences.concat(), &rows)?;
+        let rotation = Rotation::new(&self.architecture, &rows, &self.compute);
+        let device = self.compute.device().clone();
+        let x = x.into_tensor(&device);
+        let lens = rows.iter().map(Row::len).collect();
+        Ok((Pass { rotation, device, lens, dropout }, x))
     }
 
     /// Layer `index` of a pass, of [`Architecture::n_layers`]: `[n, hidden]` → `[n, hidden]`. The same pass, layer and
@@ -353,9 +359,9 @@ impl Transformer {
     /// [`Error::NoLayer`] where there is no such layer.
     pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
         let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
-        let tensor = |x: Hidden| x.into_tensor(&pass.device);
-        let add = |site, x, y| pass.dropout.add(index, site, tensor(x), tensor(y)).into();
-        Ok(tensor(layer.forward(x.into(), pass, &mut pass.spans(pass.runs.iter().map(|_| None)), &add)))
+        let residual = Residual::Dropout { layer: index, pass };
+        let y = layer.forward(x.into(), &pass.rotation, PassRows::Whole(&pass.lens), residual);
+        Ok(y.into_tensor(&pass.device))
     }
 
     /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.
@@ -394,40 +400,33 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::logits_at`].
-    pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], tokens: Range<usize>) -> Result<Logits> {
+    pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
         let vocab_size = self.architecture.vocab_size;
         let [n, _] = hidden.dims();
         if let Some(&position) = positions.iter().find(|&&position| position >= n) {
             return Err(Error::Position { position, tokens: n });
         }
-        let end = tokens.end.min(vocab_size);
-        let tokens = tokens.start.min(end)..end;
-        self.compute.in_pool(|| self.some_logits(hidden, positions, tokens))
+        let end = ids.end.min(vocab_size);
+        let ids = ids.start.min(end)..end;
+        self.compute.in_pool(|| self.some_logits(hidden, positions, ids))
     }
 
-    fn some_logits(&self, hidden: &Hidden, positions: &[usize], tokens: Range<usize>) -> Result<Logits> {
-        let &Architecture { vocab_size, ref masked_logits, .. } = &self.architecture;
-        let logits = if tokens.is_empty() {
-            None
-        } else {
-            let logits = self.lm_head.forward_some(&hidden.select(positions), tokens.clone()).read()?;
-            if tokens.len() == vocab_size && masked_logits.is_empty() {
-                return Ok(Logits::new(logits));
-            }
-            Some(logits)
-        };
-        let some = logits.as_ref().and_then(Hidden::as_slice).unwrap_or_default();
-        Ok(Logits::new(Hidden::on_host(&self.compute, positions.len(), vocab_size, |rows| {
-            rows.fill(f32::NEG_INFINITY);
-            let of_tokens = some.chunks_exact(tokens.len().max(1));
-            for (row, some) in rows.chunks_exact_mut(vocab_size).zip(of_tokens) {
-                row[tokens.clone()].copy_from_slice(some);
-                for &token in masked_logits {
-                    if tokens.contains(&(token as usize)) {
-                        row[token as usize] = f32::MIN;
-                    }
+    fn some_logits(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
+        if ids.is_empty() {
+            return Ok(Logits::new(Hidden::on_host(&self.compute, positions.len(), 0, |_| {}), ids));
+        }
+        let logits = self.lm_head.forward_some(&hidden.select(positions), ids.clone());
+        let mut logits = logits.read()?;
+        let masked = &self.architecture.masked_logits;
+        if let Some(values) = logits.as_mut_slice()
+            && !masked.is_empty()
+        {
+            for row in values.chunks_exact_mut(ids.len()) {
+                for &token in masked.iter().filter(|&&token| ids.contains(&(token as usize))) {
+                    row[token as usize - ids.start] = f32::MIN;
                 }
             }
-        })))
+        }
+        Ok(Logits::new(logits, ids))
     }
 }

@@ -1,70 +1,35 @@
-//! Asking for an answer: the builder that tasks return, and what comes of it.
+//! The builder that tasks return.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use image::RgbImage;
 use lumina_core::ImageSize;
 use lumina_sampling::{Sampler, SamplingOptions};
 use lumina_tokenizer::{Conversation, Malformed};
 
-use crate::event::{Event, Output};
-use crate::lumina::Lumina;
-use crate::request::{Cancel, GenerateOptions, Request};
-use crate::stream::{Adapt, Stream};
-use crate::{Error, Result};
+use super::lumina::Lumina;
+use super::output::{Answer, Output};
+use super::stream::Stream;
+use crate::Result;
+use crate::engine::{Cancel, GenerateOptions, Request, Submission};
 
-/// A request bound to a model, to be refined and then run.
+/// A request bound to a model, to be configured and then run.
 ///
 /// `T` is what the answer is taken as: [`Output`] for all of it, an [`RgbImage`] or a [`String`] where the task
 /// promises one.
 #[must_use = "nothing is generated before `run` or `stream`"]
 pub struct Generation<'m, T = Output> {
     model: &'m Lumina,
-    /// A task's picture may have been refused; that is reported when it runs.
+    /// An error of a task's image is reported when it runs.
     conversation: Result<Conversation>,
     options: GenerateOptions,
-    cancel: Cancel,
-    adapt: Option<Adapt>,
+    submission: Submission,
     answer: PhantomData<fn() -> T>,
-}
-
-/// What an answer can be taken as.
-pub trait Answer: Sized {
-    /// Takes it from the whole output.
-    ///
-    /// # Errors
-    /// [`Error::Answer`] where the output does not hold it.
-    fn from_output(output: Output) -> Result<Self>;
-}
-
-impl Answer for Output {
-    fn from_output(output: Output) -> Result<Self> {
-        Ok(output)
-    }
-}
-
-impl Answer for String {
-    fn from_output(output: Output) -> Result<Self> {
-        Ok(output.text)
-    }
-}
-
-impl Answer for RgbImage {
-    /// The first complete image.
-    fn from_output(output: Output) -> Result<Self> {
-        let Output { images, text, malformed, .. } = output;
-        match (images.into_iter().next(), malformed.into_iter().next()) {
-            (Some(image), _) => Ok(image),
-            (None, Some((malformed, _))) => Err(Error::Malformed(Box::new(malformed))),
-            (None, None) => Err(Error::Answer { expected: "image", found: text }),
-        }
-    }
 }
 
 impl<'m, T: Answer> Generation<'m, T> {
     pub(crate) fn new(model: &'m Lumina, conversation: Result<Conversation>, options: GenerateOptions) -> Self {
-        Self { model, conversation, options, cancel: Cancel::new(), adapt: None, answer: PhantomData }
+        Self { model, conversation, options, submission: Submission::default(), answer: PhantomData }
     }
 
     fn sampling(self, set: impl FnOnce(SamplingOptions) -> SamplingOptions) -> Self {
@@ -130,7 +95,7 @@ impl<'m, T: Answer> Generation<'m, T> {
         self
     }
 
-    /// Streams a partial picture each time that this many rows have come.
+    /// Streams a partial image each time that this many rows are complete.
     pub fn preview_every_rows(mut self, rows: u32) -> Self {
         self.options.preview_every_rows = Some(rows);
         self
@@ -144,32 +109,34 @@ impl<'m, T: Answer> Generation<'m, T> {
 
     /// Lets another thread end the generation.
     pub fn cancel_with(self, cancel: &Cancel) -> Self {
-        Self { cancel: cancel.clone(), ..self }
+        let submission = Submission { cancel: cancel.clone(), ..self.submission };
+        Self { submission, ..self }
     }
 
     /// Changes the sampler that the options ask for: the place to add a [`Step`](lumina_sampling::Step) of one's own.
     pub fn sampler(self, adapt: impl Fn(Sampler) -> Sampler + Send + Sync + 'static) -> Self {
-        Self { adapt: Some(Arc::new(adapt)), ..self }
+        let submission = Submission { sampler: Some(Arc::new(adapt)), ..self.submission };
+        Self { submission, ..self }
     }
 
     /// The request as a value: to be kept, sent, batched with others, or asked again.
     ///
-    /// A changed [sampler](Self::sampler) and a [cancel token](Self::cancel_with) are no values, and no part of it.
+    /// A changed [sampler](Self::sampler) and a [cancel token](Self::cancel_with) are not values, and not part of it.
     ///
     /// # Errors
-    /// What was wrong with the pictures that the task was given.
+    /// What was wrong with the images that the task was given.
     pub fn request(self) -> Result<Request> {
         Ok(Request { conversation: self.conversation?, options: self.options })
     }
 
-    /// Generates, and gives each event as it happens. Dropping the stream ends the generation.
+    /// Generates, and returns each event as it happens. Dropping the stream ends the generation.
     ///
     /// # Errors
     /// What is wrong with the request: nothing has been generated then.
-    pub fn stream(self) -> Result<Stream<'m>> {
+    pub fn stream(self) -> Result<Stream> {
         let request = Request { conversation: self.conversation?, options: self.options };
         let mut stream = Stream::new(self.model);
-        stream.push(0, &request, self.cancel, self.adapt)?;
+        stream.submit(0, &request, self.submission)?;
         Ok(stream)
     }
 
@@ -181,28 +148,8 @@ impl<'m, T: Answer> Generation<'m, T> {
     pub fn run(self) -> Result<T> {
         let mut output = Output::default();
         for event in self.stream()? {
-            output.take(event?);
+            output.add(event?);
         }
         T::from_output(output)
-    }
-}
-
-impl Output {
-    /// Takes up what an event adds.
-    pub(crate) fn take(&mut self, event: Event) {
-        match event {
-            Event::Text(text) => self.text.push_str(&text),
-            Event::Image { image, codes } => {
-                self.text.push_str(lumina_core::Vocabulary::PLACEHOLDER);
-                self.images.push(image);
-                self.codes.push(codes);
-            }
-            Event::Malformed { malformed, partial } => self.malformed.push((*malformed, partial)),
-            Event::Done { stats, tokens } => {
-                self.stats = stats;
-                self.tokens = tokens;
-            }
-            Event::ImageStarted { .. } | Event::ImageRow { .. } | Event::Preview(_) => {}
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
@@ -12,18 +13,17 @@ use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{Picture, Preprocessor};
 
-use crate::config::ModelConfig;
 use crate::document::{document, folder};
-use crate::transformer::Transformer;
+use crate::engine::{Clock, Engine, EngineOptions};
+use crate::model::{ModelConfig, ModelParts, Transformer};
 use crate::{Error, Result};
 
 /// A Lumina-mGPT or Chameleon checkpoint, ready to answer.
 ///
-/// It is `Send + Sync`: put it behind an `Arc` and generate from several threads.
+/// It is `Send + Sync`, and a clone is a handle to the same model: generate from as many threads as you like.
+#[derive(Clone)]
 pub struct Lumina {
-    transformer: Transformer,
-    unirep: UniRep,
-    image_tokenizer: Option<ImageTokenizer>,
+    parts: Arc<ModelParts>,
     preprocessor: Preprocessor,
 }
 
@@ -44,12 +44,12 @@ impl Lumina {
 
     /// The transformer.
     pub fn transformer(&self) -> &Transformer {
-        &self.transformer
+        &self.parts.transformer
     }
 
     /// The text and UniRep tokenizer.
     pub fn tokenizer(&self) -> &UniRep {
-        &self.unirep
+        &self.parts.unirep
     }
 
     /// The image tokenizer.
@@ -57,7 +57,12 @@ impl Lumina {
     /// # Errors
     /// [`Error::NoImageTokenizer`] where none was given and the folder has none.
     pub fn image_tokenizer(&self) -> Result<&ImageTokenizer> {
-        self.image_tokenizer.as_ref().ok_or(Error::NoImageTokenizer)
+        self.parts.image_tokenizer()
+    }
+
+    /// An engine for many requests at once, as a server needs; it owns a handle to the model.
+    pub fn engine(&self, options: EngineOptions, clock: Arc<dyn Clock>) -> Engine {
+        Engine::new(self.parts.clone(), options, clock)
     }
 
     /// How pictures are brought to a size that the model knows.
@@ -78,8 +83,8 @@ impl Lumina {
 impl fmt::Debug for Lumina {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lumina")
-            .field("architecture", self.transformer.architecture())
-            .field("compute", self.transformer.compute())
+            .field("architecture", self.parts.transformer.architecture())
+            .field("compute", self.parts.transformer.compute())
             .finish_non_exhaustive()
     }
 }
@@ -191,7 +196,7 @@ impl<'a> LuminaBuilder<'a> {
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
         let preprocessor = Preprocessor::new(target_size_px)?;
-        Ok(Lumina { transformer, unirep, image_tokenizer, preprocessor })
+        Ok(Lumina { parts: Arc::new(ModelParts { transformer, unirep, image_tokenizer }), preprocessor })
     }
 }
 

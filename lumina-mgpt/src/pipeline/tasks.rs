@@ -1,4 +1,4 @@
-//! What a model can be asked for: each task is its prompt and its defaults; the generation is one.
+//! The tasks: each is a prompt and defaults. All go through one engine.
 
 use image::RgbImage;
 use lumina_core::ImageSize;
@@ -6,14 +6,14 @@ use lumina_sampling::{Modality, SamplingOptions};
 use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
 use lumina_vq::preprocess::Picture;
 
+use super::generation::Generation;
+use super::lumina::Lumina;
+use super::output::{Answer, Output};
 use crate::Result;
-use crate::event::Output;
-use crate::generation::{Answer, Generation};
-use crate::lumina::Lumina;
-use crate::request::{GenerateOptions, Request};
+use crate::engine::{GenerateOptions, Request};
 
 impl Lumina {
-    /// Continues a conversation, in text and images as the model sees fit.
+    /// Continues a conversation, in text and images as the model chooses.
     pub fn chat(&self, conversation: Conversation) -> Generation<'_, Output> {
         self.generate(Request::new(conversation))
     }

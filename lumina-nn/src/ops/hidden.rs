@@ -103,6 +103,14 @@ impl Hidden {
         }
     }
 
+    /// The values row by row, to be changed, where they are in host memory.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [f32]> {
+        match &mut self.0 {
+            Activation::Host(host) => Some(&mut host.values),
+            Activation::Burn(_) => None,
+        }
+    }
+
     pub(super) fn into_host(self) -> Result<HostRows> {
         let width = self.dims()[1];
         match self.0 {

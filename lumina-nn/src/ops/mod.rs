@@ -46,7 +46,9 @@ mod values;
 pub(crate) mod weight;
 
 pub use lumina_kernels::Activations;
-pub use lumina_kernels::attention::kv_storage::{AttentionPath, CachedRow, KV_BLOCK_TOKENS, KvStorage};
+pub use lumina_kernels::attention::kv_storage::{
+    AttentionPath, CachedRow, KV_BLOCK_TOKENS, KvStorage, MIN_GEMM_QUERIES,
+};
 
 pub use self::adamw::{AdamWStep, Moments, adamw, square_sum};
 pub use self::attention::{cached_attention, causal_attention};

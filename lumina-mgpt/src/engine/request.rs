@@ -1,4 +1,4 @@
-//! What a caller asks for, as a value: it can be kept, serialised, and asked again.
+//! A request, as a value: it can be stored, serialised, and asked again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What a generation tells while it runs, and what it has been.
+//! What happens to a request, and what it took.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use image::RgbImage;
 use lumina_core::{CodeGrid, ImageSize};
 use lumina_tokenizer::MalformedImage;
 
-/// Something that has happened in a generation.
+/// Something that has happened to a request.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -24,20 +24,20 @@ pub enum Event {
         /// Its codes, from left to right.
         codes: Vec<u32>,
     },
-    /// The picture so far, as high as its rows; a rough one, for the final picture depends on rows still to come.
+    /// The image so far, as high as its rows. It is approximate: the final image depends on rows still to come.
     Preview(RgbImage),
     /// An image is complete.
     Image {
-        /// The picture.
+        /// The image.
         image: RgbImage,
         /// Its codes, to go into the next turn of a conversation.
         codes: CodeGrid,
     },
-    /// An image was cut off or is malformed; the rows that are whole are there.
+    /// An image was cut off or is malformed.
     Malformed {
         /// What is wrong.
         malformed: Box<MalformedImage>,
-        /// The picture of its whole rows.
+        /// The image of its complete rows.
         partial: Option<RgbImage>,
     },
     /// The generation has ended; the last event.
@@ -67,7 +67,7 @@ pub enum StopReason {
     Deadline,
     /// [`Cancel`](crate::Cancel) was used.
     Cancelled,
-    /// An error ended it, which the caller has heard of.
+    /// An error ended it, which was the request's last event.
     Failed,
 }
 
@@ -90,11 +90,12 @@ pub struct Stats {
     pub decode: Duration,
     /// Time of drawing tokens.
     pub sampling: Duration,
-    /// Time of turning codes into pictures.
+    /// Time of decoding images.
     pub image_decode: Duration,
-    /// Bytes of keys and values.
+    /// The most bytes of keys and values at once.
     pub kv_cache_bytes: u64,
-    /// The most memory that the process has had resident so far, mapped files included; Linux only.
+    /// The most memory that the process has had resident so far, memory-mapped files included. Filled in by
+    /// [`Stream`](crate::Stream), on Linux only.
     pub peak_resident_bytes: Option<u64>,
 }
 
@@ -104,28 +105,4 @@ impl Stats {
         let seconds = (self.decode + self.sampling).as_secs_f64();
         if seconds > 0.0 { self.generated_tokens.saturating_sub(1) as f64 / seconds } else { 0.0 }
     }
-}
-
-/// The most memory that this process has had resident.
-pub(crate) fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-}
-
-/// A whole answer.
-#[derive(Debug, Clone, Default)]
-pub struct Output {
-    /// The text, with `<|image|>` in the place of each image of [`Output::images`].
-    pub text: String,
-    /// The complete images.
-    pub images: Vec<RgbImage>,
-    /// Their codes, to go into the next turn of a conversation.
-    pub codes: Vec<CodeGrid>,
-    /// Images that were cut off or malformed, with the pictures of their whole rows.
-    pub malformed: Vec<(MalformedImage, Option<RgbImage>)>,
-    /// The generated tokens, the turn's end included.
-    pub tokens: Vec<u32>,
-    /// What it took.
-    pub stats: Stats,
 }

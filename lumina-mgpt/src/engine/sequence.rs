@@ -1,0 +1,353 @@
+//! A request in progress: its tokens, its branches with their KV caches, and when it ends.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lumina_core::Vocabulary;
+use lumina_core::layout::Phase;
+use lumina_nn::ops::{AttentionPath, MIN_GEMM_QUERIES};
+use lumina_sampling::{LogitsRow, Sampler, StreamState};
+
+use super::event::{Stats, StopReason};
+use super::request::{Cancel, GenerateOptions};
+use crate::model::{KvCache, Transformer};
+use crate::{Error, Result};
+
+/// Tokens of a prompt that one pass takes. It bounds the table of attention scores, and a prompt is cut at multiples of
+/// it, alone and in a batch alike.
+const PREFILL_CHUNK: usize = 256;
+
+/// A stream of tokens that the model sees, its keys and values, and the tokens that they lack.
+pub(super) struct Branch {
+    pub(super) cache: KvCache,
+    /// Tokens that no pass has run yet.
+    pub(super) pending: Vec<u32>,
+    /// Tokens run and pending.
+    pub(super) len: usize,
+    /// Index in the sequence of the first token.
+    start: usize,
+    /// Passes whose attention was a matrix product, by position and length: a repeated prefill is cut as the first one was.
+    chunks: Vec<(usize, usize)>,
+    /// Tokens that were run before the cache was given up, and are being run again.
+    replay_until: usize,
+}
+
+/// What a branch runs in a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunk {
+    pub(super) len: usize,
+    pub(super) attention: AttentionPath,
+}
+
+impl Branch {
+    fn new(transformer: &Transformer, tokens: &[u32], start: usize, capacity: usize) -> Self {
+        Self {
+            cache: transformer.new_cache(capacity),
+            pending: tokens.to_vec(),
+            len: tokens.len(),
+            start,
+            chunks: Vec::new(),
+            replay_until: 0,
+        }
+    }
+
+    fn push(&mut self, token: u32) {
+        self.pending.push(token);
+        self.len += 1;
+    }
+
+    fn is_replaying(&self) -> bool {
+        self.cache.len() < self.replay_until
+    }
+
+    /// The tokens of the next pass. With `is_last` it runs all that are pending. Where the other branch has more to run than a
+    /// pass takes, one token is kept back, so that both give their logits in the same pass.
+    fn chunk(&self, is_last: bool) -> Chunk {
+        let position = self.cache.len();
+        if !self.is_replaying() {
+            let len = match self.pending.len() {
+                pending if pending > PREFILL_CHUNK => PREFILL_CHUNK,
+                pending if is_last => pending,
+                pending => pending.saturating_sub(1),
+            };
+            return Chunk { len, attention: AttentionPath::ByLength };
+        }
+        // The same rounding as the first time: matrix products for the same chunks, and as one token at a time between them.
+        match self.chunks.iter().find(|&&(start, _)| start >= position) {
+            Some(&(start, len)) if start == position => Chunk { len, attention: AttentionPath::ByLength },
+            next => {
+                let end = next.map_or(self.replay_until, |&(start, _)| start.min(self.replay_until));
+                Chunk { len: (end - position).min(PREFILL_CHUNK), attention: AttentionPath::AsDecoding }
+            }
+        }
+    }
+
+    /// Bytes that the cache lacks for a chunk.
+    pub(super) fn growth(&self, chunk: Chunk) -> u64 {
+        self.cache.bytes_of(self.cache.len() + chunk.len).saturating_sub(self.cache.bytes())
+    }
+
+    /// Notes that a pass has run a chunk.
+    pub(super) fn advance(&mut self, chunk: Chunk) {
+        let position = self.cache.len() - chunk.len;
+        if position >= self.replay_until && chunk.len >= MIN_GEMM_QUERIES {
+            self.chunks.push((position, chunk.len));
+        }
+        self.pending.drain(..chunk.len);
+    }
+
+    /// Gives up the keys and values; `tokens` are those of the whole sequence.
+    fn release(&mut self, tokens: &[u32]) {
+        self.replay_until = self.replay_until.max(self.cache.len());
+        self.cache.truncate(0);
+        self.pending.clear();
+        self.pending.extend_from_slice(&tokens[self.start..self.start + self.len]);
+    }
+}
+
+/// A request in progress.
+pub(super) struct Sequence {
+    sampler: Sampler,
+    state: StreamState,
+    /// Prompt and answer.
+    tokens: Vec<u32>,
+    pub(super) conditional: Branch,
+    pub(super) unconditional: Option<Branch>,
+    limits: Limits,
+    pub(super) stats: Stats,
+    stop: Option<StopReason>,
+}
+
+/// When a sequence ends at the latest.
+struct Limits {
+    max_new_tokens: usize,
+    context: usize,
+    max_images: Option<usize>,
+    deadline: Option<Duration>,
+    cancel: Cancel,
+}
+
+/// What a sequence is made of.
+pub(super) struct SequenceParts<'a> {
+    pub(super) transformer: &'a Transformer,
+    pub(super) vocabulary: &'a Arc<Vocabulary>,
+    pub(super) options: &'a GenerateOptions,
+    pub(super) cancel: Cancel,
+    pub(super) now: Duration,
+}
+
+impl Sequence {
+    /// A sequence that continues `prompt`.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`], [`Error::Option`].
+    pub(super) fn new(parts: SequenceParts<'_>, prompt: Vec<u32>, sampler: Sampler) -> Result<Self> {
+        let SequenceParts { transformer, vocabulary, options, cancel, now } = parts;
+        options.check()?;
+        let context = transformer.architecture().max_positions();
+        if prompt.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if prompt.len() >= context {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), context });
+        }
+        let state = StreamState::new(vocabulary.clone(), &prompt);
+        let by_rule = sampler.longest_answer(&state).unwrap_or(usize::MAX);
+        let longest = by_rule.min(options.max_new_tokens).min(context - prompt.len());
+        let mut sequence = Self {
+            state,
+            conditional: Branch::new(transformer, &prompt, 0, prompt.len() + longest),
+            unconditional: None,
+            limits: Limits {
+                max_new_tokens: options.max_new_tokens,
+                context,
+                max_images: options.max_images,
+                deadline: options.deadline_ms.map(|ms| now.saturating_add(Duration::from_millis(ms))),
+                cancel,
+            },
+            stats: Stats { prompt_tokens: prompt.len(), ..Stats::default() },
+            stop: None,
+            sampler,
+            tokens: prompt,
+        };
+        sequence.append_forced(transformer);
+        Ok(sequence)
+    }
+
+    /// The least bytes of keys and values with which the sequence can end: all of them where its length is known, else those
+    /// of the prompt and a token.
+    pub(super) fn least_bytes(&self) -> u64 {
+        let cache = &self.conditional.cache;
+        let known = self.sampler.longest_answer(&self.state).is_some();
+        let tokens = if known { cache.capacity() } else { (self.tokens.len() + 1).min(cache.capacity()) };
+        let guidance = self.unconditional.as_ref().map_or(0, |branch| branch.cache.bytes_of(branch.cache.capacity()));
+        cache.bytes_of(tokens) + guidance
+    }
+
+    /// The tokens generated so far.
+    pub(super) fn answer(&self) -> &[u32] {
+        &self.tokens[self.stats.prompt_tokens..]
+    }
+
+    /// Whether the sequence has ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// Ends the sequence, for it has failed.
+    pub(super) fn fail(&mut self) {
+        self.stop = Some(StopReason::Failed);
+    }
+
+    /// Ends the sequence where its caller asked for it.
+    pub(super) fn cancel(&mut self) {
+        self.limits.cancel.cancel();
+    }
+
+    /// What the sequence has taken so far.
+    pub(super) fn stats(&self) -> Stats {
+        Stats { stop: self.stop.unwrap_or_default(), generated_tokens: self.answer().len(), ..self.stats.clone() }
+    }
+
+    /// Bytes of keys and values.
+    pub(super) fn kv_bytes(&self) -> u64 {
+        self.branches().map(|branch| branch.cache.bytes()).sum()
+    }
+
+    /// Bytes of keys and values of all tokens, run and pending, and of one more.
+    pub(super) fn whole_bytes(&self) -> u64 {
+        self.branches().map(|branch| branch.cache.bytes_of(branch.len + 1)).sum()
+    }
+
+    fn branches(&self) -> impl Iterator<Item = &Branch> {
+        std::iter::once(&self.conditional).chain(&self.unconditional)
+    }
+
+    /// Both branches, the conditional one first.
+    pub(super) fn branches_mut(&mut self) -> impl Iterator<Item = &mut Branch> {
+        std::iter::once(&mut self.conditional).chain(&mut self.unconditional)
+    }
+
+    /// What each branch runs in the next pass. While one runs tokens again, the other waits if it does not.
+    pub(super) fn chunks(&self) -> [Option<Chunk>; 2] {
+        let replaying = self.branches().any(Branch::is_replaying);
+        let is_last = self.draws_next();
+        let chunk = |branch: &Branch| {
+            let chunk = branch.chunk(is_last);
+            (chunk.len > 0 && replaying == branch.is_replaying()).then_some(chunk)
+        };
+        [chunk(&self.conditional), self.unconditional.as_ref().and_then(chunk)]
+    }
+
+    /// Bytes that the caches lack for the next pass.
+    pub(super) fn growth(&self) -> u64 {
+        let growth = |(branch, chunk): (&Branch, Option<Chunk>)| chunk.map_or(0, |chunk| branch.growth(chunk));
+        self.branches().zip(self.chunks()).map(growth).sum()
+    }
+
+    /// Whether the next pass runs all that is pending, and so gives the logits of a draw.
+    pub(super) fn draws_next(&self) -> bool {
+        self.branches().all(|branch| !branch.is_replaying() && branch.pending.len() <= PREFILL_CHUNK)
+    }
+
+    /// The range of ids of the candidates of the next draw: in an image, that of the image tokens.
+    pub(super) fn candidate_range(&self, vocab_size: usize) -> Range<usize> {
+        self.sampler.candidate_range(&self.state, vocab_size)
+    }
+
+    /// Gives the KV caches up. The tokens are run again before the sequence goes on, with the same results.
+    pub(super) fn release(&mut self) {
+        let tokens = &self.tokens;
+        self.conditional.release(tokens);
+        if let Some(branch) = &mut self.unconditional {
+            branch.release(tokens);
+        }
+    }
+
+    /// Whether [`Sequence::release`] returns memory, and can be undone.
+    pub(super) fn can_release(&self) -> bool {
+        self.branches().all(|branch| branch.cache.is_paged())
+    }
+
+    /// Draws a token from the logits of a pass, and appends it and those that are forced after it.
+    ///
+    /// # Errors
+    /// Those of the sampler; the sequence has ended then.
+    pub(super) fn draw(
+        &mut self,
+        conditional: LogitsRow<'_>,
+        unconditional: Option<LogitsRow<'_>>,
+        transformer: &Transformer,
+    ) -> Result<()> {
+        match self.sampler.sample(conditional, unconditional, &self.state) {
+            Ok(token) => {
+                self.append(token, transformer);
+                self.append_forced(transformer);
+                Ok(())
+            }
+            Err(error) => {
+                self.fail();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Appends a token to the sequence and to the branches that see it.
+    fn append(&mut self, token: u32, transformer: &Transformer) {
+        self.tokens.push(token);
+        self.state.push(token);
+        self.conditional.push(token);
+        match (self.sampler.unconditional(&self.state), &mut self.unconditional) {
+            (Some(_), Some(branch)) => branch.push(token),
+            (Some(seen), None) => {
+                // The branch sees the image from its start on, with positions of its own.
+                let start = seen.start;
+                let seen = &self.tokens[seen];
+                let left = self.conditional.cache.capacity().saturating_sub(self.conditional.len);
+                let capacity = match self.state.phase() {
+                    Phase::Rows(image) => image.size().n_tokens().min(seen.len() + left),
+                    _ => seen.len() + left,
+                };
+                self.unconditional = Some(Branch::new(transformer, seen, start, capacity));
+            }
+            (None, _) => self.unconditional = None,
+        }
+        self.stop = self.stop_after(token);
+    }
+
+    fn stop_after(&self, token: u32) -> Option<StopReason> {
+        let limits = &self.limits;
+        if token == self.state.vocabulary().turn_end() && !self.state.in_image() {
+            Some(StopReason::TurnEnd)
+        } else if limits.max_images.is_some_and(|max| self.state.answer_images() >= max) {
+            Some(StopReason::MaxImages)
+        } else if self.answer().len() >= limits.max_new_tokens {
+            Some(StopReason::MaxNewTokens)
+        } else if self.tokens.len() >= limits.context {
+            Some(StopReason::ContextFull)
+        } else {
+            None
+        }
+    }
+
+    /// Appends the tokens that need no pass, as the grammar leaves no choice.
+    fn append_forced(&mut self, transformer: &Transformer) {
+        while self.stop.is_none()
+            && let Some(token) = self.sampler.forced(&self.state)
+        {
+            self.stats.forced_tokens += 1;
+            self.append(token, transformer);
+        }
+    }
+
+    /// Ends the sequence where it was cancelled, or its time is up.
+    pub(super) fn check_deadline(&mut self, now: Duration) {
+        if self.stop.is_some() {
+        } else if self.limits.cancel.is_cancelled() {
+            self.stop = Some(StopReason::Cancelled);
+        } else if self.limits.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop = Some(StopReason::Deadline);
+        }
+    }
+}

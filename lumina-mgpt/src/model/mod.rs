@@ -1,0 +1,31 @@
+//! The network: Chameleon's decoder-only transformer with QK-norm (arXiv 2405.09818), as Lumina-mGPT (arXiv 2408.02657) uses it.
+//!
+//! Mirrors `modeling_chameleon.py` of the original. To read it in order:
+//!
+//! 1. [`config`]: what `config.json` says, and the checked [`Architecture`] that the code uses.
+//! 2. [`row`]: a sequence's part of a pass. Rows of different lengths share a pass without padding.
+//! 3. [`norm`], [`rope`], [`attention`]: the parts of a layer, each with its shapes.
+//! 4. [`transformer`]: layers, and the pass from tokens to logits.
+//! 5. [`kv_cache`], [`logits`]: what a pass leaves behind.
+//!
+//! Training runs the same network: [`Transformer::begin`] and what follows it, with [`dropout`].
+
+mod attention;
+pub(crate) mod config;
+mod dropout;
+mod kv_cache;
+mod logits;
+mod norm;
+mod parts;
+mod rope;
+mod row;
+mod transformer;
+
+pub use config::{Architecture, ModelConfig, RopeScalingConfig};
+pub use dropout::Dropout;
+pub use kv_cache::KvCache;
+pub use logits::Logits;
+pub(crate) use parts::ModelParts;
+pub(crate) use row::MAX_INLINE_ROWS;
+pub use row::Row;
+pub use transformer::{Pass, Transformer};

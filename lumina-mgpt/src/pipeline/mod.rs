@@ -1,0 +1,14 @@
+//! What users write: a model opened, tasks, and answers as values or as streams. All of it goes through the [engine](crate::engine).
+
+mod clock;
+mod generation;
+mod lumina;
+mod output;
+mod stream;
+mod tasks;
+
+pub use clock::SystemClock;
+pub use generation::Generation;
+pub use lumina::{Lumina, LuminaBuilder};
+pub use output::{Answer, Output};
+pub use stream::{BatchStream, Stream};

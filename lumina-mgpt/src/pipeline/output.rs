@@ -1,0 +1,78 @@
+//! A whole answer, and what of it a caller takes.
+
+use image::RgbImage;
+use lumina_core::{CodeGrid, Vocabulary};
+use lumina_tokenizer::MalformedImage;
+
+use crate::engine::{Event, Stats};
+use crate::{Error, Result};
+
+/// A whole answer.
+#[derive(Debug, Clone, Default)]
+pub struct Output {
+    /// The text, with `<|image|>` in the place of each image of [`Output::images`].
+    pub text: String,
+    /// The complete images.
+    pub images: Vec<RgbImage>,
+    /// Their codes, to go into the next turn of a conversation.
+    pub codes: Vec<CodeGrid>,
+    /// Images that were cut off or malformed, with the image of their complete rows.
+    pub malformed: Vec<(MalformedImage, Option<RgbImage>)>,
+    /// The generated tokens, the turn's end included.
+    pub tokens: Vec<u32>,
+    /// What it took.
+    pub stats: Stats,
+}
+
+impl Output {
+    /// Adds an event.
+    pub(crate) fn add(&mut self, event: Event) {
+        match event {
+            Event::Text(text) => self.text.push_str(&text),
+            Event::Image { image, codes } => {
+                self.text.push_str(Vocabulary::PLACEHOLDER);
+                self.images.push(image);
+                self.codes.push(codes);
+            }
+            Event::Malformed { malformed, partial } => self.malformed.push((*malformed, partial)),
+            Event::Done { stats, tokens } => {
+                self.stats = stats;
+                self.tokens = tokens;
+            }
+            Event::ImageStarted { .. } | Event::ImageRow { .. } | Event::Preview(_) => {}
+        }
+    }
+}
+
+/// What an answer can be taken as.
+pub trait Answer: Sized {
+    /// Takes it from the whole output.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] where the output does not hold it.
+    fn from_output(output: Output) -> Result<Self>;
+}
+
+impl Answer for Output {
+    fn from_output(output: Output) -> Result<Self> {
+        Ok(output)
+    }
+}
+
+impl Answer for String {
+    fn from_output(output: Output) -> Result<Self> {
+        Ok(output.text)
+    }
+}
+
+impl Answer for RgbImage {
+    /// The first complete image.
+    fn from_output(output: Output) -> Result<Self> {
+        let Output { images, text, malformed, .. } = output;
+        match (images.into_iter().next(), malformed.into_iter().next()) {
+            (Some(image), _) => Ok(image),
+            (None, Some((malformed, _))) => Err(Error::Malformed(Box::new(malformed))),
+            (None, None) => Err(Error::Answer { expected: "image", found: text }),
+        }
+    }
+}
