@@ -5,7 +5,7 @@ use image::RgbImage;
 use lumina_examples::ModelArgs;
 use lumina_mgpt::{Conversation, Lumina, Output, Part, Request, Task, TaskInput};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, SceneTask, Truth};
-use lumina_scenes::judge::{DepthScore, SegmentationScore, Verdict, caption_is_right, judge};
+use lumina_scenes::evaluation::{DepthScore, SegmentationScore, Verdict, caption_is_right, judge};
 use lumina_scenes::{Description, Split};
 use lumina_vq::preprocess::Picture;
 

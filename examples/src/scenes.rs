@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lumina_scenes::Scenes;
-use lumina_scenes::judge::judge;
+use lumina_scenes::evaluation::judge;
 use lumina_vq::{Bands, ImageTokenizer};
 
 /// How many of the first `n` scenes an image tokenizer gives back so that the judge finds all of them in the picture: what no

@@ -4,7 +4,7 @@
 
 use lumina_examples::{SMALL_MODEL_SAMPLING, small_model};
 use lumina_mgpt::{Lumina, Picture, Task};
-use lumina_scenes::judge::{DepthScore, SegmentationScore, caption_is_right, judge};
+use lumina_scenes::evaluation::{DepthScore, SegmentationScore, caption_is_right, judge};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 
 fn open() -> (Lumina, Scenes) {

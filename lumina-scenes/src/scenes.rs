@@ -2,7 +2,7 @@
 
 use lumina_core::{ImageSize, crop_sizes};
 
-use crate::draws::{Draws, Purpose};
+use crate::random::{Draws, Purpose};
 use crate::scene::STEP_PX;
 use crate::{Background, Colour, Error, Kind, MAX_OBJECTS, Object, Result, Scene, Shape, Size};
 

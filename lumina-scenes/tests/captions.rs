@@ -1,7 +1,7 @@
 //! Captions and what they say, both ways.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use lumina_scenes::judge::caption_is_right;
+use lumina_scenes::evaluation::caption_is_right;
 use lumina_scenes::{
     Background, Colour, DEFAULT_TARGET_PX, Description, Kind, Mention, Place, Relation, Scenes, Shape, Size, Split,
 };

@@ -8,7 +8,7 @@ use std::path::Path;
 use image::{RgbImage, imageops};
 use lumina_core::{ImageSize, crop_sizes};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, SceneTask, Truth, write_dataset};
-use lumina_scenes::judge::judge;
+use lumina_scenes::evaluation::judge;
 use lumina_scenes::{Description, Error, HELD_OUT, Scene, Scenes, Split};
 use lumina_tokenizer::Record;
 

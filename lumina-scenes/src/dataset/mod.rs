@@ -10,7 +10,7 @@ pub use record::{SceneRecord, Truth};
 pub use task::SceneTask;
 pub use write::{IMAGES, RECORDS, write_dataset};
 
-use crate::draws::{Draws, Purpose};
+use crate::random::{Draws, Purpose};
 use crate::{DEFAULT_TARGET_PX, Error, Result, Scenes, Split};
 
 /// What a data set is made of.

@@ -7,7 +7,7 @@ use lumina_core::{CodeGrid, Vocabulary};
 use lumina_tokenizer::{Part, Record, RecordTurn, Task, TaskInput};
 
 use super::{IMAGES, SceneTask};
-use crate::draws::Draws;
+use crate::random::Draws;
 use crate::{Description, Edit, Error, Mention, Relation, Result, Scene, Split};
 
 /// What an answer is judged by.

@@ -1,6 +1,6 @@
 //! Alpha before and after resizing, and the way to RGB, by Pillow's rules (`libImaging/Convert.c`).
 
-use super::picture::Mode;
+use super::input_image::Mode;
 use super::raster::Raster;
 
 /// `a * b / 255`, rounded: Pillow's `MULDIV255`.

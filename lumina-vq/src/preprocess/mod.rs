@@ -26,12 +26,12 @@
 
 mod color;
 mod decode;
-mod picture;
+mod input_image;
 mod preprocessor;
 mod raster;
 mod resample;
 mod values;
 
-pub use picture::{Limits, Mode, Picture};
+pub use input_image::{Limits, Mode, Picture};
 pub use preprocessor::{Crop, Fit, Orientation, Preprocessor};
 pub use values::{to_image, to_tensor_values};

@@ -7,7 +7,7 @@ use image::metadata::Orientation as Exif;
 use lumina_core::{ImageSize, choose_size, crop_sizes, rank_sizes};
 
 use super::color;
-use super::picture::{Limits, Picture, Pixels};
+use super::input_image::{Limits, Picture, Pixels};
 use super::raster::Raster;
 use super::resample::{Filter, Window, resize};
 use crate::{Error, Result};

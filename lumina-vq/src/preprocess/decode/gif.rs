@@ -7,7 +7,7 @@ use gif::{DecodeOptions, MemoryLimit};
 
 use super::{Palette, Source};
 use crate::Result;
-use crate::preprocess::picture::{Mode, Picture};
+use crate::preprocess::input_image::{Mode, Picture};
 
 /// Mirrors `GifImagePlugin.py`.
 pub(super) fn picture(source: &Source<'_>) -> Result<Picture> {

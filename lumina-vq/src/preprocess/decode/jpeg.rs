@@ -10,7 +10,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::Source;
 use crate::Result;
-use crate::preprocess::picture::{Mode, Picture};
+use crate::preprocess::input_image::{Mode, Picture};
 
 /// Mirrors `JpegImagePlugin.py`.
 pub(super) fn picture(source: &Source<'_>) -> Result<Picture> {

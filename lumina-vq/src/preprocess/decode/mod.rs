@@ -7,7 +7,7 @@ mod png;
 
 use image::ImageFormat;
 
-use super::picture::{Limits, Picture};
+use super::input_image::{Limits, Picture};
 use crate::{Error, Result};
 
 /// The picture in the bytes of a file; `name` is what errors call it.

@@ -10,7 +10,7 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder};
 
 use super::Source;
 use crate::Result;
-use crate::preprocess::picture::{Mode, Picture, Pixels};
+use crate::preprocess::input_image::{Mode, Picture, Pixels};
 
 /// Mirrors `WebPImagePlugin.py`. Lossy WebP can differ by a few levels from what libwebp gives.
 pub(super) fn webp(source: &Source<'_>) -> Result<Picture> {

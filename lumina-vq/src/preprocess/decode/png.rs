@@ -7,7 +7,7 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::{Palette, Source};
 use crate::Result;
-use crate::preprocess::picture::{Mode, Picture, grey_alpha_to_rgba};
+use crate::preprocess::input_image::{Mode, Picture, grey_alpha_to_rgba};
 
 /// Mirrors `PngImagePlugin.py`.
 pub(super) fn picture(source: &Source<'_>) -> Result<Picture> {

@@ -4,7 +4,7 @@
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use lumina_core::{ImageSize, crop_sizes};
-use lumina_scenes::judge::{Detection, Found, Verdict, detect, judge};
+use lumina_scenes::evaluation::{Detection, Found, Verdict, detect, judge};
 use lumina_scenes::{
     Background, Colour, Description, Edit, Kind, Mention, Object, Place, Relation, Scene, Scenes, Shape, Size, Split,
 };

@@ -124,7 +124,7 @@ fn for_each_choice(
 /// An edit has succeeded where [`Verdict::all`] is true for the description of the edited scene.
 ///
 /// ```
-/// use lumina_scenes::judge::judge;
+/// use lumina_scenes::evaluation::judge;
 /// use lumina_scenes::{Scenes, Split};
 ///
 /// let scenes = Scenes::new(5, Split::Test, 96)?;

@@ -23,7 +23,7 @@ fn pixels<'a>(
 /// The agreement of segmentation maps, added up over a data set.
 ///
 /// ```
-/// use lumina_scenes::judge::SegmentationScore;
+/// use lumina_scenes::evaluation::SegmentationScore;
 /// use lumina_scenes::{Scenes, Split};
 ///
 /// let scenes = Scenes::new(5, Split::Test, 96)?;

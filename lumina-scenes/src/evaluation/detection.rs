@@ -73,7 +73,7 @@ impl Detection {
 /// clearly one of the shapes, in one colour and one of the two sizes, is a stray.
 ///
 /// ```
-/// use lumina_scenes::judge::{Detection, detect};
+/// use lumina_scenes::evaluation::{Detection, detect};
 /// use lumina_scenes::{Scenes, Split};
 ///
 /// let scene = Scenes::new(5, Split::Test, 96)?.scene(0);

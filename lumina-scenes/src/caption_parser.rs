@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::words::Word;
+use crate::attributes::Word;
 use crate::{Background, Description, Error, Kind, MAX_OBJECTS, Mention, Place, Relation, Result};
 
 /// The words of a caption, a comma being one, and how far they are read.
