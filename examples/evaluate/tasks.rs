@@ -7,7 +7,7 @@ use lumina_mgpt::{Conversation, Lumina, Output, Part, Request, Task, TaskInput};
 use lumina_scenes::dataset::{Dataset, DatasetOptions, SceneTask, Truth};
 use lumina_scenes::evaluation::{DepthScore, SegmentationScore, Verdict, caption_is_right, judge};
 use lumina_scenes::{Description, Split};
-use lumina_vq::preprocess::Picture;
+use lumina_vq::preprocess::InputImage;
 
 use super::page::{Entry, Page};
 
@@ -65,7 +65,7 @@ impl Evaluation<'_> {
     /// The question, in words and as a request.
     fn question(&self, truth: &Truth, seed: u64) -> Result<(String, Request)> {
         let scene = &truth.scene;
-        let picture = || Picture::from(scene.picture());
+        let picture = || InputImage::from(scene.picture());
         let prompt = truth.prompt.as_ref().map(Description::to_string).unwrap_or_default();
         let edit = truth.edit.as_ref().map(ToString::to_string).unwrap_or_default();
         let size = (scene.size().width_px(), scene.size().height_px());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 use lumina_mgpt::{Lumina, Part};
-use lumina_vq::preprocess::Picture;
+use lumina_vq::preprocess::InputImage;
 
 /// A file or folder of the tests' data: networks of the published layouts with random weights, among others.
 pub fn sample(path: &str) -> PathBuf {
@@ -21,21 +21,21 @@ pub fn small_model() -> PathBuf {
 /// Opens a picture, or where none is given one that the small model understands.
 ///
 /// # Errors
-/// Those of [`Picture::open`].
-pub fn open_picture(file: Option<&Path>) -> Result<Picture> {
+/// Those of [`InputImage::open`].
+pub fn open_picture(file: Option<&Path>) -> Result<InputImage> {
     let file = file.map_or_else(|| small_model().join("scene.png"), Path::to_owned);
-    Ok(Picture::open(file)?)
+    Ok(InputImage::open(file)?)
 }
 
 /// A message as what goes into a conversation: `@file` in it becomes the picture in that file.
 ///
 /// # Errors
-/// Those of [`Picture::open`] and [`Lumina::encode_image`].
+/// Those of [`InputImage::open`] and [`Lumina::encode_image`].
 pub fn parts(model: &Lumina, message: &str) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for word in message.split_inclusive(' ') {
         match word.strip_prefix('@') {
-            Some(file) => parts.extend([model.encode_image(&Picture::open(file.trim())?)?.into(), " ".into()]),
+            Some(file) => parts.extend([model.encode_image(&InputImage::open(file.trim())?)?.into(), " ".into()]),
             None => parts.push(word.into()),
         }
     }

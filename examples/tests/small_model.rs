@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
 
 use lumina_examples::{SMALL_MODEL_SAMPLING, small_model};
-use lumina_mgpt::{Lumina, Picture, Task};
+use lumina_mgpt::{InputImage, Lumina, Task};
 use lumina_scenes::evaluation::{DepthScore, SegmentationScore, caption_is_right, judge};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 
@@ -45,7 +45,7 @@ fn it_maps_and_captions_what_it_is_shown() {
     let (mut segmentation, mut depth, mut captions) = (SegmentationScore::default(), DepthScore::default(), 0);
     for index in 0..ASKED {
         let scene = scenes.scene(index);
-        let shown = || Picture::from(scene.picture());
+        let shown = || InputImage::from(scene.picture());
         let map = |task| SMALL_MODEL_SAMPLING.refine(model.edit(task, shown(), None).seed(index)).run().unwrap();
         segmentation.add(&map(Task::SemanticSegmentation), &scene.segmentation()).unwrap();
         depth.add(&map(Task::DepthEstimation), &scene.depth()).unwrap();

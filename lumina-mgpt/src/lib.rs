@@ -110,7 +110,7 @@ pub use lumina_core::{CodeGrid, ImageSize};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
 pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
-pub use lumina_vq::preprocess::Picture;
+pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
 pub use request::{Cancel, GenerateOptions, Request};
 pub use stream::{BatchStream, Stream};
