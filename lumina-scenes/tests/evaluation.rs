@@ -1,12 +1,13 @@
-//! The detector and the judge: they see what is there, through blur and noise, and refuse what is not.
+//! Detection and evaluation of images: correct images pass despite blur and noise, others do not.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use lumina_core::{ImageSize, crop_sizes};
-use lumina_scenes::evaluation::{Detection, Found, Verdict, detect, judge};
+use lumina_scenes::evaluation::{DetectedObject, Detection, ImageEvaluation, detect, evaluate_image};
 use lumina_scenes::{
-    Background, Colour, Description, Edit, Kind, Mention, Object, Place, Relation, Scene, Scenes, Shape, Size, Split,
+    Background, Caption, Colour, Edit, Mention, Object, ObjectKind, ObjectShape, ObjectSize, Position, Relation, Scene,
+    Scenes, Split,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -16,35 +17,35 @@ fn scenes(split: Split, n_scenes: u64) -> impl Iterator<Item = Scene> {
     (0..n_scenes).map(move |index| scenes.scene(index))
 }
 
-fn in_order(mut detection: Detection) -> Detection {
+fn sorted(mut detection: Detection) -> Detection {
     detection.objects.sort_by_key(|found| found.centre_px);
     detection
 }
 
-/// Each pixel the mean of the 3 × 3 around it.
-fn blur(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
+/// Replaces each pixel by the mean of its 3×3 neighbourhood.
+fn blur(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
     RgbImage::from_fn(width, height, |x, y| {
-        let around = || (0..9).map(|near| (x + near % 3, y + near / 3));
+        let neighbours = || (0..9).map(|index| (x + index % 3, y + index / 3));
         let mean = |channel: usize| {
             let inside = |(x, y): (u32, u32)| (x.clamp(1, width) - 1, y.clamp(1, height) - 1);
-            around().map(inside).map(|(x, y)| u32::from(picture.get_pixel(x, y).0[channel])).sum::<u32>() / 9
+            neighbours().map(inside).map(|(x, y)| u32::from(image.get_pixel(x, y).0[channel])).sum::<u32>() / 9
         };
         Rgb([0, 1, 2].map(|channel| mean(channel) as u8))
     })
 }
 
-/// To half the size and back.
-fn smear(picture: &RgbImage) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    let half = imageops::resize(picture, width / 2, height / 2, FilterType::Triangle);
+/// Resizes to half the size and back.
+fn smear(image: &RgbImage) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let half = imageops::resize(image, width / 2, height / 2, FilterType::Triangle);
     imageops::resize(&half, width, height, FilterType::Triangle)
 }
 
-/// Up to 12 more or less in each channel.
-fn noise(picture: &RgbImage, seed: u64) -> RgbImage {
+/// Adds noise of up to ±12 to each channel.
+fn noise(image: &RgbImage, seed: u64) -> RgbImage {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
-    let mut noisy = picture.clone();
+    let mut noisy = image.clone();
     for channel in noisy.iter_mut() {
         let by = (generator.next_u32() % 25) as i16 - 12;
         *channel = (i16::from(*channel) + by).clamp(0, 255) as u8;
@@ -53,34 +54,34 @@ fn noise(picture: &RgbImage, seed: u64) -> RgbImage {
 }
 
 #[test]
-fn clean_pictures_are_seen_as_they_are() {
+fn clean_images_are_detected_exactly() {
     for split in [Split::Train, Split::Test, Split::HeldOut] {
         for scene in scenes(split, 700) {
-            let (found, truth) = (detect(&scene.picture()), Detection::of_scene(&scene));
-            assert_eq!(in_order(found), in_order(truth), "{}", scene.description());
-            assert!(judge(&scene.description(), scene.size(), &scene.picture()).all());
+            let (found, expected) = (detect(&scene.image()), Detection::of_scene(&scene));
+            assert_eq!(sorted(found), sorted(expected), "{}", scene.caption());
+            assert!(evaluate_image(&scene.caption(), scene.size(), &scene.image()).is_correct());
         }
     }
     for target_px in [32, 64, 128, 256] {
         let scenes = Scenes::new(1, Split::Train, target_px).unwrap();
         assert_eq!(scenes.sizes(), crop_sizes(target_px).unwrap());
         for scene in (0..60).map(|index| scenes.scene(index)) {
-            assert!(judge(&scene.description(), scene.size(), &scene.picture()).all(), "{}", scene.description());
+            assert!(evaluate_image(&scene.caption(), scene.size(), &scene.image()).is_correct(), "{}", scene.caption());
         }
     }
 }
 
 #[test]
-fn every_kind_is_seen_everywhere() {
-    for kind in Kind::all() {
+fn every_kind_is_detected_everywhere() {
+    for kind in ObjectKind::all() {
         for background in Background::ALL {
-            let offsets: &[i32] = if kind.size == Size::Small { &[-8, 0, 8] } else { &[0] };
+            let offsets: &[i32] = if kind.size == ObjectSize::Small { &[-8, 0, 8] } else { &[0] };
             for offset_px in offsets.iter().flat_map(|&x| offsets.iter().map(move |&y| (x, y))) {
                 let object = Object { kind, cell: (1, 0), offset_px };
                 let scene = Scene::new(ImageSize::new(64, 64).unwrap(), background, vec![object]).unwrap();
-                for picture in [scene.picture(), noise(&blur(&scene.picture()), 3)] {
-                    let verdict = judge(&scene.description(), scene.size(), &picture);
-                    assert!(verdict.all(), "{kind} at {offset_px:?} on {background}: {:?}", detect(&picture));
+                for image in [scene.image(), noise(&blur(&scene.image()), 3)] {
+                    let evaluation = evaluate_image(&scene.caption(), scene.size(), &image);
+                    assert!(evaluation.is_correct(), "{kind} at {offset_px:?} on {background}: {:?}", detect(&image));
                 }
             }
         }
@@ -88,26 +89,26 @@ fn every_kind_is_seen_everywhere() {
 }
 
 #[test]
-fn degraded_pictures_are_seen_too() {
+fn degraded_images_are_detected() {
     type Degrade = fn(&RgbImage, u64) -> RgbImage;
-    let ways: [(&str, Degrade); 4] = [
-        ("blur", |picture, _| blur(picture)),
-        ("smear", |picture, _| smear(picture)),
+    let degradations: [(&str, Degrade); 4] = [
+        ("blur", |image, _| blur(image)),
+        ("smear", |image, _| smear(image)),
         ("noise", noise),
-        ("all of it", |picture, seed| noise(&smear(&blur(picture)), seed)),
+        ("all of these", |image, seed| noise(&smear(&blur(image)), seed)),
     ];
-    for (way, degrade) in ways {
-        let right = |(seed, scene): (u64, Scene)| {
-            let picture = degrade(&scene.picture(), seed);
-            assert_ne!(picture, scene.picture());
-            judge(&scene.description(), scene.size(), &picture).all()
+    for (name, degrade) in degradations {
+        let is_correct = |(seed, scene): (u64, Scene)| {
+            let image = degrade(&scene.image(), seed);
+            assert_ne!(image, scene.image());
+            evaluate_image(&scene.caption(), scene.size(), &image).is_correct()
         };
-        let n_right = (0..).zip(scenes(Split::Test, 500)).map(right).filter(|right| *right).count();
-        assert!(n_right >= 495, "{way}: {n_right} of 500");
+        let n_correct = (0..).zip(scenes(Split::Test, 500)).map(is_correct).filter(|is_correct| *is_correct).count();
+        assert!(n_correct >= 495, "{name}: {n_correct} of 500");
     }
 }
 
-/// Scenes that differ from the given one in a single respect.
+/// Scenes that differ from the given one in a single property.
 fn near_misses(scene: &Scene) -> Vec<(&'static str, Scene)> {
     let rebuild = |objects: Vec<Object>| Scene::new(scene.size(), scene.background(), objects).ok();
     let mut misses: Vec<(&str, Scene)> = Vec::new();
@@ -117,18 +118,20 @@ fn near_misses(scene: &Scene) -> Vec<(&'static str, Scene)> {
             objects[index] = object;
             rebuild(objects)
         };
-        let changed = |change: &dyn Fn(&mut Kind)| {
+        let changed = |change: &dyn Fn(&mut ObjectKind)| {
             let mut object = *object;
             change(&mut object.kind);
             object.offset_px = (0, 0);
             with(object)
         };
-        let resized = changed(&|kind| kind.size = if kind.size == Size::Small { Size::Large } else { Size::Small });
+        let resized = changed(&|kind| {
+            kind.size = if kind.size == ObjectSize::Small { ObjectSize::Large } else { ObjectSize::Small }
+        });
         misses.extend(resized.map(|scene| ("resized", scene)));
         for colour in Colour::ALL {
             misses.extend(changed(&|kind| kind.colour = colour).map(|scene| ("recoloured", scene)));
         }
-        for shape in Shape::ALL {
+        for shape in ObjectShape::ALL {
             misses.extend(changed(&|kind| kind.shape = shape).map(|scene| ("reshaped", scene)));
         }
         let (columns, rows) = (scene.size().width_cells(), scene.size().height_cells());
@@ -145,62 +148,66 @@ fn near_misses(scene: &Scene) -> Vec<(&'static str, Scene)> {
             Scene::new(scene.size(), background, scene.objects().to_vec()).ok().map(|scene| ("background", scene)),
         );
     }
-    misses.retain(|(_, other)| !other.description().agrees_with(&scene.description()));
+    misses.retain(|(_, other)| !other.caption().is_equivalent_to(&scene.caption()));
     misses
 }
 
 #[test]
-fn near_misses_are_refused_for_what_they_are() {
-    let mut seen = std::collections::HashMap::<&str, usize>::new();
+fn near_misses_fail_in_the_property_that_differs() {
+    let mut counts = std::collections::HashMap::<&str, usize>::new();
     for (seed, scene) in (0..).zip(scenes(Split::Test, 40)) {
-        let description = scene.description();
+        let caption = scene.caption();
         for (how, miss) in near_misses(&scene) {
-            *seen.entry(how).or_default() += 1;
-            for picture in [miss.picture(), noise(&blur(&miss.picture()), seed)] {
-                let verdict = judge(&description, scene.size(), &picture);
-                let named = match how {
-                    "resized" => verdict.sizes,
-                    "recoloured" => verdict.colours,
-                    "reshaped" => verdict.shapes,
-                    "moved" => verdict.positions,
-                    "background" => verdict.background,
-                    _ => verdict.count,
+            *counts.entry(how).or_default() += 1;
+            for image in [miss.image(), noise(&blur(&miss.image()), seed)] {
+                let evaluation = evaluate_image(&caption, scene.size(), &image);
+                let property = match how {
+                    "resized" => evaluation.sizes,
+                    "recoloured" => evaluation.colours,
+                    "reshaped" => evaluation.shapes,
+                    "moved" => evaluation.positions,
+                    "background" => evaluation.background,
+                    _ => evaluation.count,
                 };
-                assert!(!verdict.all() && !named, "{how}: `{description}` of `{}`: {verdict:?}", miss.description());
+                assert!(
+                    !evaluation.is_correct() && !property,
+                    "{how}: `{caption}` of `{}`: {evaluation:?}",
+                    miss.caption()
+                );
             }
         }
     }
-    assert!(seen.len() == 7 && seen.values().all(|&count| count > 30), "{seen:?}");
+    assert!(counts.len() == 7 && counts.values().all(|&count| count > 30), "{counts:?}");
 }
 
 #[test]
-fn edits_are_told_from_no_edits() {
+fn edits_are_distinguished_from_no_edit() {
     for scene in scenes(Split::Test, 60) {
         for edit in Edit::possible(&scene) {
             let edited = edit.apply(&scene).unwrap();
-            let succeeded = |picture: &RgbImage| judge(&edited.description(), scene.size(), picture).all();
-            assert!(succeeded(&edited.picture()), "{edit}");
-            assert!(!succeeded(&scene.picture()), "{edit}");
+            let succeeded = |image: &RgbImage| evaluate_image(&edited.caption(), scene.size(), image).is_correct();
+            assert!(succeeded(&edited.image()), "{edit}");
+            assert!(!succeeded(&scene.image()), "{edit}");
         }
     }
 }
 
 #[test]
-fn what_no_scene_shows_is_a_stray() {
+fn other_content_is_an_unknown_region() {
     let scene = scenes(Split::Test, 20).find(|scene| scene.background() == Background::White).unwrap();
     let size = scene.size();
     let paint = |colour: [u8; 3], inside: &dyn Fn(i32, i32) -> bool| {
-        let mut picture = RgbImage::from_pixel(96, 96, Rgb([255; 3]));
-        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        let mut image = RgbImage::from_pixel(96, 96, Rgb([255; 3]));
+        for (x, y, pixel) in image.enumerate_pixels_mut() {
             if inside(x as i32 - 48, y as i32 - 48) {
                 *pixel = Rgb(colour);
             }
         }
-        detect(&picture)
+        detect(&image)
     };
     let red = Colour::Red.rgb();
     let disc = |radius: i32| move |x: i32, y: i32| x * x + y * y < radius * radius;
-    assert_eq!(paint(red, &disc(14)).objects.len(), 1, "a circle, to begin with");
+    assert_eq!(paint(red, &disc(14)).objects.len(), 1, "a circle of a scene");
     for (what, detection) in [
         ("a medium circle", paint(red, &disc(11))),
         ("a huge circle", paint(red, &disc(30))),
@@ -211,66 +218,76 @@ fn what_no_scene_shows_is_a_stray() {
         ("a pale circle", paint([255, 190, 190], &disc(14))),
         ("another background's half", paint([150, 205, 250], &|x, _| x > 10)),
     ] {
-        assert!(detection.objects.is_empty() && detection.strays == 1, "{what}: {detection:?}");
+        assert!(detection.objects.is_empty() && detection.n_unknown_regions == 1, "{what}: {detection:?}");
         assert_eq!(detection.background, Some(Background::White), "{what}");
     }
     let two_colours = {
-        let mut picture = RgbImage::from_pixel(96, 96, Rgb([255; 3]));
-        for (x, y, pixel) in picture.enumerate_pixels_mut().filter(|(x, y, _)| disc(14)(*x as i32 - 48, *y as i32 - 48))
-        {
+        let mut image = RgbImage::from_pixel(96, 96, Rgb([255; 3]));
+        for (x, y, pixel) in image.enumerate_pixels_mut().filter(|(x, y, _)| disc(14)(*x as i32 - 48, *y as i32 - 48)) {
             *pixel = Rgb(if x + y < 96 { red } else { Colour::Blue.rgb() });
         }
-        detect(&picture)
+        detect(&image)
     };
-    assert!(two_colours.objects.is_empty() && two_colours.strays == 1, "{two_colours:?}");
+    assert!(two_colours.objects.is_empty() && two_colours.n_unknown_regions == 1, "{two_colours:?}");
 
     let pink = RgbImage::from_pixel(96, 96, Rgb([255, 100, 180]));
     assert_eq!(detect(&pink).background, None);
     let blank = RgbImage::from_pixel(size.width_px(), size.height_px(), Rgb([255; 3]));
-    let verdict = judge(&scene.description(), size, &blank);
-    assert!(verdict.background && verdict.size_px && !verdict.count && !verdict.shapes && !verdict.positions);
+    let evaluation = evaluate_image(&scene.caption(), size, &blank);
+    assert!(
+        evaluation.background && evaluation.size_px && !evaluation.count && !evaluation.shapes && !evaluation.positions
+    );
     let larger = RgbImage::from_pixel(size.width_px() + 32, size.height_px(), Rgb([255; 3]));
-    assert!(!judge(&scene.description(), size, &larger).size_px);
+    assert!(!evaluate_image(&scene.caption(), size, &larger).size_px);
 }
 
 #[test]
-fn any_picture_has_a_verdict() {
+fn any_image_can_be_evaluated() {
     let scene = scenes(Split::HeldOut, 1).next().unwrap();
     let mut generator = ChaCha8Rng::seed_from_u64(9);
     for (width, height) in [(0, 0), (0, 5), (1, 1), (31, 7), (33, 65), (200, 40)] {
-        let mut picture = RgbImage::new(width, height);
-        for channel in picture.iter_mut() {
+        let mut image = RgbImage::new(width, height);
+        for channel in image.iter_mut() {
             *channel = generator.next_u32() as u8;
         }
-        assert!(!judge(&scene.description(), scene.size(), &picture).all(), "{width}x{height}");
+        assert!(!evaluate_image(&scene.caption(), scene.size(), &image).is_correct(), "{width}x{height}");
     }
 }
 
 #[test]
-fn relations_and_open_places_are_judged_by_what_they_say() {
+fn only_the_stated_relations_and_positions_matter() {
     let size = ImageSize::new(96, 96).unwrap();
-    let (circle, cross) =
-        (Kind::new(Size::Small, Colour::Red, Shape::Circle), Kind::new(Size::Large, Colour::Blue, Shape::Cross));
-    let found = |kind, centre_px| Found { kind, centre_px };
-    let seen =
-        |objects: Vec<Found>| Detection { size_px: (96, 96), background: Some(Background::Grey), objects, strays: 0 };
-    let verdict = |relation, objects| {
-        Verdict::new(&Description::relation(circle, relation, cross, Background::Grey), size, &seen(objects))
+    let (circle, cross) = (
+        ObjectKind::new(ObjectSize::Small, Colour::Red, ObjectShape::Circle),
+        ObjectKind::new(ObjectSize::Large, Colour::Blue, ObjectShape::Cross),
+    );
+    let object = |kind, centre_px| DetectedObject { kind, centre_px };
+    let detection = |objects: Vec<DetectedObject>| Detection {
+        size_px: (96, 96),
+        background: Some(Background::Grey),
+        objects,
+        n_unknown_regions: 0,
     };
-    let apart = || vec![found(cross, (80, 48)), found(circle, (16, 40))];
-    assert!(verdict(Relation::LeftOf, apart()).all());
+    let evaluation = |relation, objects| {
+        ImageEvaluation::new(&Caption::relation(circle, relation, cross, Background::Grey), size, &detection(objects))
+    };
+    let apart = || vec![object(cross, (80, 48)), object(circle, (16, 40))];
+    assert!(evaluation(Relation::LeftOf, apart()).is_correct());
     for relation in [Relation::RightOf, Relation::Above, Relation::Below] {
-        let verdict = verdict(relation, apart());
-        assert!(!verdict.relation && !verdict.all() && verdict.shapes && verdict.count, "{relation}");
+        let evaluation = evaluation(relation, apart());
+        assert!(
+            !evaluation.relation && !evaluation.is_correct() && evaluation.shapes && evaluation.count,
+            "{relation}"
+        );
     }
-    // Of two equal objects, either may be the one that is meant.
-    let twins = Description::relation(circle, Relation::Above, circle, Background::Grey);
+    // Of two equal objects, either may be the first.
+    let twins = Caption::relation(circle, Relation::Above, circle, Background::Grey);
     for rows in [(16, 80), (80, 16)] {
-        let objects = vec![found(circle, (16, rows.0)), found(circle, (16, rows.1))];
-        assert!(Verdict::new(&twins, size, &seen(objects)).all());
+        let objects = vec![object(circle, (16, rows.0)), object(circle, (16, rows.1))];
+        assert!(ImageEvaluation::new(&twins, size, &detection(objects)).is_correct());
     }
-    let places = [None, Some(Place::Left)].map(|place| Mention { kind: circle, place }).to_vec();
-    let half_open = Description::list(places, Background::Grey).unwrap();
-    let objects = vec![found(circle, (16, 48)), found(circle, (80, 80))];
-    assert!(Verdict::new(&half_open, size, &seen(objects)).all());
+    let positions = [None, Some(Position::Left)].map(|position| Mention { kind: circle, position }).to_vec();
+    let partial = Caption::list(positions, Background::Grey).unwrap();
+    let objects = vec![object(circle, (16, 48)), object(circle, (80, 80))];
+    assert!(ImageEvaluation::new(&partial, size, &detection(objects)).is_correct());
 }

@@ -1,64 +1,64 @@
-//! Which objects a picture shows.
+//! Detects the objects in an image.
 
 use image::RgbImage;
 use lumina_core::CELL_PX;
 
-use super::regions::{Parts, Region, background};
+use super::regions::{ClassifiedImage, Region, detect_background};
 use crate::mask::Mask;
-use crate::{Background, Kind, Place, Scene, Shape, Size};
+use crate::{Background, Object, ObjectKind, ObjectShape, ObjectSize, Position, Scene};
 
-/// Regions of fewer pixels are specks; the smallest object has 128.
-const MIN_PIXELS: usize = 40;
-/// The least overlap (intersection over union) with a shape. Those of one size overlap each other less than 0.8; what is
-/// neither small nor large, such as 22 pixels wide, overlaps both less than this.
-const MIN_OVERLAP: f64 = 0.7;
-/// How far from where its centre of mass puts it a shape is looked for, in pixels.
-const REACH: i32 = 2;
+/// Smaller regions are ignored as noise. The smallest object has 128 pixels.
+const MIN_REGION_PIXELS: usize = 40;
+/// The smallest intersection over union of a region with a shape. Different shapes of one size have an IoU below 0.8.
+/// A shape between small and large, such as 22 pixels wide, has a lower IoU than this with both.
+const MIN_IOU: f64 = 0.7;
+/// A template is compared at all offsets up to this from its expected centre, in pixels.
+const MAX_SHIFT: i32 = 2;
 
-/// An object that was found.
+/// A detected object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Found {
-    /// What it looks like.
-    pub kind: Kind,
-    /// Its centre, in pixels from the picture's left and top.
+pub struct DetectedObject {
+    /// Its size, colour and shape.
+    pub kind: ObjectKind,
+    /// Its centre, in pixels from the image's left and top.
     pub centre_px: (i32, i32),
 }
 
-/// What was found in a picture.
+/// The detected content of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detection {
     /// Width and height, in pixels.
     pub size_px: (u32, u32),
-    /// The background, where it is one that scenes have.
+    /// The background, if it is one of those of scenes.
     pub background: Option<Background>,
-    /// The objects, in no order.
-    pub objects: Vec<Found>,
-    /// How many things stand out from the background that are no object of a scene.
-    pub strays: usize,
+    /// The objects, in any order.
+    pub objects: Vec<DetectedObject>,
+    /// How many regions differ from the background and are not an object of a scene.
+    pub n_unknown_regions: usize,
 }
 
 impl Detection {
-    /// What is to be found in the picture of a scene.
+    /// The correct detection for the image of a scene.
     pub fn of_scene(scene: &Scene) -> Self {
-        let find = |object: &crate::Object| Found { kind: object.kind, centre_px: object.centre_px() };
+        let detected = |object: &Object| DetectedObject { kind: object.kind, centre_px: object.centre_px() };
         Self {
             size_px: scene.size().into(),
             background: Some(scene.background()),
-            objects: scene.objects().iter().map(find).collect(),
-            strays: 0,
+            objects: scene.objects().iter().map(detected).collect(),
+            n_unknown_regions: 0,
         }
     }
 
-    /// Column and row of the cell in which the centre of an object lies.
-    pub fn cell(&self, found: &Found) -> (u32, u32) {
+    /// Column and row of the cell that contains the centre of an object.
+    pub fn cell(&self, object: &DetectedObject) -> (u32, u32) {
         let (columns, rows) = self.cells();
         let cell = |centre: i32, count: u32| (centre.max(0).cast_unsigned() / CELL_PX).min(count - 1);
-        (cell(found.centre_px.0, columns), cell(found.centre_px.1, rows))
+        (cell(object.centre_px.0, columns), cell(object.centre_px.1, rows))
     }
 
-    /// The place of an object in words.
-    pub fn place(&self, found: &Found) -> Place {
-        Place::of_cell(self.cell(found), self.cells())
+    /// The position of an object.
+    pub fn position(&self, object: &DetectedObject) -> Position {
+        Position::of_cell(self.cell(object), self.cells())
     }
 
     /// Columns and rows of cells, at least one.
@@ -67,63 +67,67 @@ impl Detection {
     }
 }
 
-/// Finds background and objects in any picture.
+/// Detects background and objects in any image.
 ///
-/// It bears blur, noise and smeared edges, as image tokenizers make them, but reads nothing into a picture: what is not
-/// clearly one of the shapes, in one colour and one of the two sizes, is a stray.
+/// Blur, noise and smeared edges, as image tokenizers cause them, are tolerated. A region that is not clearly one of
+/// the shapes, in one colour and one of the two sizes, counts as unknown.
 ///
 /// ```
-/// use lumina_scenes::evaluation::{Detection, detect};
+/// use lumina_scenes::evaluation::detect;
 /// use lumina_scenes::{Scenes, Split};
 ///
 /// let scene = Scenes::new(5, Split::Test, 96)?.scene(0);
-/// let detection = detect(&scene.picture());
+/// let detection = detect(&scene.image());
 /// assert_eq!(detection.background, Some(scene.background()));
 /// assert_eq!(detection.objects.len(), scene.objects().len());
 /// # Ok::<(), lumina_scenes::Error>(())
 /// ```
-pub fn detect(picture: &RgbImage) -> Detection {
-    let mut detection =
-        Detection { size_px: picture.dimensions(), background: background(picture), objects: Vec::new(), strays: 0 };
+pub fn detect(image: &RgbImage) -> Detection {
+    let mut detection = Detection {
+        size_px: image.dimensions(),
+        background: detect_background(image),
+        objects: Vec::new(),
+        n_unknown_regions: 0,
+    };
     let Some(background) = detection.background else { return detection };
     let templates = Template::all();
-    let parts = Parts::new(picture, background);
-    // All that is pale counts as one.
-    detection.strays += usize::from(parts.n_pale() >= MIN_PIXELS);
-    for region in parts.into_regions().iter().filter(|region| region.pixels.len() >= MIN_PIXELS) {
+    let classified = ClassifiedImage::new(image, background);
+    // All pale pixels together count as one region.
+    detection.n_unknown_regions += usize::from(classified.n_pale_pixels() >= MIN_REGION_PIXELS);
+    for region in classified.into_regions().iter().filter(|region| region.pixels.len() >= MIN_REGION_PIXELS) {
         match identify(region, &templates) {
-            Some(found) => detection.objects.push(found),
-            None => detection.strays += 1,
+            Some(object) => detection.objects.push(object),
+            None => detection.n_unknown_regions += 1,
         }
     }
     detection
 }
 
-/// A shape to compare regions with.
+/// A shape and size that regions are compared with.
 struct Template {
-    shape: Shape,
-    size: Size,
+    shape: ObjectShape,
+    size: ObjectSize,
     mask: Mask,
     n_pixels: usize,
-    /// Of its pixels, from the centre of its square.
+    /// The centroid of its pixels, relative to the centre of its bounding square.
     centroid: (f64, f64),
 }
 
 impl Template {
     fn all() -> Vec<Self> {
-        let one = |(shape, size)| {
+        let template = |(shape, size)| {
             let mask = Mask::new(shape, size);
             let pixels: Vec<_> = mask.offsets().filter(|&at| mask.covers(at)).collect();
             Self { shape, size, mask, n_pixels: pixels.len(), centroid: centroid(&pixels) }
         };
-        Shape::ALL.into_iter().flat_map(|shape| Size::ALL.map(|size| (shape, size))).map(one).collect()
+        ObjectShape::ALL.into_iter().flat_map(|shape| ObjectSize::ALL.map(|size| (shape, size))).map(template).collect()
     }
 
-    /// The overlap of the template, centred at `centre`, with a region.
-    fn overlap(&self, region: &Region, centre: (i32, i32)) -> f64 {
+    /// The intersection over union of a region and the template centred at `centre`.
+    fn iou(&self, region: &Region, centre: (i32, i32)) -> f64 {
         let inside = |&&(x, y): &&(i32, i32)| self.mask.covers((x - centre.0, y - centre.1));
-        let both = region.pixels.iter().filter(inside).count();
-        both as f64 / (region.pixels.len() + self.n_pixels - both) as f64
+        let intersection = region.pixels.iter().filter(inside).count();
+        intersection as f64 / (region.pixels.len() + self.n_pixels - intersection) as f64
     }
 }
 
@@ -134,25 +138,28 @@ fn centroid(pixels: &[(i32, i32)]) -> (f64, f64) {
     (mean(|pixel| pixel.0), mean(|pixel| pixel.1))
 }
 
-/// The object that a region is, where it is one.
-fn identify(region: &Region, templates: &[Template]) -> Option<Found> {
+/// The object that matches a region best, if any matches well enough.
+fn identify(region: &Region, templates: &[Template]) -> Option<DetectedObject> {
     let colour = region.colour?;
-    // Nothing much larger can overlap enough, and a picture that is all stray must not take long.
+    // A much larger region cannot match. Checking this first bounds the time for images without objects.
     let largest = templates.iter().map(|template| template.n_pixels).max()?;
     if region.pixels.len() > 2 * largest {
         return None;
     }
     let centre_of_mass = centroid(&region.pixels);
     let mut best = None;
-    let mut best_overlap = MIN_OVERLAP;
+    let mut best_iou = MIN_IOU;
     for template in templates {
         let x = (centre_of_mass.0 - template.centroid.0).round() as i32;
         let y = (centre_of_mass.1 - template.centroid.1).round() as i32;
-        for centre in (-REACH..=REACH).flat_map(|dy| (-REACH..=REACH).map(move |dx| (x + dx, y + dy))) {
-            let overlap = template.overlap(region, centre);
-            if overlap > best_overlap {
-                best_overlap = overlap;
-                best = Some(Found { kind: Kind::new(template.size, colour, template.shape), centre_px: centre });
+        for centre in (-MAX_SHIFT..=MAX_SHIFT).flat_map(|dy| (-MAX_SHIFT..=MAX_SHIFT).map(move |dx| (x + dx, y + dy))) {
+            let iou = template.iou(region, centre);
+            if iou > best_iou {
+                best_iou = iou;
+                best = Some(DetectedObject {
+                    kind: ObjectKind::new(template.size, colour, template.shape),
+                    centre_px: centre,
+                });
             }
         }
     }

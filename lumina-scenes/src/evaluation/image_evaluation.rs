@@ -1,47 +1,53 @@
-//! Whether a picture shows what a caption says, and whether a caption says what a scene shows.
+//! Compares an image with a caption.
 
 use image::RgbImage;
 use lumina_core::ImageSize;
 
-use super::{Detection, Found, detect};
-use crate::{Description, Mention, Scene};
+use super::detection::{DetectedObject, Detection, detect};
+use crate::{Caption, Mention};
 
-/// What is right in a picture.
+/// Which properties of an image match a caption.
 ///
-/// Each object of the caption is given one of the picture, in the way that makes most right. What is said of shapes,
-/// colours and so on is true where it is right of all the caption's objects.
+/// Detected objects are assigned to the caption's objects so that most attributes match. An attribute is correct if it
+/// matches for all objects of the caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Verdict {
-    /// The picture has the size in pixels that was asked for.
+pub struct ImageEvaluation {
+    /// The image has the requested size in pixels.
     pub size_px: bool,
-    /// There are as many objects as the caption says, and nothing else.
+    /// The image contains as many objects as the caption, and nothing else.
     pub count: bool,
-    /// Their shapes are right.
+    /// The shapes match.
     pub shapes: bool,
-    /// Their colours are right.
+    /// The colours match.
     pub colours: bool,
-    /// Their sizes, small or large, are right.
+    /// The sizes, small or large, match.
     pub sizes: bool,
-    /// They are where the caption says; true where it says nothing of places.
+    /// The positions match; true if the caption states none.
     pub positions: bool,
-    /// They lie to each other as the caption says; true where it says nothing of that.
+    /// The relation of the objects matches; true if the caption states none.
     pub relation: bool,
-    /// The background is right.
+    /// The background matches.
     pub background: bool,
 }
 
-impl Verdict {
-    /// What was found in a picture against a caption, and the size that was asked for.
-    pub fn new(description: &Description, size: ImageSize, detection: &Detection) -> Self {
-        let mentions = description.mentions();
-        let mut best = None;
-        for_each_choice(&mut Vec::new(), mentions.len(), detection.objects.len(), &mut |choice| {
-            let verdict = Self::of_choice(description, detection, choice);
-            if best.as_ref().is_none_or(|(points, _)| verdict.0 > *points) {
-                best = Some(verdict);
+/// An assignment of detected objects to mentions, evaluated.
+struct Assignment {
+    n_matches: usize,
+    evaluation: ImageEvaluation,
+}
+
+impl ImageEvaluation {
+    /// Compares the detected content of an image with a caption and the requested size.
+    pub fn new(caption: &Caption, size: ImageSize, detection: &Detection) -> Self {
+        let mentions = caption.mentions();
+        let mut best: Option<Assignment> = None;
+        for_each_assignment(&mut Vec::new(), mentions.len(), detection.objects.len(), &mut |objects| {
+            let assignment = Assignment::evaluate(caption, detection, objects);
+            if best.as_ref().is_none_or(|best| assignment.n_matches > best.n_matches) {
+                best = Some(assignment);
             }
         });
-        let nothing_right = Self {
+        let nothing_matches = Self {
             size_px: false,
             count: false,
             shapes: false,
@@ -51,93 +57,106 @@ impl Verdict {
             relation: false,
             background: false,
         };
-        let verdict = best.map_or(nothing_right, |(_, verdict)| verdict);
         Self {
             size_px: detection.size_px == size.into(),
-            count: detection.objects.len() == mentions.len() && detection.strays == 0,
-            background: detection.background == Some(description.background()),
-            ..verdict
+            count: detection.objects.len() == mentions.len() && detection.n_unknown_regions == 0,
+            background: detection.background == Some(caption.background()),
+            ..best.map_or(nothing_matches, |best| best.evaluation)
         }
     }
 
-    /// Whether all is right.
-    pub fn all(&self) -> bool {
-        let Self { size_px, count, shapes, colours, sizes, positions, relation, background } = *self;
-        size_px && count && shapes && colours && sizes && positions && relation && background
+    /// Whether all properties match.
+    pub fn is_correct(&self) -> bool {
+        self.incorrect_properties().next().is_none()
     }
 
-    /// The verdict where each mention is the detected object of this index, if any, and how much is right in it.
-    fn of_choice(description: &Description, detection: &Detection, choice: &[Option<usize>]) -> (usize, Self) {
-        let pairs: Vec<(&Mention, Option<&Found>)> = description
+    /// The names of the properties that do not match.
+    pub fn incorrect_properties(&self) -> impl Iterator<Item = &'static str> {
+        let Self { size_px, count, shapes, colours, sizes, positions, relation, background } = *self;
+        let properties = [
+            (size_px, "image size"),
+            (count, "number of objects"),
+            (shapes, "shape"),
+            (colours, "colour"),
+            (sizes, "size"),
+            (positions, "position"),
+            (relation, "relation"),
+            (background, "background"),
+        ];
+        properties.into_iter().filter(|(matches, _)| !matches).map(|(_, name)| name)
+    }
+}
+
+impl Assignment {
+    /// Evaluates the assignment of the detected object `objects[i]`, or none, to mention `i`.
+    fn evaluate(caption: &Caption, detection: &Detection, objects: &[Option<usize>]) -> Self {
+        let pairs: Vec<(&Mention, Option<&DetectedObject>)> = caption
             .mentions()
             .iter()
-            .zip(choice)
+            .zip(objects)
             .map(|(mention, index)| (mention, index.and_then(|index| detection.objects.get(index))))
             .collect();
-        let right = |test: &dyn Fn(&Mention, &Found) -> bool| {
-            pairs.iter().filter(|(mention, found)| found.is_some_and(|found| test(mention, found))).count()
+        let count = |matches: &dyn Fn(&Mention, &DetectedObject) -> bool| {
+            pairs.iter().filter(|(mention, object)| object.is_some_and(|object| matches(mention, object))).count()
         };
-        let shapes = right(&|mention, found| mention.kind.shape == found.kind.shape);
-        let colours = right(&|mention, found| mention.kind.colour == found.kind.colour);
-        let sizes = right(&|mention, found| mention.kind.size == found.kind.size);
-        let places = right(&|mention, found| mention.place.is_none_or(|place| place == detection.place(found)));
-        let relation = description.stated_relation().is_none_or(|relation| match pairs[..] {
+        let shapes = count(&|mention, object| mention.kind.shape == object.kind.shape);
+        let colours = count(&|mention, object| mention.kind.colour == object.kind.colour);
+        let sizes = count(&|mention, object| mention.kind.size == object.kind.size);
+        let positions =
+            count(&|mention, object| mention.position.is_none_or(|position| position == detection.position(object)));
+        let relation = caption.stated_relation().is_none_or(|relation| match pairs[..] {
             [(_, Some(first)), (_, Some(second))] => relation.holds(detection.cell(first), detection.cell(second)),
             _ => false,
         });
         let all = pairs.len();
-        let verdict = Self {
+        let evaluation = ImageEvaluation {
             size_px: true,
             count: true,
             shapes: shapes == all,
             colours: colours == all,
             sizes: sizes == all,
-            positions: places == all,
+            positions: positions == all,
             relation,
             background: true,
         };
-        (shapes + colours + sizes + places + usize::from(relation), verdict)
+        Self { n_matches: shapes + colours + sizes + positions + usize::from(relation), evaluation }
     }
 }
 
-/// Calls `visit` with every way to give each of `mentions` one of `objects`, or none where there are too few.
-fn for_each_choice(
-    chosen: &mut Vec<Option<usize>>,
+/// Calls `visit` with every assignment of different `objects` to `mentions`, with `None` only if there are too few
+/// objects.
+fn for_each_assignment(
+    assigned: &mut Vec<Option<usize>>,
     mentions: usize,
     objects: usize,
     visit: &mut dyn FnMut(&[Option<usize>]),
 ) {
-    if chosen.len() == mentions {
-        return visit(chosen);
+    if assigned.len() == mentions {
+        return visit(assigned);
     }
-    let free: Vec<usize> = (0..objects).filter(|index| !chosen.contains(&Some(*index))).collect();
-    let spare = free.len() < mentions - chosen.len();
-    for index in free.into_iter().map(Some).chain(spare.then_some(None)) {
-        chosen.push(index);
-        for_each_choice(chosen, mentions, objects, visit);
-        chosen.pop();
+    let free: Vec<usize> = (0..objects).filter(|index| !assigned.contains(&Some(*index))).collect();
+    let too_few = free.len() < mentions - assigned.len();
+    for index in free.into_iter().map(Some).chain(too_few.then_some(None)) {
+        assigned.push(index);
+        for_each_assignment(assigned, mentions, objects, visit);
+        assigned.pop();
     }
 }
 
-/// What is right in a picture that was asked for by a caption and a size.
+/// Compares an image with a caption and the requested size.
 ///
-/// An edit has succeeded where [`Verdict::all`] is true for the description of the edited scene.
+/// An edit has succeeded if the image matches the caption of the edited scene.
 ///
 /// ```
-/// use lumina_scenes::evaluation::judge;
+/// use lumina_scenes::evaluation::evaluate_image;
 /// use lumina_scenes::{Scenes, Split};
 ///
 /// let scenes = Scenes::new(5, Split::Test, 96)?;
-/// let (asked, other) = (scenes.scene(0), scenes.scene(1));
-/// assert!(judge(&asked.description(), asked.size(), &asked.picture()).all());
-/// assert!(!judge(&asked.description(), asked.size(), &other.picture()).all());
+/// let (requested, other) = (scenes.scene(0), scenes.scene(1));
+/// assert!(evaluate_image(&requested.caption(), requested.size(), &requested.image()).is_correct());
+/// assert!(!evaluate_image(&requested.caption(), requested.size(), &other.image()).is_correct());
 /// # Ok::<(), lumina_scenes::Error>(())
 /// ```
-pub fn judge(description: &Description, size: ImageSize, picture: &RgbImage) -> Verdict {
-    Verdict::new(description, size, &detect(picture))
-}
-
-/// Whether a text is the caption of a scene: all its objects with their places, in any order, and the background.
-pub fn caption_is_right(answer: &str, scene: &Scene) -> bool {
-    answer.parse::<Description>().is_ok_and(|description| description.agrees_with(&scene.description()))
+pub fn evaluate_image(caption: &Caption, size: ImageSize, image: &RgbImage) -> ImageEvaluation {
+    ImageEvaluation::new(caption, size, &detect(image))
 }
