@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{Background, Error, MAX_OBJECTS, ObjectKind, Position, Relation, Result};
+use crate::{Background, Error, ObjectKind, Position, Relation, Result};
+
+/// The most objects in a caption, and in a scene.
+pub const MAX_OBJECTS: usize = 3;
 
 /// An object as a caption mentions it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,10 +17,10 @@ mod scenes;
 mod split;
 
 pub use attributes::{Background, Colour, ObjectKind, ObjectShape, ObjectSize, Position, Relation};
-pub use caption::{Caption, Mention};
+pub use caption::{Caption, MAX_OBJECTS, Mention};
 pub use edit::{Edit, EditTarget};
 pub use error::{Error, Result};
 pub use render::{BACKGROUND_CLASS_RGB, BACKGROUND_DEPTH};
-pub use scene::{MAX_OBJECTS, MIN_GAP_PX, OFFSET_STEP_PX, Object, Scene};
+pub use scene::{MIN_GAP_PX, OFFSET_STEP_PX, Object, Scene};
 pub use scenes::{DEFAULT_TARGET_PX, Scenes};
 pub use split::{HELD_OUT_KINDS, Split};

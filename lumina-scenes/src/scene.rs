@@ -2,10 +2,8 @@
 
 use lumina_core::{CELL_PX, ImageSize};
 
-use crate::{Background, Caption, Error, Mention, ObjectKind, ObjectSize, Position, Result};
+use crate::{Background, Caption, Error, MAX_OBJECTS, Mention, ObjectKind, ObjectSize, Position, Result};
 
-/// The most objects in a scene.
-pub const MAX_OBJECTS: usize = 3;
 /// The offset of a small object from the centre of its cell, in pixels. All centres are on a grid of this spacing, so
 /// that few different patches occur.
 pub const OFFSET_STEP_PX: i32 = 8;

@@ -146,7 +146,7 @@ pub struct VqHyperparameters {
     /// Residual blocks of each encoder level (`num_res_blocks`); a decoder level has one more. With 0 the levels of the
     /// encoder are single convolutions, which is several times as fast; all levels must then have the same channels.
     pub n_res_blocks: usize,
-    /// Levels with attention, as the side in pixels that an image of `resolution` has there (`attn_resolutions`).
+    /// The levels with attention (`attn_resolutions`), each given by its side for an image of `resolution`, in pixels.
     pub attention_resolutions: Vec<usize>,
     /// Channels between encoder and codebook (`z_channels`).
     pub latent_channels: usize,

@@ -23,7 +23,7 @@ pub fn to_tensor_values(image: &RgbImage) -> Vec<f32> {
 /// Mirrors `ImageTokenizer._pil_from_chw_tensor`.
 ///
 /// # Errors
-/// [`Error::PixelValues`] where there are not 3 values for each pixel.
+/// [`Error::PixelValues`] if there are not 3 values for each pixel.
 pub fn to_image(values: &[f32], width: u32, height: u32) -> Result<RgbImage> {
     let wrong = || Error::PixelValues { found: values.len(), width, height };
     let n_pixels = u64::from(width) * u64::from(height);
