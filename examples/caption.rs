@@ -1,6 +1,6 @@
 //! `cargo run --release --example caption -- photo.jpg --question "What is on the table?"`
 //!
-//! Describes a picture, or answers a question about it.
+//! Describes an image, or answers a question about it.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::io::{self, Write};
@@ -8,15 +8,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::{ModelArgs, open_picture, summary};
+use lumina_examples::{ModelArgs, open_image, summary};
 use lumina_mgpt::Event;
 
-/// Describes a picture, or answers a question about it.
+/// Describes an image, or answers a question about it.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: a scene]
-    picture: Option<PathBuf>,
-    /// What to ask about it; without it the picture is described
+    /// The image [default: a scene]
+    image: Option<PathBuf>,
+    /// A question about the image; without it the image is described
     #[arg(long)]
     question: Option<String>,
     #[command(flatten)]
@@ -25,13 +25,13 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let picture = open_picture(args.picture.as_deref())?;
+    let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;
     let generation = match &args.question {
-        Some(question) => model.ask(question, picture),
-        None => model.caption(picture),
+        Some(question) => model.ask(question, image),
+        None => model.caption(image),
     };
-    for event in args.model.refine(generation).stream()? {
+    for event in args.model.apply_sampling(generation).stream()? {
         match event? {
             Event::Text(piece) => {
                 print!("{piece}");

@@ -1,21 +1,21 @@
 //! `cargo run --release --example chat -- "@photo.jpg What is it?" "Draw it in winter" --interactive`
 //!
-//! Talks in text and pictures. Each message is a turn; `@file` in it is a picture.
+//! Chats in text and images. Each message is a turn; `@file` in a message is an image.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::{ModelArgs, parts, save_png, summary};
+use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_png, summary};
 use lumina_mgpt::{Conversation, Event, Part};
 
-/// Talks in text and pictures; those that come are written to out/chat-1.png and so on.
+/// Chats in text and images. Images of the answers are written to out/chat-1.png and so on.
 #[derive(Parser)]
 struct Args {
-    /// The first turns; `@file` in a message is a picture [default: two for the small checkpoint]
+    /// The first turns; `@file` in a message is an image [default: two for the small model]
     messages: Vec<String>,
-    /// Go on with a message a line from the standard input
+    /// Then read one message per line from the standard input
     #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
@@ -27,16 +27,15 @@ fn main() -> Result<()> {
     let model = args.model.open()?;
     let mut messages = args.messages;
     if messages.is_empty() && !args.interactive {
-        let scene = "a large red circle on the left and a small green cross on the right on a black background";
-        let draw = format!("Generate an image of 96x64 according to the following prompt:\n{scene}");
+        let draw = format!("Generate an image of 96x64 according to the following prompt:\n{SCENE_PROMPT}");
         messages.extend([draw, "make the red circle blue".to_owned()]);
     }
     let typed = args.interactive.then(|| io::stdin().lines()).into_iter().flatten();
     let (mut conversation, mut n_images) = (Conversation::new(), 0);
     for message in messages.into_iter().map(Ok).chain(typed) {
-        conversation = conversation.human(parts(&model, &message?)?);
+        conversation = conversation.human(message_parts(&model, &message?)?);
         let mut answer: Vec<Part> = Vec::new();
-        for event in args.model.refine(model.chat(conversation.clone())).stream()? {
+        for event in args.model.apply_sampling(model.chat(conversation.clone())).stream()? {
             match event? {
                 Event::Text(piece) => {
                     print!("{piece}");

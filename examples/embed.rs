@@ -1,33 +1,32 @@
 //! `cargo run --release --example embed -- photo.jpg --image-tokenizer chameleon/tokenizer`
 //!
-//! Uses two of the crates alone, as a program with a transformer of its own would: a picture to the tokens of the
-//! stream, and back.
+//! Uses two crates alone, as a program with its own transformer would: converts an image to tokens and back.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lumina_examples::{open_picture, save_png, small_model};
+use lumina_examples::{open_image, save_png, small_model};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, Compute, ImageTokenizer};
 
-/// Takes a picture to the tokens of the stream, and back.
+/// Converts an image to tokens and back.
 #[derive(Parser)]
 struct Args {
-    /// The picture [default: a scene]
-    picture: Option<PathBuf>,
-    /// Folder of `tokenizer.json` [default: that of the small model]
+    /// The image [default: a scene]
+    image: Option<PathBuf>,
+    /// Folder of `tokenizer.json` [default: the small model's]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the small model]
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small model's]
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
-    /// The picture is brought to about this many pixels a side
+    /// Resize the image to about this many pixels squared
     #[arg(long, default_value_t = 96)]
     target_size: u32,
-    /// The picture that the tokens stand for, a PNG file
+    /// The PNG file for the decoded image
     #[arg(short, long, default_value = "out/embed.png")]
     output: PathBuf,
 }
@@ -38,17 +37,17 @@ fn main() -> Result<()> {
     let images = ImageTokenizer::open(images, &"cpu".parse::<Compute>()?)?;
     let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(small_model))?;
 
-    // What a transformer would be given …
-    let picture = Preprocessor::new(args.target_size)?.prepare(&open_picture(args.picture.as_deref())?)?;
-    let codes = images.encode(&picture)?;
+    // The input of a transformer.
+    let image = Preprocessor::new(args.target_size)?.prepare(&open_image(args.image.as_deref())?)?;
+    let codes = images.encode(&image)?;
     let prompt = Conversation::new().human([Part::from("Describe the image in detail. "), codes.into()]);
     let tokens = tokenizer.encode(&prompt)?.tokens;
     println!("{} tokens: {:?} …", tokens.len(), tokens.iter().take(12).collect::<Vec<_>>());
 
-    // … and what is made of what it answers.
+    // The same functions decode its answer.
     let decoded = tokenizer.decode(&tokens, Malformed::Error)?;
-    println!("read back: {:?}", decoded.text());
-    let codes = decoded.images().next().context("the picture is gone")?;
+    println!("decoded text: {:?}", decoded.text());
+    let codes = decoded.images().next().context("the decoded tokens contain no image")?;
     save_png(&images.decode(codes, Bands::Whole)?, &args.output)?;
     println!("wrote {}", args.output.display());
     Ok(())

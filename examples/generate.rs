@@ -1,30 +1,28 @@
-//! `cargo run --release --example generate -- "a large red circle in the top left and a small blue square in the bottom right on a white background"`
+//! `cargo run --release --example generate -- "a small red circle above a large blue square on a white background"`
 //!
-//! Draws a picture from a text.
+//! Draws an image from a text.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use lumina_examples::{ModelArgs, Progress, save_png, summary, width_x_height};
+use lumina_examples::{ModelArgs, Progress, SCENE_PROMPT, save_png, summary, width_x_height};
 use lumina_mgpt::Event;
 
-/// Draws a picture from a text.
+/// Draws an image from a text.
 #[derive(Parser)]
 struct Args {
     /// What to draw
-    #[arg(
-        default_value = "a large red circle in the top left and a small blue square in the bottom right on a white background"
-    )]
+    #[arg(default_value = SCENE_PROMPT)]
     prompt: String,
     /// WIDTHxHEIGHT in pixels, multiples of 32 [default: a square of the target size]
     #[arg(long, value_parser = width_x_height)]
     size: Option<(u32, u32)>,
-    /// Write the picture so far each time that this many rows of 16 pixels have come
+    /// Write a preview each time that this many rows of 16 pixels are complete
     #[arg(long)]
     preview_every: Option<u32>,
-    /// The picture, a PNG file
+    /// The PNG file to write
     #[arg(short, long, default_value = "out/generate.png")]
     output: PathBuf,
     #[command(flatten)]
@@ -35,16 +33,16 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let size = args.size.unwrap_or(args.model.square());
-    let mut generation = args.model.refine(model.text_to_image(&args.prompt, size));
+    let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
     if let Some(rows) = args.preview_every {
         generation = generation.preview_every_rows(rows);
     }
     let progress = Progress::new();
     for event in generation.stream()? {
         let event = event?;
-        progress.show(&event);
+        progress.update(&event);
         match event {
-            Event::Preview(picture) | Event::Image { image: picture, .. } => save_png(&picture, &args.output)?,
+            Event::Preview(image) | Event::Image { image, .. } => save_png(&image, &args.output)?,
             Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
             Event::Done { stats, .. } => {
                 println!("{}", summary(&stats));

@@ -1,6 +1,7 @@
 //! `cargo run --release --example quantize -- --to q8_0 out/small.gguf`
 //!
-//! Writes a model as one GGUF file, its linear weights in fewer bits; `--model out/small.gguf` opens it.
+//! Writes a model as one GGUF file with quantised linear weights. The other examples open it with
+//! `--model out/small.gguf`.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::ops::ControlFlow;
@@ -13,25 +14,25 @@ use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_examples::small_model;
 
-/// Writes a model as one GGUF file, its linear weights in fewer bits.
+/// Writes a model as one GGUF file with quantised linear weights.
 #[derive(Parser)]
 struct Args {
     /// The file to write
     output: PathBuf,
-    /// Folder or file of the model [default: the small one in this repository]
+    /// Folder or file of the model [default: the small model in this repository]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Type of the linear weights: bf16, f16, q8_0 or q4_0
+    /// Data type of the linear weights: bf16, f16, q8_0 or q4_0
     #[arg(long, default_value = "q8_0", value_parser = dtype)]
     to: Dtype,
-    /// For llama.cpp, which answers in text only
+    /// Write the row order of llama.cpp, which generates text only
     #[arg(long)]
     llama_cpp: bool,
 }
 
 fn dtype(name: &str) -> Result<Dtype> {
     let known = [Dtype::BF16, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0];
-    known.into_iter().find(|dtype| dtype.to_string() == name).context("it is none of bf16, f16, q8_0, q4_0")
+    known.into_iter().find(|dtype| dtype.to_string() == name).context("expected bf16, f16, q8_0 or q4_0")
 }
 
 fn main() -> Result<()> {

@@ -1,6 +1,6 @@
 //! `cargo run --release --example random_model -- out/random-7b`
 //!
-//! Writes a checkpoint of any size with random bf16 weights, in the published layout: to measure speed and memory.
+//! Writes a checkpoint of any size with random bf16 weights and the published layout, to measure speed and memory.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::collections::BTreeMap;
@@ -11,23 +11,23 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use lumina_checkpoint::{Dtype, save_safetensors};
-use lumina_examples::sample;
+use lumina_examples::test_data;
 use lumina_mgpt::{Compute, ModelConfig, Transformer};
 use lumina_tokenizer::TextTokenizer;
 use serde_json::{Value, json};
 
-/// Writes a checkpoint with random bf16 weights; by default of the shape of Lumina-mGPT 7B, 14 GB.
+/// Writes a checkpoint with random bf16 weights; by default of the size of Lumina-mGPT 7B, 14 GB.
 #[derive(Parser)]
 struct Args {
-    /// The folder to make; its tokenizer is that of the tests
+    /// The folder to create; its tokenizer is that of the test data
     folder: PathBuf,
     /// Number of layers
     #[arg(long, default_value_t = 32)]
     layers: usize,
-    /// Width of the hidden states
+    /// Hidden size
     #[arg(long, default_value_t = 4096)]
     hidden: usize,
-    /// Width inside the MLP
+    /// Intermediate size of the MLP
     #[arg(long, default_value_t = 11_008)]
     intermediate: usize,
     /// Number of query heads
@@ -36,38 +36,38 @@ struct Args {
     /// Number of key and value heads [default: that of query heads]
     #[arg(long)]
     kv_heads: Option<usize>,
-    /// Rows of the embedding and the head
+    /// Vocabulary size
     #[arg(long, default_value_t = 65_536)]
     vocab: usize,
     /// Longest context in tokens
     #[arg(long, default_value_t = 10_240)]
     context: usize,
-    /// Norms on the outputs of attention and MLP, as 34B has them
+    /// Normalise the outputs of attention and MLP, like the 34B model
     #[arg(long)]
     swin_norm: bool,
-    /// A shard is closed before it would hold more than this many gigabytes
+    /// Largest size of a shard in gigabytes
     #[arg(long, default_value_t = 5.0)]
     shard_gb: f64,
-    /// Other weights for another seed
+    /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// What a shard holds: names and shapes of its tensors.
+/// Names and shapes of the tensors of a shard.
 type Shard = Vec<(String, Vec<usize>)>;
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let folder = &args.folder;
-    ensure!(!folder.exists(), "{}: is there already; choose another folder, or remove it", folder.display());
+    ensure!(!folder.exists(), "{}: already exists; choose another folder, or remove it", folder.display());
     let file = folder.join("config.json");
     let config = config(&args)?;
     let architecture = serde_json::from_value::<ModelConfig>(config.clone())?.resolve(&file)?;
-    TextTokenizer::open(sample("model/prenorm"))?.check_fits(architecture.vocab_size())?;
+    TextTokenizer::open(test_data("model/prenorm"))?.check_fits(architecture.vocab_size())?;
 
-    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
     for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"] {
-        let from = sample("model/prenorm").join(file);
+        let from = test_data("model/prenorm").join(file);
         fs::copy(&from, folder.join(file)).with_context(|| format!("{}: cannot be copied", from.display()))?;
     }
     fs::write(&file, config.to_string())?;
@@ -96,13 +96,13 @@ fn main() -> Result<()> {
     fs::write(folder.join("model.safetensors.index.json"), index.to_string())?;
     bar.finish_and_clear();
     println!("wrote {}: {} in {} shards", folder.display(), DecimalBytes(total_bytes), shards.len());
-    println!("it has no image tokenizer: give one with `--image-tokenizer`, such as {}", sample("vq").display());
+    println!("it has no image tokenizer: pass one with `--image-tokenizer`, such as {}", test_data("vq").display());
     Ok(())
 }
 
-/// The config of the small checkpoint, with the shape that was asked for.
+/// The config of the test checkpoint with the requested sizes.
 fn config(args: &Args) -> Result<Value> {
-    let mut config: Value = serde_json::from_slice(&fs::read(sample("model/prenorm/config.json"))?)?;
+    let mut config: Value = serde_json::from_slice(&fs::read(test_data("model/prenorm/config.json"))?)?;
     config["num_hidden_layers"] = args.layers.into();
     config["hidden_size"] = args.hidden.into();
     config["intermediate_size"] = args.intermediate.into();
@@ -114,18 +114,18 @@ fn config(args: &Args) -> Result<Value> {
     Ok(config)
 }
 
-/// The tensors in their order, a new shard begun where one would grow too large; and the bytes of all of them.
+/// Splits tensors into shards of limited size. Also returns the bytes of all tensors.
 fn shards(tensors: BTreeMap<String, Vec<usize>>, shard_gb: f64) -> (Vec<Shard>, u64) {
-    let (mut shards, mut in_shard, mut total) = (vec![Shard::new()], 0, 0);
+    let (mut shards, mut shard_bytes, mut total) = (vec![Shard::new()], 0, 0);
     for (name, shape) in tensors {
         let bytes = bytes(&shape);
         total += bytes;
-        in_shard += bytes;
+        shard_bytes += bytes;
         match shards.last_mut() {
-            Some(shard) if in_shard as f64 <= shard_gb * 1e9 || shard.is_empty() => shard.push((name, shape)),
+            Some(shard) if shard_bytes as f64 <= shard_gb * 1e9 || shard.is_empty() => shard.push((name, shape)),
             _ => {
                 shards.push(vec![(name, shape)]);
-                in_shard = bytes;
+                shard_bytes = bytes;
             }
         }
     }
@@ -136,9 +136,9 @@ fn bytes(shape: &[usize]) -> u64 {
     shape.iter().map(|&side| side as u64).product::<u64>() * 2
 }
 
-/// A tensor's values: norms are 1, biases 0, and the others uniform with a standard deviation of 0.02.
+/// The bf16 values of a tensor: norms are 1, biases 0, others uniform with a standard deviation of 0.02.
 fn values(tensor: &str, n_bytes: usize, first: u64) -> Vec<u8> {
-    const REACH: f32 = 0.02 * 1.732_050_8;
+    const MAX_WEIGHT: f32 = 0.02 * 1.732_050_8;
     let constant = match tensor {
         _ if tensor.ends_with("norm.weight") => Some(1.0),
         _ if tensor.ends_with(".bias") => Some(0.0),
@@ -148,7 +148,7 @@ fn values(tensor: &str, n_bytes: usize, first: u64) -> Vec<u8> {
     for (counter, four) in (first..).zip(values.chunks_mut(8)) {
         let mut random = mix(counter);
         for value in four.as_chunks_mut::<2>().0 {
-            let number = constant.unwrap_or(f32::from(random as i16) * (REACH / 32_768.0));
+            let number = constant.unwrap_or(f32::from(random as i16) * (MAX_WEIGHT / 32_768.0));
             random >>= 16;
             // The upper half of an f32 is a bf16.
             let [_, _, upper @ ..] = number.to_le_bytes();
@@ -158,7 +158,7 @@ fn values(tensor: &str, n_bytes: usize, first: u64) -> Vec<u8> {
     values
 }
 
-/// The finaliser of SplitMix64: a number to 64 random bits, with nothing carried from one to the next.
+/// The finaliser of SplitMix64: maps a counter to 64 random bits, without state.
 fn mix(counter: u64) -> u64 {
     let z = counter.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

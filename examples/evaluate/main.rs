@@ -1,40 +1,41 @@
 //! `cargo run --release --example evaluate`
 //!
-//! Asks the model for scenes that were not in its training, lets the judge look at the answers, and prints how many are
-//! right. A page with all pictures, the failures first, comes to lie beside.
+//! Asks a model about scenes that were not in its training data, evaluates the answers and prints how many are correct.
+//! Writes a page with all images, wrong answers first.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 mod page;
-mod tasks;
+mod questions;
+mod table;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use lumina_examples::{ModelArgs, given_back_right};
+use lumina_examples::{ModelArgs, count_correct_reconstructions};
 use lumina_scenes::dataset::SceneTask;
 use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
 
 use page::Page;
-use tasks::Evaluation;
+use questions::Evaluation;
 
-/// Measures a model that was trained on scenes.
+/// Evaluates a model that was trained on scenes.
 #[derive(Parser)]
 struct Args {
-    /// Prompts of the distribution of the training, none of them from it
+    /// Test prompts, of the distribution of the training data
     #[arg(long, default_value_t = 300)]
     prompts: u64,
-    /// Prompts with an object of a kind that no picture in training shows
+    /// Prompts with an object of a kind that no training image contains
     #[arg(long, default_value_t = 150)]
     held_out: u64,
-    /// Questions of each other task
+    /// Questions for each other task
     #[arg(long, default_value_t = 100)]
     others: u64,
-    /// Questions answered together
+    /// Batch size of requests
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Other scenes and other draws for another seed
+    /// Seed of the scenes and of sampling
     #[arg(long, default_value_t = 1000)]
     scenes_seed: u64,
     /// The folder of the page
@@ -52,15 +53,15 @@ fn main() -> Result<()> {
 
     let (tokenizer, n) = (model.image_tokenizer()?, args.prompts.max(1));
     let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
-    let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).picture()))?;
+    let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
-    let share = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
+    let percent = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
     rows.push((
         "image tokenizer: codes in use".to_owned(),
-        format!("{} of {} ({share:.0} %)", vq.codes_used, vq.n_codes),
+        format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
     ));
-    let share = 100.0 * given_back_right(tokenizer, &scenes, n)? as f64 / n as f64;
-    rows.push(("image tokenizer: scenes given back right".to_owned(), format!("{share:.1} % of {n}")));
+    let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
+    rows.push(("image tokenizer: correct reconstructions".to_owned(), format!("{percent:.1} % of {n}")));
 
     let parts = [
         (SceneTask::TextToImage, Split::Test, args.prompts),

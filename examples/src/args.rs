@@ -1,4 +1,4 @@
-//! Arguments that several examples take.
+//! Command-line arguments that several examples share.
 
 use std::path::PathBuf;
 
@@ -9,23 +9,23 @@ use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights, keep_free
 
 use crate::small_model;
 
-/// Which checkpoint, where it computes, and how its answers are drawn.
+/// The checkpoint, the compute target and the sampling options.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Folder, or GGUF file, of a Lumina-mGPT or Chameleon checkpoint [default: the small one in this repository, which knows scenes]
+    /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint [default: the small model in this repository]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they do not lie with the checkpoint
+    /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they are not in the checkpoint's folder
     #[arg(long)]
     image_tokenizer: Option<PathBuf>,
-    /// Folder of a LoRA adapter for the checkpoint, as `lumina-train` or PEFT saves it
+    /// Folder of a LoRA adapter for the checkpoint, saved by `lumina-train` or PEFT
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// Folder of `tokenizer.json`, if it does not lie with the checkpoint
+    /// Folder of `tokenizer.json`, if it is not in the checkpoint's folder
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: 768; 96 for the small one]
+    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: 768; 96 for the small model]
     #[arg(long)]
     target_size: Option<u32>,
     #[command(flatten)]
@@ -68,56 +68,56 @@ impl ModelArgs {
         self.target_size.unwrap_or(if self.model.is_none() { 96 } else { 768 })
     }
 
-    /// Width and height of the square that the checkpoint was trained for.
+    /// Width and height of a square image of the target size.
     pub fn square(&self) -> (u32, u32) {
         (self.target_size_px(), self.target_size_px())
     }
 
-    /// Sets what was given of how an answer is drawn; the rest stays as the task, or the small model, has it.
-    pub fn refine<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
-        // What a task has by default suits models of 7B; the small one is drawn from with more care.
-        let own = self.model.is_none().then_some(SMALL_MODEL_SAMPLING);
-        self.sampling.apply(generation, own)
+    /// Applies the sampling options that were given. The others keep the defaults of the task or of the small model.
+    pub fn apply_sampling<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+        // The defaults of tasks suit models of 7B. The small model needs more conservative sampling.
+        let preset = self.model.is_none().then_some(SMALL_MODEL_SAMPLING);
+        self.sampling.apply(generation, preset)
     }
 }
 
-/// Where to compute.
+/// The compute target.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compute")]
 pub struct ComputeArgs {
-    /// `cpu`, and as far as they are compiled in `ndarray`, `cuda`, `cuda:1`, `wgpu` [default: the first there is]
+    /// `cpu`, `flex`, or `ndarray`, `cuda`, `cuda:1`, `wgpu` if they are compiled in [default: the first available]
     #[arg(long)]
     device: Option<Compute>,
-    /// Type to compute in: f32, f16 or bf16
+    /// Data type of activations: f32, f16 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
-    /// How linear weights are held: `mapped`, `tensor`, `bf16`, `f16`, `q8` or `q4` [default: as the device does]
+    /// Format of linear weights: `as-stored`, `compute-type`, `bf16`, `f16`, `q8` or `q4` [default: the device's]
     #[arg(long)]
     weights: Option<Weights>,
-    /// Type of the keys and values that a CPU keeps of a sequence: f32, bf16 or q8_0
+    /// Data type of the KV cache on a CPU: f32, bf16 or q8_0
     #[arg(long, default_value = "f32", value_parser = kv_dtype)]
     kv_cache: Dtype,
-    /// Round activations to bf16 where the CPU multiplies that (AVX-512 BF16, AMX): prompts take half the time
+    /// Round activations to bf16 if the CPU has instructions for it (AVX-512 BF16, AMX): halves the time of prompts
     #[arg(long)]
-    compact: bool,
+    bf16_activations: bool,
 }
 
 impl ComputeArgs {
-    /// The place that was asked for; freed memory of this process is kept for what it computes next.
+    /// The requested compute target. Also keeps freed memory in the process, which makes later passes faster.
     ///
     /// # Errors
-    /// Where no backend is compiled in.
+    /// If no backend is compiled in.
     pub fn open(&self) -> Result<Compute> {
         keep_freed_memory(1 << 30);
         let device = self.device.clone().or_else(|| Compute::available().into_iter().next());
         let device = device.context("no backend is compiled in; enable a Cargo feature such as `flex` or `cuda`")?;
         let device = match self.dtype {
             Dtype::F32 => device,
-            // Only f32 is computed straight from the mapped file.
+            // Memory-mapped weights require f32 activations.
             other => device.in_tensors().dtype(other),
         };
         let device = device.kv_cache(self.kv_cache);
-        let device = if self.compact { device.bf16_activations() } else { device };
+        let device = if self.bf16_activations { device.bf16_activations() } else { device };
         Ok(match self.weights {
             Some(weights) => device.weights(weights),
             None => device,
@@ -125,26 +125,26 @@ impl ComputeArgs {
     }
 }
 
-/// How a small model is drawn from.
+/// Sampling options of a model.
 #[derive(Debug, Clone, Copy)]
-pub struct Careful {
+pub struct SamplingPreset {
     /// How strongly images follow the prompt.
     pub guidance: f32,
-    /// How many of the likeliest image tokens are drawn from.
+    /// Image tokens are drawn from this many most likely ones.
     pub image_top_k: usize,
-    /// Below 1: the likeliest tokens are drawn more often than they are likely.
+    /// The temperature; below 1 it favours likely tokens.
     pub temperature: f32,
 }
 
-impl Careful {
-    /// Draws an answer like this.
-    pub fn refine<T: Answer>(self, generation: Generation<'_, T>) -> Generation<'_, T> {
+impl SamplingPreset {
+    /// Applies the options to a generation.
+    pub fn apply<T: Answer>(self, generation: Generation<'_, T>) -> Generation<'_, T> {
         generation.guidance(self.guidance).image_top_k(self.image_top_k).temperature(self.temperature)
     }
 }
 
-/// What the small model draws best with, of what `evaluate` was run with.
-pub const SMALL_MODEL_SAMPLING: Careful = Careful { guidance: 1.5, image_top_k: 5, temperature: 0.4 };
+/// The options with which the small model scored best in `evaluate`.
+pub const SMALL_MODEL_SAMPLING: SamplingPreset = SamplingPreset { guidance: 1.5, image_top_k: 5, temperature: 0.4 };
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -152,16 +152,16 @@ struct SamplingArgs {
     /// The same seed gives the same answer
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How strongly images follow the prompt; 1 is without guidance
+    /// How strongly images follow the prompt; 1 disables guidance
     #[arg(long)]
     guidance: Option<f32>,
-    /// How many of the likeliest image tokens are drawn from
+    /// Draw image tokens from this many most likely ones
     #[arg(long)]
     image_top_k: Option<usize>,
-    /// How many of the likeliest text tokens are drawn from
+    /// Draw text tokens from this many most likely ones
     #[arg(long)]
     text_top_k: Option<usize>,
-    /// Below 1 plays safe, above 1 dares
+    /// Below 1 favours likely tokens, above 1 unlikely ones
     #[arg(long)]
     temperature: Option<f32>,
     /// Take the most likely token at each position
@@ -173,9 +173,9 @@ struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>, own: Option<Careful>) -> Generation<'m, T> {
-        let mut generation = match own {
-            Some(own) => own.refine(generation),
+    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>, preset: Option<SamplingPreset>) -> Generation<'m, T> {
+        let mut generation = match preset {
+            Some(preset) => preset.apply(generation),
             None => generation,
         };
         generation = generation.seed(self.seed);
@@ -198,10 +198,10 @@ impl SamplingArgs {
     }
 }
 
-/// Reads a size such as `768x512`; the library checks it.
+/// Parses a size such as `768x512`. The library checks its range.
 ///
 /// # Errors
-/// What is expected instead.
+/// The expected form.
 pub fn width_x_height(text: &str) -> Result<(u32, u32), String> {
     let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
     sides.ok_or_else(|| "expected WIDTHxHEIGHT in pixels, such as 768x512".to_owned())

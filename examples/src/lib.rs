@@ -1,10 +1,10 @@
-//! What the examples share: arguments, progress, and writing pictures. Everything else is the library's.
+//! What the examples share: arguments, progress, and reading and writing images.
 //!
-//! - [`ModelArgs`] opens a checkpoint, by default the small one in this repository, and sets how its answers are drawn;
-//!   [`ComputeArgs`] says where to compute.
-//! - [`Progress`] shows the rows of an image as they come; [`summary`] what an answer took.
-//! - [`small_model`] and [`sample`] find what the repository has; [`open_picture`] and [`parts`] read what was given;
-//!   [`save_png`] writes a picture that is either there whole or not at all.
+//! - [`ModelArgs`] opens a checkpoint, by default the small model in this repository, and sets the sampling options.
+//!   [`ComputeArgs`] selects the compute target.
+//! - [`Progress`] shows a progress bar for the rows of an image. [`summary`] formats the statistics of an answer.
+//! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
+//!   user's input. [`save_png`] writes an image.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -12,7 +12,7 @@ mod files;
 mod progress;
 mod scenes;
 
-pub use args::{Careful, ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, width_x_height};
-pub use files::{open_picture, parts, sample, save_png, small_model};
+pub use args::{ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, SamplingPreset, width_x_height};
+pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
 pub use progress::{Progress, summary};
-pub use scenes::given_back_right;
+pub use scenes::count_correct_reconstructions;

@@ -1,22 +1,22 @@
-//! Showing how far an answer has come.
+//! Shows the progress of an answer.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_mgpt::{Event, Stats};
 
-/// A bar of an image's rows, on a terminal's error output; elsewhere it shows nothing.
+/// A progress bar for the rows of an image, on the standard error output. It is hidden if that is not a terminal.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar that waits for an image.
+    /// A bar without an image yet.
     pub fn new() -> Self {
         let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} rows, {eta} left");
         let bar = ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar.with_message("reading"))
+        Self(bar.with_message("prefill"))
     }
 
-    /// Takes up what an event says.
-    pub fn show(&self, event: &Event) {
+    /// Updates the bar.
+    pub fn update(&self, event: &Event) {
         match event {
             Event::ImageStarted { size } => {
                 self.0.reset();
@@ -36,12 +36,12 @@ impl Default for Progress {
     }
 }
 
-/// What an answer took, in a line.
+/// Formats the statistics of an answer in one line.
 pub fn summary(stats: &Stats) -> String {
     let Stats { generated_tokens, forced_tokens, prompt_tokens, passes, stop, .. } = stats;
     let (prefill, speed) = (stats.prefill.as_secs_f64(), stats.tokens_per_second());
     format!(
-        "{generated_tokens} tokens ({forced_tokens} forced) in {passes} passes: {speed:.1} tokens/s after {prefill:.2} s \
-         for a prompt of {prompt_tokens}; ended by {stop:?}"
+        "{generated_tokens} tokens ({forced_tokens} forced) in {passes} passes: {speed:.1} tokens/s; \
+         prefill of {prompt_tokens} tokens: {prefill:.2} s; stopped by {stop:?}"
     )
 }

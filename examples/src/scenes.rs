@@ -1,20 +1,20 @@
-//! Scenes through an image tokenizer.
+//! Evaluates an image tokenizer on scenes.
 
 use anyhow::Result;
 use lumina_scenes::Scenes;
-use lumina_scenes::judge::judge;
+use lumina_scenes::evaluation::evaluate_image;
 use lumina_vq::{Bands, ImageTokenizer};
 
-/// How many of the first `n` scenes an image tokenizer gives back so that the judge finds all of them in the picture: what no
-/// picture of a model with this tokenizer can exceed.
+/// Encodes and decodes the first `n` scenes, and counts the results that still match their caption. A model with this
+/// image tokenizer cannot draw a larger fraction correctly.
 ///
 /// # Errors
 /// Those of [`ImageTokenizer::encode`] and [`ImageTokenizer::decode`].
-pub fn given_back_right(tokenizer: &ImageTokenizer, scenes: &Scenes, n: u64) -> Result<u64> {
-    let mut right = 0;
+pub fn count_correct_reconstructions(tokenizer: &ImageTokenizer, scenes: &Scenes, n: u64) -> Result<u64> {
+    let mut n_correct = 0;
     for scene in (0..n).map(|index| scenes.scene(index)) {
-        let back = tokenizer.decode(&tokenizer.encode(&scene.picture())?, Bands::Whole)?;
-        right += u64::from(judge(&scene.description(), scene.size(), &back).all());
+        let decoded = tokenizer.decode(&tokenizer.encode(&scene.image())?, Bands::Whole)?;
+        n_correct += u64::from(evaluate_image(&scene.caption(), scene.size(), &decoded).is_correct());
     }
-    Ok(right)
+    Ok(n_correct)
 }

@@ -3,13 +3,13 @@
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
 use lumina_train::vq::{Codebook, PatchSortsOptions, Schedule as VqSchedule, VqTrainingOptions};
-use lumina_vq::VqShape;
+use lumina_vq::VqHyperparameters;
 
 /// The numbers of a training from nothing.
 pub(crate) struct Plan {
     /// Target size of the pictures in pixels.
     pub(crate) target_px: u32,
-    pub(crate) vq: VqShape,
+    pub(crate) vq: VqHyperparameters,
     /// What the image tokenizer learns, part by part.
     pub(crate) vq_parts: Vec<VqPart>,
     /// Pictures of a step of the image tokenizer.
@@ -76,7 +76,7 @@ impl Plan {
     /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT with two sets of data.
     fn of(vq_steps: u64, parts: [(u64, u64); 4]) -> Self {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
-        let vq = VqShape {
+        let vq = VqHyperparameters {
             embed_dim: 16,
             n_codes: 1024,
             // Group norms have 32 groups: with fewer than two channels in each, pictures would lose their mean brightness.
@@ -85,7 +85,7 @@ impl Plan {
             n_res_blocks: 0,
             latent_channels: 64,
             resolution: target_px as usize,
-            ..VqShape::default()
+            ..VqHyperparameters::default()
         };
         let part = |codes, pictures, steps: u64, learning_rate, commitment| {
             let options = VqTrainingOptions::default()

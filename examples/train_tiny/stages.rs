@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_checkpoint::Dtype;
 use lumina_core::{CELL_PX, LATENT_PX};
-use lumina_examples::{given_back_right, save_png};
+use lumina_examples::{count_correct_reconstructions, save_png};
 use lumina_nn::Compute;
-use lumina_scenes::dataset::{Dataset, DatasetOptions, write_dataset};
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
 use lumina_train::data::{
@@ -174,9 +174,9 @@ impl Stages {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
         let n = self.plan.code_pictures;
-        let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).picture()))?;
+        let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
         // What counts for the model: whether what comes back shows the scene still.
-        let right = given_back_right(&tokenizer, &scenes, n)?;
+        let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
         println!("of {n} pictures it has not seen {right} come back right: {report:?}");
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Stages {
             let records = data.join("records.jsonl");
             if !records.exists() {
                 let begun = Instant::now();
-                write_dataset(&data, &Dataset::new(options.clone())?, |_| ())?;
+                write_dataset(&data, &SceneDataset::new(options.clone())?, |_| ())?;
                 println!("{name}: {} records written in {:.0} s", options.n_records, begun.elapsed().as_secs_f64());
             }
             let tokens = self.path("tokens").join(name);
@@ -358,7 +358,7 @@ impl Stages {
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
-        let picture = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).picture();
+        let picture = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
         save_png(&picture, &scene)?;
         println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
         Ok(())
@@ -373,9 +373,9 @@ fn pictures(seed: u64, step: u64, target_px: u32) -> impl Iterator<Item = (Scene
     (step * PER_STEP..).map(move |index| {
         let scene = scenes.scene(index);
         let picture = match index % 8 {
-            3 => scene.depth(),
-            7 => scene.segmentation(),
-            _ => scene.picture(),
+            3 => scene.depth_map(),
+            7 => scene.segmentation_map(),
+            _ => scene.image(),
         };
         (scene, picture)
     })
@@ -383,7 +383,7 @@ fn pictures(seed: u64, step: u64, target_px: u32) -> impl Iterator<Item = (Scene
 
 /// The texts of the first records of a data set.
 fn texts(options: &DatasetOptions, n: u64) -> Result<Vec<String>> {
-    let dataset = Dataset::new(options.clone())?;
+    let dataset = SceneDataset::new(options.clone())?;
     let turns = (0..n.min(options.n_records)).flat_map(|index| dataset.record(index).record.conversations);
     Ok(turns.filter_map(|turn| turn.value).map(|text| text.replace("<|image|>", "")).collect())
 }

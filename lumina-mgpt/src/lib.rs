@@ -95,7 +95,7 @@ pub use lumina_core::{CodeGrid, ImageSize};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
 pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
-pub use lumina_vq::preprocess::Picture;
+pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
 pub use model::{Architecture, Dropout, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, Transformer};
 pub use pipeline::{Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Stream, SystemClock};

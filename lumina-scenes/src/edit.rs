@@ -1,19 +1,19 @@
-//! Changes of a scene that an instruction can ask for.
+//! Edits of a scene, as an instruction requests them.
 
 use std::fmt;
 
-use crate::{Background, Colour, Error, Object, Result, Scene, Shape};
+use crate::{Background, Colour, Error, Object, ObjectShape, Result, Scene};
 
-/// The object that an edit is about, which must be the only one of its colour and shape.
+/// The object that an edit changes. It must be the only one of its colour and shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Target {
+pub struct EditTarget {
     /// Its colour.
     pub colour: Colour,
     /// Its shape.
-    pub shape: Shape,
+    pub shape: ObjectShape,
 }
 
-/// A change of a scene. `Display` writes the instruction, and [`Edit::apply`] makes the edited scene.
+/// An edit of a scene. `Display` writes the instruction, [`Edit::apply`] returns the edited scene.
 ///
 /// ```
 /// use lumina_scenes::{Colour, Edit, Scenes, Split};
@@ -29,22 +29,22 @@ pub struct Target {
 pub enum Edit {
     /// `make the red circle blue`.
     Recolour {
-        /// What to change.
-        target: Target,
+        /// The object to change.
+        target: EditTarget,
         /// Its new colour.
         to: Colour,
     },
-    /// `remove the red circle`; another object must stay.
+    /// `remove the red circle`; another object must remain.
     Remove {
-        /// What to remove.
-        target: Target,
+        /// The object to remove.
+        target: EditTarget,
     },
     /// `turn the red circle into a square`.
     Reshape {
-        /// What to change.
-        target: Target,
+        /// The object to change.
+        target: EditTarget,
         /// Its new shape.
-        to: Shape,
+        to: ObjectShape,
     },
     /// `make the background black`.
     Background {
@@ -54,23 +54,23 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// The edits that can be made to a scene and change it.
+    /// All edits that can be applied to a scene and change it.
     pub fn possible(scene: &Scene) -> Vec<Self> {
-        let targets = scene.objects().iter().map(Target::of);
+        let targets = scene.objects().iter().map(EditTarget::of);
         let edits = targets.flat_map(|target| {
             let recolour = Colour::ALL.into_iter().map(move |to| Self::Recolour { target, to });
-            let reshape = Shape::ALL.into_iter().map(move |to| Self::Reshape { target, to });
+            let reshape = ObjectShape::ALL.into_iter().map(move |to| Self::Reshape { target, to });
             recolour.chain(reshape).chain([Self::Remove { target }])
         });
         let backgrounds = Background::ALL.into_iter().map(|to| Self::Background { to });
         edits.chain(backgrounds).filter(|edit| edit.apply(scene).is_ok_and(|edited| edited != *scene)).collect()
     }
 
-    /// The edited scene: everything else stays as it is.
+    /// The edited scene. Everything that the edit does not name stays the same.
     ///
     /// # Errors
-    /// [`Error::Edit`] where not just one object is of the colour and shape that the edit names, and
-    /// [`Error::Scene`] where none is left.
+    /// [`Error::Edit`] unless exactly one object has the colour and shape of the target, and [`Error::Scene`] if no
+    /// object remains.
     pub fn apply(&self, scene: &Scene) -> Result<Scene> {
         let mut objects = scene.objects().to_vec();
         let mut background = scene.background();
@@ -85,25 +85,25 @@ impl Edit {
         Scene::new(scene.size(), background, objects)
     }
 
-    fn find(&self, target: Target, objects: &[Object]) -> Result<usize> {
-        let mut found = (0..objects.len()).filter(|&index| Target::of(&objects[index]) == target);
+    fn find(&self, target: EditTarget, objects: &[Object]) -> Result<usize> {
+        let mut found = (0..objects.len()).filter(|&index| EditTarget::of(&objects[index]) == target);
         match (found.next(), found.count()) {
             (Some(index), 0) => Ok(index),
             (first, more) => Err(Error::Edit {
                 edit: self.to_string(),
-                reason: format!("the scene has {} of these, not one", usize::from(first.is_some()) + more),
+                reason: format!("the scene has {} of these, expected one", usize::from(first.is_some()) + more),
             }),
         }
     }
 }
 
-impl Target {
+impl EditTarget {
     fn of(object: &Object) -> Self {
         Self { colour: object.kind.colour, shape: object.kind.shape }
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for EditTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the {} {}", self.colour, self.shape)
     }
@@ -123,20 +123,22 @@ impl fmt::Display for Edit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, Size};
+    use crate::{ObjectKind, ObjectSize};
     use lumina_core::ImageSize;
 
-    fn scene(kinds: &[Kind]) -> Scene {
+    fn scene(kinds: &[ObjectKind]) -> Scene {
         let objects = (0..).zip(kinds).map(|(column, &kind)| Object { kind, cell: (column, 0), offset_px: (0, 0) });
         Scene::new(ImageSize::new(96, 32).unwrap(), Background::White, objects.collect()).unwrap()
     }
 
     #[test]
-    fn edits_do_what_they_say() {
-        let (circle, cross) =
-            (Kind::new(Size::Large, Colour::Red, Shape::Circle), Kind::new(Size::Small, Colour::Blue, Shape::Cross));
+    fn edits_follow_their_instructions() {
+        let (circle, cross) = (
+            ObjectKind::new(ObjectSize::Large, Colour::Red, ObjectShape::Circle),
+            ObjectKind::new(ObjectSize::Small, Colour::Blue, ObjectShape::Cross),
+        );
         let scene = scene(&[circle, cross]);
-        let target = Target { colour: Colour::Red, shape: Shape::Circle };
+        let target = EditTarget { colour: Colour::Red, shape: ObjectShape::Circle };
         for (edit, text, caption) in [
             (
                 Edit::Recolour { target, to: Colour::Green },
@@ -144,7 +146,7 @@ mod tests {
                 "a large green circle on the left and a small blue cross in the centre on a white background",
             ),
             (
-                Edit::Reshape { target, to: Shape::Square },
+                Edit::Reshape { target, to: ObjectShape::Square },
                 "turn the red circle into a square",
                 "a large red square on the left and a small blue cross in the centre on a white background",
             ),
@@ -160,7 +162,7 @@ mod tests {
             ),
         ] {
             assert_eq!(edit.to_string(), text);
-            assert_eq!(edit.apply(&scene).unwrap().description().to_string(), caption);
+            assert_eq!(edit.apply(&scene).unwrap().caption().to_string(), caption);
             assert!(Edit::possible(&scene).contains(&edit));
             let json = serde_json::to_string(&edit).unwrap();
             assert_eq!(serde_json::from_str::<Edit>(&json).unwrap(), edit);
@@ -170,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_one_object() {
-        let kind = |size| Kind::new(size, Colour::Red, Shape::Circle);
-        let target = Target { colour: Colour::Red, shape: Shape::Circle };
-        let twins = scene(&[kind(Size::Large), kind(Size::Small)]);
+    fn a_target_must_be_one_object() {
+        let kind = |size| ObjectKind::new(size, Colour::Red, ObjectShape::Circle);
+        let target = EditTarget { colour: Colour::Red, shape: ObjectShape::Circle };
+        let twins = scene(&[kind(ObjectSize::Large), kind(ObjectSize::Small)]);
         let error = Edit::Remove { target }.apply(&twins).unwrap_err().to_string();
         assert!(error.contains("remove the red circle") && error.contains("has 2 of these"), "{error}");
         assert_eq!(Edit::possible(&twins).len(), 3);
-        let alone = scene(&[kind(Size::Large)]);
+        let alone = scene(&[kind(ObjectSize::Large)]);
         assert!(matches!(Edit::Remove { target }.apply(&alone), Err(Error::Scene { .. })));
-        let other = Target { colour: Colour::Blue, shape: Shape::Circle };
+        let other = EditTarget { colour: Colour::Blue, shape: ObjectShape::Circle };
         assert!(Edit::Remove { target: other }.apply(&alone).unwrap_err().to_string().contains("has 0 of these"));
     }
 }

@@ -1,6 +1,8 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate: what is wrong, where, and what to do.
 
 use std::path::PathBuf;
+
+use crate::dataset::SceneTask;
 
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -9,19 +11,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A text is no caption of a scene.
+    /// A text is not a caption of a scene.
     #[error("caption `{text}`: expected {expected} at byte {at}, found {found}")]
     Caption {
         /// The text.
         text: String,
-        /// Where it goes wrong, in bytes from its start.
+        /// The byte offset of the first word that is wrong.
         at: usize,
-        /// The word that is there.
+        /// The word at that offset.
         found: String,
-        /// What could be there.
+        /// What was expected there.
         expected: String,
     },
-    /// A caption has no or too many objects.
+    /// A caption has no objects or too many.
     #[error("a caption of {found} objects; scenes have 1 to {most}")]
     ObjectCount {
         /// Objects in the caption.
@@ -29,50 +31,56 @@ pub enum Error {
         /// The most that a scene has.
         most: usize,
     },
-    /// A scene cannot be drawn as it is stated.
-    #[error("impossible scene: {reason}")]
+    /// A scene is invalid.
+    #[error("invalid scene: {reason}")]
     Scene {
         /// What is wrong with it.
         reason: String,
     },
-    /// An edit does not fit its scene.
-    #[error("edit `{edit}` cannot be made: {reason}")]
+    /// An edit cannot be applied to a scene.
+    #[error("edit `{edit}` cannot be applied: {reason}")]
     Edit {
         /// The instruction.
         edit: String,
         /// What is wrong.
         reason: String,
     },
-    /// There are no picture sizes for the target.
-    #[error("no picture sizes for this data set")]
+    /// There are no image sizes for the target size.
+    #[error("no image sizes for this dataset")]
     TargetSize(#[source] lumina_core::Error),
-    /// No task has a weight.
+    /// The weights of all tasks are zero.
     #[error("the weights of all tasks are zero; give at least one task of `tasks` a positive weight")]
     NoTask,
+    /// A task needs a prompt or an edit that its ground truth lacks.
+    #[error("the ground truth of the task `{task}` lacks its prompt or edit; was it written by `lumina-scenes`?")]
+    NoPrompt {
+        /// The task.
+        task: SceneTask,
+    },
     /// A file or folder cannot be written.
     #[error("{}: cannot be written; is the folder writable, and is there space?", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// A picture cannot be encoded.
-    #[error("{}: the picture cannot be encoded as PNG", path.display())]
+    /// An image cannot be encoded.
+    #[error("{}: the image cannot be encoded as PNG", path.display())]
     Encode {
-        /// The file it was meant for.
+        /// The file to be written.
         path: PathBuf,
-        /// Why.
+        /// The encoder's error.
         #[source]
         source: image::ImageError,
     },
-    /// A line of a records file says nothing about a scene.
-    #[error("a record without its scene; was it written by `lumina-scenes`?")]
-    Truth(#[source] serde_json::Error),
-    /// Two pictures that are to be compared differ in size.
-    #[error("pictures of {}x{} and {}x{} pixels cannot be compared", first.0, first.1, second.0, second.1)]
-    Sizes {
+    /// A line of a records file contains no ground truth.
+    #[error("a record without ground truth; was it written by `lumina-scenes`?")]
+    GroundTruth(#[source] serde_json::Error),
+    /// Two images to be compared differ in size.
+    #[error("images of {}x{} and {}x{} pixels cannot be compared", first.0, first.1, second.0, second.1)]
+    SizeMismatch {
         /// Width and height of the first, in pixels.
         first: (u32, u32),
         /// Width and height of the second, in pixels.

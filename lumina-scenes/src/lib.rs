@@ -2,23 +2,25 @@
 #![forbid(unsafe_code)]
 
 pub mod dataset;
-pub mod judge;
+pub mod evaluation;
 
-mod description;
-mod draws;
+mod attributes;
+mod caption;
+mod caption_parser;
 mod edit;
 mod error;
 mod mask;
-mod parse;
+mod random;
 mod render;
 mod scene;
 mod scenes;
-mod words;
+mod split;
 
-pub use description::{Description, Mention};
-pub use edit::{Edit, Target};
+pub use attributes::{Background, Colour, ObjectKind, ObjectShape, ObjectSize, Position, Relation};
+pub use caption::{Caption, MAX_OBJECTS, Mention};
+pub use edit::{Edit, EditTarget};
 pub use error::{Error, Result};
-pub use render::{BACKGROUND_CLASS, BACKGROUND_DEPTH};
-pub use scene::{MAX_OBJECTS, MIN_GAP_PX, Object, STEP_PX, Scene};
-pub use scenes::{DEFAULT_TARGET_PX, HELD_OUT, Scenes, Split};
-pub use words::{Background, Colour, Kind, Place, Relation, Shape, Size};
+pub use render::{BACKGROUND_CLASS_RGB, BACKGROUND_DEPTH};
+pub use scene::{MIN_GAP_PX, OFFSET_STEP_PX, Object, Scene};
+pub use scenes::{DEFAULT_TARGET_PX, Scenes};
+pub use split::{HELD_OUT_KINDS, Split};

@@ -1,17 +1,17 @@
-//! Scenes as pictures, depth maps and segmentation maps.
+//! Renders scenes as images, depth maps and segmentation maps.
 
 use image::{Rgb, RgbImage};
 
-use crate::mask::{FULL, Mask};
-use crate::{Colour, Scene, Shape, Size};
+use crate::mask::{FULL_COVERAGE, Mask};
+use crate::{Colour, Object, ObjectShape, ObjectSize, Scene};
 
-/// The grey of the background in depth maps: furthest away.
+/// The grey value of the background in depth maps, the most distant.
 pub const BACKGROUND_DEPTH: u8 = 32;
 /// The colour of the background in segmentation maps.
-pub const BACKGROUND_CLASS: [u8; 3] = [0, 0, 0];
+pub const BACKGROUND_CLASS_RGB: [u8; 3] = [0, 0, 0];
 
-impl Size {
-    /// The grey of an object in depth maps: the nearer, the lighter.
+impl ObjectSize {
+    /// The grey value of an object in depth maps. Nearer is lighter.
     pub const fn depth(self) -> u8 {
         match self {
             Self::Small => 128,
@@ -20,9 +20,9 @@ impl Size {
     }
 }
 
-impl Shape {
-    /// The colour of the class in segmentation maps. They are colours of pictures, so that an image tokenizer of few
-    /// codes has less to learn.
+impl ObjectShape {
+    /// The colour of the class in segmentation maps. The same colours occur in images, so that an image tokenizer with
+    /// few codes has less to learn.
     pub const fn class_rgb(self) -> [u8; 3] {
         match self {
             Self::Circle => Colour::Red.rgb(),
@@ -34,37 +34,38 @@ impl Shape {
 }
 
 impl Scene {
-    /// The picture, with smooth edges (16 samples a pixel).
-    pub fn picture(&self) -> RgbImage {
-        let mut picture = self.filled(self.background().rgb());
+    /// Renders the scene as an image, with antialiased edges (16 samples per pixel).
+    pub fn image(&self) -> RgbImage {
+        let mut image = self.filled(self.background().rgb());
         for object in self.objects() {
             self.paint(
                 object,
                 |pixel, at, mask| {
                     let covered = mask.coverage(at);
                     for (channel, colour) in pixel.0.iter_mut().zip(object.kind.colour.rgb()) {
-                        let mixed = u32::from(*channel) * (FULL - covered) + u32::from(colour) * covered;
-                        *channel = ((mixed + FULL / 2) / FULL) as u8;
+                        let mixed = u32::from(*channel) * (FULL_COVERAGE - covered) + u32::from(colour) * covered;
+                        *channel = ((mixed + FULL_COVERAGE / 2) / FULL_COVERAGE) as u8;
                     }
                 },
-                &mut picture,
+                &mut image,
             );
         }
-        picture
+        image
     }
 
-    /// The depth map: [`BACKGROUND_DEPTH`], and [`Size::depth`] on the objects, as grey with hard edges.
-    pub fn depth(&self) -> RgbImage {
-        self.map([BACKGROUND_DEPTH; 3], |object| [object.kind.size.depth(); 3])
+    /// Renders the depth map, grey with hard edges: [`BACKGROUND_DEPTH`], and [`ObjectSize::depth`] for objects.
+    pub fn depth_map(&self) -> RgbImage {
+        self.flat([BACKGROUND_DEPTH; 3], |object| [object.kind.size.depth(); 3])
     }
 
-    /// The segmentation map: [`BACKGROUND_CLASS`], and [`Shape::class_rgb`] on the objects, with hard edges.
-    pub fn segmentation(&self) -> RgbImage {
-        self.map(BACKGROUND_CLASS, |object| object.kind.shape.class_rgb())
+    /// Renders the segmentation map, with hard edges: [`BACKGROUND_CLASS_RGB`], and [`ObjectShape::class_rgb`] for
+    /// objects.
+    pub fn segmentation_map(&self) -> RgbImage {
+        self.flat(BACKGROUND_CLASS_RGB, |object| object.kind.shape.class_rgb())
     }
 
-    /// A picture of flat colours: an object has each pixel that it covers at least half.
-    fn map(&self, background: [u8; 3], colour: impl Fn(&crate::Object) -> [u8; 3]) -> RgbImage {
+    /// Renders flat colours: an object colours each pixel that it covers at least half of.
+    fn flat(&self, background: [u8; 3], colour: impl Fn(&Object) -> [u8; 3]) -> RgbImage {
         let mut map = self.filled(background);
         for object in self.objects() {
             self.paint(
@@ -84,8 +85,8 @@ impl Scene {
         RgbImage::from_pixel(self.size().width_px(), self.size().height_px(), Rgb(colour))
     }
 
-    /// Calls `draw` with each pixel on the object's bounding box, and where it lies on the mask.
-    fn paint(&self, object: &crate::Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &mut RgbImage) {
+    /// Calls `draw` with each pixel in the object's bounding box and its offset from the centre.
+    fn paint(&self, object: &Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &mut RgbImage) {
         let mask = Mask::new(object.kind.shape, object.kind.size);
         let centre = object.centre_px();
         for at in mask.offsets() {

@@ -1,4 +1,4 @@
-//! Data sets: what is in them, and what is on disk.
+//! Datasets in memory and on disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -7,60 +7,60 @@ use std::path::Path;
 
 use image::{RgbImage, imageops};
 use lumina_core::{ImageSize, crop_sizes};
-use lumina_scenes::dataset::{Dataset, DatasetOptions, SceneTask, Truth, write_dataset};
-use lumina_scenes::judge::judge;
-use lumina_scenes::{Description, Error, HELD_OUT, Scene, Scenes, Split};
+use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask, write_dataset};
+use lumina_scenes::evaluation::evaluate_image;
+use lumina_scenes::{Caption, Error, HELD_OUT_KINDS, Scene, Scenes, Split};
 use lumina_tokenizer::Record;
 
 const PLACEHOLDER: &str = "<|image|>";
 
-fn dataset(split: Split, n_records: u64) -> Dataset {
-    Dataset::new(DatasetOptions { seed: 5, split, n_records, ..Default::default() }).unwrap()
+fn dataset(split: Split, n_records: u64) -> SceneDataset {
+    SceneDataset::new(DatasetOptions { seed: 5, split, n_records, ..Default::default() }).unwrap()
 }
 
-fn only(task: SceneTask) -> Dataset {
-    Dataset::new(DatasetOptions { tasks: [(task, 1)].into(), n_records: 40, ..Default::default() }).unwrap()
+fn dataset_of(task: SceneTask) -> SceneDataset {
+    SceneDataset::new(DatasetOptions { tasks: [(task, 1)].into(), n_records: 40, ..Default::default() }).unwrap()
 }
 
 fn texts(record: &Record) -> Vec<&str> {
     record.conversations.iter().map(|turn| turn.value.as_deref().unwrap()).collect()
 }
 
-fn holds_held_out(scene: &Scene) -> bool {
-    scene.objects().iter().any(|object| HELD_OUT.contains(&object.kind))
+fn contains_held_out(scene: &Scene) -> bool {
+    scene.objects().iter().any(|object| HELD_OUT_KINDS.contains(&object.kind))
 }
 
 #[test]
-fn what_is_held_out_is_only_there() {
+fn held_out_kinds_are_in_their_split_only() {
     for split in [Split::Train, Split::Test] {
         for record in dataset(split, 3000).records() {
-            assert!(!holds_held_out(&record.truth.scene));
-            if let Some(edit) = record.truth.edit {
-                let edited = edit.apply(&record.truth.scene).unwrap();
-                assert!(!holds_held_out(&edited), "{edit}: {}", edited.description());
+            assert!(!contains_held_out(&record.ground_truth.scene));
+            if let Some(edit) = record.ground_truth.edit {
+                let edited = edit.apply(&record.ground_truth.scene).unwrap();
+                assert!(!contains_held_out(&edited), "{edit}: {}", edited.caption());
             }
         }
     }
-    assert!(dataset(Split::HeldOut, 1000).records().all(|record| holds_held_out(&record.truth.scene)));
+    assert!(dataset(Split::HeldOut, 1000).records().all(|record| contains_held_out(&record.ground_truth.scene)));
 }
 
 #[test]
-fn all_tasks_edits_and_sizes_come() {
+fn all_tasks_edits_and_sizes_occur() {
     let mut counts = BTreeMap::<String, usize>::new();
     let mut sizes = HashSet::new();
     for record in dataset(Split::Train, 2000).records() {
-        *counts.entry(record.truth.task.to_string()).or_default() += 1;
-        if let Some(edit) = record.truth.edit {
+        *counts.entry(record.ground_truth.task.to_string()).or_default() += 1;
+        if let Some(edit) = record.ground_truth.edit {
             let instruction = edit.to_string();
-            let sort =
+            let edit_type =
                 if instruction.contains("background") { "background" } else { instruction.split(' ').next().unwrap() };
-            *counts.entry(sort.to_owned()).or_default() += 1;
+            *counts.entry(edit_type.to_owned()).or_default() += 1;
         }
-        if let Some(prompt) = &record.truth.prompt {
-            let sort = if prompt.stated_relation().is_some() { "relation" } else { "positions" };
-            *counts.entry(sort.to_owned()).or_default() += 1;
+        if let Some(prompt) = &record.ground_truth.prompt {
+            let prompt_type = if prompt.stated_relation().is_some() { "relation" } else { "positions" };
+            *counts.entry(prompt_type.to_owned()).or_default() += 1;
         }
-        sizes.insert(record.truth.scene.size());
+        sizes.insert(record.ground_truth.scene.size());
     }
     assert_eq!(counts.len(), SceneTask::ALL.len() + 4 + 2, "{counts:?}");
     assert!(counts.values().all(|&count| count > 50), "{counts:?}");
@@ -68,9 +68,9 @@ fn all_tasks_edits_and_sizes_come() {
 }
 
 #[test]
-fn records_hold_what_they_say() {
+fn records_match_their_ground_truth() {
     for record in dataset(Split::Test, 600).records() {
-        let (truth, texts) = (&record.truth, texts(&record.record));
+        let (truth, texts) = (&record.ground_truth, texts(&record.record));
         let n_placeholders: usize = texts.iter().map(|text| text.matches(PLACEHOLDER).count()).sum();
         assert_eq!(n_placeholders, record.images.len());
         assert_eq!(record.images.len(), record.record.image.len());
@@ -82,9 +82,9 @@ fn records_hold_what_they_say() {
             SceneTask::TextToImage | SceneTask::ImageThenEdit | SceneTask::ImageThenCaption => {
                 let size = scene.size();
                 let start = format!("Generate an image of {size} according to the following prompt:\n");
-                let prompt: Description = texts[0].strip_prefix(&start).unwrap().parse().unwrap();
+                let prompt: Caption = texts[0].strip_prefix(&start).unwrap().parse().unwrap();
                 assert_eq!(Some(&prompt), truth.prompt.as_ref());
-                assert!(judge(&prompt, size, &record.images[0]).all(), "{prompt}");
+                assert!(evaluate_image(&prompt, size, &record.images[0]).is_correct(), "{prompt}");
                 assert_eq!(texts[1], PLACEHOLDER);
                 texts[0]
             }
@@ -94,18 +94,18 @@ fn records_hold_what_they_say() {
             SceneTask::Editing => &format!("{} <|image|>", truth.edit.unwrap()),
         };
         assert_eq!(texts[0], first);
-        assert_eq!(record.images[0], scene.picture());
+        assert_eq!(record.images[0], scene.image());
         let last = texts[texts.len() - 1];
         match truth.task {
-            SceneTask::Captioning => assert_eq!(last, scene.description().to_string()),
+            SceneTask::Captioning => assert_eq!(last, scene.caption().to_string()),
             SceneTask::ImageThenCaption => {
-                assert_eq!(texts[2..], ["Describe the image in detail.", &scene.description().to_string()]);
+                assert_eq!(texts[2..], ["Describe the image in detail.", &scene.caption().to_string()]);
             }
-            SceneTask::DepthEstimation => assert_eq!(record.images[1], scene.depth()),
-            SceneTask::SemanticSegmentation => assert_eq!(record.images[1], scene.segmentation()),
+            SceneTask::DepthEstimation => assert_eq!(record.images[1], scene.depth_map()),
+            SceneTask::SemanticSegmentation => assert_eq!(record.images[1], scene.segmentation_map()),
             SceneTask::Editing | SceneTask::ImageThenEdit => {
                 let edited = truth.edit.unwrap().apply(scene).unwrap();
-                assert_eq!(record.images[1], edited.picture());
+                assert_eq!(record.images[1], edited.image());
                 assert_eq!(last, PLACEHOLDER);
             }
             SceneTask::TextToImage => assert_eq!(texts.len(), 2),
@@ -116,7 +116,7 @@ fn records_hold_what_they_say() {
     }
 }
 
-/// All files of a folder and what is in them.
+/// All files of a folder with their content.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -132,7 +132,7 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn what_is_on_disk_is_what_was_made() {
+fn files_equal_the_dataset_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = dataset(Split::Train, 60);
     let mut seen = Vec::new();
@@ -143,7 +143,7 @@ fn what_is_on_disk_is_what_was_made() {
     for (line, made) in lines.lines().zip(dataset.records()) {
         let record = Record::from_json(line).unwrap();
         assert_eq!(record, made.record);
-        assert_eq!(Truth::from_json(line).unwrap(), made.truth);
+        assert_eq!(GroundTruth::from_json(line).unwrap(), made.ground_truth);
         for (name, made) in record.image.iter().zip(&made.images) {
             assert!(name.is_relative());
             assert_eq!(&image::open(path.parent().unwrap().join(name)).unwrap().into_rgb8(), made);
@@ -158,23 +158,23 @@ fn what_is_on_disk_is_what_was_made() {
 fn one_seed_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, seed| {
-        let dataset = Dataset::new(DatasetOptions { seed, n_records: 30, ..Default::default() }).unwrap();
+        let dataset = SceneDataset::new(DatasetOptions { seed, n_records: 30, ..Default::default() }).unwrap();
         write_dataset(folder.path().join(name), &dataset, |_| {}).unwrap();
         contents(&folder.path().join(name))
     };
     let first = write("first", 1);
     assert_eq!(first, write("second", 1));
     assert_ne!(first, write("third", 2));
-    // Over an older one, too.
+    // Also if an older dataset is overwritten.
     assert_eq!(write("second", 1), first);
-    // And a record does not depend on how many there are.
+    // A record does not depend on the number of records.
     assert_eq!(dataset(Split::Train, 1).record(17), dataset(Split::Train, 900).record(17));
 }
 
 #[test]
-fn what_cannot_be_written_is_named() {
+fn errors_name_what_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
-    let dataset = only(SceneTask::TextToImage);
+    let dataset = dataset_of(SceneTask::TextToImage);
     let write = |path: &Path| match write_dataset(path, &dataset, |_| {}) {
         Err(error @ Error::Write { .. }) => error.to_string(),
         other => panic!("{other:?}"),
@@ -189,7 +189,7 @@ fn what_cannot_be_written_is_named() {
     fs::create_dir_all(taken.join("records.jsonl")).unwrap();
     assert!(write(&taken).contains("records.jsonl"));
 
-    // A failure on the way leaves no records file, neither the old one nor half of a new one.
+    // A failure leaves no records file, neither the old one nor an incomplete new one.
     let halfway = folder.path().join("halfway");
     write_dataset(&halfway, &dataset, |_| {}).unwrap();
     fs::create_dir(halfway.join("images/000020-0.png.partial")).unwrap();
@@ -199,14 +199,14 @@ fn what_cannot_be_written_is_named() {
 }
 
 #[test]
-fn bad_options_and_bad_lines_are_errors() {
+fn invalid_options_and_lines_are_errors() {
     let options = |tasks, target_px| DatasetOptions { tasks, target_px, ..Default::default() };
     let none = [(SceneTask::Editing, 0)].into();
-    assert!(matches!(Dataset::new(options(none, 96)), Err(Error::NoTask)));
-    assert!(matches!(Dataset::new(options(BTreeMap::new(), 96)), Err(Error::NoTask)));
+    assert!(matches!(SceneDataset::new(options(none, 96)), Err(Error::NoTask)));
+    assert!(matches!(SceneDataset::new(options(BTreeMap::new(), 96)), Err(Error::NoTask)));
     let tasks = || [(SceneTask::Editing, u32::MAX), (SceneTask::Captioning, u32::MAX)].into();
-    assert!(matches!(Dataset::new(options(tasks(), 31)), Err(Error::TargetSize(_))));
-    assert_eq!(Dataset::new(options(tasks(), 96)).unwrap().records().count(), 1000);
+    assert!(matches!(SceneDataset::new(options(tasks(), 31)), Err(Error::TargetSize(_))));
+    assert_eq!(SceneDataset::new(options(tasks(), 96)).unwrap().records().count(), 1000);
 
     let json = serde_json::to_string(&DatasetOptions::default()).unwrap();
     assert_eq!(serde_json::from_str::<DatasetOptions>(&json).unwrap(), DatasetOptions::default());
@@ -214,39 +214,39 @@ fn bad_options_and_bad_lines_are_errors() {
     assert!(serde_json::from_str::<DatasetOptions>(r#"{"sead": 1}"#).is_err());
 
     for line in ["", "{}", "[]", r#"{"task":"editing","scene":{"size":[32,32],"background":"white","objects":[]}}"#] {
-        assert!(matches!(Truth::from_json(line), Err(Error::Truth(_))), "{line}");
+        assert!(matches!(GroundTruth::from_json(line), Err(Error::GroundTruth(_))), "{line}");
     }
 }
 
 #[test]
-fn other_targets_have_their_sizes() {
+fn other_targets_have_other_sizes() {
     for target_px in [64, 128] {
         let options = DatasetOptions { target_px, n_records: 300, ..Default::default() };
         let sizes: HashSet<ImageSize> =
-            Dataset::new(options).unwrap().records().map(|record| record.truth.scene.size()).collect();
+            SceneDataset::new(options).unwrap().records().map(|record| record.ground_truth.scene.size()).collect();
         assert_eq!(sizes, crop_sizes(target_px).unwrap().into_iter().collect());
     }
 }
 
-/// What the README says of the work that an image tokenizer has.
+/// The number of patches that the README states.
 #[test]
-fn pictures_and_maps_are_made_of_few_patches() {
-    let patches = |picture: &RgbImage, into: &mut HashSet<Vec<u8>>| {
-        for y in (0..picture.height()).step_by(16) {
-            for x in (0..picture.width()).step_by(16) {
-                into.insert(imageops::crop_imm(picture, x, y, 16, 16).to_image().into_raw());
+fn images_and_maps_consist_of_few_patches() {
+    let patches = |image: &RgbImage, into: &mut HashSet<Vec<u8>>| {
+        for y in (0..image.height()).step_by(16) {
+            for x in (0..image.width()).step_by(16) {
+                into.insert(imageops::crop_imm(image, x, y, 16, 16).to_image().into_raw());
             }
         }
     };
     let scenes = Scenes::new(8, Split::Train, 96).unwrap();
-    let (mut of_pictures, mut of_maps, mut scenes_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let (mut of_images, mut of_maps, mut scenes_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
     for scene in (0..5000).map(|index| scenes.scene(index)) {
-        patches(&scene.picture(), &mut of_pictures);
-        patches(&scene.depth(), &mut of_maps);
-        patches(&scene.segmentation(), &mut of_maps);
+        patches(&scene.image(), &mut of_images);
+        patches(&scene.depth_map(), &mut of_maps);
+        patches(&scene.segmentation_map(), &mut of_maps);
         scenes_seen.insert(scene);
     }
-    assert_eq!(of_pictures.len(), 406);
+    assert_eq!(of_images.len(), 406);
     assert_eq!(of_maps.len(), 42);
     assert!(scenes_seen.len() > 4000, "{}", scenes_seen.len());
 }

@@ -16,7 +16,7 @@ use lumina_train::data::{
 };
 use lumina_train::{Error, Result};
 use lumina_vq::ImageTokenizer;
-use lumina_vq::preprocess::{Picture, Preprocessor};
+use lumina_vq::preprocess::{InputImage, Preprocessor};
 
 struct Tokenizers {
     images: ImageTokenizer,
@@ -55,14 +55,14 @@ fn turns(texts: &[&str]) -> Vec<RecordTurn> {
 }
 
 /// Records of texts alone, some of them bad.
-fn text_record(index: usize) -> (Record, Vec<Picture>) {
+fn text_record(index: usize) -> (Record, Vec<InputImage>) {
     let answer = format!("It is {index}.").repeat(index % 3 + 1);
     let texts = if index % 7 == 3 { vec!["What?"] } else { vec!["What?", &answer] };
     (Record { conversations: turns(&texts), image: Vec::new() }, Vec::new())
 }
 
 /// Records with pictures, some of them bad.
-fn picture_record(index: usize) -> (Record, Vec<Picture>) {
+fn picture_record(index: usize) -> (Record, Vec<InputImage>) {
     let n_pictures = index % 3;
     let pictures = (0..n_pictures).map(|n| picture(10 * index + n).into()).collect();
     let answer = "<|image|>".repeat(n_pictures + usize::from(index % 8 == 5));

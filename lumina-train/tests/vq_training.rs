@@ -12,10 +12,10 @@ use lumina_train::vq::{
     Codebook, CodebookStart, DiscriminatorOptions, PatchSorts, PatchSortsOptions, Schedule, VqStep, VqTrainer,
     VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq,
 };
-use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqShape};
+use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqHyperparameters};
 
 fn config() -> VqConfig {
-    let shape = VqShape {
+    let shape = VqHyperparameters {
         embed_dim: 4,
         n_codes: 32,
         channels: 32,
@@ -23,7 +23,7 @@ fn config() -> VqConfig {
         n_res_blocks: 1,
         latent_channels: 8,
         resolution: 16,
-        ..VqShape::default()
+        ..VqHyperparameters::default()
     };
     VqConfig::new(shape).unwrap()
 }
@@ -275,7 +275,7 @@ fn the_same_seed_makes_the_same_network() {
 
 #[test]
 fn what_no_network_can_be_is_refused() {
-    let shape = |channels, n_codes| VqShape { channels, n_codes, ..VqShape::default() };
+    let shape = |channels, n_codes| VqHyperparameters { channels, n_codes, ..VqHyperparameters::default() };
     for (shape, part) in [(shape(48, 16), "multiple of 32"), (shape(32, 0), "`n_embed` is 0")] {
         let message = VqConfig::new(shape).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");

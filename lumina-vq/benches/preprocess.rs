@@ -1,13 +1,13 @@
-//! Preparing a photograph of 12 megapixels. The limit in the same run: reading its bytes once (`sum`).
+//! Preparing a photo of 12 megapixels, compared in the same run with reading its bytes once (`sum`).
 
 use std::hint::black_box;
 use std::io::Cursor;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{DynamicImage, ImageFormat, RgbImage};
-use lumina_vq::preprocess::{Picture, Preprocessor, to_tensor_values};
+use lumina_vq::preprocess::{InputImage, Preprocessor, to_tensor_values};
 
-/// Noise on a slope: it neither compresses to nothing nor is it all noise.
+/// A gradient with noise: it compresses about as well as a photo.
 fn photo() -> RgbImage {
     let mut state = 1u32;
     RgbImage::from_fn(4000, 3000, |x, y| {
@@ -26,25 +26,25 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function("limit: read the bytes once", |bencher| {
         bencher.iter(|| black_box(&photo).iter().map(|&byte| u64::from(byte)).sum::<u64>())
     });
-    let picture = Picture::from(photo.clone());
+    let input = InputImage::from(photo.clone());
     for target_px in [512, 768, 1024] {
         let preprocessor = Preprocessor::new(target_px).expect("a target of the published models");
         group.bench_function(format!("in memory, target {target_px}"), |bencher| {
-            bencher.iter(|| preprocessor.prepare(black_box(&picture)).expect("it has pixels"))
+            bencher.iter(|| preprocessor.prepare(black_box(&input)).expect("it has pixels"))
         });
     }
-    let odd = Picture::from(image::imageops::crop_imm(&photo, 0, 0, 3999, 2999).to_image());
+    let odd = InputImage::from(image::imageops::crop_imm(&photo, 0, 0, 3999, 2999).to_image());
     let preprocessor = Preprocessor::new(768).expect("a target of the published models");
     group.bench_function("in memory, odd sides, target 768", |bencher| {
         bencher.iter(|| preprocessor.prepare(black_box(&odd)).expect("it has pixels"))
     });
     group.bench_function("decode JPEG", |bencher| {
-        bencher.iter(|| Picture::from_bytes(black_box(&jpeg)).expect("it is whole"))
+        bencher.iter(|| InputImage::from_bytes(black_box(&jpeg)).expect("it is complete"))
     });
     group.bench_function("decode JPEG, prepare, tensor values, target 768", |bencher| {
         bencher.iter(|| {
-            let picture = Picture::from_bytes(black_box(&jpeg)).expect("it is whole");
-            to_tensor_values(&preprocessor.prepare(&picture).expect("it has pixels"))
+            let input = InputImage::from_bytes(black_box(&jpeg)).expect("it is complete");
+            to_tensor_values(&preprocessor.prepare(&input).expect("it has pixels"))
         })
     });
     group.finish();

@@ -1,7 +1,7 @@
-//! Encoding and decoding 512×512 pixels at the published size of the VQGAN, with random weights.
+//! Encoding and decoding 512×512 pixels with the published VQGAN's size and random weights.
 //!
-//! `cargo bench -p lumina-vq --bench vqgan`. Held against Burn's own convolution of the costliest layer: how many of its
-//! operations fit into the time.
+//! `cargo bench -p lumina-vq --bench vqgan`. The time is compared with Burn's own convolution of the most expensive
+//! layer, at the same number of multiply-adds.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -36,8 +36,8 @@ fn best(runs: usize, mut run: impl FnMut()) -> Duration {
         .expect("at least one run")
 }
 
-/// Multiply-adds of the convolutions that the names and shapes of the weights imply, for an image of [`SIDE`].
-fn operations(shapes: &std::collections::BTreeMap<String, Vec<usize>>, part: &str) -> f64 {
+/// Multiply-adds of the convolutions whose names begin with `part`, for an image of [`SIDE`].
+fn multiply_adds(shapes: &std::collections::BTreeMap<String, Vec<usize>>, part: &str) -> f64 {
     let level_side = |name: &str| {
         let level = |mark: &str| name.split(mark).nth(1)?.split('.').next()?.parse::<u32>().ok();
         match (level("down."), level("up.")) {
@@ -57,7 +57,7 @@ fn operations(shapes: &std::collections::BTreeMap<String, Vec<usize>>, part: &st
 }
 
 fn main() {
-    // As an app would.
+    // Recommended for applications.
     keep_freed_memory(1 << 30);
     let compute = Compute::flex();
     let config = VqConfig::from_yaml(YAML, "vqgan.yaml".as_ref()).expect("valid");
@@ -66,7 +66,7 @@ fn main() {
     let file = folder.path().join("vqgan.safetensors");
     let tensors = shapes.iter().map(|(name, shape)| {
         let n = shape.iter().product::<usize>();
-        // Weights of the size that keeps activations at theirs.
+        // The scale keeps the variance of activations.
         let scale = (1.0 / (n / shape[0]).max(1) as f32).sqrt();
         let bytes = move || {
             let values = lumina_testing::lcg(n as u32).take(n);
@@ -75,7 +75,7 @@ fn main() {
         };
         (name.clone(), Dtype::F32, shape.clone(), bytes)
     });
-    save_safetensors(&file, tensors).expect("room for the weights");
+    save_safetensors(&file, tensors).expect("enough disk space");
     let tokenizer = ImageTokenizer::from_file(&file, config, &compute).expect("complete");
 
     let device = compute.device();
@@ -89,8 +89,8 @@ fn main() {
     let image = RgbImage::from_fn(SIDE, SIDE, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
     let codes = tokenizer.encode(&image).expect("encodes");
     let report = |what: &str, time: Duration, part: &str| {
-        let limit = operations(&shapes, part) / per_second;
-        println!("{what}: {:.2} s, {:.2} of that limit", time.as_secs_f64(), limit / time.as_secs_f64());
+        let limit = multiply_adds(&shapes, part) / per_second;
+        println!("{what}: {:.2} s, {:.2} of Burn's speed", time.as_secs_f64(), limit / time.as_secs_f64());
     };
     report("encode 512×512", best(3, || drop(black_box(tokenizer.encode(&image)))), "encoder");
     for (what, bands) in [("whole", Bands::Whole), ("in bands of 64 rows", Bands::Rows(64))] {

@@ -1,4 +1,4 @@
-//! The shape of a VQGAN: what its files say, and what the network uses.
+//! The hyperparameters of a VQGAN: as files state them, and as the network uses them.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// What `vqgan.yaml` says. Keys that do not change the result are tolerated.
+/// The content of `vqgan.yaml`. Keys that do not change the result are ignored.
 #[derive(Debug, Clone, Deserialize)]
 struct YamlFile {
     model: YamlModel,
@@ -49,7 +49,7 @@ struct YamlNetwork {
     tanh_out: Option<bool>,
 }
 
-/// What `vq_config` in a Hugging Face `config.json` says.
+/// The content of `vq_config` in a Hugging Face `config.json`.
 #[derive(Debug, Clone, Deserialize)]
 struct HfConfig {
     #[serde(default = "defaults::embed_dim")]
@@ -76,7 +76,7 @@ struct HfConfig {
     attn_type: Option<String>,
 }
 
-/// The defaults of `ChameleonVQVAEConfig`, which a `config.json` leaves out.
+/// The defaults of `ChameleonVQVAEConfig`. A `config.json` omits values that equal them.
 mod defaults {
     pub(super) fn embed_dim() -> usize {
         256
@@ -104,7 +104,7 @@ mod defaults {
     }
 }
 
-/// The checked shape of a VQGAN.
+/// The checked hyperparameters of a VQGAN.
 ///
 /// ```
 /// let yaml = "
@@ -126,35 +126,35 @@ pub struct VqConfig {
     pub(crate) channels: usize,
     pub(crate) multipliers: Vec<usize>,
     pub(crate) n_res_blocks: usize,
-    pub(crate) attention_at: Vec<usize>,
+    pub(crate) attention_resolutions: Vec<usize>,
     pub(crate) latent_channels: usize,
     pub(crate) resolution: usize,
 }
 
-/// The values of a new [`VqConfig`]; the default is the published one's.
+/// The hyperparameters of a new [`VqConfig`]. The defaults are those of the published model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VqShape {
-    /// Numbers that a code stands for (`embed_dim`).
+pub struct VqHyperparameters {
+    /// Dimensions of a codebook entry (`embed_dim`).
     pub embed_dim: usize,
-    /// Entries of the codebook (`n_embed`).
+    /// Number of entries in the codebook (`n_embed`).
     pub n_codes: usize,
     /// Channels at full resolution (`ch`), a multiple of 32.
     pub channels: usize,
-    /// Channels of each level as multiples of `channels`, the finest first (`ch_mult`); each level but the first
+    /// Channels of each level as multiples of `channels`, the finest level first (`ch_mult`). Each level but the first
     /// halves the resolution.
     pub multipliers: Vec<usize>,
-    /// Residual blocks a level of the encoder (`num_res_blocks`); the decoder has one more. With 0 the encoder is a chain of
-    /// convolutions down to its middle, several times as fast; channels are then the same at all levels.
+    /// Residual blocks of each encoder level (`num_res_blocks`); a decoder level has one more. With 0 the levels of the
+    /// encoder are single convolutions, which is several times as fast; all levels must then have the same channels.
     pub n_res_blocks: usize,
-    /// Sides in pixels, of pictures of `resolution`, at which levels have attention (`attn_resolutions`).
-    pub attention_at: Vec<usize>,
+    /// The levels with attention (`attn_resolutions`), each given by its side for an image of `resolution`, in pixels.
+    pub attention_resolutions: Vec<usize>,
     /// Channels between encoder and codebook (`z_channels`).
     pub latent_channels: usize,
-    /// Side in pixels that `attention_at` refers to.
+    /// Image side in pixels that `attention_resolutions` refers to.
     pub resolution: usize,
 }
 
-impl Default for VqShape {
+impl Default for VqHyperparameters {
     fn default() -> Self {
         Self {
             embed_dim: defaults::embed_dim(),
@@ -162,7 +162,7 @@ impl Default for VqShape {
             channels: defaults::base_channels(),
             multipliers: defaults::channel_multiplier(),
             n_res_blocks: defaults::num_res_blocks(),
-            attention_at: Vec::new(),
+            attention_resolutions: Vec::new(),
             latent_channels: defaults::latent_channels(),
             resolution: defaults::resolution(),
         }
@@ -171,42 +171,58 @@ impl Default for VqShape {
 
 /// Groups of every group norm.
 pub(crate) const GROUPS: usize = 32;
-/// No part of a published network is larger; a config beyond it is broken, and would overflow.
-const LARGEST: usize = 1 << 20;
+/// Upper bound of every dimension. Published networks are smaller, and larger products could overflow.
+const MAX_DIMENSION: usize = 1 << 20;
 
 impl VqConfig {
-    /// The config of a network to be trained.
+    /// The config of a new network.
     ///
     /// # Errors
-    /// [`Error::Config`] where a value is out of range.
-    pub fn new(shape: VqShape) -> Result<Self> {
-        let VqShape {
+    /// [`Error::Config`] if a value is out of range.
+    pub fn new(hyperparameters: VqHyperparameters) -> Result<Self> {
+        let VqHyperparameters {
             embed_dim,
             n_codes,
             channels,
             multipliers,
             n_res_blocks,
-            attention_at,
+            attention_resolutions,
             latent_channels,
             resolution,
-        } = shape;
-        let config =
-            Self { embed_dim, n_codes, channels, multipliers, n_res_blocks, attention_at, latent_channels, resolution };
-        config.checked("VqShape".as_ref())
+        } = hyperparameters;
+        let config = Self {
+            embed_dim,
+            n_codes,
+            channels,
+            multipliers,
+            n_res_blocks,
+            attention_resolutions,
+            latent_channels,
+            resolution,
+        };
+        config.validated("VqHyperparameters".as_ref())
     }
 
-    /// The config of the same network with a codebook of another length.
+    /// The same config with another number of codebook entries.
     ///
     /// # Errors
-    /// [`Error::Config`] where it is out of range.
+    /// [`Error::Config`] if the number is out of range.
     pub fn with_n_codes(&self, n_codes: usize) -> Result<Self> {
-        Self { n_codes, ..self.clone() }.checked("VqConfig".as_ref())
+        Self { n_codes, ..self.clone() }.validated("VqConfig".as_ref())
     }
 
-    /// The text of a `vqgan.yaml` that says this, in the keys of the original.
+    /// The config as the text of a `vqgan.yaml`, with the keys of the original.
     pub fn to_yaml(&self) -> String {
-        let Self { embed_dim, n_codes, channels, multipliers, n_res_blocks, attention_at, latent_channels, resolution } =
-            self;
+        let Self {
+            embed_dim,
+            n_codes,
+            channels,
+            multipliers,
+            n_res_blocks,
+            attention_resolutions,
+            latent_channels,
+            resolution,
+        } = self;
         format!(
             "model:
   target: taming.models.vqgan.VQModel
@@ -222,7 +238,7 @@ impl VqConfig {
       ch: {channels}
       ch_mult: {multipliers:?}
       num_res_blocks: {n_res_blocks}
-      attn_resolutions: {attention_at:?}
+      attn_resolutions: {attention_resolutions:?}
       dropout: 0.0
 "
         )
@@ -231,18 +247,18 @@ impl VqConfig {
     /// Reads `vqgan.yaml`.
     ///
     /// # Errors
-    /// [`Error::Read`] and what [`VqConfig::from_yaml`] says.
+    /// [`Error::Read`], and those of [`VqConfig::from_yaml`].
     pub fn open(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
         Self::from_yaml(&text, file)
     }
 
-    /// The config in the text of a `vqgan.yaml`; `file` is for messages.
+    /// Parses the text of a `vqgan.yaml`; `file` is named in error messages.
     ///
     /// # Errors
-    /// [`Error::Config`] where a key is missing or its value is not supported.
+    /// [`Error::ParseConfig`] if a key is missing, [`Error::Config`] if a value is not supported.
     pub fn from_yaml(text: &str, file: &Path) -> Result<Self> {
-        let parsed: YamlFile = serde_saphyr::from_str(text).map_err(|error| config_error(file, error.to_string()))?;
+        let parsed: YamlFile = serde_saphyr::from_str(text).map_err(|error| parse_error(file, error))?;
         let YamlParams { embed_dim, n_embed, ddconfig: network } = parsed.model.params;
         let unsupported = [
             (network.double_z, "double_z: true"),
@@ -252,7 +268,7 @@ impl VqConfig {
             (network.tanh_out == Some(true), "tanh_out: true"),
             (network.in_channels != 3, "in_channels other than 3"),
             (network.out_ch != 3, "out_ch other than 3"),
-            (!attention_is_plain(&network.attn_type), "attn_type other than vanilla"),
+            (!is_vanilla_attention(&network.attn_type), "attn_type other than vanilla"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
             return Err(config_error(file, format!("`{what}` is not supported")));
@@ -263,24 +279,23 @@ impl VqConfig {
             channels: network.ch,
             multipliers: network.ch_mult,
             n_res_blocks: network.num_res_blocks,
-            attention_at: network.attn_resolutions.unwrap_or_default(),
+            attention_resolutions: network.attn_resolutions.unwrap_or_default(),
             latent_channels: network.z_channels,
             resolution: network.resolution,
         };
-        config.checked(file)
+        config.validated(file)
     }
 
-    /// The config in the `vq_config` of a Hugging Face `config.json`; `file` is for messages.
+    /// Reads the `vq_config` of a Hugging Face `config.json`; `file` is named in error messages.
     ///
     /// # Errors
-    /// [`Error::Config`] where a value has the wrong kind or is not supported.
+    /// [`Error::ParseConfig`] if a value has the wrong type, [`Error::Config`] if it is not supported.
     pub fn from_json(vq_config: &serde_json::Value, file: &Path) -> Result<Self> {
-        let parsed: HfConfig = serde_json::from_value(vq_config.clone())
-            .map_err(|error| config_error(file, format!("vq_config: {error}")))?;
+        let parsed: HfConfig = serde_json::from_value(vq_config.clone()).map_err(|error| parse_error(file, error))?;
         let unsupported = [
             (parsed.double_latent, "double_latent: true"),
             (parsed.in_channels != 3, "in_channels other than 3"),
-            (!attention_is_plain(&parsed.attn_type), "attn_type other than vanilla"),
+            (!is_vanilla_attention(&parsed.attn_type), "attn_type other than vanilla"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
             return Err(config_error(file, format!("vq_config: `{what}` is not supported")));
@@ -291,14 +306,15 @@ impl VqConfig {
             channels: parsed.base_channels,
             multipliers: parsed.channel_multiplier,
             n_res_blocks: parsed.num_res_blocks,
-            attention_at: parsed.attn_resolutions.unwrap_or_default(),
+            attention_resolutions: parsed.attn_resolutions.unwrap_or_default(),
             latent_channels: parsed.latent_channels,
             resolution: parsed.resolution,
         };
-        config.checked(file)
+        config.validated(file)
     }
 
-    fn checked(self, file: &Path) -> Result<Self> {
+    /// Checks every value; `file` is named in error messages.
+    fn validated(self, file: &Path) -> Result<Self> {
         let sizes = [
             ("embed_dim", self.embed_dim),
             ("n_embed", self.n_codes),
@@ -308,8 +324,8 @@ impl VqConfig {
             ("ch_mult (number of levels)", self.multipliers.len()),
         ];
         for (name, value) in sizes.into_iter().chain(self.multipliers.iter().map(|&value| ("ch_mult", value))) {
-            if value == 0 || value > LARGEST {
-                return Err(config_error(file, format!("`{name}` is {value}, expected 1 to {LARGEST}")));
+            if value == 0 || value > MAX_DIMENSION {
+                return Err(config_error(file, format!("`{name}` is {value}, expected 1 to {MAX_DIMENSION}")));
             }
         }
         if self.multipliers.len() > 8 {
@@ -318,29 +334,32 @@ impl VqConfig {
                 format!("`ch_mult` has {} levels, expected 1 to 8", self.multipliers.len()),
             ));
         }
-        if self.n_res_blocks > LARGEST {
+        if self.n_res_blocks > MAX_DIMENSION {
             return Err(config_error(
                 file,
-                format!("`num_res_blocks` is {}, expected up to {LARGEST}", self.n_res_blocks),
+                format!("`num_res_blocks` is {}, expected up to {MAX_DIMENSION}", self.n_res_blocks),
             ));
         }
         if self.n_res_blocks == 0 && self.multipliers.iter().any(|&multiplier| multiplier != 1) {
-            let reason =
-                format!("without residual blocks channels cannot change, but `ch_mult` is {:?}", self.multipliers);
+            let reason = format!(
+                "without residual blocks all levels need the same channels, but `ch_mult` is {:?}",
+                self.multipliers
+            );
             return Err(config_error(file, reason));
         }
         for multiplier in &self.multipliers {
             let channels = self.channels * multiplier;
-            if !channels.is_multiple_of(GROUPS) || channels > LARGEST {
-                let reason =
-                    format!("`ch` × `ch_mult` = {channels} channels, expected a multiple of {GROUPS} up to {LARGEST}");
+            if !channels.is_multiple_of(GROUPS) || channels > MAX_DIMENSION {
+                let reason = format!(
+                    "`ch` × `ch_mult` = {channels} channels, expected a multiple of {GROUPS} up to {MAX_DIMENSION}"
+                );
                 return Err(config_error(file, reason));
             }
         }
         Ok(self)
     }
 
-    /// Numbers that a code stands for.
+    /// Dimensions of a codebook entry.
     pub fn embed_dim(&self) -> usize {
         self.embed_dim
     }
@@ -350,27 +369,31 @@ impl VqConfig {
         self.n_codes
     }
 
-    /// Pixels a side of the square that one code stands for: 16 in the published models.
+    /// Pixels that one code covers along each side: 16 in the published models.
     pub fn factor(&self) -> u32 {
         1 << (self.multipliers.len() - 1)
     }
 
-    /// Channels of each level, the finest first.
+    /// Channels of each level, the finest level first.
     pub(crate) fn level_channels(&self) -> Vec<usize> {
         self.multipliers.iter().map(|multiplier| self.channels * multiplier).collect()
     }
 
     /// Whether level `level` has attention after its residual blocks.
-    pub(crate) fn attention_in(&self, level: usize) -> bool {
-        self.attention_at.contains(&(self.resolution >> level))
+    pub(crate) fn has_attention(&self, level: usize) -> bool {
+        self.attention_resolutions.contains(&(self.resolution >> level))
     }
 }
 
-/// Absent and `vanilla` mean attention as it is in the original; `none` would leave it out.
-fn attention_is_plain(attn_type: &Option<String>) -> bool {
+/// No value and `vanilla` mean the original attention. `none` would omit it.
+fn is_vanilla_attention(attn_type: &Option<String>) -> bool {
     attn_type.as_deref().is_none_or(|kind| kind == "vanilla")
 }
 
 fn config_error(file: &Path, reason: String) -> Error {
     Error::Config { file: file.to_owned(), reason }
+}
+
+fn parse_error(file: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::ParseConfig { file: file.to_owned(), source: error.into() }
 }

@@ -1,11 +1,13 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate: what is wrong, where, and what to do.
+
+use std::path::PathBuf;
 
 use lumina_core::ImageSize;
 
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong in `lumina-vq`.
+/// What can go wrong in `lumina-vq`. The field `image` is the image's file, or "image in memory".
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,45 +15,50 @@ pub enum Error {
     #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
     Read {
         /// The file.
-        file: std::path::PathBuf,
-        /// What the system said.
+        file: PathBuf,
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// A vocabulary, an image size or a grid of codes.
+    /// An error of an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),
-    /// A checkpoint could not be read or written.
+    /// An error of a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] lumina_checkpoint::Error),
-    /// Loading parameters, or computing with them.
+    /// An error of the compute target, of loading parameters or of the device.
     #[error(transparent)]
     Nn(#[from] lumina_nn::Error),
-    /// A picture's bytes are damaged or cut off.
-    #[error("{picture}: the {format} data cannot be decoded ({reason}); the file is damaged or cut off")]
+    /// The bytes of an image are damaged or truncated.
+    #[error("{image}: the {format} data cannot be decoded; the file is damaged or cut off")]
     Decode {
-        /// The file, or what was given in its place.
-        picture: String,
-        /// The format that the bytes claim.
+        /// The image.
+        image: String,
+        /// The format that the first bytes indicate.
         format: &'static str,
-        /// What the decoder said.
-        reason: String,
+        /// The decoder's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A picture is of a format or kind that is not read.
-    #[error("{picture}: {reason}; convert it to PNG, JPEG, WebP, GIF, BMP or TIFF with 8 or 16 bits a channel")]
-    UnsupportedPicture {
-        /// The file, or what was given in its place.
-        picture: String,
-        /// What it is.
+    /// An image has a format, or a variant of a format, that is not supported.
+    #[error("{image}: {reason}; convert it to PNG, JPEG, WebP, GIF, BMP or TIFF with 8 or 16 bits a channel")]
+    UnsupportedImage {
+        /// The image.
+        image: String,
+        /// What is not supported.
         reason: String,
+        /// The decoder's error, if the decoder refused the file.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// A picture has more pixels than the limits allow.
+    /// An image has more pixels than the limits allow.
     #[error(
-        "{picture}: {width}x{height} pixels are more than the limit of {max_pixels}; make it smaller, or raise `Limits::max_pixels`"
+        "{image}: {width}x{height} pixels are more than the limit of {max_pixels}; \
+         make the image smaller, or raise `Limits::max_pixels`"
     )]
     TooManyPixels {
-        /// The file, or what was given in its place.
-        picture: String,
+        /// The image.
+        image: String,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
@@ -59,23 +66,24 @@ pub enum Error {
         /// The limit.
         max_pixels: u64,
     },
-    /// A picture has no pixels.
-    #[error("{picture}: {width}x{height} pixels; both sides must be at least 1")]
+    /// An image has no pixels.
+    #[error("{image}: {width}x{height} pixels; both sides must be at least 1")]
     NoPixels {
-        /// The file, or what was given in its place.
-        picture: String,
+        /// The image.
+        image: String,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
         height: u32,
     },
-    /// A picture is so long and narrow that scaling it to a size would overflow.
+    /// An image is so long and narrow that scaling it to a size would overflow.
     #[error(
-        "{picture}: {width}x{height} pixels scaled to cover {size} would be {scaled_px} pixels long; crop it to a ratio of the sides nearer to 1"
+        "{image}: {width}x{height} pixels scaled to cover {size} would be {scaled_px} pixels long; \
+         crop it to an aspect ratio nearer to 1"
     )]
     TooNarrow {
-        /// The file, or what was given in its place.
-        picture: String,
+        /// The image.
+        image: String,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
@@ -85,74 +93,97 @@ pub enum Error {
         /// The longer side after scaling.
         scaled_px: u64,
     },
-    /// A crop that does not lie within the scaled picture.
+    /// A crop extends beyond the scaled image.
     #[error(
-        "{picture}: a crop at left {left}, top {top} leaves the scaled picture; left must be 0..={max_left}, top 0..={max_top}"
+        "{image}: a crop at left {left}, top {top} extends beyond the scaled image; \
+         left must be 0..={max_left}, top 0..={max_top}"
     )]
     Crop {
-        /// The file, or what was given in its place.
-        picture: String,
-        /// Columns left of the crop.
+        /// The image.
+        image: String,
+        /// Columns to the left of the crop.
         left: u32,
         /// Rows above the crop.
         top: u32,
-        /// The most columns there can be.
+        /// The largest possible `left`.
         max_left: u32,
-        /// The most rows there can be.
+        /// The largest possible `top`.
         max_top: u32,
     },
-    /// Values that do not make an image.
-    #[error("{found} values for an image of {width}x{height} pixels; needed are 3 for each pixel")]
+    /// The number of values does not match the size of the image.
+    #[error("{found} values for an image of {width}x{height} pixels; 3 for each pixel are needed")]
     PixelValues {
-        /// How many values were given.
+        /// Number of values.
         found: usize,
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
         height: u32,
     },
-    /// A config is broken or asks for what is not supported.
+    /// A config file cannot be parsed, or lacks a key.
+    #[error("{}: {source}", file.display())]
+    ParseConfig {
+        /// The file.
+        file: PathBuf,
+        /// The parser's error, with the key or the position.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A config value is out of range or not supported.
     #[error("{}: {reason}", file.display())]
     Config {
         /// The file.
-        file: std::path::PathBuf,
-        /// What is wrong with it.
+        file: PathBuf,
+        /// The value, and what is expected.
         reason: String,
     },
-    /// No file of weights in a folder.
-    #[error("{}: holds no weights of an image tokenizer; one of {names} is needed", folder.display())]
+    /// A folder contains no weights.
+    #[error("{}: contains no weights of an image tokenizer; one of {names} is needed", folder.display())]
     NoWeights {
         /// The folder.
-        folder: std::path::PathBuf,
-        /// What was looked for.
+        folder: PathBuf,
+        /// The file names that were looked for.
         names: String,
     },
-    /// The checkpoint holds an encoder only.
+    /// The checkpoint contains an encoder only.
     #[error(
-        "this image tokenizer can only encode: Hugging Face folders hold no decoder; open Meta's `tokenizer/` folder with vqgan.ckpt instead"
+        "this image tokenizer can only encode: Hugging Face folders contain no decoder; \
+         open Meta's `tokenizer/` folder with vqgan.ckpt instead"
     )]
     NoDecoder,
-    /// A code that is not in the codebook.
+    /// A code is not in the codebook.
     #[error("code {code} is not in the codebook of {n_codes}; do the codes come from another tokenizer?")]
     Code {
         /// The code.
         code: u32,
-        /// Entries of the codebook.
+        /// Number of entries in the codebook.
         n_codes: usize,
     },
-    /// Images or codes that do not form a batch.
+    /// The sides of an image are not multiples of the network's factor.
+    #[error("an image of {width}x{height} pixels cannot be encoded; both sides must be multiples of {factor}")]
+    Sides {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Pixels that one code covers along each side.
+        factor: u32,
+    },
+    /// The images or codes of a batch differ in size, or their number is wrong.
     #[error("cannot be processed together: {reason}")]
     Batch {
-        /// What does not fit.
+        /// What does not match.
         reason: String,
     },
-    /// The encoder's output is not a number.
-    #[error("the encoder gave values that are no numbers; are the weights intact and the compute type wide enough?")]
+    /// A new codebook does not have the shape of the old one.
+    #[error("the new codebook has shape {found:?}, expected {expected:?}")]
+    CodebookShape {
+        /// `[n_codes, embed_dim]` of the new codebook.
+        found: [usize; 2],
+        /// `[n_codes, embed_dim]` of the network.
+        expected: [usize; 2],
+    },
+    /// The encoder's output contains NaN or infinity.
+    #[error("the encoder's output contains NaN or infinity; are the weights intact and the compute type wide enough?")]
     NotFinite,
-    /// The device failed.
-    #[error("the device failed: {reason}; is its memory exhausted?")]
-    Compute {
-        /// What it said.
-        reason: String,
-    },
 }

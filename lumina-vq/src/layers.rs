@@ -1,8 +1,10 @@
 //! The layers of the encoder and decoder: convolution, group norm, residual block, attention, resampling.
 //!
-//! Every layer works on `[batch, channels, height, width]`, and in bands of rows if asked: a band sees the rows that
-//! its convolution needs from its neighbours, and group norms take their statistics over the whole image, so the
-//! result is that of the whole image with the temporaries of one band.
+//! Every layer maps `[batch, channels, height, width]`. Layers of the decoder can compute one band of rows at a time,
+//! to bound their temporaries. The result is the same: a convolution also reads the rows next to its band, and group
+//! norms compute their statistics over the whole image.
+
+use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::module::conv2d;
@@ -13,21 +15,21 @@ use lumina_nn::ops::{Conv3x3, conv3x3, group_moments, scaled_swish, upsample2x};
 
 use crate::config::GROUPS;
 
-/// How many rows of an activation are computed at a time.
+/// How many rows of an activation a layer computes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Bands {
-    /// All at once: the fastest.
+    /// All rows at once: the fastest.
     #[default]
     Whole,
-    /// This many rows of pixels at a time: the temporaries of a band instead of a picture. At least 1.
+    /// This many rows at a time, at least 1. Temporaries are as large as a band instead of the image.
     Rows(usize),
 }
 
 impl Bands {
-    /// The bands `start..end` of an activation of `height` rows.
-    fn of(self, height: usize) -> impl Iterator<Item = (usize, usize)> {
+    /// The bands of rows of an activation of `height` rows.
+    fn split(self, height: usize) -> impl Iterator<Item = Range<usize>> {
         let rows = self.rows(height);
-        (0..height).step_by(rows).map(move |start| (start, (start + rows).min(height)))
+        (0..height).step_by(rows).map(move |start| start..(start + rows).min(height))
     }
 
     /// Rows of a band of an activation of `height` rows.
@@ -48,7 +50,7 @@ pub(crate) struct Conv {
 }
 
 impl Conv {
-    /// `kernel` × `kernel`, stride 1, padded to keep the size.
+    /// A kernel of `kernel` × `kernel`, with stride 1 and padding that keeps the size.
     pub(crate) fn new(loader: &Loader<'_>, inputs: usize, outputs: usize, kernel: usize) -> Self {
         Self {
             weight: loader.param("weight", [outputs, inputs, kernel, kernel]),
@@ -57,38 +59,45 @@ impl Conv {
         }
     }
 
-    /// Keeps the size.
+    /// Convolves the whole image; keeps the size.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let pad = self.kernel / 2;
         self.padded(x, (pad, pad), 1)
     }
 
-    /// Rows `band` of the result, of an input that `make` gives in a range of rows.
-    fn band(&self, (start, end): (usize, usize), height: usize, make: impl Fn(usize, usize) -> Tensor<4>) -> Tensor<4> {
+    /// Computes the rows `band` of the result. `input` returns rows of the input, which has `height` rows in all.
+    fn forward_band(&self, band: Range<usize>, height: usize, input: impl Fn(Range<usize>) -> Tensor<4>) -> Tensor<4> {
         let pad = self.kernel / 2;
-        let (from, to) = (start.saturating_sub(pad), (end + pad).min(height));
-        // What the image's edge lacks is padding; what a band's edge lacks comes from its neighbour.
-        let missing = (pad - (start - from), pad - (to - end));
-        self.padded(make(from, to), missing, 1)
+        let rows = band.start.saturating_sub(pad)..(band.end + pad).min(height);
+        // Rows beyond the image are padding. Rows beyond the band, but inside the image, are read from the input.
+        let padding = (pad - (band.start - rows.start), pad - (rows.end - band.end));
+        self.padded(input(rows), padding, 1)
     }
 
-    /// With so many rows of zeros above and below.
-    fn padded(&self, x: Tensor<4>, rows: (usize, usize), stride: usize) -> Tensor<4> {
+    /// Convolves with `padding` rows of zeros above and below.
+    fn padded(&self, x: Tensor<4>, padding: (usize, usize), stride: usize) -> Tensor<4> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         match self.kernel {
-            3 => conv3x3(x, weight, bias, Conv3x3 { padding_rows: rows, stride }),
+            3 => conv3x3(x, weight, bias, Conv3x3 { padding_rows: padding, stride }),
             _ => conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [0, 0], [1, 1], 1)),
         }
     }
 }
 
-/// Collects bands of rows into one tensor.
-fn collect(bands: impl Iterator<Item = Tensor<4>>) -> Tensor<4> {
+/// Concatenates bands of rows.
+fn concatenate(bands: impl Iterator<Item = Tensor<4>>) -> Tensor<4> {
     let mut bands: Vec<_> = bands.collect();
     match bands.len() {
         1 => bands.swap_remove(0),
         _ => Tensor::cat(bands, 2),
     }
+}
+
+/// What a group norm computes from an image's statistics: `norm(x) = x · scale + shift`, both
+/// `[batch, channels, 1, 1]`.
+struct ScaleShift {
+    scale: Tensor<4>,
+    shift: Tensor<4>,
 }
 
 /// GroupNorm(32, eps 1e-6).
@@ -104,36 +113,34 @@ impl Norm {
         Self { weight: loader.param("weight", [channels]), bias: loader.param("bias", [channels]), channels }
     }
 
-    /// What the norm multiplies and adds, per channel: two tensors `[batch, channels, 1, 1]`.
-    fn scale_and_shift(&self, x: &Tensor<4>, bands: Bands) -> (Tensor<4>, Tensor<4>) {
+    fn scale_shift(&self, x: &Tensor<4>, bands: Bands) -> ScaleShift {
         let [batch, channels, height, _] = x.dims();
         let [mean, variance] = group_moments(x, GROUPS, bands.rows(height));
         let inverse = (variance + 1e-6).sqrt().recip();
-        let spread =
+        let per_channel =
             |group: Tensor<3>| group.expand([batch, GROUPS, channels / GROUPS]).reshape([batch, channels, 1, 1]);
-        let per_channel = |value: &Param<Tensor<1>>| value.val().reshape([1, self.channels, 1, 1]);
-        let scale = spread(inverse) * per_channel(&self.weight);
-        let shift = per_channel(&self.bias) - spread(mean) * scale.clone();
-        (scale, shift)
+        let parameter = |value: &Param<Tensor<1>>| value.val().reshape([1, self.channels, 1, 1]);
+        let scale = per_channel(inverse) * parameter(&self.weight);
+        let shift = parameter(&self.bias) - per_channel(mean) * scale.clone();
+        ScaleShift { scale, shift }
     }
 
-    /// The norm alone.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let (scale, shift) = self.scale_and_shift(&x, Bands::Whole);
+        let ScaleShift { scale, shift } = self.scale_shift(&x, Bands::Whole);
         x * scale + shift
     }
 }
 
-fn rows(x: &Tensor<4>, start: usize, end: usize) -> Tensor<4> {
-    x.clone().narrow(2, start, end - start)
+fn rows(x: &Tensor<4>, rows: Range<usize>) -> Tensor<4> {
+    x.clone().narrow(2, rows.start, rows.len())
 }
 
-/// Norm, swish, convolution: what residual blocks and the last layer of both networks are made of.
+/// Norm, swish and convolution: the parts of residual blocks, and the last layers of both networks.
 pub(crate) fn norm_swish_conv(norm: &Norm, conv: &Conv, x: &Tensor<4>, bands: Bands) -> Tensor<4> {
-    let (scale, shift) = norm.scale_and_shift(x, bands);
+    let ScaleShift { scale, shift } = norm.scale_shift(x, bands);
     let height = x.dims()[2];
-    let input = |from, to| scaled_swish(rows(x, from, to), scale.clone(), shift.clone());
-    collect(bands.of(height).map(|band| conv.band(band, height, input)))
+    let input = |band| scaled_swish(rows(x, band), scale.clone(), shift.clone());
+    concatenate(bands.split(height).map(|band| conv.forward_band(band, height, input)))
 }
 
 /// Norm and swish.
@@ -141,7 +148,7 @@ pub(crate) fn norm_swish(norm: &Norm, x: Tensor<4>) -> Tensor<4> {
     activation::silu(norm.forward(x))
 }
 
-/// Two times norm, swish, convolution, beside a shortcut.
+/// Norm, swish and convolution twice, plus a shortcut.
 #[derive(Module, Debug)]
 pub(crate) struct ResidualBlock {
     norm1: Norm,
@@ -172,7 +179,7 @@ impl ResidualBlock {
     }
 }
 
-/// Attention of every position to every other, with one head.
+/// Self-attention over all positions, with one head.
 #[derive(Module, Debug)]
 pub(crate) struct AttentionBlock {
     norm: Norm,
@@ -205,7 +212,7 @@ impl AttentionBlock {
     }
 }
 
-/// Residual, attention, residual, at the coarsest level.
+/// Residual block, attention, residual block, at the coarsest level.
 #[derive(Module, Debug)]
 pub(crate) struct Middle {
     block_1: ResidualBlock,
@@ -229,7 +236,15 @@ impl Middle {
     }
 }
 
-/// One resolution: residual blocks, each followed by attention where the config says so.
+/// The size of a [`Level`].
+pub(crate) struct LevelConfig {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) n_blocks: usize,
+    pub(crate) has_attention: bool,
+}
+
+/// The layers at one resolution: residual blocks, each followed by attention if the config asks for it.
 #[derive(Module, Debug)]
 pub(crate) struct Level {
     block: Vec<ResidualBlock>,
@@ -237,13 +252,14 @@ pub(crate) struct Level {
 }
 
 impl Level {
-    pub(crate) fn new(loader: &Loader<'_>, inputs: usize, outputs: usize, blocks: usize, attention: bool) -> Self {
+    pub(crate) fn new(loader: &Loader<'_>, config: LevelConfig) -> Self {
+        let LevelConfig { inputs, outputs, n_blocks, has_attention } = config;
         let (block, attn) = (loader.pp("block"), loader.pp("attn"));
         Self {
-            block: (0..blocks)
+            block: (0..n_blocks)
                 .map(|index| ResidualBlock::new(&block.pp(index), if index == 0 { inputs } else { outputs }, outputs))
                 .collect(),
-            attn: (0..if attention { blocks } else { 0 })
+            attn: (0..if has_attention { n_blocks } else { 0 })
                 .map(|index| AttentionBlock::new(&attn.pp(index), outputs))
                 .collect(),
         }
@@ -260,13 +276,13 @@ impl Level {
     }
 }
 
-/// Half the size, by a convolution of stride 2 padded on the right and below.
+/// Halves the size by a convolution of stride 2, with zeros to the right and below.
 pub(crate) fn downsample(conv: &Conv, x: Tensor<4>) -> Tensor<4> {
     conv.padded(x, (0, 1), 2)
 }
 
-/// Twice the size, by repetition and a convolution.
+/// Doubles the size by repeating pixels, followed by a convolution.
 pub(crate) fn upsample(conv: &Conv, x: &Tensor<4>, bands: Bands) -> Tensor<4> {
     let height = 2 * x.dims()[2];
-    collect(bands.of(height).map(|band| conv.band(band, height, |from, to| upsample2x(x, from..to))))
+    concatenate(bands.split(height).map(|band| conv.forward_band(band, height, |rows| upsample2x(x, rows))))
 }

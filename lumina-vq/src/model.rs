@@ -3,77 +3,81 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use lumina_nn::Loader;
+use lumina_nn::ops::read;
 
 use crate::layers::{Bands, Conv};
 use crate::networks::{Decoder, Encoder};
 use crate::{Error, Result, VqConfig};
 
-/// A VQGAN on a Burn device; users hold an [`ImageTokenizer`](crate::ImageTokenizer), trainers this.
+/// A VQGAN on a Burn device, for training. To encode and decode images, use
+/// [`ImageTokenizer`](crate::ImageTokenizer).
 ///
-/// The functions map tensors to tensors, and gradients flow through all but [`VqModel::quantize`].
+/// The functions map tensors to tensors. All but [`VqModel::quantize`] are differentiable.
 /// Mirrors `taming.models.vqgan.VQModel`.
 #[derive(Module, Debug)]
 pub struct VqModel {
     encoder: Encoder,
     quant_conv: Conv,
     codebook: Param<Tensor<2>>,
-    decode: Option<DecodePart>,
+    decode: Option<LatentDecoder>,
 }
 
+/// Latents to pixels.
 #[derive(Module, Debug)]
-struct DecodePart {
+struct LatentDecoder {
     post_quant_conv: Conv,
     decoder: Decoder,
 }
 
-/// Positions looked up in the codebook at a time; bounds the table of distances.
-const LOOKUP: usize = 256;
+/// Positions that are compared with the codebook at a time; bounds the memory of the distances.
+const QUANTIZE_CHUNK: usize = 256;
 
 impl VqModel {
-    /// Builds the network from its tensors. Without a decoder in the checkpoint (Hugging Face folders have none) it
-    /// can encode only. Problems are reported by [`Loader::finish`].
+    /// Builds the network from its tensors. Without a decoder (Hugging Face folders contain none) it can encode only.
+    /// [`Loader::finish`] reports missing and wrong tensors.
     pub fn new(loader: &Loader<'_>, config: &VqConfig, with_decoder: bool) -> Self {
         let (embed, latent) = (config.embed_dim, config.latent_channels);
         Self {
-            // Which code is the nearest may hang on little; pixels do not.
             encoder: Encoder::new(&loader.pp("encoder"), config),
             quant_conv: Conv::new(&loader.pp("quant_conv"), latent, embed, 1),
             codebook: loader.param("quantize.embedding.weight", [config.n_codes, embed]),
-            decode: with_decoder.then(|| DecodePart {
+            decode: with_decoder.then(|| LatentDecoder {
                 post_quant_conv: Conv::new(&loader.pp("post_quant_conv"), embed, latent, 1),
                 decoder: Decoder::new(&loader.pp("decoder"), config),
             }),
         }
     }
 
-    /// Whether codes can be decoded.
+    /// Whether the network can decode codes.
     pub fn has_decoder(&self) -> bool {
         self.decode.is_some()
     }
 
-    /// Pixels in −1 ..= 1, `[batch, 3, height, width]`, to latents before quantization,
-    /// `[batch, embed_dim, height/16, width/16]`. Height and width must be multiples of the factor.
+    /// Encodes pixels in −1 ..= 1, `[batch, 3, height, width]`, to latents before quantization,
+    /// `[batch, embed_dim, height / factor, width / factor]`. Height and width must be multiples of the
+    /// [factor](VqConfig::factor), 16 in published models.
     pub fn latents(&self, pixels: Tensor<4>) -> Tensor<4> {
         self.quant_conv.forward(self.encoder.forward(pixels))
     }
 
-    /// The nearest code of each latent by squared L2 distance, the first of equals; in the order batch, row, column.
+    /// The code with the smallest squared L2 distance to each latent, in the order batch, row, column. Of equal
+    /// distances the smaller code wins.
     ///
     /// # Errors
-    /// [`Error::Compute`] where the device fails, [`Error::NotFinite`] where a latent has no nearest code.
+    /// [`Error::Nn`] if the device fails, [`Error::NotFinite`] if a latent is not finite.
     pub fn quantize(&self, latents: Tensor<4>) -> Result<Vec<u32>> {
         let [batch, embed, height, width] = latents.dims();
         let flat = latents.permute([0, 2, 3, 1]).reshape([batch * height * width, embed]);
         let codebook = self.codebook.val();
-        let norms: Vec<f32> = lumina_nn::ops::read(codebook.clone().square().sum_dim(1))?;
+        let norms = read(codebook.clone().square().sum_dim(1))?;
         let transposed = codebook.transpose();
         let n_positions = batch * height * width;
         let mut codes = Vec::with_capacity(n_positions);
-        for start in (0..n_positions).step_by(LOOKUP) {
-            let positions = flat.clone().narrow(0, start, LOOKUP.min(n_positions - start));
-            let products: Vec<f32> = lumina_nn::ops::read(positions.matmul(transposed.clone()))?;
+        for start in (0..n_positions).step_by(QUANTIZE_CHUNK) {
+            let positions = flat.clone().narrow(0, start, QUANTIZE_CHUNK.min(n_positions - start));
+            let products = read(positions.matmul(transposed.clone()))?;
             for row in products.chunks_exact(norms.len()) {
-                // |z − e|² without |z|², which is the same for all codes.
+                // |z − e|² = |e|² − 2·z·e + |z|², and |z|² is the same for all codes.
                 let distances = row.iter().zip(&norms).map(|(product, norm)| norm - 2.0 * product);
                 let nearest = distances
                     .enumerate()
@@ -85,10 +89,10 @@ impl VqModel {
         Ok(codes)
     }
 
-    /// The codebook's entries for `codes`, as latents `[batch, embed_dim, rows, columns]`.
+    /// Looks up the codebook entries of `codes`, as latents `[batch, embed_dim, rows, columns]`.
     ///
     /// # Errors
-    /// [`Error::Code`] where a code is not in the codebook, [`Error::Batch`] where the number of codes is not
+    /// [`Error::Code`] if a code is not in the codebook, [`Error::Batch`] if the number of codes is not
     /// `batch · rows · columns`.
     pub fn lookup(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Result<Tensor<4>> {
         if codes.len() != batch * rows * columns || codes.is_empty() {
@@ -111,14 +115,14 @@ impl VqModel {
         self.codebook.val()
     }
 
-    /// Replaces the codebook by another of its shape: for training, where some codes are not found by gradients.
+    /// Replaces the codebook, for training methods that do not update it by gradients.
     ///
     /// # Errors
-    /// [`Error::Batch`] where the shape is another.
+    /// [`Error::CodebookShape`] if the shape differs.
     pub fn set_codebook(&mut self, entries: Tensor<2>) -> Result<()> {
         let (found, expected) = (entries.dims(), self.codebook.dims());
         if found != expected {
-            return Err(Error::Batch { reason: format!("a codebook of {found:?} in place of one of {expected:?}") });
+            return Err(Error::CodebookShape { found, expected });
         }
         self.codebook = self.codebook.clone().map(|old| {
             let tracked = old.is_require_grad();
@@ -127,7 +131,7 @@ impl VqModel {
         Ok(())
     }
 
-    /// The first part of [`VqModel::decode`]: all but the last convolution, `[batch, channels, height, width]`.
+    /// The output of all decoder layers but the last convolution, `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// [`Error::NoDecoder`].
@@ -136,7 +140,8 @@ impl VqModel {
         Ok(part.decoder.features(part.post_quant_conv.forward(latents)))
     }
 
-    /// The last convolution of [`VqModel::decode`], `decoder.conv_out`: what a GAN's adaptive weight is measured at.
+    /// The last convolution of the decoder, `decoder.conv_out`: features of [`VqModel::decode_features`] to pixels. The
+    /// adaptive weight of the adversarial loss is computed from its gradients.
     ///
     /// # Errors
     /// [`Error::NoDecoder`].
@@ -144,7 +149,8 @@ impl VqModel {
         Ok(self.decode.as_ref().ok_or(Error::NoDecoder)?.decoder.last_layer(features))
     }
 
-    /// Latents from [`VqModel::lookup`] to pixels, `[batch, 3, rows·16, columns·16]`, not clamped.
+    /// Decodes latents of [`VqModel::lookup`] to pixels, `[batch, 3, rows · factor, columns · factor]`. They are not
+    /// clamped.
     ///
     /// # Errors
     /// [`Error::NoDecoder`].

@@ -1,11 +1,11 @@
-//! Encoder and decoder of the VQGAN.
+//! The encoder and the decoder of the VQGAN.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lumina_nn::Loader;
 
 use crate::VqConfig;
-use crate::layers::{Bands, Conv, Level, Middle, Norm, downsample, norm_swish, norm_swish_conv, upsample};
+use crate::layers::{Bands, Conv, Level, LevelConfig, Middle, Norm, downsample, norm_swish, norm_swish_conv, upsample};
 
 /// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
 ///
@@ -29,9 +29,13 @@ impl Encoder {
             conv_in: Conv::new(&loader.pp("conv_in"), 3, config.channels, 3),
             down: (0..=coarsest)
                 .map(|level| {
-                    let inputs = if level == 0 { config.channels } else { channels[level - 1] };
-                    let attention = config.attention_in(level);
-                    Level::new(&down.pp(level), inputs, channels[level], config.n_res_blocks, attention)
+                    let level_config = LevelConfig {
+                        inputs: if level == 0 { config.channels } else { channels[level - 1] },
+                        outputs: channels[level],
+                        n_blocks: config.n_res_blocks,
+                        has_attention: config.has_attention(level),
+                    };
+                    Level::new(&down.pp(level), level_config)
                 })
                 .collect(),
             downsample: (0..coarsest)
@@ -61,9 +65,9 @@ impl Encoder {
 pub(crate) struct Decoder {
     conv_in: Conv,
     mid: Middle,
-    /// The finest level first, as the names have it; run in reverse.
+    /// The finest level first, as in the checkpoint. They run in reverse order.
     up: Vec<Level>,
-    /// Before level `i` comes `upsample[i]`, which enlarges the output of level `i + 1`.
+    /// `upsample[i]` enlarges the output of level `i + 1` for level `i`.
     upsample: Vec<Conv>,
     norm_out: Norm,
     conv_out: Conv,
@@ -79,9 +83,13 @@ impl Decoder {
             mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
             up: (0..=coarsest)
                 .map(|level| {
-                    let inputs = channels[(level + 1).min(coarsest)];
-                    let attention = config.attention_in(level);
-                    Level::new(&up.pp(level), inputs, channels[level], config.n_res_blocks + 1, attention)
+                    let level_config = LevelConfig {
+                        inputs: channels[(level + 1).min(coarsest)],
+                        outputs: channels[level],
+                        n_blocks: config.n_res_blocks + 1,
+                        has_attention: config.has_attention(level),
+                    };
+                    Level::new(&up.pp(level), level_config)
                 })
                 .collect(),
             upsample: (1..=coarsest)
@@ -96,7 +104,7 @@ impl Decoder {
         norm_swish_conv(&self.norm_out, &self.conv_out, &self.levels(latents, bands), bands)
     }
 
-    /// All but the last convolution.
+    /// All layers but the last convolution.
     pub(crate) fn features(&self, latents: Tensor<4>) -> Tensor<4> {
         norm_swish(&self.norm_out, self.levels(latents, Bands::Whole))
     }

@@ -1,4 +1,4 @@
-//! Images to codes and back: what a program holds.
+//! Encodes images to codes and decodes codes to images.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
 use lumina_core::CodeGrid;
+use lumina_nn::ops::read;
 use lumina_nn::{Compute, Loader};
 
 use crate::layers::Bands;
@@ -13,7 +14,7 @@ use crate::model::VqModel;
 use crate::preprocess;
 use crate::{Error, Result, VqConfig};
 
-/// A VQGAN with what is needed to feed it: images in, codes out, and back.
+/// A VQGAN that encodes images to codes and decodes codes to images.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -34,33 +35,36 @@ pub struct ImageTokenizer {
     compute: Compute,
 }
 
-/// The names that weights go by, the published one first.
-const WEIGHTS: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
+/// The file names of weights, the published one first.
+const WEIGHT_FILES: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
 
 impl ImageTokenizer {
-    /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), Meta's `tokenizer/`.
+    /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), such as Meta's `tokenizer/`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Config`] and, for tensors that are missing, unexpected or misshaped, [`Error::Checkpoint`].
+    /// [`Error::Read`], [`Error::ParseConfig`], [`Error::Config`], [`Error::NoWeights`], and [`Error::Nn`] for
+    /// tensors that are missing, unexpected or of the wrong shape.
     pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
         let config = VqConfig::open(&folder.join("vqgan.yaml"))?;
-        let weights = WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
-        let file = weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: WEIGHTS.join(", ") })?;
+        let weights = WEIGHT_FILES.iter().map(|name| folder.join(name)).find(|file| file.exists());
+        let file =
+            weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: WEIGHT_FILES.join(", ") })?;
         Self::from_file(&file, config, compute)
     }
 
-    /// Opens a file of weights in any form that [`Checkpoint::open`] reads.
+    /// Opens a weight file in any format that [`Checkpoint::open`] reads.
     ///
     /// # Errors
     /// As [`ImageTokenizer::open`].
     pub fn from_file(file: &Path, config: VqConfig, compute: &Compute) -> Result<Self> {
         let checkpoint = Checkpoint::open(file)?;
-        // Training leftovers that the original ignores too: the discriminator and the perceptual loss.
+        // The discriminator and the perceptual loss of training. The original ignores them too.
         Self::load(&checkpoint, "", config, compute, |name| name.starts_with("loss."))
     }
 
-    /// The encoder in a Hugging Face folder (`model.vqmodel.*`), or `None` where it has none. It cannot decode.
+    /// Opens the encoder in a Hugging Face folder (`model.vqmodel.*`). It cannot decode. `None` if the folder
+    /// contains no encoder.
     ///
     /// # Errors
     /// As [`ImageTokenizer::open`].
@@ -74,7 +78,7 @@ impl ImageTokenizer {
             return Ok(None);
         }
         let config = VqConfig::from_json(vq_config, &checkpoint.path().join("config.json"))?;
-        // The folder has this one layer of the decoder, and no other.
+        // The folder contains this one layer of the decoder and no others.
         let ignored = |name: &str| !name.starts_with(PREFIX) || name.starts_with("model.vqmodel.post_quant_conv.");
         Self::load(checkpoint, PREFIX, config, compute, ignored).map(Some)
     }
@@ -87,7 +91,7 @@ impl ImageTokenizer {
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         compute.check()?;
-        // Convolutions have no mapped form; only where they compute matters.
+        // Convolutions cannot use memory-mapped weights.
         let compute = compute.clone().in_tensors();
         let root = Loader::new(checkpoint, &compute);
         let loader = if prefix.is_empty() { root.clone() } else { root.pp(prefix) };
@@ -97,41 +101,40 @@ impl ImageTokenizer {
         Ok(Self { model, config, compute })
     }
 
-    /// The network's shape.
+    /// The hyperparameters of the network.
     pub fn config(&self) -> &VqConfig {
         &self.config
     }
 
-    /// The network, for functions on tensors.
+    /// The network itself, which maps tensors to tensors.
     pub fn model(&self) -> &VqModel {
         &self.model
     }
 
-    /// Whether codes can be decoded; the encoder of a Hugging Face folder cannot.
+    /// Whether codes can be decoded. The encoder of a Hugging Face folder cannot.
     pub fn has_decoder(&self) -> bool {
         self.model.has_decoder()
     }
 
-    /// The codes of an image whose sides are multiples of the [factor](VqConfig::factor), 16 in published models.
+    /// Encodes an image whose sides are multiples of the [factor](VqConfig::factor), 16 in published models.
     ///
     /// # Errors
-    /// [`Error::Batch`] where a side is not, [`Error::Compute`] where the device fails.
+    /// [`Error::Sides`] if they are not, [`Error::NotFinite`], [`Error::Nn`] if the device fails.
     pub fn encode(&self, image: &RgbImage) -> Result<CodeGrid> {
         let mut grids = self.encode_batch(std::slice::from_ref(image))?;
         grids.pop().ok_or_else(|| Error::Batch { reason: "no image".to_owned() })
     }
 
-    /// The codes of several images of one size, in one pass.
+    /// Encodes several images of one size in one pass.
     ///
     /// # Errors
-    /// As [`ImageTokenizer::encode`], and [`Error::Batch`] where sizes differ.
+    /// As [`ImageTokenizer::encode`], and [`Error::Batch`] if sizes differ.
     pub fn encode_batch(&self, images: &[RgbImage]) -> Result<Vec<CodeGrid>> {
         let Some(first) = images.first() else { return Ok(Vec::new()) };
         let (width, height) = first.dimensions();
         let factor = self.config.factor();
         if width == 0 || height == 0 || !width.is_multiple_of(factor) || !height.is_multiple_of(factor) {
-            let reason = format!("an image of {width}x{height} pixels; both sides must be multiples of {factor}");
-            return Err(Error::Batch { reason });
+            return Err(Error::Sides { width, height, factor });
         }
         if let Some(other) = images.iter().find(|image| image.dimensions() != (width, height)) {
             let (other_width, other_height) = other.dimensions();
@@ -148,19 +151,19 @@ impl ImageTokenizer {
         Ok(grids.collect::<lumina_core::Result<_>>()?)
     }
 
-    /// The image that codes stand for, computed whole or in bands of rows; the result is the same.
+    /// Decodes codes to an image, whole or in bands of rows; the result is the same up to rounding.
     ///
     /// # Errors
-    /// [`Error::NoDecoder`], [`Error::Code`], [`Error::Compute`].
+    /// [`Error::NoDecoder`], [`Error::Code`] if a code is not in the codebook, [`Error::Nn`] if the device fails.
     pub fn decode(&self, codes: &CodeGrid, bands: Bands) -> Result<RgbImage> {
         let mut images = self.decode_batch(std::slice::from_ref(codes), bands)?;
         images.pop().ok_or_else(|| Error::Batch { reason: "no codes".to_owned() })
     }
 
-    /// The images of several grids of one size, in one pass.
+    /// Decodes several grids of one size in one pass.
     ///
     /// # Errors
-    /// As [`ImageTokenizer::decode`], and [`Error::Batch`] where sizes differ.
+    /// As [`ImageTokenizer::decode`], and [`Error::Batch`] if sizes differ.
     pub fn decode_batch(&self, grids: &[CodeGrid], bands: Bands) -> Result<Vec<RgbImage>> {
         let Some(first) = grids.first() else { return Ok(Vec::new()) };
         let (rows, columns) = (first.rows(), first.columns());
@@ -171,7 +174,7 @@ impl ImageTokenizer {
         }
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
         let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
-        let values = lumina_nn::ops::read(self.model.decode(latents, bands)?)?;
+        let values = read(self.model.decode(latents, bands)?)?;
         let factor = self.config.factor();
         let (width, height) = (columns * factor, rows * factor);
         values

@@ -1,4 +1,4 @@
-//! The VQGAN against the original: `vq/` of the reference data, on every compute target of this build and machine.
+//! The VQGAN compared with the original: `vq/` of the reference data, on every compute target that is available.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,7 +17,7 @@ use lumina_nn::Compute;
 use lumina_testing::{cases, integers, part, report};
 use lumina_vq::{Bands, ImageTokenizer};
 
-/// Of the largest magnitude: the reference's own tolerance for `z` and `decoded`.
+/// Relative to the largest magnitude: the reference's own tolerance for `z` and `decoded`.
 const TOLERANCE: f32 = 1e-4;
 
 struct Arrays(Checkpoint);
@@ -94,7 +94,7 @@ fn vqgan() {
             }
             let expected = arrays.floats(&format!("{name}.decoded"));
             let expected_image = arrays.image(&format!("{name}.image"));
-            // Bands of rows change the memory, not the result.
+            // Bands of rows change the memory use, not the result.
             for bands in [Bands::Whole, Bands::Rows(24), Bands::Rows(7)] {
                 let latents = model.lookup(expected_codes.codes(), [1, rows, columns]).unwrap();
                 let decoded = host(model.decode(latents, bands).unwrap());
@@ -133,23 +133,23 @@ fn encoder_of_the_model_folder() {
     }
 }
 
-/// Several pictures in one pass give the codes and pictures of each alone.
+/// A batch gives the same codes and images as each image alone.
 #[test]
 fn batches_equal_singles() {
     let tokenizer = ImageTokenizer::open(part("vq"), &Compute::available()[0]).unwrap();
     let images: Vec<RgbImage> = (0..3u32)
         .map(|n| RgbImage::from_fn(48, 32, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, (x * y * (n + 1)) as u8])))
         .collect();
-    let together = tokenizer.encode_batch(&images).unwrap();
-    let alone: Vec<CodeGrid> = images.iter().map(|image| tokenizer.encode(image).unwrap()).collect();
-    assert_eq!(together, alone);
-    for (grid, image) in together.iter().zip(tokenizer.decode_batch(&together, Bands::Whole).unwrap()) {
+    let batched = tokenizer.encode_batch(&images).unwrap();
+    let singles: Vec<CodeGrid> = images.iter().map(|image| tokenizer.encode(image).unwrap()).collect();
+    assert_eq!(batched, singles);
+    for (grid, image) in batched.iter().zip(tokenizer.decode_batch(&batched, Bands::Whole).unwrap()) {
         assert!(largest_difference(&image, &tokenizer.decode(grid, Bands::Whole).unwrap()) <= 1);
     }
 }
 
 #[test]
-fn what_cannot_be_processed_is_named() {
+fn errors_name_the_invalid_input() {
     let tokenizer = ImageTokenizer::open(part("vq"), &Compute::available()[0]).unwrap();
     let factor = tokenizer.config().factor();
     for (width, height) in [(factor + 1, factor), (0, factor)] {

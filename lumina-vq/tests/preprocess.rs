@@ -1,4 +1,4 @@
-//! Image preparation against the original: `preprocess/` of the reference data, and what it does with bad input.
+//! Image preparation compared with the original: `preprocess/` of the reference data, and invalid input.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -10,7 +10,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use lumina_core::{ImageSize, choose_size, crop_size_list, crop_sizes};
 use lumina_testing::{cases, integers, part, report, sha256};
-use lumina_vq::preprocess::{Crop, Fit, Limits, Orientation, Picture, Preprocessor, to_tensor_values};
+use lumina_vq::preprocess::{Crop, Fit, InputImage, Limits, Orientation, Preprocessor, to_tensor_values};
 use serde_json::Value;
 
 fn pair(value: &Value) -> (u32, u32) {
@@ -55,12 +55,12 @@ fn choice() {
     report("preprocess/choose", cases.len());
 }
 
-/// Statistics of the tensor: the reference computes them in `f64`, in another order.
-const STATISTICS: f64 = 1e-6;
-/// Levels by which JPEG decoders differ: the inverse transform and the colour conversion round otherwise in each
-/// library, and the bicubic filter can enlarge that (4 were seen in 14 files).
+/// Tolerance of the statistics of the tensor: the reference sums in `f64`, in another order.
+const STATISTICS_TOLERANCE: f64 = 1e-6;
+/// Levels by which JPEG decoders differ: each library rounds differently in the inverse transform and the colour
+/// conversion, and the bicubic filter can amplify that (up to 4 in 14 files).
 const JPEG_LEVELS: u8 = 8;
-/// And on average, which a wrong offset or filter would exceed by far.
+/// The same on average. A wrong offset or filter would exceed it by far.
 const JPEG_MEAN: f64 = 1.0;
 
 #[test]
@@ -71,32 +71,32 @@ fn images() {
         let preprocessor = Preprocessor::new(integer(case, "target_size")).unwrap();
         let open = |key: &str| {
             let file = case[key].as_str().unwrap_or_else(|| panic!("{name}: no `{key}`"));
-            Picture::open(part(&format!("preprocess/{file}"))).unwrap_or_else(|error| panic!("{name}: {error}"))
+            InputImage::open(part(&format!("preprocess/{file}"))).unwrap_or_else(|error| panic!("{name}: {error}"))
         };
-        let picture = open("file");
-        assert_eq!((picture.width(), picture.height()), (integer(case, "width"), integer(case, "height")), "{name}");
-        assert_eq!(picture.mode().to_string(), case["pillow_mode"].as_str().unwrap(), "{name}");
-        assert_eq!(u64::from(picture.exif_orientation()), case["exif_orientation"].as_u64().unwrap_or(1), "{name}");
+        let input = open("file");
+        assert_eq!((input.width(), input.height()), (integer(case, "width"), integer(case, "height")), "{name}");
+        assert_eq!(input.mode().to_string(), case["pillow_mode"].as_str().unwrap(), "{name}");
+        assert_eq!(u64::from(input.exif_orientation()), case["exif_orientation"].as_u64().unwrap_or(1), "{name}");
 
-        let chosen = preprocessor.ranked_sizes(&picture)[0];
+        let chosen = preprocessor.ranked_sizes(&input)[0];
         assert_eq!(<(u32, u32)>::from(chosen), pair(&case["chosen"]), "{name}");
-        let fit = preprocessor.fit(&picture, chosen).unwrap();
+        let fit = preprocessor.fit(&input, chosen).unwrap();
         assert_eq!((fit.scaled_width(), fit.scaled_height()), pair(&case["resized"]), "{name}");
-        let prepare = |picture: &Picture| {
+        let prepare = |input: &InputImage| {
             let (left, top) = (integer(case, "left"), integer(case, "top"));
-            let image = preprocessor.prepare_as(picture, chosen, Crop::At { left, top }).unwrap();
+            let image = preprocessor.prepare_as(input, chosen, Crop::At { left, top }).unwrap();
             if case["crop"] == "center" {
-                assert_eq!(preprocessor.prepare(picture).unwrap(), image, "{name}: centre");
+                assert_eq!(preprocessor.prepare(input).unwrap(), image, "{name}: centre");
             }
             image
         };
         let expected = image::open(part(&format!("preprocess/{}", case["expected"].as_str().unwrap()))).unwrap();
         let expected = expected.into_rgb8();
         let image = if case["decoded_file"].is_string() {
-            assert_near(name, &prepare(&picture), &expected);
+            assert_near(name, &prepare(&input), &expected);
             prepare(&open("decoded_file"))
         } else {
-            prepare(&picture)
+            prepare(&input)
         };
         assert!(image == expected, "{name}: {}", first_difference(&image, &expected));
         assert_eq!(sha256(&image), case["sha256_rgb"].as_str().unwrap(), "{name}");
@@ -132,7 +132,7 @@ fn assert_tensor(name: &str, image: &RgbImage, tensor: &Value) {
     let mean_of_all = mean(&all);
     let variance = mean(&all.iter().map(|value| (value - mean_of_all).powi(2)).collect::<Vec<_>>());
     let near = |key: &str, found: f64, expected: f64| {
-        assert!((found - expected).abs() <= STATISTICS, "{name}: {key} is {found}, not {expected}");
+        assert!((found - expected).abs() <= STATISTICS_TOLERANCE, "{name}: {key} is {found}, not {expected}");
     };
     near("mean", mean_of_all, tensor["mean"].as_f64().unwrap());
     near("std", variance.sqrt(), tensor["std"].as_f64().unwrap());
@@ -159,51 +159,52 @@ const FORMATS: [ImageFormat; 6] =
 fn every_lossless_format_gives_the_same_pixels() {
     let image = noise(300, 217);
     let preprocessor = Preprocessor::new(256).unwrap();
-    let expected = preprocessor.prepare(&Picture::from(image.clone())).unwrap();
+    let expected = preprocessor.prepare(&InputImage::from(image.clone())).unwrap();
     for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP] {
-        let picture = Picture::from_bytes(&encoded(&image, format)).unwrap();
-        assert_eq!(preprocessor.prepare(&picture).unwrap(), expected, "{format:?}");
+        let input = InputImage::from_bytes(&encoded(&image, format)).unwrap();
+        assert_eq!(preprocessor.prepare(&input).unwrap(), expected, "{format:?}");
     }
 }
 
 #[test]
-fn cut_and_scrambled_files_are_errors_or_pictures_but_no_panics() {
+fn truncated_and_corrupted_files_never_panic() {
     let image = noise(70, 53);
     for format in FORMATS {
         let bytes = encoded(&image, format);
-        let refused = (0..bytes.len()).step_by(bytes.len() / 97).filter(|&n| Picture::from_bytes(&bytes[..n]).is_err());
-        assert!(refused.count() >= 97, "{format:?}: a file that is cut off was read");
+        let refused =
+            (0..bytes.len()).step_by(bytes.len() / 97).filter(|&n| InputImage::from_bytes(&bytes[..n]).is_err());
+        assert!(refused.count() >= 97, "{format:?}: a truncated file was accepted");
         for (position, flip) in (0..bytes.len()).step_by(bytes.len() / 211).zip(lumina_testing::lcg(5)) {
             let mut bytes = bytes.clone();
             bytes[position] ^= (flip >> 24) as u8;
-            if let Ok(picture) = Picture::from_bytes(&bytes) {
-                let _ = Preprocessor::new(64).unwrap().prepare(&picture);
+            if let Ok(input) = InputImage::from_bytes(&bytes) {
+                let _ = Preprocessor::new(64).unwrap().prepare(&input);
             }
         }
     }
 }
 
 #[test]
-fn damaged_files_are_named() {
+fn errors_name_the_damaged_file() {
     let folder = tempfile::tempdir().unwrap();
     for (file, format) in [("broken.png", ImageFormat::Png), ("broken.jpg", ImageFormat::Jpeg)] {
         let mut bytes = encoded(&noise(64, 64), format);
         bytes.truncate(bytes.len() / 2);
         let path = folder.path().join(file);
         std::fs::write(&path, bytes).unwrap();
-        let message = Picture::open(&path).unwrap_err().to_string();
+        let message = InputImage::open(&path).unwrap_err().to_string();
         assert!(message.contains(file) && message.contains("damaged or cut off"), "{message}");
     }
     let mut png = encoded(&noise(64, 64), ImageFormat::Png);
     let middle = png.len() / 2;
     png[middle] ^= 0x55;
-    let message = Picture::from_bytes(&png).unwrap_err().to_string();
-    assert!(message.contains("picture in memory") && message.contains("PNG"), "{message}");
+    let message = InputImage::from_bytes(&png).unwrap_err().to_string();
+    assert!(message.contains("image in memory") && message.contains("PNG"), "{message}");
 
-    let message = Picture::open(folder.path().join("none.png")).unwrap_err().to_string();
+    let message = InputImage::open(folder.path().join("none.png")).unwrap_err().to_string();
     assert!(message.contains("none.png") && message.contains("cannot be read"), "{message}");
-    for (bytes, reason) in [(&b""[..], "empty"), (b"no picture", "not those of a known"), (b"qoif1234", "qoi")] {
-        let message = Picture::from_bytes(bytes).unwrap_err().to_string();
+    for (bytes, reason) in [(&b""[..], "empty"), (b"no image", "not those of a known"), (b"qoif1234", "qoi")] {
+        let message = InputImage::from_bytes(bytes).unwrap_err().to_string();
         assert!(message.contains(reason) && message.contains("convert it"), "{message}");
     }
 }
@@ -226,7 +227,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 /// A small file of each format whose header states 30,000 × 30,000 pixels.
 #[test]
-fn headers_of_huge_pictures_are_refused() {
+fn headers_of_huge_images_are_refused() {
     let small = RgbImage::new(16, 16);
     let mut jpeg = encoded(&small, ImageFormat::Jpeg);
     let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
@@ -237,56 +238,57 @@ fn headers_of_huge_pictures_are_refused() {
     bmp[18..22].copy_from_slice(&30_000u32.to_le_bytes());
     bmp[22..26].copy_from_slice(&30_000u32.to_le_bytes());
     for bytes in [png_header(30_000, 30_000), jpeg, gif, bmp] {
-        let message = Picture::from_bytes(&bytes).unwrap_err().to_string();
+        let message = InputImage::from_bytes(&bytes).unwrap_err().to_string();
         assert!(message.contains("30000x30000") && message.contains("178956970"), "{message}");
     }
     let limits = Limits::default().max_pixels(255);
-    let message = Picture::from_bytes_within(&encoded(&small, ImageFormat::Png), limits).unwrap_err().to_string();
+    let message =
+        InputImage::from_bytes_with_limits(&encoded(&small, ImageFormat::Png), limits).unwrap_err().to_string();
     assert!(message.contains("16x16") && message.contains("255"), "{message}");
 }
 
 #[test]
-fn pictures_without_pixels_are_errors() {
+fn images_without_pixels_are_errors() {
     let preprocessor = Preprocessor::new(256).unwrap();
     for (width, height) in [(0, 0), (0, 5), (5, 0)] {
-        let message = preprocessor.prepare(&Picture::from(RgbImage::new(width, height))).unwrap_err().to_string();
+        let message = preprocessor.prepare(&InputImage::from(RgbImage::new(width, height))).unwrap_err().to_string();
         assert!(message.contains(&format!("{width}x{height}")) && message.contains("at least 1"), "{message}");
     }
-    let message = Picture::from_bytes(&png_header(0, 7)).unwrap_err().to_string();
+    let message = InputImage::from_bytes(&png_header(0, 7)).unwrap_err().to_string();
     assert!(message.contains("PNG") || message.contains("0x7"), "{message}");
 }
 
-/// Scaled to cover 128×512 this is 128×1,280,000 pixels, of which only the crop is computed.
+/// Scaled to cover 128×512 this image has 128×1,280,000 pixels, of which only the crop is computed.
 #[test]
-fn a_long_narrow_picture_costs_no_more_than_others() {
+fn a_long_narrow_image_costs_no_more_than_others() {
     let preprocessor = Preprocessor::new(256).unwrap();
-    let picture = Picture::from(noise(1, 10_000));
-    let size = preprocessor.ranked_sizes(&picture)[0];
-    let fit = preprocessor.fit(&picture, size).unwrap();
+    let input = InputImage::from(noise(1, 10_000));
+    let size = preprocessor.ranked_sizes(&input)[0];
+    let fit = preprocessor.fit(&input, size).unwrap();
     assert_eq!((size.to_string().as_str(), fit.scaled_height()), ("128x512", 1_280_000));
-    let image = preprocessor.prepare(&picture).unwrap();
+    let image = preprocessor.prepare(&input).unwrap();
     assert_eq!(image.dimensions(), (128, 512));
-    // The crop shows only pixels around the middle: a short piece of the picture gives the same.
+    // The crop depends only on pixels around the centre: a short piece of the image gives the same result.
     let piece = image::imageops::crop_imm(&noise(1, 10_000), 0, 4_900, 1, 200).to_image();
     let top = fit.max_top() / 2 - 4_900 * 128;
-    assert_eq!(preprocessor.prepare_as(&Picture::from(piece), size, Crop::At { left: 0, top }).unwrap(), image);
+    assert_eq!(preprocessor.prepare_as(&InputImage::from(piece), size, Crop::At { left: 0, top }).unwrap(), image);
 }
 
 #[test]
-fn a_picture_that_cannot_be_scaled_is_an_error() {
-    let picture = Picture::from(DynamicImage::new_luma8(1, 40_000_000));
-    let message = Preprocessor::new(256).unwrap().prepare(&picture).unwrap_err().to_string();
+fn an_image_that_cannot_be_scaled_is_an_error() {
+    let input = InputImage::from(DynamicImage::new_luma8(1, 40_000_000));
+    let message = Preprocessor::new(256).unwrap().prepare(&input).unwrap_err().to_string();
     assert!(message.contains("1x40000000") && message.contains("5120000000"), "{message}");
     assert!(Fit::new(1, u32::MAX, ImageSize::new(128, 512).unwrap()).is_none());
 }
 
 #[test]
-fn a_crop_outside_is_an_error() {
+fn a_crop_outside_the_image_is_an_error() {
     let preprocessor = Preprocessor::new(256).unwrap();
-    let (picture, size) = (Picture::from(RgbImage::new(511, 333)), ImageSize::new(288, 192).unwrap());
-    assert!(preprocessor.prepare_as(&picture, size, Crop::At { left: 7, top: 0 }).is_ok());
+    let (input, size) = (InputImage::from(RgbImage::new(511, 333)), ImageSize::new(288, 192).unwrap());
+    assert!(preprocessor.prepare_as(&input, size, Crop::At { left: 7, top: 0 }).is_ok());
     for (left, top) in [(8, 0), (0, 1), (u32::MAX, u32::MAX)] {
-        let message = preprocessor.prepare_as(&picture, size, Crop::At { left, top }).unwrap_err().to_string();
+        let message = preprocessor.prepare_as(&input, size, Crop::At { left, top }).unwrap_err().to_string();
         assert!(message.contains("0..=7") && message.contains(&format!("left {left}")), "{message}");
     }
 }
@@ -299,24 +301,24 @@ fn targets_without_sizes_are_errors() {
     }
 }
 
-/// What EXIF says is applied on request: the picture is then that of the turned pixels.
+/// With [`Orientation::Apply`] the result is that of the rotated pixels.
 #[test]
 fn orientation_is_applied_on_request() {
     let image = noise(300, 200);
     for value in 1..=8u8 {
         let mut bytes = encoded(&image, ImageFormat::Jpeg);
-        // APP1 with one entry, the orientation, big-endian; it goes right behind the start of the image.
+        // APP1 with one entry, the orientation, big-endian; it directly follows the start of the image.
         let exif =
             [b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", &[value][..], b"\0\0\0\0\0\0"].concat();
         let segment = [&[0xFF, 0xE1][..], &(exif.len() as u16 + 2).to_be_bytes(), &exif].concat();
         bytes.splice(2..2, segment);
-        let picture = Picture::from_bytes(&bytes).unwrap();
-        assert_eq!(picture.exif_orientation(), value);
-        let mut turned = image::load_from_memory(&bytes).unwrap();
+        let input = InputImage::from_bytes(&bytes).unwrap();
+        assert_eq!(input.exif_orientation(), value);
+        let mut rotated = image::load_from_memory(&bytes).unwrap();
         let ignoring = Preprocessor::new(256).unwrap();
         let applying = ignoring.clone().orientation(Orientation::Apply);
-        assert_eq!(ignoring.prepare(&picture).unwrap(), ignoring.prepare(&turned.clone().into()).unwrap());
-        turned.apply_orientation(image::metadata::Orientation::from_exif(value).unwrap());
-        assert_eq!(applying.prepare(&picture).unwrap(), ignoring.prepare(&turned.into()).unwrap(), "{value}");
+        assert_eq!(ignoring.prepare(&input).unwrap(), ignoring.prepare(&rotated.clone().into()).unwrap());
+        rotated.apply_orientation(image::metadata::Orientation::from_exif(value).unwrap());
+        assert_eq!(applying.prepare(&input).unwrap(), ignoring.prepare(&rotated.into()).unwrap(), "{value}");
     }
 }

@@ -11,7 +11,7 @@ use lumina_core::{CodeGrid, LATENT_PX};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
-use lumina_vq::preprocess::{Picture, Preprocessor};
+use lumina_vq::preprocess::{InputImage, Preprocessor};
 
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
@@ -74,7 +74,7 @@ impl Lumina {
     ///
     /// # Errors
     /// [`Error::NoImageTokenizer`], and [`Error::Vq`] where the picture cannot be prepared.
-    pub fn encode_image(&self, picture: &Picture) -> Result<CodeGrid> {
+    pub fn encode_image(&self, picture: &InputImage) -> Result<CodeGrid> {
         let prepared: RgbImage = self.preprocessor.prepare(picture)?;
         Ok(self.image_tokenizer()?.encode(&prepared)?)
     }

@@ -4,7 +4,7 @@ use image::RgbImage;
 use lumina_core::ImageSize;
 use lumina_sampling::{Modality, SamplingOptions};
 use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
-use lumina_vq::preprocess::Picture;
+use lumina_vq::preprocess::InputImage;
 
 use super::generation::Generation;
 use super::lumina::Lumina;
@@ -39,13 +39,13 @@ impl Lumina {
     }
 
     /// Describes a picture.
-    pub fn caption(&self, picture: impl Into<Picture>) -> Generation<'_, String> {
+    pub fn caption(&self, picture: impl Into<InputImage>) -> Generation<'_, String> {
         let input = self.encode_image(&picture.into()).map(|codes| TaskInput::new().image(codes));
         self.task(Task::Captioning, input)
     }
 
     /// Answers a question about a picture.
-    pub fn ask(&self, question: &str, picture: impl Into<Picture>) -> Generation<'_, String> {
+    pub fn ask(&self, question: &str, picture: impl Into<InputImage>) -> Generation<'_, String> {
         let conversation = self
             .encode_image(&picture.into())
             .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
@@ -57,7 +57,7 @@ impl Lumina {
     pub fn edit<'i>(
         &self,
         task: Task,
-        picture: impl Into<Picture>,
+        picture: impl Into<InputImage>,
         instruction: impl Into<Option<&'i str>>,
     ) -> Generation<'_, RgbImage> {
         let input = self.encode_image(&picture.into()).map(|codes| {

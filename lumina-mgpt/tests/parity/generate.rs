@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
-use lumina_mgpt::{Compute, Conversation, GenerateOptions, Lumina, Output, Part, Picture, Request, SamplingOptions};
+use lumina_mgpt::{Compute, Conversation, GenerateOptions, InputImage, Lumina, Output, Part, Request, SamplingOptions};
 use lumina_testing::{cases, integers, part, report};
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ fn image(arrays: &Checkpoint, name: &str) -> Option<RgbImage> {
 /// The case's request: `<|image|>` in its texts are the input pictures, in order.
 fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
     let name = case["name"].as_str().unwrap();
-    let mut pictures = (0..).map(|n| Picture::from(image(arrays, &format!("{name}.input{n}")).unwrap()));
+    let mut pictures = (0..).map(|n| InputImage::from(image(arrays, &format!("{name}.input{n}")).unwrap()));
     let mut parts = |text: &str| {
         let mut content: Vec<Part> = Vec::new();
         for (index, piece) in text.split("<|image|>").enumerate() {

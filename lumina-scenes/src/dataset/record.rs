@@ -1,4 +1,4 @@
-//! One record: the conversation, its pictures, and the truth about them.
+//! One record: a conversation, its images and its ground truth.
 
 use std::path::PathBuf;
 
@@ -6,93 +6,72 @@ use image::RgbImage;
 use lumina_core::{CodeGrid, Vocabulary};
 use lumina_tokenizer::{Part, Record, RecordTurn, Task, TaskInput};
 
-use super::{IMAGES, SceneTask};
-use crate::draws::Draws;
-use crate::{Description, Edit, Error, Mention, Relation, Result, Scene, Split};
+use super::ground_truth::GroundTruth;
+use super::task::SceneTask;
+use crate::random::SeededRng;
+use crate::{Caption, Edit, Mention, Relation, Scene, Split};
 
-/// What an answer is judged by.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Truth {
-    /// What is asked.
-    pub task: SceneTask,
-    /// The scene. A caption is right where it says the same as [`Scene::description`].
-    pub scene: Scene,
-    /// The caption that a picture is asked for by, where one is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<Description>,
-    /// The edit that is asked for, where one is. [`Edit::apply`] gives the right answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub edit: Option<Edit>,
-}
+/// The folder of a dataset's images, next to the records file.
+pub const IMAGES_FOLDER: &str = "images";
 
-impl Truth {
-    /// Reads it from a line of a records file.
-    ///
-    /// # Errors
-    /// [`Error::Truth`] where the line is not JSON or lacks what this crate writes.
-    pub fn from_json(line: &str) -> Result<Self> {
-        serde_json::from_str(line).map_err(Error::Truth)
-    }
-}
-
-/// A record with its pictures.
+/// A record with its images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SceneRecord {
-    /// What its answers are judged by.
-    pub truth: Truth,
-    /// The conversation, with the paths that its pictures have on disk, relative to the records file.
+    /// What its answers are evaluated against.
+    pub ground_truth: GroundTruth,
+    /// The conversation, with the paths of its images on disk, relative to the records file.
     pub record: Record,
-    /// The pictures in the order of their placeholders.
+    /// The images in the order of their placeholders.
     pub images: Vec<RgbImage>,
 }
 
 impl SceneRecord {
-    /// The record of a task on a scene; prompts and edits are drawn.
-    pub(crate) fn draw(index: u64, task: SceneTask, scene: Scene, split: Split, draws: &mut Draws) -> Self {
-        let prompt = task.begins_with_prompt().then(|| draw_prompt(&scene, draws));
-        let edit = task.has_edit().then(|| draw_edit(&scene, split, draws));
-        let edited = edit.as_ref().map(|edit| edit.apply(&scene).expect("it was drawn from those that are possible"));
+    /// The record of a task on a scene. The prompt and the edit are random.
+    pub(super) fn random(index: u64, task: SceneTask, scene: Scene, split: Split, rng: &mut SeededRng) -> Self {
+        let prompt = task.has_prompt().then(|| random_prompt(&scene, rng));
+        let edit = task.has_edit().then(|| random_edit(&scene, split, rng));
+        let edited = edit.as_ref().map(|edit| edit.apply(&scene).expect("it is one of the possible edits"));
 
         let mut turns = Vec::new();
-        let mut images = vec![scene.picture()];
+        let mut images = vec![scene.image()];
         if let Some(prompt) = &prompt {
             let input = TaskInput::new().text(prompt.to_string()).size(scene.size());
-            turns.extend([question(Task::TextToImage, input), picture_answer()]);
+            turns.extend([question(Task::TextToImage, input), image_answer()]);
         }
-        let picture = || TaskInput::new().image(any_codes());
+        let image_input = || TaskInput::new().image(placeholder_codes());
         match task {
             SceneTask::TextToImage => {}
             SceneTask::Captioning => {
-                turns.extend([question(Task::Captioning, picture()), scene.description().to_string()]);
+                turns.extend([question(Task::Captioning, image_input()), scene.caption().to_string()]);
             }
             SceneTask::DepthEstimation => {
-                turns.extend([question(Task::DepthEstimation, picture()), picture_answer()]);
-                images.push(scene.depth());
+                turns.extend([question(Task::DepthEstimation, image_input()), image_answer()]);
+                images.push(scene.depth_map());
             }
             SceneTask::SemanticSegmentation => {
-                turns.extend([question(Task::SemanticSegmentation, picture()), picture_answer()]);
-                images.push(scene.segmentation());
+                turns.extend([question(Task::SemanticSegmentation, image_input()), image_answer()]);
+                images.push(scene.segmentation_map());
             }
             SceneTask::Editing | SceneTask::ImageThenEdit => {
                 let instruction = edit.as_ref().map_or_else(String::new, Edit::to_string);
-                let asked = match task {
-                    SceneTask::Editing => question(Task::Editing, picture().text(instruction)),
+                let text = match task {
+                    SceneTask::Editing => question(Task::Editing, image_input().text(instruction)),
                     _ => instruction,
                 };
-                turns.extend([asked, picture_answer()]);
-                images.extend(edited.as_ref().map(Scene::picture));
+                turns.extend([text, image_answer()]);
+                images.extend(edited.as_ref().map(Scene::image));
             }
             SceneTask::ImageThenCaption => {
-                let asked = Task::Captioning.spec().template.replace(Vocabulary::PLACEHOLDER, "");
-                turns.extend([asked.trim_end().to_owned(), scene.description().to_string()]);
+                let text = Task::Captioning.spec().template.replace(Vocabulary::PLACEHOLDER, "");
+                turns.extend([text.trim_end().to_owned(), scene.caption().to_string()]);
             }
         }
-        let paths = (0..images.len()).map(|image| PathBuf::from(format!("{IMAGES}/{index:06}-{image}.png")));
+        let paths = (0..images.len()).map(|image| PathBuf::from(format!("{IMAGES_FOLDER}/{index:06}-{image}.png")));
         let record = Record {
             conversations: turns.into_iter().zip(["human", "gpt"].into_iter().cycle()).map(turn).collect(),
             image: paths.collect(),
         };
-        Self { truth: Truth { task, scene, prompt, edit }, record, images }
+        Self { ground_truth: GroundTruth { task, scene, prompt, edit }, record, images }
     }
 }
 
@@ -100,54 +79,53 @@ fn turn((text, from): (String, &str)) -> RecordTurn {
     RecordTurn { from: from.to_owned(), value: Some(text) }
 }
 
-/// The answer that is just a picture.
-fn picture_answer() -> String {
+/// An answer that consists of one image.
+fn image_answer() -> String {
     Vocabulary::PLACEHOLDER.to_owned()
 }
 
-/// Stands for a picture where only its place in the prompt matters.
-fn any_codes() -> CodeGrid {
+/// Any codes: records contain a placeholder in their place.
+fn placeholder_codes() -> CodeGrid {
     CodeGrid::new(1, 1, vec![0]).expect("one code")
 }
 
-/// The prompt of a task as records spell it.
+/// The prompt of a task, with placeholders for images.
 fn question(task: Task, input: TaskInput) -> String {
-    let content = task.prompt(input).expect("what each task takes is given above");
-    let spell = |part: Part| match part {
+    let content = task.prompt(input).expect("each task gets the input that it needs");
+    let text = |part: Part| match part {
         Part::Text(text) => text,
         Part::Image(_) => Vocabulary::PLACEHOLDER.to_owned(),
     };
-    content.0.into_iter().map(spell).collect()
+    content.0.into_iter().map(text).collect()
 }
 
-/// A caption to ask for a picture by: objects in any order, or, of two objects, one time in three how they lie to each
-/// other.
-fn draw_prompt(scene: &Scene, draws: &mut Draws) -> Description {
+/// A caption of the scene: its objects in random order or, one time in three if there are two objects, their relation.
+fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     let mut objects = scene.objects().to_vec();
-    draws.shuffle(&mut objects);
+    rng.shuffle(&mut objects);
     if let [first, second] = objects[..]
-        && draws.below(3) == 0
+        && rng.below(3) == 0
     {
         let holds: Vec<Relation> =
             Relation::ALL.into_iter().filter(|relation| relation.holds(first.cell, second.cell)).collect();
-        let relation = draws.pick(&holds).expect("two cells differ in column or row");
-        return Description::relation(first.kind, relation, second.kind, scene.background());
+        let relation = rng.choose(&holds).expect("two cells differ in column or row");
+        return Caption::relation(first.kind, relation, second.kind, scene.background());
     }
     let mentions: Vec<Mention> = objects.iter().map(|object| scene.mention(object)).collect();
-    Description::list(mentions, scene.background()).expect("as many objects as the scene has")
+    Caption::list(mentions, scene.background()).expect("as many objects as the scene has")
 }
 
-/// An edit: first what is done, then to which object, so that no sort of edit is rare.
-fn draw_edit(scene: &Scene, split: Split, draws: &mut Draws) -> Edit {
+/// A possible edit. The type of edit is chosen first, then the edit, so that no type is rare.
+fn random_edit(scene: &Scene, split: Split, rng: &mut SeededRng) -> Edit {
     let mut edits = Edit::possible(scene);
-    edits.retain(|edit| edit.apply(scene).is_ok_and(|edited| split.admits(&edited)));
-    let mut sorts = Vec::new();
-    for sort in edits.iter().map(std::mem::discriminant) {
-        if !sorts.contains(&sort) {
-            sorts.push(sort);
+    edits.retain(|edit| edit.apply(scene).is_ok_and(|edited| split.allows(&edited)));
+    let mut edit_types = Vec::new();
+    for edit_type in edits.iter().map(std::mem::discriminant) {
+        if !edit_types.contains(&edit_type) {
+            edit_types.push(edit_type);
         }
     }
-    let sort = draws.pick(&sorts);
-    edits.retain(|edit| Some(std::mem::discriminant(edit)) == sort);
-    draws.pick(&edits).expect("the background can always be changed")
+    let edit_type = rng.choose(&edit_types);
+    edits.retain(|edit| Some(std::mem::discriminant(edit)) == edit_type);
+    rng.choose(&edits).expect("the background can always be changed")
 }

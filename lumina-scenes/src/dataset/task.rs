@@ -1,33 +1,33 @@
-//! What is asked about a scene.
+//! Tasks on scenes.
 
 use std::fmt;
 
 use lumina_tokenizer::Task;
 
-/// What a record asks, and what it answers.
+/// The task of a record: which question it asks, and what the answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SceneTask {
-    /// The picture of a caption: [`Task::TextToImage`].
+    /// Draw the image of a caption: [`Task::TextToImage`].
     TextToImage,
-    /// The canonical caption of a picture: [`Task::Captioning`].
+    /// Write the canonical caption of an image: [`Task::Captioning`].
     Captioning,
-    /// The depth map of a picture: [`Task::DepthEstimation`].
+    /// Draw the depth map of an image: [`Task::DepthEstimation`].
     DepthEstimation,
-    /// The segmentation map of a picture: [`Task::SemanticSegmentation`].
+    /// Draw the segmentation map of an image: [`Task::SemanticSegmentation`].
     SemanticSegmentation,
-    /// The picture changed as an instruction says: [`Task::Editing`].
+    /// Edit an image as an instruction says: [`Task::Editing`].
     Editing,
-    /// Two questions: the picture of a caption, and then that picture changed. The second question is the instruction
-    /// alone, as the picture is already part of the conversation.
+    /// Two turns: draw the image of a caption, then edit it. The second question is the instruction alone, because the
+    /// image is already part of the conversation.
     ImageThenEdit,
-    /// Two questions: the picture of a caption, and then its canonical caption. The second question is that of
-    /// [`Task::Captioning`] without the picture.
+    /// Two turns: draw the image of a caption, then write its canonical caption. The second question is that of
+    /// [`Task::Captioning`] without the image.
     ImageThenCaption,
 }
 
 impl SceneTask {
-    /// All of them.
+    /// All tasks.
     pub const ALL: [Self; 7] = [
         Self::TextToImage,
         Self::Captioning,
@@ -38,7 +38,7 @@ impl SceneTask {
         Self::ImageThenCaption,
     ];
 
-    /// The name, as in JSON.
+    /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TextToImage => Task::TextToImage.spec().name,
@@ -51,13 +51,13 @@ impl SceneTask {
         }
     }
 
-    /// Whether it begins with the picture of a caption.
-    pub(crate) fn begins_with_prompt(self) -> bool {
+    /// Whether the first turn draws the image of a caption.
+    pub(super) fn has_prompt(self) -> bool {
         matches!(self, Self::TextToImage | Self::ImageThenEdit | Self::ImageThenCaption)
     }
 
-    /// Whether an edit is asked for.
-    pub(crate) fn has_edit(self) -> bool {
+    /// Whether a turn requests an edit.
+    pub(super) fn has_edit(self) -> bool {
         matches!(self, Self::Editing | Self::ImageThenEdit)
     }
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_same_everywhere() {
+    fn names_equal_those_in_json() {
         for task in SceneTask::ALL {
             assert_eq!(serde_json::to_value(task).unwrap(), task.name());
         }

@@ -1,7 +1,7 @@
 //! Which size and which part of a picture an item is made of.
 
 use lumina_core::ImageSize;
-use lumina_vq::preprocess::{Crop, Picture, Preprocessor};
+use lumina_vq::preprocess::{Crop, InputImage, Preprocessor};
 use rand_chacha::ChaCha12Rng;
 
 use super::random::{below, generator};
@@ -38,7 +38,7 @@ impl Crops {
     }
 
     /// Size and part of the item's next picture.
-    pub(super) fn draw(&mut self, preprocessor: &Preprocessor, picture: &Picture) -> Result<(ImageSize, Crop)> {
+    pub(super) fn draw(&mut self, preprocessor: &Preprocessor, picture: &InputImage) -> Result<(ImageSize, Crop)> {
         let ranked = preprocessor.ranked_sizes(picture);
         match self.choice {
             CropChoice::Center => Ok((ranked[0], Crop::Center)),
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn draws_depend_on_seed_and_item_and_cover_what_is_possible() {
         let preprocessor = Preprocessor::new(128).unwrap();
-        let picture = Picture::from(image::RgbImage::new(150, 100));
+        let picture = InputImage::from(image::RgbImage::new(150, 100));
         let draw = |choice, item| Crops::new(choice, item).draw(&preprocessor, &picture).unwrap();
         let sizes_of = |best_of| -> BTreeSet<ImageSize> {
             (0..200).map(|item| draw(CropChoice::Random { seed: 1, best_of }, item).0).collect()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use lumina_checkpoint::map;
 use lumina_tokenizer::Record;
-use lumina_vq::preprocess::Picture;
+use lumina_vq::preprocess::InputImage;
 use serde::de::IgnoredAny;
 
 use crate::{Error, Result};
@@ -21,7 +21,7 @@ enum Source<'a> {
     Made { n_records: usize, make: Make<'a> },
 }
 
-type Make<'a> = Box<dyn Fn(usize) -> (Record, Vec<Picture>) + Send + Sync + 'a>;
+type Make<'a> = Box<dyn Fn(usize) -> (Record, Vec<InputImage>) + Send + Sync + 'a>;
 
 impl Records<'static> {
     /// The records of a file: a JSON list, or JSONL with a record a line (empty lines do not count). The file is
@@ -50,7 +50,7 @@ impl Records<'static> {
 
 impl<'a> Records<'a> {
     /// Records that are made in memory: `make` gives the one of an index, the same each time it is asked.
-    pub fn made(n_records: usize, make: impl Fn(usize) -> (Record, Vec<Picture>) + Send + Sync + 'a) -> Self {
+    pub fn made(n_records: usize, make: impl Fn(usize) -> (Record, Vec<InputImage>) + Send + Sync + 'a) -> Self {
         Self { source: Source::Made { n_records, make: Box::new(make) } }
     }
 
@@ -72,7 +72,7 @@ impl<'a> Records<'a> {
     /// # Errors
     /// [`Error::Tokenizer`] where it is no record, [`Error::Images`] where a picture cannot be read, [`Error::Setting`]
     /// where there is no such record.
-    pub fn load(&self, index: usize) -> Result<(Record, Vec<Picture>)> {
+    pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
             let reason = format!("is {index}, and there are {} records", self.len());
             return Err(Error::Setting { field: "index", reason });
@@ -82,7 +82,7 @@ impl<'a> Records<'a> {
                 // What is not UTF-8 becomes U+FFFD: better than to lose the record.
                 let record = Record::from_json(&String::from_utf8_lossy(&bytes[places[index].clone()]))?;
                 let folder = file.parent().unwrap_or(Path::new(""));
-                let open = |path: &PathBuf| Ok(Picture::open(folder.join(path))?);
+                let open = |path: &PathBuf| Ok(InputImage::open(folder.join(path))?);
                 let pictures = record.image.iter().map(open).collect::<Result<_>>()?;
                 Ok((record, pictures))
             }

@@ -72,7 +72,7 @@ pub(super) mod tests {
     use burn::tensor::{Device, TensorData};
     use lumina_checkpoint::Checkpoint;
     use lumina_nn::{Compute, Loader};
-    use lumina_vq::{VqConfig, VqShape};
+    use lumina_vq::{VqConfig, VqHyperparameters};
 
     use super::*;
     use crate::vq::init_vq;
@@ -122,14 +122,14 @@ pub(super) mod tests {
 
     /// The model, the names of its parameters, and pixels.
     pub(in crate::vq) fn tiny() -> (VqModel, HashMap<ParamId, String>, Tensor<4>) {
-        let shape = VqShape {
+        let shape = VqHyperparameters {
             embed_dim: 3,
             n_codes: 5,
             channels: 32,
             multipliers: vec![1, 1],
             n_res_blocks: 1,
             latent_channels: 4,
-            ..VqShape::default()
+            ..VqHyperparameters::default()
         };
         let config = VqConfig::new(shape).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -31,9 +31,9 @@ use crate::{Error, Result};
 /// use lumina_nn::Compute;
 /// use lumina_checkpoint::Dtype;
 /// use lumina_train::vq::{VqTrainer, VqTrainingOptions, init_vq};
-/// use lumina_vq::{VqConfig, VqShape};
+/// use lumina_vq::{VqConfig, VqHyperparameters};
 ///
-/// let config = VqConfig::new(VqShape { channels: 32, n_codes: 512, ..VqShape::default() })?;
+/// let config = VqConfig::new(VqHyperparameters { channels: 32, n_codes: 512, ..VqHyperparameters::default() })?;
 /// init_vq(&config, 7, "start", &Compute::cpu())?;
 /// let mut trainer = VqTrainer::open("start", VqTrainingOptions::default().steps(100), &Compute::cpu())?;
 /// let batch = |step: u64| Ok(vec![image::RgbImage::from_pixel(64, 64, image::Rgb([step as u8, 0, 0])); 4]);

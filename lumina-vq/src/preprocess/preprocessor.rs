@@ -1,45 +1,46 @@
-//! From a picture to the image that the VQ encoder takes.
+//! Resizes and crops an input image to a size that the model was trained with.
 
 use std::borrow::Cow;
 
 use image::RgbImage;
-use image::metadata::Orientation as Exif;
+use image::metadata::Orientation as ExifOrientation;
 use lumina_core::{ImageSize, choose_size, crop_sizes, rank_sizes};
 
 use super::color;
-use super::picture::{Limits, Picture, Pixels};
+use super::input_image::{InputImage, Samples};
+use super::limits::Limits;
 use super::raster::Raster;
 use super::resample::{Filter, Window, resize};
 use crate::{Error, Result};
 
-/// What to do with the orientation that EXIF states.
+/// What to do with the orientation in the EXIF block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orientation {
-    /// Nothing: the picture as it is stored. The original does so, in training and after.
+    /// Ignore it and use the pixels as stored, like the original in training and inference.
     #[default]
     Ignore,
-    /// Turn the picture upright first.
+    /// Make the image upright first.
     Apply,
 }
 
-/// Which part of the scaled picture is kept.
+/// Which part of the scaled image to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Crop {
-    /// The middle; of an odd remainder the larger half is cut off at the right and below.
+    /// The centre. Of an odd remainder the larger half is cut off at the right and bottom.
     #[default]
     Center,
-    /// What begins after `left` columns and `top` rows. Training draws them from [`Fit::max_left`] and
+    /// The part that begins at column `left` and row `top`. Training draws them up to [`Fit::max_left`] and
     /// [`Fit::max_top`].
     At {
-        /// Columns left of the crop, in pixels of the scaled picture.
+        /// Columns to the left of the crop, in pixels of the scaled image.
         left: u32,
-        /// Rows above the crop, in pixels of the scaled picture.
+        /// Rows above the crop, in pixels of the scaled image.
         top: u32,
     },
 }
 
-/// How a picture is brought to a size: halved, scaled, cropped.
+/// How an image is fitted to a size: halvings, then scaling, then a crop.
 ///
 /// ```
 /// use lumina_vq::preprocess::Fit;
@@ -57,10 +58,10 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// The fit of a picture of `width` × `height` pixels to `size`. Mirrors `center_crop`.
+    /// The fit of an image of `width` × `height` pixels to `size`. Mirrors `center_crop`.
     ///
-    /// `None` where a side is 0, or where a side would be longer than `i32::MAX` once scaled, which a picture of one
-    /// pixel by some millions can reach.
+    /// `None` if a side is 0, or if a scaled side would exceed `i32::MAX`, which an image of one pixel by some millions
+    /// can reach.
     pub fn new(width: u32, height: u32, size: ImageSize) -> Option<Self> {
         if width == 0 || height == 0 {
             return None;
@@ -73,28 +74,28 @@ impl Fit {
         Some(Self { size, n_halvings, scaled: (side(scaled.0)?, side(scaled.1)?) })
     }
 
-    /// The size after the crop.
+    /// The size after cropping.
     pub fn size(self) -> ImageSize {
         self.size
     }
-    /// Width in pixels before the crop.
+    /// Width in pixels before cropping.
     pub fn scaled_width(self) -> u32 {
         self.scaled.0
     }
-    /// Height in pixels before the crop.
+    /// Height in pixels before cropping.
     pub fn scaled_height(self) -> u32 {
         self.scaled.1
     }
-    /// The most columns that a crop can leave out at the left.
+    /// The largest `left` of a crop.
     pub fn max_left(self) -> u32 {
         self.scaled.0 - self.size.width_px()
     }
-    /// The most rows that a crop can leave out above.
+    /// The largest `top` of a crop.
     pub fn max_top(self) -> u32 {
         self.scaled.1 - self.size.height_px()
     }
 
-    /// Columns left of a crop and rows above it.
+    /// Column and row at which the crop begins.
     fn offset(self, crop: Crop) -> (u32, u32) {
         match crop {
             Crop::Center => (self.max_left() / 2, self.max_top() / 2),
@@ -103,21 +104,21 @@ impl Fit {
     }
 }
 
-/// The sides after scaling so that both cover the size, rounded half to even as Python does.
+/// The sides after scaling until the image just covers the size, rounded half to even like Python.
 fn scaled((width, height): (u32, u32), size: ImageSize) -> (f64, f64) {
     let (width, height) = (f64::from(width), f64::from(height));
     let scale = (f64::from(size.width_px()) / width).max(f64::from(size.height_px()) / height);
     ((width * scale).round_ties_even(), (height * scale).round_ties_even())
 }
 
-/// Brings pictures to the sizes of a target, as RGB.
+/// Resizes and crops images to the sizes of a target, and converts them to RGB.
 ///
 /// ```
-/// use lumina_vq::preprocess::{Picture, Preprocessor};
+/// use lumina_vq::preprocess::{InputImage, Preprocessor};
 ///
 /// let preprocessor = Preprocessor::new(512)?;
-/// let picture = Picture::from(image::RgbImage::new(1600, 1200));
-/// let image = preprocessor.prepare(&picture)?;
+/// let input = InputImage::from(image::RgbImage::new(1600, 1200));
+/// let image = preprocessor.prepare(&input)?;
 /// assert_eq!(image.dimensions(), (576, 448));
 /// # Ok::<(), lumina_vq::Error>(())
 /// ```
@@ -128,64 +129,64 @@ pub struct Preprocessor {
 }
 
 impl Preprocessor {
-    /// A preprocessor for the [`crop_sizes`] of `target_px`: 512, 768 or 1024 as the checkpoint's name says.
+    /// A preprocessor for the [`crop_sizes`] of `target_px`: 512, 768 or 1024, as in the checkpoint's name.
     ///
     /// # Errors
-    /// [`Error::Core`] where there are no sizes for the target.
+    /// [`Error::Core`] if there are no sizes for the target.
     pub fn new(target_px: u32) -> Result<Self> {
         Ok(Self { sizes: crop_sizes(target_px)?, orientation: Orientation::default() })
     }
 
-    /// What to do with the orientation that EXIF states; by default nothing.
+    /// Sets what to do with the orientation in the EXIF block. Default: ignore it.
     pub fn orientation(mut self, orientation: Orientation) -> Self {
         self.orientation = orientation;
         self
     }
 
-    /// The sizes that pictures are brought to.
+    /// The sizes that images are resized to.
     pub fn sizes(&self) -> &[ImageSize] {
         &self.sizes
     }
 
-    /// The sizes that suit a picture, best first. Training draws one of the first few.
-    pub fn ranked_sizes(&self, picture: &Picture) -> Vec<ImageSize> {
-        let (width, height) = self.dimensions(picture);
+    /// The sizes ranked by how well they fit the image, best first. Training draws one of the first few.
+    pub fn ranked_sizes(&self, image: &InputImage) -> Vec<ImageSize> {
+        let (width, height) = self.dimensions(image);
         rank_sizes(width, height, &self.sizes)
     }
 
-    /// How a picture is brought to a size: what offsets a crop can have.
+    /// How an image is fitted to a size, with the offsets that a crop can have.
     ///
     /// # Errors
-    /// [`Error::NoPixels`] where the picture has none, [`Error::TooNarrow`] where a side is too long once scaled.
-    pub fn fit(&self, picture: &Picture, size: ImageSize) -> Result<Fit> {
-        let (width, height) = self.dimensions(picture);
-        Limits::default().max_pixels(u64::MAX).check(&picture.name, (width, height))?;
+    /// [`Error::NoPixels`] if the image has none, [`Error::TooNarrow`] if a scaled side is too long.
+    pub fn fit(&self, image: &InputImage, size: ImageSize) -> Result<Fit> {
+        let (width, height) = self.dimensions(image);
+        Limits::default().max_pixels(u64::MAX).check(&image.name, (width, height))?;
         Fit::new(width, height, size).ok_or_else(|| {
             let (scaled_width, scaled_height) = scaled((width, height), size);
             let scaled_px = scaled_width.max(scaled_height) as u64;
-            Error::TooNarrow { picture: picture.name.clone(), width, height, size, scaled_px }
+            Error::TooNarrow { image: image.name.clone(), width, height, size, scaled_px }
         })
     }
 
-    /// The picture at the size that suits it best, cropped in the middle.
+    /// Resizes the image to the size that fits best, and crops the centre.
     ///
     /// # Errors
     /// As [`Preprocessor::fit`].
-    pub fn prepare(&self, picture: &Picture) -> Result<RgbImage> {
-        let (width, height) = self.dimensions(picture);
+    pub fn prepare(&self, image: &InputImage) -> Result<RgbImage> {
+        let (width, height) = self.dimensions(image);
         let size = choose_size(width, height, &self.sizes).expect("a target has at least its square");
-        self.prepare_as(picture, size, Crop::Center)
+        self.prepare_as(image, size, Crop::Center)
     }
 
-    /// The picture at a size, cropped where `crop` says.
+    /// Resizes the image to a size and crops it as `crop` says.
     ///
     /// # Errors
-    /// As [`Preprocessor::fit`], and [`Error::Crop`] where the crop leaves the scaled picture.
-    pub fn prepare_as(&self, picture: &Picture, size: ImageSize, crop: Crop) -> Result<RgbImage> {
-        let fit = self.fit(picture, size)?;
+    /// As [`Preprocessor::fit`], and [`Error::Crop`] if the crop extends beyond the scaled image.
+    pub fn prepare_as(&self, image: &InputImage, size: ImageSize, crop: Crop) -> Result<RgbImage> {
+        let fit = self.fit(image, size)?;
         let ((left, top), (max_left, max_top)) = (fit.offset(crop), (fit.max_left(), fit.max_top()));
         if left > max_left || top > max_top {
-            return Err(Error::Crop { picture: picture.name.clone(), left, top, max_left, max_top });
+            return Err(Error::Crop { image: image.name.clone(), left, top, max_left, max_top });
         }
         let window = Window {
             left: left as usize,
@@ -193,51 +194,53 @@ impl Preprocessor {
             width: size.width_px() as usize,
             height: size.height_px() as usize,
         };
-        let exif = self.exif(picture);
-        let cropped = match &picture.pixels {
-            Pixels::Bytes(raster) => scale(&turned(raster, exif), &fit, window, |raster, size, filter, window| {
-                if picture.mode.is_nearest() {
+        let exif = self.exif(image);
+        let cropped = match &image.samples {
+            Samples::U8(raster) => scale(&oriented(raster, exif), &fit, window, |raster, size, filter, window| {
+                if image.mode.is_nearest() {
                     resize(raster, size, Filter::Nearest, window)
-                } else if picture.mode.has_weighing_alpha() && size != (raster.width, raster.height) {
-                    let mut resized = resize(&color::premultiplied(raster), size, filter, window);
-                    color::divide_by_alpha(&mut resized);
+                } else if image.mode.is_premultiplied() && size != (raster.width, raster.height) {
+                    let mut resized = resize(&color::premultiply(raster), size, filter, window);
+                    color::unpremultiply(&mut resized);
                     resized
                 } else {
                     resize(raster, size, filter, window)
                 }
             }),
-            Pixels::Words(raster) => color::clipped(&scale(&turned(raster, exif), &fit, window, resize)),
+            Samples::U16(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
         };
-        let pixels = color::to_rgb(cropped, picture.mode, picture.transparent);
-        Ok(RgbImage::from_raw(size.width_px(), size.height_px(), pixels).expect("a window has the size's pixels"))
+        let pixels = color::to_rgb(cropped, image.mode, image.transparent);
+        Ok(RgbImage::from_raw(size.width_px(), size.height_px(), pixels)
+            .expect("the window has as many pixels as the size"))
     }
 
-    fn exif(&self, picture: &Picture) -> Exif {
+    fn exif(&self, image: &InputImage) -> ExifOrientation {
         match self.orientation {
-            Orientation::Ignore => Exif::NoTransforms,
-            Orientation::Apply => picture.exif,
+            Orientation::Ignore => ExifOrientation::NoTransforms,
+            Orientation::Apply => image.exif,
         }
     }
 
-    /// Width and height after turning.
-    fn dimensions(&self, picture: &Picture) -> (u32, u32) {
-        match self.exif(picture) {
-            Exif::Rotate90 | Exif::Rotate270 | Exif::Rotate90FlipH | Exif::Rotate270FlipH => {
-                (picture.height(), picture.width())
-            }
-            _ => (picture.width(), picture.height()),
+    /// Width and height after the orientation is applied.
+    fn dimensions(&self, image: &InputImage) -> (u32, u32) {
+        match self.exif(image) {
+            ExifOrientation::Rotate90
+            | ExifOrientation::Rotate270
+            | ExifOrientation::Rotate90FlipH
+            | ExifOrientation::Rotate270FlipH => (image.height(), image.width()),
+            _ => (image.width(), image.height()),
         }
     }
 }
 
-fn turned<T: Copy>(raster: &Raster<T>, exif: Exif) -> Cow<'_, Raster<T>> {
+fn oriented<T: Copy>(raster: &Raster<T>, exif: ExifOrientation) -> Cow<'_, Raster<T>> {
     match exif {
-        Exif::NoTransforms => Cow::Borrowed(raster),
-        exif => Cow::Owned(raster.turned(exif)),
+        ExifOrientation::NoTransforms => Cow::Borrowed(raster),
+        exif => Cow::Owned(raster.oriented(exif)),
     }
 }
 
-/// Halves, scales and crops; `resize` does each step.
+/// Halves, scales and crops. `resize` does each step.
 fn scale<T: Copy>(
     source: &Raster<T>,
     fit: &Fit,

@@ -1,11 +1,11 @@
-//! Between 8-bit images and the values that the VQGAN takes and gives.
+//! Converts between 8-bit images and the values of the VQGAN.
 
 use image::RgbImage;
 
 use crate::{Error, Result};
 
-/// The VQ encoder's input for an image: `value / 255 * 2 - 1`, computed in `f64` and rounded to `f32`, as
-/// `[3, height, width]`.
+/// The VQ encoder's input for an image, `[3, height, width]`: `value / 255 * 2 - 1`, computed in `f64` and rounded to
+/// `f32`.
 ///
 /// Mirrors `ImageTokenizer._vqgan_input_from`.
 pub fn to_tensor_values(image: &RgbImage) -> Vec<f32> {
@@ -17,13 +17,13 @@ pub fn to_tensor_values(image: &RgbImage) -> Vec<f32> {
     values
 }
 
-/// The image of a VQ decoder's output, `[3, height, width]`: held to -1..=1, then `(value + 1) / 2 * 255`, cut (not
-/// rounded) to 8 bits. What is not a number becomes 0.
+/// The image of a VQ decoder's output, `[3, height, width]`: values are clamped to -1..=1, mapped to
+/// `(value + 1) / 2 * 255` and truncated (not rounded) to 8 bits. NaN becomes 0.
 ///
 /// Mirrors `ImageTokenizer._pil_from_chw_tensor`.
 ///
 /// # Errors
-/// [`Error::PixelValues`] where there are not 3 values for each pixel.
+/// [`Error::PixelValues`] if there are not 3 values for each pixel.
 pub fn to_image(values: &[f32], width: u32, height: u32) -> Result<RgbImage> {
     let wrong = || Error::PixelValues { found: values.len(), width, height };
     let n_pixels = u64::from(width) * u64::from(height);
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_there_and_back_lose_at_most_the_cut() {
+    fn a_round_trip_loses_at_most_the_truncation() {
         let image = RgbImage::from_fn(256, 1, |x, _| image::Rgb([x as u8, 255 - x as u8, 7]));
         let values = to_tensor_values(&image);
         assert_eq!((values[0], values[255], values[256]), (-1.0, 1.0, 1.0));
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_held() {
+    fn values_out_of_range_are_clamped() {
         let back = to_image(&[2.0, f32::NEG_INFINITY, f32::NAN], 1, 1).unwrap();
         assert_eq!(back.as_raw(), &[255, 0, 0]);
     }

@@ -1,6 +1,6 @@
-//! JPEG. Read with `zune-jpeg`, the decoder below `image`, because `image` makes RGB of CMYK.
+//! Decodes JPEG. Uses `zune-jpeg` directly, because `image` converts CMYK to RGB.
 //!
-//! libjpeg, which Pillow uses, rounds otherwise in its inverse transform and its colour conversion: pixels can differ
+//! Pillow uses libjpeg, which rounds differently in the inverse transform and the colour conversion: pixels can differ
 //! by a few levels.
 
 use zune_jpeg::JpegDecoder;
@@ -8,47 +8,48 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::Source;
+use super::encoded::EncodedImage;
 use crate::Result;
-use crate::preprocess::picture::{Mode, Picture};
+use crate::preprocess::color_mode::ColorMode;
+use crate::preprocess::input_image::InputImage;
 
 /// Mirrors `JpegImagePlugin.py`.
-pub(super) fn picture(source: &Source<'_>) -> Result<Picture> {
-    let damaged = |error| source.damaged("JPEG", error);
+pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
+    let damaged = |error| encoded.damaged("JPEG", error);
     let max_side = usize::from(u16::MAX);
     let options = DecoderOptions::default().set_strict_mode(false).set_max_width(max_side).set_max_height(max_side);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(source.bytes), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(encoded.bytes), options);
     decoder.decode_headers().map_err(damaged)?;
-    let info = decoder.info().ok_or_else(|| source.damaged("JPEG", "it has no header"))?;
+    let info = decoder.info().ok_or_else(|| encoded.damaged("JPEG", "it has no header"))?;
     let size = (u32::from(info.width), u32::from(info.height));
-    source.check(size)?;
+    encoded.check(size)?;
     let stored = decoder.input_colorspace().unwrap_or(ColorSpace::Unknown);
-    let (mode, wanted) = match (info.components, stored) {
-        (1, _) => (Mode::Luma, ColorSpace::Luma),
-        (3, _) => (Mode::Rgb, ColorSpace::RGB),
-        (4, ColorSpace::YCCK) => (Mode::Cmyk, ColorSpace::YCCK),
-        (4, _) => (Mode::Cmyk, ColorSpace::CMYK),
-        (n, _) => return Err(source.unsupported(format!("a JPEG of {n} channels"))),
+    let (mode, requested) = match (info.components, stored) {
+        (1, _) => (ColorMode::Luma, ColorSpace::Luma),
+        (3, _) => (ColorMode::Rgb, ColorSpace::RGB),
+        (4, ColorSpace::YCCK) => (ColorMode::Cmyk, ColorSpace::YCCK),
+        (4, _) => (ColorMode::Cmyk, ColorSpace::CMYK),
+        (n, _) => return Err(encoded.unsupported(format!("a JPEG of {n} channels"))),
     };
-    // Headers are read leniently, as libjpeg reads them, but pixels that are missing are not made up.
-    decoder.set_options(options.jpeg_set_out_colorspace(wanted).set_strict_mode(true));
+    // Headers are parsed leniently, like in libjpeg. Missing pixels are an error.
+    decoder.set_options(options.jpeg_set_out_colorspace(requested).set_strict_mode(true));
     let mut data = decoder.decode().map_err(damaged)?;
     let channels = usize::from(info.components);
     if data.len() != size.0 as usize * size.1 as usize * channels {
-        return Err(source.damaged("JPEG", "it holds another number of pixels than it states"));
+        return Err(encoded.damaged("JPEG", "the number of pixels differs from the header's"));
     }
-    match wanted {
-        // Adobe stores inks inverted, and Pillow takes every CMYK file for Adobe's.
+    match requested {
+        // Adobe stores CMYK inverted, and Pillow assumes that every CMYK file is Adobe's.
         ColorSpace::CMYK => data.iter_mut().for_each(|ink| *ink = 255 - *ink),
         ColorSpace::YCCK => data.as_chunks_mut::<4>().0.iter_mut().for_each(|pixel| *pixel = ycck_to_cmyk(*pixel)),
         _ => {}
     }
-    Ok(Picture::new(source.name, mode, size, channels, data).with_exif(decoder.exif().map(Vec::as_slice)))
+    Ok(InputImage::new(encoded.name, mode, size, channels, data).with_exif(decoder.exif().map(Vec::as_slice)))
 }
 
-/// Inks from luma, chroma and inverted black. Mirrors libjpeg's `ycck_cmyk_convert` and Pillow's inversion after it.
+/// CMYK from luma, chroma and inverted black. Mirrors libjpeg's `ycck_cmyk_convert`, followed by Pillow's inversion.
 fn ycck_to_cmyk([luma, blue, red, black]: [u8; 4]) -> [u8; 4] {
-    /// 16 bits of fraction, and half of the last place.
+    /// Fixed point with 16 fractional bits, rounded.
     const fn fixed(value: f64) -> i32 {
         (value * 65536.0 + 0.5) as i32
     }

@@ -1,84 +1,71 @@
-//! Files to pictures, each in the mode in which Pillow opens it.
+//! Decodes image files in the colour mode in which Pillow opens them.
 
+mod encoded;
 mod gif;
 mod jpeg;
 mod other;
+mod palette;
 mod png;
+
+use std::path::Path;
 
 use image::ImageFormat;
 
-use super::picture::{Limits, Picture};
+use self::encoded::EncodedImage;
+use super::input_image::{IN_MEMORY, InputImage};
+use super::limits::Limits;
 use crate::{Error, Result};
 
-/// The picture in the bytes of a file; `name` is what errors call it.
-pub(super) fn picture(name: &str, bytes: &[u8], limits: Limits) -> Result<Picture> {
-    let source = Source { name, bytes, limits };
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Png) => png::picture(&source),
-        Ok(ImageFormat::Jpeg) => jpeg::picture(&source),
-        Ok(ImageFormat::Gif) => gif::picture(&source),
-        Ok(ImageFormat::Bmp) => other::bmp(&source),
-        Ok(ImageFormat::Tiff) => other::tiff(&source),
-        Ok(ImageFormat::WebP) => other::webp(&source),
+impl InputImage {
+    /// Reads a PNG, JPEG, WebP, GIF (first frame), BMP or TIFF file, within the default [`Limits`].
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::UnsupportedImage`], [`Error::Decode`], [`Error::NoPixels`] and
+    /// [`Error::TooManyPixels`]. They name the file.
+    pub fn open(file: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with_limits(file, Limits::default())
+    }
+
+    /// [`InputImage::open`] with other limits. They are checked before pixels are allocated.
+    ///
+    /// # Errors
+    /// As [`InputImage::open`].
+    pub fn open_with_limits(file: impl AsRef<Path>, limits: Limits) -> Result<Self> {
+        let file = file.as_ref();
+        let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        decode(EncodedImage { name: &file.display().to_string(), bytes: &bytes, limits })
+    }
+
+    /// Decodes the bytes of an image file, as [`InputImage::open`] does.
+    ///
+    /// # Errors
+    /// As [`InputImage::open`], with "image in memory" in place of the file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::from_bytes_with_limits(bytes, Limits::default())
+    }
+
+    /// [`InputImage::from_bytes`] with other limits.
+    ///
+    /// # Errors
+    /// As [`InputImage::from_bytes`].
+    pub fn from_bytes_with_limits(bytes: &[u8], limits: Limits) -> Result<Self> {
+        decode(EncodedImage { name: IN_MEMORY, bytes, limits })
+    }
+}
+
+fn decode(encoded: EncodedImage<'_>) -> Result<InputImage> {
+    match image::guess_format(encoded.bytes) {
+        Ok(ImageFormat::Png) => png::decode(&encoded),
+        Ok(ImageFormat::Jpeg) => jpeg::decode(&encoded),
+        Ok(ImageFormat::Gif) => gif::decode(&encoded),
+        Ok(ImageFormat::Bmp) => other::decode_bmp(&encoded),
+        Ok(ImageFormat::Tiff) => other::decode_tiff(&encoded),
+        Ok(ImageFormat::WebP) => other::decode_webp(&encoded),
         Ok(format) => {
-            Err(source
-                .unsupported(format!("{} files are not read", format.extensions_str().first().unwrap_or(&"such"))))
+            let extension = format.extensions_str().first().unwrap_or(&"such");
+            Err(encoded.unsupported(format!("{extension} files are not supported")))
         }
-        Err(_) if bytes.is_empty() => Err(source.unsupported("the file is empty".to_owned())),
-        Err(_) => Err(source.unsupported("the first bytes are not those of a known image format".to_owned())),
-    }
-}
-
-/// What every decoder is given.
-struct Source<'a> {
-    name: &'a str,
-    bytes: &'a [u8],
-    limits: Limits,
-}
-
-impl Source<'_> {
-    fn check(&self, size: (u32, u32)) -> Result<()> {
-        self.limits.check(self.name, size)
-    }
-
-    fn damaged(&self, format: &'static str, reason: impl ToString) -> Error {
-        Error::Decode { picture: self.name.to_owned(), format, reason: reason.to_string() }
-    }
-
-    fn unsupported(&self, reason: String) -> Error {
-        Error::UnsupportedPicture { picture: self.name.to_owned(), reason }
-    }
-}
-
-/// The colours of a palette's 256 indices.
-struct Palette([[u8; 4]; 256]);
-
-impl Palette {
-    /// A palette from the RGB triples of a file. Indices beyond it are black, as in Pillow.
-    fn new(rgb: &[u8]) -> Self {
-        let mut colors = [[0, 0, 0, 255]; 256];
-        for (color, rgb) in colors.iter_mut().zip(rgb.as_chunks::<3>().0) {
-            color[..3].copy_from_slice(rgb);
-        }
-        Self(colors)
-    }
-
-    /// Whether the `n` colours of a file are the greys 0, 1, 2, …: its indices are then grey values.
-    fn is_grey(&self, n: usize) -> bool {
-        self.0.iter().zip(0..=255u8).take(n).all(|(color, grey)| color[..3] == [grey; 3])
-    }
-
-    fn is_opaque(&self) -> bool {
-        self.0.iter().all(|color| color[3] == 255)
-    }
-
-    /// The colours of indices: the number of channels, 3 or 4, and the samples.
-    fn look_up(&self, indices: &[u8]) -> (usize, Vec<u8>) {
-        let color = |index: &u8| self.0[usize::from(*index)];
-        if self.is_opaque() {
-            (3, indices.iter().flat_map(|index| color(index).into_iter().take(3)).collect())
-        } else {
-            (4, indices.iter().flat_map(color).collect())
-        }
+        Err(_) if encoded.bytes.is_empty() => Err(encoded.unsupported("the file is empty")),
+        Err(_) => Err(encoded.unsupported("the first bytes are not those of a known image format")),
     }
 }

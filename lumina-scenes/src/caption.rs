@@ -1,51 +1,54 @@
-//! What a caption says, and how it says it.
+//! Captions: what they state, and their text.
 
 use std::fmt;
 
-use crate::{Background, Error, Kind, MAX_OBJECTS, Place, Relation, Result};
+use crate::{Background, Error, ObjectKind, Position, Relation, Result};
+
+/// The most objects in a caption, and in a scene.
+pub const MAX_OBJECTS: usize = 3;
 
 /// An object as a caption mentions it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mention {
-    /// What it looks like.
-    pub kind: Kind,
-    /// Where it is, where the caption says so.
-    pub place: Option<Place>,
+    /// Its size, colour and shape.
+    pub kind: ObjectKind,
+    /// Its position, if the caption states it.
+    pub position: Option<Position>,
 }
 
-/// What a caption says.
+/// The content of a caption.
 ///
-/// `Display` writes the caption; `FromStr` reads it. There are two forms:
+/// `Display` writes the text, `FromStr` parses it. There are two forms:
 ///
 /// - `a large red circle in the top left, a small blue square in the centre and a small green cross in the bottom
-///   right on a white background` (the places can be left out);
+///   right on a white background` (positions are optional);
 /// - `a small red circle to the left of a large blue square on a black background`.
 ///
 /// ```
-/// use lumina_scenes::{Background, Description};
+/// use lumina_scenes::{Background, Caption};
 ///
-/// let caption = "a small red circle above a large blue square on a sky blue background";
-/// let description: Description = caption.parse()?;
-/// assert_eq!(description.background(), Background::SkyBlue);
-/// assert_eq!(description.to_string(), caption);
+/// let text = "a small red circle above a large blue square on a sky blue background";
+/// let caption: Caption = text.parse()?;
+/// assert_eq!(caption.background(), Background::SkyBlue);
+/// assert_eq!(caption.to_string(), text);
 ///
-/// let wrong = "a small pink circle on a white background".parse::<Description>();
+/// let wrong = "a small pink circle on a white background".parse::<Caption>();
 /// assert!(wrong.is_err_and(|error| error.to_string().contains("at byte 8, found `pink`")));
 /// # Ok::<(), lumina_scenes::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Description {
+pub struct Caption {
     mentions: Vec<Mention>,
     relation: Option<Relation>,
     background: Background,
 }
 
-impl Description {
-    /// The description that lists objects.
+impl Caption {
+    /// The caption that lists objects.
     ///
     /// # Errors
-    /// [`Error::ObjectCount`] where there are none, or more than [`MAX_OBJECTS`].
+    /// [`Error::ObjectCount`] if there are none, or more than [`MAX_OBJECTS`].
     pub fn list(mentions: Vec<Mention>, background: Background) -> Result<Self> {
         if mentions.is_empty() || mentions.len() > MAX_OBJECTS {
             return Err(Error::ObjectCount { found: mentions.len(), most: MAX_OBJECTS });
@@ -53,9 +56,9 @@ impl Description {
         Ok(Self { mentions, relation: None, background })
     }
 
-    /// The description that says how one object lies to another.
-    pub fn relation(first: Kind, relation: Relation, second: Kind, background: Background) -> Self {
-        let mentions = [first, second].map(|kind| Mention { kind, place: None }).to_vec();
+    /// The caption that states the relation of two objects.
+    pub fn relation(first: ObjectKind, relation: Relation, second: ObjectKind, background: Background) -> Self {
+        let mentions = [first, second].map(|kind| Mention { kind, position: None }).to_vec();
         Self { mentions, relation: Some(relation), background }
     }
 
@@ -64,37 +67,37 @@ impl Description {
         &self.mentions
     }
 
-    /// How the first object lies to the second, where that is what the caption says; it then has just these two.
+    /// The relation of the first object to the second, if the caption states it. It then mentions just these two.
     pub fn stated_relation(&self) -> Option<Relation> {
         self.relation
     }
 
-    /// What is behind the objects.
+    /// The background.
     pub fn background(&self) -> Background {
         self.background
     }
 
-    /// Whether both say the same, whatever the order in which they list the objects.
-    pub fn agrees_with(&self, other: &Self) -> bool {
-        let in_order = |description: &Self| {
-            let mut description = description.clone();
-            if description.relation.is_none() {
-                description.mentions.sort_unstable();
+    /// Whether both state the same, regardless of the order in which they list objects.
+    pub fn is_equivalent_to(&self, other: &Self) -> bool {
+        let sorted = |caption: &Self| {
+            let mut caption = caption.clone();
+            if caption.relation.is_none() {
+                caption.mentions.sort_unstable();
             }
-            description
+            caption
         };
-        in_order(self) == in_order(other)
+        sorted(self) == sorted(other)
     }
 }
 
 impl fmt::Display for Mention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a {}", self.kind)?;
-        self.place.map_or(Ok(()), |place| write!(f, " {place}"))
+        self.position.map_or(Ok(()), |position| write!(f, " {position}"))
     }
 }
 
-impl fmt::Display for Description {
+impl fmt::Display for Caption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, mention) in self.mentions.iter().enumerate() {
             match self.relation {
@@ -109,15 +112,8 @@ impl fmt::Display for Description {
     }
 }
 
-impl TryFrom<String> for Description {
-    type Error = Error;
-    fn try_from(caption: String) -> Result<Self> {
-        caption.parse()
-    }
-}
-
-impl From<Description> for String {
-    fn from(description: Description) -> Self {
-        description.to_string()
+impl From<Caption> for String {
+    fn from(caption: Caption) -> Self {
+        caption.to_string()
     }
 }

@@ -1,19 +1,19 @@
-//! The closed lists of words that scenes are described with.
+//! The attributes of objects and scenes, each a fixed list of values with a name in captions.
 
 use std::fmt;
 
-/// A list of things that each have one name in captions.
-pub(crate) trait Word: Copy + 'static {
-    /// What the list is of, for messages.
-    const WHAT: &'static str;
-    /// All of them.
+/// An attribute whose values each have one name in captions.
+pub(crate) trait Attribute: Copy + 'static {
+    /// The attribute with its article, for error messages.
+    const DESCRIPTION: &'static str;
+    /// All values.
     fn all() -> &'static [Self];
-    /// The name, of one or more words.
+    /// The name in captions, of one or more words.
     fn name(self) -> &'static str;
 }
 
-/// An enum with a name in captions for each variant.
-macro_rules! words {
+/// Defines an attribute: an enum with a name in captions for each variant.
+macro_rules! attribute {
     ($(#[$doc:meta])* $list:ident, $what:literal, $count:literal {
         $($(#[$of:meta])* $variant:ident = $name:literal,)+
     }) => {
@@ -25,7 +25,7 @@ macro_rules! words {
         }
 
         impl $list {
-            /// All of them.
+            /// All values.
             pub const ALL: [Self; $count] = [$(Self::$variant),+];
 
             /// The name in captions.
@@ -36,8 +36,8 @@ macro_rules! words {
             }
         }
 
-        impl Word for $list {
-            const WHAT: &'static str = $what;
+        impl Attribute for $list {
+            const DESCRIPTION: &'static str = $what;
             fn all() -> &'static [Self] {
                 &Self::ALL
             }
@@ -54,23 +54,23 @@ macro_rules! words {
     };
 }
 
-words! {
+attribute! {
     /// The shape of an object.
-    Shape, "a shape", 4 {
+    ObjectShape, "a shape", 4 {
         /// A disc.
         Circle = "circle",
-        /// A square with level sides.
+        /// A square with horizontal and vertical sides.
         Square = "square",
-        /// A triangle with its base below, as wide as it is high.
+        /// A triangle with its base at the bottom, as wide as it is high.
         Triangle = "triangle",
         /// A plus sign.
         Cross = "cross",
     }
 }
 
-words! {
-    /// The size of an object. Small things are drawn as far away, large ones as near.
-    Size, "a size", 2 {
+attribute! {
+    /// The size of an object. In depth maps small objects are far and large objects are near.
+    ObjectSize, "a size", 2 {
         /// 16 pixels wide and high.
         Small = "small",
         /// 28 pixels wide and high.
@@ -78,7 +78,7 @@ words! {
     }
 }
 
-words! {
+attribute! {
     /// The colour of an object.
     Colour, "a colour", 6 {
         /// Red.
@@ -96,8 +96,8 @@ words! {
     }
 }
 
-words! {
-    /// The plain colour behind the objects.
+attribute! {
+    /// The plain colour of the background.
     Background, "a background", 4 {
         /// White.
         White = "white",
@@ -110,8 +110,8 @@ words! {
     }
 }
 
-words! {
-    /// How the first of two objects lies to the second.
+attribute! {
+    /// The position of the first of two objects relative to the second.
     Relation, "a relation", 4 {
         /// In a column further left.
         LeftOf = "to the left of",
@@ -124,8 +124,8 @@ words! {
     }
 }
 
-words! {
-    /// In which ninth of the picture an object lies.
+attribute! {
+    /// The part of the image that contains an object, one of nine.
     ///
     /// |            | left               | centre        | right               |
     /// | ---        | ---                | ---           | ---                 |
@@ -133,9 +133,9 @@ words! {
     /// | **middle** | on the left        | in the centre | on the right        |
     /// | **bottom** | in the bottom left | at the bottom | in the bottom right |
     ///
-    /// A cell belongs to the third of the picture's columns, and of its rows, in which its middle lies: with two columns
-    /// there is left and right, with four there are two columns of centre, and a picture of one row is all middle.
-    Place, "a place", 9 {
+    /// Columns and rows are each divided into thirds, and a cell belongs to the third that contains its centre. Two
+    /// columns are left and right, of four columns two are centre, and a single row is the middle row.
+    Position, "a position", 9 {
         /// Top left.
         TopLeft = "in the top left",
         /// Top.
@@ -157,7 +157,7 @@ words! {
     }
 }
 
-impl Size {
+impl ObjectSize {
     /// Width and height, in pixels.
     pub const fn side_px(self) -> u32 {
         match self {
@@ -168,7 +168,7 @@ impl Size {
 }
 
 impl Colour {
-    /// The colour in pictures.
+    /// The colour in images.
     pub const fn rgb(self) -> [u8; 3] {
         match self {
             Self::Red => [220, 40, 40],
@@ -182,7 +182,7 @@ impl Colour {
 }
 
 impl Background {
-    /// The colour in pictures.
+    /// The colour in images.
     pub const fn rgb(self) -> [u8; 3] {
         match self {
             Self::White => [255, 255, 255],
@@ -194,7 +194,7 @@ impl Background {
 }
 
 impl Relation {
-    /// Whether it holds between objects in these cells, given as `(column, row)`.
+    /// Whether the relation is true of objects in these cells, given as `(column, row)`.
     pub fn holds(self, first: (u32, u32), second: (u32, u32)) -> bool {
         match self {
             Self::LeftOf => first.0 < second.0,
@@ -205,47 +205,47 @@ impl Relation {
     }
 }
 
-impl Place {
-    /// The place of a cell `(column, row)` in a picture of `(columns, rows)` cells.
+impl Position {
+    /// The position of a cell `(column, row)` in an image of `(columns, rows)` cells.
     pub fn of_cell((column, row): (u32, u32), (columns, rows): (u32, u32)) -> Self {
         Self::ALL[3 * third(row, rows) + third(column, columns)]
     }
 }
 
-/// In which third of `count` cells the middle of cell `index` lies: 0, 1 or 2.
+/// The third of `count` cells, 0, 1 or 2, that contains the centre of cell `index`.
 fn third(index: u32, count: u32) -> usize {
-    let (middle, count) = (3 * (2 * u64::from(index) + 1), 2 * u64::from(count));
-    usize::from(middle > count) + usize::from(middle > 2 * count)
+    let (centre, count) = (3 * (2 * u64::from(index) + 1), 2 * u64::from(count));
+    usize::from(centre > count) + usize::from(centre > 2 * count)
 }
 
-/// What an object looks like.
+/// The size, colour and shape of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub struct Kind {
+pub struct ObjectKind {
     /// Its size.
-    pub size: Size,
+    pub size: ObjectSize,
     /// Its colour.
     pub colour: Colour,
     /// Its shape.
-    pub shape: Shape,
+    pub shape: ObjectShape,
 }
 
-impl Kind {
-    /// A kind of object.
-    pub const fn new(size: Size, colour: Colour, shape: Shape) -> Self {
+impl ObjectKind {
+    /// The kind with these attributes.
+    pub const fn new(size: ObjectSize, colour: Colour, shape: ObjectShape) -> Self {
         Self { size, colour, shape }
     }
 
     /// All 48 kinds.
     pub fn all() -> impl Iterator<Item = Self> {
-        Size::ALL.into_iter().flat_map(|size| {
+        ObjectSize::ALL.into_iter().flat_map(|size| {
             Colour::ALL
                 .into_iter()
-                .flat_map(move |colour| Shape::ALL.into_iter().map(move |shape| Self { size, colour, shape }))
+                .flat_map(move |colour| ObjectShape::ALL.into_iter().map(move |shape| Self { size, colour, shape }))
         })
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     /// As in captions: `large red circle`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.size, self.colour, self.shape)
@@ -257,16 +257,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thirds_are_what_people_say() {
+    fn thirds_match_common_usage() {
         let columns = |count| (0..count).map(|column| third(column, count)).collect::<Vec<_>>();
         assert_eq!(columns(1), [1]);
         assert_eq!(columns(2), [0, 2]);
         assert_eq!(columns(3), [0, 1, 2]);
         assert_eq!(columns(4), [0, 1, 1, 2]);
         assert_eq!(columns(5), [0, 0, 1, 2, 2]);
-        assert_eq!(Place::of_cell((0, 2), (1, 4)), Place::Centre);
-        assert_eq!(Place::of_cell((1, 0), (2, 1)), Place::Right);
-        assert_eq!(Place::of_cell((2, 2), (3, 3)), Place::BottomRight);
+        assert_eq!(Position::of_cell((0, 2), (1, 4)), Position::Centre);
+        assert_eq!(Position::of_cell((1, 0), (2, 1)), Position::Right);
+        assert_eq!(Position::of_cell((2, 2), (3, 3)), Position::BottomRight);
     }
 
     #[test]

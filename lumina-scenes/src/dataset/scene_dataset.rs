@@ -1,0 +1,87 @@
+//! A dataset of records about scenes.
+
+use std::collections::BTreeMap;
+
+use super::record::SceneRecord;
+use super::task::SceneTask;
+use crate::random::{RngPurpose, SeededRng};
+use crate::{DEFAULT_TARGET_PX, Error, Result, Scenes, Split};
+
+/// The options of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetOptions {
+    /// The seed of all random choices.
+    pub seed: u64,
+    /// The split of the scenes.
+    pub split: Split,
+    /// How many records [`write_dataset`](super::write_dataset) writes.
+    pub n_records: u64,
+    /// The target size of the images, in pixels.
+    pub target_px: u32,
+    /// The relative frequency of each task. Tasks that are not listed do not occur.
+    pub tasks: BTreeMap<SceneTask, u32>,
+}
+
+impl Default for DatasetOptions {
+    /// A thousand training records of all tasks, half of them text to image and captioning.
+    fn default() -> Self {
+        let tasks = SceneTask::ALL.into_iter().zip([5, 3, 2, 2, 2, 1, 1]).collect();
+        Self { seed: 0, split: Split::Train, n_records: 1000, target_px: DEFAULT_TARGET_PX, tasks }
+    }
+}
+
+/// Records about scenes, each computed from the options and its index alone.
+///
+/// ```
+/// use lumina_scenes::Split;
+/// use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneTask};
+///
+/// let tasks = [(SceneTask::TextToImage, 1)].into();
+/// let dataset = SceneDataset::new(DatasetOptions { split: Split::Test, tasks, ..Default::default() })?;
+/// let record = dataset.record(0);
+/// let question = record.record.conversations[0].value.as_deref();
+/// assert!(question.is_some_and(|text| text.starts_with("Generate an image of ")));
+/// assert_eq!(record.images, [record.ground_truth.scene.image()]);
+/// # Ok::<(), lumina_scenes::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SceneDataset {
+    options: DatasetOptions,
+    scenes: Scenes,
+}
+
+impl SceneDataset {
+    /// The dataset with these options.
+    ///
+    /// # Errors
+    /// [`Error::TargetSize`] if there are no image sizes for the target, [`Error::NoTask`].
+    pub fn new(options: DatasetOptions) -> Result<Self> {
+        let scenes = Scenes::new(options.seed, options.split, options.target_px)?;
+        if options.tasks.values().all(|&weight| weight == 0) {
+            return Err(Error::NoTask);
+        }
+        Ok(Self { options, scenes })
+    }
+
+    /// The options.
+    pub fn options(&self) -> &DatasetOptions {
+        &self.options
+    }
+
+    /// The record at an index. Any index is valid: the number in the options applies to
+    /// [`write_dataset`](super::write_dataset).
+    pub fn record(&self, index: u64) -> SceneRecord {
+        const PROOF: &str = "`new` requires a positive weight";
+        let DatasetOptions { seed, split, tasks, .. } = &self.options;
+        let mut rng = SeededRng::new(*seed, *split, RngPurpose::Record, index);
+        let position = rng.weighted_index(tasks.values().copied()).expect(PROOF);
+        let task = tasks.keys().nth(position).copied().expect(PROOF);
+        SceneRecord::random(index, task, self.scenes.scene(index), *split, &mut rng)
+    }
+
+    /// The records that [`write_dataset`](super::write_dataset) writes.
+    pub fn records(&self) -> impl Iterator<Item = SceneRecord> + '_ {
+        (0..self.options.n_records).map(|index| self.record(index))
+    }
+}
