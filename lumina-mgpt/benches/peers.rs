@@ -1,5 +1,5 @@
 //! `cargo bench -p lumina-mgpt --bench peers -- <checkpoint> <precision>`: what other programs are measured by as well, on any checkpoint.
-//! `benches/peers.py` runs it beside them, in turn.
+//! `benches/peers.py` runs it and them in turn.
 //!
 //! It prints `open` once the model is, and the seconds that took on standard error. Then it runs what each line of its input names, and prints the
 //! seconds: `prefill`, a prompt of 512 tokens with the head on its last; `decode`, 16 steps after it of one row; `guided`, of the two rows of
@@ -20,13 +20,13 @@ const READS: usize = 32;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    // Keys and values as wide as those of the peers.
-    let narrow = Compute::cpu().kv_cache(Dtype::BF16);
+    // Keys and values in the type of the peers.
+    let base = Compute::cpu().kv_cache(Dtype::BF16);
     let compute = match words.get(1).map(String::as_str) {
         Some("f32") => Compute::cpu(),
-        Some("bf16") => narrow.bf16_activations(),
-        Some("q8_0") => narrow.weights(Weights::Q8),
-        Some("q4_0") => narrow.weights(Weights::Q4),
+        Some("bf16") => base.bf16_activations(),
+        Some("q8_0") => base.weights(Weights::Q8),
+        Some("q4_0") => base.weights(Weights::Q4),
         _ => {
             println!("cargo bench -p lumina-mgpt --bench peers -- <checkpoint> f32 | bf16 | q8_0 | q4_0");
             return;

@@ -1,5 +1,5 @@
 //! Decoding and prefill of a transformer of random weights: width 2048, 4 layers, 65,536 tokens; `bf16` as mapped, Q8 and
-//! Q4 as narrowed at load.
+//! Q4 as quantised at load.
 //!
 //! `cargo bench -p lumina-mgpt` writes a checkpoint of 0.94 GB to the temporary folder and removes it. Decoding is held
 //! against reading the same bytes from memory once; prefill against Burn's own f32 matrix product.
@@ -21,7 +21,7 @@ use measure::{Memory, fastest, in_turn};
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
 const CONTEXT: usize = 16;
-/// Tokens of a picture of 768×768, and its prompt.
+/// Tokens of an image of 768×768, and its prompt.
 const LONG_CONTEXT: usize = 2400;
 /// The ids of image tokens in the published vocabulary.
 const IMAGE_TOKENS: Range<usize> = 4..8196;
@@ -167,7 +167,7 @@ fn main() {
             model.expect("complete")
         };
         if weights == Weights::AsStored {
-            prefill(&open(&compute.clone().bf16_activations()), ", compact");
+            prefill(&open(&compute.clone().bf16_activations()), ", bf16 activations");
         }
         if weights == Weights::Q4 {
             for dtype in Compute::KV_CACHE_DTYPES {

@@ -1,4 +1,4 @@
-//! The files that belong to a checkpoint beside its tensors.
+//! The files of a checkpoint other than its tensors.
 
 use std::io::{self, ErrorKind};
 use std::ops::Deref;

@@ -67,7 +67,7 @@ pub enum Error {
         /// Its range.
         expected: &'static str,
     },
-    /// Pictures are asked for, and there is nothing to read or draw them with.
+    /// The request has or asks for images, and the model was opened without an image tokenizer.
     #[error(
         "this model was opened without an image tokenizer; give the folder of `vqgan.yaml` and `vqgan.ckpt` to `LuminaBuilder::image_tokenizer`"
     )]

@@ -3,11 +3,12 @@
 //! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream of tokens in which text and images are mixed. This
 //! crate opens its published checkpoints, and Chameleon's, and generates with them as the original code does.
 //!
-//! - [`Lumina`] is a checkpoint opened: transformer, tokenizers, and where they compute. Share it behind an `Arc`.
-//! - [`Generation`] is what its methods return: a request bound to the model, to be refined and then
-//!   [`run`](Generation::run) or [`stream`](Generation::stream)ed. What `run` gives depends on the task: an
+//! - [`Lumina`] is an opened checkpoint: transformer, tokenizers, and where they compute. A clone is a handle to the same.
+//! - [`Generation`] is what its methods return: a request bound to the model, to be configured and then
+//!   [`run`](Generation::run) or [`stream`](Generation::stream)ed. The result of `run` depends on the task: an
 //!   [`RgbImage`](image::RgbImage), a [`String`], or an [`Output`] with everything.
-//! - [`Request`] is the same as a value: to be kept, sent, replayed, or run in a [batch](Lumina::run_batch).
+//! - [`Request`] is the same as a value: to be stored, sent, replayed, or run in a [batch](Lumina::run_batch).
+//! - [`Engine`] runs many requests at once, which join and leave between passes: what a server is built on.
 //!
 //! ```
 //! # #[cfg(feature = "flex")] {
@@ -27,7 +28,7 @@
 //! let answer = model.ask("What is in it?", image).greedy().max_new_tokens(20).run()?;
 //! println!("{answer}");
 //!
-//! // Text and images as the model sees fit, as they come.
+//! // Text and images as the model chooses, streamed.
 //! let conversation = Conversation::new().human("Draw a cat and say so");
 //! for event in model.chat(conversation).seed(1).max_new_tokens(60).stream()? {
 //!     match event? {
@@ -42,40 +43,40 @@
 //! # Ok::<(), lumina_mgpt::Error>(())
 //! ```
 //!
-//! The same request, seed, model and [`Compute`] give the same tokens, streamed or not. With mapped weights, the
-//! default on the processor, they are the same in a batch too; other backends may round a product of more rows
-//! otherwise, which shows where two candidates are as good as equal.
+//! The same request, seed, model and [`Compute`] give the same tokens, streamed or not. On the
+//! processor they are the same in a batch too. Other backends may round a matmul of more rows differently, which shows where two
+//! candidates are almost equal.
 //!
 //! # Features
 //!
-//! Each is the backend of that name, and forwards to `lumina-core` and `lumina-vq`.
+//! Each is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
 //!
 //! | feature | where it computes |
 //! | --- | --- |
-//! | `flex` (default) | the processor, in Rust alone, weights read where they lie in the files |
+//! | `flex` (default) | the processor, in Rust alone, with memory-mapped weights |
 //! | `ndarray` | the processor through `ndarray`, to compare with |
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
 //!
-//! Several can be on at once. Where a model computes is said to [`LuminaBuilder::compute`]; the default is the first of
+//! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
 //! [`Compute::available`], which with `flex` is the processor.
 //!
 //! # Memory and speed
 //!
-//! On [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. What a request takes is its KV
-//! cache, allocated once: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer, and under
-//! guidance the tokens of the image again. So `max_new_tokens` bounds memory; an image of a fixed size bounds itself.
-//! Activations run in up to 128 MB that are kept with the model: once begun, decoding allocates nothing.
+//! With [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. A request takes its KV cache, in blocks of 64
+//! tokens as it grows: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer, and with guidance the tokens of
+//! the image again. [`EngineOptions::kv_budget_bytes`] bounds it for all requests. Activations use up to 128 MB that are kept with the
+//! model: once begun, decoding allocates nothing but these blocks.
 //!
 //! A token costs a pass over the weights. Guidance adds a row to the pass, not a pass; so do the requests of a batch.
-//! Tokens that the grammar forces (row-ends, sizes, the image's end) have no pass of their own. [`Stats`] says what a
+//! Tokens that the grammar forces (row-ends, sizes, the image's end) have no pass of their own. [`Stats`] has what a
 //! request took. `cargo bench -p lumina-mgpt` measures a pass.
 //!
 //! # Untrusted input
 //!
-//! Checkpoints, tokenizer files and pictures are checked as they are opened, and no pickle is executed. Names of special
+//! Checkpoints, tokenizer files and images are checked as they are opened, and no pickle is executed. Names of special
 //! tokens in a user's text stay plain text. Whatever the options, the text and the tokens, the answer is an [`Error`] or
-//! a result, never a panic; an image that was cut off comes back as the rows that are there.
+//! a result, never a panic; an image that was cut off is returned with its complete rows.
 #![forbid(unsafe_code)]
 
 mod book;

@@ -89,7 +89,7 @@ fn a_step_of_decoding_allocates_nothing() {
 
 /// Grammar, guidance, draw and all: what a row of codes costs is its event.
 #[test]
-fn codes_of_a_picture_allocate_nothing_but_the_events_of_their_rows() {
+fn codes_of_a_image_allocate_nothing_but_the_events_of_their_rows() {
     let _alone = ALONE.lock().unwrap();
     let cases = lumina_testing::cases("generate/cases.json");
     let folder = part("model").join(cases[0]["model"].as_str().unwrap());
@@ -108,7 +108,7 @@ fn codes_of_a_picture_allocate_nothing_but_the_events_of_their_rows() {
             let now = ALLOCATOR.count();
             if let Event::ImageRow { row, codes } = event.unwrap() {
                 assert_eq!(codes.len(), 32);
-                // The first ones grow what is kept, and with the last comes the picture.
+                // The first ones grow what is kept, and with the last comes the image.
                 if (4..7).contains(&row) {
                     let allocations = now - before;
                     assert!(allocations < codes.len() / 2, "row {row}: {allocations} for {} codes", codes.len());

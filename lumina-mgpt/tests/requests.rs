@@ -356,9 +356,9 @@ fn previews_grow_with_the_rows() {
     let request = with_image(request("a tree", 1), 64, 96, 1.0);
     let mut heights = Vec::new();
     for event in model.generate(request).preview_every_rows(2).stream().unwrap() {
-        if let Event::Preview(picture) = event.unwrap() {
-            assert_eq!(picture.width(), 64);
-            heights.push(picture.height());
+        if let Event::Preview(image) = event.unwrap() {
+            assert_eq!(image.width(), 64);
+            heights.push(image.height());
         }
     }
     assert_eq!(heights, [32, 64, 96]);
@@ -443,11 +443,11 @@ fn what_is_wrong_with_a_request_is_said_before_anything_is_generated() {
 #[test]
 fn every_task_runs() {
     let model = model();
-    let picture = RgbImage::from_fn(90, 70, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 40]));
+    let input = RgbImage::from_fn(90, 70, |x, y| image::Rgb([x as u8 * 2, y as u8 * 3, 40]));
     assert_eq!(model.text_to_image("a tree", (64, 32)).run().unwrap().dimensions(), (64, 32));
-    let text: String = model.caption(&picture).max_new_tokens(12).run().unwrap();
+    let text: String = model.caption(&input).max_new_tokens(12).run().unwrap();
     assert!(!text.contains("<|image|>"), "{text}");
-    model.ask("What is it?", &picture).max_new_tokens(12).run().unwrap();
+    model.ask("What is it?", &input).max_new_tokens(12).run().unwrap();
     for task in Task::ALL {
         let spec = task.spec();
         if spec.images != Some(1) || spec.output != lumina_tokenizer::TaskOutput::Image {
@@ -455,7 +455,7 @@ fn every_task_runs() {
         }
         let instruction = spec.template.contains("{prompt}").then_some("a car");
         let size = ImageSize::new(64, 64).unwrap();
-        let drawn = model.edit(task, &picture, instruction).image_size(size).run().unwrap();
+        let drawn = model.edit(task, &input, instruction).image_size(size).run().unwrap();
         assert_eq!(drawn.dimensions(), (64, 64), "{task}");
     }
 }

@@ -108,7 +108,7 @@ impl<'a> Loader<'a> {
         Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
     }
 
-    /// The loader of what lies below `name`.
+    /// The loader of the names below `name`.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Self {
         Self { prefix: self.path(name), shared: self.shared.clone(), ..*self }

@@ -8,12 +8,12 @@ use lumina_tokenizer::{Conversation, Malformed};
 
 use crate::{Error, Result};
 
-/// A conversation whose last turn is the human's, and how to answer it.
+/// A conversation whose last turn is the human's, and options for its answer.
 ///
 /// The same request on the same model and compute target gives the same tokens, streamed or not; also in any batch,
 /// unless weights are on a device ([`Residence::Device`](crate::Residence::Device)). Then the backend's products may
 /// round otherwise for another number of rows, which can tip the balance between two tokens that are all but equal.
-/// Images are in it as their codes, so it is small.
+/// Images are stored as codes, so it is small.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// The conversation to continue.
@@ -34,7 +34,7 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct GenerateOptions {
-    /// How tokens are drawn: seed, guidance scale, top-k, temperature, what may come.
+    /// How tokens are drawn: seed, guidance scale, top-k, temperature, modality.
     pub sampling: SamplingOptions,
     /// The most tokens to generate, those that the grammar forces included; at least 1.
     pub max_new_tokens: usize,
@@ -42,9 +42,9 @@ pub struct GenerateOptions {
     pub max_images: Option<usize>,
     /// Ends the answer after this many milliseconds, with what is there.
     pub deadline_ms: Option<u64>,
-    /// Gives a partial picture each time that this many rows have come; each costs a decode of what is there.
+    /// Emits a partial image each time that this many rows are complete. Each costs a decode of these rows.
     pub preview_every_rows: Option<u32>,
-    /// What becomes of an image that is cut off or malformed: an error, or the rows that are there.
+    /// How an image that is cut off or malformed is reported: as an error, or with its complete rows.
     pub malformed: Malformed,
 }
 

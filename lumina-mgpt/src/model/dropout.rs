@@ -1,4 +1,4 @@
-//! Dropout whose draws follow from a seed and a place, not from a generator's history.
+//! Dropout keyed by seed, pass and place: no generator has a state to restore.
 
 use burn::tensor::Tensor;
 use lumina_nn::ops::dropout_add;
@@ -6,10 +6,10 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-/// Dropout of what attention and MLP add to the residual stream, in training.
+/// Residual dropout, in training: of the outputs of attention and MLP.
 ///
-/// What is dropped is a function of seed, pass and place in the network. So a run that was interrupted goes on as if it
-/// had not been, a layer that is run twice drops the same, and the device does not matter.
+/// The mask is a function of seed, pass and place in the network. So a resumed run equals one that was not interrupted, a layer that
+/// is run twice drops the same values, and the device does not matter.
 /// Mirrors `config.dropout` of the original.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
@@ -18,10 +18,10 @@ pub struct Dropout {
     pass: u64,
 }
 
-/// Draws, of two bytes each, that a thread makes at a time.
+/// Draws of two bytes that a thread makes at a time.
 const DRAWS: usize = 1 << 14;
 
-/// Where in a layer something is dropped.
+/// Where in a layer values are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Site {
     Attention,
@@ -37,7 +37,7 @@ impl Dropout {
         Self { rate: rate.clamp(0.0, 0.99), seed, pass }
     }
 
-    /// What is left of `y` added to `x`, both `[n, hidden]`.
+    /// `x + dropout(y)`, both `[n, hidden]`.
     pub(crate) fn add(&self, layer: usize, site: Site, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
         if self.rate <= 0.0 {
             return x + y;
@@ -46,7 +46,7 @@ impl Dropout {
         let place = 2 * layer as u64 + site as u64;
         let threshold = (self.rate * 65_536.0) as u16;
         let mut kept = vec![0; n * width];
-        // Each part's draws are where they would be were they made in one go.
+        // The position of a part's draws does not depend on how many parts there are.
         kept.par_chunks_mut(DRAWS).enumerate().for_each(|(part, kept)| {
             let mut random = ChaCha12Rng::seed_from_u64(self.seed);
             random.set_stream(self.pass << 16 | place);

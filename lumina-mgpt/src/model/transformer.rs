@@ -168,7 +168,7 @@ impl Transformer {
         Self::from_checkpoint(&checkpoint, architecture, compute, &|_| {})
     }
 
-    /// The network in a checkpoint's tensors, telling `progress` of each.
+    /// The network in a checkpoint's tensors, calling `progress` for each.
     ///
     /// # Errors
     /// As [`Transformer::open`].

@@ -18,7 +18,7 @@ use crate::engine::{Clock, Engine, EngineOptions};
 use crate::model::{ModelConfig, ModelParts, Transformer};
 use crate::{Error, Result};
 
-/// A Lumina-mGPT or Chameleon checkpoint, ready to answer.
+/// An opened Lumina-mGPT or Chameleon checkpoint.
 ///
 /// It is `Send + Sync`, and a clone is a handle to the same model: generate from as many threads as you like.
 #[derive(Clone)]
@@ -28,8 +28,7 @@ pub struct Lumina {
 }
 
 impl Lumina {
-    /// Begins to open a Hugging Face folder, a folder with a `model.gguf`, or a GGUF file, which carries config and
-    /// tokenizer along.
+    /// Opens a Hugging Face folder, a folder with a `model.gguf`, or a GGUF file, which contains config and tokenizer.
     pub fn from_pretrained(path: impl Into<PathBuf>) -> LuminaBuilder<'static> {
         LuminaBuilder {
             path: path.into(),
@@ -65,17 +64,17 @@ impl Lumina {
         Engine::new(self.parts.clone(), options, clock)
     }
 
-    /// How pictures are brought to a size that the model knows.
+    /// Resizes images to a size that the model was trained on.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.preprocessor
     }
 
-    /// The codes of a picture, to go into a conversation: brought to the nearest allowed size, then encoded.
+    /// The codes of an image, to go into a conversation: it is resized to the nearest allowed size, then encoded.
     ///
     /// # Errors
-    /// [`Error::NoImageTokenizer`], and [`Error::Vq`] where the picture cannot be prepared.
-    pub fn encode_image(&self, picture: &InputImage) -> Result<CodeGrid> {
-        let prepared: RgbImage = self.preprocessor.prepare(picture)?;
+    /// [`Error::NoImageTokenizer`], and [`Error::Vq`] where the image cannot be prepared.
+    pub fn encode_image(&self, image: &InputImage) -> Result<CodeGrid> {
+        let prepared: RgbImage = self.preprocessor.prepare(image)?;
         Ok(self.image_tokenizer()?.encode(&prepared)?)
     }
 }
@@ -89,7 +88,7 @@ impl fmt::Debug for Lumina {
     }
 }
 
-/// Where the parts of a model lie and where it will compute. Made by [`Lumina::from_pretrained`].
+/// Where the parts of a model are, and where it will compute. Made by [`Lumina::from_pretrained`].
 #[must_use = "nothing is opened before `load`"]
 pub struct LuminaBuilder<'a> {
     path: PathBuf,
@@ -103,14 +102,14 @@ pub struct LuminaBuilder<'a> {
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`. Without one a model can read pictures (its own folder has an encoder) but not draw.
+    /// its subfolder `tokenizer`. Without one a model can read images (its own folder has an encoder) but not generate them.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self
     }
 
-    /// Sets the folder of a LoRA adapter, in PEFT's layout, that is put on the transformer. Its matrices are few and lie
-    /// where the other weights do; merging them into the weights beforehand saves their products.
+    /// Sets the folder of a LoRA adapter, in PEFT's layout, that is put on the transformer. Its matrices reside
+    /// where the other weights do. Merging them into the weights beforehand saves their matmuls.
     pub fn adapter(mut self, folder: impl Into<PathBuf>) -> Self {
         self.adapter = Some(folder.into());
         self
@@ -128,14 +127,14 @@ impl<'a> LuminaBuilder<'a> {
         self
     }
 
-    /// Sets the size that the checkpoint was trained for (512, 768 or 1024): pictures that go in are brought to the
+    /// Sets the size that the checkpoint was trained for (512, 768 or 1024): input images are resized to the
     /// allowed size of about this many pixels a side. The default is 768.
     pub fn target_size_px(mut self, target_size_px: u32) -> Self {
         self.target_size_px = target_size_px;
         self
     }
 
-    /// Sets what is told of each tensor that is loaded.
+    /// Sets a function that is called for each tensor that is loaded.
     pub fn on_progress<'b>(self, progress: impl Fn(LoadProgress) + 'b) -> LuminaBuilder<'b>
     where
         'a: 'b,
@@ -168,7 +167,7 @@ impl<'a> LuminaBuilder<'a> {
         text.check_fits(architecture.vocab_size())?;
         let unirep = UniRep::new(text)?;
 
-        let image_tokenizer = match image_tokenizer.or_else(|| beside(folder(&checkpoint))) {
+        let image_tokenizer = match image_tokenizer.or_else(|| folder_with_config(folder(&checkpoint))) {
             Some(images) => {
                 let names = images.join("text_tokenizer.json");
                 if names.exists() {
@@ -206,7 +205,7 @@ impl fmt::Debug for LuminaBuilder<'_> {
     }
 }
 
-/// The image tokenizer's folder, where it lies with the model.
-fn beside(folder: &Path) -> Option<PathBuf> {
+/// The folder of the image tokenizer, where it is in the model's folder.
+fn folder_with_config(folder: &Path) -> Option<PathBuf> {
     [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|folder| folder.join("vqgan.yaml").exists())
 }

@@ -38,29 +38,29 @@ impl Lumina {
         }
     }
 
-    /// Describes a picture.
-    pub fn caption(&self, picture: impl Into<InputImage>) -> Generation<'_, String> {
-        let input = self.encode_image(&picture.into()).map(|codes| TaskInput::new().image(codes));
+    /// Describes an image.
+    pub fn caption(&self, image: impl Into<InputImage>) -> Generation<'_, String> {
+        let input = self.encode_image(&image.into()).map(|codes| TaskInput::new().image(codes));
         self.task(Task::Captioning, input)
     }
 
-    /// Answers a question about a picture.
-    pub fn ask(&self, question: &str, picture: impl Into<InputImage>) -> Generation<'_, String> {
+    /// Answers a question about an image.
+    pub fn ask(&self, question: &str, image: impl Into<InputImage>) -> Generation<'_, String> {
         let conversation = self
-            .encode_image(&picture.into())
+            .encode_image(&image.into())
             .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
         Generation::new(self, conversation, options(Task::Captioning, Modality::Text))
     }
 
-    /// Draws a picture from a picture: depth, segmentation, normals, pose, and with an `instruction` detection,
+    /// Draws an image from an image: depth, segmentation, normals, pose, and with an `instruction` detection,
     /// editing and the other tasks that take one.
     pub fn edit<'i>(
         &self,
         task: Task,
-        picture: impl Into<InputImage>,
+        image: impl Into<InputImage>,
         instruction: impl Into<Option<&'i str>>,
     ) -> Generation<'_, RgbImage> {
-        let input = self.encode_image(&picture.into()).map(|codes| {
+        let input = self.encode_image(&image.into()).map(|codes| {
             let input = TaskInput::new().image(codes);
             instruction.into().into_iter().fold(input, TaskInput::text)
         });

@@ -1,4 +1,4 @@
-//! Whole requests, greedily: the same tokens, text and pictures as the original's `generate`.
+//! Whole requests, greedily: the same tokens, text and images as the original's `generate`.
 
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
@@ -23,25 +23,25 @@ fn image(arrays: &Checkpoint, name: &str) -> Option<RgbImage> {
     RgbImage::from_raw(width as u32, height as u32, view.bytes().to_vec())
 }
 
-/// The case's request: `<|image|>` in its texts are the input pictures, in order.
+/// The case's request: `<|image|>` in its texts are the input images, in order.
 fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
     let name = case["name"].as_str().unwrap();
-    let mut pictures = (0..).map(|n| InputImage::from(image(arrays, &format!("{name}.input{n}")).unwrap()));
+    let mut images = (0..).map(|n| InputImage::from(image(arrays, &format!("{name}.input{n}")).unwrap()));
     let mut parts = |text: &str| {
         let mut content: Vec<Part> = Vec::new();
         for (index, piece) in text.split("<|image|>").enumerate() {
             if index > 0 {
-                content.push(model.encode_image(&pictures.next().unwrap()).unwrap().into());
+                content.push(model.encode_image(&images.next().unwrap()).unwrap().into());
             }
             content.push(piece.into());
         }
         content
     };
     let turns = case["qas"].as_array().unwrap();
-    // As in the original, pictures that no placeholder stands for come before the first question.
+    // As in the original, images that no placeholder stands for come before the first question.
     let spelled_out = turns.iter().any(|turn| turn.to_string().contains("<|image|>"));
-    let n_pictures = if spelled_out { 0 } else { case["images"].as_u64().unwrap() as usize };
-    let mut before = "<|image|> ".repeat(n_pictures);
+    let n_images = if spelled_out { 0 } else { case["images"].as_u64().unwrap() as usize };
+    let mut before = "<|image|> ".repeat(n_images);
     let mut conversation = Conversation::new();
     for turn in turns {
         conversation = conversation.human(parts(&(std::mem::take(&mut before) + turn[0].as_str().unwrap())));
@@ -60,14 +60,14 @@ fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
 fn check(case: &Value, output: &Output, arrays: &Checkpoint, what: &str) {
     let name = case["name"].as_str().unwrap();
     assert_eq!(output.tokens, integers::<u32>(&case["generated"]), "{what}: generated tokens");
-    // The original leaves a picture that was cut off out of the text, and so does the text here.
+    // The original leaves a image that was cut off out of the text, and so does the text here.
     assert_eq!(output.text, case["text"].as_str().unwrap(), "{what}: text");
-    assert_eq!(output.images.len() as u64, case["n_images"].as_u64().unwrap(), "{what}: pictures");
+    assert_eq!(output.images.len() as u64, case["n_images"].as_u64().unwrap(), "{what}: images");
     for (index, found) in output.images.iter().enumerate() {
         let expected = image(arrays, &format!("{name}.output{index}")).unwrap();
-        assert_eq!(found.dimensions(), expected.dimensions(), "{what}: size of picture {index}");
+        assert_eq!(found.dimensions(), expected.dimensions(), "{what}: size of image {index}");
         let worst = found.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(worst <= Some(1), "{what}: picture {index} differs by {worst:?}");
+        assert!(worst <= Some(1), "{what}: image {index} differs by {worst:?}");
     }
 }
 

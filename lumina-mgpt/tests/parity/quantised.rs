@@ -1,4 +1,4 @@
-//! Narrowed weights: how far logits then are from those of the file's own, and that a file of them is the same model.
+//! Quantised weights: how far logits are from those of the file's own weights, and that a quantised file is the same model.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,13 +10,13 @@ use lumina_testing::{divergence, integers, part, report};
 
 use super::model::{cases, folders, largest};
 
-const NARROW: [(Weights, Dtype); 2] = [(Weights::Q8, Dtype::Q8_0), (Weights::Q4, Dtype::Q4_0)];
+const QUANTISED: [(Weights, Dtype); 2] = [(Weights::Q8, Dtype::Q8_0), (Weights::Q4, Dtype::Q4_0)];
 
 fn open(path: &Path, weights: Weights) -> Transformer {
     Transformer::open(path, &Compute::cpu().weights(weights)).unwrap()
 }
 
-/// The model as a GGUF file, narrowed on the way.
+/// The model as a quantised GGUF file.
 fn write(folder: &Path, file: &Path, options: &QuantiseOptions) {
     quantise(&Checkpoint::open(folder).unwrap(), file, options, &mut |_| ControlFlow::Continue(())).unwrap();
 }
@@ -51,19 +51,19 @@ fn errors_are_within_their_bounds() {
     let of = |weights| Compute::cpu().weights(weights);
     for (name, compute, largest_error, largest_divergence) in [
         ("bf16", of(Weights::BF16), 1e-2, 1e-4),
-        ("bf16, compact", of(Weights::BF16).bf16_activations(), 3e-2, 5e-4),
+        ("bf16, bf16 activations", of(Weights::BF16).bf16_activations(), 3e-2, 5e-4),
         ("f16", of(Weights::F16), 2e-3, 1e-5),
         ("q8", of(Weights::Q8), 0.08, 2e-3),
         ("q4", of(Weights::Q4), 0.8, 0.2),
     ] {
         let mut ran = 0;
         for folder in folders() {
-            let (exact, narrow) = (open(&folder, Weights::AsStored), Transformer::open(&folder, &compute).unwrap());
+            let (exact, quantised) = (open(&folder, Weights::AsStored), Transformer::open(&folder, &compute).unwrap());
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
                 let what = format!("{}/{} in {name}", folder.display(), case["name"]);
                 let bounds = (largest_error, largest_divergence);
-                assert_near(&what, &logits(&exact, &tokens), &logits(&narrow, &tokens), bounds);
+                assert_near(&what, &logits(&exact, &tokens), &logits(&quantised, &tokens), bounds);
                 ran += 1;
             }
         }
@@ -72,23 +72,23 @@ fn errors_are_within_their_bounds() {
 }
 
 #[test]
-fn narrow_keys_and_values_are_within_their_bounds() {
+fn quantised_keys_and_values_are_within_their_bounds() {
     for (dtype, largest_error, largest_divergence) in
         [(Dtype::F32, 1e-4, 1e-8), (Dtype::BF16, 1e-2, 1e-4), (Dtype::Q8_0, 2e-2, 2e-4)]
     {
         let mut ran = 0;
         for folder in folders() {
             let exact = open(&folder, Weights::AsStored);
-            let narrow = Transformer::open(&folder, &Compute::cpu().kv_cache(dtype)).unwrap();
+            let quantised = Transformer::open(&folder, &Compute::cpu().kv_cache(dtype)).unwrap();
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
-                let mut cache = narrow.new_cache(tokens.len());
+                let mut cache = quantised.new_cache(tokens.len());
                 let mut found = Vec::new();
                 // Half at once, then one by one.
                 let (first, rest) = tokens.split_at(tokens.len() / 2);
                 for tokens in [first].into_iter().chain(rest.chunks(1)).filter(|tokens| !tokens.is_empty()) {
-                    let hidden = narrow.forward(&mut [Row::cached(tokens, &mut cache)]).unwrap();
-                    let logits = narrow.logits_at(&hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap();
+                    let hidden = quantised.forward(&mut [Row::cached(tokens, &mut cache)]).unwrap();
+                    let logits = quantised.logits_at(&hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap();
                     found.extend(logits.rows().map(<[f32]>::to_vec));
                 }
                 let what = format!("{}/{} with keys and values in {dtype}", folder.display(), case["name"]);
@@ -101,9 +101,9 @@ fn narrow_keys_and_values_are_within_their_bounds() {
 }
 
 #[test]
-fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
+fn a_quantised_file_is_the_model_that_is_quantised_at_load() {
     let target = tempfile::tempdir().unwrap();
-    for (weights, dtype) in NARROW {
+    for (weights, dtype) in QUANTISED {
         for (index, folder) in folders().into_iter().enumerate() {
             let file = target.path().join(format!("{index}-{weights}.gguf"));
             write(&folder, &file, &QuantiseOptions::new(dtype));
@@ -116,7 +116,7 @@ fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
                 open(&file, Weights::AsStored),
                 Transformer::open(&file, &Compute::flex()).unwrap(),
             );
-            // A file that is as narrow already stays where it lies.
+            // Weights that are as small already stay memory-mapped.
             let again = open(&file, Weights::Q8);
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
@@ -135,8 +135,8 @@ fn a_file_of_narrow_weights_is_the_model_that_is_narrowed_at_load() {
 }
 
 #[test]
-fn narrow_rows_do_not_depend_on_the_batch() {
-    for (weights, _) in NARROW {
+fn quantised_rows_do_not_depend_on_the_batch() {
+    for (weights, _) in QUANTISED {
         for folder in folders() {
             let model = open(&folder, weights);
             let tokens: Vec<u32> = integers(&cases(&folder)[0]["tokens"]);
