@@ -116,12 +116,14 @@ impl Modules {
                 }
                 for path in flattened(&statement[at + 4..]) {
                     let Some(path) = absolute(&module, &path, source) else { continue };
-                    if before != "" {
+                    // What is handed on is not used.
+                    if before.is_empty() {
+                        modules.uses.entry(module.clone()).or_default().insert(path);
+                    } else {
                         let mut name = module.clone();
                         name.extend(path.last().cloned());
-                        modules.exports.insert(name, path.clone());
+                        modules.exports.insert(name, path);
                     }
-                    modules.uses.entry(module.clone()).or_default().insert(path);
                 }
             }
         }
@@ -140,14 +142,11 @@ impl Modules {
         (0..=path.len()).rev().map(|len| path[..len].to_vec()).find(|module| self.uses.contains_key(module))
     }
 
-    /// Whom each module uses, without the modules that it is made of, and without those that only hand on.
+    /// Whom each module uses.
     fn edges(&self) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         let edges = self.uses.iter().map(|(module, paths)| {
             let used = paths.iter().filter_map(|path| self.resolve(path));
-            (
-                module.clone(),
-                used.filter(|used| used != module && !used.starts_with(module) && !used.is_empty()).collect(),
-            )
+            (module.clone(), used.filter(|used| used != module && !used.is_empty()).collect())
         });
         edges.filter(|(module, _): &(Vec<String>, _)| !module.is_empty()).collect()
     }

@@ -8,9 +8,9 @@ use image::RgbImage;
 use lumina_core::CodeGrid;
 use lumina_tokenizer::{Malformed, MalformedImage, StreamDecoder, StreamEvent};
 
-use super::RequestId;
 use super::event::Event;
 use super::images::{DecodeResult, DecodeWork};
+use super::options::RequestId;
 use super::request::GenerateOptions;
 use super::sequence::Sequence;
 use crate::model::ModelParts;

@@ -11,7 +11,8 @@ use image::RgbImage;
 use lumina_core::CodeGrid;
 use lumina_vq::Bands;
 
-use super::{Clock, RequestId};
+use super::clock::Clock;
+use super::options::RequestId;
 use crate::model::ModelParts;
 use crate::{Error, Result};
 

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::entry::Entry;
+use super::options::EngineOptions;
 use super::sequence::Sequence;
-use super::{EngineOptions, Entry};
 use crate::Error;
 
 /// The entries of an engine, by what they wait for.

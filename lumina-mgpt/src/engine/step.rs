@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::sequence::Chunk;
-use super::{Clock, Entry};
+use super::clock::Clock;
+use super::entry::Entry;
+use super::sequence::{Chunk, Sequence};
 use crate::model::{Logits, MAX_INLINE_ROWS, Row, Transformer};
 use crate::{Error, Result};
 
@@ -107,7 +108,7 @@ fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Logit
 }
 
 /// Adds a pass to the statistics of a sequence that took part in it.
-fn note_pass(sequence: &mut super::sequence::Sequence, time: Duration) {
+fn note_pass(sequence: &mut Sequence, time: Duration) {
     let is_prefill = sequence.answer().len() == sequence.stats.forced_tokens;
     let stats = &mut sequence.stats;
     stats.passes += 1;

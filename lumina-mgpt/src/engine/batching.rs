@@ -1,0 +1,262 @@
+//! Continuous batching: requests in, events out, a pass at a time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use lumina_sampling::{Modality, Sampler};
+
+use super::clock::Clock;
+use super::entry::Entry;
+use super::event::Event;
+use super::event_decoder::EventDecoder;
+use super::images::{DecodeResult, DecodeWork};
+use super::options::{EngineOptions, RequestId, Submission};
+use super::request::Request;
+use super::scheduler::Scheduler;
+use super::sequence::{Sequence, SequenceParts};
+use super::step;
+use crate::model::ModelParts;
+use crate::{Error, Result};
+
+/// Answers requests, as many as there are in each pass over the weights.
+///
+/// The same request gives the same tokens whatever else runs, unless weights are on a device
+/// ([`Residence::Device`](crate::Residence::Device)). It owns what it needs, is `Send`, and does nothing unless called: a server
+/// calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// # use std::sync::Arc;
+/// # use lumina_mgpt::{Compute, Lumina};
+/// use lumina_mgpt::{Conversation, EngineOptions, Event, Request, SystemClock};
+/// # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference");
+/// # let (folder, images) = (format!("{data}/model/prenorm"), format!("{data}/vq"));
+/// # let model = Lumina::from_pretrained(folder).image_tokenizer(images).compute(Compute::cpu()).load()?;
+/// let clock = Arc::new(SystemClock::new());
+/// let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(1 << 30), clock.clone());
+/// let mut request = Request::new(Conversation::new().human("Hello"));
+/// request.options.max_new_tokens = 4;
+/// let id = engine.submit(&request)?;
+/// let mut tokens = Vec::new();
+/// while !engine.is_idle() {
+///     for (request, event) in engine.step() {
+///         assert_eq!(request, id);
+///         if let Event::Done { tokens: all, .. } = event? {
+///             tokens = all;
+///         }
+///     }
+///     // Images are decoded where the program likes: here, at once.
+///     while let Some(work) = engine.next_work() {
+///         engine.complete(work.run(&*clock));
+///     }
+/// }
+/// assert_eq!(tokens.len(), 4);
+/// # }
+/// # Ok::<(), lumina_mgpt::Error>(())
+/// ```
+pub struct Engine {
+    model: Arc<ModelParts>,
+    options: EngineOptions,
+    clock: Arc<dyn Clock>,
+    scheduler: Scheduler,
+    /// Entries whose sequence has ended and whose images are being decoded.
+    ending: Vec<Entry>,
+    work: VecDeque<DecodeWork>,
+    errors: VecDeque<(RequestId, Error)>,
+    next_id: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(model: Arc<ModelParts>, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            model,
+            options,
+            clock,
+            scheduler: Scheduler::default(),
+            ending: Vec::new(),
+            work: VecDeque::new(),
+            errors: VecDeque::new(),
+            next_id: 0,
+        }
+    }
+
+    /// Adds a request. It runs from the next [`Engine::step`] on for which there is memory, in the order of submission.
+    ///
+    /// # Errors
+    /// What is wrong with the request, and [`Error::KvBudget`] where it can never fit the budget. Nothing has been added then.
+    pub fn submit(&mut self, request: &Request) -> Result<RequestId> {
+        self.submit_with(request, Submission::default())
+    }
+
+    /// [`Engine::submit`] with what is no value.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_with(&mut self, request: &Request, submission: Submission) -> Result<RequestId> {
+        let Submission { cancel, sampler: adapt } = submission;
+        let sampling = &request.options.sampling;
+        if sampling.modality == Modality::Image && !self.model.image_tokenizer()?.has_decoder() {
+            // Now, and not after all passes of an image that could not be shown.
+            return Err(lumina_vq::Error::NoDecoder.into());
+        }
+        let unirep = &self.model.unirep;
+        let prompt = unirep.encode(&request.conversation)?.tokens;
+        let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
+        let sampler = adapt.iter().fold(sampler, |sampler, adapt| adapt(sampler));
+        let parts = SequenceParts {
+            transformer: &self.model.transformer,
+            vocabulary: unirep.vocabulary(),
+            options: &request.options,
+            cancel,
+            now: self.clock.now(),
+        };
+        let sequence = Sequence::new(parts, prompt, sampler)?;
+        let needed = sequence.least_bytes();
+        if let Some(budget) = self.options.kv_budget_bytes.filter(|&budget| needed > budget) {
+            return Err(Error::KvBudget { needed, budget });
+        }
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let events = EventDecoder::new(id, self.model.clone(), request.options.clone());
+        self.scheduler.push(Entry { id, sequence, events });
+        Ok(id)
+    }
+
+    /// Ends a request before its next pass, with what is there: its events end with [`Event::Done`]. Nothing happens where it has
+    /// ended already.
+    pub fn cancel(&mut self, id: RequestId) {
+        if let Some(entry) = self.scheduler.entries_mut().find(|entry| entry.id == id) {
+            entry.sequence.cancel();
+        }
+    }
+
+    /// Whether nothing is left to do: no request runs or waits, and none waits for an image.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_empty() && self.ending.is_empty() && self.errors.is_empty()
+    }
+
+    /// Whether a step would run a pass. Otherwise, unless the engine [is idle](Engine::is_idle), it waits for
+    /// [`Engine::complete`].
+    pub fn has_passes(&self) -> bool {
+        !self.scheduler.is_empty()
+    }
+
+    /// Number of requests that wait for memory, or for their first pass.
+    pub fn n_waiting(&self) -> usize {
+        self.scheduler.n_waiting()
+    }
+
+    /// Bytes of keys and values of the sequences that run.
+    pub fn kv_bytes(&self) -> u64 {
+        self.scheduler.kv_bytes()
+    }
+
+    /// Makes one pass over the weights for all requests that run, and returns the events that are there, each with its
+    /// request; those of one request are in order. A request that fails has its error as its last event.
+    pub fn step(&mut self) -> Vec<(RequestId, Result<Event>)> {
+        let mut events = Vec::new();
+        // Tokens that are there without a pass, in the beginning, are events before the first one.
+        self.decode_events();
+        self.emit(&mut events);
+        if !events.is_empty() {
+            return events;
+        }
+        let now = self.clock.now();
+        self.scheduler.entries_mut().for_each(|entry| entry.sequence.check_deadline(now));
+        self.end();
+        if let Some((index, error)) = self.scheduler.schedule(&self.options) {
+            let entry = &mut self.scheduler.running[index];
+            entry.sequence.fail();
+            self.errors.push_back((entry.id, error));
+        }
+        self.end();
+        match step::step(&self.model.transformer, &mut self.scheduler.running, &*self.clock) {
+            Ok(failed) => {
+                for (index, error) in failed {
+                    self.errors.push_back((self.scheduler.running[index].id, error));
+                }
+            }
+            Err(error) => {
+                // The device failed under all of them.
+                let error = Arc::new(error);
+                for entry in &mut self.scheduler.running {
+                    entry.sequence.fail();
+                    self.errors.push_back((entry.id, Error::Pass(error.clone())));
+                }
+            }
+        }
+        self.decode_events();
+        self.emit(&mut events);
+        events
+    }
+
+    /// An image to be decoded, if there is one: see [`DecodeWork`].
+    pub fn next_work(&mut self) -> Option<DecodeWork> {
+        self.work.pop_front()
+    }
+
+    /// Takes a decoded image back; its events are those of the next [`Engine::step`].
+    pub fn complete(&mut self, result: DecodeResult) {
+        let id = result.request;
+        let mut entries = self.scheduler.entries_mut().chain(&mut self.ending);
+        if let Some(entry) = entries.find(|entry| entry.id == id)
+            && let Err(error) = entry.events.complete(result)
+        {
+            entry.sequence.fail();
+            self.errors.push_back((id, error));
+        }
+    }
+
+    /// Decodes the new tokens of all sequences.
+    fn decode_events(&mut self) {
+        for entry in self.scheduler.entries_mut().chain(&mut self.ending) {
+            if self.errors.iter().any(|(id, _)| *id == entry.id) {
+                continue;
+            }
+            if let Err(error) = entry.events.decode(&entry.sequence, &mut self.work) {
+                entry.sequence.fail();
+                self.errors.push_back((entry.id, error));
+            }
+        }
+        self.end();
+    }
+
+    /// Moves the sequences that have ended out of the passes; their memory is free then.
+    fn end(&mut self) {
+        let ending = &mut self.ending;
+        self.scheduler.remove_ended(|mut entry| {
+            entry.sequence.release();
+            ending.push(entry);
+        });
+    }
+
+    /// Takes the events that are ready.
+    fn emit(&mut self, events: &mut Vec<(RequestId, Result<Event>)>) {
+        for entry in self.scheduler.entries_mut().chain(&mut self.ending) {
+            let failed = self.errors.iter().any(|(id, _)| *id == entry.id);
+            while let Some(event) = entry.events.next() {
+                // A request that failed has not ended well.
+                if !(failed && matches!(event, Event::Done { .. })) {
+                    events.push((entry.id, Ok(event)));
+                }
+            }
+        }
+        for (id, error) in self.errors.drain(..) {
+            self.ending.retain(|entry| entry.id != id);
+            self.work.retain(|work| work.request != id);
+            events.push((id, Err(error)));
+        }
+        self.ending.retain(|entry| !entry.events.is_drained());
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("options", &self.options)
+            .field("running", &self.scheduler.running.len())
+            .field("waiting", &self.scheduler.n_waiting())
+            .finish_non_exhaustive()
+    }
+}
