@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use crate::matmul::small::{Left, product, step_of};
+use crate::matmul::serial_gemm::{Left, product, step_of};
 use crate::memory::zeros;
 use crate::simd::exp::exp;
 use crate::simd::vector::{LANES, Vector, best_instructions, largest, total};

@@ -1,6 +1,6 @@
 //! Convolutions of images and their gradients.
 
 pub mod conv3x3;
-pub mod gradient;
+pub mod conv3x3_gradients;
 pub mod upsample2x;
 pub mod winograd;

@@ -1,5 +1,5 @@
 //! Operations element by element, with their gradients.
 
-pub mod add;
+pub mod dropout_add;
+pub mod scaled_swish;
 pub mod swiglu;
-pub mod swish;

@@ -4,48 +4,48 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod arithmetic;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod avx2_gemm;
 #[cfg(target_arch = "x86_64")]
-mod avx2_few;
+mod avx2_gemv;
 #[cfg(target_arch = "x86_64")]
 mod avx2_pack;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod avx512_gemm;
 #[cfg(target_arch = "x86_64")]
-mod avx512_few;
+mod avx512_gemv;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
-pub mod dense;
-mod few;
-mod input;
+pub mod f32_gemm;
+mod gemv;
 mod kernel;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+mod neon_gemm;
 #[cfg(target_arch = "aarch64")]
-mod neon_few;
-mod output;
-mod portable;
+mod neon_gemv;
+mod portable_gemm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod prefetch;
-pub mod small;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
-mod source;
+pub mod serial_gemm;
+mod task;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
+mod weight_rows;
 
 pub use arithmetic::Activations;
-pub use output::Product;
+pub use task::Product;
 
 use crate::scratch::{self, Lanes, Use};
 use crate::{Error, Isa, Matrix, Result};
+use activations::Order;
 use arithmetic::Arithmetic;
-use input::Order;
 use kernel::{FEW, GROUP, GROUP_ROWS, Kernel};
-use source::{Rows, Source, with_sixteen};
+use weight_rows::{Rows, Source, with_sixteen};
 
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
@@ -183,7 +183,7 @@ fn multiply(
     let words = n * arithmetic.row_words(columns);
     scratch::with(Use::Input, words.div_ceil(Lanes::COUNT), |lanes| {
         let packed = &mut Lanes::words_mut(lanes)[..words];
-        input::pack(arithmetic, order, x, columns, packed);
+        activations::pack(arithmetic, order, x, columns, packed);
         let packed = &*packed;
         let groups_of = |product: &Product<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
         let groups: usize = products.iter().map(groups_of).sum();

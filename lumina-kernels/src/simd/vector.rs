@@ -480,8 +480,8 @@ mod tests {
                     "conv::",
                     "loss::",
                     "optim::",
-                    "matmul::dense",
-                    "matmul::small",
+                    "matmul::f32_gemm",
+                    "matmul::serial_gemm",
                 ])
                 .env(ONLY, form);
             let output = tests.output().expect("can be run");

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use lumina_kernels::conv::conv3x3::{self, Shape};
-use lumina_kernels::conv::{gradient, upsample2x};
-use lumina_kernels::elementwise::swish;
+use lumina_kernels::conv::{conv3x3_gradients as gradient, upsample2x};
+use lumina_kernels::elementwise::scaled_swish as swish;
 
 use super::kernel::{Array, Gradient, Kernel, Operand, View};
 use crate::ops::Conv3x3;

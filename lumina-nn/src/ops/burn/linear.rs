@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use lumina_kernels::elementwise::add;
-use lumina_kernels::matmul::dense::Side::{Plain, Turned};
-use lumina_kernels::matmul::dense::product;
+use lumina_kernels::elementwise::dropout_add as add;
+use lumina_kernels::matmul::f32_gemm::Side::{Plain, Turned};
+use lumina_kernels::matmul::f32_gemm::product;
 
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
 

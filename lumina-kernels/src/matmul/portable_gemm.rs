@@ -2,7 +2,7 @@
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply, by_rows};
-use super::source::{Rows, Source};
+use super::weight_rows::{Rows, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
 use crate::scratch::Lanes;
