@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::causal::{Shape, Task, exp_and_sum};
+use super::causal::{AttentionShape as Shape, Task, exp_and_sum};
 use crate::simd::vector::{LANES, Vector, best_instructions, largest};
 
 /// A stored number of a key or value.

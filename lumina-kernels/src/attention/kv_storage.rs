@@ -7,7 +7,7 @@ use half::bf16;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::causal::{Heads, Scratch, Seen, Shape, Task, attend, tasks};
+use super::causal::{AttentionShape as Shape, HeadView as Heads, KvHead as Seen, Scratch, Task, attend, tasks};
 use super::decode::{Cell, Stored};
 use crate::Format;
 

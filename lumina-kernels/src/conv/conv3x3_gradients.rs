@@ -1,28 +1,31 @@
-//! The gradients of convolutions of 3×3 with stride 1, as plain functions on slices.
+//! Gradients of 3×3 convolutions with stride 1.
+//!
+//! The gradient of the input is a convolution of `dy` with the flipped and transposed weights. The gradient of a weight is
+//! the dot product of an output plane with a shifted input plane, whose columns are the lanes of vectors.
 
 use rayon::prelude::*;
 
-use super::conv3x3::{Shape, forward};
+use super::conv3x3::{Conv3x3Shape, RowPadding, forward};
 use crate::simd::vector::{LANES, Vector, best_instructions};
 
-/// Outputs whose weight gradients are summed side by side, with three columns of the kernel each.
-const GRADIENTS: usize = 4;
+/// Output channels whose weight gradients are summed together, for three columns of the kernel each.
+const CHANNELS: usize = 4;
 
-impl Shape {
+impl Conv3x3Shape {
     fn padded_width(&self) -> usize {
         self.width.next_multiple_of(LANES) + LANES
     }
 
     fn padded_plane(&self) -> usize {
-        (self.height + self.padding.0 + self.padding.1) * self.padded_width()
+        (self.height + self.padding.top + self.padding.bottom) * self.padded_width()
     }
 
-    /// The images with zeros around them, `[batch, inputs, rows + 2, padded_width]`.
-    fn padded(&self, x: &[f32]) -> Vec<f32> {
+    /// The images with zeros around them, `[batch, in_channels, padded height, padded_width]`.
+    fn pad(&self, x: &[f32]) -> Vec<f32> {
         let (plane, width) = (self.padded_plane(), self.padded_width());
-        let mut padded = vec![0.0; self.batch * self.inputs * plane];
+        let mut padded = vec![0.0; self.batch * self.in_channels * plane];
         padded.par_chunks_mut(plane).zip(x.par_chunks_exact(self.height * self.width)).for_each(|(padded, x)| {
-            let rows = padded.chunks_exact_mut(width).skip(self.padding.0);
+            let rows = padded.chunks_exact_mut(width).skip(self.padding.top);
             for (padded, row) in rows.zip(x.chunks_exact(self.width)) {
                 padded[1..=self.width].copy_from_slice(row);
             }
@@ -30,92 +33,93 @@ impl Shape {
         padded
     }
 
-    /// The shape of the convolution that takes gradients of the output back to the input.
-    fn reversed(&self) -> Self {
-        let (inputs, outputs) = (self.outputs, self.inputs);
-        let padding = (2 - self.padding.0, 2 - self.padding.1);
-        Self { inputs, outputs, height: self.rows(), padding, ..*self }
+    /// The shape of the convolution that maps the gradient of the output to that of the input.
+    fn transposed(&self) -> Self {
+        let padding = RowPadding { top: 2 - self.padding.top, bottom: 2 - self.padding.bottom };
+        let (in_channels, out_channels) = (self.out_channels, self.in_channels);
+        Self { in_channels, out_channels, height: self.output_height(), padding, ..*self }
     }
 }
 
-/// The gradient of the input, from that of the output.
-pub fn input_gradient(dy: &[f32], weight: &[f32], shape: &Shape) -> Vec<f32> {
-    let Shape { inputs, outputs, .. } = *shape;
-    let mut turned = vec![0.0; weight.len()];
-    for output in 0..outputs {
-        for input in 0..inputs {
+/// The gradient of the input, as the input, from `dy` `[batch, out_channels, output_height, output_width]`.
+pub fn input_gradient(dy: &[f32], weight: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
+    let Conv3x3Shape { in_channels, out_channels, .. } = *shape;
+    let mut flipped = vec![0.0; weight.len()];
+    for output in 0..out_channels {
+        for input in 0..in_channels {
             for tap in 0..9 {
-                turned[(input * outputs + output) * 9 + 8 - tap] = weight[(output * inputs + input) * 9 + tap];
+                flipped[(input * out_channels + output) * 9 + 8 - tap] =
+                    weight[(output * in_channels + input) * 9 + tap];
             }
         }
     }
-    forward(dy, &turned, None, &shape.reversed())
+    forward(dy, &flipped, None, &shape.transposed())
 }
 
-/// The gradient of the weight, `[outputs, inputs, 3, 3]`.
-pub fn weight_gradient(x: &[f32], dy: &[f32], shape: &Shape) -> Vec<f32> {
-    let Shape { batch, inputs, outputs, width, .. } = *shape;
-    let (padded, rows) = (shape.padded(x), shape.rows());
-    // Columns beyond the image are zero, and so add nothing.
-    let wide = width.next_multiple_of(LANES);
-    let mut dy_wide = vec![0.0; batch * outputs * rows * wide];
-    dy_wide
-        .par_chunks_mut(wide)
+/// The gradient of the weight, `[out_channels, in_channels, 3, 3]`, from the input and `dy`.
+pub fn weight_gradient(x: &[f32], dy: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
+    let Conv3x3Shape { batch, in_channels, out_channels, width, .. } = *shape;
+    let (padded, rows) = (shape.pad(x), shape.output_height());
+    // Columns beyond the image are zero, so they add nothing.
+    let padded_width = width.next_multiple_of(LANES);
+    let mut padded_dy = vec![0.0; batch * out_channels * rows * padded_width];
+    padded_dy
+        .par_chunks_mut(padded_width)
         .zip(dy.par_chunks_exact(width))
-        .for_each(|(to, from)| to[..width].copy_from_slice(from));
+        .for_each(|(padded, row)| padded[..width].copy_from_slice(row));
 
-    let blocks = outputs.div_ceil(GRADIENTS);
-    let tasks: Vec<[[f32; 9]; GRADIENTS]> = (0..blocks * inputs)
+    let blocks = out_channels.div_ceil(CHANNELS);
+    let tasks: Vec<[[f32; 9]; CHANNELS]> = (0..blocks * in_channels)
         .into_par_iter()
-        .map(|task| gradient_of_pair(&padded, &dy_wide, shape, task / inputs * GRADIENTS, task % inputs))
+        .map(|task| block_gradient(&padded, &padded_dy, shape, task / in_channels * CHANNELS, task % in_channels))
         .collect();
-    let mut gradient = vec![0.0; outputs * inputs * 9];
+    let mut gradient = vec![0.0; out_channels * in_channels * 9];
     for (task, values) in tasks.into_iter().enumerate() {
-        let (block, input) = (task / inputs, task % inputs);
+        let (block, input) = (task / in_channels, task % in_channels);
         for (index, values) in values.into_iter().enumerate() {
-            let output = block * GRADIENTS + index;
-            if output < outputs {
-                gradient[(output * inputs + input) * 9..][..9].copy_from_slice(&values);
+            let output = block * CHANNELS + index;
+            if output < out_channels {
+                gradient[(output * in_channels + input) * 9..][..9].copy_from_slice(&values);
             }
         }
     }
     gradient
 }
 
-best_instructions!(gradient_of_pair = gradient_body(
-    padded: &[f32], dy: &[f32], shape: &Shape, output: usize, input: usize
-) -> [[f32; 9]; GRADIENTS]);
+best_instructions!(block_gradient = block_gradient_body(
+    padded: &[f32], dy: &[f32], shape: &Conv3x3Shape, output: usize, input: usize
+) -> [[f32; 9]; CHANNELS]);
 
-/// The weight gradients of GRADIENTS outputs from `output` on, with one input.
+/// The gradients of the weights between [`CHANNELS`] output channels, from `output` on, and one input channel.
 #[inline(always)]
-fn gradient_body<V: Vector>(
+fn block_gradient_body<V: Vector>(
     padded: &[f32],
     dy: &[f32],
-    shape: &Shape,
+    shape: &Conv3x3Shape,
     output: usize,
     input: usize,
-) -> [[f32; 9]; GRADIENTS] {
-    let Shape { batch, inputs, outputs, width, .. } = *shape;
-    let (rows, wide) = (shape.rows(), width.next_multiple_of(LANES));
+) -> [[f32; 9]; CHANNELS] {
+    let Conv3x3Shape { batch, in_channels, out_channels, width, .. } = *shape;
+    let (rows, padded_width) = (shape.output_height(), width.next_multiple_of(LANES));
     let (line, plane) = (shape.padded_width(), shape.padded_plane());
-    let mut result = [[0.0; 9]; GRADIENTS];
+    let mut result = [[0.0; 9]; CHANNELS];
     for tap_row in 0..3 {
-        let mut sums = [[V::splat(0.0); 3]; GRADIENTS];
+        let mut sums = [[V::splat(0.0); 3]; CHANNELS];
         for image in 0..batch {
-            let x = &padded[(image * inputs + input) * plane..][..plane];
-            // Outputs beyond the last repeat it; what they sum is not used.
-            let mut planes = [&dy[..0]; GRADIENTS];
+            let x = &padded[(image * in_channels + input) * plane..][..plane];
+            // Channels beyond the last repeat it; their sums are not used.
+            let mut planes = [&dy[..0]; CHANNELS];
             for (index, plane) in planes.iter_mut().enumerate() {
-                let output = (output + index).min(outputs - 1);
-                *plane = &dy[(image * outputs + output) * rows * wide..][..rows * wide];
+                let output = (output + index).min(out_channels - 1);
+                *plane = &dy[(image * out_channels + output) * rows * padded_width..][..rows * padded_width];
             }
             for row in 0..rows {
-                let window = &x[(row + tap_row) * line..][..wide + LANES];
-                for column in (0..wide).step_by(LANES) {
-                    let at = &window[column..column + LANES + 2];
-                    let taps = [V::load(at), V::load(&at[1..]), V::load(&at[2..])];
-                    for index in 0..GRADIENTS {
-                        let dy = V::load(&planes[index][row * wide + column..]);
+                let window = &x[(row + tap_row) * line..][..padded_width + LANES];
+                for column in (0..padded_width).step_by(LANES) {
+                    let window = &window[column..column + LANES + 2];
+                    let taps = [V::load(window), V::load(&window[1..]), V::load(&window[2..])];
+                    for index in 0..CHANNELS {
+                        let dy = V::load(&planes[index][row * padded_width + column..]);
                         for dx in 0..3 {
                             sums[index][dx] = sums[index][dx].add_product(dy, taps[dx]);
                         }
@@ -143,11 +147,11 @@ mod tests {
 
     #[test]
     fn gradients_are_the_transposes() {
-        // y is linear in x and in the weight, so ⟨dy, y(v)⟩ = ⟨gradient, v⟩ for any v in their place.
+        // y is linear in x and in the weight, so ⟨dy, y(v)⟩ = ⟨gradient, v⟩ for any v of their size.
         for shape in SHAPES.into_iter().filter(|shape| shape.stride == 1) {
-            let n_x = shape.batch * shape.inputs * shape.height * shape.width;
-            let (x, weight) = (values(n_x, 1), values(shape.outputs * shape.inputs * 9, 2));
-            let dy = values(shape.batch * shape.outputs * shape.rows() * shape.width, 4);
+            let n_x = shape.batch * shape.in_channels * shape.height * shape.width;
+            let (x, weight) = (values(n_x, 1), values(shape.out_channels * shape.in_channels * 9, 2));
+            let dy = values(shape.batch * shape.out_channels * shape.output_height() * shape.width, 4);
             for seed in 5..9 {
                 let v = values(n_x, seed);
                 let (left, right) =

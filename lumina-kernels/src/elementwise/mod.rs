@@ -1,4 +1,6 @@
-//! Operations element by element, with their gradients.
+//! Element-wise operators with their gradients.
+//!
+//! Memory bandwidth bounds them: each reads its inputs and writes its results once, and fuses what would be several passes.
 
 pub mod dropout_add;
 pub mod scaled_swish;

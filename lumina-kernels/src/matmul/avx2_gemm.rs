@@ -1,4 +1,4 @@
-//! Kernels with AVX2, FMA and F16C: two vectors are 16 rows of the weights.
+//! Matmul with AVX2, FMA and F16C: two vectors are 16 rows of the weights.
 
 use std::arch::x86_64::*;
 

@@ -1,4 +1,4 @@
-//! Kernels with NEON: four vectors are 16 rows of the weights. Bytes are multiplied by the dot products of Armv8.2, where the processor has them.
+//! Matmul with NEON: four vectors are 16 rows of the weights. Bytes are multiplied by the dot products of Armv8.2, where the processor has them.
 
 use std::arch::aarch64::*;
 

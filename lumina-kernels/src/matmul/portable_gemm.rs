@@ -1,4 +1,4 @@
-//! Kernels in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
+//! Matmul in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply, by_rows};

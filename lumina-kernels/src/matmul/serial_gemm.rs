@@ -1,54 +1,82 @@
-//! Small products of matrices on one thread, in registers: the inside of attention.
+//! Small `f32` GEMM on one thread, with sums in registers: the inner loop of attention.
 
+use std::ops::Range;
+
+use super::f32_gemm::GemmShape;
 use crate::simd::vector::{LANES, Vector};
 
-/// Rows of a tile, whose sums stay in registers together.
+/// Rows of a tile, whose sums stay in registers.
 const ROWS: usize = 4;
 
-/// Rows of the right side that are multiplied before the next ones.
-const RUN: usize = 128;
+/// Rows of the right operand that are multiplied before the next ones: two vectors of each stay in the first-level cache.
+const BLOCK: usize = 128;
 
-/// From a row to the next of a right side of so many numbers in a row: whole vectors, and an odd number of them, as rows that are a multiple of large
-/// powers of two apart share few places in a cache.
-pub fn step_of(n: usize) -> usize {
+/// Distance between rows of `n` values of a right operand or a result: whole vectors, and an odd number of them. Rows whose
+/// distance is a multiple of a large power of two would compete for few lines of the cache.
+pub(crate) fn padded_stride(n: usize) -> usize {
     (n.div_ceil(LANES) | 1) * LANES
 }
 
-/// The left side of a product: element (i, k) is at `i · row + k · column`. One of the steps is 1.
+/// The left operand: element (i, k) is at `i · row_stride + k · column_stride`. One of the strides is 1.
 #[derive(Clone, Copy)]
-pub struct Left<'a> {
-    pub values: &'a [f32],
-    pub row: usize,
-    pub column: usize,
+pub(crate) struct Strided<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
-/// `to = left · right`, or with `add` what is in `to` and that, for sizes `[m, n, k]`.
-///
-/// `right` `[k, n]` and `to` `[m, n]` come with the step from a row to the next; their rows go on to whole vectors, and what is
-/// there in `to` is overwritten.
+/// The right operand: rows that are padded to whole vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Padded<'a> {
+    pub(crate) values: &'a [f32],
+    /// Distance between rows, as [`padded_stride`] or another multiple of a vector.
+    pub(crate) stride: usize,
+}
+
+/// The result: rows that are padded to whole vectors. The padding is overwritten.
+pub(crate) struct PaddedMut<'a> {
+    pub(crate) values: &'a mut [f32],
+    /// As of [`Padded`].
+    pub(crate) stride: usize,
+}
+
+/// What becomes of the values that the result has before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Update {
+    Overwrite,
+    Add,
+}
+
+/// Part of a GEMM: one tile of the result, and some terms of its sums.
+struct Tile {
+    row: usize,
+    column: usize,
+    terms: Range<usize>,
+    update: Update,
+}
+
+/// `result = left · right`, or `result += left · right`, for `left` `[m, k]`, `right` `[k, n]` and `result` `[m, n]`.
 #[inline(always)]
-pub fn product<V: Vector>(
-    left: Left<'_>,
-    right: (&[f32], usize),
-    (to, step): (&mut [f32], usize),
-    [m, n, k]: [usize; 3],
-    add: bool,
+pub(crate) fn gemm<V: Vector>(
+    left: Strided<'_>,
+    right: Padded<'_>,
+    mut result: PaddedMut<'_>,
+    GemmShape { m, n, k }: GemmShape,
+    update: Update,
 ) {
-    // Two vectors of some rows of `right` stay in the first-level cache for all rows of `left`. Sums go on where they were left.
-    for first in (0..k.max(1)).step_by(RUN) {
-        let inner = (first, k.min(first + RUN));
-        let add = add || first > 0;
+    for first in (0..k.max(1)).step_by(BLOCK) {
+        let update = if first > 0 { Update::Add } else { update };
         for column in (0..n).step_by(2 * LANES) {
-            let two = n - column > LANES;
+            let has_two = n - column > LANES;
             let mut row = 0;
             while row < m {
                 let rows = if m - row >= ROWS { ROWS } else { 1 };
-                let at = (row, column);
-                match (rows == ROWS, two) {
-                    (true, true) => tile::<V, ROWS, 2>(left, right, (to, step), at, inner, add),
-                    (true, false) => tile::<V, ROWS, 1>(left, right, (to, step), at, inner, add),
-                    (false, true) => tile::<V, 1, 2>(left, right, (to, step), at, inner, add),
-                    (false, false) => tile::<V, 1, 1>(left, right, (to, step), at, inner, add),
+                let tile = Tile { row, column, terms: first..k.min(first + BLOCK), update };
+                match (rows == ROWS, has_two) {
+                    (true, true) => multiply_tile::<V, ROWS, 2>(left, right, &mut result, tile),
+                    (true, false) => multiply_tile::<V, ROWS, 1>(left, right, &mut result, tile),
+                    (false, true) => multiply_tile::<V, 1, 2>(left, right, &mut result, tile),
+                    (false, false) => multiply_tile::<V, 1, 1>(left, right, &mut result, tile),
                 }
                 row += rows;
             }
@@ -56,66 +84,65 @@ pub fn product<V: Vector>(
     }
 }
 
+/// A tile of `R` rows and `N` vectors.
 #[inline(always)]
-fn tile<V: Vector, const R: usize, const N: usize>(
-    left: Left<'_>,
-    (right, right_step): (&[f32], usize),
-    (to, step): (&mut [f32], usize),
-    (row, column): (usize, usize),
-    (first, end): (usize, usize),
-    add: bool,
+fn multiply_tile<V: Vector, const R: usize, const N: usize>(
+    left: Strided<'_>,
+    right: Padded<'_>,
+    result: &mut PaddedMut<'_>,
+    Tile { row, column, terms, update }: Tile,
 ) {
     let mut sums = [[V::splat(0.0); N]; R];
-    if add {
+    if update == Update::Add {
         for (r, sums) in sums.iter_mut().enumerate() {
-            let from = &to[(row + r) * step + column..][..N * LANES];
+            let before = &result.values[(row + r) * result.stride + column..][..N * LANES];
             for (vector, sum) in sums.iter_mut().enumerate() {
-                *sum = V::load(&from[vector * LANES..]);
+                *sum = V::load(&before[vector * LANES..]);
             }
         }
     }
-    let right = right.get(column..).unwrap_or_default();
+    let right_values = right.values.get(column..).unwrap_or_default();
     let mut factors = [V::splat(0.0); R];
-    if left.column == 1 {
+    if left.column_stride == 1 {
         let mut rows = [&left.values[..0]; R];
         for (r, slice) in rows.iter_mut().enumerate() {
-            *slice = &left.values[(row + r) * left.row..][..end];
+            *slice = &left.values[(row + r) * left.row_stride..][..terms.end];
         }
-        for inner in first..end {
+        for term in terms {
             for r in 0..R {
-                factors[r] = V::splat(rows[r][inner]);
+                factors[r] = V::splat(rows[r][term]);
             }
-            add_products(&mut sums, &factors, &right[inner * right_step..]);
+            multiply_add(&mut sums, &factors, &right_values[term * right.stride..]);
         }
     } else {
-        for inner in first..end {
-            let values = &left.values[inner * left.column + row * left.row..][..R];
+        for term in terms {
+            let values = &left.values[term * left.column_stride + row * left.row_stride..][..R];
             for r in 0..R {
                 factors[r] = V::splat(values[r]);
             }
-            add_products(&mut sums, &factors, &right[inner * right_step..]);
+            multiply_add(&mut sums, &factors, &right_values[term * right.stride..]);
         }
     }
     for (r, sums) in sums.iter().enumerate() {
-        let to = &mut to[(row + r) * step + column..][..N * LANES];
-        for (to, sum) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            *to = sum.array();
+        let values = &mut result.values[(row + r) * result.stride + column..][..N * LANES];
+        for (values, sum) in values.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+            *values = sum.array();
         }
     }
 }
 
-/// Adds to row r of the sums `factors[r]` times the first vectors of `from`. A function, as the compiler may leave a closure out
-/// of line, where the instructions of its caller are not at hand.
+/// Adds `factors[r]` times the first vectors of `values` to row r of the sums. It is a function, as the compiler may leave a
+/// closure out of line, without the instruction set of its caller.
 #[inline(always)]
-fn add_products<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R], factors: &[V; R], from: &[f32]) {
-    let from = &from[..N * LANES];
-    let mut values = [V::splat(0.0); N];
-    for (vector, value) in values.iter_mut().enumerate() {
-        *value = V::load(&from[vector * LANES..]);
+fn multiply_add<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R], factors: &[V; R], values: &[f32]) {
+    let values = &values[..N * LANES];
+    let mut vectors = [V::splat(0.0); N];
+    for (index, vector) in vectors.iter_mut().enumerate() {
+        *vector = V::load(&values[index * LANES..]);
     }
     for r in 0..R {
         for vector in 0..N {
-            sums[r][vector] = sums[r][vector].add_product(factors[r], values[vector]);
+            sums[r][vector] = sums[r][vector].add_product(factors[r], vectors[vector]);
         }
     }
 }
@@ -126,30 +153,35 @@ mod tests {
     use crate::numerical_gradients::{assert_close, numbers};
 
     #[test]
-    fn is_the_product_for_both_layouts() {
+    fn matches_the_definition_for_both_layouts() {
         for [m, n, k] in [[1usize, 1, 1], [3, 17, 5], [4, 16, 1], [9, 33, 7], [8, 48, 40]] {
-            let step = n.next_multiple_of(LANES);
-            let (left, mut right, before) = (numbers(m * k, 1), numbers(k * step, 2), numbers(m * step, 3));
-            right.chunks_exact_mut(step).for_each(|row| row[n..].fill(0.0));
-            let mut turned = vec![0.0; m * k];
+            let shape = GemmShape { m, n, k };
+            let stride = n.next_multiple_of(LANES);
+            let (left, mut right, before) = (numbers(m * k, 1), numbers(k * stride, 2), numbers(m * stride, 3));
+            right.chunks_exact_mut(stride).for_each(|row| row[n..].fill(0.0));
+            let mut transposed = vec![0.0; m * k];
             for (at, &value) in left.iter().enumerate() {
-                turned[at % k * m + at / k] = value;
+                transposed[at % k * m + at / k] = value;
             }
-            let plain = |inputs: &[Vec<f64>]| -> Vec<f64> {
-                let places = (0..m).flat_map(|row| (0..n).map(move |column| (row, column)));
+            let reference = |inputs: &[Vec<f64>]| -> Vec<f64> {
+                let elements = (0..m).flat_map(|row| (0..n).map(move |column| (row, column)));
                 let sum = |(row, column)| {
-                    (0..k).map(|at| inputs[0][row * k + at] * inputs[1][at * step + column]).sum::<f64>()
+                    (0..k).map(|at| inputs[0][row * k + at] * inputs[1][at * stride + column]).sum::<f64>()
                 };
-                places.map(|(row, column)| inputs[2][row * step + column] + sum((row, column))).collect()
+                elements.map(|(row, column)| inputs[2][row * stride + column] + sum((row, column))).collect()
             };
-            for left_side in [Left { values: &left, row: k, column: 1 }, Left { values: &turned, row: 1, column: m }] {
-                let (mut added, mut alone) = (before.clone(), before.clone());
-                product::<[f32; LANES]>(left_side, (&right, step), (&mut added, step), [m, n, k], true);
-                product::<[f32; LANES]>(left_side, (&right, step), (&mut alone, step), [m, n, k], false);
-                let own =
-                    |values: &[f32]| values.chunks_exact(step).flat_map(|row| row[..n].to_vec()).collect::<Vec<_>>();
-                assert_close(&own(&added), &[&left, &right, &before], &plain);
-                assert_close(&own(&alone), &[&left, &right, &vec![0.0; m * step]], &plain);
+            for left_operand in [
+                Strided { values: &left, row_stride: k, column_stride: 1 },
+                Strided { values: &transposed, row_stride: 1, column_stride: m },
+            ] {
+                let result = |update| {
+                    let mut values = before.clone();
+                    let result = PaddedMut { values: &mut values, stride };
+                    gemm::<[f32; LANES]>(left_operand, Padded { values: &right, stride }, result, shape, update);
+                    values.chunks_exact(stride).flat_map(|row| row[..n].to_vec()).collect::<Vec<_>>()
+                };
+                assert_close(&result(Update::Add), &[&left, &right, &before], &reference);
+                assert_close(&result(Update::Overwrite), &[&left, &right, &vec![0.0; m * stride]], &reference);
             }
         }
     }

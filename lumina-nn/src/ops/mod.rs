@@ -45,7 +45,7 @@ mod swiglu;
 mod values;
 pub(crate) mod weight;
 
-pub use lumina_kernels::Activations;
+pub use lumina_kernels::ActivationPrecision;
 pub use lumina_kernels::attention::kv_storage::{CachedRow, KeyValues};
 
 pub use self::adamw::{AdamWStep, Moments, adamw, square_sum};
