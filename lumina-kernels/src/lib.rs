@@ -50,6 +50,7 @@ pub mod norm;
 #[cfg(test)]
 mod numerical_gradients;
 pub mod optim;
+mod parallel;
 mod scratch;
 mod simd;
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 /// From this many values on, threads share the writing of zeros.
 const MIN_PARALLEL: usize = 1 << 18;

@@ -144,7 +144,10 @@ impl Modules {
     fn edges(&self) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         let edges = self.uses.iter().map(|(module, paths)| {
             let used = paths.iter().filter_map(|path| self.resolve(path));
-            (module.clone(), used.filter(|used| used != module && !used.starts_with(module) && !used.is_empty()).collect())
+            (
+                module.clone(),
+                used.filter(|used| used != module && !used.starts_with(module) && !used.is_empty()).collect(),
+            )
         });
         edges.filter(|(module, _): &(Vec<String>, _)| !module.is_empty()).collect()
     }

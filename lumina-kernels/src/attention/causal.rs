@@ -9,14 +9,15 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use crate::parallel::*;
 use smallvec::SmallVec;
 
 use crate::matmul::f32_gemm::GemmShape;
 use crate::matmul::serial_gemm::{Padded, PaddedMut, Strided, Update, gemm, padded_stride};
 use crate::memory::zeros;
 use crate::simd::exp::exp;
-use crate::simd::vector::{LANES, Vector, best_instructions, largest, total};
+use crate::simd::reduce::{largest, total};
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// Queries whose scores exist at the same time.
 const QUERY_BLOCK: usize = 32;
@@ -201,17 +202,18 @@ struct Block {
     width: usize,
 }
 
-best_instructions!(pub(crate) attend = attend_body(
+simd_dispatch!(pub(crate) fn attend(
     q: &[f32], kv: KvHead<'_>, shape: &AttentionShape, task: &mut Task<'_>, scratch: &mut Scratch
-) -> Vec<f32>);
-best_instructions!(attend_gradient = attend_gradient_body(
+) -> Vec<f32> = attend_body);
+simd_dispatch!(fn attend_gradient(
     inputs: AttentionInputs<'_>, dy: &[f32], log_sum_exp: &[f32], shape: &AttentionShape,
     task: &mut Task<'_>, scratch: &mut Scratch
-));
+) = attend_gradient_body);
 
 /// Stores the scaled scores of a block of queries of a head with its keys to `scores` `[QUERY_BLOCK, width]`.
 #[inline(always)]
-fn block_scores<V: Vector>(
+fn block_scores<S: Simd>(
+    simd: S,
     q: HeadView<'_>,
     k_columns: &[f32],
     shape: &AttentionShape,
@@ -221,7 +223,7 @@ fn block_scores<V: Vector>(
     let gemm_shape = GemmShape { m: queries.len(), n: *keys, k: shape.head_dim };
     let right = Padded { values: k_columns, stride: *width };
     let result = PaddedMut { values: scores, stride: *width };
-    gemm::<V>(q.rows(queries.start), right, result, gemm_shape, Update::Overwrite);
+    gemm(simd, q.rows(queries.start), right, result, gemm_shape, Update::Overwrite);
     let scale = shape.scale();
     for scores in scores.chunks_exact_mut(*width).take(queries.len()) {
         scores.iter_mut().for_each(|score| *score *= scale);
@@ -231,7 +233,8 @@ fn block_scores<V: Vector>(
 /// Attention of one sequence with one head of keys and values. Stores results `[len][group · head_dim]`; returns the
 /// log-sum-exp of the scores of each query, `[group, len]`.
 #[inline(always)]
-fn attend_body<V: Vector>(
+fn attend_body<S: Simd>(
+    simd: S,
     q: &[f32],
     kv: KvHead<'_>,
     shape: &AttentionShape,
@@ -251,7 +254,7 @@ fn attend_body<V: Vector>(
         for first in (0..len).step_by(QUERY_BLOCK) {
             let end = (first + QUERY_BLOCK).min(len);
             let block = Block { queries: first..end, keys: before + end, width };
-            block_scores::<V>(q, &scratch.k_columns, shape, &block, &mut scratch.weights);
+            block_scores(simd, q, &scratch.k_columns, shape, &block, &mut scratch.weights);
             let mut factors = [0.0; QUERY_BLOCK];
             for (query, weights) in (first..end).zip(scratch.weights.chunks_exact_mut(width)) {
                 let (scores, later) = weights.split_at_mut(before + query + 1);
@@ -265,7 +268,7 @@ fn attend_body<V: Vector>(
             let values = Padded { values: &scratch.v, stride: padded };
             let result = PaddedMut { values: &mut scratch.block, stride: padded };
             let gemm_shape = GemmShape { m: end - first, n: head_dim, k: before + end };
-            gemm::<V>(weights, values, result, gemm_shape, Update::Overwrite);
+            gemm(simd, weights, values, result, gemm_shape, Update::Overwrite);
             let attended = scratch.block.chunks_exact(padded).zip(factors);
             for (result, (attended, factor)) in task.results[first..end].iter_mut().zip(attended) {
                 for (result, value) in result[member * head_dim..][..head_dim].iter_mut().zip(attended) {
@@ -299,7 +302,8 @@ pub(crate) fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
 /// The gradients of one sequence with one head of keys and values. The results of the task are, for each token, `dq`
 /// `[group · head_dim]`, then for each token `dk` `[head_dim]`, then for each token `dv` `[head_dim]`.
 #[inline(always)]
-fn attend_gradient_body<V: Vector>(
+fn attend_gradient_body<S: Simd>(
+    simd: S,
     AttentionInputs { q, k, v }: AttentionInputs<'_>,
     dy: &[f32],
     log_sum_exp: &[f32],
@@ -333,12 +337,12 @@ fn attend_gradient_body<V: Vector>(
         for first in (0..len).step_by(QUERY_BLOCK) {
             let end = (first + QUERY_BLOCK).min(len);
             let block = Block { queries: first..end, keys: end, width };
-            block_scores::<V>(q, &scratch.k_columns, shape, &block, &mut scratch.weights);
+            block_scores(simd, q, &scratch.k_columns, shape, &block, &mut scratch.weights);
             // dweights = dy · vᵀ
             let right = Padded { values: &scratch.v_columns, stride: width };
             let result = PaddedMut { values: &mut scratch.dscores, stride: width };
             let gemm_shape = GemmShape { m: end - first, n: end, k: head_dim };
-            gemm::<V>(dy.rows(first), right, result, gemm_shape, Update::Overwrite);
+            gemm(simd, dy.rows(first), right, result, gemm_shape, Update::Overwrite);
             let rows = scratch.weights.chunks_exact_mut(width).zip(scratch.dscores.chunks_exact_mut(width));
             for (query, (weights, dscores)) in (first..end).zip(rows) {
                 softmax_gradient(weights, dscores, query + 1, log_sum_exp[query], scale);
@@ -350,7 +354,7 @@ fn attend_gradient_body<V: Vector>(
             let right = Padded { values: &scratch.k, stride: padded };
             let result = PaddedMut { values: &mut scratch.block, stride: padded };
             let gemm_shape = GemmShape { m: end - first, n: head_dim, k: end };
-            gemm::<V>(dscores, right, result, gemm_shape, Update::Overwrite);
+            gemm(simd, dscores, right, result, gemm_shape, Update::Overwrite);
             for (result, dq) in dq[first..end].iter_mut().zip(scratch.block.chunks_exact(padded)) {
                 result[member * head_dim..][..head_dim].copy_from_slice(&dq[..head_dim]);
             }
@@ -359,11 +363,11 @@ fn attend_gradient_body<V: Vector>(
             let transposed = Strided { values: &scratch.dscores, row_stride: 1, column_stride: width };
             let right = Padded { values: &scratch.q, stride: padded };
             let result = PaddedMut { values: &mut scratch.dk, stride: padded };
-            gemm::<V>(transposed, right, result, gemm_shape, Update::Add);
+            gemm(simd, transposed, right, result, gemm_shape, Update::Add);
             let transposed = Strided { values: &scratch.weights, row_stride: 1, column_stride: width };
             let right = Padded { values: &scratch.dy, stride: padded };
             let result = PaddedMut { values: &mut scratch.dv, stride: padded };
-            gemm::<V>(transposed, right, result, gemm_shape, Update::Add);
+            gemm(simd, transposed, right, result, gemm_shape, Update::Add);
         }
     }
     for (results, sums) in [(dk, &scratch.dk), (dv, &scratch.dv)] {

@@ -3,7 +3,8 @@
 use half::bf16;
 
 use super::causal::{AttentionShape as Shape, Task, exp_and_sum};
-use crate::simd::vector::{LANES, Vector, best_instructions, largest};
+use crate::simd::reduce::largest;
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// A stored number of a key or value.
 pub trait Cell: Copy + Default + Send + Sync + 'static {
@@ -42,19 +43,20 @@ impl<T: Cell> Stored<'_, T> {
 
 macro_rules! cell {
     ($type:ty, $best:ident, $body:ident) => {
-        best_instructions!($best = $body(
+        simd_dispatch!(fn $best(
             q: &[f32], seen: [Stored<'_, $type>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>)
-        ));
+        ) = $body);
 
         #[inline(always)]
-        fn $body<V: Vector>(
+        fn $body<S: Simd>(
+            simd: S,
             q: &[f32],
             seen: [Stored<'_, $type>; 2],
             before: usize,
             shape: &Shape,
             to: (&mut Task<'_>, &mut Vec<f32>),
         ) {
-            few::<V, $type>(q, seen, before, shape, to);
+            few::<S, $type>(simd, q, seen, before, shape, to);
         }
     };
 }
@@ -108,7 +110,8 @@ impl Cell for i8 {
 const TOGETHER: usize = 4;
 /// The queries of a task, member by member of the group and token by token, some at a time.
 #[inline(always)]
-fn few<V: Vector, T: Cell>(
+fn few<S: Simd, T: Cell>(
+    simd: S,
     q: &[f32],
     [keys, values]: [Stored<'_, T>; 2],
     before: usize,
@@ -132,12 +135,12 @@ fn few<V: Vector, T: Cell>(
         let seen = |at: usize| before + (first + at) / group + 1;
         let last = seen(n - 1);
         match (n, head_dim) {
-            (TOGETHER, _) => scores::<V, T, TOGETHER>(of_query, keys, last, shape, weights, width),
+            (TOGETHER, _) => scores::<S, T, TOGETHER>(simd, of_query, keys, last, shape, weights, width),
             // That of the published models as a constant, for which the query stays in registers.
             (_, 128) => {
-                scores::<V, T, 1>([of_query[0]], keys, last, &Shape { head_dim: 128, ..*shape }, weights, width)
+                scores::<S, T, 1>(simd, [of_query[0]], keys, last, &Shape { head_dim: 128, ..*shape }, weights, width)
             }
-            _ => scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width),
+            _ => scores::<S, T, 1>(simd, [of_query[0]], keys, last, shape, weights, width),
         }
         let mut factors = [0.0; TOGETHER];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
@@ -150,7 +153,7 @@ fn few<V: Vector, T: Cell>(
         for at in 0..n {
             let (token, member) = ((first + at) / group, (first + at) % group);
             let to = &mut task.results[token][member * head_dim..][..head_dim];
-            weighted::<V, T>(&weights[at * width..][..last], values, factors[at], to);
+            weighted::<S, T>(simd, &weights[at * width..][..last], values, factors[at], to);
         }
         first += n;
     }
@@ -158,7 +161,8 @@ fn few<V: Vector, T: Cell>(
 
 /// The scores of `N` queries with the first `seen` keys, scaled, into rows of `width`.
 #[inline(always)]
-fn scores<V: Vector, T: Cell, const N: usize>(
+fn scores<S: Simd, T: Cell, const N: usize>(
+    simd: S,
     queries: [&[f32]; N],
     keys: Stored<'_, T>,
     seen: usize,
@@ -169,12 +173,12 @@ fn scores<V: Vector, T: Cell, const N: usize>(
     let (head_dim, scale) = (shape.head_dim, shape.scale());
     let (whole, rest) = (head_dim / LANES, head_dim / LANES * LANES..head_dim);
     for (token, key) in keys.cells.chunks_exact(head_dim).take(seen).enumerate() {
-        let mut sums = [V::splat(0.0); N];
+        let mut sums = [simd.splat(0.0); N];
         for at in 0..whole {
             let part = at * LANES..(at + 1) * LANES;
-            let key = widen::<V, T>(&key[part.clone()]);
+            let key = widen::<S, T>(simd, &key[part.clone()]);
             for (sum, query) in sums.iter_mut().zip(&queries) {
-                *sum = sum.add_product(V::load(&query[part.clone()]), key);
+                *sum = sum.multiply_add(simd.load(&query[part.clone()]), key);
             }
         }
         let scale = keys.scales.get(token).map_or(scale, |own| own * scale);
@@ -191,30 +195,30 @@ fn scores<V: Vector, T: Cell, const N: usize>(
 
 /// The first sixteen cells.
 #[inline(always)]
-fn widen<V: Vector, T: Cell>(cells: &[T]) -> V {
+fn widen<S: Simd, T: Cell>(simd: S, cells: &[T]) -> S::F32s {
     let mut wide = [0.0; LANES];
     for (wide, cell) in wide.iter_mut().zip(&cells[..LANES]) {
         *wide = cell.widen();
     }
-    V::load(&wide)
+    simd.load(&wide)
 }
 
 /// The sum of values by weight, times a factor.
 #[inline(always)]
-fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: f32, to: &mut [f32]) {
+fn weighted<S: Simd, T: Cell>(simd: S, weights: &[f32], values: Stored<'_, T>, factor: f32, to: &mut [f32]) {
     let head_dim = to.len();
     let mut start = 0;
     // As many sums as stay in registers while the values go by.
-    while V::MANY && start + 8 * LANES <= head_dim {
-        strip::<V, T, 8>(weights, values, factor, start, to);
+    while S::WIDE_TILES && start + 8 * LANES <= head_dim {
+        strip::<S, T, 8>(simd, weights, values, factor, start, to);
         start += 8 * LANES;
     }
     while start + 4 * LANES <= head_dim {
-        strip::<V, T, 4>(weights, values, factor, start, to);
+        strip::<S, T, 4>(simd, weights, values, factor, start, to);
         start += 4 * LANES;
     }
     while start + LANES <= head_dim {
-        strip::<V, T, 1>(weights, values, factor, start, to);
+        strip::<S, T, 1>(simd, weights, values, factor, start, to);
         start += LANES;
     }
     for (at, to) in to.iter_mut().enumerate().skip(start) {
@@ -224,22 +228,23 @@ fn weighted<V: Vector, T: Cell>(weights: &[f32], values: Stored<'_, T>, factor: 
 }
 
 #[inline(always)]
-fn strip<V: Vector, T: Cell, const N: usize>(
+fn strip<S: Simd, T: Cell, const N: usize>(
+    simd: S,
     weights: &[f32],
     values: Stored<'_, T>,
     factor: f32,
     start: usize,
     to: &mut [f32],
 ) {
-    let mut sums = [V::splat(0.0); N];
+    let mut sums = [simd.splat(0.0); N];
     for (token, weight) in values.cells.chunks_exact(to.len()).zip(weights) {
-        let weight = V::splat(*weight);
+        let weight = simd.splat(*weight);
         let token = &token[start..start + N * LANES];
         for at in 0..N {
-            sums[at] = sums[at].add_product(weight, widen::<V, T>(&token[at * LANES..(at + 1) * LANES]));
+            sums[at] = sums[at].multiply_add(weight, widen::<S, T>(simd, &token[at * LANES..(at + 1) * LANES]));
         }
     }
     for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-        *to = sum.array().map(|value| value * factor);
+        *to = sum.to_array().map(|value| value * factor);
     }
 }

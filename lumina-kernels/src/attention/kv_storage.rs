@@ -3,8 +3,8 @@
 use std::cell::Cell as Kept;
 use std::num::NonZero;
 
+use crate::parallel::*;
 use half::bf16;
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::causal::{AttentionShape as Shape, HeadView as Heads, KvHead as Seen, Scratch, Task, attend, tasks};
@@ -233,7 +233,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], rows: &mut [CachedRow<'_>], y:
             MEMORY.set(memory);
         }
     };
-    if work < PARALLEL || rayon::current_num_threads() == 1 {
+    if work < PARALLEL || current_num_threads() == 1 {
         tasks.iter_mut().enumerate().for_each(run);
     } else {
         tasks.par_iter_mut().enumerate().for_each(run);

@@ -6,12 +6,12 @@
 //! packed once, for all output channels. With 16 channels or more and stride 1 the work goes to [`winograd`]. The order of
 //! each sum depends on the shape alone, so a result depends neither on the batch nor on the number of threads.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use super::output::{OutputPlanes, OutputPosition};
 use super::winograd;
 use crate::memory::{SharedOutput, prefer_large_pages};
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// Rows of the input that a task steps over: half as many rows of the output with stride 2.
 const TASK_ROWS: usize = 8;
@@ -169,11 +169,11 @@ struct Work<'a> {
     output: &'a OutputPlanes<'a>,
 }
 
-best_instructions!(convolve_columns = convolve_columns_body(work: &Work<'_>));
+simd_dispatch!(fn convolve_columns(work: &Work<'_>) = convolve_columns_body);
 
 /// [`COLUMNS`] columns of all output channels in a task's rows.
 #[inline(always)]
-fn convolve_columns_body<V: Vector>(work: &Work<'_>) {
+fn convolve_columns_body<S: Simd>(simd: S, work: &Work<'_>) {
     let Conv3x3Shape { in_channels, out_channels, .. } = *work.shape;
     for (block, weights) in work.weights.chunks_exact(in_channels * 9 * BLOCK).enumerate() {
         let weights = weights.as_chunks::<BLOCK>().0.as_chunks::<9>().0;
@@ -185,12 +185,12 @@ fn convolve_columns_body<V: Vector>(work: &Work<'_>) {
         }
         for row in 0..work.task.rows {
             let block = ChannelBlock { weights, start: &start, first_channel, row };
-            if V::MANY {
-                convolve_tile::<V, BLOCK, 2>(work, &block, 0, 0);
+            if S::WIDE_TILES {
+                convolve_tile::<S, BLOCK, 2>(simd, work, &block, 0, 0);
             } else {
                 for channel in (0..BLOCK).step_by(4) {
-                    convolve_tile::<V, 4, 1>(work, &block, channel, 0);
-                    convolve_tile::<V, 4, 1>(work, &block, channel, LANES);
+                    convolve_tile::<S, 4, 1>(simd, work, &block, channel, 0);
+                    convolve_tile::<S, 4, 1>(simd, work, &block, channel, LANES);
                 }
             }
         }
@@ -209,15 +209,16 @@ struct ChannelBlock<'a> {
 
 /// `R` output channels from `channel` of the block on, and `N` vectors of columns from `column` of the window on.
 #[inline(always)]
-fn convolve_tile<V: Vector, const R: usize, const N: usize>(
+fn convolve_tile<S: Simd, const R: usize, const N: usize>(
+    simd: S,
     work: &Work<'_>,
     block: &ChannelBlock<'_>,
     channel: usize,
     column: usize,
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
+    let mut sums = [[simd.splat(0.0); N]; R];
     for (index, sums) in sums.iter_mut().enumerate() {
-        *sums = [V::splat(block.start[channel + index]); N];
+        *sums = [simd.splat(block.start[channel + index]); N];
     }
     let stride = work.shape.stride;
     let (line, plane) = (stride * WINDOW, work.shape.window_rows(work.task) * stride * WINDOW);
@@ -227,14 +228,14 @@ fn convolve_tile<V: Vector, const R: usize, const N: usize>(
         for dy in 0..3 {
             let window = &window[(block.row * stride + dy) * line..][..line];
             for dx in 0..3 {
-                let mut x = [V::splat(0.0); N];
+                let mut x = [simd.splat(0.0); N];
                 for (vector, x) in x.iter_mut().enumerate() {
-                    *x = V::load(&window[columns[dx] + column + vector * LANES..]);
+                    *x = simd.load(&window[columns[dx] + column + vector * LANES..]);
                 }
                 for index in 0..R {
-                    let weight = V::splat(weights[dy * 3 + dx][channel + index]);
+                    let weight = simd.splat(weights[dy * 3 + dx][channel + index]);
                     for vector in 0..N {
-                        sums[index][vector] = sums[index][vector].add_product(weight, x[vector]);
+                        sums[index][vector] = sums[index][vector].multiply_add(weight, x[vector]);
                     }
                 }
             }
@@ -252,7 +253,7 @@ fn convolve_tile<V: Vector, const R: usize, const N: usize>(
                 #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
                 // SAFETY: the row is one of the task's, which no other task has.
                 unsafe {
-                    work.output.store(position, &sum.array());
+                    work.output.store(position, &sum.to_array());
                 }
             }
         }

@@ -3,10 +3,10 @@
 //! The gradient of the input is a convolution of `dy` with the flipped and transposed weights. The gradient of a weight is
 //! the dot product of an output plane with a shifted input plane, whose columns are the lanes of vectors.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use super::conv3x3::{Conv3x3Shape, RowPadding, forward};
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// Output channels whose weight gradients are summed together, for three columns of the kernel each.
 const CHANNELS: usize = 4;
@@ -86,13 +86,14 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], shape: &Conv3x3Shape) -> Vec<f32> 
     gradient
 }
 
-best_instructions!(block_gradient = block_gradient_body(
+simd_dispatch!(fn block_gradient(
     padded: &[f32], dy: &[f32], shape: &Conv3x3Shape, output: usize, input: usize
-) -> [[f32; 9]; CHANNELS]);
+) -> [[f32; 9]; CHANNELS] = block_gradient_body);
 
 /// The gradients of the weights between [`CHANNELS`] output channels, from `output` on, and one input channel.
 #[inline(always)]
-fn block_gradient_body<V: Vector>(
+fn block_gradient_body<S: Simd>(
+    simd: S,
     padded: &[f32],
     dy: &[f32],
     shape: &Conv3x3Shape,
@@ -104,7 +105,7 @@ fn block_gradient_body<V: Vector>(
     let (line, plane) = (shape.padded_width(), shape.padded_plane());
     let mut result = [[0.0; 9]; CHANNELS];
     for tap_row in 0..3 {
-        let mut sums = [[V::splat(0.0); 3]; CHANNELS];
+        let mut sums = [[simd.splat(0.0); 3]; CHANNELS];
         for image in 0..batch {
             let x = &padded[(image * in_channels + input) * plane..][..plane];
             // Channels beyond the last repeat it; their sums are not used.
@@ -117,11 +118,11 @@ fn block_gradient_body<V: Vector>(
                 let window = &x[(row + tap_row) * line..][..padded_width + LANES];
                 for column in (0..padded_width).step_by(LANES) {
                     let window = &window[column..column + LANES + 2];
-                    let taps = [V::load(window), V::load(&window[1..]), V::load(&window[2..])];
+                    let taps = [simd.load(window), simd.load(&window[1..]), simd.load(&window[2..])];
                     for index in 0..CHANNELS {
-                        let dy = V::load(&planes[index][row * padded_width + column..]);
+                        let dy = simd.load(&planes[index][row * padded_width + column..]);
                         for dx in 0..3 {
-                            sums[index][dx] = sums[index][dx].add_product(dy, taps[dx]);
+                            sums[index][dx] = sums[index][dx].multiply_add(dy, taps[dx]);
                         }
                     }
                 }
@@ -129,7 +130,7 @@ fn block_gradient_body<V: Vector>(
         }
         for (result, sums) in result.iter_mut().zip(&sums) {
             for (dx, sums) in sums.iter().enumerate() {
-                result[tap_row * 3 + dx] = sums.array().iter().sum();
+                result[tap_row * 3 + dx] = sums.to_array().iter().sum();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The result of a convolution, which threads write row by row.
 
 use crate::memory::SharedOutput;
-use crate::simd::vector::LANES;
+use crate::simd::LANES;
 
 /// A result `[planes, rows, width]`.
 pub(super) struct OutputPlanes<'a> {

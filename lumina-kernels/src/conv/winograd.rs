@@ -10,11 +10,11 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use super::conv3x3::Conv3x3Shape;
 use super::output::{OutputPlanes, OutputPosition};
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// Rows, or columns, of the outputs of a tile.
 const OUTPUT_TILE: usize = 4;
@@ -65,7 +65,7 @@ pub(super) fn forward(
     let row_tasks = shape.output_height().div_ceil(task_rows);
     let (tasks, groups) = (shape.batch * row_tasks, shape.out_channels.div_ceil(GROUP));
     // Small images have few tasks. Threads then share the output channels as well, and each transforms the inputs by itself.
-    let shares = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
+    let shares = (4 * current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
     let share_groups = groups.div_ceil(shares).max(1);
     let shares = groups.div_ceil(share_groups);
     (0..tasks * shares).into_par_iter().for_each_init(Vec::new, |memory, task| {
@@ -92,11 +92,11 @@ fn transform_weights(weight: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
     transformed
 }
 
-best_instructions!(transform_block = transform_block_body(weight: &[f32], in_channels: usize, block: &mut [f32]));
+simd_dispatch!(fn transform_block(weight: &[f32], in_channels: usize, block: &mut [f32]) = transform_block_body);
 
 /// Transforms the weights of [`BLOCK`] output channels, or of the last few.
 #[inline(always)]
-fn transform_block_body<V: Vector>(weight: &[f32], in_channels: usize, block: &mut [f32]) {
+fn transform_block_body<S: Simd>(_: S, weight: &[f32], in_channels: usize, block: &mut [f32]) {
     for input in 0..in_channels {
         let mut taps = [[0.0; BLOCK]; 9];
         for (channel, weight) in weight.chunks_exact(in_channels * 9).enumerate() {
@@ -150,13 +150,13 @@ struct Work<'a> {
     output: &'a OutputPlanes<'a>,
 }
 
-best_instructions!(convolve_tiles = convolve_tiles_body(
+simd_dispatch!(fn convolve_tiles(
     work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>
-));
+) = convolve_tiles_body);
 
 /// Computes the output channels from `first`, the first of a group, to `end`.
 #[inline(always)]
-fn convolve_tiles_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>) {
+fn convolve_tiles_body<S: Simd>(simd: S, work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>) {
     let in_channels = work.shape.in_channels;
     // Transformed inputs [POINTS, in_channels, TILES], then sums [POINTS, GROUP, TILES], each with gaps after a point.
     let inputs_len = POINTS * point_stride(in_channels);
@@ -164,9 +164,9 @@ fn convolve_tiles_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, mem
         memory.resize(inputs_len + POINTS * SUM_STRIDE, 0.0);
     }
     let (inputs, sums) = memory.split_at_mut(inputs_len);
-    let mut rows = [[V::splat(0.0); INPUT_TILE]; INPUT_ROWS];
+    let mut rows = [[simd.splat(0.0); INPUT_TILE]; INPUT_ROWS];
     for input in 0..in_channels {
-        transform_tiles::<V>(work, input, &mut rows, inputs);
+        transform_tiles(simd, work, input, &mut rows, inputs);
     }
     for group in (first..end).step_by(GROUP) {
         let end = end.min(group + GROUP);
@@ -177,79 +177,80 @@ fn convolve_tiles_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, mem
                 let weights = &work.weights[(channel / BLOCK * POINTS + point) * in_channels * BLOCK..];
                 let weights = weights[..in_channels * BLOCK].as_chunks::<BLOCK>().0;
                 let sums = &mut sums[(channel - group) * TILES..][..BLOCK * TILES];
-                if V::MANY {
-                    multiply::<V, BLOCK, VECTORS>(weights, inputs, 0, 0, sums);
+                if S::WIDE_TILES {
+                    multiply::<S, BLOCK, VECTORS>(simd, weights, inputs, 0, 0, sums);
                 } else {
                     for tile in (0..TILES).step_by(LANES) {
-                        multiply::<V, 4, 1>(weights, inputs, 0, tile, sums);
-                        multiply::<V, 4, 1>(weights, inputs, 4, tile, sums);
+                        multiply::<S, 4, 1>(simd, weights, inputs, 0, tile, sums);
+                        multiply::<S, 4, 1>(simd, weights, inputs, 4, tile, sums);
                     }
                 }
             }
         }
         for channel in group..end {
-            store_tiles::<V>(work, channel, &sums[(channel - group) * TILES..]);
+            store_tiles(simd, work, channel, &sums[(channel - group) * TILES..]);
         }
     }
 }
 
 /// The matmul of a point for `R` output channels from `channel` on, and `N` vectors of tiles from `tile` on.
 #[inline(always)]
-fn multiply<V: Vector, const R: usize, const N: usize>(
+fn multiply<S: Simd, const R: usize, const N: usize>(
+    simd: S,
     weights: &[[f32; BLOCK]],
     inputs: &[[f32; TILES]],
     channel: usize,
     tile: usize,
     result: &mut [f32],
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
+    let mut sums = [[simd.splat(0.0); N]; R];
     for (weights, inputs) in weights.iter().zip(inputs) {
-        let mut x = [V::splat(0.0); N];
+        let mut x = [simd.splat(0.0); N];
         for (vector, x) in x.iter_mut().enumerate() {
-            *x = V::load(&inputs[tile + vector * LANES..]);
+            *x = simd.load(&inputs[tile + vector * LANES..]);
         }
         for (sums, weight) in sums.iter_mut().zip(&weights[channel..channel + R]) {
-            let weight = V::splat(*weight);
+            let weight = simd.splat(*weight);
             for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = sum.add_product(weight, x);
+                *sum = sum.multiply_add(weight, x);
             }
         }
     }
     for (index, sums) in sums.into_iter().enumerate() {
         for (vector, sum) in sums.into_iter().enumerate() {
             let result = &mut result[(channel + index) * TILES + tile + vector * LANES..][..LANES];
-            result.copy_from_slice(&sum.array());
+            result.copy_from_slice(&sum.to_array());
         }
     }
 }
 
 /// Six inputs in one direction, at the points of [`transform_taps`].
 #[inline(always)]
-fn transform_inputs<V: Vector>([a, b, c, d, e, f]: [V; INPUT_TILE]) -> [V; INPUT_TILE] {
-    let factors = [V::splat(-2.5), V::splat(-2.0), V::splat(-0.5), V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2)];
-    let near = (e.add_product(factors[1], c), d.add_product(factors[1], b).times(factors[3]));
-    let far = (e.add_product(factors[2], c), d.add_product(factors[2], b).times(factors[4]));
+fn transform_inputs<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::F32s; INPUT_TILE]) -> [S::F32s; INPUT_TILE] {
+    let factors = [simd.splat(-2.5), simd.splat(-2.0), simd.splat(-0.5), simd.splat(FRAC_1_SQRT_2), simd.splat(SQRT_2)];
+    let near = (e.multiply_add(factors[1], c), d.multiply_add(factors[1], b) * factors[3]);
+    let far = (e.multiply_add(factors[2], c), d.multiply_add(factors[2], b) * factors[4]);
     [
-        a.plus(e).add_product(factors[0], c),
-        near.0.plus(near.1),
-        near.0.minus(near.1),
-        far.0.plus(far.1),
-        far.0.minus(far.1),
-        b.plus(f).add_product(factors[0], d),
+        (a + e).multiply_add(factors[0], c),
+        near.0 + near.1,
+        near.0 - near.1,
+        far.0 + far.1,
+        far.0 - far.1,
+        (b + f).multiply_add(factors[0], d),
     ]
 }
 
 /// The four outputs in one direction of sums at the six points.
 #[inline(always)]
-fn transform_sums<V: Vector>([a, b, c, d, e, f]: [V; INPUT_TILE]) -> [V; OUTPUT_TILE] {
-    let (near, far) = ((b.plus(c), b.minus(c)), (d.plus(e), d.minus(e)));
-    let (near_odd, far_odd) = (near.1.times(V::splat(FRAC_1_SQRT_2)), far.1.times(V::splat(SQRT_2)));
-    let (half, two) = (V::splat(0.5), V::splat(2.0));
+fn transform_sums<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::F32s; INPUT_TILE]) -> [S::F32s; OUTPUT_TILE] {
+    let (near, far) = ((b + c, b - c), (d + e, d - e));
+    let (near_odd, far_odd) = (near.1 * simd.splat(FRAC_1_SQRT_2), far.1 * simd.splat(SQRT_2));
+    let (half, two) = (simd.splat(0.5), simd.splat(2.0));
     [
-        a.plus(near.0).plus(far.0),
-        near_odd.plus(far_odd),
-        near.0.times(half).add_product(two, far.0),
-        f.add_product(half, near_odd).add_product(two, far_odd),
+        a + near.0 + far.0,
+        near_odd + far_odd,
+        (near.0 * half).multiply_add(two, far.0),
+        f.multiply_add(half, near_odd).multiply_add(two, far_odd),
     ]
 }
 
@@ -258,7 +259,7 @@ fn transform_sums<V: Vector>([a, b, c, d, e, f]: [V; INPUT_TILE]) -> [V; OUTPUT_
 
 /// Row `row` of each line of tiles, of one input channel, transformed along the row.
 #[inline(always)]
-fn transform_row<V: Vector>(work: &Work<'_>, input: usize, row: usize) -> [V; INPUT_TILE] {
+fn transform_row<S: Simd>(simd: S, work: &Work<'_>, input: usize, row: usize) -> [S::F32s; INPUT_TILE] {
     let Work { x, shape, column, across, .. } = *work;
     let Conv3x3Shape { height, width, padding, .. } = *shape;
     let (plane, row) = (input * height, work.row + row);
@@ -268,14 +269,15 @@ fn transform_row<V: Vector>(work: &Work<'_>, input: usize, row: usize) -> [V; IN
         // At the left and right edge of the image this reads the end of another row, which is then replaced by zero.
         if let Some(tiles) = x.get(start..start.saturating_add(OUTPUT_TILE * (LANES + 1))) {
             let tiles = tiles.as_chunks::<OUTPUT_TILE>().0;
-            let ([mut a, b, c, d], [e, mut f, ..]) = (V::fourths(tiles), V::fourths(&tiles[1..]));
+            let ([mut a, b, c, d], [e, mut f, ..]) =
+                (simd.load_deinterleaved(tiles), simd.load_deinterleaved(&tiles[1..]));
             if column == 0 {
-                a = a.without_first();
+                a = a.zero_first();
             }
             if column + OUTPUT_TILE * LANES == width {
-                f = f.without_last();
+                f = f.zero_last();
             }
-            return transform_inputs([a, b, c, d, e, f]);
+            return transform_inputs(simd, [a, b, c, d, e, f]);
         }
     }
     let (mut near, mut far) = ([[0.0; OUTPUT_TILE]; LANES], [[0.0; OUTPUT_TILE]; LANES]);
@@ -288,8 +290,8 @@ fn transform_row<V: Vector>(work: &Work<'_>, input: usize, row: usize) -> [V; IN
             copy_columns(row, column + OUTPUT_TILE, far[lanes].as_flattened_mut());
         }
     }
-    let ([a, b, c, d], [e, f, ..]) = (V::fourths(&near), V::fourths(&far));
-    transform_inputs([a, b, c, d, e, f])
+    let ([a, b, c, d], [e, f, ..]) = (simd.load_deinterleaved(&near), simd.load_deinterleaved(&far));
+    transform_inputs(simd, [a, b, c, d, e, f])
 }
 
 /// Copies the columns of a row from `column - 1` on, as far as the row has them.
@@ -302,26 +304,27 @@ fn copy_columns(row: &[f32], column: usize, to: &mut [f32]) {
 
 /// Transforms the tiles of an input channel. `rows` is overwritten.
 #[inline(always)]
-fn transform_tiles<V: Vector>(
+fn transform_tiles<S: Simd>(
+    simd: S,
     work: &Work<'_>,
     input: usize,
-    rows: &mut [[V; INPUT_TILE]; INPUT_ROWS],
+    rows: &mut [[S::F32s; INPUT_TILE]; INPUT_ROWS],
     inputs: &mut [f32],
 ) {
     let in_channels = work.shape.in_channels;
     for (index, row) in rows.iter_mut().enumerate() {
-        *row = transform_row(work, input, index);
+        *row = transform_row(simd, work, input, index);
     }
     for vector in 0..VECTORS {
         for column in 0..INPUT_TILE {
-            let mut tile = [V::splat(0.0); INPUT_TILE];
+            let mut tile = [simd.splat(0.0); INPUT_TILE];
             for (value, row) in tile.iter_mut().zip(&rows[vector * OUTPUT_TILE..]) {
                 *value = row[column];
             }
-            for (row, values) in transform_inputs(tile).into_iter().enumerate() {
+            for (row, values) in transform_inputs(simd, tile).into_iter().enumerate() {
                 let point = row * INPUT_TILE + column;
                 let at = point * point_stride(in_channels) + input * TILES + vector * LANES;
-                inputs[at..at + LANES].copy_from_slice(&values.array());
+                inputs[at..at + LANES].copy_from_slice(&values.to_array());
             }
         }
     }
@@ -329,30 +332,30 @@ fn transform_tiles<V: Vector>(
 
 /// Transforms the sums of an output channel back, adds the bias, and stores the outputs.
 #[inline(always)]
-fn store_tiles<V: Vector>(work: &Work<'_>, channel: usize, sums: &[f32]) {
+fn store_tiles<S: Simd>(simd: S, work: &Work<'_>, channel: usize, sums: &[f32]) {
     let Work { shape, image, row: first_row, column, across, output, .. } = *work;
     let bias = match work.bias {
-        Some(bias) => V::splat(bias[channel]),
-        None => V::splat(0.0),
+        Some(bias) => simd.splat(bias[channel]),
+        None => simd.splat(0.0),
     };
     let plane = image * shape.out_channels + channel;
     for vector in 0..VECTORS {
-        let mut rows = [[V::splat(0.0); INPUT_TILE]; OUTPUT_TILE];
+        let mut rows = [[simd.splat(0.0); INPUT_TILE]; OUTPUT_TILE];
         for column in 0..INPUT_TILE {
-            let mut points = [V::splat(0.0); INPUT_TILE];
+            let mut points = [simd.splat(0.0); INPUT_TILE];
             for (row, point) in points.iter_mut().enumerate() {
-                *point = V::load(&sums[(row * INPUT_TILE + column) * SUM_STRIDE + vector * LANES..]);
+                *point = simd.load(&sums[(row * INPUT_TILE + column) * SUM_STRIDE + vector * LANES..]);
             }
-            for (row, value) in rows.iter_mut().zip(transform_sums(points)) {
+            for (row, value) in rows.iter_mut().zip(transform_sums(simd, points)) {
                 row[column] = value;
             }
         }
         for (row, columns) in rows.into_iter().enumerate() {
-            let mut values = transform_sums(columns);
+            let mut values = transform_sums(simd, columns);
             for value in &mut values {
-                *value = value.plus(bias);
+                *value = *value + bias;
             }
-            for (index, values) in V::of_fourths(values).as_chunks::<LANES>().0.iter().enumerate() {
+            for (index, values) in S::F32s::interleave(values).as_chunks::<LANES>().0.iter().enumerate() {
                 // A chunk is four tiles.
                 let (line, tile) = (4 * index / across, 4 * index % across);
                 let row = first_row + (line * VECTORS + vector) * OUTPUT_TILE + row;

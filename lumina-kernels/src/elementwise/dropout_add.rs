@@ -2,26 +2,26 @@
 //!
 //! The mask is given, `[n]` bytes, so that a layer which runs twice drops the same values.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::zeros;
-use crate::simd::vector::{Vector, best_instructions};
+use crate::simd::{Simd, simd_dispatch};
 
 /// Values of a task.
 const TASK: usize = 1 << 14;
 
-best_instructions!(add = add_body(x: &[f32], y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]));
-best_instructions!(masked = masked_body(y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]));
+simd_dispatch!(fn add(x: &[f32], y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) = add_body);
+simd_dispatch!(fn masked(y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) = masked_body);
 
 #[inline(always)]
-fn add_body<V: Vector>(x: &[f32], y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) {
+fn add_body<S: Simd>(_: S, x: &[f32], y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) {
     for (((result, x), y), &mask) in result.iter_mut().zip(x).zip(y).zip(mask) {
         *result = x + if mask != 0 { y * scale } else { 0.0 };
     }
 }
 
 #[inline(always)]
-fn masked_body<V: Vector>(y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) {
+fn masked_body<S: Simd>(_: S, y: &[f32], mask: &[u8], scale: f32, result: &mut [f32]) {
     for ((result, y), &mask) in result.iter_mut().zip(y).zip(mask) {
         *result = if mask != 0 { y * scale } else { 0.0 };
     }

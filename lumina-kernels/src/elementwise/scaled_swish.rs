@@ -2,11 +2,11 @@
 //!
 //! A group norm's normalisation and affine part are such a scale and shift, so norm and activation take one pass over memory.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::fill_in_parallel;
 use crate::simd::exp::sigmoid;
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// The result of [`backward`].
 #[derive(Debug, Clone)]
@@ -19,13 +19,13 @@ pub struct ScaledSwishGradients {
     pub dshift: Vec<f32>,
 }
 
-best_instructions!(plane = plane_body(x: &[f32], scale: f32, shift: f32, y: &mut [f32]));
-best_instructions!(plane_gradient = plane_gradient_body(
+simd_dispatch!(fn plane(x: &[f32], scale: f32, shift: f32, y: &mut [f32]) = plane_body);
+simd_dispatch!(fn plane_gradient(
     x: &[f32], scale: f32, shift: f32, dy: &[f32], dx: &mut [f32]
-) -> (f32, f32));
+) -> (f32, f32) = plane_gradient_body);
 
 #[inline(always)]
-fn plane_body<V: Vector>(x: &[f32], scale: f32, shift: f32, y: &mut [f32]) {
+fn plane_body<S: Simd>(_: S, x: &[f32], scale: f32, shift: f32, y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         let u = x * scale + shift;
         *y = u * sigmoid(u);
@@ -34,7 +34,7 @@ fn plane_body<V: Vector>(x: &[f32], scale: f32, shift: f32, y: &mut [f32]) {
 
 /// Stores the gradient of `x`; returns those of scale and shift.
 #[inline(always)]
-fn plane_gradient_body<V: Vector>(x: &[f32], scale: f32, shift: f32, dy: &[f32], dx: &mut [f32]) -> (f32, f32) {
+fn plane_gradient_body<S: Simd>(_: S, x: &[f32], scale: f32, shift: f32, dy: &[f32], dx: &mut [f32]) -> (f32, f32) {
     let gradient = |x: f32, dy: f32| {
         let u = x * scale + shift;
         let s = sigmoid(u);

@@ -1,10 +1,10 @@
 //! The gate of an MLP, SwiGLU (arXiv 2002.05202): `silu(gate) · up` with `silu(g) = g · sigmoid(g)`.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::zeros;
 use crate::simd::exp::sigmoid;
-use crate::simd::vector::{Vector, best_instructions};
+use crate::simd::{Simd, simd_dispatch};
 
 /// Values of a task.
 const TASK: usize = 1 << 14;
@@ -18,20 +18,20 @@ pub struct SwigluGradients {
     pub dup: Vec<f32>,
 }
 
-best_instructions!(swiglu = swiglu_body(gate: &[f32], up: &[f32], y: &mut [f32]));
-best_instructions!(swiglu_gradient = swiglu_gradient_body(
+simd_dispatch!(fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) = swiglu_body);
+simd_dispatch!(fn swiglu_gradient(
     gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]
-));
+) = swiglu_gradient_body);
 
 #[inline(always)]
-fn swiglu_body<V: Vector>(gate: &[f32], up: &[f32], y: &mut [f32]) {
+fn swiglu_body<S: Simd>(_: S, gate: &[f32], up: &[f32], y: &mut [f32]) {
     for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
         *y = gate * sigmoid(gate) * up;
     }
 }
 
 #[inline(always)]
-fn swiglu_gradient_body<V: Vector>(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+fn swiglu_gradient_body<S: Simd>(_: S, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
     let inputs = gate.iter().zip(up).zip(dy);
     for ((((&gate, &up), &dy), dgate), dup) in inputs.zip(dgate).zip(dup) {
         let s = sigmoid(gate);

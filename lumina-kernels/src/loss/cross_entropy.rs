@@ -3,10 +3,11 @@
 //! `cross_entropy = mean(lse − logit[target])` and `z_loss = mean(lse²)`, where `lse = log Σ exp(logit)` of a row. The
 //! forward pass returns `lse` `[n]`, from which the backward pass gets the softmax without another sum.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::simd::exp::exp;
-use crate::simd::vector::{LANES, Vector, best_instructions, largest, total};
+use crate::simd::reduce::{largest, total};
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// The result of [`forward`].
 #[derive(Debug, Clone)]
@@ -28,13 +29,13 @@ pub struct CrossEntropyGradients {
     pub dz_loss: f32,
 }
 
-best_instructions!(log_sum_exp = log_sum_exp_body(logits: &[f32]) -> f32);
-best_instructions!(scaled_softmax = scaled_softmax_body(
+simd_dispatch!(fn log_sum_exp(logits: &[f32]) -> f32 = log_sum_exp_body);
+simd_dispatch!(fn scaled_softmax(
     logits: &[f32], log_sum_exp: f32, scale: f32, result: &mut [f32]
-));
+) = scaled_softmax_body);
 
 #[inline(always)]
-fn log_sum_exp_body<V: Vector>(logits: &[f32]) -> f32 {
+fn log_sum_exp_body<S: Simd>(_: S, logits: &[f32]) -> f32 {
     let max = largest(logits);
     let (chunks, rest) = logits.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
@@ -47,7 +48,7 @@ fn log_sum_exp_body<V: Vector>(logits: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn scaled_softmax_body<V: Vector>(logits: &[f32], log_sum_exp: f32, scale: f32, result: &mut [f32]) {
+fn scaled_softmax_body<S: Simd>(_: S, logits: &[f32], log_sum_exp: f32, scale: f32, result: &mut [f32]) {
     for (result, &logit) in result.iter_mut().zip(logits) {
         *result = exp(logit - log_sum_exp) * scale;
     }

@@ -7,9 +7,9 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// Rows of a tile of `A`.
 const ROWS: usize = 8;
@@ -64,7 +64,7 @@ pub fn gemm(a: Operand<'_>, b: Operand<'_>, shape: GemmShape) -> Vec<f32> {
         return vec![0.0; m * n];
     }
     let is_serial = m.saturating_mul(n).saturating_mul(k) < MIN_PARALLEL;
-    let threads = if is_serial { 1 } else { rayon::current_num_threads() };
+    let threads = if is_serial { 1 } else { current_num_threads() };
     let band = if is_serial { m } else { m.div_ceil(threads * 4).next_multiple_of(ROWS).min(MAX_BAND) };
 
     let mut y: Vec<f32> = Vec::with_capacity(m * n);
@@ -211,46 +211,47 @@ fn pack_tiles(
     }
 }
 
-best_instructions!(multiply_tile = multiply_tile_body(
+simd_dispatch!(fn multiply_tile(
     a: &[[f32; ROWS]], b: &[PanelRow], sums: &mut [[f32; WIDTH]; ROWS]
-));
+) = multiply_tile_body);
 
 #[inline(always)]
-fn multiply_tile_body<V: Vector>(a: &[[f32; ROWS]], b: &[PanelRow], sums: &mut [[f32; WIDTH]; ROWS]) {
-    if V::MANY {
-        multiply_part::<V, ROWS, 2>(a, b, Position { row: 0, column: 0 }, sums);
+fn multiply_tile_body<S: Simd>(simd: S, a: &[[f32; ROWS]], b: &[PanelRow], sums: &mut [[f32; WIDTH]; ROWS]) {
+    if S::WIDE_TILES {
+        multiply_part::<S, ROWS, 2>(simd, a, b, Position { row: 0, column: 0 }, sums);
     } else {
         for row in (0..ROWS).step_by(4) {
-            multiply_part::<V, 4, 1>(a, b, Position { row, column: 0 }, sums);
-            multiply_part::<V, 4, 1>(a, b, Position { row, column: LANES }, sums);
+            multiply_part::<S, 4, 1>(simd, a, b, Position { row, column: 0 }, sums);
+            multiply_part::<S, 4, 1>(simd, a, b, Position { row, column: LANES }, sums);
         }
     }
 }
 
 /// `R` rows and `N` vectors of columns of a tile, whose sums stay in registers.
 #[inline(always)]
-fn multiply_part<V: Vector, const R: usize, const N: usize>(
+fn multiply_part<S: Simd, const R: usize, const N: usize>(
+    simd: S,
     a: &[[f32; ROWS]],
     b: &[PanelRow],
     start: Position,
     result: &mut [[f32; WIDTH]; ROWS],
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
+    let mut sums = [[simd.splat(0.0); N]; R];
     for (a, PanelRow(b)) in a.iter().zip(b) {
-        let mut values = [V::splat(0.0); N];
+        let mut values = [simd.splat(0.0); N];
         for (vector, value) in values.iter_mut().enumerate() {
-            *value = V::load(&b[start.column + vector * LANES..][..LANES]);
+            *value = simd.load(&b[start.column + vector * LANES..][..LANES]);
         }
         for r in 0..R {
-            let factor = V::splat(a[start.row + r]);
+            let factor = simd.splat(a[start.row + r]);
             for vector in 0..N {
-                sums[r][vector] = sums[r][vector].add_product(factor, values[vector]);
+                sums[r][vector] = sums[r][vector].multiply_add(factor, values[vector]);
             }
         }
     }
     for (result, sums) in result[start.row..].iter_mut().zip(&sums) {
         for (result, sum) in result[start.column..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            *result = sum.array();
+            *result = sum.to_array();
         }
     }
 }

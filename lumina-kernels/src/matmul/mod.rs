@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -202,7 +202,7 @@ fn multiply(
             }
         };
         let rows: usize = products.iter().map(|product| product.weight().rows()).sum();
-        let threads = rayon::current_num_threads();
+        let threads = current_num_threads();
         if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < PARALLEL {
             run(0, groups);
         } else {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::f32_gemm::GemmShape;
-use crate::simd::vector::{LANES, Vector};
+use crate::simd::{F32s, LANES, Simd};
 
 /// Rows of a tile, whose sums stay in registers.
 const ROWS: usize = 4;
@@ -57,7 +57,8 @@ struct Tile {
 
 /// `result = left · right`, or `result += left · right`, for `left` `[m, k]`, `right` `[k, n]` and `result` `[m, n]`.
 #[inline(always)]
-pub(crate) fn gemm<V: Vector>(
+pub(crate) fn gemm<S: Simd>(
+    simd: S,
     left: Strided<'_>,
     right: Padded<'_>,
     mut result: PaddedMut<'_>,
@@ -73,10 +74,10 @@ pub(crate) fn gemm<V: Vector>(
                 let rows = if m - row >= ROWS { ROWS } else { 1 };
                 let tile = Tile { row, column, terms: first..k.min(first + BLOCK), update };
                 match (rows == ROWS, has_two) {
-                    (true, true) => multiply_tile::<V, ROWS, 2>(left, right, &mut result, tile),
-                    (true, false) => multiply_tile::<V, ROWS, 1>(left, right, &mut result, tile),
-                    (false, true) => multiply_tile::<V, 1, 2>(left, right, &mut result, tile),
-                    (false, false) => multiply_tile::<V, 1, 1>(left, right, &mut result, tile),
+                    (true, true) => multiply_tile::<S, ROWS, 2>(simd, left, right, &mut result, tile),
+                    (true, false) => multiply_tile::<S, ROWS, 1>(simd, left, right, &mut result, tile),
+                    (false, true) => multiply_tile::<S, 1, 2>(simd, left, right, &mut result, tile),
+                    (false, false) => multiply_tile::<S, 1, 1>(simd, left, right, &mut result, tile),
                 }
                 row += rows;
             }
@@ -86,23 +87,24 @@ pub(crate) fn gemm<V: Vector>(
 
 /// A tile of `R` rows and `N` vectors.
 #[inline(always)]
-fn multiply_tile<V: Vector, const R: usize, const N: usize>(
+fn multiply_tile<S: Simd, const R: usize, const N: usize>(
+    simd: S,
     left: Strided<'_>,
     right: Padded<'_>,
     result: &mut PaddedMut<'_>,
     Tile { row, column, terms, update }: Tile,
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
+    let mut sums = [[simd.splat(0.0); N]; R];
     if update == Update::Add {
         for (r, sums) in sums.iter_mut().enumerate() {
             let before = &result.values[(row + r) * result.stride + column..][..N * LANES];
             for (vector, sum) in sums.iter_mut().enumerate() {
-                *sum = V::load(&before[vector * LANES..]);
+                *sum = simd.load(&before[vector * LANES..]);
             }
         }
     }
     let right_values = right.values.get(column..).unwrap_or_default();
-    let mut factors = [V::splat(0.0); R];
+    let mut factors = [simd.splat(0.0); R];
     if left.column_stride == 1 {
         let mut rows = [&left.values[..0]; R];
         for (r, slice) in rows.iter_mut().enumerate() {
@@ -110,23 +112,23 @@ fn multiply_tile<V: Vector, const R: usize, const N: usize>(
         }
         for term in terms {
             for r in 0..R {
-                factors[r] = V::splat(rows[r][term]);
+                factors[r] = simd.splat(rows[r][term]);
             }
-            multiply_add(&mut sums, &factors, &right_values[term * right.stride..]);
+            multiply_add(simd, &mut sums, &factors, &right_values[term * right.stride..]);
         }
     } else {
         for term in terms {
             let values = &left.values[term * left.column_stride + row * left.row_stride..][..R];
             for r in 0..R {
-                factors[r] = V::splat(values[r]);
+                factors[r] = simd.splat(values[r]);
             }
-            multiply_add(&mut sums, &factors, &right_values[term * right.stride..]);
+            multiply_add(simd, &mut sums, &factors, &right_values[term * right.stride..]);
         }
     }
     for (r, sums) in sums.iter().enumerate() {
         let values = &mut result.values[(row + r) * result.stride + column..][..N * LANES];
         for (values, sum) in values.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            *values = sum.array();
+            *values = sum.to_array();
         }
     }
 }
@@ -134,15 +136,20 @@ fn multiply_tile<V: Vector, const R: usize, const N: usize>(
 /// Adds `factors[r]` times the first vectors of `values` to row r of the sums. It is a function, as the compiler may leave a
 /// closure out of line, without the instruction set of its caller.
 #[inline(always)]
-fn multiply_add<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R], factors: &[V; R], values: &[f32]) {
+fn multiply_add<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    sums: &mut [[S::F32s; N]; R],
+    factors: &[S::F32s; R],
+    values: &[f32],
+) {
     let values = &values[..N * LANES];
-    let mut vectors = [V::splat(0.0); N];
+    let mut vectors = [simd.splat(0.0); N];
     for (index, vector) in vectors.iter_mut().enumerate() {
-        *vector = V::load(&values[index * LANES..]);
+        *vector = simd.load(&values[index * LANES..]);
     }
     for r in 0..R {
         for vector in 0..N {
-            sums[r][vector] = sums[r][vector].add_product(factors[r], vectors[vector]);
+            sums[r][vector] = sums[r][vector].multiply_add(factors[r], vectors[vector]);
         }
     }
 }
@@ -151,6 +158,7 @@ fn multiply_add<V: Vector, const R: usize, const N: usize>(sums: &mut [[V; N]; R
 mod tests {
     use super::*;
     use crate::numerical_gradients::{assert_close, numbers};
+    use crate::simd::portable::Portable;
 
     #[test]
     fn matches_the_definition_for_both_layouts() {
@@ -177,7 +185,7 @@ mod tests {
                 let result = |update| {
                     let mut values = before.clone();
                     let result = PaddedMut { values: &mut values, stride };
-                    gemm::<[f32; LANES]>(left_operand, Padded { values: &right, stride }, result, shape, update);
+                    gemm(Portable, left_operand, Padded { values: &right, stride }, result, shape, update);
                     values.chunks_exact(stride).flat_map(|row| row[..n].to_vec()).collect::<Vec<_>>()
                 };
                 assert_close(&result(Update::Add), &[&left, &right, &before], &reference);

@@ -3,9 +3,10 @@
 //! `variance = mean((x − mean)²)`, in two passes, which loses no digits where the mean is large. Blocks of [`BLOCK`]
 //! values are summed in `f32` vectors, and the blocks in `f64`.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
-use crate::simd::vector::{LANES, Vector, best_instructions, total};
+use crate::simd::reduce::total;
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// Values that are summed in `f32` before the sum is cast up to `f64`.
 const BLOCK: usize = 1 << 12;
@@ -19,11 +20,11 @@ pub struct GroupMoments {
     pub variances: Vec<f32>,
 }
 
-best_instructions!(sum = sum_body(values: &[f32]) -> f32);
-best_instructions!(squared_distance = squared_distance_body(values: &[f32], mean: f32) -> f32);
+simd_dispatch!(fn sum(values: &[f32]) -> f32 = sum_body);
+simd_dispatch!(fn squared_distance(values: &[f32], mean: f32) -> f32 = squared_distance_body);
 
 #[inline(always)]
-fn sum_body<V: Vector>(values: &[f32]) -> f32 {
+fn sum_body<S: Simd>(_: S, values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];
     for chunk in chunks {
@@ -36,7 +37,7 @@ fn sum_body<V: Vector>(values: &[f32]) -> f32 {
 
 /// `Σ (value − mean)²`.
 #[inline(always)]
-fn squared_distance_body<V: Vector>(values: &[f32], mean: f32) -> f32 {
+fn squared_distance_body<S: Simd>(_: S, values: &[f32], mean: f32) -> f32 {
     let square = |value: f32| (value - mean) * (value - mean);
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];

@@ -3,10 +3,11 @@
 //! For each head, `z = (x − mean) / √(variance + ε) · weight + bias`. Then RoPE rotates each pair
 //! `(z[i], z[i + head_dim / 2])` by the angle of its token and `i`. One pass over the memory does both.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::zeros;
-use crate::simd::vector::{LANES, Vector, best_instructions, sum_of, total};
+use crate::simd::reduce::{sum_rows, total};
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// Tokens of a task. Sums over tokens are first taken within a task, so they do not depend on the number of threads.
 const TASK_TOKENS: usize = 64;
@@ -48,32 +49,33 @@ pub struct HeadNormGradients {
     pub dbias: Vec<f32>,
 }
 
-best_instructions!(norm_tokens = norm_tokens_body(
+simd_dispatch!(fn norm_tokens(
     x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, y: &mut [f32]
-));
-best_instructions!(norm_tokens_gradient = norm_tokens_gradient_body(
+) = norm_tokens_body);
+simd_dispatch!(fn norm_tokens_gradient(
     x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, dy: &[f32], dx: &mut [f32], dparams: &mut [f32]
-));
+) = norm_tokens_gradient_body);
 
 /// Calls a body with the usual head sizes as constants, for which the compiler unrolls the loops.
 macro_rules! with_constant_head_dim {
-    ($head_dim:expr, $body:ident::<$v:ty>($($arg:expr),*)) => {
+    ($head_dim:expr, $body:ident($($arg:expr),*)) => {
         match $head_dim {
-            32 => $body::<$v>($($arg),*, 32),
-            64 => $body::<$v>($($arg),*, 64),
-            128 => $body::<$v>($($arg),*, 128),
-            other => $body::<$v>($($arg),*, other),
+            32 => $body($($arg),*, 32),
+            64 => $body($($arg),*, 64),
+            128 => $body($($arg),*, 128),
+            other => $body($($arg),*, other),
         }
     };
 }
 
 #[inline(always)]
-fn norm_tokens_body<V: Vector>(x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, y: &mut [f32]) {
-    with_constant_head_dim!(shape.head_dim, norm_heads::<V>(x, params, shape, y));
+fn norm_tokens_body<S: Simd>(_: S, x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, y: &mut [f32]) {
+    with_constant_head_dim!(shape.head_dim, norm_heads(x, params, shape, y));
 }
 
 #[inline(always)]
-fn norm_tokens_gradient_body<V: Vector>(
+fn norm_tokens_gradient_body<S: Simd>(
+    _: S,
     x: &[f32],
     params: HeadNormParams<'_>,
     shape: &HeadNormShape,
@@ -81,7 +83,7 @@ fn norm_tokens_gradient_body<V: Vector>(
     dx: &mut [f32],
     dparams: &mut [f32],
 ) {
-    with_constant_head_dim!(shape.head_dim, norm_heads_gradient::<V>(x, params, shape, dy, dx, dparams));
+    with_constant_head_dim!(shape.head_dim, norm_heads_gradient(x, params, shape, dy, dx, dparams));
 }
 
 /// The sum of `values`, and their dot product with `others`, in an order that depends on the length alone.
@@ -114,7 +116,7 @@ fn centre(x: &[f32], epsilon: f32, centred: &mut [f32]) -> f32 {
 }
 
 #[inline(always)]
-fn norm_heads<V: Vector>(x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, y: &mut [f32], head_dim: usize) {
+fn norm_heads(x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, y: &mut [f32], head_dim: usize) {
     let (half, group) = (head_dim / 2, shape.heads / shape.weight_rows);
     let angles = params.cos.chunks_exact(half).zip(params.sin.chunks_exact(half));
     let tokens = x.chunks_exact(shape.heads * head_dim).zip(y.chunks_exact_mut(shape.heads * head_dim));
@@ -136,7 +138,7 @@ fn norm_heads<V: Vector>(x: &[f32], params: HeadNormParams<'_>, shape: &HeadNorm
 
 /// Stores the gradient of `x`, and adds those of weight and bias to `dparams` `[weight_rows, 2, head_dim]`.
 #[inline(always)]
-fn norm_heads_gradient<V: Vector>(
+fn norm_heads_gradient(
     x: &[f32],
     params: HeadNormParams<'_>,
     shape: &HeadNormShape,
@@ -222,7 +224,7 @@ pub fn backward(x: &[f32], params: HeadNormParams<'_>, shape: &HeadNormShape, dy
             dparams
         })
         .collect();
-    let dparams = sum_of(parts, 2 * params.weight.len());
+    let dparams = sum_rows(parts, 2 * params.weight.len());
     let rows = dparams.chunks_exact(shape.head_dim).enumerate();
     let (dweight, dbias): (Vec<_>, Vec<_>) = rows.partition(|(index, _)| index % 2 == 0);
     let joined = |rows: Vec<(usize, &[f32])>| rows.into_iter().flat_map(|(_, row)| row).copied().collect();

@@ -2,27 +2,28 @@
 //!
 //! The forward pass returns `inverse_rms` `[n]` for the backward pass, so that the mean is computed once.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::zeros;
-use crate::simd::vector::{Vector, best_instructions, dot, sum_of};
+use crate::simd::reduce::{dot, sum_rows};
+use crate::simd::{Simd, simd_dispatch};
 
 /// Rows of a task. Sums over rows are first taken within a task, so they do not depend on the number of threads.
 const TASK_ROWS: usize = 64;
 
-best_instructions!(norm_rows = norm_rows_body(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]));
-best_instructions!(add_and_norm_rows = add_and_norm_rows_body(
+simd_dispatch!(fn norm_rows(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) = norm_rows_body);
+simd_dispatch!(fn add_and_norm_rows(
     x: &mut [f32], y: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32], inverse_rms: &mut [f32]
-));
-best_instructions!(norm_rows_gradient = norm_rows_gradient_body(
+) = add_and_norm_rows_body);
+simd_dispatch!(fn norm_rows_gradient(
     x: &[f32], weight: &[f32], inverse_rms: &[f32], dy: &[f32], dx: &mut [f32], dweight: &mut [f32]
-));
+) = norm_rows_gradient_body);
 
 #[inline(always)]
-fn norm_rows_body<V: Vector>(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) {
+fn norm_rows_body<S: Simd>(simd: S, x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) {
     let width = weight.len();
     for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse_rms) {
-        *inverse = (dot::<V>(x, x) / width as f32 + epsilon).sqrt().recip();
+        *inverse = (dot(simd, x, x) / width as f32 + epsilon).sqrt().recip();
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * *inverse * weight;
         }
@@ -30,7 +31,8 @@ fn norm_rows_body<V: Vector>(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f
 }
 
 #[inline(always)]
-fn add_and_norm_rows_body<V: Vector>(
+fn add_and_norm_rows_body<S: Simd>(
+    simd: S,
     x: &mut [f32],
     y: &[f32],
     weight: &[f32],
@@ -42,12 +44,13 @@ fn add_and_norm_rows_body<V: Vector>(
     let rows = x.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(normed.chunks_exact_mut(width));
     for (((x, y), normed), inverse_rms) in rows.zip(inverse_rms) {
         x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-        norm_rows_body::<V>(x, weight, epsilon, normed, std::slice::from_mut(inverse_rms));
+        norm_rows_body(simd, x, weight, epsilon, normed, std::slice::from_mut(inverse_rms));
     }
 }
 
 #[inline(always)]
-fn norm_rows_gradient_body<V: Vector>(
+fn norm_rows_gradient_body<S: Simd>(
+    simd: S,
     x: &[f32],
     weight: &[f32],
     inverse_rms: &[f32],
@@ -62,7 +65,7 @@ fn norm_rows_gradient_body<V: Vector>(
             *dx = dy * weight;
             *dweight += dy * (x * inverse);
         }
-        let projection = dot::<V>(dx, x) * inverse * inverse / width as f32;
+        let projection = dot(simd, dx, x) * inverse * inverse / width as f32;
         for (dx, x) in dx.iter_mut().zip(x) {
             *dx = (*dx - x * projection) * inverse;
         }
@@ -138,7 +141,7 @@ pub fn backward(x: &[f32], weight: &[f32], inverse_rms: &[f32], dy: &[f32]) -> R
             dweight
         })
         .collect();
-    RmsNormGradients { dx, dweight: sum_of(parts, weight.len()) }
+    RmsNormGradients { dx, dweight: sum_rows(parts, weight.len()) }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //! With gradient `g` and moments `m`, `v`: `m = β₁ m + (1 − β₁) g`, `v = β₂ v + (1 − β₂) g²`, then
 //! `w = w (1 − lr · weight_decay) − lr / (1 − β₁ᵗ) · m / (√(v / (1 − β₂ᵗ)) + ε)`. One pass over memory does all of it.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
-use crate::simd::vector::{Vector, best_instructions, dot};
+use crate::simd::reduce::dot;
+use crate::simd::{Simd, simd_dispatch};
 
 /// Hyperparameters and number of an AdamW step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,13 +75,14 @@ struct Factors {
     decay_factor: f32,
 }
 
-best_instructions!(update_task = update_task_body(
+simd_dispatch!(fn update_task(
     weight: &[f32], grad: &[f32], first: &mut [f32], second: &mut [f32], factors: Factors, updated: &mut [f32]
-));
-best_instructions!(task_square_sum = task_square_sum_body(values: &[f32]) -> f32);
+) = update_task_body);
+simd_dispatch!(fn task_square_sum(values: &[f32]) -> f32 = task_square_sum_body);
 
 #[inline(always)]
-fn update_task_body<V: Vector>(
+fn update_task_body<S: Simd>(
+    _: S,
     weight: &[f32],
     grad: &[f32],
     first: &mut [f32],
@@ -98,8 +100,8 @@ fn update_task_body<V: Vector>(
 }
 
 #[inline(always)]
-fn task_square_sum_body<V: Vector>(values: &[f32]) -> f32 {
-    dot::<V>(values, values)
+fn task_square_sum_body<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    dot(simd, values, values)
 }
 
 /// The weight after a step. The moments are updated in place.
