@@ -3,11 +3,11 @@
 //! - [`Format`]: how a matrix's elements lie in bytes, from `f32` to the 4-bit blocks of GGUF, with plain functions that
 //!   read and write rows.
 //! - [`Matrix`]: a matrix of weights in such bytes.
-//! - [`Kernels`]: its products with activations, by the best instructions that the processor has.
+//! - [`Matmul`]: its products with activations, by the best instructions that the processor has.
 
 //!
 //! ```
-//! use lumina_kernels::{Activations, Format, Kernels, Matrix};
+//! use lumina_kernels::{ActivationPrecision, Format, Matmul, Matrix};
 //!
 //! let (rows, columns) = (64, 128);
 //! let mut bytes = vec![0; Format::Q4_0.matrix_bytes(rows, columns)?]; // or a slice of a mapped file
@@ -17,7 +17,7 @@
 //! let w = Matrix::new(Format::Q4_0, rows, columns, &bytes)?;
 //!
 //! let mut y = vec![0.0; rows];
-//! Kernels::new(Activations::Compact).matmul(&[1.0; 128], w, &mut y)?;
+//! Matmul::new(ActivationPrecision::Reduced).run(&[1.0; 128], w, &mut y)?;
 //! assert!(y.iter().all(|y| (y - 32.0).abs() < 1e-3));
 //! # Ok::<(), lumina_kernels::Error>(())
 //! ```
@@ -50,12 +50,13 @@ pub mod norm;
 #[cfg(test)]
 mod numerical_gradients;
 pub mod optim;
+mod parallel;
 mod scratch;
 mod simd;
 
 pub use error::{Error, Result};
 pub use format::Format;
-pub use matmul::{Activations, Kernels, Product};
+pub use matmul::{ActivationPrecision, Matmul, MatmulTask};
 pub use matrix::Matrix;
 pub use simd::isa::Isa;
 

@@ -1,34 +1,35 @@
-//! What the tests of kernels share: kernels against plain definitions in `f64`, and gradients against slopes of those.
+//! What the tests of kernels share: comparison with a definition in `f64`, and of gradients with numerical gradients of it.
 
-/// Numbers around zero from a small generator.
+/// Numbers from −1 to 1 from a small generator.
 pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-fn wide(inputs: &[&[f32]]) -> Vec<Vec<f64>> {
+fn to_f64(inputs: &[&[f32]]) -> Vec<Vec<f64>> {
     inputs.iter().map(|input| input.iter().map(|&value| f64::from(value)).collect()).collect()
 }
 
-/// That `found` is what `plain` makes of the inputs.
-pub(crate) fn assert_close(found: &[f32], inputs: &[&[f32]], plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
-    let expected = plain(&wide(inputs));
+/// Asserts that `found` is what `reference` computes from the inputs.
+pub(crate) fn assert_close(found: &[f32], inputs: &[&[f32]], reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) {
+    let expected = reference(&to_f64(inputs));
     assert_eq!(found.len(), expected.len());
     for (at, (&found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((f64::from(found) - expected).abs() < 2e-5 * (1.0 + expected.abs()), "{at}: {found}, not {expected}");
     }
 }
 
-/// That `gradients`, one an input, are the slopes of `Σ dy · plain(inputs)`. All are compared along a few directions, and
-/// some along the axes.
-pub(crate) fn assert_slopes(
+/// Asserts that `gradients`, one for each input, are those of `Σ dy · reference(inputs)`, by central differences along
+/// three directions with all components, and along four axes.
+pub(crate) fn assert_gradients(
     inputs: &[&[f32]],
     gradients: &[&[f32]],
     dy: &[f32],
-    plain: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
     const STEP: f64 = 1e-5;
-    let wide = wide(inputs);
-    let total = |inputs: &[Vec<f64>]| -> f64 { plain(inputs).iter().zip(dy).map(|(y, &dy)| y * f64::from(dy)).sum() };
+    let inputs = to_f64(inputs);
+    let total =
+        |inputs: &[Vec<f64>]| -> f64 { reference(inputs).iter().zip(dy).map(|(y, &dy)| y * f64::from(dy)).sum() };
     for (index, gradient) in gradients.iter().enumerate() {
         assert_eq!(gradient.len(), inputs[index].len());
         let n = gradient.len();
@@ -36,16 +37,16 @@ pub(crate) fn assert_slopes(
         let directions = (7..10).map(|seed| numbers(n, seed).into_iter().map(f64::from).collect());
         for direction in axes.into_iter().chain(directions) {
             let direction: Vec<f64> = direction;
-            let moved = |by: f64| {
-                let mut inputs = wide.clone();
-                inputs[index].iter_mut().zip(&direction).for_each(|(value, direction)| *value += by * direction);
+            let total_at = |step: f64| {
+                let mut inputs = inputs.clone();
+                inputs[index].iter_mut().zip(&direction).for_each(|(value, direction)| *value += step * direction);
                 total(&inputs)
             };
-            let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            let expected = (total_at(STEP) - total_at(-STEP)) / (2.0 * STEP);
             let found: f64 = gradient.iter().zip(&direction).map(|(&gradient, by)| f64::from(gradient) * by).sum();
             let size: f64 =
                 gradient.iter().zip(&direction).map(|(&gradient, by)| (f64::from(gradient) * by).abs()).sum();
-            assert!((found - slope).abs() < 1e-4 * (1.0 + size), "input {index}: {found}, not {slope}");
+            assert!((found - expected).abs() < 1e-4 * (1.0 + size), "input {index}: {found}, not {expected}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Once begun, decoding allocates nothing in these kernels. A test binary of its own, as it counts the allocations of a whole process.
 
-use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
+use lumina_kernels::{ActivationPrecision, Format, Matmul, MatmulTask, Matrix};
 use lumina_testing::Counting;
 
 #[global_allocator]
@@ -17,10 +17,10 @@ fn a_step_of_decoding_allocates_nothing() {
         for format in [Format::F32, Format::BF16, Format::Q8_0, Format::Q4_0] {
             let bytes = vec![0; format.matrix_bytes(rows, columns).unwrap()];
             let w = Matrix::new(format, rows, columns, &bytes).unwrap();
-            for kernels in [Kernels::new(Activations::Full), Kernels::new(Activations::Compact)] {
+            for kernels in [Matmul::new(ActivationPrecision::F32), Matmul::new(ActivationPrecision::Reduced)] {
                 let mut step = || {
-                    let mut products = [Product::new(w, &mut y), Product::new(w.rows_from(0, 8), &mut z)];
-                    kernels.matmul_shared(&x, columns, &mut products).unwrap();
+                    let mut products = [MatmulTask::new(w, &mut y), MatmulTask::new(w.rows_from(0, 8), &mut z)];
+                    kernels.run_shared(&x, columns, &mut products).unwrap();
                 };
                 // Both threads must have had a task of each kind.
                 (0..50).for_each(|_| step());

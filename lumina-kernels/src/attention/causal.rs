@@ -1,61 +1,106 @@
-//! Causal attention of whole rows and its gradients on slices, a row and a head at a time.
+//! Causal attention of whole sequences, and its gradients: prefill without caches, and training.
 //!
-//! Scores exist for a block of queries of one head only. All products have their right side in rows that are whole
-//! vectors, so keys and values are laid out for it, once for all queries of their heads.
+//! For a query `q` of a head with keys `k` and values `v` of tokens up to its own,
+//! `y = Σ softmax(q · kᵀ / √head_dim) · v`. A task is a sequence and a head of keys and values, with the query heads that
+//! share it. Scores exist for a block of [`QUERY_BLOCK`] queries only, so memory is linear in the length. The forward pass
+//! returns the log-sum-exp of each query's scores, from which the backward pass gets the softmax again.
+//!
+//! The matmuls want a right operand whose rows are whole vectors, so keys and values are packed for it once per task.
 
-use rayon::prelude::*;
+use std::ops::Range;
+
+use crate::parallel::*;
 use smallvec::SmallVec;
 
-use crate::matmul::small::{Left, product, step_of};
+use crate::matmul::f32_gemm::GemmShape;
+use crate::matmul::serial_gemm::{Padded, PaddedMut, Strided, Update, gemm, padded_stride};
 use crate::memory::zeros;
 use crate::simd::exp::exp;
-use crate::simd::vector::{LANES, Vector, best_instructions, largest, total};
+use crate::simd::reduce::{largest, total};
+use crate::simd::{LANES, Simd, simd_dispatch};
 
 /// Queries whose scores exist at the same time.
-const BLOCK: usize = 32;
+const QUERY_BLOCK: usize = 32;
 
-/// The heads of each token.
+/// The heads of a token.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct AttentionShape {
+    /// Heads of queries.
     pub heads: usize,
+    /// Heads of keys and values: a divisor of `heads`.
     pub kv_heads: usize,
+    /// Elements of a head.
     pub head_dim: usize,
 }
 
-impl Shape {
-    /// Query heads for one head of keys and values.
-    pub fn group(&self) -> usize {
+impl AttentionShape {
+    /// Query heads that share a head of keys and values.
+    pub(crate) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    pub fn scale(&self) -> f32 {
+    /// The factor of the scores: `1 / √head_dim`.
+    pub(crate) fn scale(&self) -> f32 {
         (self.head_dim as f32).powf(-0.5)
     }
 
-    /// From a head to the next where they are the right side of a product.
+    /// Distance between heads that are packed as a right operand.
     fn padded(&self) -> usize {
-        step_of(self.head_dim)
+        padded_stride(self.head_dim)
     }
 }
 
-/// A row's part of `[n, heads, head_dim]`, from one head on.
-#[derive(Clone, Copy)]
-pub struct Heads<'a> {
-    pub values: &'a [f32],
-    /// From a token to the next.
-    pub stride: usize,
+/// Inputs of attention, with the tokens of all sequences one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionInputs<'a> {
+    /// Queries `[n, heads, head_dim]`.
+    pub q: &'a [f32],
+    /// Keys `[n, kv_heads, head_dim]`.
+    pub k: &'a [f32],
+    /// Values `[n, kv_heads, head_dim]`.
+    pub v: &'a [f32],
 }
 
-/// What queries attend to: keys and values of a head, `before` tokens and then those of the queries.
-#[derive(Clone, Copy)]
-pub struct Seen<'a> {
-    pub keys: Heads<'a>,
-    pub values: Heads<'a>,
-    pub before: usize,
+/// The result of [`forward`].
+#[derive(Debug, Clone)]
+pub struct AttentionOutput {
+    /// `[n, heads · head_dim]`.
+    pub y: Vec<f32>,
+    /// The log-sum-exp of each query's scores: for each sequence and head of keys and values, `[group, len]`.
+    pub log_sum_exp: Vec<Vec<f32>>,
 }
 
-impl<'a> Heads<'a> {
-    fn of(values: &'a [f32], start: usize, head: usize, heads: usize, head_dim: usize) -> Self {
+/// The result of [`backward`].
+#[derive(Debug, Clone)]
+pub struct AttentionGradients {
+    /// Gradient of the queries.
+    pub dq: Vec<f32>,
+    /// Gradient of the keys.
+    pub dk: Vec<f32>,
+    /// Gradient of the values.
+    pub dv: Vec<f32>,
+}
+
+/// One head of the tokens of a sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadView<'a> {
+    /// From the head of the first token on.
+    pub(crate) values: &'a [f32],
+    /// Distance between tokens.
+    pub(crate) stride: usize,
+}
+
+/// A head of keys and values: those of `before` cached tokens, then those of the queries' tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct KvHead<'a> {
+    pub(crate) keys: HeadView<'a>,
+    pub(crate) values: HeadView<'a>,
+    pub(crate) before: usize,
+}
+
+impl<'a> HeadView<'a> {
+    /// Head `head` of `values` `[n, heads, head_dim]`, from token `start` on.
+    fn new(values: &'a [f32], start: usize, head: usize, heads: usize, head_dim: usize) -> Self {
         Self { values: &values[(start * heads + head) * head_dim..], stride: heads * head_dim }
     }
 
@@ -63,78 +108,84 @@ impl<'a> Heads<'a> {
         &self.values[token * self.stride..][..head_dim]
     }
 
-    /// Some tokens' heads, one after the other, each filled up to whole vectors.
-    fn gather(&self, tokens: std::ops::Range<usize>, shape: &Shape, to: &mut Vec<f32>) {
+    /// The rows from token `first` on, as a left operand.
+    fn rows(&self, first: usize) -> Strided<'a> {
+        Strided { values: &self.values[first * self.stride..], row_stride: self.stride, column_stride: 1 }
+    }
+
+    /// Packs the heads of some tokens as rows, each padded to whole vectors.
+    fn pack_rows(&self, tokens: Range<usize>, shape: &AttentionShape, packed: &mut Vec<f32>) {
         let padded = shape.padded();
-        to.clear();
-        to.resize(tokens.len() * padded, 0.0);
-        for (to, token) in to.chunks_exact_mut(padded).zip(tokens) {
-            to[..shape.head_dim].copy_from_slice(self.token(token, shape.head_dim));
+        packed.clear();
+        packed.resize(tokens.len() * padded, 0.0);
+        for (packed, token) in packed.chunks_exact_mut(padded).zip(tokens) {
+            packed[..shape.head_dim].copy_from_slice(self.token(token, shape.head_dim));
         }
     }
 
-    /// The heads of `len` tokens as columns of `[head_dim, width]`.
-    fn transpose(&self, len: usize, width: usize, shape: &Shape, to: &mut Vec<f32>) {
-        to.clear();
-        to.resize(shape.head_dim * width, 0.0);
-        // A vector's worth of tokens at a time, so that what is written lies together.
+    /// Packs the heads of `len` tokens as columns of `[head_dim, width]`.
+    fn pack_columns(&self, len: usize, width: usize, shape: &AttentionShape, packed: &mut Vec<f32>) {
+        packed.clear();
+        packed.resize(shape.head_dim * width, 0.0);
+        // A vector's worth of tokens at a time, so that what is written stays in the cache.
         for first in (0..len).step_by(LANES) {
             let tokens = LANES.min(len - first);
-            for (at, to) in to.chunks_exact_mut(width).enumerate() {
+            for (at, row) in packed.chunks_exact_mut(width).enumerate() {
                 let values = self.values[first * self.stride + at..].iter().step_by(self.stride);
-                to[first..first + tokens].iter_mut().zip(values).for_each(|(to, &value)| *to = value);
+                row[first..first + tokens].iter_mut().zip(values).for_each(|(to, &value)| *to = value);
             }
         }
     }
 }
 
-/// Memory of a task, used again for the next.
+/// Working memory of a thread, reused from task to task.
 #[derive(Default)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     k_columns: Vec<f32>,
     v_columns: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
     q: Vec<f32>,
-    d_out: Vec<f32>,
+    dy: Vec<f32>,
     weights: Vec<f32>,
-    d_scores: Vec<f32>,
-    of_q: Vec<f32>,
-    of_k: Vec<f32>,
-    of_v: Vec<f32>,
+    dscores: Vec<f32>,
+    /// The results of a block of queries: attended values, or the gradient of the queries.
+    block: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
 }
 
 impl Scratch {
-    /// How many values there is room for.
-    pub fn values(&self) -> usize {
-        let Self { k_columns, v_columns, k, v, q, d_out, weights, d_scores, of_q, of_k, of_v } = self;
-        let all = [k_columns, v_columns, k, v, q, d_out, weights, d_scores, of_q, of_k, of_v];
+    /// Number of values that fit the allocated memory.
+    pub(crate) fn values(&self) -> usize {
+        let Self { k_columns, v_columns, k, v, q, dy, weights, dscores, block, dk, dv } = self;
+        let all = [k_columns, v_columns, k, v, q, dy, weights, dscores, block, dk, dv];
         all.into_iter().map(Vec::capacity).sum()
     }
 }
 
-/// A row and a head of keys and values, with where the results for each of its tokens go.
-pub struct Task<'a> {
-    /// The row's first token.
-    pub start: usize,
-    pub kv_head: usize,
-    pub results: SmallVec<[&'a mut [f32]; 4]>,
+/// A sequence and a head of keys and values, with the memory for the results of each of its tokens.
+pub(crate) struct Task<'a> {
+    /// The sequence's first token.
+    pub(crate) start: usize,
+    pub(crate) kv_head: usize,
+    pub(crate) results: SmallVec<[&'a mut [f32]; 4]>,
 }
 
-/// Without allocating, those of two rows with the heads of the published 7B.
-pub type Tasks<'a> = SmallVec<[Task<'a>; 64]>;
+/// As many as two sequences with the heads of the published 7B have are stored inline, without allocation.
+pub(crate) type Tasks<'a> = SmallVec<[Task<'a>; 64]>;
 
-/// The parts of `y` `[n, kv_heads, width]` that each row and head of keys and values fill.
-pub fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Tasks<'a> {
-    let mut pieces = y.chunks_exact_mut(width);
+/// The tasks, each with its parts of `y` `[n, kv_heads, width]`, for sequences of `lens` tokens.
+pub(crate) fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize) -> Tasks<'a> {
+    let mut parts = y.chunks_exact_mut(width);
     let mut tasks = Tasks::with_capacity(lens.len() * kv_heads);
     let mut start = 0;
     for &len in lens {
         let first = tasks.len();
         tasks.extend((0..kv_heads).map(|kv_head| Task { start, kv_head, results: SmallVec::with_capacity(len) }));
         for _ in 0..len {
-            for (task, piece) in tasks[first..].iter_mut().zip(&mut pieces) {
-                task.results.push(piece);
+            for (task, part) in tasks[first..].iter_mut().zip(&mut parts) {
+                task.results.push(part);
             }
         }
         start += len;
@@ -142,67 +193,83 @@ pub fn tasks<'a>(y: &'a mut [f32], lens: &[usize], kv_heads: usize, width: usize
     tasks
 }
 
-best_instructions!(pub attend = attend_body(
-    q: &[f32], seen: Seen<'_>, shape: &Shape, task: &mut Task<'_>, scratch: &mut Scratch
-) -> Vec<f32>);
-best_instructions!(attend_back = attend_back_body(
-    inputs: [&[f32]; 4], sums: &[f32], shape: &Shape, task: (usize, usize, &mut [&mut [f32]]), scratch: &mut Scratch
-));
+/// A block of queries and the keys that it attends to.
+struct Block {
+    queries: Range<usize>,
+    /// Keys that the last query attends to.
+    keys: usize,
+    /// Distance between rows of scores.
+    width: usize,
+}
 
-/// The scores of queries `first..end` of a head with the first `seen` keys, scaled, into `to` `[BLOCK, width]`.
+simd_dispatch!(pub(crate) fn attend(
+    q: &[f32], kv: KvHead<'_>, shape: &AttentionShape, task: &mut Task<'_>, scratch: &mut Scratch
+) -> Vec<f32> = attend_body);
+simd_dispatch!(fn attend_gradient(
+    inputs: AttentionInputs<'_>, dy: &[f32], log_sum_exp: &[f32], shape: &AttentionShape,
+    task: &mut Task<'_>, scratch: &mut Scratch
+) = attend_gradient_body);
+
+/// Stores the scaled scores of a block of queries of a head with its keys to `scores` `[QUERY_BLOCK, width]`.
 #[inline(always)]
-fn scores<V: Vector>(
-    q: Heads<'_>,
+fn block_scores<S: Simd>(
+    simd: S,
+    q: HeadView<'_>,
     k_columns: &[f32],
-    shape: &Shape,
-    (first, end): (usize, usize),
-    (seen, width): (usize, usize),
-    to: &mut [f32],
+    shape: &AttentionShape,
+    Block { queries, keys, width }: &Block,
+    scores: &mut [f32],
 ) {
-    let rows = Left { values: &q.values[first * q.stride..], row: q.stride, column: 1 };
-    product::<V>(rows, (k_columns, width), (to, width), [end - first, seen, shape.head_dim], false);
+    let gemm_shape = GemmShape { m: queries.len(), n: *keys, k: shape.head_dim };
+    let right = Padded { values: k_columns, stride: *width };
+    let result = PaddedMut { values: scores, stride: *width };
+    gemm(simd, q.rows(queries.start), right, result, gemm_shape, Update::Overwrite);
     let scale = shape.scale();
-    for to in to.chunks_exact_mut(width).take(end - first) {
-        to.iter_mut().for_each(|score| *score *= scale);
+    for scores in scores.chunks_exact_mut(*width).take(queries.len()) {
+        scores.iter_mut().for_each(|score| *score *= scale);
     }
 }
 
-/// Attention of one row with one head of keys and values: results `[len][group · head_dim]`, and the log-sum-exp of the
-/// scores of each query, `[group, len]`.
+/// Attention of one sequence with one head of keys and values. Stores results `[len][group · head_dim]`; returns the
+/// log-sum-exp of the scores of each query, `[group, len]`.
 #[inline(always)]
-fn attend_body<V: Vector>(
+fn attend_body<S: Simd>(
+    simd: S,
     q: &[f32],
-    seen: Seen<'_>,
-    shape: &Shape,
+    kv: KvHead<'_>,
+    shape: &AttentionShape,
     task: &mut Task<'_>,
     scratch: &mut Scratch,
 ) -> Vec<f32> {
-    let Shape { heads, head_dim, .. } = *shape;
-    let (len, before) = (task.results.len(), seen.before);
-    let (width, padded) = (step_of(before + len), shape.padded());
-    seen.keys.transpose(before + len, width, shape, &mut scratch.k_columns);
-    seen.values.gather(0..before + len, shape, &mut scratch.v);
-    scratch.weights.resize(BLOCK * width, 0.0);
-    scratch.of_q.resize(BLOCK * padded, 0.0);
-    let mut sums = Vec::with_capacity(shape.group() * len);
+    let AttentionShape { heads, head_dim, .. } = *shape;
+    let (len, before) = (task.results.len(), kv.before);
+    let (width, padded) = (padded_stride(before + len), shape.padded());
+    kv.keys.pack_columns(before + len, width, shape, &mut scratch.k_columns);
+    kv.values.pack_rows(0..before + len, shape, &mut scratch.v);
+    scratch.weights.resize(QUERY_BLOCK * width, 0.0);
+    scratch.block.resize(QUERY_BLOCK * padded, 0.0);
+    let mut log_sum_exp = Vec::with_capacity(shape.group() * len);
     for member in 0..shape.group() {
-        let q = Heads::of(q, task.start, task.kv_head * shape.group() + member, heads, head_dim);
-        for first in (0..len).step_by(BLOCK) {
-            let end = (first + BLOCK).min(len);
-            scores::<V>(q, &scratch.k_columns, shape, (first, end), (before + end, width), &mut scratch.weights);
-            let mut factors = [0.0; BLOCK];
+        let q = HeadView::new(q, task.start, task.kv_head * shape.group() + member, heads, head_dim);
+        for first in (0..len).step_by(QUERY_BLOCK) {
+            let end = (first + QUERY_BLOCK).min(len);
+            let block = Block { queries: first..end, keys: before + end, width };
+            block_scores(simd, q, &scratch.k_columns, shape, &block, &mut scratch.weights);
+            let mut factors = [0.0; QUERY_BLOCK];
             for (query, weights) in (first..end).zip(scratch.weights.chunks_exact_mut(width)) {
-                let (seen, hidden) = weights.split_at_mut(before + query + 1);
-                let max = largest(seen);
-                let sum = exp_and_sum(seen, max);
-                hidden.fill(0.0);
+                let (scores, later) = weights.split_at_mut(before + query + 1);
+                let max = largest(scores);
+                let sum = exp_and_sum(scores, max);
+                later.fill(0.0);
                 factors[query - first] = sum.recip();
-                sums.push(sum.ln() + max);
+                log_sum_exp.push(sum.ln() + max);
             }
-            let rows = Left { values: &scratch.weights, row: width, column: 1 };
-            let size = [end - first, head_dim, before + end];
-            product::<V>(rows, (&scratch.v, padded), (&mut scratch.of_q, padded), size, false);
-            let attended = scratch.of_q.chunks_exact(padded).zip(factors);
+            let weights = Strided { values: &scratch.weights, row_stride: width, column_stride: 1 };
+            let values = Padded { values: &scratch.v, stride: padded };
+            let result = PaddedMut { values: &mut scratch.block, stride: padded };
+            let gemm_shape = GemmShape { m: end - first, n: head_dim, k: before + end };
+            gemm(simd, weights, values, result, gemm_shape, Update::Overwrite);
+            let attended = scratch.block.chunks_exact(padded).zip(factors);
             for (result, (attended, factor)) in task.results[first..end].iter_mut().zip(attended) {
                 for (result, value) in result[member * head_dim..][..head_dim].iter_mut().zip(attended) {
                     *result = value * factor;
@@ -210,12 +277,12 @@ fn attend_body<V: Vector>(
             }
         }
     }
-    sums
+    log_sum_exp
 }
 
-/// Puts `e^(x − max)` in place of each score, and adds them up.
+/// Replaces each score by `e^(score − max)`, and returns their sum.
 #[inline(always)]
-pub fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
+pub(crate) fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
     let (chunks, rest) = scores.as_chunks_mut::<LANES>();
     let mut lanes = [0.0; LANES];
     for chunk in chunks {
@@ -232,148 +299,168 @@ pub fn exp_and_sum(scores: &mut [f32], max: f32) -> f32 {
     sum
 }
 
-/// The gradients of one row's queries, keys and values that belong to one head of keys and values. Of `inputs` (queries,
-/// keys, values, gradient of the result) those of a task are at (start, head). A token's results are, one after the
-/// other: of the queries `[group · head_dim]`, of the keys and of the values, `[head_dim]` each.
+/// The gradients of one sequence with one head of keys and values. The results of the task are, for each token, `dq`
+/// `[group · head_dim]`, then for each token `dk` `[head_dim]`, then for each token `dv` `[head_dim]`.
 #[inline(always)]
-fn attend_back_body<V: Vector>(
-    [q, k, v, d_out]: [&[f32]; 4],
-    sums: &[f32],
-    shape: &Shape,
-    (start, kv_head, results): (usize, usize, &mut [&mut [f32]]),
+fn attend_gradient_body<S: Simd>(
+    simd: S,
+    AttentionInputs { q, k, v }: AttentionInputs<'_>,
+    dy: &[f32],
+    log_sum_exp: &[f32],
+    shape: &AttentionShape,
+    task: &mut Task<'_>,
     scratch: &mut Scratch,
 ) {
-    let Shape { heads, kv_heads, head_dim } = *shape;
-    let (group, scale, len) = (shape.group(), shape.scale(), results.len() / 3);
-    let (width, padded) = (step_of(len), shape.padded());
-    let (of_q, rest) = results.split_at_mut(len);
-    let (of_k, of_v) = rest.split_at_mut(len);
-    let own = |values| Heads::of(values, start, kv_head, kv_heads, head_dim);
-    own(k).transpose(len, width, shape, &mut scratch.k_columns);
-    own(v).transpose(len, width, shape, &mut scratch.v_columns);
-    own(k).gather(0..len, shape, &mut scratch.k);
-    scratch.weights.resize(BLOCK * width, 0.0);
-    scratch.d_scores.resize(BLOCK * width, 0.0);
-    scratch.of_q.resize(BLOCK * padded, 0.0);
-    for sums in [&mut scratch.of_k, &mut scratch.of_v] {
+    let AttentionShape { heads, kv_heads, head_dim } = *shape;
+    let (group, scale, len) = (shape.group(), shape.scale(), task.results.len() / 3);
+    let (width, padded) = (padded_stride(len), shape.padded());
+    let (dq, rest) = task.results.split_at_mut(len);
+    let (dk, dv) = rest.split_at_mut(len);
+    let (k, v) = (
+        HeadView::new(k, task.start, task.kv_head, kv_heads, head_dim),
+        HeadView::new(v, task.start, task.kv_head, kv_heads, head_dim),
+    );
+    k.pack_columns(len, width, shape, &mut scratch.k_columns);
+    v.pack_columns(len, width, shape, &mut scratch.v_columns);
+    k.pack_rows(0..len, shape, &mut scratch.k);
+    scratch.weights.resize(QUERY_BLOCK * width, 0.0);
+    scratch.dscores.resize(QUERY_BLOCK * width, 0.0);
+    scratch.block.resize(QUERY_BLOCK * padded, 0.0);
+    for sums in [&mut scratch.dk, &mut scratch.dv] {
         sums.clear();
         sums.resize(len * padded, 0.0);
     }
-    for (member, sums) in sums.chunks_exact(len).enumerate() {
-        let of_head = |values| Heads::of(values, start, kv_head * group + member, heads, head_dim);
-        let (q, d_out) = (of_head(q), of_head(d_out));
-        for first in (0..len).step_by(BLOCK) {
-            let end = (first + BLOCK).min(len);
-            scores::<V>(q, &scratch.k_columns, shape, (first, end), (end, width), &mut scratch.weights);
-            let rows = Left { values: &d_out.values[first * d_out.stride..], row: d_out.stride, column: 1 };
-            let size = [end - first, end, head_dim];
-            product::<V>(rows, (&scratch.v_columns, width), (&mut scratch.d_scores, width), size, false);
-            let rows = scratch.weights.chunks_exact_mut(width).zip(scratch.d_scores.chunks_exact_mut(width));
-            for (query, (weights, d_scores)) in (first..end).zip(rows) {
-                weights_and_gradients(weights, d_scores, query + 1, sums[query], scale);
+    for (member, log_sum_exp) in log_sum_exp.chunks_exact(len).enumerate() {
+        let head = task.kv_head * group + member;
+        let (q, dy) =
+            (HeadView::new(q, task.start, head, heads, head_dim), HeadView::new(dy, task.start, head, heads, head_dim));
+        for first in (0..len).step_by(QUERY_BLOCK) {
+            let end = (first + QUERY_BLOCK).min(len);
+            let block = Block { queries: first..end, keys: end, width };
+            block_scores(simd, q, &scratch.k_columns, shape, &block, &mut scratch.weights);
+            // dweights = dy · vᵀ
+            let right = Padded { values: &scratch.v_columns, stride: width };
+            let result = PaddedMut { values: &mut scratch.dscores, stride: width };
+            let gemm_shape = GemmShape { m: end - first, n: end, k: head_dim };
+            gemm(simd, dy.rows(first), right, result, gemm_shape, Update::Overwrite);
+            let rows = scratch.weights.chunks_exact_mut(width).zip(scratch.dscores.chunks_exact_mut(width));
+            for (query, (weights, dscores)) in (first..end).zip(rows) {
+                softmax_gradient(weights, dscores, query + 1, log_sum_exp[query], scale);
             }
-            q.gather(first..end, shape, &mut scratch.q);
-            d_out.gather(first..end, shape, &mut scratch.d_out);
-            let rows = Left { values: &scratch.d_scores, row: width, column: 1 };
-            let size = [end - first, head_dim, end];
-            product::<V>(rows, (&scratch.k, padded), (&mut scratch.of_q, padded), size, false);
-            for (result, of_q) in of_q[first..end].iter_mut().zip(scratch.of_q.chunks_exact(padded)) {
-                result[member * head_dim..][..head_dim].copy_from_slice(&of_q[..head_dim]);
+            q.pack_rows(first..end, shape, &mut scratch.q);
+            dy.pack_rows(first..end, shape, &mut scratch.dy);
+            // dq = dscores · k
+            let dscores = Strided { values: &scratch.dscores, row_stride: width, column_stride: 1 };
+            let right = Padded { values: &scratch.k, stride: padded };
+            let result = PaddedMut { values: &mut scratch.block, stride: padded };
+            let gemm_shape = GemmShape { m: end - first, n: head_dim, k: end };
+            gemm(simd, dscores, right, result, gemm_shape, Update::Overwrite);
+            for (result, dq) in dq[first..end].iter_mut().zip(scratch.block.chunks_exact(padded)) {
+                result[member * head_dim..][..head_dim].copy_from_slice(&dq[..head_dim]);
             }
-            let size = [end, head_dim, end - first];
-            let columns = Left { values: &scratch.d_scores, row: 1, column: width };
-            product::<V>(columns, (&scratch.q, padded), (&mut scratch.of_k, padded), size, true);
-            let columns = Left { values: &scratch.weights, row: 1, column: width };
-            product::<V>(columns, (&scratch.d_out, padded), (&mut scratch.of_v, padded), size, true);
+            // dk += dscoresᵀ · q, dv += weightsᵀ · dy
+            let gemm_shape = GemmShape { m: end, n: head_dim, k: end - first };
+            let transposed = Strided { values: &scratch.dscores, row_stride: 1, column_stride: width };
+            let right = Padded { values: &scratch.q, stride: padded };
+            let result = PaddedMut { values: &mut scratch.dk, stride: padded };
+            gemm(simd, transposed, right, result, gemm_shape, Update::Add);
+            let transposed = Strided { values: &scratch.weights, row_stride: 1, column_stride: width };
+            let right = Padded { values: &scratch.dy, stride: padded };
+            let result = PaddedMut { values: &mut scratch.dv, stride: padded };
+            gemm(simd, transposed, right, result, gemm_shape, Update::Add);
         }
     }
-    for (results, sums) in [(of_k, &scratch.of_k), (of_v, &scratch.of_v)] {
+    for (results, sums) in [(dk, &scratch.dk), (dv, &scratch.dv)] {
         for (result, sum) in results.iter_mut().zip(sums.chunks_exact(padded)) {
             result.copy_from_slice(&sum[..head_dim]);
         }
     }
 }
 
-/// Scores of a query become weights, and gradients of weights those of scores; both zero after the first `seen`.
+/// Replaces the scores of a query in `weights` by their softmax, and the gradients of the weights in `dscores` by those of
+/// the scores. Both become zero after the first `keys`.
 #[inline(always)]
-fn weights_and_gradients(weights: &mut [f32], d_scores: &mut [f32], seen: usize, sum: f32, scale: f32) {
-    let (weights, hidden) = weights.split_at_mut(seen);
-    hidden.fill(0.0);
-    let (d_scores, hidden) = d_scores.split_at_mut(seen);
-    hidden.fill(0.0);
+fn softmax_gradient(weights: &mut [f32], dscores: &mut [f32], keys: usize, log_sum_exp: f32, scale: f32) {
+    let (weights, later) = weights.split_at_mut(keys);
+    later.fill(0.0);
+    let (dscores, later) = dscores.split_at_mut(keys);
+    later.fill(0.0);
     let mut lanes = [0.0; LANES];
     let mut mean = 0.0;
     {
-        let ((weights, weights_rest), (d_scores, d_rest)) =
-            (weights.as_chunks_mut::<LANES>(), d_scores.as_chunks::<LANES>());
-        for (weights, d_scores) in weights.iter_mut().zip(d_scores) {
+        let ((weights, weights_rest), (dscores, dscores_rest)) =
+            (weights.as_chunks_mut::<LANES>(), dscores.as_chunks::<LANES>());
+        for (weights, dscores) in weights.iter_mut().zip(dscores) {
             for lane in 0..LANES {
-                weights[lane] = exp(weights[lane] - sum);
-                lanes[lane] += weights[lane] * d_scores[lane];
+                weights[lane] = exp(weights[lane] - log_sum_exp);
+                lanes[lane] += weights[lane] * dscores[lane];
             }
         }
-        for (weight, d_score) in weights_rest.iter_mut().zip(d_rest) {
-            *weight = exp(*weight - sum);
-            mean += *weight * d_score;
+        for (weight, dscore) in weights_rest.iter_mut().zip(dscores_rest) {
+            *weight = exp(*weight - log_sum_exp);
+            mean += *weight * dscore;
         }
     }
     mean += total(lanes);
-    for (d_score, weight) in d_scores.iter_mut().zip(weights) {
-        *d_score = *weight * (*d_score - mean) * scale;
+    for (dscore, weight) in dscores.iter_mut().zip(weights) {
+        *dscore = *weight * (*dscore - mean) * scale;
     }
 }
 
-/// `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]`, n being the sum of `lens`: the result
-/// `[n, heads · head_dim]`, and the log-sum-exp of each query's scores, by row, head of keys, head of queries, token.
-pub fn forward(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &Shape) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let mut y = zeros(q.len());
-    let sums = into(q, k, v, lens, shape, &mut y);
-    (y, sums)
+/// Attention of sequences of `lens` tokens, whose sum is n.
+pub fn forward(inputs: AttentionInputs<'_>, lens: &[usize], shape: &AttentionShape) -> AttentionOutput {
+    let mut y = zeros(inputs.q.len());
+    let log_sum_exp = forward_into(inputs, lens, shape, &mut y);
+    AttentionOutput { y, log_sum_exp }
 }
 
-/// [`forward`] to where there is room; the log-sum-exp of scores.
-pub fn into(q: &[f32], k: &[f32], v: &[f32], lens: &[usize], shape: &Shape, y: &mut [f32]) -> Vec<Vec<f32>> {
+/// [`forward`] into existing memory `y` `[n, heads · head_dim]`; returns [`AttentionOutput::log_sum_exp`].
+pub fn forward_into(
+    AttentionInputs { q, k, v }: AttentionInputs<'_>,
+    lens: &[usize],
+    shape: &AttentionShape,
+    y: &mut [f32],
+) -> Vec<Vec<f32>> {
     let mut tasks = tasks(y, lens, shape.kv_heads, shape.group() * shape.head_dim);
     let attend = |scratch: &mut Scratch, task: &mut Task<'_>| {
-        let own = |values| Heads::of(values, task.start, task.kv_head, shape.kv_heads, shape.head_dim);
-        attend(q, Seen { keys: own(k), values: own(v), before: 0 }, shape, task, scratch)
+        let view = |values| HeadView::new(values, task.start, task.kv_head, shape.kv_heads, shape.head_dim);
+        attend(q, KvHead { keys: view(k), values: view(v), before: 0 }, shape, task, scratch)
     };
     tasks.par_iter_mut().map_init(Scratch::default, attend).collect()
 }
 
-/// The gradients of `q`, `k` and `v`.
+/// The gradients of the inputs, from `dy` `[n, heads · head_dim]` and the `log_sum_exp` of the forward pass.
 pub fn backward(
-    inputs: [&[f32]; 3],
-    sums: &[Vec<f32>],
+    inputs: AttentionInputs<'_>,
+    log_sum_exp: &[Vec<f32>],
     lens: &[usize],
-    shape: &Shape,
+    shape: &AttentionShape,
     dy: &[f32],
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let [q, k, v] = inputs;
-    let (mut of_q, mut of_k, mut of_v) = (zeros(q.len()), zeros(k.len()), zeros(v.len()));
-    let &Shape { kv_heads, head_dim, .. } = shape;
-    let both = tasks(&mut of_k, lens, kv_heads, head_dim).into_iter().zip(tasks(&mut of_v, lens, kv_heads, head_dim));
-    let all: Vec<Task<'_>> = tasks(&mut of_q, lens, kv_heads, shape.group() * head_dim)
+) -> AttentionGradients {
+    let [mut dq, mut dk, mut dv] = [inputs.q, inputs.k, inputs.v].map(|input| zeros(input.len()));
+    let &AttentionShape { kv_heads, head_dim, .. } = shape;
+    let kv_tasks = tasks(&mut dk, lens, kv_heads, head_dim).into_iter().zip(tasks(&mut dv, lens, kv_heads, head_dim));
+    let tasks: Vec<Task<'_>> = tasks(&mut dq, lens, kv_heads, shape.group() * head_dim)
         .into_iter()
-        .zip(both)
-        .map(|(mut task, (of_k, of_v))| {
-            task.results.extend(of_k.results.into_iter().chain(of_v.results));
+        .zip(kv_tasks)
+        .map(|(mut task, (dk, dv))| {
+            task.results.extend(dk.results.into_iter().chain(dv.results));
             task
         })
         .collect();
-    all.into_par_iter().zip(sums).for_each_init(Scratch::default, |scratch, (mut task, sums)| {
-        attend_back([q, k, v, dy], sums, shape, (task.start, task.kv_head, &mut task.results), scratch);
+    tasks.into_par_iter().zip(log_sum_exp).for_each_init(Scratch::default, |scratch, (mut task, log_sum_exp)| {
+        attend_gradient(inputs, dy, log_sum_exp, shape, &mut task, scratch);
     });
-    (of_q, of_k, of_v)
+    AttentionGradients { dq, dk, dv }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerical_gradients::{assert_close, assert_slopes, numbers};
+    use crate::numerical_gradients::{assert_close, assert_gradients, numbers};
 
     #[test]
-    fn is_attention_and_its_slopes() {
+    fn matches_the_definition_and_its_numerical_gradients() {
         let cases: [(&[usize], usize, usize, usize); 6] = [
             (&[1], 1, 1, 2),
             (&[5, 1, 3], 4, 2, 6),
@@ -383,12 +470,12 @@ mod tests {
             (&[70], 2, 1, 17),
         ];
         for (lens, heads, kv_heads, head_dim) in cases {
-            let shape = Shape { heads, kv_heads, head_dim };
+            let shape = AttentionShape { heads, kv_heads, head_dim };
             let n: usize = lens.iter().sum();
             let q: Vec<f32> = numbers(n * heads * head_dim, 1).iter().map(|value| 3.0 * value).collect();
             let (k, v) = (numbers(n * kv_heads * head_dim, 2), numbers(n * kv_heads * head_dim, 3));
             let dy = numbers(q.len(), 4);
-            let plain = |inputs: &[Vec<f64>]| -> Vec<f64> {
+            let reference = |inputs: &[Vec<f64>]| -> Vec<f64> {
                 let mut y = vec![0.0; n * heads * head_dim];
                 let mut start = 0;
                 for &len in lens {
@@ -413,20 +500,22 @@ mod tests {
                 }
                 y
             };
-            let (y, sums) = forward(&q, &k, &v, lens, &shape);
-            let (of_q, of_k, of_v) = backward([&q, &k, &v], &sums, lens, &shape, &dy);
-            assert_close(&y, &[&q, &k, &v], &plain);
-            assert_slopes(&[&q, &k, &v], &[&of_q, &of_k, &of_v], &dy, &plain);
+            let inputs = AttentionInputs { q: &q, k: &k, v: &v };
+            let AttentionOutput { y, log_sum_exp } = forward(inputs, lens, &shape);
+            let AttentionGradients { dq, dk, dv } = backward(inputs, &log_sum_exp, lens, &shape, &dy);
+            assert_close(&y, &[&q, &k, &v], &reference);
+            assert_gradients(&[&q, &k, &v], &[&dq, &dk, &dv], &dy, &reference);
         }
     }
 
     #[test]
-    fn a_row_does_not_depend_on_the_others() {
-        let shape = Shape { heads: 2, kv_heads: 1, head_dim: 8 };
+    fn a_sequence_does_not_depend_on_the_others() {
+        let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 8 };
         let values = |heads: usize, seed| numbers(50 * heads * 8, seed);
         let (q, k, v) = (values(2, 1), values(1, 2), values(1, 3));
-        let together = forward(&q, &k, &v, &[11, 39], &shape).0;
-        let alone = forward(&q[11 * 16..], &k[11 * 8..], &v[11 * 8..], &[39], &shape).0;
-        assert_eq!(together[11 * 16..], alone);
+        let batch = forward(AttentionInputs { q: &q, k: &k, v: &v }, &[11, 39], &shape).y;
+        let second = AttentionInputs { q: &q[11 * 16..], k: &k[11 * 8..], v: &v[11 * 8..] };
+        let alone = forward(second, &[39], &shape).y;
+        assert_eq!(batch[11 * 16..], alone);
     }
 }

@@ -2,9 +2,10 @@
 
 use half::bf16;
 
-use super::causal::{Shape, Task, exp_and_sum};
+use super::causal::{AttentionShape, Task, exp_and_sum};
 use super::kv_storage::KvBlock;
-use crate::simd::vector::{LANES, Vector, best_instructions, largest};
+use crate::simd::reduce::largest;
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// The type of stored keys and values.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
@@ -20,7 +21,7 @@ pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
 }
 
 /// See [`Element::ATTEND`].
-pub(crate) type Attend<T> = fn(&[f32], [KvView<'_, T>; 2], usize, &Shape, (&mut Task<'_>, &mut Vec<f32>));
+pub(crate) type Attend<T> = fn(&[f32], [KvView<'_, T>; 2], usize, &AttentionShape, (&mut Task<'_>, &mut Vec<f32>));
 
 /// The first tokens of one head of keys or values, in blocks.
 #[derive(Debug, Clone, Copy)]
@@ -72,19 +73,24 @@ impl<'a, T: Element> KvView<'a, T> {
 
 macro_rules! attend {
     ($type:ty, $best:ident, $body:ident) => {
-        best_instructions!($best = $body(
-            q: &[f32], seen: [KvView<'_, $type>; 2], before: usize, shape: &Shape, to: (&mut Task<'_>, &mut Vec<f32>)
-        ));
-
-        #[inline(always)]
-        fn $body<V: Vector>(
+        simd_dispatch!(fn $best(
             q: &[f32],
             seen: [KvView<'_, $type>; 2],
             before: usize,
-            shape: &Shape,
+            shape: &AttentionShape,
+            to: (&mut Task<'_>, &mut Vec<f32>)
+        ) = $body);
+
+        #[inline(always)]
+        fn $body<S: Simd>(
+            simd: S,
+            q: &[f32],
+            seen: [KvView<'_, $type>; 2],
+            before: usize,
+            shape: &AttentionShape,
             to: (&mut Task<'_>, &mut Vec<f32>),
         ) {
-            gemv::<V, $type>(q, seen, before, shape, to);
+            gemv::<S, $type>(simd, q, seen, before, shape, to);
         }
     };
 }
@@ -138,14 +144,15 @@ impl Element for i8 {
 const QUERY_TILE: usize = 4;
 /// The queries of a task, member by member of the group and token by token, some at a time.
 #[inline(always)]
-fn gemv<V: Vector, T: Element>(
+fn gemv<S: Simd, T: Element>(
+    simd: S,
     q: &[f32],
     [keys, values]: [KvView<'_, T>; 2],
     before: usize,
-    shape: &Shape,
+    shape: &AttentionShape,
     (task, weights): (&mut Task<'_>, &mut Vec<f32>),
 ) {
-    let Shape { heads, head_dim, .. } = *shape;
+    let AttentionShape { heads, head_dim, .. } = *shape;
     let (group, len) = (shape.group(), task.results.len());
     let width = before + len;
     weights.resize(QUERY_TILE * width, 0.0);
@@ -162,12 +169,18 @@ fn gemv<V: Vector, T: Element>(
         let seen = |at: usize| before + (first + at) / group + 1;
         let last = seen(n - 1);
         match (n, head_dim) {
-            (QUERY_TILE, _) => scores::<V, T, QUERY_TILE>(of_query, keys, last, shape, weights, width),
+            (QUERY_TILE, _) => scores::<S, T, QUERY_TILE>(simd, of_query, keys, last, shape, weights, width),
             // That of the published models as a constant, for which the query stays in registers.
-            (_, 128) => {
-                scores::<V, T, 1>([of_query[0]], keys, last, &Shape { head_dim: 128, ..*shape }, weights, width)
-            }
-            _ => scores::<V, T, 1>([of_query[0]], keys, last, shape, weights, width),
+            (_, 128) => scores::<S, T, 1>(
+                simd,
+                [of_query[0]],
+                keys,
+                last,
+                &AttentionShape { head_dim: 128, ..*shape },
+                weights,
+                width,
+            ),
+            _ => scores::<S, T, 1>(simd, [of_query[0]], keys, last, shape, weights, width),
         }
         let mut factors = [0.0; QUERY_TILE];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
@@ -183,7 +196,7 @@ fn gemv<V: Vector, T: Element>(
         for at in 0..n {
             let (token, member) = ((first + at) / group, (first + at) % group);
             let to = &mut task.results[token][member * head_dim..][..head_dim];
-            weighted::<V, T>(&weights[at * width..][..last], values, factors[at], to);
+            weighted::<S, T>(simd, &weights[at * width..][..last], values, factors[at], to);
         }
         first += n;
     }
@@ -191,11 +204,12 @@ fn gemv<V: Vector, T: Element>(
 
 /// The scores of `N` queries with the first `seen` keys, scaled, into rows of `width`.
 #[inline(always)]
-fn scores<V: Vector, T: Element, const N: usize>(
+fn scores<S: Simd, T: Element, const N: usize>(
+    simd: S,
     queries: [&[f32]; N],
     keys: KvView<'_, T>,
     seen: usize,
-    shape: &Shape,
+    shape: &AttentionShape,
     to: &mut [f32],
     width: usize,
 ) {
@@ -204,12 +218,12 @@ fn scores<V: Vector, T: Element, const N: usize>(
     let mut token = 0;
     for Segment { values, scales } in (KvView { len: seen, ..keys }).segments() {
         for (place, key) in values.chunks_exact(head_dim).enumerate() {
-            let mut sums = [V::splat(0.0); N];
+            let mut sums = [simd.splat(0.0); N];
             for at in 0..whole {
                 let part = at * LANES..(at + 1) * LANES;
-                let key = load::<V, T>(&key[part.clone()]);
+                let key = load::<S, T>(simd, &key[part.clone()]);
                 for (sum, query) in sums.iter_mut().zip(&queries) {
-                    *sum = sum.add_product(V::load(&query[part.clone()]), key);
+                    *sum = sum.multiply_add(simd.load(&query[part.clone()]), key);
                 }
             }
             let scale = scales.get(place).map_or(scale, |own| own * scale);
@@ -228,30 +242,30 @@ fn scores<V: Vector, T: Element, const N: usize>(
 
 /// The first sixteen values.
 #[inline(always)]
-fn load<V: Vector, T: Element>(values: &[T]) -> V {
+fn load<S: Simd, T: Element>(simd: S, values: &[T]) -> S::F32s {
     let mut wide = [0.0; LANES];
     for (wide, value) in wide.iter_mut().zip(&values[..LANES]) {
         *wide = value.to_f32();
     }
-    V::load(&wide)
+    simd.load(&wide)
 }
 
 /// The sum of values by weight, times a factor.
 #[inline(always)]
-fn weighted<V: Vector, T: Element>(weights: &[f32], values: KvView<'_, T>, factor: f32, to: &mut [f32]) {
+fn weighted<S: Simd, T: Element>(simd: S, weights: &[f32], values: KvView<'_, T>, factor: f32, to: &mut [f32]) {
     let head_dim = to.len();
     let mut start = 0;
     // As many sums as stay in registers while the values go by.
-    while V::MANY && start + 8 * LANES <= head_dim {
-        strip::<V, T, 8>(weights, values, factor, start, to);
+    while S::WIDE_TILES && start + 8 * LANES <= head_dim {
+        strip::<S, T, 8>(simd, weights, values, factor, start, to);
         start += 8 * LANES;
     }
     while start + 4 * LANES <= head_dim {
-        strip::<V, T, 4>(weights, values, factor, start, to);
+        strip::<S, T, 4>(simd, weights, values, factor, start, to);
         start += 4 * LANES;
     }
     while start + LANES <= head_dim {
-        strip::<V, T, 1>(weights, values, factor, start, to);
+        strip::<S, T, 1>(simd, weights, values, factor, start, to);
         start += LANES;
     }
     for (at, to) in to.iter_mut().enumerate().skip(start) {
@@ -261,26 +275,27 @@ fn weighted<V: Vector, T: Element>(weights: &[f32], values: KvView<'_, T>, facto
 }
 
 #[inline(always)]
-fn strip<V: Vector, T: Element, const N: usize>(
+fn strip<S: Simd, T: Element, const N: usize>(
+    simd: S,
     weights: &[f32],
     values: KvView<'_, T>,
     factor: f32,
     start: usize,
     to: &mut [f32],
 ) {
-    let mut sums = [V::splat(0.0); N];
+    let mut sums = [simd.splat(0.0); N];
     let mut weights = weights;
     for segment in values.segments() {
         for (token, weight) in segment.values.chunks_exact(to.len()).zip(weights) {
-            let weight = V::splat(*weight);
+            let weight = simd.splat(*weight);
             let token = &token[start..start + N * LANES];
             for at in 0..N {
-                sums[at] = sums[at].add_product(weight, load::<V, T>(&token[at * LANES..(at + 1) * LANES]));
+                sums[at] = sums[at].multiply_add(weight, load::<S, T>(simd, &token[at * LANES..(at + 1) * LANES]));
             }
         }
         weights = weights.get(segment.values.len() / to.len()..).unwrap_or_default();
     }
     for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-        *to = sum.array().map(|value| value * factor);
+        *to = sum.to_array().map(|value| value * factor);
     }
 }

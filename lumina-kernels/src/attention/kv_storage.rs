@@ -1,12 +1,12 @@
 //! Keys and values of one layer of one sequence, in blocks that are taken as it grows, and attention to them.
 
 use half::bf16;
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::causal::{Heads, Scratch, Seen, Shape, Task, attend, tasks};
+use super::causal::{AttentionShape, HeadView, KvHead, Scratch, Task, attend, tasks};
 use super::decode::{Element, KvView};
 use crate::Format;
+use crate::parallel::*;
 
 /// Tokens of a block.
 pub const KV_BLOCK_TOKENS: usize = 64;
@@ -240,8 +240,8 @@ impl KvStorage {
         }
         keys.dequantise(&mut memory.keys);
         values.dequantise(&mut memory.values);
-        let [keys, values] = [&memory.keys, &memory.values].map(|values| Heads { values, stride: head_dim });
-        attend(q, Seen { keys, values, before }, shape, task, &mut memory.scratch);
+        let [keys, values] = [&memory.keys, &memory.values].map(|values| HeadView { values, stride: head_dim });
+        attend(q, KvHead { keys, values, before }, shape, task, &mut memory.scratch);
     }
 }
 
@@ -252,7 +252,7 @@ struct Queries<'a> {
     q: &'a [f32],
     /// Tokens of the row before the pass.
     before: usize,
-    shape: &'a Shape,
+    shape: &'a AttentionShape,
     path: AttentionPath,
 }
 
@@ -292,7 +292,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], rows: &mut [CachedRow<'_>], y:
     let Some(first) = rows.first() else { return };
     let KvShape { kv_heads, head_dim, .. } = first.cache.shape;
     let n: usize = rows.iter().map(|row| row.len).sum();
-    let shape = Shape { heads: q.len() / (n * head_dim).max(1), kv_heads, head_dim };
+    let shape = AttentionShape { heads: q.len() / (n * head_dim).max(1), kv_heads, head_dim };
     let width = shape.kv_heads * shape.head_dim;
     let mut start = 0;
     let mut work = 0;
@@ -315,7 +315,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], rows: &mut [CachedRow<'_>], y:
             MEMORY.set(memory);
         }
     };
-    if work < PARALLEL_WORK || rayon::current_num_threads() == 1 {
+    if work < PARALLEL_WORK || current_num_threads() == 1 {
         tasks.iter_mut().enumerate().for_each(run);
     } else {
         tasks.par_iter_mut().enumerate().for_each(run);
@@ -348,8 +348,8 @@ mod tests {
     }
 
     /// Attention in `f64` of all tokens of a row.
-    fn plain(q: &[f32], k: &[f32], v: &[f32], shape: &Shape) -> Vec<f64> {
-        let &Shape { heads, kv_heads, head_dim } = shape;
+    fn plain(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape) -> Vec<f64> {
+        let &AttentionShape { heads, kv_heads, head_dim } = shape;
         let n = q.len() / (heads * head_dim);
         let mut y = vec![0.0; q.len()];
         for (query, head) in (0..n).flat_map(|query| (0..heads).map(move |head| (query, head))) {
@@ -375,7 +375,7 @@ mod tests {
         // Runs of tokens: one at a time, a few, many, and more at the end.
         let passes: [&[usize]; 4] = [&[1, 1, 1, 1], &[3, 1, 7, 2], &[40, 1, 20], &[9, 8, 1, 33]];
         for (heads, kv_heads, head_dim) in [(4, 4, 16), (6, 2, 33), (8, 1, 128), (5, 5, 32)] {
-            let shape = Shape { heads, kv_heads, head_dim };
+            let shape = AttentionShape { heads, kv_heads, head_dim };
             for (lens, dtype) in passes.into_iter().flat_map(|lens| KvStorage::FORMATS.map(|dtype| (lens, dtype))) {
                 let n: usize = lens.iter().sum();
                 let q: Vec<f32> = numbers(n * heads * head_dim, 1).iter().map(|value| 2.0 * value).collect();

@@ -1,5 +1,5 @@
-//! Attention: of whole rows with gradients, and of a few queries to stored keys and values.
+//! Attention: of whole sequences with gradients (`causal`), and of new tokens with cached keys and values (`kv_storage`).
 
 pub mod causal;
-pub mod decode;
+mod decode;
 pub mod kv_storage;

@@ -1,168 +1,153 @@
-//! Convolutions of 3×3 on the processor, as plain functions on slices.
+//! Convolutions with 3×3 kernels.
 //!
-//! Images are `[batch, channels, height, width]`. Sums run over the columns of an image in vector registers, so no
-//! patches are laid out in memory: what a few rows and columns see is copied once, for all outputs. The order of each sum depends on
-//! the shape alone, so a result does not depend on the batch or the number of threads.
+//! `y[o, r, c] = bias[o] + Σ x[i, r·stride + dy − top, c·stride + dx − left] · weight[o, i, dy, dx]`, with zeros outside `x`.
+//!
+//! Sums over columns of an image stay in vector registers, so there is no im2col: a window of a few rows and columns is
+//! packed once, for all output channels. With 16 channels or more and stride 1 the work goes to [`winograd`]. The order of
+//! each sum depends on the shape alone, so a result depends neither on the batch nor on the number of threads.
 
-use std::ptr::NonNull;
+use crate::parallel::*;
 
-use rayon::prelude::*;
-
+use super::output::{OutputPlanes, OutputPosition};
 use super::winograd;
-use crate::memory::prefer_large_pages;
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use crate::memory::{SharedOutput, prefer_large_pages};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
-/// Rows of an image that one task computes.
+/// Rows of the input that a task steps over: half as many rows of the output with stride 2.
 const TASK_ROWS: usize = 8;
-/// Columns that a task computes for all outputs before the next ones.
+/// Columns that a task computes for all output channels before the next columns.
 const COLUMNS: usize = 2 * LANES;
-/// Outputs computed side by side, with two vectors of columns each.
-const OUTPUTS: usize = 8;
-/// Columns that are seen for them, in whole vectors.
-const SEEN: usize = COLUMNS + LANES;
+/// Output channels of a block, with two vectors of columns each.
+const BLOCK: usize = 8;
+/// Columns of the packed window, in whole vectors.
+const WINDOW: usize = COLUMNS + LANES;
 
-/// What is convolved.
+/// Rows of zeros around the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct RowPadding {
+    /// Above the input: 2 at most.
+    pub top: usize,
+    /// Below the input: 2 at most.
+    pub bottom: usize,
+}
+
+/// Sizes of a convolution.
+///
+/// Left and right there is one column of zeros each; with stride 2 only on the right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv3x3Shape {
+    /// Images.
     pub batch: usize,
-    pub inputs: usize,
-    pub outputs: usize,
-    /// Rows and columns of the input.
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Rows of the input.
     pub height: usize,
+    /// Columns of the input.
     pub width: usize,
-    /// Rows of zeros above and below. Left and right there is one column each; with stride 2 only on the right.
-    pub padding: (usize, usize),
+    /// Rows of zeros above and below the input.
+    pub padding: RowPadding,
     /// 1 or 2.
     pub stride: usize,
 }
 
-impl Shape {
+impl Conv3x3Shape {
     /// Rows of the output.
-    pub fn rows(&self) -> usize {
-        (self.height + self.padding.0 + self.padding.1).saturating_sub(3 - self.stride) / self.stride
+    pub fn output_height(&self) -> usize {
+        (self.height + self.padding.top + self.padding.bottom).saturating_sub(3 - self.stride) / self.stride
     }
 
     /// Columns of the output.
-    pub fn columns(&self) -> usize {
+    pub fn output_width(&self) -> usize {
         self.width / self.stride
     }
 
-    /// Rows of the input that a task sees.
-    fn seen_rows(&self, task: &Task) -> usize {
+    /// Rows of the input that a task reads.
+    fn window_rows(&self, task: &Task) -> usize {
         (task.rows - 1) * self.stride + 3
     }
 }
 
-/// Weights in the order of the inner loop, those of [`OUTPUTS`] outputs side by side: `[blocks, inputs, 9, OUTPUTS]`.
-fn packed(weight: &[f32], shape: &Shape) -> Vec<f32> {
-    let Shape { inputs, outputs, .. } = *shape;
-    let mut packed = vec![0.0; outputs.div_ceil(OUTPUTS) * inputs * 9 * OUTPUTS];
-    for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
-        let block = &mut packed[output / OUTPUTS * inputs * 9 * OUTPUTS..];
+/// Packs the weights in the order of the inner loop, those of [`BLOCK`] output channels together:
+/// `[blocks, in_channels, 9, BLOCK]`.
+fn pack_weights(weight: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
+    let Conv3x3Shape { in_channels, out_channels, .. } = *shape;
+    let mut packed = vec![0.0; out_channels.div_ceil(BLOCK) * in_channels * 9 * BLOCK];
+    for (channel, weight) in weight.chunks_exact(in_channels * 9).enumerate() {
+        let block = &mut packed[channel / BLOCK * in_channels * 9 * BLOCK..];
         for (at, value) in weight.iter().enumerate() {
-            block[at * OUTPUTS + output % OUTPUTS] = *value;
+            block[at * BLOCK + channel % BLOCK] = *value;
         }
     }
     packed
 }
 
-/// `x` `[batch, inputs, height, width]` convolved with `weight` `[outputs, inputs, 3, 3]`, plus `bias` `[outputs]`:
-/// `[batch, outputs, rows, columns]`.
-pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape) -> Vec<f32> {
-    let (rows, width) = (shape.rows(), shape.columns());
-    let n = shape.batch * shape.outputs * rows * width;
+/// Convolves `x` `[batch, in_channels, height, width]` with `weight` `[out_channels, in_channels, 3, 3]` and adds `bias`
+/// `[out_channels]`: `[batch, out_channels, output_height, output_width]`.
+pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Conv3x3Shape) -> Vec<f32> {
+    let (rows, width) = (shape.output_height(), shape.output_width());
+    let n = shape.batch * shape.out_channels * rows * width;
     let mut y = Vec::with_capacity(n);
     prefer_large_pages(y.as_ptr(), n);
-    let result = Planes { start: NonNull::from(&mut y.spare_capacity_mut()[..n]).cast(), rows, width };
+    let output = OutputPlanes::new(SharedOutput::new(&mut y.spare_capacity_mut()[..n]), rows, width);
     if winograd::pays(shape) {
-        winograd::forward(x, weight, bias, shape, &result);
+        winograd::forward(x, weight, bias, shape, &output);
     } else {
-        by_rows(x, weight, bias, shape, &result);
+        direct(x, weight, bias, shape, &output);
     }
     #[allow(unsafe_code, reason = "a result that is written once need not be cleared before")]
-    // SAFETY: there is room for so many, and either form writes all columns of all rows of all outputs of all images.
+    // SAFETY: the capacity is at least `n`, and either form stores all columns of all rows of all channels of all images.
     unsafe {
         y.set_len(n);
     }
     y
 }
 
-/// By the definition.
-fn by_rows(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape, result: &Planes) {
-    let Shape { batch, inputs, outputs, height, width, stride, .. } = *shape;
-    let weights = packed(weight, shape);
-    // A task has some rows of one image. What it sees of them lies side by side, some columns at a time, for all outputs.
-    let (rows, task_rows) = (shape.rows(), TASK_ROWS / stride);
+/// The convolution by its definition.
+fn direct(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Conv3x3Shape, output: &OutputPlanes<'_>) {
+    let Conv3x3Shape { batch, in_channels, out_channels, height, width, stride, .. } = *shape;
+    let weights = pack_weights(weight, shape);
+    // A task has some rows of one image, for all output channels.
+    let (rows, task_rows) = (shape.output_height(), TASK_ROWS / stride);
     let tasks = (0..batch * rows.div_ceil(task_rows)).into_par_iter();
-    tasks.for_each_init(Vec::new, |seen, task| {
+    tasks.for_each_init(Vec::new, |window, task| {
         let (image, first) = (task / rows.div_ceil(task_rows), task % rows.div_ceil(task_rows) * task_rows);
-        let x = &x[image * inputs * height * width..][..inputs * height * width];
-        let task = Task { image: image * outputs, first, rows: task_rows.min(rows - first) };
-        for column in (0..shape.columns()).step_by(COLUMNS) {
-            see(x, shape, &task, column, seen);
-            columns_of_task(&Work { seen, weights: &weights, bias, shape, task: &task, column, result });
+        let x = &x[image * in_channels * height * width..][..in_channels * height * width];
+        let task = Task { first_plane: image * out_channels, first_row: first, rows: task_rows.min(rows - first) };
+        for column in (0..shape.output_width()).step_by(COLUMNS) {
+            pack_window(x, shape, &task, column, window);
+            convolve_columns(&Work { window, weights: &weights, bias, shape, task: &task, column, output });
         }
     });
 }
 
-/// Rows of one image.
+/// Rows of the output of one image. No two tasks have a row in common.
 struct Task {
-    /// Planes of the result before those of the image.
-    image: usize,
-    first: usize,
+    /// The output plane of the image's first channel.
+    first_plane: usize,
+    first_row: usize,
     rows: usize,
 }
 
-/// Where results go.
-pub struct Planes {
-    start: NonNull<f32>,
-    rows: usize,
-    width: usize,
-}
-
-#[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
-// SAFETY: `put` is the only access; tasks have rows of their own, and nobody reads before all have ended.
-unsafe impl Sync for Planes {}
-
-impl Planes {
-    /// Writes columns of a row of a plane, as far as there are columns. No two tasks may have the same row.
-    #[inline(always)]
-    pub fn put(&self, (plane, row, column): (usize, usize, usize), values: &[f32; LANES]) {
-        let n = LANES.min(self.width.saturating_sub(column));
-        debug_assert!(row < self.rows, "a task's rows are rows of the result");
-        #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
-        // SAFETY: within what `forward` has room for, as plane, row and column are those of the result; another task has other rows.
-        unsafe {
-            let to = self.start.as_ptr().add((plane * self.rows + row) * self.width + column.min(self.width));
-            if n == LANES {
-                // Of a known length, which takes no call.
-                to.cast::<[f32; LANES]>().write_unaligned(*values);
-            } else {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), to, n);
-            }
-        }
-    }
-}
-
-/// What a task sees in [`COLUMNS`] columns and those beside them, with zeros beyond the image: `[inputs, rows, stride, SEEN]`, where
-/// with stride 2 the even columns come before the odd.
-fn see(x: &[f32], shape: &Shape, task: &Task, column: usize, seen: &mut Vec<f32>) {
-    let Shape { inputs, height, width, padding, stride, .. } = *shape;
-    let rows = shape.seen_rows(task);
-    seen.clear();
-    seen.resize(inputs * rows * stride * SEEN, 0.0);
-    let lines = seen.chunks_exact_mut(stride * SEEN).enumerate();
-    for (index, line) in lines {
-        let (plane, row) = (index / rows, task.first * stride + index % rows);
-        let Some(row) = row.checked_sub(padding.0).filter(|row| *row < height) else { continue };
+/// Packs what a task reads for [`COLUMNS`] columns of the output, with zeros outside the image:
+/// `[in_channels, window_rows, stride, WINDOW]`, where with stride 2 the even columns come before the odd ones.
+fn pack_window(x: &[f32], shape: &Conv3x3Shape, task: &Task, column: usize, window: &mut Vec<f32>) {
+    let Conv3x3Shape { in_channels, height, width, padding, stride, .. } = *shape;
+    let rows = shape.window_rows(task);
+    window.clear();
+    window.resize(in_channels * rows * stride * WINDOW, 0.0);
+    for (index, line) in window.chunks_exact_mut(stride * WINDOW).enumerate() {
+        let (plane, row) = (index / rows, task.first_row * stride + index % rows);
+        let Some(row) = row.checked_sub(padding.top).filter(|row| *row < height) else { continue };
         let row = &x[(plane * height + row) * width..][..width];
         if stride == 1 {
-            // Column `column - 1` of the image is the first that is seen.
+            // The window begins at column `column - 1` of the image.
             let (from, skip) = (column.saturating_sub(1), usize::from(column == 0));
             let n = (COLUMNS + 2 - skip).min(width - from);
             line[skip..skip + n].copy_from_slice(&row[from..][..n]);
         } else {
-            let (even, odd) = line.split_at_mut(SEEN);
+            let (even, odd) = line.split_at_mut(WINDOW);
             for (pair, (even, odd)) in row[2 * column..].chunks(2).zip(even.iter_mut().zip(odd)).take(COLUMNS + 1) {
                 *even = pair[0];
                 *odd = pair.get(1).copied().unwrap_or(0.0);
@@ -171,127 +156,139 @@ fn see(x: &[f32], shape: &Shape, task: &Task, column: usize, seen: &mut Vec<f32>
     }
 }
 
-/// What there is to do for some columns of a task.
+/// Some columns of a task.
 struct Work<'a> {
-    /// What [`see`] laid out.
-    seen: &'a [f32],
-    /// What [`packed`] laid out.
+    /// From [`pack_window`].
+    window: &'a [f32],
+    /// From [`pack_weights`].
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
-    shape: &'a Shape,
+    shape: &'a Conv3x3Shape,
     task: &'a Task,
     column: usize,
-    result: &'a Planes,
+    output: &'a OutputPlanes<'a>,
 }
 
-best_instructions!(columns_of_task = columns_body(work: &Work<'_>));
-/// [`COLUMNS`] columns of all outputs in a task's rows.
+simd_dispatch!(fn convolve_columns(work: &Work<'_>) = convolve_columns_body);
+
+/// [`COLUMNS`] columns of all output channels in a task's rows.
 #[inline(always)]
-fn columns_body<V: Vector>(work: &Work<'_>) {
-    let Shape { inputs, outputs, .. } = *work.shape;
-    for (block, weights) in work.weights.chunks_exact(inputs * 9 * OUTPUTS).enumerate() {
-        let weights = weights.as_chunks::<OUTPUTS>().0.as_chunks::<9>().0;
-        let first_output = block * OUTPUTS;
-        let mut start = [0.0; OUTPUTS];
+fn convolve_columns_body<S: Simd>(simd: S, work: &Work<'_>) {
+    let Conv3x3Shape { in_channels, out_channels, .. } = *work.shape;
+    for (block, weights) in work.weights.chunks_exact(in_channels * 9 * BLOCK).enumerate() {
+        let weights = weights.as_chunks::<BLOCK>().0.as_chunks::<9>().0;
+        let first_channel = block * BLOCK;
+        let mut start = [0.0; BLOCK];
         if let Some(bias) = work.bias {
-            let n = OUTPUTS.min(outputs - first_output);
-            start[..n].copy_from_slice(&bias[first_output..first_output + n]);
+            let n = BLOCK.min(out_channels - first_channel);
+            start[..n].copy_from_slice(&bias[first_channel..first_channel + n]);
         }
         for row in 0..work.task.rows {
-            let block = Block { weights, start: &start, first_output, row };
-            if V::MANY {
-                tile::<V, OUTPUTS, 2>(work, &block, (0, 0));
+            let block = ChannelBlock { weights, start: &start, first_channel, row };
+            if S::WIDE_TILES {
+                convolve_tile::<S, BLOCK, 2>(simd, work, &block, 0, 0);
             } else {
-                for output in (0..OUTPUTS).step_by(4) {
-                    tile::<V, 4, 1>(work, &block, (output, 0));
-                    tile::<V, 4, 1>(work, &block, (output, LANES));
+                for channel in (0..BLOCK).step_by(4) {
+                    convolve_tile::<S, 4, 1>(simd, work, &block, channel, 0);
+                    convolve_tile::<S, 4, 1>(simd, work, &block, channel, LANES);
                 }
             }
         }
     }
 }
 
-/// [`OUTPUTS`] outputs in one row of a task.
-struct Block<'a> {
-    /// For each input.
-    weights: &'a [[[f32; OUTPUTS]; 9]],
-    start: &'a [f32; OUTPUTS],
-    first_output: usize,
+/// [`BLOCK`] output channels in one row of a task.
+struct ChannelBlock<'a> {
+    /// For each input channel.
+    weights: &'a [[[f32; BLOCK]; 9]],
+    /// What the sums start with.
+    start: &'a [f32; BLOCK],
+    first_channel: usize,
     row: usize,
 }
 
-/// `R` outputs and `N` vectors of columns, from `output` on in the block and from `column` on in what is seen.
+/// `R` output channels from `channel` of the block on, and `N` vectors of columns from `column` of the window on.
 #[inline(always)]
-fn tile<V: Vector, const R: usize, const N: usize>(
+fn convolve_tile<S: Simd, const R: usize, const N: usize>(
+    simd: S,
     work: &Work<'_>,
-    block: &Block<'_>,
-    (output, column): (usize, usize),
+    block: &ChannelBlock<'_>,
+    channel: usize,
+    column: usize,
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
+    let mut sums = [[simd.splat(0.0); N]; R];
     for (index, sums) in sums.iter_mut().enumerate() {
-        *sums = [V::splat(block.start[output + index]); N];
+        *sums = [simd.splat(block.start[channel + index]); N];
     }
     let stride = work.shape.stride;
-    let (line, plane) = (stride * SEEN, work.shape.seen_rows(work.task) * stride * SEEN);
-    // Where the three columns are that the first output sees.
-    let columns = if stride == 1 { [0, 1, 2] } else { [0, SEEN, 1] };
-    for (channel, weights) in work.seen.chunks_exact(plane).zip(block.weights) {
+    let (line, plane) = (stride * WINDOW, work.shape.window_rows(work.task) * stride * WINDOW);
+    // The columns of the window that the kernel's three columns begin at.
+    let columns = if stride == 1 { [0, 1, 2] } else { [0, WINDOW, 1] };
+    for (window, weights) in work.window.chunks_exact(plane).zip(block.weights) {
         for dy in 0..3 {
-            let window = &channel[(block.row * stride + dy) * line..][..line];
+            let window = &window[(block.row * stride + dy) * line..][..line];
             for dx in 0..3 {
-                let mut x = [V::splat(0.0); N];
+                let mut x = [simd.splat(0.0); N];
                 for (vector, x) in x.iter_mut().enumerate() {
-                    *x = V::load(&window[columns[dx] + column + vector * LANES..]);
+                    *x = simd.load(&window[columns[dx] + column + vector * LANES..]);
                 }
                 for index in 0..R {
-                    let weight = V::splat(weights[dy * 3 + dx][output + index]);
+                    let weight = simd.splat(weights[dy * 3 + dx][channel + index]);
                     for vector in 0..N {
-                        sums[index][vector] = sums[index][vector].add_product(weight, x[vector]);
+                        sums[index][vector] = sums[index][vector].multiply_add(weight, x[vector]);
                     }
                 }
             }
         }
     }
     for (index, sums) in sums.iter().enumerate() {
-        let at = block.first_output + output + index;
-        if at < work.shape.outputs {
+        let channel = block.first_channel + channel + index;
+        if channel < work.shape.out_channels {
             for (vector, sum) in sums.iter().enumerate() {
-                let column = work.column + column + vector * LANES;
-                work.result.put((work.task.image + at, work.task.first + block.row, column), &sum.array());
+                let position = OutputPosition {
+                    plane: work.task.first_plane + channel,
+                    row: work.task.first_row + block.row,
+                    column: work.column + column + vector * LANES,
+                };
+                #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
+                // SAFETY: the row is one of the task's, which no other task has.
+                unsafe {
+                    work.output.store(position, &sum.to_array());
+                }
             }
         }
     }
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    /// Values around zero from a small generator.
-    pub fn values(n: usize, seed: u32) -> Vec<f32> {
+    /// Numbers from −1 to 1 from a small generator.
+    pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
         lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
 
     /// The definition, in `f64`.
-    fn plain(x: &[f32], weight: &[f32], bias: &[f32], shape: &Shape) -> Vec<f64> {
-        let Shape { batch, inputs, outputs, height, width, padding, stride } = *shape;
+    fn reference(x: &[f32], weight: &[f32], bias: &[f32], shape: &Conv3x3Shape) -> Vec<f64> {
+        let Conv3x3Shape { batch, in_channels, out_channels, height, width, padding, stride } = *shape;
         let mut y = Vec::new();
         for image in 0..batch {
-            for output in 0..outputs {
-                for row in 0..shape.rows() {
-                    for column in 0..shape.columns() {
+            for output in 0..out_channels {
+                for row in 0..shape.output_height() {
+                    for column in 0..shape.output_width() {
                         let mut sum = f64::from(bias[output]);
-                        for input in 0..inputs {
+                        for input in 0..in_channels {
                             for (dy, dx) in (0..9).map(|tap| (tap / 3, tap % 3)) {
                                 let (Some(r), Some(c)) = (
-                                    (row * stride + dy).checked_sub(padding.0),
+                                    (row * stride + dy).checked_sub(padding.top),
                                     (column * stride + dx).checked_sub(2 - stride),
                                 ) else {
                                     continue;
                                 };
                                 if r < height && c < width {
-                                    let x = x[((image * inputs + input) * height + r) * width + c];
-                                    let w = weight[((output * inputs + input) * 3 + dy) * 3 + dx];
+                                    let x = x[((image * in_channels + input) * height + r) * width + c];
+                                    let w = weight[((output * in_channels + input) * 3 + dy) * 3 + dx];
                                     sum += f64::from(x) * f64::from(w);
                                 }
                             }
@@ -304,37 +301,105 @@ pub mod tests {
         y
     }
 
-    pub const SHAPES: [Shape; 13] = {
-        let shape = Shape { batch: 1, inputs: 1, outputs: 1, height: 1, width: 1, padding: (1, 1), stride: 1 };
+    pub(crate) const SHAPES: [Conv3x3Shape; 13] = {
+        let shape = Conv3x3Shape {
+            batch: 1,
+            in_channels: 1,
+            out_channels: 1,
+            height: 1,
+            width: 1,
+            padding: RowPadding { top: 1, bottom: 1 },
+            stride: 1,
+        };
         [
             shape,
-            Shape { batch: 2, inputs: 3, outputs: 5, height: 7, width: 19, ..shape },
-            Shape { inputs: 4, outputs: 9, height: 12, width: 48, padding: (0, 1), ..shape },
-            Shape { batch: 3, inputs: 2, outputs: 8, height: 9, width: 33, padding: (1, 0), ..shape },
-            Shape { inputs: 2, outputs: 3, height: 20, width: 16, padding: (0, 0), ..shape },
-            // By tiles: of all widths of lines of lanes, with rows and columns left over, and inside an image wider than a vector.
-            Shape { batch: 2, inputs: 17, outputs: 19, height: 13, width: 45, ..shape },
-            Shape { inputs: 16, outputs: 16, height: 8, width: 32, padding: (0, 1), ..shape },
-            Shape { inputs: 20, outputs: 24, height: 9, width: 13, padding: (1, 0), ..shape },
-            Shape { inputs: 16, outputs: 40, height: 40, width: 10, ..shape },
-            Shape { inputs: 16, outputs: 17, height: 5, width: 200, ..shape },
-            // Of stride 2.
-            Shape { batch: 2, inputs: 3, outputs: 9, height: 24, width: 70, padding: (0, 1), stride: 2 },
-            Shape { inputs: 17, outputs: 16, height: 11, width: 13, padding: (0, 1), stride: 2, ..shape },
-            Shape { inputs: 2, outputs: 2, height: 2, width: 2, padding: (0, 1), stride: 2, ..shape },
+            Conv3x3Shape { batch: 2, in_channels: 3, out_channels: 5, height: 7, width: 19, ..shape },
+            Conv3x3Shape {
+                in_channels: 4,
+                out_channels: 9,
+                height: 12,
+                width: 48,
+                padding: RowPadding { top: 0, bottom: 1 },
+                ..shape
+            },
+            Conv3x3Shape {
+                batch: 3,
+                in_channels: 2,
+                out_channels: 8,
+                height: 9,
+                width: 33,
+                padding: RowPadding { top: 1, bottom: 0 },
+                ..shape
+            },
+            Conv3x3Shape {
+                in_channels: 2,
+                out_channels: 3,
+                height: 20,
+                width: 16,
+                padding: RowPadding { top: 0, bottom: 0 },
+                ..shape
+            },
+            // By Winograd: of each number of tiles side by side, with partial tiles, and in an image wider than a vector.
+            Conv3x3Shape { batch: 2, in_channels: 17, out_channels: 19, height: 13, width: 45, ..shape },
+            Conv3x3Shape {
+                in_channels: 16,
+                out_channels: 16,
+                height: 8,
+                width: 32,
+                padding: RowPadding { top: 0, bottom: 1 },
+                ..shape
+            },
+            Conv3x3Shape {
+                in_channels: 20,
+                out_channels: 24,
+                height: 9,
+                width: 13,
+                padding: RowPadding { top: 1, bottom: 0 },
+                ..shape
+            },
+            Conv3x3Shape { in_channels: 16, out_channels: 40, height: 40, width: 10, ..shape },
+            Conv3x3Shape { in_channels: 16, out_channels: 17, height: 5, width: 200, ..shape },
+            // With stride 2.
+            Conv3x3Shape {
+                batch: 2,
+                in_channels: 3,
+                out_channels: 9,
+                height: 24,
+                width: 70,
+                padding: RowPadding { top: 0, bottom: 1 },
+                stride: 2,
+            },
+            Conv3x3Shape {
+                in_channels: 17,
+                out_channels: 16,
+                height: 11,
+                width: 13,
+                padding: RowPadding { top: 0, bottom: 1 },
+                stride: 2,
+                ..shape
+            },
+            Conv3x3Shape {
+                in_channels: 2,
+                out_channels: 2,
+                height: 2,
+                width: 2,
+                padding: RowPadding { top: 0, bottom: 1 },
+                stride: 2,
+                ..shape
+            },
         ]
     };
 
     #[test]
-    fn is_the_convolution() {
+    fn matches_the_definition() {
         for shape in SHAPES {
-            let x = values(shape.batch * shape.inputs * shape.height * shape.width, 1);
-            let weight = values(shape.outputs * shape.inputs * 9, 2);
-            let bias = values(shape.outputs, 3);
-            let expected = plain(&x, &weight, &bias, &shape);
+            let x = values(shape.batch * shape.in_channels * shape.height * shape.width, 1);
+            let weight = values(shape.out_channels * shape.in_channels * 9, 2);
+            let bias = values(shape.out_channels, 3);
+            let expected = reference(&x, &weight, &bias, &shape);
             let found = forward(&x, &weight, Some(&bias), &shape);
             assert_eq!(found.len(), expected.len(), "{shape:?}");
-            // Tiles round more than a sum does: `rounding_of_tiles_is_small` holds them to their root mean square.
+            // Winograd rounds more than a plain sum: `winograd_rounds_little` tests it against the root mean square.
             let bound = if winograd::pays(&shape) { 3e-5 } else { 1e-5 };
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < bound, "{shape:?}: {found}, not {expected}");
@@ -343,14 +408,22 @@ pub mod tests {
     }
 
     #[test]
-    fn rounding_of_tiles_is_small() {
-        let shape = Shape { batch: 1, inputs: 128, outputs: 16, height: 16, width: 64, padding: (1, 1), stride: 1 };
-        let x = values(shape.inputs * shape.height * shape.width, 1);
-        let (weight, bias) = (values(shape.outputs * shape.inputs * 9, 2), vec![0.0; shape.outputs]);
-        let (found, expected) = (forward(&x, &weight, None, &shape), plain(&x, &weight, &bias, &shape));
+    fn winograd_rounds_little() {
+        let shape = Conv3x3Shape {
+            batch: 1,
+            in_channels: 128,
+            out_channels: 16,
+            height: 16,
+            width: 64,
+            padding: RowPadding { top: 1, bottom: 1 },
+            stride: 1,
+        };
+        let x = values(shape.in_channels * shape.height * shape.width, 1);
+        let (weight, bias) = (values(shape.out_channels * shape.in_channels * 9, 2), vec![0.0; shape.out_channels]);
+        let (found, expected) = (forward(&x, &weight, None, &shape), reference(&x, &weight, &bias, &shape));
         let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
         let mut errors = found.iter().zip(&expected).map(|(found, expected)| f64::from(*found) - expected);
-        let share = (squares(&mut errors) / squares(&mut expected.iter().copied())).sqrt();
-        assert!(share < 2e-6, "off by {share} of the root mean square");
+        let relative = (squares(&mut errors) / squares(&mut expected.iter().copied())).sqrt();
+        assert!(relative < 2e-6, "off by {relative} of the root mean square");
     }
 }

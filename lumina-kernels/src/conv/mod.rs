@@ -1,6 +1,7 @@
-//! Convolutions of images and their gradients.
+//! Convolutions of images, `[batch, channels, height, width]`, and their gradients.
 
 pub mod conv3x3;
-pub mod gradient;
+pub mod conv3x3_gradients;
+mod output;
 pub mod upsample2x;
-pub mod winograd;
+mod winograd;

@@ -1,278 +1,300 @@
-//! Convolutions of 3×3 by Winograd's minimal filtering, F(4×4, 3×3): sixteen results of 36 products instead of 144 (Lavin and Gray,
-//! arXiv 1509.09308).
+//! Convolutions with 3×3 kernels by Winograd's minimal filtering, F(4×4, 3×3): 16 outputs of a channel pair take 36
+//! multiplications instead of 144 (Lavin and Gray, arXiv 1509.09308).
 //!
-//! A tile of 6×6 inputs and the 3×3 weights are transformed by sums and differences; there each of the 36 places is a product of matrices,
-//! `[outputs, inputs] · [inputs, tiles]`; its results are transformed back to 4×4 outputs. The points that the transforms are made of, 0, ±√½, ±√2
-//! and infinity, leave less than half of the rounding error of the usual 0, ±1, ±2. The order of each sum depends on the shape alone.
+//! Input tiles of 6×6 and the 3×3 weights are transformed. At each of the 36 points of the transformed tiles the convolution
+//! is a matmul, `[out_channels, in_channels] · [in_channels, tiles]`. Its results are transformed back to 4×4 outputs. The
+//! interpolation points 0, ±√½, ±√2 and ∞ have less than half the rounding error of the usual 0, ±1, ±2. The order of each
+//! sum depends on the shape alone.
 //!
-//! Tiles are the lanes of vectors: those side by side in a row of the image, and where the image is narrow those below, too.
+//! The lanes of a vector are tiles: neighbours in a row of the image, and where the image is narrow, those below as well.
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
-use super::conv3x3::{Planes, Shape};
-use crate::simd::vector::{LANES, Vector, best_instructions};
+use super::conv3x3::Conv3x3Shape;
+use super::output::{OutputPlanes, OutputPosition};
+use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
-/// Rows, or columns, of outputs of a tile.
-const SIDE: usize = 4;
-/// Rows, or columns, of inputs that it sees.
-const SEEN: usize = SIDE + 2;
-/// Places of a tile.
-const PLACES: usize = SEEN * SEEN;
-/// Outputs computed side by side.
-const OUTPUTS: usize = 8;
-/// Outputs whose sums wait to be transformed back: so many that what is seen of a place is used often, so few that they stay near.
-const GROUP: usize = 4 * OUTPUTS;
-/// Vectors of tiles of a task in one go.
+/// Rows, or columns, of the outputs of a tile.
+const OUTPUT_TILE: usize = 4;
+/// Rows, or columns, of the inputs of a tile.
+const INPUT_TILE: usize = OUTPUT_TILE + 2;
+/// Points of a transformed tile.
+const POINTS: usize = INPUT_TILE * INPUT_TILE;
+/// Output channels whose weights are packed together.
+const BLOCK: usize = 8;
+/// Output channels that are multiplied before they are transformed back: enough to read transformed inputs often, few enough
+/// that their sums stay in the cache.
+const GROUP: usize = 4 * BLOCK;
+/// Vectors of tiles that are transformed together, one below the other.
 const VECTORS: usize = 2;
-/// Rows that those of one column of lanes see.
-const ROWS: usize = VECTORS * SIDE + 2;
-/// Tiles of a task in one go.
+/// Rows of the input that they read.
+const INPUT_ROWS: usize = VECTORS * OUTPUT_TILE + 2;
+/// Tiles that are transformed together.
 const TILES: usize = VECTORS * LANES;
-/// From the sums of a place to those of the next: places a power of two apart would share lines of the cache, here and in [`stride`].
-const SUMS: usize = GROUP * TILES + LANES;
+/// Distance of the sums of a point from those of the next. With a power of two they would share lines of the cache; also in
+/// [`point_stride`].
+const SUM_STRIDE: usize = GROUP * TILES + LANES;
 
-/// From a place to the next in what is seen of so many inputs.
-fn stride(inputs: usize) -> usize {
-    inputs * TILES + LANES
+/// Distance of the transformed inputs of a point from those of the next.
+fn point_stride(in_channels: usize) -> usize {
+    in_channels * TILES + LANES
 }
 
-/// Whether transforming costs less than it saves.
-pub fn pays(shape: &Shape) -> bool {
-    shape.stride == 1 && shape.inputs >= 16 && shape.outputs >= 16 && shape.rows() >= 4 && shape.columns() >= 8
+/// Whether the transforms cost less than they save.
+pub(super) fn pays(shape: &Conv3x3Shape) -> bool {
+    shape.stride == 1
+        && shape.in_channels >= 16
+        && shape.out_channels >= 16
+        && shape.output_height() >= 4
+        && shape.output_width() >= 8
 }
 
-/// `x` `[inputs, height, width]` of each image convolved into its planes of `result`.
-pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Shape, result: &Planes) {
-    let weights = transformed(weight, shape);
-    let across = shape.columns().div_ceil(SIDE).next_power_of_two().clamp(4, LANES);
-    let task_rows = TILES / across * SIDE;
-    let per_image = shape.rows().div_ceil(task_rows);
-    let (tasks, groups) = (shape.batch * per_image, shape.outputs.div_ceil(GROUP));
-    // Small images have few tasks: threads then share the outputs, too, and each transforms the inputs for itself.
-    let shares = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
-    let groups_of_share = groups.div_ceil(shares).max(1);
-    let shares = groups.div_ceil(groups_of_share);
+/// Convolves `x` `[batch, in_channels, height, width]` with `weight` `[out_channels, in_channels, 3, 3]` into `output`.
+pub(super) fn forward(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    shape: &Conv3x3Shape,
+    output: &OutputPlanes<'_>,
+) {
+    let weights = transform_weights(weight, shape);
+    let across = shape.output_width().div_ceil(OUTPUT_TILE).next_power_of_two().clamp(4, LANES);
+    let task_rows = TILES / across * OUTPUT_TILE;
+    let row_tasks = shape.output_height().div_ceil(task_rows);
+    let (tasks, groups) = (shape.batch * row_tasks, shape.out_channels.div_ceil(GROUP));
+    // Small images have few tasks. Threads then share the output channels as well, and each transforms the inputs by itself.
+    let shares = (4 * current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
+    let share_groups = groups.div_ceil(shares).max(1);
+    let shares = groups.div_ceil(share_groups);
     (0..tasks * shares).into_par_iter().for_each_init(Vec::new, |memory, task| {
         let (task, share) = (task / shares, task % shares);
-        let (image, first) = (task / per_image, task % per_image * task_rows);
-        let size = shape.inputs * shape.height * shape.width;
+        let (image, row) = (task / row_tasks, task % row_tasks * task_rows);
+        let size = shape.in_channels * shape.height * shape.width;
         let x = &x[image * size..][..size];
-        let groups = share * groups_of_share..groups.min((share + 1) * groups_of_share);
-        let outputs = groups.start * GROUP..shape.outputs.min(groups.end * GROUP);
-        for column in (0..shape.columns()).step_by(across * SIDE) {
-            let work = Work { x, shape, weights: &weights, bias, image, first, column, across, result };
-            columns(&work, outputs.start, outputs.end, memory);
+        let groups = share * share_groups..groups.min((share + 1) * share_groups);
+        let (first, end) = (groups.start * GROUP, shape.out_channels.min(groups.end * GROUP));
+        for column in (0..shape.output_width()).step_by(across * OUTPUT_TILE) {
+            let work = Work { x, shape, weights: &weights, bias, image, row, column, across, output };
+            convolve_tiles(&work, first, end, memory);
         }
     });
 }
 
-/// Weights `[outputs, inputs, 3, 3]` transformed, those of [`OUTPUTS`] outputs side by side: `[blocks, PLACES, inputs, OUTPUTS]`.
-fn transformed(weight: &[f32], shape: &Shape) -> Vec<f32> {
-    let Shape { inputs, outputs, .. } = *shape;
-    let size = PLACES * inputs * OUTPUTS;
-    let mut all = vec![0.0; outputs.div_ceil(OUTPUTS) * size];
-    let blocks = all.par_chunks_mut(size.max(1)).zip(weight.par_chunks((OUTPUTS * inputs * 9).max(1)));
-    blocks.for_each(|(block, weight)| transform(weight, inputs, block));
-    all
+/// Transforms the weights, those of [`BLOCK`] output channels together: `[blocks, POINTS, in_channels, BLOCK]`.
+fn transform_weights(weight: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
+    let Conv3x3Shape { in_channels, out_channels, .. } = *shape;
+    let size = POINTS * in_channels * BLOCK;
+    let mut transformed = vec![0.0; out_channels.div_ceil(BLOCK) * size];
+    let blocks = transformed.par_chunks_mut(size.max(1)).zip(weight.par_chunks((BLOCK * in_channels * 9).max(1)));
+    blocks.for_each(|(block, weight)| transform_block(weight, in_channels, block));
+    transformed
 }
 
-best_instructions!(transform = transform_body(weight: &[f32], inputs: usize, block: &mut [f32]));
+simd_dispatch!(fn transform_block(weight: &[f32], in_channels: usize, block: &mut [f32]) = transform_block_body);
 
-/// The weights of [`OUTPUTS`] outputs, or of the last few, at all places.
+/// Transforms the weights of [`BLOCK`] output channels, or of the last few.
 #[inline(always)]
-fn transform_body<V: Vector>(weight: &[f32], inputs: usize, block: &mut [f32]) {
-    for input in 0..inputs {
-        let mut taps = [[0.0; OUTPUTS]; 9];
-        for (output, weight) in weight.chunks_exact(inputs * 9).enumerate() {
+fn transform_block_body<S: Simd>(_: S, weight: &[f32], in_channels: usize, block: &mut [f32]) {
+    for input in 0..in_channels {
+        let mut taps = [[0.0; BLOCK]; 9];
+        for (channel, weight) in weight.chunks_exact(in_channels * 9).enumerate() {
             for (taps, weight) in taps.iter_mut().zip(&weight[input * 9..]) {
-                taps[output] = *weight;
+                taps[channel] = *weight;
             }
         }
         let [a, b, c, d, e, f, g, h, i] = taps;
-        let columns = spread([a, b, c]).into_iter().zip(spread([d, e, f])).zip(spread([g, h, i]));
+        let (top, middle, bottom) = (transform_taps([a, b, c]), transform_taps([d, e, f]), transform_taps([g, h, i]));
+        let columns = top.into_iter().zip(middle).zip(bottom);
         for (column, ((top, middle), bottom)) in columns.enumerate() {
-            for (row, values) in spread([top, middle, bottom]).into_iter().enumerate() {
-                let at = ((row * SEEN + column) * inputs + input) * OUTPUTS;
-                block[at..at + OUTPUTS].copy_from_slice(&values);
+            for (row, values) in transform_taps([top, middle, bottom]).into_iter().enumerate() {
+                let at = ((row * INPUT_TILE + column) * in_channels + input) * BLOCK;
+                block[at..at + BLOCK].copy_from_slice(&values);
             }
         }
     }
 }
 
-/// Three weights in one direction as those of six places.
+/// Three weights in one direction, at the six interpolation points.
 #[inline(always)]
-fn spread([a, b, c]: [[f32; OUTPUTS]; 3]) -> [[f32; OUTPUTS]; SEEN] {
-    let mut all = [a, a, a, a, a, c];
-    for output in 0..OUTPUTS {
-        let (a, b, c) = (a[output], b[output], c[output]);
+fn transform_taps([a, b, c]: [[f32; BLOCK]; 3]) -> [[f32; BLOCK]; INPUT_TILE] {
+    let mut points = [a, a, a, a, a, c];
+    for channel in 0..BLOCK {
+        let (a, b, c) = (a[channel], b[channel], c[channel]);
         let (near, far) = ((a + 0.5 * c) * (-2.0 / 3.0), (a + 2.0 * c) * (1.0 / 6.0));
         let (near_odd, far_odd) = (b * (-2.0 / 3.0 * FRAC_1_SQRT_2), b * (SQRT_2 / 6.0));
-        all[1][output] = near + near_odd;
-        all[2][output] = near - near_odd;
-        all[3][output] = far + far_odd;
-        all[4][output] = far - far_odd;
+        points[1][channel] = near + near_odd;
+        points[2][channel] = near - near_odd;
+        points[3][channel] = far + far_odd;
+        points[4][channel] = far - far_odd;
     }
-    all
+    points
 }
 
-/// What there is to do for the columns that a vector of tiles has.
+/// [`TILES`] tiles of an image.
 struct Work<'a> {
-    /// The image, `[inputs, height, width]`.
+    /// The image, `[in_channels, height, width]`.
     x: &'a [f32],
-    shape: &'a Shape,
-    /// What [`transformed`] laid out.
+    shape: &'a Conv3x3Shape,
+    /// From [`transform_weights`].
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
     image: usize,
-    /// Of the rows and columns of the result.
-    first: usize,
+    /// First row of the output.
+    row: usize,
+    /// First column of the output.
     column: usize,
-    /// Tiles of a vector that are side by side.
+    /// Tiles of a vector that are neighbours in a row.
     across: usize,
-    result: &'a Planes,
+    output: &'a OutputPlanes<'a>,
 }
 
-best_instructions!(columns = columns_body(work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>));
+simd_dispatch!(fn convolve_tiles(
+    work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>
+) = convolve_tiles_body);
 
-/// The outputs from `first`, the first of a group, to `end`.
+/// Computes the output channels from `first`, the first of a group, to `end`.
 #[inline(always)]
-fn columns_body<V: Vector>(work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>) {
-    let inputs = work.shape.inputs;
-    // Of each place, of each input, of each tile; then of each place, of each output of a group, of each tile.
-    let seen = PLACES * stride(inputs);
-    if memory.len() < seen + PLACES * SUMS {
-        memory.resize(seen + PLACES * SUMS, 0.0);
+fn convolve_tiles_body<S: Simd>(simd: S, work: &Work<'_>, first: usize, end: usize, memory: &mut Vec<f32>) {
+    let in_channels = work.shape.in_channels;
+    // Transformed inputs [POINTS, in_channels, TILES], then sums [POINTS, GROUP, TILES], each with gaps after a point.
+    let inputs_len = POINTS * point_stride(in_channels);
+    if memory.len() < inputs_len + POINTS * SUM_STRIDE {
+        memory.resize(inputs_len + POINTS * SUM_STRIDE, 0.0);
     }
-    let (seen, sums) = memory.split_at_mut(seen);
-    // Written whole for each input.
-    let mut rows = [[V::splat(0.0); SEEN]; ROWS];
-    for input in 0..inputs {
-        see::<V>(work, input, &mut rows, seen);
+    let (inputs, sums) = memory.split_at_mut(inputs_len);
+    let mut rows = [[simd.splat(0.0); INPUT_TILE]; INPUT_ROWS];
+    for input in 0..in_channels {
+        transform_tiles(simd, work, input, &mut rows, inputs);
     }
     for group in (first..end).step_by(GROUP) {
         let end = end.min(group + GROUP);
-        for (place, sums) in sums.chunks_exact_mut(SUMS).enumerate() {
-            let seen = seen[place * stride(inputs)..][..inputs * TILES].as_chunks::<TILES>().0;
-            for output in (group..end).step_by(OUTPUTS) {
-                let weights = &work.weights[(output / OUTPUTS * PLACES + place) * inputs * OUTPUTS..];
-                let weights = weights[..inputs * OUTPUTS].as_chunks::<OUTPUTS>().0;
-                let sums = &mut sums[(output - group) * TILES..][..OUTPUTS * TILES];
-                if V::MANY {
-                    product::<V, OUTPUTS, VECTORS>(weights, seen, (0, 0), sums);
+        for (point, sums) in sums.chunks_exact_mut(SUM_STRIDE).enumerate() {
+            let inputs = &inputs[point * point_stride(in_channels)..][..in_channels * TILES];
+            let inputs = inputs.as_chunks::<TILES>().0;
+            for channel in (group..end).step_by(BLOCK) {
+                let weights = &work.weights[(channel / BLOCK * POINTS + point) * in_channels * BLOCK..];
+                let weights = weights[..in_channels * BLOCK].as_chunks::<BLOCK>().0;
+                let sums = &mut sums[(channel - group) * TILES..][..BLOCK * TILES];
+                if S::WIDE_TILES {
+                    multiply::<S, BLOCK, VECTORS>(simd, weights, inputs, 0, 0, sums);
                 } else {
                     for tile in (0..TILES).step_by(LANES) {
-                        product::<V, 4, 1>(weights, seen, (0, tile), sums);
-                        product::<V, 4, 1>(weights, seen, (4, tile), sums);
+                        multiply::<S, 4, 1>(simd, weights, inputs, 0, tile, sums);
+                        multiply::<S, 4, 1>(simd, weights, inputs, 4, tile, sums);
                     }
                 }
             }
         }
-        for output in group..end {
-            give::<V>(work, output, &sums[(output - group) * TILES..]);
+        for channel in group..end {
+            store_tiles(simd, work, channel, &sums[(channel - group) * TILES..]);
         }
     }
 }
 
-/// `R` outputs and `N` vectors of tiles, from `output` and `tile` on.
+/// The matmul of a point for `R` output channels from `channel` on, and `N` vectors of tiles from `tile` on.
 #[inline(always)]
-fn product<V: Vector, const R: usize, const N: usize>(
-    weights: &[[f32; OUTPUTS]],
-    seen: &[[f32; TILES]],
-    (output, tile): (usize, usize),
-    to: &mut [f32],
+fn multiply<S: Simd, const R: usize, const N: usize>(
+    simd: S,
+    weights: &[[f32; BLOCK]],
+    inputs: &[[f32; TILES]],
+    channel: usize,
+    tile: usize,
+    result: &mut [f32],
 ) {
-    let mut sums = [[V::splat(0.0); N]; R];
-    for (weights, seen) in weights.iter().zip(seen) {
-        let mut x = [V::splat(0.0); N];
+    let mut sums = [[simd.splat(0.0); N]; R];
+    for (weights, inputs) in weights.iter().zip(inputs) {
+        let mut x = [simd.splat(0.0); N];
         for (vector, x) in x.iter_mut().enumerate() {
-            *x = V::load(&seen[tile + vector * LANES..]);
+            *x = simd.load(&inputs[tile + vector * LANES..]);
         }
-        for (sums, weight) in sums.iter_mut().zip(&weights[output..output + R]) {
-            let weight = V::splat(*weight);
+        for (sums, weight) in sums.iter_mut().zip(&weights[channel..channel + R]) {
+            let weight = simd.splat(*weight);
             for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = sum.add_product(weight, x);
+                *sum = sum.multiply_add(weight, x);
             }
         }
     }
     for (index, sums) in sums.into_iter().enumerate() {
         for (vector, sum) in sums.into_iter().enumerate() {
-            let to = &mut to[(output + index) * TILES + tile + vector * LANES..][..LANES];
-            to.copy_from_slice(&sum.array());
+            let result = &mut result[(channel + index) * TILES + tile + vector * LANES..][..LANES];
+            result.copy_from_slice(&sum.to_array());
         }
     }
 }
 
-/// Six inputs as the six values that meet the weights of [`spread`].
+/// Six inputs in one direction, at the points of [`transform_taps`].
 #[inline(always)]
-fn differences<V: Vector>([a, b, c, d, e, f]: [V; SEEN]) -> [V; SEEN] {
-    let times = [V::splat(-2.5), V::splat(-2.0), V::splat(-0.5), V::splat(FRAC_1_SQRT_2), V::splat(SQRT_2)];
-    let near = (e.add_product(times[1], c), d.add_product(times[1], b).times(times[3]));
-    let far = (e.add_product(times[2], c), d.add_product(times[2], b).times(times[4]));
+fn transform_inputs<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::F32s; INPUT_TILE]) -> [S::F32s; INPUT_TILE] {
+    let factors = [simd.splat(-2.5), simd.splat(-2.0), simd.splat(-0.5), simd.splat(FRAC_1_SQRT_2), simd.splat(SQRT_2)];
+    let near = (e.multiply_add(factors[1], c), d.multiply_add(factors[1], b) * factors[3]);
+    let far = (e.multiply_add(factors[2], c), d.multiply_add(factors[2], b) * factors[4]);
     [
-        a.plus(e).add_product(times[0], c),
-        near.0.plus(near.1),
-        near.0.minus(near.1),
-        far.0.plus(far.1),
-        far.0.minus(far.1),
-        b.plus(f).add_product(times[0], d),
+        (a + e).multiply_add(factors[0], c),
+        near.0 + near.1,
+        near.0 - near.1,
+        far.0 + far.1,
+        far.0 - far.1,
+        (b + f).multiply_add(factors[0], d),
     ]
 }
 
-/// The four outputs of six places.
+/// The four outputs in one direction of sums at the six points.
 #[inline(always)]
-fn outputs<V: Vector>([a, b, c, d, e, f]: [V; SEEN]) -> [V; SIDE] {
-    let (near, far) = ((b.plus(c), b.minus(c)), (d.plus(e), d.minus(e)));
-    let (near_odd, far_odd) = (near.1.times(V::splat(FRAC_1_SQRT_2)), far.1.times(V::splat(SQRT_2)));
-    let (half, two) = (V::splat(0.5), V::splat(2.0));
+fn transform_sums<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::F32s; INPUT_TILE]) -> [S::F32s; OUTPUT_TILE] {
+    let (near, far) = ((b + c, b - c), (d + e, d - e));
+    let (near_odd, far_odd) = (near.1 * simd.splat(FRAC_1_SQRT_2), far.1 * simd.splat(SQRT_2));
+    let (half, two) = (simd.splat(0.5), simd.splat(2.0));
     [
-        a.plus(near.0).plus(far.0),
-        near_odd.plus(far_odd),
-        near.0.times(half).add_product(two, far.0),
-        f.add_product(half, near_odd).add_product(two, far_odd),
+        a + near.0 + far.0,
+        near_odd + far_odd,
+        (near.0 * half).multiply_add(two, far.0),
+        f.multiply_add(half, near_odd).multiply_add(two, far_odd),
     ]
 }
 
-// No closures below, nor functions that take them: they would not be compiled for the instructions of their caller.
+// No closures below, nor functions that take them: the compiler may leave them out of line, without the instruction set of
+// their caller.
 
-/// A row of each line of lanes, `row` of what it sees, transformed in its direction.
+/// Row `row` of each line of tiles, of one input channel, transformed along the row.
 #[inline(always)]
-fn see_row<V: Vector>(work: &Work<'_>, input: usize, row: usize) -> [V; SEEN] {
-    let Work { x, shape, first, column, across, .. } = *work;
-    let Shape { height, width, padding, .. } = *shape;
-    let (above, row) = (input * height, first + row);
-    // Of each tile the first four columns, and those after them.
-    if across == LANES && column + SIDE * LANES <= width && row >= padding.0 && row - padding.0 < height {
-        let start = ((above + row - padding.0) * width + column).wrapping_sub(1);
-        // At the image's edges this sees what is beside it in memory, if anything is.
-        if let Some(seen) = x.get(start..start.saturating_add(SIDE * (LANES + 1))) {
-            let seen = seen.as_chunks::<SIDE>().0;
-            let ([mut a, b, c, d], [e, mut f, ..]) = (V::fourths(seen), V::fourths(&seen[1..]));
+fn transform_row<S: Simd>(simd: S, work: &Work<'_>, input: usize, row: usize) -> [S::F32s; INPUT_TILE] {
+    let Work { x, shape, column, across, .. } = *work;
+    let Conv3x3Shape { height, width, padding, .. } = *shape;
+    let (plane, row) = (input * height, work.row + row);
+    // For each tile, the first four columns, and those after them.
+    if across == LANES && column + OUTPUT_TILE * LANES <= width && row >= padding.top && row - padding.top < height {
+        let start = ((plane + row - padding.top) * width + column).wrapping_sub(1);
+        // At the left and right edge of the image this reads the end of another row, which is then replaced by zero.
+        if let Some(tiles) = x.get(start..start.saturating_add(OUTPUT_TILE * (LANES + 1))) {
+            let tiles = tiles.as_chunks::<OUTPUT_TILE>().0;
+            let ([mut a, b, c, d], [e, mut f, ..]) =
+                (simd.load_deinterleaved(tiles), simd.load_deinterleaved(&tiles[1..]));
             if column == 0 {
-                a = a.without_first();
+                a = a.zero_first();
             }
-            if column + SIDE * LANES == width {
-                f = f.without_last();
+            if column + OUTPUT_TILE * LANES == width {
+                f = f.zero_last();
             }
-            return differences([a, b, c, d, e, f]);
+            return transform_inputs(simd, [a, b, c, d, e, f]);
         }
     }
-    let (mut near, mut far) = ([[0.0; SIDE]; LANES], [[0.0; SIDE]; LANES]);
+    let (mut near, mut far) = ([[0.0; OUTPUT_TILE]; LANES], [[0.0; OUTPUT_TILE]; LANES]);
     for line in 0..LANES / across {
-        let row = row + line * VECTORS * SIDE;
-        if row >= padding.0 && row - padding.0 < height {
-            let row = &x[(above + row - padding.0) * width..][..width];
+        let row = row + line * VECTORS * OUTPUT_TILE;
+        if row >= padding.top && row - padding.top < height {
+            let row = &x[(plane + row - padding.top) * width..][..width];
             let lanes = line * across..(line + 1) * across;
             copy_columns(row, column, near[lanes.clone()].as_flattened_mut());
-            copy_columns(row, column + SIDE, far[lanes].as_flattened_mut());
+            copy_columns(row, column + OUTPUT_TILE, far[lanes].as_flattened_mut());
         }
     }
-    let ([a, b, c, d], [e, f, ..]) = (V::fourths(&near), V::fourths(&far));
-    differences([a, b, c, d, e, f])
+    let ([a, b, c, d], [e, f, ..]) = (simd.load_deinterleaved(&near), simd.load_deinterleaved(&far));
+    transform_inputs(simd, [a, b, c, d, e, f])
 }
 
-/// Columns of a row from that before `column` on, as far as there are.
+/// Copies the columns of a row from `column - 1` on, as far as the row has them.
 #[inline(always)]
 fn copy_columns(row: &[f32], column: usize, to: &mut [f32]) {
     let (from, skip) = (column.saturating_sub(1).min(row.len()), usize::from(column == 0));
@@ -280,58 +302,70 @@ fn copy_columns(row: &[f32], column: usize, to: &mut [f32]) {
     to[skip..skip + n].copy_from_slice(&row[from..from + n]);
 }
 
-/// Transforms an input's tiles.
+/// Transforms the tiles of an input channel. `rows` is overwritten.
 #[inline(always)]
-fn see<V: Vector>(work: &Work<'_>, input: usize, rows: &mut [[V; SEEN]; ROWS], seen: &mut [f32]) {
-    let inputs = work.shape.inputs;
+fn transform_tiles<S: Simd>(
+    simd: S,
+    work: &Work<'_>,
+    input: usize,
+    rows: &mut [[S::F32s; INPUT_TILE]; INPUT_ROWS],
+    inputs: &mut [f32],
+) {
+    let in_channels = work.shape.in_channels;
     for (index, row) in rows.iter_mut().enumerate() {
-        *row = see_row(work, input, index);
+        *row = transform_row(simd, work, input, index);
     }
     for vector in 0..VECTORS {
-        for column in 0..SEEN {
-            let mut six = [V::splat(0.0); SEEN];
-            for (six, row) in six.iter_mut().zip(&rows[vector * SIDE..]) {
-                *six = row[column];
+        for column in 0..INPUT_TILE {
+            let mut tile = [simd.splat(0.0); INPUT_TILE];
+            for (value, row) in tile.iter_mut().zip(&rows[vector * OUTPUT_TILE..]) {
+                *value = row[column];
             }
-            for (row, values) in differences(six).into_iter().enumerate() {
-                let at = (row * SEEN + column) * stride(inputs) + input * TILES + vector * LANES;
-                seen[at..at + LANES].copy_from_slice(&values.array());
+            for (row, values) in transform_inputs(simd, tile).into_iter().enumerate() {
+                let point = row * INPUT_TILE + column;
+                let at = point * point_stride(in_channels) + input * TILES + vector * LANES;
+                inputs[at..at + LANES].copy_from_slice(&values.to_array());
             }
         }
     }
 }
 
-/// Transforms the sums of an output back, and writes it.
+/// Transforms the sums of an output channel back, adds the bias, and stores the outputs.
 #[inline(always)]
-fn give<V: Vector>(work: &Work<'_>, output: usize, sums: &[f32]) {
-    let Work { shape, image, first, column, across, result, .. } = *work;
+fn store_tiles<S: Simd>(simd: S, work: &Work<'_>, channel: usize, sums: &[f32]) {
+    let Work { shape, image, row: first_row, column, across, output, .. } = *work;
     let bias = match work.bias {
-        Some(bias) => V::splat(bias[output]),
-        None => V::splat(0.0),
+        Some(bias) => simd.splat(bias[channel]),
+        None => simd.splat(0.0),
     };
-    let plane = image * shape.outputs + output;
+    let plane = image * shape.out_channels + channel;
     for vector in 0..VECTORS {
-        let mut rows = [[V::splat(0.0); SEEN]; SIDE];
-        for column in 0..SEEN {
-            let mut places = [V::splat(0.0); SEEN];
-            for (row, place) in places.iter_mut().enumerate() {
-                *place = V::load(&sums[(row * SEEN + column) * SUMS + vector * LANES..]);
+        let mut rows = [[simd.splat(0.0); INPUT_TILE]; OUTPUT_TILE];
+        for column in 0..INPUT_TILE {
+            let mut points = [simd.splat(0.0); INPUT_TILE];
+            for (row, point) in points.iter_mut().enumerate() {
+                *point = simd.load(&sums[(row * INPUT_TILE + column) * SUM_STRIDE + vector * LANES..]);
             }
-            for (row, value) in rows.iter_mut().zip(outputs(places)) {
+            for (row, value) in rows.iter_mut().zip(transform_sums(simd, points)) {
                 row[column] = value;
             }
         }
         for (row, columns) in rows.into_iter().enumerate() {
-            let mut values = outputs(columns);
+            let mut values = transform_sums(simd, columns);
             for value in &mut values {
-                *value = value.plus(bias);
+                *value = *value + bias;
             }
-            for (index, values) in V::of_fourths(values).as_chunks::<LANES>().0.iter().enumerate() {
+            for (index, values) in S::F32s::interleave(values).as_chunks::<LANES>().0.iter().enumerate() {
                 // A chunk is four tiles.
                 let (line, tile) = (4 * index / across, 4 * index % across);
-                let row = first + (line * VECTORS + vector) * SIDE + row;
-                if row < shape.rows() {
-                    result.put((plane, row, column + tile * SIDE), values);
+                let row = first_row + (line * VECTORS + vector) * OUTPUT_TILE + row;
+                if row < shape.output_height() {
+                    let position = OutputPosition { plane, row, column: column + tile * OUTPUT_TILE };
+                    #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
+                    // SAFETY: tasks have rows, or output channels, of their own.
+                    unsafe {
+                        output.store(position, values);
+                    }
                 }
             }
         }

@@ -1,3 +1,3 @@
-//! Losses and their gradients.
+//! Losses with their gradients.
 
 pub mod cross_entropy;

@@ -7,10 +7,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, TILE_BLOCK};
-use super::avx512::{add, load_ps};
+use super::avx512_gemm::{add, load_ps};
 use super::kernel::{FEW, Few, GROUP, GROUP_ROWS, Multiply};
 use super::prefetch::fetch;
-use super::source::{Rows, Source};
+use super::weight_rows::{Rows, Source};
 use crate::scratch::Lanes;
 
 /// Rows of a tile, and bytes of one of its rows.

@@ -6,16 +6,16 @@ use super::kernel::FEW;
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
-/// What becomes of activations before they are multiplied.
+/// The precision of activations in a matmul.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum Activations {
-    /// They stay `f32`: the weights are widened, and each product is exact up to `f32` rounding.
+pub enum ActivationPrecision {
+    /// Activations stay `f32`: weights are dequantised or cast up, and each product is exact up to `f32` rounding.
     #[default]
-    Full,
-    /// They are rounded to what the weights' format multiplies fastest with, as PyTorch in `bf16` and llama.cpp do:
-    /// `bf16` beside `BF16` weights where the processor multiplies that, bytes with a scale for each 32 beside `Q8_0` and `Q4_0`. Elsewhere
-    /// as [`Full`](Self::Full).
-    Compact,
+    F32,
+    /// Activations are rounded to what the processor multiplies fastest with the weights' format, as in PyTorch's `bf16` and
+    /// llama.cpp: to `bf16` with `BF16` weights where the processor multiplies that, to 8-bit integers with a scale for
+    /// each 32 with `Q8_0` and `Q4_0` weights. Otherwise as [`F32`](Self::F32).
+    Reduced,
 }
 
 /// The type that a product is computed in.
@@ -52,15 +52,17 @@ pub(super) const BLOCK_RUN: usize = 16;
 
 impl Arithmetic {
     /// The arithmetic for `n` rows of activations.
-    pub(super) fn choose(format: Format, activations: Activations, isa: Isa, n: usize) -> Self {
-        match (activations, format) {
-            (Activations::Compact, Format::Q8_0 | Format::Q4_0) if isa >= Isa::Amx && n > FEW => Self::TileBytes,
-            (Activations::Compact, Format::BF16) if isa >= Isa::Amx => Self::Tiles,
-            (Activations::Compact, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
+    pub(super) fn choose(format: Format, precision: ActivationPrecision, isa: Isa, n: usize) -> Self {
+        match (precision, format) {
+            (ActivationPrecision::Reduced, Format::Q8_0 | Format::Q4_0) if isa >= Isa::Amx && n > FEW => {
+                Self::TileBytes
+            }
+            (ActivationPrecision::Reduced, Format::BF16) if isa >= Isa::Amx => Self::Tiles,
+            (ActivationPrecision::Reduced, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
             // VNNI multiplies unsigned with signed bytes, so the weights are shifted up.
-            (Activations::Compact, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Bytes { offset: 128 },
-            (Activations::Compact, Format::Q8_0) => Self::Bytes { offset: 0 },
-            (Activations::Compact, Format::Q4_0) => Self::Bytes { offset: 8 },
+            (ActivationPrecision::Reduced, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Bytes { offset: 128 },
+            (ActivationPrecision::Reduced, Format::Q8_0) => Self::Bytes { offset: 0 },
+            (ActivationPrecision::Reduced, Format::Q4_0) => Self::Bytes { offset: 8 },
             _ => Self::Float,
         }
     }

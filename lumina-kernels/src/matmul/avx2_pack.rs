@@ -3,10 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK};
-use super::avx2_few::{byte_quads, nibble_quads, turned};
+use super::avx2_gemv::{byte_quads, nibble_quads, turned};
 use super::kernel::{GROUP, Pack};
-use super::portable;
-use super::source::Source;
+use super::portable_gemm;
+use super::weight_rows::Source;
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -27,7 +27,7 @@ pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
 /// What the compiler makes of the plain code with wider vectors.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    portable::float_panel(source, index, group, 0);
+    portable_gemm::float_panel(source, index, group, 0);
 }
 
 #[target_feature(enable = "avx2")]
@@ -47,7 +47,7 @@ fn floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
             }
         }
     }
-    portable::float_panel(source, index, group, source.columns / Lanes::COUNT);
+    portable_gemm::float_panel(source, index, group, source.columns / Lanes::COUNT);
 }
 
 /// 16-bit floats: what is turned are pairs of them.
@@ -66,7 +66,7 @@ fn widened<const HALVES: bool>(source: &Source<'_>, index: usize, group: &mut [L
             }
         }
     }
-    portable::float_panel(source, index, group, source.columns / Lanes::COUNT);
+    portable_gemm::float_panel(source, index, group, source.columns / Lanes::COUNT);
 }
 
 /// The first and the second `bf16` of each pair.
@@ -94,7 +94,7 @@ fn both_halves(pairs: __m256i) -> [__m256i; 2] {
 fn bytes<const NIBBLES: bool>(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
-        let place = portable::block_place(block, blocks, index);
+        let place = portable_gemm::block_place(block, blocks, index);
         let to = &mut group[place..place + PANEL_BLOCK];
         for half in 0..2 {
             let (quads, scales) =

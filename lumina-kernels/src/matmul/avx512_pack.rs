@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, PANEL_BLOCK, TILE_BLOCK};
 use super::kernel::{GROUP, Pack};
-use super::portable;
+use super::portable_gemm;
 use super::prefetch::LINE;
-use super::source::{Blocks, Source};
+use super::weight_rows::{Blocks, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
@@ -28,7 +28,7 @@ pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
 /// What the compiler makes of the plain code with wider vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 fn blocks_as_floats(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-    portable::float_panel(source, index, group, 0);
+    portable_gemm::float_panel(source, index, group, 0);
 }
 
 /// `f32`, or pairs of `bf16`: a line of a row has a word of every part.
@@ -104,7 +104,7 @@ fn bytes(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
         let (quads, scales) = byte_quads(source, block);
-        store_block(portable::block_place(block, blocks, index), group, quads, scales);
+        store_block(portable_gemm::block_place(block, blocks, index), group, quads, scales);
     }
 }
 
@@ -113,7 +113,7 @@ fn nibbles(source: &Source<'_>, index: usize, group: &mut [Lanes]) {
     let blocks = source.columns / BLOCK;
     for block in 0..blocks {
         let (quads, scales) = nibble_quads(source, block);
-        store_block(portable::block_place(block, blocks, index), group, quads, scales);
+        store_block(portable_gemm::block_place(block, blocks, index), group, quads, scales);
     }
 }
 

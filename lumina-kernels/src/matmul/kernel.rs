@@ -10,11 +10,11 @@ use std::ops::Range;
 
 use super::arithmetic::Arithmetic;
 #[cfg(target_arch = "aarch64")]
-use super::neon;
-use super::source::{Rows, Source};
+use super::neon_gemm;
+use super::weight_rows::{Rows, Source};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx2_pack, avx512, avx512_few, avx512_pack};
-use super::{few, portable};
+use super::{amx, avx2_gemm, avx2_pack, avx512_gemm, avx512_gemv, avx512_pack};
+use super::{gemv, portable_gemm};
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
@@ -76,16 +76,19 @@ impl Kernel {
             return None;
         }
         let (tile, pack, multiply, few): (usize, Pack, Multiply, Option<Few>) = match isa {
-            Isa::Portable => {
-                (portable::TILE, portable::pack, portable::multiply(arithmetic), few::plain(arithmetic, format))
-            }
+            Isa::Portable => (
+                portable_gemm::TILE,
+                portable_gemm::pack,
+                portable_gemm::multiply(arithmetic),
+                gemv::plain(arithmetic, format),
+            ),
             #[cfg(target_arch = "x86_64")]
             // Without VNNI, bytes are multiplied by AVX2.
             Isa::Avx2 | Isa::Avx512 if isa == Isa::Avx2 || matches!(arithmetic, Arithmetic::Bytes { .. }) => (
-                avx2::TILE,
+                avx2_gemm::TILE,
                 avx2_pack::pack(arithmetic, format),
-                avx2::multiply(arithmetic),
-                avx2::few(arithmetic, format),
+                avx2_gemm::multiply(arithmetic),
+                avx2_gemm::few(arithmetic, format),
             ),
             #[cfg(target_arch = "x86_64")]
             Isa::Amx if let Some((tile, multiply)) = amx::multiply(arithmetic) => {
@@ -93,15 +96,18 @@ impl Kernel {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (
-                avx512::TILE,
+                avx512_gemm::TILE,
                 avx512_pack::pack(arithmetic, format),
-                avx512::multiply(arithmetic),
-                avx512_few::few(arithmetic, format),
+                avx512_gemm::multiply(arithmetic),
+                avx512_gemv::few(arithmetic, format),
             ),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => {
-                (neon::TILE, portable::pack, neon::multiply(arithmetic, isa), neon::few(arithmetic, format, isa))
-            }
+            Isa::Neon | Isa::NeonDot => (
+                neon_gemm::TILE,
+                portable_gemm::pack,
+                neon_gemm::multiply(arithmetic, isa),
+                neon_gemm::few(arithmetic, format, isa),
+            ),
             // Those of other processors, which `is_available` has ruled out.
             _ => return None,
         };

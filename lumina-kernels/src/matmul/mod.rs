@@ -2,50 +2,50 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod arithmetic;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod avx2_gemm;
 #[cfg(target_arch = "x86_64")]
-mod avx2_few;
+mod avx2_gemv;
 #[cfg(target_arch = "x86_64")]
 mod avx2_pack;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod avx512_gemm;
 #[cfg(target_arch = "x86_64")]
-mod avx512_few;
+mod avx512_gemv;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
-pub mod dense;
-mod few;
-mod input;
+pub mod f32_gemm;
+mod gemv;
 mod kernel;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+mod neon_gemm;
 #[cfg(target_arch = "aarch64")]
-mod neon_few;
-mod output;
-mod portable;
+mod neon_gemv;
+mod portable_gemm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod prefetch;
-pub mod small;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
-mod source;
+pub mod serial_gemm;
+mod task;
 #[cfg(test)]
 mod tests;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels read blocks and prefetch"))]
+mod weight_rows;
 
-pub use arithmetic::Activations;
-pub use output::Product;
+pub use arithmetic::ActivationPrecision;
+pub use task::MatmulTask;
 
 use crate::scratch::{self, Lanes, Use};
 use crate::{Error, Isa, Matrix, Result};
+use activations::Order;
 use arithmetic::Arithmetic;
-use input::Order;
 use kernel::{FEW, GROUP, GROUP_ROWS, Kernel};
-use source::{Rows, Source, with_sixteen};
+use weight_rows::{Rows, Source, with_sixteen};
 
 /// Multiply-adds from which on a product is shared among threads; fewer take about as long as waking one.
 const PARALLEL: usize = 1 << 18;
@@ -56,11 +56,11 @@ const TASKS: usize = 32;
 ///
 /// # What a result is
 ///
-/// A row's result depends on that row, the weights, the instruction set and [`Activations`] alone: not on how many rows are
+/// A row's result depends on that row, the weights, the instruction set and [`ActivationPrecision`] alone: not on how many rows are
 /// given at once, from one to thousands, nor on threads. Batched equals single, and a prefill in pieces equals one in whole, to the bit.
 /// Columns are dealt in turn to 16 sums (pairs of columns in `bf16`), which are then added up one after the other; in bytes, blocks go in runs of 16.
 ///
-/// | weights | [`Full`](Activations::Full) | [`Compact`](Activations::Compact) |
+/// | weights | [`F32`](ActivationPrecision::F32) | [`Reduced`](ActivationPrecision::Reduced) |
 /// | --- | --- | --- |
 /// | `F32`, `F16` | `f32` | `f32` |
 /// | `BF16` | `f32` | with AVX-512 BF16 or AMX: activations rounded to `bf16`, a relative error of at most 2⁻⁸ each, sums in `f32`; else `f32` |
@@ -75,30 +75,30 @@ const TASKS: usize = 32;
 /// from call to call, so that decoding allocates nothing once it has begun.
 ///
 /// ```
-/// use lumina_kernels::{Activations, Format, Kernels, Matrix};
+/// use lumina_kernels::{ActivationPrecision, Format, Matmul, Matrix};
 ///
 /// let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|v| v.to_le_bytes()).collect();
 /// let w = Matrix::new(Format::F32, 3, 2, &bytes)?;
 /// let mut y = [0.0; 3];
-/// Kernels::new(Activations::Full).matmul(&[10.0, 1.0], w, &mut y)?;
+/// Matmul::new(ActivationPrecision::F32).run(&[10.0, 1.0], w, &mut y)?;
 /// assert_eq!(y, [12.0, 34.0, 56.0]);
 /// # Ok::<(), lumina_kernels::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kernels {
+pub struct Matmul {
     isa: Isa,
-    activations: Activations,
+    precision: ActivationPrecision,
 }
 
-impl Kernels {
+impl Matmul {
     /// Those of the best instruction set of this processor.
-    pub fn new(activations: Activations) -> Self {
-        Self { isa: Isa::best(), activations }
+    pub fn new(precision: ActivationPrecision) -> Self {
+        Self { isa: Isa::best(), precision }
     }
 
     /// Those of one instruction set, or `None` where the processor lacks it.
-    pub fn on(isa: Isa, activations: Activations) -> Option<Self> {
-        isa.is_available().then_some(Self { isa, activations })
+    pub fn with_isa(isa: Isa, precision: ActivationPrecision) -> Option<Self> {
+        isa.is_available().then_some(Self { isa, precision })
     }
 
     /// The instruction set.
@@ -106,9 +106,9 @@ impl Kernels {
         self.isa
     }
 
-    /// What becomes of activations.
-    pub fn activations(&self) -> Activations {
-        self.activations
+    /// The precision of activations.
+    pub fn precision(&self) -> ActivationPrecision {
+        self.precision
     }
 
     /// `x · wᵀ`: `x` `[n, columns]` with `w` `[rows, columns]` into `y` `[n, rows]`.
@@ -116,8 +116,8 @@ impl Kernels {
     /// # Errors
     ///
     /// If `x` is no whole number of rows, or `y` is not `[n, rows]`.
-    pub fn matmul(&self, x: &[f32], w: Matrix<'_>, y: &mut [f32]) -> Result<()> {
-        self.matmul_shared(x, w.columns(), &mut [Product::new(w, y)])
+    pub fn run(&self, x: &[f32], w: Matrix<'_>, y: &mut [f32]) -> Result<()> {
+        self.run_shared(x, w.columns(), &mut [MatmulTask::new(w, y)])
     }
 
     /// Several products of the same `x` `[n, columns]`, such as queries, keys and values: `x` is prepared once, and threads meet once.
@@ -125,17 +125,17 @@ impl Kernels {
     /// # Errors
     ///
     /// If `x` is no whole number of rows, a matrix has another number of columns, or a result is not `[n, rows]`.
-    pub fn matmul_shared(&self, x: &[f32], columns: usize, products: &mut [Product<'_>]) -> Result<()> {
+    pub fn run_shared(&self, x: &[f32], columns: usize, products: &mut [MatmulTask<'_>]) -> Result<()> {
         let n = check(x, columns, products)?;
         if n == 0 {
             // Nothing in; and where there are no columns, sums of nothing.
-            products.iter_mut().for_each(Product::clear);
+            products.iter_mut().for_each(MatmulTask::clear);
             return Ok(());
         }
         // Products of one arithmetic go together; as a rule that is all of them.
-        let kernel_of = |product: &Product<'_>| {
+        let kernel_of = |product: &MatmulTask<'_>| {
             let format = product.weight().format();
-            let arithmetic = Arithmetic::choose(format, self.activations, self.isa, n);
+            let arithmetic = Arithmetic::choose(format, self.precision, self.isa, n);
             Kernel::new(arithmetic, format, self.isa).expect("`new` and `on` give only what the processor has")
         };
         let mut rest = products;
@@ -152,7 +152,7 @@ impl Kernels {
 }
 
 /// The number of rows of `x`; 0 also where rows have no columns.
-fn check(x: &[f32], columns: usize, products: &[Product<'_>]) -> Result<usize> {
+fn check(x: &[f32], columns: usize, products: &[MatmulTask<'_>]) -> Result<usize> {
     let n = x.len().checked_div(columns).unwrap_or(0);
     if n * columns != x.len() {
         return Err(Error::Input { found: x.len(), columns });
@@ -175,17 +175,17 @@ fn multiply(
     n: usize,
     columns: usize,
     arithmetic: Arithmetic,
-    products: &[Product<'_>],
-    kernel_of: &(impl Fn(&Product<'_>) -> Kernel + Sync),
+    products: &[MatmulTask<'_>],
+    kernel_of: &(impl Fn(&MatmulTask<'_>) -> Kernel + Sync),
 ) {
     let Some(first) = products.first().map(kernel_of) else { return };
     let order = if first.is_few(n) { Order::Rows } else { Order::Tiles(first.tile) };
     let words = n * arithmetic.row_words(columns);
     scratch::with(Use::Input, words.div_ceil(Lanes::COUNT), |lanes| {
         let packed = &mut Lanes::words_mut(lanes)[..words];
-        input::pack(arithmetic, order, x, columns, packed);
+        activations::pack(arithmetic, order, x, columns, packed);
         let packed = &*packed;
-        let groups_of = |product: &Product<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
+        let groups_of = |product: &MatmulTask<'_>| product.weight().rows().div_ceil(GROUP_ROWS);
         let groups: usize = products.iter().map(groups_of).sum();
         // A task's groups lie one after the other, and so do a thread's tasks: each streams its own part of the weights.
         let run = |first: usize, end: usize| {
@@ -202,7 +202,7 @@ fn multiply(
             }
         };
         let rows: usize = products.iter().map(|product| product.weight().rows()).sum();
-        let threads = rayon::current_num_threads();
+        let threads = current_num_threads();
         if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < PARALLEL {
             run(0, groups);
         } else {
@@ -215,7 +215,7 @@ fn multiply(
 }
 
 /// Computes the results of some groups of rows of the weights with a few rows of activations.
-fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
+fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &MatmulTask<'_>, groups: Range<usize>) {
     let rows = product.weight().rows();
     with_sixteen(product.weight(), |weight| {
         let mut sums = [Lanes::ZERO; FEW];
@@ -223,14 +223,18 @@ fn few_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, gr
             let (source, before) = Source::new(weight, row);
             kernel.few(&source, packed, &mut sums[..n]);
             for (index, sums) in sums[..n].iter().enumerate() {
-                product.set(index, row, &sums.0[before..]);
+                #[allow(unsafe_code, reason = "threads write disjoint parts of one result")]
+                // SAFETY: a group of weight rows belongs to one thread.
+                unsafe {
+                    product.store(index, row, &sums.0[before..]);
+                }
             }
         }
     });
 }
 
 /// Computes the results of some groups of rows of the weights with any number of rows of activations.
-fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, groups: Range<usize>) {
+fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &MatmulTask<'_>, groups: Range<usize>) {
     let arithmetic = kernel.arithmetic;
     let columns = product.weight().columns();
     let (row_words, words) = (arithmetic.row_words(columns), arithmetic.step_words());
@@ -290,7 +294,12 @@ fn many_rows(n: usize, packed: &[u32], kernel: &Kernel, product: &Product<'_>, g
                             let first = first_row(group, index);
                             // The second panel may begin beyond the last row.
                             let before = Source::before(weight, first);
-                            product.set(tile * kernel.tile + row, first, sums.0.get(before..).unwrap_or_default());
+                            #[allow(unsafe_code, reason = "threads write disjoint parts of one result")]
+                            // SAFETY: a group of weight rows belongs to one thread.
+                            unsafe {
+                                let sums = sums.0.get(before..).unwrap_or_default();
+                                product.store(tile * kernel.tile + row, first, sums);
+                            }
                         }
                     }
                 }

@@ -1,7 +1,7 @@
 //! Asking for memory before it is needed. A prefetch reads nothing, and has no effect where there is no memory.
 
 #[cfg(target_arch = "x86_64")]
-use super::source::Rows;
+use super::weight_rows::Rows;
 
 /// Bytes of a cache line; processors with longer ones are asked twice for the same.
 pub(super) const LINE: usize = 64;

@@ -52,14 +52,18 @@ fn reference(x: &[f32], w: Matrix<'_>) -> Vec<(f64, f64)> {
     result
 }
 
-fn all_kernels() -> impl Iterator<Item = Kernels> {
+fn all_kernels() -> impl Iterator<Item = Matmul> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
-    isas.flat_map(|isa| [Activations::Full, Activations::Compact].into_iter().filter_map(move |a| Kernels::on(isa, a)))
+    isas.flat_map(|isa| {
+        [ActivationPrecision::F32, ActivationPrecision::Reduced]
+            .into_iter()
+            .filter_map(move |a| Matmul::with_isa(isa, a))
+    })
 }
 
-fn product(kernels: Kernels, x: &[f32], w: Matrix<'_>) -> Vec<f32> {
+fn product(kernels: Matmul, x: &[f32], w: Matrix<'_>) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / w.columns() * w.rows()];
-    kernels.matmul(x, w, &mut y).unwrap();
+    kernels.run(x, w, &mut y).unwrap();
     y
 }
 
@@ -83,9 +87,9 @@ fn every_path_is_near_the_exact_sum() {
                 let expected = reference(&x, w);
                 for kernels in all_kernels() {
                     // Rounding of activations: 2⁻⁸ of each, or half a 127th of the block's largest, here 0.5.
-                    let (relative, absolute) = match (kernels.activations(), format) {
-                        (Activations::Compact, Format::BF16) => (1.0 / 256.0, 0.0),
-                        (Activations::Compact, Format::Q8_0 | Format::Q4_0) => {
+                    let (relative, absolute) = match (kernels.precision(), format) {
+                        (ActivationPrecision::Reduced, Format::BF16) => (1.0 / 256.0, 0.0),
+                        (ActivationPrecision::Reduced, Format::Q8_0 | Format::Q4_0) => {
                             (0.0, 0.5 / 254.0 * 0.6 * columns as f64)
                         }
                         _ => (0.0, 0.0),
@@ -126,8 +130,8 @@ fn blocks_of_bytes_are_the_same_on_every_instruction_set() {
         let bytes = weights(format, rows, columns, 1);
         let w = Matrix::new(format, rows, columns, &bytes[1..]).unwrap();
         let x = values(7 * columns, 9);
-        let expected = product(Kernels::on(Isa::Portable, Activations::Compact).unwrap(), &x, w);
-        for kernels in all_kernels().filter(|kernels| kernels.activations() == Activations::Compact) {
+        let expected = product(Matmul::with_isa(Isa::Portable, ActivationPrecision::Reduced).unwrap(), &x, w);
+        for kernels in all_kernels().filter(|kernels| kernels.precision() == ActivationPrecision::Reduced) {
             assert_eq!(product(kernels, &x, w), expected, "{kernels:?} {format}");
         }
     }
@@ -175,8 +179,8 @@ fn products_that_share_an_input_are_those_alone() {
     let matrices = || parts.iter().zip(&bytes).map(|(&(f, rows), b)| Matrix::new(f, rows, columns, b).unwrap());
     for kernels in all_kernels() {
         let mut found: Vec<Vec<f32>> = parts.iter().map(|(_, rows)| vec![0.0; n * rows]).collect();
-        let mut products: Vec<_> = matrices().zip(&mut found).map(|(w, y)| Product::new(w, y)).collect();
-        kernels.matmul_shared(&x, columns, &mut products).unwrap();
+        let mut products: Vec<_> = matrices().zip(&mut found).map(|(w, y)| MatmulTask::new(w, y)).collect();
+        kernels.run_shared(&x, columns, &mut products).unwrap();
         drop(products);
         for (w, found) in matrices().zip(found) {
             assert_eq!(product(kernels, &x, w), found);
@@ -190,7 +194,7 @@ fn threads_do_not_change_a_result() {
     let bytes = weights(Format::BF16, rows, columns, 0);
     let w = Matrix::new(Format::BF16, rows, columns, &bytes).unwrap();
     let x = values(n * columns, 6);
-    let kernels = Kernels::new(Activations::Full);
+    let kernels = Matmul::new(ActivationPrecision::F32);
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| product(kernels, &x, w))
@@ -200,21 +204,21 @@ fn threads_do_not_change_a_result() {
 
 #[test]
 fn nothing_in_nothing_out() {
-    let kernels = Kernels::new(Activations::Full);
-    kernels.matmul(&[], Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap(), &mut []).unwrap();
-    kernels.matmul(&[1.0; 4], Matrix::new(Format::F32, 0, 4, &[]).unwrap(), &mut []).unwrap();
+    let kernels = Matmul::new(ActivationPrecision::F32);
+    kernels.run(&[], Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap(), &mut []).unwrap();
+    kernels.run(&[1.0; 4], Matrix::new(Format::F32, 0, 4, &[]).unwrap(), &mut []).unwrap();
     let mut y = [1.0; 6];
-    kernels.matmul(&[], Matrix::new(Format::Q4_0, 3, 0, &[]).unwrap(), &mut y).unwrap();
+    kernels.run(&[], Matrix::new(Format::Q4_0, 3, 0, &[]).unwrap(), &mut y).unwrap();
     assert_eq!(y, [0.0; 6]);
 }
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let kernels = Kernels::new(Activations::Compact);
+    let kernels = Matmul::new(ActivationPrecision::Reduced);
     let w = Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap();
-    assert!(matches!(kernels.matmul(&[0.0; 5], w, &mut [0.0; 3]), Err(Error::Input { found: 5, columns: 4 })));
-    assert!(matches!(kernels.matmul(&[0.0; 4], w, &mut [0.0; 4]), Err(Error::Output { n: 1, rows: 3, found: 4 })));
+    assert!(matches!(kernels.run(&[0.0; 5], w, &mut [0.0; 3]), Err(Error::Input { found: 5, columns: 4 })));
+    assert!(matches!(kernels.run(&[0.0; 4], w, &mut [0.0; 4]), Err(Error::Output { n: 1, rows: 3, found: 4 })));
     let mut y = [0.0; 3];
-    let shared = kernels.matmul_shared(&[0.0; 8], 8, &mut [Product::new(w, &mut y)]);
+    let shared = kernels.run_shared(&[0.0; 8], 8, &mut [MatmulTask::new(w, &mut y)]);
     assert!(matches!(shared, Err(Error::Columns { expected: 8, found: 4 })));
 }

@@ -1,26 +1,29 @@
-//! RMS norm and its gradients on slices, a row at a time.
+//! RMS norm: `y = x · inverse_rms · weight` with `inverse_rms = 1 / √(mean(x²) + ε)`, over the rows of `x` `[n, width]`.
+//!
+//! The forward pass returns `inverse_rms` `[n]` for the backward pass, so that the mean is computed once.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use crate::memory::zeros;
-use crate::simd::vector::{Vector, best_instructions, dot};
+use crate::simd::reduce::{dot, sum_rows};
+use crate::simd::{Simd, simd_dispatch};
 
-/// Rows of a task. Sums over rows are over the rows of each task first, so they do not depend on the threads.
+/// Rows of a task. Sums over rows are first taken within a task, so they do not depend on the number of threads.
 const TASK_ROWS: usize = 64;
 
-best_instructions!(rows = rows_body(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &mut [f32]));
-best_instructions!(sum_rows = sum_rows_body(
-    x: &mut [f32], y: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32], inverses: &mut [f32]
-));
-best_instructions!(rows_gradient = rows_gradient_body(
-    x: &[f32], weight: &[f32], inverses: &[f32], dy: &[f32], dx: &mut [f32], of_weight: &mut [f32]
-));
+simd_dispatch!(fn norm_rows(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) = norm_rows_body);
+simd_dispatch!(fn add_and_norm_rows(
+    x: &mut [f32], y: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32], inverse_rms: &mut [f32]
+) = add_and_norm_rows_body);
+simd_dispatch!(fn norm_rows_gradient(
+    x: &[f32], weight: &[f32], inverse_rms: &[f32], dy: &[f32], dx: &mut [f32], dweight: &mut [f32]
+) = norm_rows_gradient_body);
 
 #[inline(always)]
-fn rows_body<V: Vector>(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &mut [f32]) {
+fn norm_rows_body<S: Simd>(simd: S, x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) {
     let width = weight.len();
-    for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverses) {
-        *inverse = (dot::<V>(x, x) / width as f32 + epsilon).sqrt().recip();
+    for ((x, y), inverse) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(inverse_rms) {
+        *inverse = (dot(simd, x, x) / width as f32 + epsilon).sqrt().recip();
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * *inverse * weight;
         }
@@ -28,63 +31,84 @@ fn rows_body<V: Vector>(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], 
 }
 
 #[inline(always)]
-fn sum_rows_body<V: Vector>(
+fn add_and_norm_rows_body<S: Simd>(
+    simd: S,
     x: &mut [f32],
     y: &[f32],
     weight: &[f32],
     epsilon: f32,
     normed: &mut [f32],
-    inverses: &mut [f32],
+    inverse_rms: &mut [f32],
 ) {
     let width = weight.len();
     let rows = x.chunks_exact_mut(width).zip(y.chunks_exact(width)).zip(normed.chunks_exact_mut(width));
-    for (((x, y), normed), inverse) in rows.zip(inverses) {
+    for (((x, y), normed), inverse_rms) in rows.zip(inverse_rms) {
         x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-        rows_body::<V>(x, weight, epsilon, normed, std::slice::from_mut(inverse));
+        norm_rows_body(simd, x, weight, epsilon, normed, std::slice::from_mut(inverse_rms));
     }
 }
 
 #[inline(always)]
-fn rows_gradient_body<V: Vector>(
+fn norm_rows_gradient_body<S: Simd>(
+    simd: S,
     x: &[f32],
     weight: &[f32],
-    inverses: &[f32],
+    inverse_rms: &[f32],
     dy: &[f32],
     dx: &mut [f32],
-    of_weight: &mut [f32],
+    dweight: &mut [f32],
 ) {
     let width = weight.len();
-    let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)).zip(inverses);
+    let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)).zip(inverse_rms);
     for (((x, dy), dx), &inverse) in rows {
-        for (((dx, dy), x), (weight, of_weight)) in dx.iter_mut().zip(dy).zip(x).zip(weight.iter().zip(&mut *of_weight))
-        {
+        for (((dx, dy), x), (weight, dweight)) in dx.iter_mut().zip(dy).zip(x).zip(weight.iter().zip(&mut *dweight)) {
             *dx = dy * weight;
-            *of_weight += dy * (x * inverse);
+            *dweight += dy * (x * inverse);
         }
-        let pull = dot::<V>(dx, x) * inverse * inverse / width as f32;
+        let projection = dot(simd, dx, x) * inverse * inverse / width as f32;
         for (dx, x) in dx.iter_mut().zip(x) {
-            *dx = (*dx - x * pull) * inverse;
+            *dx = (*dx - x * projection) * inverse;
         }
     }
 }
 
-/// `x` `[n, width]`: the result, and the reciprocal root of each row's mean square, `[n]`.
-pub fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> (Vec<f32>, Vec<f32>) {
-    let (mut y, mut inverses) = (zeros(x.len()), vec![0.0; x.len() / weight.len().max(1)]);
-    into(x, weight, epsilon, &mut y, &mut inverses);
-    (y, inverses)
+/// The result of [`forward`].
+#[derive(Debug, Clone)]
+pub struct RmsNormOutput {
+    /// `[n, width]`, as `x`.
+    pub y: Vec<f32>,
+    /// `1 / √(mean(x²) + ε)` of each row, `[n]`.
+    pub inverse_rms: Vec<f32>,
 }
 
-/// [`forward`] to where there is room.
-pub fn into(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverses: &mut [f32]) {
+/// The result of [`backward`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct RmsNormGradients {
+    /// Gradient of `x`, `[n, width]`.
+    pub dx: Vec<f32>,
+    /// Gradient of the weight, `[width]`.
+    pub dweight: Vec<f32>,
+}
+
+/// The norm of `x` `[n, width]` with `weight` `[width]`.
+pub fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> RmsNormOutput {
+    let (mut y, mut inverse_rms) = (zeros(x.len()), vec![0.0; x.len() / weight.len().max(1)]);
+    forward_into(x, weight, epsilon, &mut y, &mut inverse_rms);
+    RmsNormOutput { y, inverse_rms }
+}
+
+/// [`forward`] into existing memory: `y` `[n, width]` and `inverse_rms` `[n]`.
+pub fn forward_into(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) {
     let task = TASK_ROWS * weight.len().max(1);
     let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
-    tasks.zip(inverses.par_chunks_mut(TASK_ROWS)).for_each(|((y, x), inverses)| rows(x, weight, epsilon, y, inverses));
+    tasks
+        .zip(inverse_rms.par_chunks_mut(TASK_ROWS))
+        .for_each(|((y, x), inverse_rms)| norm_rows(x, weight, epsilon, y, inverse_rms));
 }
 
-/// What [`add_into`] adds, and the norm of the sum.
+/// Inputs of [`add_forward_into`].
 #[derive(Debug, Clone, Copy)]
-pub struct AddNorm<'a> {
+pub struct AddRmsNorm<'a> {
     /// What is added, `[n, width]`.
     pub y: &'a [f32],
     /// The weight of the norm, `[width]`.
@@ -93,40 +117,40 @@ pub struct AddNorm<'a> {
     pub epsilon: f32,
 }
 
-/// Adds to `x` `[n, width]` and writes the norm of the sum to `normed`, a row at a time: what was added is still in the cache.
-/// The results are those of an addition and [`into`].
-pub fn add_into(x: &mut [f32], inputs: AddNorm<'_>, normed: &mut [f32], inverses: &mut [f32]) {
-    let AddNorm { y, weight, epsilon } = inputs;
+/// Adds `y` to `x` `[n, width]`, and stores the norm of the sum to `normed`. The results are those of an addition and
+/// [`forward_into`]. It works row by row, so the norm reads the sum from the cache.
+pub fn add_forward_into(x: &mut [f32], inputs: AddRmsNorm<'_>, normed: &mut [f32], inverse_rms: &mut [f32]) {
+    let AddRmsNorm { y, weight, epsilon } = inputs;
     let task = TASK_ROWS * weight.len().max(1);
     let tasks = x.par_chunks_mut(task).zip(y.par_chunks(task)).zip(normed.par_chunks_mut(task));
     tasks
-        .zip(inverses.par_chunks_mut(TASK_ROWS))
-        .for_each(|(((x, y), normed), inverses)| sum_rows(x, y, weight, epsilon, normed, inverses));
+        .zip(inverse_rms.par_chunks_mut(TASK_ROWS))
+        .for_each(|(((x, y), normed), inverse_rms)| add_and_norm_rows(x, y, weight, epsilon, normed, inverse_rms));
 }
 
-/// The gradients of `x` and of the weight.
-pub fn backward(x: &[f32], weight: &[f32], inverses: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+/// The gradients of `x` and the weight, from `dy` `[n, width]` and the `inverse_rms` of the forward pass.
+pub fn backward(x: &[f32], weight: &[f32], inverse_rms: &[f32], dy: &[f32]) -> RmsNormGradients {
     let width = weight.len().max(1);
     let mut dx = zeros(x.len());
     let tasks = dx.par_chunks_mut(TASK_ROWS * width).zip(x.par_chunks(TASK_ROWS * width));
-    let tasks = tasks.zip(dy.par_chunks(TASK_ROWS * width)).zip(inverses.par_chunks(TASK_ROWS));
+    let tasks = tasks.zip(dy.par_chunks(TASK_ROWS * width)).zip(inverse_rms.par_chunks(TASK_ROWS));
     let parts: Vec<Vec<f32>> = tasks
-        .map(|(((dx, x), dy), inverses)| {
-            let mut of_weight = vec![0.0; weight.len()];
-            rows_gradient(x, weight, inverses, dy, dx, &mut of_weight);
-            of_weight
+        .map(|(((dx, x), dy), inverse_rms)| {
+            let mut dweight = vec![0.0; weight.len()];
+            norm_rows_gradient(x, weight, inverse_rms, dy, dx, &mut dweight);
+            dweight
         })
         .collect();
-    (dx, crate::simd::vector::sum_of(parts, weight.len()))
+    RmsNormGradients { dx, dweight: sum_rows(parts, weight.len()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numerical_gradients::{assert_close, assert_slopes, numbers};
+    use crate::numerical_gradients::{assert_close, assert_gradients, numbers};
 
     #[test]
-    fn is_the_norm_and_its_slopes() {
+    fn matches_the_definition_and_its_numerical_gradients() {
         for (rows, width) in [(1, 1), (3, 5), (2, 16), (130, 37), (1, 192)] {
             let (x, weight, dy) = (numbers(rows * width, 1), numbers(width, 2), numbers(rows * width, 3));
             let plain = |inputs: &[Vec<f64>]| -> Vec<f64> {
@@ -136,17 +160,18 @@ mod tests {
                 });
                 rows.collect()
             };
-            let (y, inverses) = forward(&x, &weight, 1e-5);
-            let (dx, of_weight) = backward(&x, &weight, &inverses, &dy);
+            let RmsNormOutput { y, inverse_rms } = forward(&x, &weight, 1e-5);
+            let RmsNormGradients { dx, dweight } = backward(&x, &weight, &inverse_rms, &dy);
             assert_close(&y, &[&x, &weight], &plain);
-            assert_slopes(&[&x, &weight], &[&dx, &of_weight], &dy, &plain);
+            assert_gradients(&[&x, &weight], &[&dx, &dweight], &dy, &plain);
         }
     }
 
     #[test]
-    fn no_rows_are_no_rows() {
-        assert!(forward(&[], &[1.0, 2.0], 1e-5).0.is_empty());
-        assert_eq!(backward(&[], &[1.0, 2.0], &[], &[]), (vec![], vec![0.0; 2]));
+    fn zero_rows_have_zero_gradients() {
+        assert!(forward(&[], &[1.0, 2.0], 1e-5).y.is_empty());
+        let gradients = backward(&[], &[1.0, 2.0], &[], &[]);
+        assert_eq!(gradients, RmsNormGradients { dx: vec![], dweight: vec![0.0; 2] });
     }
 
     #[test]
@@ -154,9 +179,10 @@ mod tests {
         for (n, width) in [(1, 5), (3, 16), (130, 33)] {
             let (x, y, weight) = (numbers(n * width, 1), numbers(n * width, 2), numbers(width, 3));
             let sum: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
-            let (expected, _) = forward(&sum, &weight, 1e-5);
-            let (mut fused, mut normed, mut inverses) = (x, vec![f32::NAN; n * width], vec![0.0; n]);
-            add_into(&mut fused, AddNorm { y: &y, weight: &weight, epsilon: 1e-5 }, &mut normed, &mut inverses);
+            let expected = forward(&sum, &weight, 1e-5).y;
+            let (mut fused, mut normed, mut inverse_rms) = (x, vec![f32::NAN; n * width], vec![0.0; n]);
+            let inputs = AddRmsNorm { y: &y, weight: &weight, epsilon: 1e-5 };
+            add_forward_into(&mut fused, inputs, &mut normed, &mut inverse_rms);
             assert_eq!((fused, normed), (sum, expected));
         }
     }

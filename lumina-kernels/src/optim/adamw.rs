@@ -1,108 +1,134 @@
-//! AdamW, and norms of gradients, on slices.
+//! AdamW (arXiv 1711.05101): one update of a parameter, and the norm of gradients for clipping.
+//!
+//! With gradient `g` and moments `m`, `v`: `m = β₁ m + (1 − β₁) g`, `v = β₂ v + (1 − β₂) g²`, then
+//! `w = w (1 − lr · weight_decay) − lr / (1 − β₁ᵗ) · m / (√(v / (1 − β₂ᵗ)) + ε)`. One pass over memory does all of it.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
-use crate::simd::vector::{Vector, best_instructions, dot};
+use crate::simd::reduce::dot;
+use crate::simd::{Simd, simd_dispatch};
 
-/// The numbers of a step of AdamW (arXiv 1711.05101).
+/// Hyperparameters and number of an AdamW step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate.
-    pub lr: f64,
-    /// Decay of the mean of gradients.
+    pub learning_rate: f64,
+    /// Decay of the first moment, the mean of gradients.
     pub beta_1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Decay of the second moment, the mean of squared gradients.
     pub beta_2: f64,
-    /// Added to the root of the mean of squares.
+    /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Share of the learning rate by which weights shrink.
+    /// Decay of the weights, as a factor of the learning rate.
     pub weight_decay: f64,
-    /// Number of this step, from 1 on: the means are young in the first steps, and made up for it.
+    /// Number of this step, from 1 on: the bias correction of the moments depends on it.
     pub step: u64,
 }
 
+/// The bias corrections of a step: moments that began at zero are too small in the first steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BiasCorrection {
+    /// Learning rate over `1 − β₁ᵗ`.
+    pub step_size: f64,
+    /// `1 − β₂ᵗ`, by which the second moment is divided.
+    pub second_moment: f64,
+}
+
 impl AdamWStep {
-    /// What a weight is multiplied by.
-    pub fn shrink(&self) -> f64 {
-        1.0 - self.lr * self.weight_decay
+    /// The factor of the weight before the update: `1 − learning_rate · weight_decay`.
+    pub fn decay_factor(&self) -> f64 {
+        1.0 - self.learning_rate * self.weight_decay
     }
 
-    /// What makes up for the young means: for the mean of gradients, with the learning rate, and for that of squares.
-    pub fn corrections(&self) -> (f64, f64) {
+    /// The bias corrections of this step.
+    pub fn bias_correction(&self) -> BiasCorrection {
         let steps = self.step.min(i32::MAX as u64) as i32;
-        (self.lr / (1.0 - self.beta_1.powi(steps)), 1.0 - self.beta_2.powi(steps))
+        BiasCorrection {
+            step_size: self.learning_rate / (1.0 - self.beta_1.powi(steps)),
+            second_moment: 1.0 - self.beta_2.powi(steps),
+        }
     }
 }
 
-/// Values of a task. Sums are over those of each task first, so they do not depend on the threads.
+/// The moments of a parameter, each of its size, which [`update`] writes.
+#[derive(Debug)]
+pub struct MomentsMut<'a> {
+    /// Mean of gradients.
+    pub first: &'a mut [f32],
+    /// Mean of squared gradients.
+    pub second: &'a mut [f32],
+}
+
+/// Values of a task. Sums are first taken within a task, so they do not depend on the number of threads.
 const TASK: usize = 1 << 14;
 
-/// [`AdamWStep`] in the type of the values.
+/// The factors of an update in `f32`.
 #[derive(Clone, Copy)]
-struct Numbers {
+struct Factors {
     beta_1: f32,
-    fresh_1: f32,
+    one_minus_beta_1: f32,
     beta_2: f32,
-    fresh_2: f32,
-    correction: f32,
+    one_minus_beta_2: f32,
+    second_correction: f32,
     epsilon: f32,
-    rate: f32,
-    shrink: f32,
+    step_size: f32,
+    decay_factor: f32,
 }
 
-best_instructions!(moved = moved_body(
-    weight: &[f32], grad: &[f32], first: &mut [f32], second: &mut [f32], numbers: Numbers, result: &mut [f32]
-));
-best_instructions!(squares = squares_body(values: &[f32]) -> f32);
+simd_dispatch!(fn update_task(
+    weight: &[f32], grad: &[f32], first: &mut [f32], second: &mut [f32], factors: Factors, updated: &mut [f32]
+) = update_task_body);
+simd_dispatch!(fn task_square_sum(values: &[f32]) -> f32 = task_square_sum_body);
 
 #[inline(always)]
-fn moved_body<V: Vector>(
+fn update_task_body<S: Simd>(
+    _: S,
     weight: &[f32],
     grad: &[f32],
     first: &mut [f32],
     second: &mut [f32],
-    numbers: Numbers,
-    result: &mut [f32],
+    factors: Factors,
+    updated: &mut [f32],
 ) {
-    let state = first.iter_mut().zip(second);
-    for (((result, weight), grad), (first, second)) in result.iter_mut().zip(weight).zip(grad).zip(state) {
-        *first = *first * numbers.beta_1 + grad * numbers.fresh_1;
-        *second = *second * numbers.beta_2 + grad * grad * numbers.fresh_2;
-        let root = (*second / numbers.correction).sqrt() + numbers.epsilon;
-        *result = weight * numbers.shrink - *first / root * numbers.rate;
+    let moments = first.iter_mut().zip(second);
+    for (((updated, weight), grad), (first, second)) in updated.iter_mut().zip(weight).zip(grad).zip(moments) {
+        *first = *first * factors.beta_1 + grad * factors.one_minus_beta_1;
+        *second = *second * factors.beta_2 + grad * grad * factors.one_minus_beta_2;
+        let root = (*second / factors.second_correction).sqrt() + factors.epsilon;
+        *updated = weight * factors.decay_factor - *first / root * factors.step_size;
     }
 }
 
 #[inline(always)]
-fn squares_body<V: Vector>(values: &[f32]) -> f32 {
-    dot::<V>(values, values)
+fn task_square_sum_body<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    dot(simd, values, values)
 }
 
-/// The weight after a step; the moments take up the gradient.
-pub fn step(weight: &[f32], grad: &[f32], first: &mut [f32], second: &mut [f32], step: &AdamWStep) -> Vec<f32> {
-    let (rate, correction) = step.corrections();
-    let numbers = Numbers {
+/// The weight after a step. The moments are updated in place.
+pub fn update(weight: &[f32], grad: &[f32], moments: MomentsMut<'_>, step: &AdamWStep) -> Vec<f32> {
+    let BiasCorrection { step_size, second_moment } = step.bias_correction();
+    let factors = Factors {
         beta_1: step.beta_1 as f32,
-        fresh_1: (1.0 - step.beta_1) as f32,
+        one_minus_beta_1: (1.0 - step.beta_1) as f32,
         beta_2: step.beta_2 as f32,
-        fresh_2: (1.0 - step.beta_2) as f32,
-        correction: correction as f32,
+        one_minus_beta_2: (1.0 - step.beta_2) as f32,
+        second_correction: second_moment as f32,
         epsilon: step.epsilon as f32,
-        rate: rate as f32,
-        shrink: step.shrink() as f32,
+        step_size: step_size as f32,
+        decay_factor: step.decay_factor() as f32,
     };
-    let mut result = vec![0.0; weight.len()];
-    let state = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
+    let mut updated = vec![0.0; weight.len()];
+    let moments = moments.first.par_chunks_mut(TASK).zip(moments.second.par_chunks_mut(TASK));
     let inputs = weight.par_chunks(TASK).zip(grad.par_chunks(TASK));
-    result.par_chunks_mut(TASK).zip(inputs).zip(state).for_each(|((result, (weight, grad)), (first, second))| {
-        moved(weight, grad, first, second, numbers, result);
+    updated.par_chunks_mut(TASK).zip(inputs).zip(moments).for_each(|((updated, (weight, grad)), (first, second))| {
+        update_task(weight, grad, first, second, factors, updated);
     });
-    result
+    updated
 }
 
-/// The sum of all squares.
+/// The sum of the squares of all values.
 pub fn square_sum(values: &[f32]) -> f32 {
-    let sums: Vec<f32> = values.par_chunks(TASK).map(squares).collect();
+    let sums: Vec<f32> = values.par_chunks(TASK).map(task_square_sum).collect();
     sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() as f32
 }
 
@@ -112,16 +138,23 @@ mod tests {
     use crate::numerical_gradients::numbers;
 
     #[test]
-    fn moves_as_defined() {
+    fn matches_the_definition() {
         for n in [1, 19, 20_000] {
             let (mut weight, grads) = (numbers(n, 1), [numbers(n, 2), numbers(n, 3)]);
             let (mut first, mut second) = (vec![0.0; n], vec![0.0; n]);
-            let mut plain: Vec<[f64; 3]> = weight.iter().map(|&weight| [f64::from(weight), 0.0, 0.0]).collect();
+            let mut reference: Vec<[f64; 3]> = weight.iter().map(|&weight| [f64::from(weight), 0.0, 0.0]).collect();
             for (index, grad) in (1..).zip(&grads) {
-                let options =
-                    AdamWStep { lr: 0.01, beta_1: 0.9, beta_2: 0.95, epsilon: 1e-8, weight_decay: 0.1, step: index };
-                weight = step(&weight, grad, &mut first, &mut second, &options);
-                for ([weight, first, second], &grad) in plain.iter_mut().zip(grad) {
+                let step = AdamWStep {
+                    learning_rate: 0.01,
+                    beta_1: 0.9,
+                    beta_2: 0.95,
+                    epsilon: 1e-8,
+                    weight_decay: 0.1,
+                    step: index,
+                };
+                let moments = MomentsMut { first: &mut first, second: &mut second };
+                weight = update(&weight, grad, moments, &step);
+                for ([weight, first, second], &grad) in reference.iter_mut().zip(grad) {
                     let grad = f64::from(grad);
                     *first = 0.9 * *first + 0.1 * grad;
                     *second = 0.95 * *second + 0.05 * grad * grad;
@@ -130,10 +163,10 @@ mod tests {
                     *weight -= 0.01 * 0.1 * *weight + 0.01 * mean / (squares.sqrt() + 1e-8);
                 }
             }
-            for (at, [plain, plain_first, plain_second]) in plain.into_iter().enumerate() {
-                assert!((f64::from(weight[at]) - plain).abs() < 1e-6);
-                assert!((f64::from(first[at]) - plain_first).abs() < 1e-6);
-                assert!((f64::from(second[at]) - plain_second).abs() < 1e-6);
+            for (at, [expected, expected_first, expected_second]) in reference.into_iter().enumerate() {
+                assert!((f64::from(weight[at]) - expected).abs() < 1e-6);
+                assert!((f64::from(first[at]) - expected_first).abs() < 1e-6);
+                assert!((f64::from(second[at]) - expected_second).abs() < 1e-6);
             }
         }
     }

@@ -1,3 +1,3 @@
-//! Steps of optimizers.
+//! Optimizer updates.
 
 pub mod adamw;

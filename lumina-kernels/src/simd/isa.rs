@@ -1,26 +1,26 @@
-//! Which instructions the processor has.
+//! The one place that detects what the processor has.
 
 use std::fmt;
 
-/// Instruction sets that the kernels are written for, each with those of its processors before it.
+/// Instruction sets that the kernels are written for, each including those of its processors before it.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// What any processor does: plain code.
+    /// The baseline of any processor.
     Portable,
     /// NEON, which AArch64 always has.
     Neon,
-    /// NEON with the dot products of Armv8.2: products of bytes.
+    /// NEON with the dot products of Armv8.2, of 8-bit integers.
     NeonDot,
     /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, VL and DQ.
     Avx512,
-    /// AVX-512 VNNI: products of bytes.
+    /// AVX-512 VNNI: dot products of 8-bit integers.
     Avx512Vnni,
-    /// AVX-512 BF16: products of `bf16`.
+    /// AVX-512 BF16: dot products of `bf16`.
     Avx512Bf16,
-    /// AMX: products of tiles of bytes and of `bf16`, where the system lets the process use it (Linux).
+    /// AMX: matmul of tiles of 8-bit integers and of `bf16`, where the system lets the process use it (Linux).
     Amx,
 }
 
@@ -38,6 +38,7 @@ impl Isa {
     ];
 
     /// Whether this processor has it.
+    #[inline]
     pub fn is_available(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
@@ -75,33 +76,55 @@ impl Isa {
         let available = Self::ALL.into_iter().rev().find(|isa| isa.is_available());
         available.unwrap_or(Self::Portable)
     }
+
+    /// Whether kernels that are generic over a token may use it: as [`is_available`](Self::is_available), except in tests that
+    /// name one instruction set in the environment.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline]
+    pub(super) fn is_enabled(self) -> bool {
+        #[cfg(test)]
+        {
+            use std::sync::LazyLock;
+            static NAME: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(ONLY).ok());
+            if NAME.as_ref().is_some_and(|name| *name != self.to_string()) {
+                return false;
+            }
+        }
+        self.is_available()
+    }
 }
 
-/// Whether the processor has tiles of `bf16` and bytes, and the system saves them: on Linux a process has to ask, once.
+/// The environment variable that names the only instruction set to test.
+#[cfg(test)]
+pub(super) const ONLY: &str = "LUMINA_TEST_INSTRUCTIONS";
+
+/// Whether the processor has AMX for `bf16` and 8-bit integers, and the system saves its registers: on Linux a process has to
+/// ask for that, once.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_granted() -> bool {
     use std::arch::x86_64::__cpuid_count;
     use std::sync::OnceLock;
-    /// Of leaf 7, register EDX: AMX-BF16, AMX-TILE, AMX-INT8.
+    /// AMX-BF16, AMX-TILE and AMX-INT8 in register EDX of leaf 7.
     const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    /// `ARCH_REQ_XCOMP_PERM` of `arch_prctl`, and the component of the tiles' data.
+    /// `ARCH_REQ_XCOMP_PERM` of `arch_prctl`.
     const REQUEST: libc::c_int = 0x1023;
+    /// The component of the registers' state.
     const TILE_DATA: libc::c_ulong = 18;
     static GRANTED: OnceLock<bool> = OnceLock::new();
     *GRANTED.get_or_init(|| {
-        let has = __cpuid_count(7, 0).edx & FEATURES == FEATURES;
-        #[allow(unsafe_code, reason = "a call of the system")]
-        // SAFETY: it takes two numbers, and reads and writes no memory of the process.
-        let granted = || unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 };
-        let granted = has && granted();
-        // A processor that has all the rest runs the tests of it, too.
+        let has_amx = __cpuid_count(7, 0).edx & FEATURES == FEATURES;
+        #[allow(unsafe_code, reason = "a system call")]
+        // SAFETY: it takes two numbers, and neither reads nor writes memory of the process.
+        let request = || unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 };
+        let is_granted = has_amx && request();
+        // In tests, a processor that has everything else emulates it.
         #[cfg(test)]
-        let granted = granted || crate::amx_emulation::install();
-        granted
+        let is_granted = is_granted || crate::amx_emulation::install();
+        is_granted
     })
 }
 
-/// Elsewhere nothing here asks the system for them.
+/// On other systems nothing asks for AMX.
 #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
 fn amx_is_granted() -> bool {
     false

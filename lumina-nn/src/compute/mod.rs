@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device};
 use lumina_checkpoint::Dtype;
-use lumina_kernels::Activations;
+use lumina_kernels::ActivationPrecision;
 
 pub use self::weights::{Residence, Role, Weights, head_dtype};
 use crate::ops::KvStorage;
@@ -43,7 +43,7 @@ pub struct Compute {
     residence: Residence,
     weights: Weights,
     kv_cache: Dtype,
-    activations: Activations,
+    activations: ActivationPrecision,
     master_weights: bool,
     buffers: Arc<Buffers>,
 }
@@ -132,7 +132,7 @@ impl Compute {
             residence: Residence::Device,
             weights: Weights::ComputeType,
             kv_cache: Dtype::F32,
-            activations: Activations::Full,
+            activations: ActivationPrecision::F32,
             master_weights: false,
             buffers: Arc::default(),
         }
@@ -174,7 +174,7 @@ impl Compute {
     /// image tokenizer, nothing changes.
     #[must_use]
     pub fn bf16_activations(mut self) -> Self {
-        self.activations = Activations::Compact;
+        self.activations = ActivationPrecision::Reduced;
         self
     }
 
@@ -219,7 +219,7 @@ impl Compute {
     }
 
     /// How activations are rounded in products on a CPU.
-    pub fn activations(&self) -> Activations {
+    pub fn activations(&self) -> ActivationPrecision {
         self.activations
     }
 

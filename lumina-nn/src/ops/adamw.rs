@@ -33,7 +33,8 @@ pub fn adamw<const D: usize>(
                 }
                 None => [InPlace::zeros(&values), InPlace::zeros(&values)],
             };
-            let updated = kernel::step(values.values(), grads.values(), first.values_mut(), second.values_mut(), step);
+            let moments = kernel::MomentsMut { first: first.values_mut(), second: second.values_mut() };
+            let updated = kernel::update(values.values(), grads.values(), moments, step);
             let updated = Tensor::from_data(burn::tensor::TensorData::new(updated, weight.shape()), &weight.device());
             (updated, Moments { first: first.into_tensor(), second: second.into_tensor() })
         }
@@ -54,7 +55,7 @@ fn composed<const D: usize>(
     moments: Option<Moments>,
     step: &AdamWStep,
 ) -> (Tensor<D>, Moments) {
-    let (rate, correction) = step.corrections();
+    let kernel::BiasCorrection { step_size, second_moment } = step.bias_correction();
     let shape = weight.shape();
     let grad: Tensor<1> = grad.flatten(0, D - 1);
     let squared = grad.clone().square() * (1.0 - step.beta_2);
@@ -63,9 +64,9 @@ fn composed<const D: usize>(
         Some(Moments { first, second }) => (first * step.beta_1 + scaled, second * step.beta_2 + squared),
         None => (scaled, squared),
     };
-    let root = (second.clone() / correction).sqrt() + step.epsilon;
-    let change = first.clone() / root * rate;
-    (weight * step.shrink() - change.reshape(shape), Moments { first, second })
+    let root = (second.clone() / second_moment).sqrt() + step.epsilon;
+    let change = first.clone() / root * step_size;
+    (weight * step.decay_factor() - change.reshape(shape), Moments { first, second })
 }
 
 /// The sum of the squares of all values, `[1]`.

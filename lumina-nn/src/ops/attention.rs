@@ -1,7 +1,7 @@
 //! Causal attention.
 
 use burn::tensor::Tensor;
-use lumina_kernels::attention::causal::{self, Shape};
+use lumina_kernels::attention::causal::{self, AttentionInputs, AttentionShape};
 use lumina_kernels::attention::kv_storage::{self, CachedRow};
 
 use super::hidden::{Activation, Hidden};
@@ -13,11 +13,12 @@ use super::hidden::{Activation, Hidden};
 /// consecutive heads share keys and values.
 pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: &[usize]) -> Hidden {
     let ([n, width], [_, kv_width]) = (q.dims(), k.dims());
-    let shape = Shape { heads: width / head_dim, kv_heads: kv_width / head_dim, head_dim };
+    let shape = AttentionShape { heads: width / head_dim, kv_heads: kv_width / head_dim, head_dim };
     match (q.0, k.0, v.0) {
         (Activation::Host(q), Activation::Host(k), Activation::Host(v)) => {
             let mut y = q.sibling(width);
-            causal::into(&q.values, &k.values, &v.values, lens, &shape, &mut y.values);
+            let inputs = AttentionInputs { q: &q.values, k: &k.values, v: &v.values };
+            causal::forward_into(inputs, lens, &shape, &mut y.values);
             y.into()
         }
         (q, k, v) => {

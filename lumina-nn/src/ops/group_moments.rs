@@ -14,7 +14,8 @@ pub fn group_moments(x: &Tensor<4>, groups: usize, band_rows: usize) -> [Tensor<
     let per_group = channels / groups.max(1);
     match Constant::unrecorded(x).filter(|_| groups > 0 && channels.is_multiple_of(groups)) {
         Some(values) => {
-            let (means, variances) = kernel::moments(values.values(), per_group * height * width);
+            let kernel::GroupMoments { means, variances } =
+                kernel::forward(values.values(), per_group * height * width);
             let tensor = |values| Tensor::from_data(TensorData::new(values, [batch, groups, 1]), &x.device());
             [tensor(means), tensor(variances)]
         }

@@ -1,6 +1,6 @@
 //! QK-norm and rotary positions.
 
-use lumina_kernels::norm::head_norm::{self as kernel, Factors, Shape};
+use lumina_kernels::norm::head_norm::{self as kernel, HeadNormParams, HeadNormShape};
 
 use super::hidden::{Activation, Hidden};
 use super::values::Values;
@@ -25,9 +25,9 @@ pub fn head_norm_rotated(
     match (&x.0, weight.slice(), bias.slice(), &cos.0, &sin.0) {
         (Activation::Host(x), Some(weight), Some(bias), Activation::Host(cos), Activation::Host(sin)) => {
             let mut y = x.sibling(width);
-            let factors = Factors { weight, bias, cos: &cos.values, sin: &sin.values };
-            let shape = Shape { heads, head_dim, parts, epsilon: epsilon as f32 };
-            kernel::into(&x.values, factors, &shape, &mut y.values);
+            let params = HeadNormParams { weight, bias, cos: &cos.values, sin: &sin.values };
+            let shape = HeadNormShape { heads, head_dim, weight_rows: parts, epsilon: epsilon as f32 };
+            kernel::forward_into(&x.values, params, &shape, &mut y.values);
             y.into()
         }
         _ => {

@@ -45,7 +45,7 @@ mod swiglu;
 mod values;
 pub(crate) mod weight;
 
-pub use lumina_kernels::Activations;
+pub use lumina_kernels::ActivationPrecision;
 pub use lumina_kernels::attention::kv_storage::{
     AttentionPath, CachedRow, KV_BLOCK_TOKENS, KvStorage, MIN_GEMM_QUERIES,
 };

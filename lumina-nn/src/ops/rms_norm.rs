@@ -25,9 +25,9 @@ pub fn add_rms_norm(x: Hidden, y: Hidden, weight: &Values<1>, epsilon: f64) -> (
     match (x.0, y.0, weight.slice()) {
         (Activation::Host(mut x), Activation::Host(y), Some(weight)) => {
             let mut normed = x.sibling(x.width);
-            let mut inverses = x.sibling(1).values;
-            let inputs = kernel::AddNorm { y: &y.values, weight, epsilon: epsilon as f32 };
-            kernel::add_into(&mut x.values, inputs, &mut normed.values, &mut inverses);
+            let mut inverse_rms = x.sibling(1).values;
+            let inputs = kernel::AddRmsNorm { y: &y.values, weight, epsilon: epsilon as f32 };
+            kernel::add_forward_into(&mut x.values, inputs, &mut normed.values, &mut inverse_rms);
             (x.into(), normed.into())
         }
         (x, y, _) => {
@@ -40,7 +40,7 @@ pub fn add_rms_norm(x: Hidden, y: Hidden, weight: &Values<1>, epsilon: f64) -> (
 
 fn on_host(x: &HostRows, weight: &[f32], epsilon: f64) -> HostRows {
     let mut y = x.sibling(x.width);
-    let mut inverses = x.sibling(1).values;
-    kernel::into(&x.values, weight, epsilon as f32, &mut y.values, &mut inverses);
+    let mut inverse_rms = x.sibling(1).values;
+    kernel::forward_into(&x.values, weight, epsilon as f32, &mut y.values, &mut inverse_rms);
     y
 }

@@ -9,7 +9,7 @@ pub fn swiglu(gate: Hidden, up: Hidden) -> Hidden {
     match gate.pair(up) {
         Pair::Host(gate, up) => {
             let mut y = gate.sibling(gate.width);
-            kernel::into(&gate.values, &up.values, &mut y.values);
+            kernel::forward_into(&gate.values, &up.values, &mut y.values);
             y.into()
         }
         Pair::Burn(gate, up) => super::burn::swiglu(gate, up).into(),

@@ -114,7 +114,8 @@ impl ModuleMapper for Update<'_> {
         let (Some(grad), Some(name)) = (self.grads.remove::<D>(id), name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let step = AdamWStep { lr: self.lr, beta_1, beta_2, epsilon, weight_decay, step: self.optimizer.steps };
+        let step =
+            AdamWStep { learning_rate: self.lr, beta_1, beta_2, epsilon, weight_decay, step: self.optimizer.steps };
         let moments = self.optimizer.moments.remove(name);
         let (moved, moments) = adamw(tensor.inner(), grad, moments, &step);
         self.optimizer.moments.insert(name.clone(), moments);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
-use lumina_kernels::attention::causal::{self as cpu, Shape};
+use lumina_kernels::attention::causal::{self as cpu, AttentionInputs, AttentionShape};
 
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
 
@@ -17,7 +17,9 @@ pub(in crate::ops) fn causal_attention([q, k, v]: [Tensor<3>; 3], lens: &[usize]
         && heads.is_multiple_of(kv_heads)
         && head_dim > 0;
     match operands([Operand::of(&q), Operand::of(&k), Operand::of(&v)]).filter(|_| fits) {
-        Some(operands) => run(Causal { lens: lens.into(), shape: Shape { heads, kv_heads, head_dim } }, operands),
+        Some(operands) => {
+            run(Causal { lens: lens.into(), shape: AttentionShape { heads, kv_heads, head_dim } }, operands)
+        }
         None => composed([q, k, v], lens),
     }
 }
@@ -41,7 +43,7 @@ fn composed([q, k, v]: [Tensor<3>; 3], lens: &[usize]) -> Tensor<2> {
 #[derive(Debug, Clone)]
 struct Causal {
     lens: Arc<[usize]>,
-    shape: Shape,
+    shape: AttentionShape,
 }
 
 impl Kernel<3> for Causal {
@@ -50,20 +52,21 @@ impl Kernel<3> for Causal {
 
     fn forward(&self, [q, k, v]: [View<'_>; 3]) -> (Array, Self::Saved) {
         let width = self.shape.heads * self.shape.head_dim;
-        let (values, log_sum_exps) = cpu::forward(q.values, k.values, v.values, &self.lens, &self.shape);
+        let inputs = AttentionInputs { q: q.values, k: k.values, v: v.values };
+        let cpu::AttentionOutput { y: values, log_sum_exp } = cpu::forward(inputs, &self.lens, &self.shape);
         let shape = vec![values.len() / width, width];
-        (Array { values, shape }, Arc::new(log_sum_exps))
+        (Array { values, shape }, Arc::new(log_sum_exp))
     }
 
     fn backward(
         &self,
         [q, k, v]: [View<'_>; 3],
-        log_sum_exps: Self::Saved,
+        log_sum_exp: Self::Saved,
         dy: &[f32],
         _: [bool; 3],
     ) -> [Option<Gradient>; 3] {
-        let inputs = [q.values, k.values, v.values];
-        let (dq, dk, dv) = cpu::backward(inputs, &log_sum_exps, &self.lens, &self.shape, dy);
+        let inputs = AttentionInputs { q: q.values, k: k.values, v: v.values };
+        let cpu::AttentionGradients { dq, dk, dv } = cpu::backward(inputs, &log_sum_exp, &self.lens, &self.shape, dy);
         [dq, dk, dv].map(|gradient| Some(gradient.into()))
     }
 }

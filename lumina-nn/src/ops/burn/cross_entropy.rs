@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lumina_kernels::loss::cross_entropy;
+use lumina_kernels::loss::cross_entropy::{self as cpu, CrossEntropyGradients, CrossEntropyOutput};
 
 use super::kernel::{Array, Gradient, Kernel, View};
 
@@ -17,17 +17,18 @@ impl Kernel<1> for CrossEntropy {
     type Saved = Vec<f32>;
 
     fn forward(&self, [logits]: [View<'_>; 1]) -> (Array, Vec<f32>) {
-        let (entropy, squares, log_sum_exps) = cross_entropy::forward(logits.values, &self.targets);
-        (Array { values: vec![entropy, squares], shape: vec![2] }, log_sum_exps)
+        let CrossEntropyOutput { cross_entropy, z_loss, log_sum_exp } = cpu::forward(logits.values, &self.targets);
+        (Array { values: vec![cross_entropy, z_loss], shape: vec![2] }, log_sum_exp)
     }
 
     fn backward(
         &self,
         [logits]: [View<'_>; 1],
-        log_sum_exps: Vec<f32>,
+        log_sum_exp: Vec<f32>,
         dy: &[f32],
         _: [bool; 1],
     ) -> [Option<Gradient>; 1] {
-        [Some(cross_entropy::backward(logits.values, &self.targets, &log_sum_exps, [dy[0], dy[1]]).into())]
+        let dy = CrossEntropyGradients { dcross_entropy: dy[0], dz_loss: dy[1] };
+        [Some(cpu::backward(logits.values, &self.targets, &log_sum_exp, dy).into())]
     }
 }

@@ -1,7 +1,7 @@
 //! QK-norm and rotary positions on tensors.
 
 use burn::tensor::{DType, Tensor};
-use lumina_kernels::norm::head_norm::{self as cpu, Factors, Shape};
+use lumina_kernels::norm::head_norm::{self as cpu, HeadNormParams, HeadNormShape};
 
 use super::kernel::{Array, Constant, Gradient, Kernel, Operand, View, operands, run};
 
@@ -27,7 +27,7 @@ pub(in crate::ops) fn head_norm_rotated(
     let all = operands([Operand::of(&x), Operand::of(&weight), Operand::of(&bias)]).filter(|_| fits);
     match (all, Constant::of(&cos), Constant::of(&sin)) {
         (Some(operands), Some(cos), Some(sin)) => {
-            let shape = Shape { heads, head_dim, parts, epsilon: epsilon as f32 };
+            let shape = HeadNormShape { heads, head_dim, weight_rows: parts, epsilon: epsilon as f32 };
             run(HeadNorm { shape, cos, sin }, operands)
         }
         _ => composed(x, weight, bias, [cos, sin], epsilon),
@@ -58,14 +58,14 @@ fn repeated(rows: Tensor<2>, heads: usize) -> Tensor<3> {
 
 #[derive(Debug, Clone)]
 struct HeadNorm {
-    shape: Shape,
+    shape: HeadNormShape,
     cos: Constant,
     sin: Constant,
 }
 
 impl HeadNorm {
-    fn factors<'a>(&'a self, weight: View<'a>, bias: View<'a>) -> Factors<'a> {
-        Factors { weight: weight.values, bias: bias.values, cos: self.cos.values(), sin: self.sin.values() }
+    fn params<'a>(&'a self, weight: View<'a>, bias: View<'a>) -> HeadNormParams<'a> {
+        HeadNormParams { weight: weight.values, bias: bias.values, cos: self.cos.values(), sin: self.sin.values() }
     }
 }
 
@@ -73,11 +73,12 @@ impl Kernel<3> for HeadNorm {
     type Saved = ();
 
     fn forward(&self, [x, weight, bias]: [View<'_>; 3]) -> (Array, ()) {
-        (x.like(cpu::forward(x.values, self.factors(weight, bias), &self.shape)), ())
+        (x.like(cpu::forward(x.values, self.params(weight, bias), &self.shape)), ())
     }
 
     fn backward(&self, [x, weight, bias]: [View<'_>; 3], (): (), dy: &[f32], _: [bool; 3]) -> [Option<Gradient>; 3] {
-        let (dx, dweight, dbias) = cpu::backward(x.values, self.factors(weight, bias), &self.shape, dy);
+        let cpu::HeadNormGradients { dx, dweight, dbias } =
+            cpu::backward(x.values, self.params(weight, bias), &self.shape, dy);
         [dx, dweight, dbias].map(|gradient| Some(gradient.into()))
     }
 }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use lumina_kernels::elementwise::add;
-use lumina_kernels::matmul::dense::Side::{Plain, Turned};
-use lumina_kernels::matmul::dense::product;
+use lumina_kernels::elementwise::dropout_add;
+use lumina_kernels::matmul::f32_gemm::Operand::{Normal, Transposed};
+use lumina_kernels::matmul::f32_gemm::{GemmShape, gemm};
 
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
 
@@ -29,7 +29,8 @@ impl Kernel<2> for Linear {
 
     fn forward(&self, [x, weight]: [View<'_>; 2]) -> (Array, ()) {
         let (n, inputs, outputs) = (x.shape[0], x.shape[1], weight.shape[0]);
-        let values = product(Plain(x.values), Turned(weight.values), [n, outputs, inputs]);
+        let shape = GemmShape { m: n, n: outputs, k: inputs };
+        let values = gemm(Normal(x.values), Transposed(weight.values), shape);
         (Array { values, shape: vec![n, outputs] }, ())
     }
 
@@ -41,9 +42,11 @@ impl Kernel<2> for Linear {
         [dx, dweight]: [bool; 2],
     ) -> [Option<Gradient>; 2] {
         let (n, inputs, outputs) = (x.shape[0], x.shape[1], weight.shape[0]);
+        let (dx_shape, dweight_shape) =
+            (GemmShape { m: n, n: inputs, k: outputs }, GemmShape { m: outputs, n: inputs, k: n });
         [
-            dx.then(|| product(Plain(dy), Plain(weight.values), [n, inputs, outputs]).into()),
-            dweight.then(|| product(Turned(dy), Plain(x.values), [outputs, inputs, n]).into()),
+            dx.then(|| gemm(Normal(dy), Normal(weight.values), dx_shape).into()),
+            dweight.then(|| gemm(Transposed(dy), Normal(x.values), dweight_shape).into()),
         ]
     }
 }
@@ -59,10 +62,10 @@ impl Kernel<2> for DropoutAdd {
     type Saved = ();
 
     fn forward(&self, [x, y]: [View<'_>; 2]) -> (Array, ()) {
-        (x.like(add::forward(x.values, y.values, &self.kept, self.scale)), ())
+        (x.like(dropout_add::forward(x.values, y.values, &self.kept, self.scale)), ())
     }
 
     fn backward(&self, _: [View<'_>; 2], (): (), dy: &[f32], _: [bool; 2]) -> [Option<Gradient>; 2] {
-        [Some(Gradient::OfResult), Some(add::backward(dy, &self.kept, self.scale).into())]
+        [Some(Gradient::OfResult), Some(dropout_add::backward(dy, &self.kept, self.scale).into())]
     }
 }

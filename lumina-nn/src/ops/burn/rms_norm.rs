@@ -29,18 +29,18 @@ impl Kernel<2> for RmsNorm {
     type Saved = Vec<f32>;
 
     fn forward(&self, [x, weight]: [View<'_>; 2]) -> (Array, Vec<f32>) {
-        let (y, inverses) = cpu::forward(x.values, weight.values, self.epsilon);
-        (x.like(y), inverses)
+        let cpu::RmsNormOutput { y, inverse_rms } = cpu::forward(x.values, weight.values, self.epsilon);
+        (x.like(y), inverse_rms)
     }
 
     fn backward(
         &self,
         [x, weight]: [View<'_>; 2],
-        inverses: Vec<f32>,
+        inverse_rms: Vec<f32>,
         dy: &[f32],
         _: [bool; 2],
     ) -> [Option<Gradient>; 2] {
-        let (dx, dweight) = cpu::backward(x.values, weight.values, &inverses, dy);
+        let cpu::RmsNormGradients { dx, dweight } = cpu::backward(x.values, weight.values, &inverse_rms, dy);
         [Some(dx.into()), Some(dweight.into())]
     }
 }

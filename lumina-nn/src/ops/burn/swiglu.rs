@@ -25,7 +25,7 @@ impl Kernel<2> for SwiGlu {
     }
 
     fn backward(&self, [gate, up]: [View<'_>; 2], (): (), dy: &[f32], _: [bool; 2]) -> [Option<Gradient>; 2] {
-        let (dgate, dup) = cpu::backward(gate.values, up.values, dy);
+        let cpu::SwigluGradients { dgate, dup } = cpu::backward(gate.values, up.values, dy);
         [Some(dgate.into()), Some(dup.into())]
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::module::Module;
 use bytes::Bytes;
-use lumina_kernels::{Activations, Format, Kernels, Matrix, Product};
+use lumina_kernels::{ActivationPrecision, Format, Matmul, MatmulTask, Matrix};
 use smallvec::SmallVec;
 
 use super::HostRows;
@@ -17,7 +17,7 @@ pub struct HostMatrix {
     #[module(skip)]
     format: Format,
     #[module(skip)]
-    activations: Activations,
+    activations: ActivationPrecision,
     #[module(skip)]
     bytes: Bytes,
 }
@@ -27,11 +27,11 @@ impl HostMatrix {
     ///
     /// With 8- and 4-bit weights, whose own error is larger, activations are rounded to bytes in any case, which is several times as
     /// fast. With the others `activations` says how they are rounded.
-    pub fn new(format: Format, shape: &[usize], bytes: Bytes, activations: Activations) -> Option<Self> {
+    pub fn new(format: Format, shape: &[usize], bytes: Bytes, activations: ActivationPrecision) -> Option<Self> {
         let &[rows, columns] = shape else { return None };
         Matrix::new(format, rows, columns, &bytes).ok()?;
         let activations = match format {
-            Format::Q8_0 | Format::Q4_0 => Activations::Compact,
+            Format::Q8_0 | Format::Q4_0 => ActivationPrecision::Reduced,
             _ => activations,
         };
         Some(Self { rows, columns, format, activations, bytes })
@@ -66,14 +66,14 @@ impl HostMatrix {
     pub(in crate::ops) fn matmul<const N: usize>(x: &HostRows, weights: [(&Self, Range<usize>); N]) -> [HostRows; N] {
         let columns = weights.first().map_or(0, |(weight, _)| weight.columns);
         let mut results = weights.each_ref().map(|(_, rows)| x.sibling(rows.len()));
-        for activations in [Activations::Full, Activations::Compact] {
+        for activations in [ActivationPrecision::F32, ActivationPrecision::Reduced] {
             let wanted = weights.iter().zip(&mut results).filter(|((weight, _), _)| weight.activations == activations);
             let products = wanted.map(|((weight, rows), y)| {
-                Product::new(weight.matrix().rows_from(rows.start, rows.len()), &mut y.values)
+                MatmulTask::new(weight.matrix().rows_from(rows.start, rows.len()), &mut y.values)
             });
-            let mut products: SmallVec<[Product<'_>; 3]> = products.collect();
+            let mut products: SmallVec<[MatmulTask<'_>; 3]> = products.collect();
             if !products.is_empty() {
-                let done = Kernels::new(activations).matmul_shared(&x.values, columns, &mut products);
+                let done = Matmul::new(activations).run_shared(&x.values, columns, &mut products);
                 done.expect("`x` is `[n, columns]`, and each result `[n, rows]`");
             }
         }
@@ -98,7 +98,7 @@ mod tests {
         for (row, bytes) in values(rows * columns, 7).chunks(columns).zip(bytes.chunks_mut(row_bytes)) {
             format.quantise_row(row, bytes).unwrap();
         }
-        HostMatrix::new(format, &[rows, columns], bytes.into(), Activations::Full).unwrap()
+        HostMatrix::new(format, &[rows, columns], bytes.into(), ActivationPrecision::F32).unwrap()
     }
 
     /// The products of rows of `columns`.
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn bytes_of_another_length_are_no_matrix() {
         let bytes = Bytes::from(vec![0; 36]);
-        let new = |shape: &[usize], bytes| HostMatrix::new(Format::Q4_0, shape, bytes, Activations::Full);
+        let new = |shape: &[usize], bytes| HostMatrix::new(Format::Q4_0, shape, bytes, ActivationPrecision::F32);
         assert!(new(&[2, 32], bytes.clone()).is_some());
         assert!(new(&[3, 32], bytes.clone()).is_none());
         assert!(new(&[2, 33], bytes.clone()).is_none());

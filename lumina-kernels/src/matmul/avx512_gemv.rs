@@ -6,11 +6,11 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, BLOCK_RUN, INPUT_BLOCK};
-use super::avx512::add_block;
+use super::avx512_gemm::add_block;
 use super::avx512_pack::{byte_quads, load_half, load_line, nibble_quads, turn};
 use super::kernel::{FEW, Few, by_rows};
 use super::prefetch::{LINE, fetch};
-use super::source::Source;
+use super::weight_rows::Source;
 use crate::Format;
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;

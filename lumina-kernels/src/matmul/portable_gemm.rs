@@ -1,8 +1,8 @@
-//! Kernels in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
+//! Matmul in plain Rust: the path of processors without a kernel of their own, and what the others are tested against.
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_RUN, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply, by_rows};
-use super::source::{Rows, Source};
+use super::weight_rows::{Rows, Source};
 use crate::Format;
 use crate::format::{q4_0, q8_0, scale};
 use crate::scratch::Lanes;

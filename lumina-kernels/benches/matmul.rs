@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use lumina_kernels::{Activations, Format, Isa, Kernels, Matrix, Product};
+use lumina_kernels::{ActivationPrecision, Format, Isa, Matmul, MatmulTask, Matrix};
 use rayon::prelude::*;
 
 const HIDDEN: usize = 2048;
@@ -50,14 +50,14 @@ fn run() {
         let layers = BYTES.div_ceil(layer_bytes);
         let mut bytes = vec![0u8; layers * layer_bytes];
         fill(format, &mut bytes);
-        for activations in [Activations::Compact, Activations::Full] {
-            let name = if activations == Activations::Full { "full" } else { "compact" };
+        for activations in [ActivationPrecision::Reduced, ActivationPrecision::F32] {
+            let name = if activations == ActivationPrecision::F32 { "full" } else { "compact" };
             let blocks = format.block_elements() > 1;
             let same = matches!(format, Format::F32 | Format::F16 | Format::Q4_K | Format::Q6_K);
-            if !chosen(&["full", "compact"], name) || (same && activations == Activations::Compact) {
+            if !chosen(&["full", "compact"], name) || (same && activations == ActivationPrecision::Reduced) {
                 continue;
             }
-            if blocks && activations == Activations::Full && words.is_empty() {
+            if blocks && activations == ActivationPrecision::F32 && words.is_empty() {
                 continue;
             }
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
@@ -65,7 +65,7 @@ fn run() {
                 if !by_default && !words.contains(&isa.to_string()) {
                     continue;
                 }
-                let Some(kernels) = Kernels::on(isa, activations) else { continue };
+                let Some(kernels) = Matmul::with_isa(isa, activations) else { continue };
                 let mut one = None;
                 for n in [1, 2, 4, 8, 512] {
                     if !chosen(&["n="], &format!("n={n}")) {
@@ -113,7 +113,7 @@ fn fill(format: Format, bytes: &mut [u8]) {
 }
 
 /// Seconds a layer takes, and GB/s at which all threads together read memory, measured in turn.
-fn measure(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, memory: &[u8]) -> (f64, f64) {
+fn measure(kernels: Matmul, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, memory: &[u8]) -> (f64, f64) {
     let x: Vec<f32> = (0..n * INTERMEDIATE).map(|i| ((i * 29 % 97) as f32 - 48.0) / 48.0).collect();
     let mut out: Vec<Vec<f32>> = (0..3).map(|_| vec![0.0; n * INTERMEDIATE]).collect();
     let (begun, count) = (Instant::now(), if n < 64 { 60 } else { 5 });
@@ -133,9 +133,9 @@ fn measure(kernels: Kernels, format: Format, bytes: &[u8], layer_bytes: usize, n
                 let (matrix, others) = rest.split_at(len);
                 rest = others;
                 let matrix = Matrix::new(format, rows, columns, matrix).expect("cut to its length");
-                products.push(Product::new(matrix, &mut out[..n * rows]));
+                products.push(MatmulTask::new(matrix, &mut out[..n * rows]));
             }
-            kernels.matmul_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
+            kernels.run_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
         }
         times.push(start.elapsed().as_secs_f64());
         if let Some(part) = parts.next() {
@@ -173,10 +173,10 @@ fn sum_of(words: &[[u8; 256]]) -> u64 {
 }
 
 /// Multiply-adds a second, in 10⁹, of all threads: of the instruction that such a product uses, on registers alone.
-fn peak(kernels: Kernels, format: Format) -> f64 {
+fn peak(kernels: Matmul, format: Format) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
-        let compact = kernels.activations() == Activations::Compact;
+        let compact = kernels.precision() == ActivationPrecision::Reduced;
         let blocks = format.block_elements() > 1;
         let (run, macs): (unsafe fn(usize) -> f32, usize) = match kernels.isa() {
             Isa::Portable => return f64::NAN,

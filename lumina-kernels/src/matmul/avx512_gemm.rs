@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{GROUP, Multiply, by_rows};
 use super::prefetch::{fetch_near, fetch_share};
-use super::source::Rows;
+use super::weight_rows::Rows;
 use crate::scratch::Lanes;
 
 /// Activation rows of a tile: 24 sums of the 32 registers.

@@ -1,7 +1,7 @@
 //! Activations in the order in which the kernels read them: tiles of a few rows, and in a tile step by step, the rows' values of a
 //! step side by side.
 
-use rayon::prelude::*;
+use crate::parallel::*;
 
 use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK, TILE_BLOCK};
 use crate::Isa;

@@ -1,12 +1,12 @@
-//! Kernels with AVX2, FMA and F16C: two vectors are 16 rows of the weights.
+//! Matmul with AVX2, FMA and F16C: two vectors are 16 rows of the weights.
 
 use std::arch::x86_64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::avx2_few;
+use super::avx2_gemv;
 use super::kernel::{Few, GROUP, Multiply, by_rows};
 use super::prefetch::{fetch_near, fetch_share};
-use super::source::Rows;
+use super::weight_rows::Rows;
 use crate::Format;
 use crate::scratch::Lanes;
 
@@ -22,11 +22,11 @@ pub(super) fn multiply(arithmetic: Arithmetic) -> Multiply {
 
 pub(super) fn few(arithmetic: Arithmetic, format: Format) -> Option<Few> {
     match (arithmetic, format) {
-        (Arithmetic::Float, Format::F32) => Some(avx2_few::words::<{ avx2_few::FLOATS }>),
-        (Arithmetic::Float, Format::F16) => Some(avx2_few::words::<{ avx2_few::HALVES }>),
-        (Arithmetic::Float, Format::BF16) => Some(avx2_few::words::<{ avx2_few::BFLOATS }>),
-        (Arithmetic::Bytes { .. }, Format::Q8_0) => Some(avx2_few::bytes::<false>),
-        (Arithmetic::Bytes { .. }, Format::Q4_0) => Some(avx2_few::bytes::<true>),
+        (Arithmetic::Float, Format::F32) => Some(avx2_gemv::words::<{ avx2_gemv::FLOATS }>),
+        (Arithmetic::Float, Format::F16) => Some(avx2_gemv::words::<{ avx2_gemv::HALVES }>),
+        (Arithmetic::Float, Format::BF16) => Some(avx2_gemv::words::<{ avx2_gemv::BFLOATS }>),
+        (Arithmetic::Bytes { .. }, Format::Q8_0) => Some(avx2_gemv::bytes::<false>),
+        (Arithmetic::Bytes { .. }, Format::Q4_0) => Some(avx2_gemv::bytes::<true>),
         _ => None,
     }
 }

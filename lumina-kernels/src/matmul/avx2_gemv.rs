@@ -6,10 +6,10 @@
 use std::arch::x86_64::*;
 
 use super::arithmetic::{BLOCK_RUN, INPUT_BLOCK};
-use super::few::{add_lanes, words_by_twos};
+use super::gemv::{add_lanes, words_by_twos};
 use super::kernel::{FEW, by_rows};
 use super::prefetch::{LINE, fetch};
-use super::source::{Blocks, Source};
+use super::weight_rows::{Blocks, Source};
 use crate::format::{q4_0, q8_0};
 use crate::scratch::Lanes;
 

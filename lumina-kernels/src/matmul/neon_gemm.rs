@@ -1,11 +1,11 @@
-//! Kernels with NEON: four vectors are 16 rows of the weights. Bytes are multiplied by the dot products of Armv8.2, where the processor has them.
+//! Matmul with NEON: four vectors are 16 rows of the weights. Bytes are multiplied by the dot products of Armv8.2, where the processor has them.
 
 use std::arch::aarch64::*;
 
 use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
 use super::kernel::{Few, GROUP, Multiply, by_rows};
-use super::neon_few;
-use super::source::Rows;
+use super::neon_gemv;
+use super::weight_rows::Rows;
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
@@ -25,13 +25,13 @@ pub(super) fn multiply(arithmetic: Arithmetic, isa: Isa) -> Multiply {
 
 pub(super) fn few(arithmetic: Arithmetic, format: Format, isa: Isa) -> Option<Few> {
     Some(match (arithmetic, format, isa >= Isa::NeonDot) {
-        (Arithmetic::Float, Format::F32, _) => neon_few::words::<{ neon_few::FLOATS }>,
-        (Arithmetic::Float, Format::F16, _) => neon_few::words::<{ neon_few::HALVES }>,
-        (Arithmetic::Float, Format::BF16, _) => neon_few::words::<{ neon_few::BFLOATS }>,
-        (Arithmetic::Bytes { .. }, Format::Q8_0, true) => neon_few::by_dots::bytes::<false>,
-        (Arithmetic::Bytes { .. }, Format::Q4_0, true) => neon_few::by_dots::bytes::<true>,
-        (Arithmetic::Bytes { .. }, Format::Q8_0, false) => neon_few::by_pairs::bytes::<false>,
-        (Arithmetic::Bytes { .. }, Format::Q4_0, false) => neon_few::by_pairs::bytes::<true>,
+        (Arithmetic::Float, Format::F32, _) => neon_gemv::words::<{ neon_gemv::FLOATS }>,
+        (Arithmetic::Float, Format::F16, _) => neon_gemv::words::<{ neon_gemv::HALVES }>,
+        (Arithmetic::Float, Format::BF16, _) => neon_gemv::words::<{ neon_gemv::BFLOATS }>,
+        (Arithmetic::Bytes { .. }, Format::Q8_0, true) => neon_gemv::by_dots::bytes::<false>,
+        (Arithmetic::Bytes { .. }, Format::Q4_0, true) => neon_gemv::by_dots::bytes::<true>,
+        (Arithmetic::Bytes { .. }, Format::Q8_0, false) => neon_gemv::by_pairs::bytes::<false>,
+        (Arithmetic::Bytes { .. }, Format::Q4_0, false) => neon_gemv::by_pairs::bytes::<true>,
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use super::arithmetic::Arithmetic;
 use super::kernel::{FEW, Few};
-use super::source::Source;
+use super::weight_rows::Source;
 use crate::Format;
 use crate::scratch::Lanes;
 
