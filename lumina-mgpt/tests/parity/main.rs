@@ -12,6 +12,8 @@ mod generate;
 mod model;
 #[cfg(feature = "flex")]
 mod quantised;
+#[cfg(feature = "flex")]
+mod rows;
 
 use lumina_mgpt::Compute;
 
