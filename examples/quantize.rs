@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_examples::small_model;
+use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 
 /// Writes a model as one GGUF file with quantised linear weights.
 #[derive(Parser)]
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         std::fs::create_dir_all(folder)?;
     }
     let order = if args.llama_cpp { RowOrder::LlamaCpp } else { RowOrder::HuggingFace };
-    let checkpoint = Checkpoint::open(args.model.unwrap_or_else(small_model))?;
+    let checkpoint = convert::open(args.model.unwrap_or_else(small_model))?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left, {msg}")?);
     quantise(&checkpoint, &args.output, &QuantiseOptions::new(args.to).row_order(order), &mut |progress| {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::gguf::{self, Metadata};
 use super::mapping::map;
-use super::tensor_view::{Stored, TensorView};
+use super::tensor_view::{MappedTensor, Stored, TensorView};
 use crate::torch;
 use crate::{Error, Result};
 
@@ -27,7 +27,11 @@ pub struct Checkpoint {
     path: Arc<Path>,
     tensors: Arc<BTreeMap<String, Arc<Stored>>>,
     metadata: Option<Arc<Metadata>>,
+    documents: Option<FindDocument>,
 }
+
+/// Finds a document by its name, before the folder is looked at.
+type FindDocument = Arc<dyn Fn(&str) -> Result<Option<Bytes>> + Send + Sync>;
 
 /// `model.safetensors.index.json`.
 #[derive(Deserialize)]
@@ -56,7 +60,7 @@ impl Checkpoint {
         if let Some(index) = existing(path, INDEX) {
             let mut tensors = BTreeMap::new();
             read_shards(path, &index, &mut tensors)?;
-            return Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: None });
+            return Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: None, documents: None });
         }
         if let Some(file) = existing(path, GGUF) {
             return Self::of_file(path, &file);
@@ -70,7 +74,7 @@ impl Checkpoint {
         let Contents { tensors: read, metadata } = read_file(file)?;
         let mut tensors = BTreeMap::new();
         insert(&mut tensors, read)?;
-        Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: metadata.map(Arc::new) })
+        Ok(Self { path: path.into(), tensors: Arc::new(tensors), metadata: metadata.map(Arc::new), documents: None })
     }
 
     /// The folder or file that was opened.
@@ -78,24 +82,49 @@ impl Checkpoint {
         &self.path
     }
 
-    /// What a GGUF file says beside its tensors; `None` for every other kind.
+    /// The metadata of a GGUF file; `None` for every other kind.
     pub fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_deref()
     }
 
-    /// A file that belongs to the checkpoint by its name in a Hugging Face folder, `config.json` or `tokenizer.json`:
-    /// what a GGUF file carries of it, else what lies in the folder, or in that of the file.
+    /// The same tensors as a network knows them: by other names, and with rows in another order. Nothing is read.
+    ///
+    /// # Errors
+    /// Those of `map`, and [`Error::DuplicateTensor`] where it gives two tensors one name.
+    pub fn map_tensors(&self, mut map: impl FnMut(&TensorView) -> Result<MappedTensor>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for stored in self.tensors.values() {
+            let mapped = map(&TensorView::new(stored.clone()))?;
+            insert(&mut tensors, vec![stored.mapped(mapped)])?;
+        }
+        Ok(Self { tensors: Arc::new(tensors), ..self.clone() })
+    }
+
+    /// The same with documents that [`Checkpoint::document`] finds before it looks into the folder, such as those in metadata.
+    #[must_use]
+    pub fn with_documents(self, find: impl Fn(&str) -> Result<Option<Bytes>> + Send + Sync + 'static) -> Self {
+        Self { documents: Some(Arc::new(find)), ..self }
+    }
+
+    /// A file that belongs to the checkpoint by its name in a Hugging Face folder, `config.json` or `tokenizer.json`: one of
+    /// [`Checkpoint::with_documents`], else the one in the folder, or in that of the file.
     ///
     /// # Errors
     /// Where it is there and cannot be read.
     pub fn document(&self, name: &str) -> Result<Option<Bytes>> {
-        if let Some(metadata) = &self.metadata
-            && let Some(document) = metadata.document(name)?
-        {
+        if let Some(document) = self.own_document(name)? {
             return Ok(Some(document));
         }
         let folder = if self.path.is_dir() { Some(&*self.path) } else { self.path.parent() };
         folder.and_then(|folder| existing(folder, name)).map(|file| map(&file)).transpose()
+    }
+
+    /// A document of [`Checkpoint::with_documents`] alone.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::document`].
+    pub fn own_document(&self, name: &str) -> Result<Option<Bytes>> {
+        self.documents.as_ref().map_or(Ok(None), |find| find(name))
     }
 
     /// The names of all tensors, sorted.

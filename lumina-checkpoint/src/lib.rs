@@ -40,7 +40,7 @@
 
 #![deny(unsafe_code)]
 
-mod convert;
+mod dequantise;
 mod dtype;
 mod error;
 mod files;
@@ -58,7 +58,7 @@ pub use files::Checkpoint;
 pub use lora::Adapter;
 pub use mapping::map;
 pub use save::{save_bytes, save_safetensors};
-pub use tensor_view::TensorView;
+pub use tensor_view::{MappedTensor, Reorder, TensorView};
 pub use torch::{Integers, read_integers};
 
 #[cfg(doctest)]

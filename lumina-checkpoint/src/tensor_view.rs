@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::Dtype;
-use super::convert::widen;
-use super::gguf::Heads;
+use super::dequantise::dequantise;
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint: name, file, type, shape and bytes. Cloning copies no data.
@@ -39,16 +38,40 @@ pub(super) struct Stored {
     /// The part of the mapping that holds all elements.
     pub(super) bytes: Bytes,
     pub(super) order: Order,
+    /// What is done to the bytes in row-major order before anyone sees them.
+    pub(super) reorder: Option<Reorder>,
 }
 
-/// How the elements lie in their bytes.
+impl Stored {
+    /// The tensor by another name, with its rows put in another order.
+    pub(super) fn mapped(&self, MappedTensor { name, reorder }: MappedTensor) -> Self {
+        let order = match &self.order {
+            Order::RowMajor => Order::RowMajor,
+            Order::Strides(strides) => Order::Strides(strides.clone()),
+        };
+        let (file, shape, bytes) = (self.file.clone(), self.shape.clone(), self.bytes.clone());
+        Self { name, file, dtype: self.dtype, shape, bytes, order, reorder: reorder.or_else(|| self.reorder.clone()) }
+    }
+}
+
+/// Puts the bytes of a tensor, row-major, in another order; as many bytes are returned.
+pub type Reorder = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
+/// How a tensor is presented: see [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
+#[derive(Clone)]
+pub struct MappedTensor {
+    /// Its name.
+    pub name: String,
+    /// The order of its rows, if it is another one than the file's. Applied when the bytes are first asked for.
+    pub reorder: Option<Reorder>,
+}
+
+/// The order of the elements in their bytes.
 pub(super) enum Order {
     RowMajor,
     /// Steps between elements along each axis, in elements. The first element is at the start of the bytes, and no
     /// element lies beyond their end.
     Strides(Box<[usize]>),
-    /// Row-major but for the order within heads, as llama.cpp rotates them.
-    Pairs(Heads),
 }
 
 /// The number of elements of a shape whose extent, even with empty axes counted as one, does not overflow; so
@@ -86,19 +109,23 @@ impl TensorView {
 
     /// The elements, row-major and little-endian, with no gaps.
     ///
-    /// They lie in the file's mapping, at any alignment, unless torch or llama.cpp stored them in another order; then
-    /// they are put in order on the heap, once for this view and its later clones.
+    /// They are a slice of the memory-mapped file, at any alignment, unless the file has them in another order, as torch and
+    /// llama.cpp may. Then they are put in order on the heap, once for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
-        let Stored { shape, bytes, dtype, order, .. } = &*self.stored;
-        match order {
-            Order::RowMajor => bytes,
-            Order::Strides(strides) => self.contiguous.get_or_init(|| match dtype.block_bytes() {
+        let Stored { shape, bytes, dtype, order, reorder, .. } = &*self.stored;
+        let in_order = || match order {
+            Order::RowMajor => bytes.clone(),
+            Order::Strides(strides) => match dtype.block_bytes() {
                 1 => gather::<1>(bytes, shape, strides),
                 2 => gather::<2>(bytes, shape, strides),
                 4 => gather::<4>(bytes, shape, strides),
                 _ => gather::<8>(bytes, shape, strides),
-            }),
-            Order::Pairs(heads) => self.contiguous.get_or_init(|| heads.pairs_to_halves(bytes).into()),
+            },
+        };
+        match (order, reorder) {
+            (Order::RowMajor, None) => bytes,
+            (_, None) => self.contiguous.get_or_init(in_order),
+            (_, Some(reorder)) => self.contiguous.get_or_init(|| reorder(&in_order()).into()),
         }
     }
 
@@ -112,9 +139,12 @@ impl TensorView {
         Ok(values)
     }
 
-    /// Widens `bytes`, whole blocks of this tensor's type, to as many elements.
-    pub(super) fn read_f32(&self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
-        if widen(self.dtype(), bytes, values) {
+    /// Dequantises `bytes`, whole blocks of this tensor's type, to as many elements in `f32`.
+    ///
+    /// # Errors
+    /// As [`TensorView::to_f32`].
+    pub fn read_f32(&self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
+        if dequantise(self.dtype(), bytes, values) {
             return Ok(());
         }
         Err(Error::TensorType {

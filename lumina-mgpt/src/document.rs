@@ -13,9 +13,9 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Read`] where there is none, and [`Error::Checkpoint`] where it cannot be read.
 pub(crate) fn document(checkpoint: &Checkpoint, name: &str) -> Result<(impl Deref<Target = [u8]>, PathBuf)> {
-    let carried = checkpoint.metadata().map(|metadata| metadata.document(name)).transpose()?.flatten();
-    let file = if carried.is_some() { checkpoint.path().to_owned() } else { folder(checkpoint).join(name) };
-    let bytes = carried.map_or_else(|| checkpoint.document(name), |bytes| Ok(Some(bytes)))?;
+    let own = checkpoint.own_document(name)?;
+    let file = if own.is_some() { checkpoint.path().to_owned() } else { folder(checkpoint).join(name) };
+    let bytes = own.map_or_else(|| checkpoint.document(name), |bytes| Ok(Some(bytes)))?;
     match bytes {
         Some(bytes) => Ok((bytes, file)),
         None => Err(Error::Read { file, source: io::Error::from(ErrorKind::NotFound) }),

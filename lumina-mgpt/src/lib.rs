@@ -80,6 +80,7 @@
 #![forbid(unsafe_code)]
 
 mod book;
+pub mod convert;
 mod document;
 mod engine;
 mod error;

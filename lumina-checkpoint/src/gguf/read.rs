@@ -7,9 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cursor::Cursor;
-use super::heads::Heads;
-use super::metadata::{Metadata, RowOrder};
-use super::names::{rotated, to_hugging_face};
+use super::metadata::Metadata;
 use crate::Dtype;
 use crate::tensor_view::{Order, Stored};
 use crate::{Error, Result};
@@ -38,7 +36,7 @@ const ENTRY_BYTES: usize = 8 + 4 + 1;
 /// The least that a tensor's description takes: the length of its name, number of axes, type and offset.
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
 
-/// The tensors of a file, as slices of its mapping and by Hugging Face's names, and its metadata.
+/// The tensors of a file, as slices of its bytes, and its metadata.
 pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<(Vec<Stored>, Metadata)> {
     let mut cursor = Cursor::new(file, bytes);
     cursor.array::<4>()?;
@@ -64,7 +62,7 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<(Vec<Stored>, Metadata)
         }
         entries.insert(key, value);
     }
-    let mut metadata = Metadata::new(file, entries);
+    let metadata = Metadata::new(file, entries);
     if let Some(parts) = metadata.u64("split.count")?.filter(|&parts| parts > 1) {
         let reason =
             format!("one of {parts} parts of a GGUF model, which `llama-gguf-split --merge` makes one file of");
@@ -89,10 +87,8 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<(Vec<Stored>, Metadata)
     let data_start = (cursor.position() as u64).next_multiple_of(alignment);
     check_overlaps(file, &mut described)?;
 
-    metadata.note_tensors(|name| names.contains(name));
-    let order = metadata.row_order()?;
     let shared: Arc<Path> = file.into();
-    let tensors = described.into_iter().map(|tensor| tensor.stored(&shared, bytes, data_start, &metadata, order));
+    let tensors = described.into_iter().map(|tensor| tensor.stored(&shared, bytes, data_start));
     Ok((tensors.collect::<Result<_>>()?, metadata))
 }
 
@@ -138,14 +134,7 @@ impl<'a> Described<'a> {
     }
 
     /// Finds the bytes, in a file whose tensors begin at `data_start`.
-    fn stored(
-        self,
-        file: &Arc<Path>,
-        bytes: &Bytes,
-        data_start: u64,
-        metadata: &Metadata,
-        order: RowOrder,
-    ) -> Result<Stored> {
+    fn stored(self, file: &Arc<Path>, bytes: &Bytes, data_start: u64) -> Result<Stored> {
         let Self { name, dtype, shape, offset, length } = self;
         let found = bytes.len() as u64;
         // An empty one may lie anywhere, and in a file of none but these nothing follows the header.
@@ -156,37 +145,9 @@ impl<'a> Described<'a> {
         }
         // Both are at most the length of the mapping.
         let bytes = bytes.slice(start as usize..end as usize);
-        let name = metadata.is_chameleon().then(|| to_hugging_face(name)).flatten().unwrap_or_else(|| name.to_owned());
-        let order = match order {
-            RowOrder::HuggingFace => Order::RowMajor,
-            RowOrder::LlamaCpp => heads(&name, dtype, &shape, metadata)
-                .map_err(|reason| layout(file, &name, reason))?
-                .map_or(Order::RowMajor, Order::Pairs),
-        };
-        Ok(Stored { name, file: file.clone(), dtype, shape, bytes, order })
+        let (name, file) = (name.to_owned(), file.clone());
+        Ok(Stored { name, file, dtype, shape, bytes, order: Order::RowMajor, reorder: None })
     }
-}
-
-/// The heads of a tensor that llama.cpp has in its own order, by its Hugging Face name; or why there are none.
-fn heads(name: &str, dtype: Dtype, shape: &[usize], metadata: &Metadata) -> std::result::Result<Option<Heads>, String> {
-    let Some(rotated) = rotated(name) else { return Ok(None) };
-    let (n_heads, key) = metadata.heads(rotated.query).map_err(|error| error.to_string())?;
-    let (width, unit_bytes) = match (shape, rotated.norm) {
-        (&[.., width], true) if !dtype.is_quantised() => (width, dtype.block_bytes()),
-        (&[rows], false) if !dtype.is_quantised() && rows.is_multiple_of(n_heads) => {
-            (rows / n_heads, dtype.block_bytes())
-        }
-        (&[rows, columns], false) if rows.is_multiple_of(n_heads) => {
-            (rows / n_heads, dtype.bytes_of(&[columns]).unwrap_or_default())
-        }
-        _ => return Err(format!("shape {shape:?} of {dtype} is not that of the {n_heads} heads of `{key}`")),
-    };
-    // Nothing to reorder, and no width to divide by.
-    if shape.contains(&0) {
-        return Ok(None);
-    }
-    let heads = Heads::new(width, unit_bytes);
-    heads.map(Some).ok_or_else(|| format!("heads of {width} channels cannot be rotated, which goes two by two"))
 }
 
 fn check_overlaps(file: &Path, tensors: &mut [Described<'_>]) -> Result<()> {

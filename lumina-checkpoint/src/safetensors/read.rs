@@ -73,6 +73,7 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
             shape: info.shape.clone().into(),
             bytes: data.slice(start..end),
             order: Order::RowMajor,
+            reorder: None,
         });
     }
     Ok(tensors)

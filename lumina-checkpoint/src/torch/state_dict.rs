@@ -191,7 +191,15 @@ impl<'a> View<'a> {
             let order = if is_row_major(&shape, &strides) { Order::RowMajor } else { Order::Strides(strides.into()) };
             (bytes.slice(offset * size..end * size), order)
         };
-        Ok(Stored { name: name.to_owned(), file: file.clone(), dtype, shape: shape.into(), bytes, order })
+        Ok(Stored {
+            name: name.to_owned(),
+            file: file.clone(),
+            dtype,
+            shape: shape.into(),
+            bytes,
+            order,
+            reorder: None,
+        })
     }
 }
 

@@ -1,15 +1,15 @@
-//! What is written beside the tensors of a model: its shape and vocabulary in llama.cpp's keys, and its files.
+//! The metadata that is written with a model: its shape and vocabulary in llama.cpp's keys, and its files.
 
 use std::path::{Path, PathBuf};
 
+use lumina_checkpoint::gguf::Value;
+use lumina_checkpoint::{Checkpoint, Dtype, Error, Result};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::metadata::{CHAMELEON, DOCUMENTS, LUMINA, ROW_ORDER, RowOrder, document_key};
-use super::value::Value;
+use super::config::{DOCUMENTS, document_key};
+use super::row_order::{CHAMELEON, LUMINA, ROW_ORDER, RowOrder};
 use super::vocabulary;
-use crate::{Checkpoint, Dtype};
-use crate::{Error, Result};
 
 /// The version of the block formats, which llama.cpp asks for where there are any.
 const QUANTISATION_VERSION: u32 = 2;

@@ -1,6 +1,6 @@
 //! The two orders that the channels of an attention head come in.
 //!
-//! Rotary positions turn channels two by two. Hugging Face's code pairs channel `i` of a head with `i + width / 2`, so
+//! Rotary positions rotate channels two by two. Hugging Face's code pairs channel `i` of a head with `i + width / 2`, so
 //! a head is two halves; llama.cpp pairs `2i` with `2i + 1` for this architecture (its rope type is the "normal" one),
 //! so its converter reorders the rows of the query and key projections, and the QK-norms with them. Attention takes
 //! products of queries and keys channel by channel, so both orders give one result, each with its own rotation.
@@ -8,7 +8,7 @@
 /// Attention heads, one after the other, of `width` units of `unit_bytes`: rows of a projection's weight, elements of
 /// its bias or of a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Heads {
+pub(super) struct Heads {
     width: usize,
     unit_bytes: usize,
 }
@@ -20,20 +20,20 @@ impl Heads {
         (usable && width.checked_mul(unit_bytes).is_some()).then_some(Self { width, unit_bytes })
     }
 
-    /// Where unit `at` of heads in halves lies in heads in pairs.
+    /// The place in heads in pairs of unit `at` of heads in halves.
     fn place_in_pairs(self, at: usize) -> usize {
         let (head, channel, half) = (at / self.width, at % self.width, self.width / 2);
         head * self.width + channel % half * 2 + channel / half
     }
 
-    /// Where unit `at` of heads in pairs lies in heads in halves.
+    /// The place in heads in halves of unit `at` of heads in pairs.
     fn place_in_halves(self, at: usize) -> usize {
         let (head, channel, half) = (at / self.width, at % self.width, self.width / 2);
         head * self.width + channel / 2 + channel % 2 * half
     }
 
     /// Copies from llama.cpp's order into Hugging Face's. Bytes beyond the last whole head are left out.
-    pub(crate) fn pairs_to_halves(self, bytes: &[u8]) -> Vec<u8> {
+    pub(super) fn pairs_to_halves(self, bytes: &[u8]) -> Vec<u8> {
         self.gather(bytes, Self::place_in_pairs)
     }
 

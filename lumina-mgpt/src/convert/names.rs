@@ -75,7 +75,7 @@ pub(super) fn rotated(name: &str) -> Option<Rotated> {
 
 /// What a tensor is for, which decides in which type it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum TensorRole {
     /// The weight of a linear layer in attention or MLP.
     Linear,
     Embedding,
@@ -87,13 +87,13 @@ pub(super) enum Role {
 }
 
 /// The role by the Hugging Face name.
-pub(super) fn role(name: &str) -> Role {
+pub(super) fn role(name: &str) -> TensorRole {
     match to_gguf(name) {
-        None => Role::Other,
-        Some(_) if name == "model.embed_tokens.weight" => Role::Embedding,
-        Some(_) if name == "lm_head.weight" => Role::Head,
-        Some(_) if name.ends_with("_proj.weight") => Role::Linear,
-        Some(_) => Role::Small,
+        None => TensorRole::Other,
+        Some(_) if name == "model.embed_tokens.weight" => TensorRole::Embedding,
+        Some(_) if name == "lm_head.weight" => TensorRole::Head,
+        Some(_) if name.ends_with("_proj.weight") => TensorRole::Linear,
+        Some(_) => TensorRole::Small,
     }
 }
 
@@ -124,11 +124,11 @@ mod tests {
 
     #[test]
     fn roles_and_heads() {
-        assert_eq!(role("model.layers.2.mlp.down_proj.weight"), Role::Linear);
-        assert_eq!(role("model.layers.2.self_attn.q_proj.bias"), Role::Small);
-        assert_eq!(role("model.norm.weight"), Role::Small);
-        assert_eq!(role("lm_head.weight"), Role::Head);
-        assert_eq!(role("model.vqmodel.encoder.conv_in.weight"), Role::Other);
+        assert_eq!(role("model.layers.2.mlp.down_proj.weight"), TensorRole::Linear);
+        assert_eq!(role("model.layers.2.self_attn.q_proj.bias"), TensorRole::Small);
+        assert_eq!(role("model.norm.weight"), TensorRole::Small);
+        assert_eq!(role("lm_head.weight"), TensorRole::Head);
+        assert_eq!(role("model.vqmodel.encoder.conv_in.weight"), TensorRole::Other);
         assert_eq!(rotated("model.layers.2.self_attn.v_proj.weight"), None);
         assert_eq!(rotated("model.layers.2.self_attn.k_norm.bias"), Some(Rotated { query: false, norm: true }));
     }

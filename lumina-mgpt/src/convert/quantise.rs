@@ -1,24 +1,17 @@
-//! From a checkpoint to a GGUF file, with weights in narrower types on the way.
+//! From a checkpoint to a GGUF file, with quantised weights.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
-use rayon::prelude::*;
+use lumina_checkpoint::gguf::{GgufWriter, quantise_slices};
+use lumina_checkpoint::{Checkpoint, Dtype, Error, Result, TensorView};
+use lumina_nn::head_dtype;
 
 use super::describe::{self, Config};
 use super::heads::Heads;
-use super::metadata::RowOrder;
-use super::names::{Role, Rotated, role, rotated, to_gguf};
-use super::write::GgufWriter;
-use crate::{Checkpoint, Dtype, TensorView};
-use crate::{Error, Result};
-
-/// Elements that one thread converts at a time: a whole number of blocks of every type.
-const CHUNK: usize = 1 << 14;
-
-/// Elements between two reports: enough for threads to share, and the most that is held in the target's type.
-const SLICE: usize = CHUNK << 8;
+use super::names::{Rotated, TensorRole, role, rotated, to_gguf};
+use super::row_order::RowOrder;
 
 /// In which types the tensors of a model are written.
 ///
@@ -26,15 +19,15 @@ const SLICE: usize = CHUNK << 8;
 /// | --- | --- |
 /// | weights of the linear layers of attention and MLP | as asked |
 /// | head | as asked, but `q8_0` where that is `q4_0`: its errors reach the logits as they are, and it is 4 % of a 7B model |
-/// | embedding | the checkpoint's: of it a row a token is read, so narrowing saves no time; that of the head where the two are tied |
+/// | embedding | the checkpoint's: a token reads one row of it, so quantising saves no time; that of the head where the two are tied |
 /// | norms, biases | `f32`: small, and added or multiplied at full width |
 /// | others (the image tokenizer's encoder) | the checkpoint's |
 ///
 /// A matrix whose rows are no whole number of blocks keeps the checkpoint's type.
 ///
 /// ```
-/// use lumina_checkpoint::Dtype;
-/// use lumina_checkpoint::gguf::QuantiseOptions;
+/// use lumina_mgpt::Dtype;
+/// use lumina_mgpt::convert::QuantiseOptions;
 ///
 /// let smallest = QuantiseOptions::new(Dtype::Q4_0).embedding(Dtype::Q8_0).head(Dtype::Q4_0);
 /// # let _ = smallest;
@@ -65,7 +58,7 @@ impl QuantiseOptions {
         Self { embedding: Some(dtype), ..self }
     }
 
-    /// For whom queries and keys are laid out: by default for this crate, which then uses them where they lie, and
+    /// The order of the rows of queries and keys: by default that of this crate, which then uses them memory-mapped, and
     /// llama.cpp refuses the file. With [`RowOrder::LlamaCpp`] it runs the model (text only, as it hides image tokens),
     /// and this crate copies a sixth of the weights to the heap.
     #[must_use]
@@ -75,14 +68,14 @@ impl QuantiseOptions {
 
     /// The type in which a tensor is written. The head is `tied` where it is the embedding's table.
     pub fn dtype(&self, view: &TensorView, tied: bool) -> Dtype {
-        let head = self.head.unwrap_or(if self.linear == Dtype::Q4_0 { Dtype::Q8_0 } else { self.linear });
+        let head = self.head.unwrap_or(head_dtype(self.linear));
         let wanted = match role(view.name()) {
-            Role::Linear => self.linear,
-            Role::Head => head,
-            Role::Embedding if tied => self.embedding.unwrap_or(head),
-            Role::Embedding => self.embedding.unwrap_or(float_of(view)),
-            Role::Small => Dtype::F32,
-            Role::Other => return view.dtype(),
+            TensorRole::Linear => self.linear,
+            TensorRole::Head => head,
+            TensorRole::Embedding if tied => self.embedding.unwrap_or(head),
+            TensorRole::Embedding => self.embedding.unwrap_or(float_of(view)),
+            TensorRole::Small => Dtype::F32,
+            TensorRole::Other => return view.dtype(),
         };
         if wanted.bytes_of(view.shape()).is_some() { wanted } else { float_of(view) }
     }
@@ -107,9 +100,9 @@ pub struct QuantiseProgress<'a> {
 /// Writes the model in `checkpoint` (tensors, `config.json`, and the files of its tokenizer where it has them) to a GGUF
 /// file at `path`.
 ///
-/// Tensors are read where they lie, converted in slices by the threads of the current rayon pool, and written as they
-/// come: on the heap are a slice, and of files for llama.cpp one tensor of queries or keys. `progress` hears of every
-/// slice, and stops the work by breaking; the file then does not appear.
+/// Tensors are read from the mapping, converted in slices by the threads of the current rayon pool, and written one by one: on the
+/// heap are a slice, and of files for llama.cpp one tensor of queries or keys. `progress` is called for every slice, and stops the
+/// work by breaking; the file then does not appear.
 ///
 /// The `config.json` and the tokenizer go into the metadata, not next to the file: a model is then one file, and a
 /// tokenizer that does not belong to it cannot be beside it by mistake. They are what
@@ -118,10 +111,10 @@ pub struct QuantiseProgress<'a> {
 /// ```no_run
 /// use std::ops::ControlFlow;
 ///
-/// use lumina_checkpoint::gguf::{QuantiseOptions, quantise};
-/// use lumina_checkpoint::{Checkpoint, Dtype};
+/// use lumina_mgpt::Dtype;
+/// use lumina_mgpt::convert::{QuantiseOptions, open, quantise};
 ///
-/// let checkpoint = Checkpoint::open("Lumina-mGPT-7B-768")?;
+/// let checkpoint = open("Lumina-mGPT-7B-768")?;
 /// quantise(&checkpoint, "Lumina-mGPT-7B-768-Q8_0.gguf", &QuantiseOptions::new(Dtype::Q8_0), &mut |progress| {
 ///     println!("{} % {}", progress.bytes * 100 / progress.total_bytes.max(1), progress.tensor);
 ///     ControlFlow::Continue(())
@@ -170,7 +163,7 @@ pub fn quantise(
             None => view.bytes().clone(),
             Some(rotated) => in_pairs(view, *rotated, config.heads(rotated.query) as usize)?,
         };
-        convert(view, &source, *dtype, |converted, share| {
+        quantise_slices(view, &source, *dtype, |converted, share| {
             writer.append(converted)?;
             let bytes = bytes_before + (view_bytes(view) as f64 * share) as u64;
             let report = QuantiseProgress { tensor: view.name(), bytes, total_bytes };
@@ -182,82 +175,6 @@ pub fn quantise(
         bytes_before += view_bytes(view);
     }
     writer.finish()
-}
-
-/// A tensor in another type, on the heap, converted by the threads of the current rayon pool. A tensor that has the type
-/// already is not copied.
-///
-/// # Errors
-/// [`Error::Quantise`] where the type cannot hold a value, is not written, or has blocks that do not fit the rows;
-/// [`Error::TensorType`] where the tensor has no floats.
-pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
-    if view.dtype() == dtype {
-        return Ok(view.bytes().clone());
-    }
-    let Some(length) = dtype.bytes_of(view.shape()) else {
-        return Err(unfit(view, format!("rows of shape {:?} are no whole number of blocks of {dtype}", view.shape())));
-    };
-    let mut converted = Vec::with_capacity(length);
-    convert(view, view.bytes(), dtype, |bytes, _| {
-        converted.extend_from_slice(bytes);
-        Ok(())
-    })?;
-    Ok(converted.into())
-}
-
-/// Bytes of a tensor in its file, without putting them in order.
-fn view_bytes(view: &TensorView) -> u64 {
-    view.dtype().bytes_of(view.shape()).unwrap_or_default() as u64
-}
-
-/// Hands over `source`, elements in the view's type, in `dtype`, slice by slice, with the share that is done then.
-fn convert(
-    view: &TensorView,
-    source: &[u8],
-    dtype: Dtype,
-    mut take: impl FnMut(&[u8], f64) -> Result<()>,
-) -> Result<()> {
-    let from = view.dtype();
-    // Whole blocks, of whichever type.
-    let bytes_in = |dtype: Dtype, elements: usize| elements / dtype.block_elements() * dtype.block_bytes();
-    let slice_bytes = bytes_in(from, SLICE);
-    let mut done = 0;
-    let mut converted = Vec::new();
-    for (index, slice) in source.chunks(slice_bytes).enumerate() {
-        done += slice.len();
-        let share = done as f64 / source.len() as f64;
-        if from == dtype {
-            take(slice, share)?;
-            continue;
-        }
-        let format = dtype.format().ok_or_else(|| unfit(view, format!("{dtype} is no type for weights")))?;
-        let elements = slice.len() / from.block_bytes() * from.block_elements();
-        converted.resize(bytes_in(dtype, elements), 0);
-        let parts = slice.par_chunks(bytes_in(from, CHUNK)).zip(converted.par_chunks_mut(bytes_in(dtype, CHUNK)));
-        parts.enumerate().try_for_each_init(
-            || vec![0.0; CHUNK],
-            |values, (part, (bytes, out))| {
-                let values = &mut values[..bytes.len() / from.block_bytes() * from.block_elements()];
-                view.read_f32(bytes, values)?;
-                format.quantise_row(values, out).map_err(|error| {
-                    let first = index * SLICE + part * CHUNK;
-                    unfit(view, describe_failure(&error, first))
-                })
-            },
-        )?;
-        take(&converted, share)?;
-    }
-    Ok(())
-}
-
-/// The kernel's message, with the element's place in the tensor, as the kernel saw a part that begins at `first`.
-fn describe_failure(error: &lumina_kernels::Error, first: usize) -> String {
-    match error {
-        lumina_kernels::Error::Value { format, element, value } => {
-            format!("element {} is {value}, which {format} cannot hold", first + element)
-        }
-        other => other.to_string(),
-    }
 }
 
 /// The shape of a QK-norm with a row a head, held against the projection before it: what a config says of heads must not
@@ -301,4 +218,9 @@ fn in_pairs(view: &TensorView, rotated: Rotated, n_heads: usize) -> Result<Bytes
 
 fn unfit(view: &TensorView, reason: String) -> Error {
     Error::Quantise { file: view.file().to_owned(), tensor: view.name().to_owned(), reason }
+}
+
+/// Bytes of a tensor in its file, without putting them in order.
+fn view_bytes(view: &TensorView) -> u64 {
+    view.dtype().bytes_of(view.shape()).unwrap_or_default() as u64
 }

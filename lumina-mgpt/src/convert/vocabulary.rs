@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lumina_checkpoint::gguf::{Array, Value};
 use serde::Deserialize;
-
-use super::value::{Array, Value};
 
 /// The key of the tokenizer's kind.
 pub(super) const MODEL: &str = "tokenizer.ggml.model";

@@ -19,6 +19,7 @@ use super::logits::Logits;
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
+use crate::convert;
 use crate::document::document;
 use crate::{Error, Result};
 
@@ -162,7 +163,7 @@ impl Transformer {
     /// # Errors
     /// [`Error::Read`], [`Error::Config`], and [`Error::Checkpoint`] for tensors that are missing, unexpected or misshaped.
     pub fn open(path: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
-        let checkpoint = Checkpoint::open(path)?;
+        let checkpoint = convert::open(path)?;
         let (json, file) = document(&checkpoint, "config.json")?;
         let architecture = ModelConfig::from_json(&json, &file)?.resolve(&file)?;
         Self::from_checkpoint(&checkpoint, architecture, compute, &|_| {})

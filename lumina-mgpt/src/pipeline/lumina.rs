@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
-use lumina_checkpoint::Checkpoint;
 use lumina_core::{CodeGrid, LATENT_PX};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
+use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::model::{ModelConfig, ModelParts, Transformer};
@@ -152,7 +152,7 @@ impl<'a> LuminaBuilder<'a> {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
         };
-        let checkpoint = Checkpoint::open(&path)?;
+        let checkpoint = convert::open(&path)?;
         let (json, config_file) = document(&checkpoint, "config.json")?;
         let config = ModelConfig::from_json(&json, &config_file)?;
         let architecture = config.resolve(&config_file)?;

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use lumina_checkpoint::gguf::{Array, Value, quantise_tensor};
 use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_mgpt::convert;
 
 fn fixture() -> Checkpoint {
-    Checkpoint::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint/gguf/reference.gguf")).unwrap()
+    convert::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf/reference.gguf")).unwrap()
 }
 
 #[test]

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use lumina_checkpoint::gguf::{Metadata, QuantiseOptions, RowOrder, Value, quantise};
+use lumina_checkpoint::gguf::{Metadata, Value};
 use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_testing::{cases, integers, part, report};
 
 /// The tensors of a file by its own names and in its own order: another architecture, of as many letters, is not known.
@@ -18,7 +19,7 @@ fn as_stored(source: &Checkpoint) -> Checkpoint {
     let at = bytes.windows(9).position(|word| word == b"chameleon").unwrap();
     bytes[at..at + 9].copy_from_slice(b"salamande");
     std::fs::write(&path, bytes).unwrap();
-    Checkpoint::open(&path).unwrap()
+    convert::open(&path).unwrap()
 }
 
 struct Model {
@@ -134,7 +135,7 @@ impl Model {
 fn its_graph_gives_the_logits_of_the_original() {
     let mut compared = 0;
     for name in ["prenorm", "swin", "qk_norm_per_head"] {
-        let stored = as_stored(&Checkpoint::open(part(&format!("model/{name}"))).unwrap());
+        let stored = as_stored(&convert::open(part(&format!("model/{name}"))).unwrap());
         let tensors = stored.names().map(|name| {
             let view = stored.get(name).unwrap();
             let values = view.to_f32().unwrap().into_iter().map(f64::from).collect();

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use lumina_checkpoint::Result;
-use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, Value, quantise, quantise_tensor};
+use lumina_checkpoint::gguf::{Value, quantise_tensor};
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_testing::{json, part, report};
 use proptest::prelude::*;
 
-use crate::build::{f32_bytes, read_all};
+use crate::support::{f32_bytes, read_all};
 
 const FOLDERS: [&str; 3] = ["prenorm", "swin", "qk_norm_per_head"];
 const ORDERS: [RowOrder; 2] = [RowOrder::HuggingFace, RowOrder::LlamaCpp];
@@ -21,7 +22,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn write(from: &Checkpoint, to: &Path, options: &QuantiseOptions) -> Result<Checkpoint> {
     quantise(from, to, options, &mut |_| ControlFlow::Continue(()))?;
-    Checkpoint::open(to)
+    convert::open(to)
 }
 
 fn views(checkpoint: &Checkpoint) -> impl Iterator<Item = TensorView> {
@@ -42,7 +43,7 @@ fn repeated(values: Vec<f32>, from: &[usize], to: &[usize]) -> Vec<f32> {
 fn f32_holds_every_model_to_the_bit() {
     let mut compared = 0;
     for name in FOLDERS {
-        let source = Checkpoint::open(folder(name)).unwrap();
+        let source = convert::open(folder(name)).unwrap();
         for order in ORDERS {
             let written = tempfile::tempdir().unwrap();
             let options = QuantiseOptions::new(Dtype::F32).embedding(Dtype::F32).row_order(order);
@@ -71,7 +72,7 @@ fn f32_holds_every_model_to_the_bit() {
 
 #[test]
 fn bf16_of_bf16_is_a_copy() {
-    let source = Checkpoint::open(folder("prenorm")).unwrap();
+    let source = convert::open(folder("prenorm")).unwrap();
     let written = tempfile::tempdir().unwrap();
     let model = write(&source, &written.path().join("m.gguf"), &QuantiseOptions::new(Dtype::BF16)).unwrap();
     assert_eq!(model.names().collect::<Vec<_>>(), source.names().collect::<Vec<_>>());
@@ -98,7 +99,7 @@ fn bound(dtype: Dtype, block: &[f32], value: f32) -> f32 {
 fn blocks_stay_within_their_error() {
     let mut compared = 0;
     for name in FOLDERS {
-        let source = Checkpoint::open(folder(name)).unwrap();
+        let source = convert::open(folder(name)).unwrap();
         for (dtype, order) in
             [Dtype::Q8_0, Dtype::Q4_0].into_iter().flat_map(|dtype| ORDERS.map(|order| (dtype, order)))
         {
@@ -137,7 +138,7 @@ fn blocks_stay_within_their_error() {
 
 #[test]
 fn a_model_is_one_file() {
-    let source = Checkpoint::open(folder("prenorm")).unwrap();
+    let source = convert::open(folder("prenorm")).unwrap();
     let written = tempfile::tempdir().unwrap();
     let names =
         ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
@@ -162,7 +163,7 @@ fn llama_cpp_finds_its_keys() {
     let written = tempfile::tempdir().unwrap();
     let options = QuantiseOptions::new(Dtype::F16).row_order(RowOrder::LlamaCpp);
     for name in FOLDERS {
-        let source = Checkpoint::open(folder(name)).unwrap();
+        let source = convert::open(folder(name)).unwrap();
         let config = json(&format!("model/{name}/config.json"));
         let integer = |key: &str| Value::U32(config[key].as_u64().unwrap() as u32);
         let model = write(&source, &written.path().join(name), &options).unwrap();
@@ -196,7 +197,7 @@ fn llama_cpp_finds_its_keys() {
 
 #[test]
 fn progress_grows_to_the_whole_and_can_stop_it() {
-    let source = Checkpoint::open(folder("prenorm")).unwrap();
+    let source = convert::open(folder("prenorm")).unwrap();
     let written = tempfile::tempdir().unwrap();
     let path = written.path().join("m.gguf");
     let (mut last, mut total, mut calls) = (0, 0, 0);
@@ -293,7 +294,7 @@ fn what_cannot_be_written_is_said_by_name() {
     ];
     for (tensors, config, options, says) in cases {
         let folder = model(&tensors, config);
-        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let checkpoint = convert::open(folder.path()).unwrap();
         let target = folder.path().join("m.gguf");
         let error = write(&checkpoint, &target, &options).expect_err(config).to_string();
         for part in says {
@@ -306,7 +307,7 @@ fn what_cannot_be_written_is_said_by_name() {
 #[test]
 fn rows_that_are_no_blocks_keep_their_type() {
     let folder = model(&[("model.layers.0.mlp.up_proj.weight", &[2, 40], vec![0.5; 80])], "{}");
-    let source = Checkpoint::open(folder.path()).unwrap();
+    let source = convert::open(folder.path()).unwrap();
     let model = write(&source, &folder.path().join("m.gguf"), &QuantiseOptions::new(Dtype::Q4_0)).unwrap();
     let view = model.get("model.layers.0.mlp.up_proj.weight").unwrap();
     assert_eq!((view.dtype(), view.to_f32().unwrap()), (Dtype::F32, vec![0.5; 80]));
@@ -318,7 +319,7 @@ fn rows_that_are_no_blocks_keep_their_type() {
 #[test]
 fn a_tied_embedding_is_a_head() {
     let folder = model(&[("model.embed_tokens.weight", &[2, 32], vec![0.5; 64])], "{}");
-    let source = Checkpoint::open(folder.path()).unwrap();
+    let source = convert::open(folder.path()).unwrap();
     let model = write(&source, &folder.path().join("m.gguf"), &QuantiseOptions::new(Dtype::Q4_0)).unwrap();
     assert_eq!(model.get("model.embed_tokens.weight").unwrap().dtype(), Dtype::Q8_0);
 }
@@ -327,7 +328,7 @@ fn a_tied_embedding_is_a_head() {
 fn halves_are_rounded_to_nearest() {
     let values: Vec<f32> = (0..20_000).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
     let folder = model(&[("w", &[2, 10_000], values.clone())], "");
-    let view = Checkpoint::open(folder.path()).unwrap().get("w").unwrap();
+    let view = convert::open(folder.path()).unwrap().get("w").unwrap();
     let halves = quantise_tensor(&view, Dtype::F16).unwrap();
     assert!(
         halves.as_chunks().0.iter().zip(&values).all(|(bytes, value)| *bytes == f16::from_f32(*value).to_le_bytes())
@@ -374,7 +375,7 @@ proptest! {
             }
             std::fs::write(folder.path().join(name), bytes).unwrap();
         }
-        let source = Checkpoint::open(folder.path()).unwrap();
+        let source = convert::open(folder.path()).unwrap();
         let options = QuantiseOptions::new(Dtype::Q8_0).row_order(ORDERS[usize::from(!ours)]);
         if let Ok(model) = write(&source, &folder.path().join("m.gguf"), &options) {
             read_all(&model);
@@ -387,7 +388,7 @@ fn the_small_model_is_whole_before_it_is_damaged() {
     let folder = small_model();
     std::fs::write(folder.path().join("config.json"), SMALL_CONFIG).unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), SMALL_TOKENIZER).unwrap();
-    let source = Checkpoint::open(folder.path()).unwrap();
+    let source = convert::open(folder.path()).unwrap();
     for order in ORDERS {
         let options = QuantiseOptions::new(Dtype::Q8_0).row_order(order);
         let model = write(&source, &folder.path().join("m.gguf"), &options).unwrap();

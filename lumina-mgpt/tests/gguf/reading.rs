@@ -1,10 +1,11 @@
 //! What is read from well-formed files.
 
-use lumina_checkpoint::gguf::{Array, RowOrder, Value};
-use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::Dtype;
+use lumina_checkpoint::gguf::{Array, Value};
+use lumina_mgpt::convert::{self, RowOrder};
 
-use super::build::{F32, Gguf, U8, text};
-use crate::build::{f32_bytes, open, read_all};
+use crate::build::{F32, Gguf, U8, text};
+use crate::support::{f32_bytes, open, read_all};
 
 #[test]
 fn metadata_of_every_type() {
@@ -185,7 +186,7 @@ fn a_model_of_llama_cpp_is_one_of_hugging_face() {
         assert_eq!(values, (0..values.len()).map(|at| at as f32).collect::<Vec<_>>(), "{name}");
     }
     assert_eq!(read_all(&checkpoint), 9);
-    assert_eq!(checkpoint.metadata().unwrap().row_order().unwrap(), RowOrder::LlamaCpp);
+    assert_eq!(convert::row_order(checkpoint.metadata().unwrap()).unwrap(), RowOrder::LlamaCpp);
     // What is in order is not copied.
     let v = "model.layers.0.self_attn.v_proj.weight";
     assert_eq!(checkpoint.get(v).unwrap().bytes().as_ptr(), checkpoint.get(v).unwrap().bytes().as_ptr());
@@ -257,7 +258,7 @@ fn documents_lie_in_the_file_or_beside_it() {
     std::fs::write(folder.path().join("tokenizer.json"), "[]").unwrap();
     // The folder is opened as its one file.
     for path in [&path, folder.path()] {
-        let checkpoint = Checkpoint::open(path).unwrap();
+        let checkpoint = convert::open(path).unwrap();
         assert_eq!(checkpoint.document("config.json").unwrap().unwrap(), "{}");
         assert_eq!(checkpoint.document("tokenizer.json").unwrap().unwrap(), "[]");
         assert!(checkpoint.document("generation_config.json").unwrap().is_none());

@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use lumina_checkpoint::gguf::{QuantiseOptions, RowOrder, quantise};
-use lumina_checkpoint::{Checkpoint, Dtype};
-use lumina_mgpt::{Compute, Lumina, Row, Transformer, Weights};
+use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
+use lumina_mgpt::{Compute, Dtype, Lumina, Row, Transformer, Weights};
 use lumina_testing::{divergence, integers, part, report};
 
 use super::model::{cases, folders, largest};
@@ -18,7 +17,7 @@ fn open(path: &Path, weights: Weights) -> Transformer {
 
 /// The model as a quantised GGUF file.
 fn write(folder: &Path, file: &Path, options: &QuantiseOptions) {
-    quantise(&Checkpoint::open(folder).unwrap(), file, options, &mut |_| ControlFlow::Continue(())).unwrap();
+    quantise(&convert::open(folder).unwrap(), file, options, &mut |_| ControlFlow::Continue(())).unwrap();
 }
 
 /// Logits at every position.

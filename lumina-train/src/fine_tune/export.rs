@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use bytes::Bytes;
 use half::{bf16, f16};
-use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_checkpoint::{Dtype, save_safetensors};
 
 use super::carried::Carried;
 use super::folder;
@@ -62,7 +62,7 @@ pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dt
 /// [`Error::Checkpoint`](crate::Error::Checkpoint) where the model cannot be read, [`Error::Write`](crate::Error::Write), also where
 /// the folder is there already.
 pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = lumina_mgpt::convert::open(model)?;
     folder::create(folder, |partial| {
         let file = Carried::of_model(model)?.write(partial, dtype)?;
         let views = checkpoint.names().filter_map(|name| checkpoint.get(name));

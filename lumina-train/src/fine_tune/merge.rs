@@ -22,7 +22,7 @@ use crate::Result;
 /// `dtype` that is no float type of 16 or 32 bits; [`Error::Write`](crate::Error::Write), also where the folder is there
 /// already.
 pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Result<()> {
-    let checkpoint = Checkpoint::open(model)?;
+    let checkpoint = lumina_mgpt::convert::open(model)?;
     let file = adapter.join(Adapter::WEIGHTS);
     let adapter = Adapter::open(adapter)?;
     for layer in adapter.layers() {

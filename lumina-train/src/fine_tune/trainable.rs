@@ -36,7 +36,7 @@ impl Trainable {
     pub fn open(folder: &Path, compute: &Compute) -> Result<Self> {
         let file = folder.join("config.json");
         let architecture = ModelConfig::open(&file)?.resolve(&file)?;
-        Self::from_checkpoint(&Checkpoint::open(folder)?, architecture, compute)
+        Self::from_checkpoint(&lumina_mgpt::convert::open(folder)?, architecture, compute)
     }
 
     /// The network in a checkpoint's tensors.
@@ -62,7 +62,7 @@ impl Trainable {
             let reason = format!("is {rate} in the adapter's config, expected 0; set `dropout` of the run instead");
             return Err(Error::Setting { field: "lora_dropout", reason });
         }
-        let checkpoint = Checkpoint::open(model)?;
+        let checkpoint = lumina_mgpt::convert::open(model)?;
         let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(adapter);
         let model = Transformer::from_loader(&loader, architecture)?;
         Ok(Self { model, names: loader.parameter_names() })

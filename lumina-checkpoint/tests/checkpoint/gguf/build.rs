@@ -80,7 +80,7 @@ impl Gguf {
 
     /// A tensor of `f32`.
     pub(crate) fn floats(self, name: &str, axes: &[u64], values: impl IntoIterator<Item = f32>) -> Self {
-        self.tensor(name, axes, F32, &super::super::build::f32_bytes(values))
+        self.tensor(name, axes, F32, &values.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>())
     }
 
     pub(crate) fn end(self) -> Vec<u8> {

@@ -5,9 +5,9 @@ use half::{bf16, f16};
 
 use super::Dtype;
 
-/// Widens `bytes`, whole blocks of `dtype`, to as many `f32`; `false` where the type has none. `f64` is rounded to
+/// Dequantises `bytes`, whole blocks of `dtype`, to as many `f32`; `false` where the type has none. `f64` is rounded to
 /// nearest, all others are exact.
-pub(super) fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
+pub(super) fn dequantise(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
     debug_assert_eq!(bytes.len() / dtype.block_bytes() * dtype.block_elements(), out.len());
     match dtype {
         Dtype::F32 => each(bytes, out, f32::from_le_bytes),
