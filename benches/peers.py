@@ -1,17 +1,19 @@
-"""Lumina, llama.cpp and PyTorch beside each other on a CPU: one checkpoint of random weights, the same work, one table.
+"""Compares Lumina, llama.cpp and PyTorch on a CPU: one checkpoint of random weights, the same work, one table.
 
     python -m venv venv
     venv/bin/pip install torch "transformers==4.57.*" numpy
-    CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install llama-cpp-python      # from source: cmake, a C++ compiler, 10 minutes
-    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch] [--precision q4_0 …] [--rounds 12]
+    CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install llama-cpp-python  # from source: cmake, a C++ compiler, 10 minutes
+    venv/bin/python benches/peers.py /tmp/peers [--model mid | 7b] [--only lumina llama.cpp torch] \\
+        [--precision q4_0 …] [--rounds 12]
 
-The folder keeps what was made: the checkpoint (`mid`: 2.2 GB, 7b: 14 GB) and its GGUF files for llama.cpp. On an idle
-machine, please. A peer that is not installed is left out.
+The folder keeps the checkpoint (`mid`: 2.2 GB, `7b`: 14 GB) and its GGUF files for llama.cpp. Use an idle machine. A
+peer that is not installed is left out.
 
-What is measured: a prompt of 512 tokens with the head on its last; 16 steps after it, of one row, and of the two rows of
-guidance in one pass, with the whole head; and memory, read by all threads about as long. Each peer is a process that has the model open and
-waits; they are told to run one at a time, in turn, so that what the machine gives, which may change within seconds, is the same
-for all. Figures and ratios are medians of the rounds, after one that is not counted.
+Measured are: a prompt of 512 tokens with the head on its last token; 16 steps after it of one row, and of the two
+rows of guidance in one pass, with the whole head; and the memory bandwidth, read by all threads for about as long.
+Each peer is a process that has opened the model and waits for commands. The peers run one at a time, in turn, because
+the speed of a machine may change within seconds. Figures and ratios are medians of the rounds, after one round that
+is not counted.
 """
 
 import argparse
@@ -31,17 +33,18 @@ BITS = {"f32": 32, "bf16": 16, "q8_0": 8.5, "q4_0": 4.5}
 PEERS = {"lumina": list(BITS), "llama.cpp": ["bf16", "q8_0", "q4_0"], "torch": ["f32", "bf16"]}
 MODULES = {"llama.cpp": "llama_cpp", "torch": "transformers"}
 FIRST_TEXT_TOKEN = 9000
-# Bytes that `lumina` reads to measure memory.
+# Bytes that `lumina` reads to measure the bandwidth.
 MEMORY = 32 << 29
 
 
 def cargo(*words):
-    """Builds and runs something of this workspace; what it printed."""
-    return subprocess.run(["cargo", *words], cwd=os.path.dirname(HERE), check=True, stdout=subprocess.PIPE, text=True).stdout
+    """Builds and runs a target of this workspace; returns what it printed."""
+    root = os.path.dirname(HERE)
+    return subprocess.run(["cargo", *words], cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def serve(runs):
-    """Says that all is open, then runs what each line of the input names and prints the seconds it took."""
+    """Prints `open`, then runs what each line of the input names and prints the seconds it took."""
     for run in runs.values():
         run()
     print("open", flush=True)
@@ -52,7 +55,7 @@ def serve(runs):
 
 
 def llama_cpp(path):
-    """llama.cpp's own interface: what its server does for a step, without the server."""
+    """llama.cpp by its C interface: what its server does for a step, without the server."""
     import ctypes
 
     import llama_cpp as L
@@ -73,7 +76,7 @@ def llama_cpp(path):
     memory, batch = L.llama_get_memory(context), L.llama_batch_init(PROMPT, 0, 1)
 
     def run(positions, sequences, every_logits):
-        """A pass of a token at each position of each sequence."""
+        """A pass with a token at each position of each sequence."""
         entries = [(position, sequence) for position in positions for sequence in sequences]
         batch.n_tokens = len(entries)
         for index, (position, sequence) in enumerate(entries):
@@ -98,7 +101,7 @@ def llama_cpp(path):
 
 
 def pytorch(size, precision):
-    """The Chameleon of Hugging Face, its cache of fixed size, and a head that the whole vocabulary passes."""
+    """The Chameleon of Hugging Face, with a static cache and a head for the whole vocabulary."""
     import torch
     from transformers import ChameleonConfig, ChameleonModel, StaticCache
 
@@ -119,8 +122,9 @@ def pytorch(size, precision):
         for parameter in module.parameters():
             # Values do not matter for the time, but must not be subnormal.
             torch.nn.init.uniform_(parameter, -0.02, 0.02) if parameter.dim() > 1 else torch.nn.init.ones_(parameter)
-    for layer in model.layers:  # what is no parameter was lost with the meta device
-        layer.self_attn.rotary_emb = type(layer.self_attn.rotary_emb)(hidden // heads, max_position_embeddings=PROMPT + STEPS)
+    for layer in model.layers:  # buffers are lost on the meta device
+        rotary = type(layer.self_attn.rotary_emb)
+        layer.self_attn.rotary_emb = rotary(hidden // heads, max_position_embeddings=PROMPT + STEPS)
     model.eval()
     positions = torch.arange(PROMPT + STEPS)
 
@@ -142,7 +146,7 @@ def pytorch(size, precision):
 
 
 def checkpoint(folder, size):
-    """The folder of the checkpoint, made where it is missing."""
+    """The folder of the checkpoint, which is made if it is missing."""
     path = os.path.join(folder, size)
     if not os.path.exists(os.path.join(path, "config.json")):
         hidden, intermediate, layers, heads = map(str, SIZES[size])
@@ -152,7 +156,7 @@ def checkpoint(folder, size):
 
 
 class Peer:
-    """A process that has the model of a precision open, and runs what it is told."""
+    """A process that has opened the model in a precision, and runs what it is told."""
 
     def __init__(self, name, folder, size, precision):
         self.name, path = name, checkpoint(folder, size)
@@ -166,23 +170,23 @@ class Peer:
                           "--llama-cpp")
                 path = gguf
             words = [sys.executable, os.path.abspath(__file__), folder, "--model", size, "--one", name, precision, path]
-            # Some builds of llama.cpp crash with weights laid out anew for AMX; as they lie in the file, they run.
+            # Some builds of llama.cpp crash with weights repacked for AMX, and run with the layout of the file.
             tries = [(words, {}), (words, {"LLAMA_NO_REPACK": "1"})] if name == "llama.cpp" else [(words, {})]
         for words, environment in tries:
-            self.process = subprocess.Popen(words, cwd=os.path.dirname(HERE), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            text=True, env={**os.environ, **environment})
+            self.process = subprocess.Popen(words, cwd=os.path.dirname(HERE), env={**os.environ, **environment},
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             if self.line() == "open":
                 return
         raise RuntimeError(f"{name} does not run in {precision}")
 
     def line(self):
-        """The next line that it prints for us; none where it has ended."""
+        """The next line of its protocol; `None` if the process has ended."""
         for line in self.process.stdout:
             if line.strip() == "open" or line[0].isdigit():
                 return line.strip()
 
     def seconds(self, what):
-        # Threads of who ran before may still look out for more to do.
+        # Threads of the previous peer may still be spinning.
         time.sleep(0.2)
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
@@ -194,10 +198,10 @@ class Peer:
 
 
 def measure(peers, rounds):
-    """Seconds of every round: of each peer what it was told to run, and of memory, of which each thread reads its part."""
+    """The seconds of every round: for each peer and task, and for reading memory with all threads."""
     seconds = {}
     for number in range(rounds + 1):
-        # What comes first after arithmetic may find memory rested.
+        # For a moment after arithmetic the bandwidth may be higher.
         of_memory = ["memory", "decode", "guided"] if number % 2 else ["guided", "decode", "memory"]
         for what in ["prefill", *of_memory]:
             for peer in peers if what != "memory" else [peer for peer in peers if peer.name == "lumina"]:
@@ -212,7 +216,8 @@ def processor():
         with open("/proc/cpuinfo") as file:
             lines = [line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines() if ":" in line]
         info = {key.strip(): value.strip() for key, value in lines}
-        known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in info["flags"].split()]
+        interesting = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+        known = [flag for flag in interesting if flag in info["flags"].split()]
         return f"{info['model name']} (family {info['cpu family']}, model {info['model']}: {' '.join(known)})"
     except (OSError, KeyError):
         return "unknown processor"
@@ -220,7 +225,7 @@ def processor():
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folder", help="where checkpoints and GGUF files are kept")
+    arguments.add_argument("folder", help="folder of checkpoints and GGUF files")
     arguments.add_argument("--model", choices=SIZES, default="mid")
     arguments.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
     arguments.add_argument("--precision", nargs="+", choices=BITS, default=list(BITS))
@@ -236,10 +241,12 @@ def main():
     hidden, intermediate, layers, _ = SIZES[a.model]
     weights = layers * (4 * hidden * hidden + 3 * hidden * intermediate) + VOCAB * hidden
     print(f"{processor()}, {os.cpu_count()} processors; `{a.model}`: {weights / 1e9:.2f} G weights a token\n")
-    print("| | prompt of 512, tokens/s | decode, tokens/s | share of memory | guided, steps/s | guided ÷ plain, time | least and most decode |")
+    print("| | prompt of 512, tokens/s | decode, tokens/s | % of the bandwidth | guided, steps/s | "
+          "guided ÷ plain, time | min, max decode |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for precision in a.precision:
-        names = [name for name in a.only if precision in PEERS[name] and importlib.util.find_spec(MODULES.get(name, "os"))]
+        installed = [name for name in a.only if importlib.util.find_spec(MODULES.get(name, "os"))]
+        names = [name for name in installed if precision in PEERS[name]]
         peers = [Peer(name, folder, a.model, precision) for name in names]
         seconds = measure(peers, a.rounds)
         for peer in peers:
@@ -252,10 +259,11 @@ def main():
             ratios = [two / one for one, two in zip(decode, guided)]
             median, rate = statistics.median, lambda count, times: f"{count / statistics.median(times):.3g}"
             print(f"| {name} {precision} | {rate(PROMPT, prefill)} | {rate(STEPS, decode)} | "
-                  f"{f'{median(shares):.2f}' if shares else '-'} | {rate(STEPS, guided)} | {median(ratios):.2f} | "
-                  f"{STEPS / max(decode):.3g}, {STEPS / min(decode):.3g} |", flush=True)
+                  f"{f'{100 * median(shares):.0f}' if shares else '-'} | {rate(STEPS, guided)} | "
+                  f"{median(ratios):.2f} | {STEPS / max(decode):.3g}, {STEPS / min(decode):.3g} |", flush=True)
         if memory:
-            print(f"| memory, GB/s | | | {statistics.median(memory) / 1e9:.3g} ({min(memory) / 1e9:.3g} to {max(memory) / 1e9:.3g}) | | | |")
+            low, middle, high = (value / 1e9 for value in (min(memory), statistics.median(memory), max(memory)))
+            print(f"| bandwidth, GB/s | | | {middle:.3g} ({low:.3g} to {high:.3g}) | | | |")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ mod readme_vq {}
 
 #[doc = include_str!("../../docs/src/introduction.md")]
 mod introduction {}
-#[doc = include_str!("../../docs/src/first-picture.md")]
-mod first_picture {}
+#[doc = include_str!("../../docs/src/first-image.md")]
+mod first_image {}
 #[doc = include_str!("../../docs/src/checkpoints.md")]
 mod checkpoints {}
 #[doc = include_str!("../../docs/src/backends.md")]
