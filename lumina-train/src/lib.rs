@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod book;
+pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod fine_tune;
 pub mod metrics;
+pub mod optim;
+mod tensors;
 pub mod vq;
 
 pub use error::{Error, Result};

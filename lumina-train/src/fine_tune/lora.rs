@@ -12,7 +12,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::folder::{self, write_json};
+use crate::checkpoint::folder::{self, write_json};
 use crate::{Error, Result};
 
 /// Where an adapter's config has the folder of its model.
@@ -137,7 +137,7 @@ impl LoraOptions {
 }
 
 /// The config of an adapter of the model in a folder, which it names so that it can be found again.
-pub(super) fn with_base(mut config: Map<String, Value>, model: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn with_base(mut config: Map<String, Value>, model: &Path) -> Result<Map<String, Value>> {
     let model = std::path::absolute(model).map_err(|source| Error::Read { file: model.to_owned(), source })?;
     config.insert(BASE_MODEL.to_owned(), model.to_string_lossy().into());
     config.insert("inference_mode".to_owned(), true.into());

@@ -7,10 +7,8 @@ use lumina_checkpoint::Adapter;
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
-use super::carried::Carried;
-use super::export::to_bytes;
-use super::folder;
 use crate::Result;
+use crate::checkpoint::{Carried, folder, to_bytes};
 
 /// Writes a model with an adapter's updates added to its weights, `W + scale · B · A`, as a Hugging Face folder.
 ///

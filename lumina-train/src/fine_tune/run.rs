@@ -8,9 +8,9 @@ use lumina_tokenizer::IGNORED;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::folder;
 use super::trainer::STATE;
 use super::{Example, FineTuneOptions, Position, StepReport, Trainer};
+use crate::checkpoint::folder;
 use crate::data::{Batch, BatchSampler, Dataset, Order, SamplerOptions};
 use crate::{Error, Result};
 

@@ -10,13 +10,13 @@ use lumina_mgpt::{Dropout, Transformer};
 use lumina_nn::Compute;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::carried::Carried;
-use super::folder::{self, read_json, write_json};
 use super::lora::base_of;
 use super::{
     AdamW, Example, FineTuneOptions, Loss, LossOptions, Trainable, clip_factor, global_norm, gradients, recording,
     save_parameters, scale,
 };
+use crate::checkpoint::Carried;
+use crate::checkpoint::folder::{self, read_json, write_json};
 use crate::{Error, Result};
 
 /// Where a run is: everything that it does next follows from this, the weights and the optimizer's state.

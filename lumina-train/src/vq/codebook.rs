@@ -7,8 +7,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 
 use super::options::{Codebook, CodebookStart, VqTrainingOptions};
-use super::tensors::floats;
 use crate::Result;
+use crate::tensors::floats;
 
 /// Keeps the mean of a code that nothing chooses from dividing by nothing.
 const SMOOTHING: f32 = 1e-5;

@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::fine_tune::{AdamW, AdamWOptions};
-    use crate::vq::tensors::values;
+    use crate::tensors::values;
 
     fn judge(layers: usize) -> (Discriminator, HashMap<ParamId, String>) {
         let options = DiscriminatorOptions { layers, channels: 4, ..DiscriminatorOptions::default() };

@@ -75,8 +75,8 @@ pub(super) mod tests {
     use lumina_vq::{VqConfig, VqHyperparameters};
 
     use super::*;
+    use crate::tensors::values;
     use crate::vq::init_vq;
-    use crate::vq::tensors::values;
 
     fn device() -> Device {
         Device::flex().autodiff()

@@ -7,22 +7,21 @@
 //! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchSorts`] and
 //! [`codes_from_patches`] make a codebook for pictures of few sorts of patches, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
 
-mod adversary;
+mod adversarial_loss;
 mod codebook;
 mod discriminator;
 mod evaluate;
 mod init;
 mod loss;
-mod metrics;
 mod options;
-mod patch_codes;
+mod patch_clusters;
+mod report;
 mod state;
-mod tensors;
 mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
-pub use metrics::{Adversarial, VqStep};
 pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
-pub use patch_codes::{PatchSorts, PatchSortsOptions, codes_from_patches};
+pub use patch_clusters::{PatchSorts, PatchSortsOptions, codes_from_patches};
+pub use report::{Adversarial, VqStep};
 pub use trainer::VqTrainer;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::options::VqTrainingOptions;
-use crate::fine_tune::folder;
+use crate::checkpoint::folder;
 use crate::{Error, Result};
 
 /// The files of a checkpoint besides those of the tokenizer.

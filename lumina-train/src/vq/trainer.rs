@@ -11,18 +11,19 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_bytes};
 use lumina_nn::{Compute, Loader};
 use lumina_vq::{VqConfig, VqModel, preprocess};
 
-use super::adversary::Adversary;
+use super::adversarial_loss::Adversary;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::evaluate::psnr_db;
 use super::init::{CONFIG, WEIGHTS, rng, weights_file};
 use super::loss::{Losses, losses};
-use super::metrics::{Adversarial, VqStep};
 use super::options::{Codebook, VqTrainingOptions};
-use super::patch_codes::PatchSorts;
+use super::patch_clusters::PatchSorts;
+use super::report::{Adversarial, VqStep};
 use super::state::{self, Progress};
-use super::tensors::{floats, values};
-use crate::fine_tune::{AdamW, AdamWOptions, folder, global_norm, save_parameters};
+use crate::checkpoint::folder;
+use crate::fine_tune::{AdamW, AdamWOptions, global_norm, save_parameters};
+use crate::tensors::{floats, values};
 use crate::{Error, Result};
 
 /// Trains the VQGAN of a folder.

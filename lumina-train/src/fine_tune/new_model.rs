@@ -11,8 +11,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::folder::{self, TOKENIZER_FILES, write_json};
 use crate::Result;
+use crate::checkpoint::folder::{self, TOKENIZER_FILES, write_json};
 
 /// The shape of a new model; what it does not say is as in Lumina-mGPT 7B.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -9,13 +9,13 @@ use lumina_checkpoint::{Dtype, save_bytes};
 use serde_json::{Map, Value};
 
 use super::folder::{TOKENIZER_FILES, read_json, write_json};
-use super::lora::with_base;
+use crate::fine_tune::with_base;
 use crate::{Error, Result};
 
 /// What goes from the folder of a model or an adapter into each that is saved. In memory, as the folder may be a
 /// checkpoint that is removed while the run goes on.
 #[derive(Debug)]
-pub(super) enum Carried {
+pub(crate) enum Carried {
     /// `config.json`, the tokenizer's files and `generation_config.json`.
     Model { config: Value, files: Vec<(&'static str, Vec<u8>)> },
     /// `adapter_config.json`.
@@ -24,7 +24,7 @@ pub(super) enum Carried {
 
 impl Carried {
     /// Of the model in a Hugging Face folder.
-    pub(super) fn of_model(folder: &Path) -> Result<Self> {
+    pub(crate) fn of_model(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
             let file = folder.join(name);
@@ -38,12 +38,12 @@ impl Carried {
     }
 
     /// Of an adapter of the model in the folder `model`.
-    pub(super) fn of_adapter(adapter: &Adapter, model: &Path) -> Result<Self> {
+    pub(crate) fn of_adapter(adapter: &Adapter, model: &Path) -> Result<Self> {
         Ok(Self::Adapter { config: with_base(adapter.config().clone(), model)? })
     }
 
     /// Writes it into a folder, and says which file the weights go into, which will be of this type.
-    pub(super) fn write(&self, folder: &Path, dtype: Dtype) -> Result<&'static str> {
+    pub(crate) fn write(&self, folder: &Path, dtype: Dtype) -> Result<&'static str> {
         match self {
             Self::Model { config, files } => {
                 let mut config = config.clone();

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 
-use super::carried::Carried;
 use super::folder;
+use super::model_files::Carried;
 use crate::Result;
 
 /// A tensor's bytes in a type, row-major and little-endian.
@@ -19,7 +19,7 @@ pub(crate) fn bytes_of<const D: usize>(tensor: Tensor<D>, dtype: Dtype) -> lumin
 }
 
 /// Values in a type, little-endian.
-pub(super) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_nn::Result<Bytes> {
+pub(crate) fn to_bytes(values: &[f32], dtype: Dtype) -> lumina_nn::Result<Bytes> {
     Ok(match dtype {
         Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
         Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),

@@ -10,8 +10,8 @@ use lumina_vq::VqModel;
 use super::discriminator::{Discriminator, adaptive_weight, hinge};
 use super::loss::{errors, reconstruction};
 use super::options::VqTrainingOptions;
-use super::tensors::values;
 use crate::fine_tune::AdamW;
+use crate::tensors::values;
 use crate::{Error, Result};
 
 /// The discriminator with what trains it.

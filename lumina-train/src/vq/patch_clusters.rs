@@ -10,7 +10,7 @@ use lumina_nn::Compute;
 use lumina_vq::{ImageTokenizer, preprocess};
 
 use super::init::{CONFIG, WEIGHTS, weights_file};
-use super::tensors::values;
+use crate::tensors::values;
 use crate::{Error, Result};
 
 /// Which patches are of one sort, and how many sorts get a code.

@@ -69,7 +69,7 @@ impl AdamW {
             [(format!("{name}.exp_avg"), &moments.first), (format!("{name}.exp_avg_sq"), &moments.second)]
         });
         let tensors = both.map(|(name, tensor)| {
-            let bytes = move || Ok(super::export::bytes_of(tensor.clone(), Dtype::F32)?);
+            let bytes = move || Ok(crate::checkpoint::bytes_of(tensor.clone(), Dtype::F32)?);
             (name, Dtype::F32, tensor.dims(), bytes)
         });
         Ok(save_safetensors(file, tensors)?)

@@ -6,12 +6,12 @@ use lumina_checkpoint::Checkpoint;
 use crate::{Error, Result};
 
 /// A tensor's values on the host.
-pub(super) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     Ok(lumina_nn::ops::read(tensor)?)
 }
 
 /// The floats of a checkpoint's tensor, which must be this many.
-pub(super) fn floats(checkpoint: &Checkpoint, name: &str, length: usize) -> Result<Vec<f32>> {
+pub(crate) fn floats(checkpoint: &Checkpoint, name: &str, length: usize) -> Result<Vec<f32>> {
     let broken = |reason: String| Error::TrainingState { file: checkpoint.path().to_owned(), reason };
     let view = checkpoint.get(name).ok_or_else(|| broken(format!("`{name}` is missing")))?;
     let values = view.to_f32()?;

@@ -26,7 +26,7 @@ impl Schedule {
     /// The learning rate at `epoch`.
     ///
     /// ```
-    /// let schedule = lumina_train::fine_tune::Schedule { lr: 1.0, min_lr: 0.0, warmup_epochs: 0.5, epochs: 1 };
+    /// let schedule = lumina_train::optim::Schedule { lr: 1.0, min_lr: 0.0, warmup_epochs: 0.5, epochs: 1 };
     /// assert_eq!([0.0, 0.25, 0.5, 1.0].map(|epoch| schedule.lr_at(epoch)), [0.0, 0.5, 1.0, 0.0]);
     /// ```
     pub fn lr_at(&self, epoch: f64) -> f64 {
