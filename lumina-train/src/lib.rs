@@ -8,7 +8,8 @@ mod error;
 pub mod fine_tune;
 pub mod metrics;
 pub mod optim;
-mod tensors;
+mod run;
 pub mod vq;
 
-pub use error::{Error, Result};
+pub use error::{Error, ImageBatchProblem, Result};
+pub use run::{Ended, ObserverResult, RunEvent};

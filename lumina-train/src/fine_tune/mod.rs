@@ -1,24 +1,29 @@
 //! FP-SFT and Omni-SFT: training of the transformer, or of a LoRA adapter on it.
+//!
+//! Each of these is made of the next: [`Recipe`] runs stages with data of their own; [`FineTune`] is one run, begun or
+//! resumed; [`Trainer::run`] is its loop over a data set; [`Trainer::step`] is one step, forward, backward, clip,
+//! update; [`gradients`] is the forward and backward pass.
 
+mod epochs;
 mod lora;
 mod loss;
 mod merge;
 mod new_model;
 mod options;
 mod recipe;
+mod report;
 mod run;
+mod step;
 mod trainable;
 mod trainer;
 
-pub use crate::checkpoint::{convert, save_parameters};
-pub use crate::optim::{AdamW, AdamWOptions, Schedule, clip_factor, global_norm, scale};
 pub use lora::LoraOptions;
-pub(crate) use lora::with_base;
-pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
+pub use loss::{ActivationMemory, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;
 pub use new_model::NewModel;
 pub use options::FineTuneOptions;
-pub use recipe::{ImageRows, Recipe, Stage};
-pub use run::{Ended, RunEvent, run};
+pub use recipe::{Recipe, Stage};
+pub use report::{Position, StepReport};
+pub use run::{FineTune, ImageRows};
 pub use trainable::{Trainable, recording};
-pub use trainer::{Position, StepReport, Trainer};
+pub use trainer::Trainer;

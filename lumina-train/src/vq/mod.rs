@@ -1,11 +1,12 @@
 //! Training of the VQ image tokenizer.
 //!
-//! Mirrors the training of taming-transformers (arXiv 2012.09841): reconstruction, codebook and commitment losses with a
-//! straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left out,
-//! as it needs the weights of another network; a squared error can be added to the absolute one instead.
+//! Mirrors the training of taming-transformers (arXiv 2012.09841): reconstruction, codebook and commitment losses with
+//! a straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left
+//! out, as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchSorts`] and
-//! [`codes_from_patches`] make a codebook for pictures of few sorts of patches, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchClusters`] and
+//! [`codebook_from_patches`] make a codebook for images of few kinds of patches, [`evaluate_vq`] measures the result.
+//! What is saved opens as [`lumina_vq::ImageTokenizer`].
 
 mod adversarial_loss;
 mod codebook;
@@ -16,12 +17,12 @@ mod loss;
 mod options;
 mod patch_clusters;
 mod report;
-mod state;
+mod step;
 mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
-pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
-pub use patch_clusters::{PatchSorts, PatchSortsOptions, codes_from_patches};
-pub use report::{Adversarial, VqStep};
+pub use options::{CodebookStart, CodebookUpdate, DiscriminatorOptions, VqTrainingOptions};
+pub use patch_clusters::{PatchClusterOptions, PatchClusters, codebook_from_patches};
+pub use report::{AdversarialReport, VqStepReport};
 pub use trainer::VqTrainer;
