@@ -1,11 +1,11 @@
 """The steps of `lumina-train/benches/training.rs` in PyTorch: same shapes, batch, loss, clipping and optimizer, in f32 on
-the CPU. Prints tokens a second, and what part of a step goes where.
+the CPU. Prints tokens a second, and the parts of a step.
 
     python -m venv venv && venv/bin/pip install torch numpy
     venv/bin/python benches/pytorch_training.py [embedded] [mid]
 
-PyTorch's own ways of being fast are used: its attention kernel and its fused AdamW. The number of threads is PyTorch's
-choice, or `OMP_NUM_THREADS`.
+PyTorch runs at its best: with its attention kernel and its fused AdamW. The number of threads is PyTorch's default, or
+`OMP_NUM_THREADS`.
 """
 
 import statistics
@@ -83,7 +83,7 @@ class Model(nn.Module):
         x = self.embedding(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        # The head sees only what predicts something.
+        # The head sees only positions that predict a token.
         logits = self.head(self.norm(x[:, predicting].reshape(len(targets), -1)))
         return F.cross_entropy(logits, targets) + Z_LOSS * logits.logsumexp(-1).square().mean()
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::Dtype;
 use lumina_examples::small_model;
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 

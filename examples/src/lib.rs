@@ -3,6 +3,7 @@
 //! - [`ModelArgs`] opens a checkpoint, by default the small model in this repository, and sets the sampling options.
 //!   [`ComputeArgs`] selects the compute target.
 //! - [`Progress`] shows a progress bar for the rows of an image. [`summary`] formats the statistics of an answer.
+//! - [`FineTuneArgs`], [`TokenizerArgs`] and [`RecordProgress`] are arguments and progress of training.
 //! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
 //!   user's input. [`save_png`] writes an image.
 #![forbid(unsafe_code)]
@@ -11,8 +12,10 @@ mod args;
 mod files;
 mod progress;
 mod scenes;
+mod training;
 
 pub use args::{ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, SamplingPreset, width_x_height};
 pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
 pub use progress::{Progress, summary};
 pub use scenes::count_correct_reconstructions;
+pub use training::{FineTuneArgs, RecordProgress, TokenizerArgs};

@@ -1,7 +1,7 @@
 //! `cargo run --release --example train_tiny`
 //!
-//! Trains the model that lies in this repository: image tokenizer, text tokenizer, FP-SFT, Omni-SFT, on scenes that are
-//! made on the way. Each stage keeps what it has done; the same command goes on where an earlier one ended.
+//! Trains the small model of this repository: image tokenizer, text tokenizer, FP-SFT, Omni-SFT, on scenes that it
+//! makes itself. Each stage keeps what it has done; the same command continues where an earlier one ended.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 mod plan;
@@ -16,7 +16,7 @@ use lumina_examples::ComputeArgs;
 use plan::Plan;
 use stages::Stages;
 
-/// Trains a small model on pictures of simple scenes, from nothing.
+/// Trains a small model on images of simple scenes, from nothing.
 #[derive(Parser)]
 struct Args {
     /// The folder for everything that is made; the model will be in `model`

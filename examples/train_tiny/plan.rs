@@ -1,57 +1,58 @@
 //! The numbers: sizes of networks and data, and how long each stage trains.
 
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
-use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule};
-use lumina_train::vq::{Codebook, PatchSortsOptions, Schedule as VqSchedule, VqTrainingOptions};
+use lumina_train::fine_tune::{FineTuneOptions, NewModel};
+use lumina_train::optim::{EpochSchedule, StepSchedule};
+use lumina_train::vq::{CodebookUpdate, PatchClusterOptions, VqTrainingOptions};
 use lumina_vq::VqHyperparameters;
 
 /// The numbers of a training from nothing.
 pub(crate) struct Plan {
-    /// Target size of the pictures in pixels.
+    /// Target size of the images in pixels.
     pub(crate) target_px: u32,
     pub(crate) vq: VqHyperparameters,
-    /// What the image tokenizer learns, part by part.
+    /// The training of the image tokenizer, part by part.
     pub(crate) vq_parts: Vec<VqPart>,
-    /// Pictures of a step of the image tokenizer.
+    /// Images of a step of the image tokenizer.
     pub(crate) vq_batch: usize,
-    /// Which patches are of one sort.
-    pub(crate) sorts: PatchSortsOptions,
-    /// Steps' worth of pictures whose patches get codes.
-    pub(crate) code_pictures: u64,
-    /// Pieces of text that the text tokenizer learns at most.
+    /// Which patches are of one cluster.
+    pub(crate) clusters: PatchClusterOptions,
+    /// Steps whose images the clusters are made of.
+    pub(crate) cluster_steps: u64,
+    /// The most pieces of text that the text tokenizer learns.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
-    /// Text to image alone, small pictures first.
+    /// Text to image alone, small images first.
     pub(crate) fp_sft: [Part; 2],
-    /// All tasks. In each part the rate rises, and comes to rest once more.
+    /// All tasks. In each part the learning rate rises and falls once more.
     pub(crate) omni_sft: [Part; 4],
 }
 
 /// A part of the training of the image tokenizer.
 pub(crate) struct VqPart {
-    /// Make a codebook of patches first, and keep to it.
-    pub(crate) codes: bool,
-    pub(crate) pictures: Pictures,
+    /// Make a codebook of patch clusters first, and use their codes.
+    pub(crate) clusters: bool,
+    pub(crate) images: TrainingImages,
     pub(crate) options: VqTrainingOptions,
 }
 
-/// What the image tokenizer looks at.
+/// The images that the image tokenizer is trained on.
 #[derive(Clone, Copy)]
-pub(crate) enum Pictures {
+pub(crate) enum TrainingImages {
     /// Single cells with an object in them.
     Cells,
-    /// Those and whole pictures in turn.
+    /// Those and whole images in turn.
     Mixed,
-    /// Whole pictures.
+    /// Whole images.
     Whole,
 }
 
 /// A part of the training of the transformer.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// The name of the data, which parts may share, and what is in it.
+    /// The name of the data, which parts may share, and their contents.
     pub(crate) data: (&'static str, DatasetOptions),
-    /// Other data, and the share of it that is trained on as well, drawn anew in each epoch.
+    /// Other data, and the fraction of it that is trained on as well, drawn again in each epoch.
     pub(crate) also: Option<(&'static str, f64)>,
     pub(crate) training: FineTuneOptions,
 }
@@ -62,7 +63,7 @@ impl Plan {
         Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5), (32_000, 5)])
     }
 
-    /// Everything, for a moment.
+    /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
         let mut plan = Self::of(20, [(320, 1), (320, 1), (320, 1), (160, 1)]);
         plan.model.hidden_size = 64;
@@ -79,7 +80,8 @@ impl Plan {
         let vq = VqHyperparameters {
             embed_dim: 16,
             n_codes: 1024,
-            // Group norms have 32 groups: with fewer than two channels in each, pictures would lose their mean brightness.
+            // Group norms have 32 groups: with fewer than two channels in each, images would lose their mean
+            // brightness.
             channels: 64,
             multipliers: vec![1, 1, 1, 1, 1],
             n_res_blocks: 0,
@@ -87,32 +89,32 @@ impl Plan {
             resolution: target_px as usize,
             ..VqHyperparameters::default()
         };
-        let part = |codes, pictures, steps: u64, learning_rate, commitment| {
+        let part = |clusters, images, steps: u64, learning_rate, commitment| {
             let options = VqTrainingOptions::default()
                 .steps(steps)
                 .learning_rate(learning_rate)
                 .betas((0.9, 0.99))
-                .schedule(VqSchedule::Cosine { warmup_steps: steps / 12, floor: 0.01 })
+                .schedule(StepSchedule::Cosine { warmup_steps: steps / 12, floor: 0.01 })
                 .l2_weight(1.0)
-                .codebook(Codebook::Ema { decay: 0.99 })
+                .codebook(CodebookUpdate::Ema { decay: 0.99 })
                 .commitment_weight(commitment)
                 .checkpoint_every(250);
-            VqPart { codes, pictures, options }
+            VqPart { clusters, images, options }
         };
         let mut vq_parts = vec![
-            // Encoder and decoder agree without a codebook, so that latents tell apart what it is to tell apart.
-            part(false, Pictures::Cells, vq_steps, 1.5e-3, 0.0),
-            // Each sort of patch gets a code, and latents come to lie close to them.
-            part(true, Pictures::Mixed, vq_steps / 3, 6e-4, 1.0),
-            part(true, Pictures::Mixed, vq_steps / 3, 8e-4, 1.0),
-            part(true, Pictures::Mixed, vq_steps / 5, 5e-4, 1.0),
-            // The decoder learns to make the most of the codes.
-            part(false, Pictures::Whole, vq_steps / 5, 6e-4, 1.0),
+            // Encoder and decoder without a codebook, so that latents of different patches differ.
+            part(false, TrainingImages::Cells, vq_steps, 1.5e-3, 0.0),
+            // Each patch cluster gets a code, and its latents are drawn to it.
+            part(true, TrainingImages::Mixed, vq_steps / 3, 6e-4, 1.0),
+            part(true, TrainingImages::Mixed, vq_steps / 3, 8e-4, 1.0),
+            part(true, TrainingImages::Mixed, vq_steps / 5, 5e-4, 1.0),
+            // The decoder learns to use the codes.
+            part(false, TrainingImages::Whole, vq_steps / 5, 6e-4, 1.0),
         ];
         let options = vq_parts[0].options.clone();
         vq_parts[0].options = options.quantize_from(vq_steps);
         if let Some(last) = vq_parts.last_mut() {
-            last.options = last.options.clone().codebook(Codebook::Fixed);
+            last.options = last.options.clone().codebook(CodebookUpdate::Fixed);
         }
         let model = NewModel {
             hidden_size: 160,
@@ -130,14 +132,13 @@ impl Plan {
             tasks: tasks.iter().copied().collect(),
             ..DatasetOptions::default()
         };
-        // Only the last part comes to rest.
-        let training = |lr, min_lr, epochs| FineTuneOptions {
-            schedule: Schedule { lr, min_lr, warmup_epochs: 0.2, epochs },
+        let training = |learning_rate, min_learning_rate, epochs| FineTuneOptions {
+            schedule: EpochSchedule { learning_rate, min_learning_rate, warmup_epochs: 0.2, epochs },
             batch_size: 32,
             max_tokens: 512,
-            clip_norm: 1.0,
+            max_gradient_norm: 1.0,
             dropout: 0.0,
-            save_every: 250,
+            checkpoint_every: 250,
             ..FineTuneOptions::default()
         };
         let drawing = [(SceneTask::TextToImage, 1)];
@@ -150,7 +151,7 @@ impl Plan {
             (SceneTask::ImageThenEdit, 2),
             (SceneTask::ImageThenCaption, 1),
         ];
-        // What takes the longest to learn gets the most practice: answers that depend on all of a picture.
+        // Answers that depend on all of an image take the longest to learn, so there are more of them.
         let practice = [
             (SceneTask::TextToImage, 5),
             (SceneTask::Captioning, 4),
@@ -164,7 +165,7 @@ impl Plan {
         let omni = |name, training| Part {
             name,
             data: ("omni-sft", data(3, n_omni, target_px, &tasks)),
-            // Drawing takes much practice as well.
+            // Text to image takes many examples as well.
             also: Some(("fp-sft-96", 0.3)),
             training,
         };
@@ -172,8 +173,8 @@ impl Plan {
             target_px,
             vq_parts,
             vq_batch: 8,
-            sorts: PatchSortsOptions { tolerance: 10.0, most: vq.n_codes },
-            code_pictures: vq_steps.min(300),
+            clusters: PatchClusterOptions { tolerance: 10.0, max_clusters: vq.n_codes },
+            cluster_steps: vq_steps.min(300),
             vq,
             merges: 480,
             model,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Instant, SystemTime};
@@ -16,16 +15,18 @@ use lumina_nn::Compute;
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
+use lumina_train::checkpoint::{convert, latest};
 use lumina_train::data::{
     CropChoice, PretokenizeEvent, PretokenizeOptions, Pretokenizer, Records, TokenizerOptions, concatenate,
     train_tokenizer,
 };
-use lumina_train::fine_tune::{self as recipe, Ended, Recipe, RunEvent};
-use lumina_train::metrics::{JsonLines, TensorBoard};
-use lumina_train::vq::{PatchSorts, VqTrainer, VqTrainingOptions, codes_from_patches, evaluate_vq, init_vq};
+use lumina_train::fine_tune::{self, Recipe};
+use lumina_train::metrics::{JsonLines, Recorder, TensorBoard};
+use lumina_train::vq::{PatchClusters, VqTrainer, VqTrainingOptions, codebook_from_patches, evaluate_vq, init_vq};
+use lumina_train::{Ended, RunEvent};
 use lumina_vq::{ImageTokenizer, VqConfig};
 
-use super::plan::{Part, Pictures, Plan, VqPart};
+use super::plan::{Part, Plan, TrainingImages, VqPart};
 
 /// A part of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl FromStr for Stage {
     }
 }
 
-/// Where the stages work, and with what numbers.
+/// The folder of the stages, their numbers, and where they compute.
 pub(crate) struct Stages {
     pub(crate) folder: PathBuf,
     pub(crate) plan: Plan,
@@ -74,7 +75,7 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// Runs a stage, or what is left of it.
+    /// Runs a stage, or the rest of it.
     pub(crate) fn run(&self, stage: Stage) -> Result<()> {
         match stage {
             Stage::Vq => self.vq(),
@@ -92,7 +93,7 @@ impl Stages {
     /// Trains the image tokenizer, part by part.
     fn vq(&self) -> Result<()> {
         let result = self.path("vq");
-        // Written last of what is in a folder.
+        // The last file that is written to a folder.
         let done = |folder: &Path| folder.join("vqgan.yaml").exists();
         if done(&result) {
             return Ok(());
@@ -101,106 +102,92 @@ impl Stages {
         if !done(&trained) {
             init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &trained, &self.compute)?;
         }
-        let of_sorts = || (0..self.plan.code_pictures).flat_map(|step| self.whole_pictures(0, step));
-        let sorts = PatchSorts::of(of_sorts(), LATENT_PX, self.plan.sorts)?;
-        println!("{} sorts of patches", sorts.len());
-        for (number, VqPart { codes, pictures, options }) in (1..).zip(&self.plan.vq_parts) {
-            if *codes {
-                let coded = self.path(&format!("vq-{number}-codes"));
-                if !done(&coded) {
-                    codes_from_patches(&trained, &coded, of_sorts(), &sorts, &self.compute)?;
+        let clustered = || (0..self.plan.cluster_steps).flat_map(|step| self.whole_images(0, step));
+        let clusters = PatchClusters::of(clustered(), LATENT_PX, self.plan.clusters)?;
+        println!("{} clusters of patches", clusters.len());
+        for (number, part) in (1..).zip(&self.plan.vq_parts) {
+            if part.clusters {
+                let with_codebook = self.path(&format!("vq-{number}-codes"));
+                if !done(&with_codebook) {
+                    codebook_from_patches(&trained, &with_codebook, clustered(), &clusters, &self.compute)?;
                 }
-                trained = coded;
+                trained = with_codebook;
             }
             let to = self.path(&format!("vq-{number}"));
             if !done(&to) {
-                let pictures = |step: u64| match pictures {
-                    Pictures::Cells => self.cells(number, step),
-                    Pictures::Mixed if step.is_multiple_of(2) => self.cells(number, step),
-                    Pictures::Mixed | Pictures::Whole => self.whole_pictures(number, step),
-                };
-                self.train_vq(&format!("vq-{number}-run"), &trained, options, codes.then(|| sorts.clone()), &pictures)?
-                    .save(&to, Dtype::F32)?;
+                self.train_vq(number, &trained, part, &clusters)?.export(&to, Dtype::F32)?;
                 self.report_vq(&to)?;
             }
             trained = to;
         }
-        VqTrainer::open(&trained, VqTrainingOptions::default(), &self.compute)?.save(&result, Dtype::F16)?;
+        VqTrainer::new(&trained, VqTrainingOptions::default(), &self.compute)?.export(&result, Dtype::F16)?;
         Ok(())
     }
 
-    /// Trains the image tokenizer in `start`, or goes on with it.
-    fn train_vq(
-        &self,
-        name: &str,
-        start: &Path,
-        options: &VqTrainingOptions,
-        sorts: Option<PatchSorts>,
-        pictures: &dyn Fn(u64) -> Vec<RgbImage>,
-    ) -> Result<VqTrainer> {
-        let run = self.path(name);
-        let mut trainer = if run.exists() {
-            VqTrainer::resume(&run, &self.compute)?
-        } else {
-            VqTrainer::open(start, options.clone(), &self.compute)?
+    /// Trains the image tokenizer in `start`, or resumes its training.
+    fn train_vq(&self, number: u64, start: &Path, part: &VqPart, clusters: &PatchClusters) -> Result<VqTrainer> {
+        let name = format!("vq-{number}-run");
+        let (run, options) = (self.path(&name), part.options.clone());
+        let mut trainer = match latest(&run)? {
+            Some(checkpoint) => VqTrainer::resume(checkpoint, options, &self.compute)?,
+            None => VqTrainer::new(start, options, &self.compute)?,
         };
-        if let Some(sorts) = sorts {
-            trainer = trainer.assign(sorts)?;
+        if part.clusters {
+            trainer = trainer.with_clusters(clusters.clone())?;
         }
-        let mut lines = JsonLines::append(&self.path(&format!("{name}.jsonl")))?.resume_at(trainer.step())?;
+        let images = |step: u64| match part.images {
+            TrainingImages::Cells => self.cells(number, step),
+            TrainingImages::Mixed if step.is_multiple_of(2) => self.cells(number, step),
+            TrainingImages::Mixed | TrainingImages::Whole => self.whole_images(number, step),
+        };
+        let mut recorder = Recorder::default().with(JsonLines::append(&self.path(&format!("{name}.jsonl")))?);
         let begun = Instant::now();
-        let mut failed = None;
         trainer.run(
             &run,
-            |step| Ok(pictures(step)),
-            |step| {
-                failed = failed.take().or(lines.write(step).err());
-                if step.step.is_multiple_of(20) {
-                    println!(
-                        "{name} step {}: {:.2} dB, {} codes in use, perplexity {:.0}, {:.0} s",
-                        step.step,
-                        step.psnr_db,
-                        step.codes_used,
-                        step.perplexity,
-                        begun.elapsed().as_secs_f64()
-                    );
+            |step| Ok(images(step)),
+            |event| {
+                if let RunEvent::Step(step) = event
+                    && step.step.is_multiple_of(20)
+                {
+                    println!("{name} {step}, {:.0} s", begun.elapsed().as_secs_f64());
                 }
+                recorder.record(&event, SystemTime::now())
             },
         )?;
-        failed.map_or(Ok(trainer), |error| Err(error.into()))
+        Ok(trainer)
     }
 
     fn report_vq(&self, folder: &Path) -> Result<()> {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
-        let n = self.plan.code_pictures;
+        let n = self.plan.cluster_steps;
         let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
-        // What counts for the model: whether what comes back shows the scene still.
+        // What counts for the model: whether a reconstruction still shows the scene.
         let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
-        println!("of {n} pictures it has not seen {right} come back right: {report:?}");
+        println!("of {n} images it has not seen {right} are reconstructed right: {report:?}");
         Ok(())
     }
 
-    /// Single cells with an object in them, four times as many as a step has pictures: what is in a patch is learnt from
-    /// them as well, at a fraction of the work, and objects weigh more beside the background.
+    /// Single cells with an object in them, four times as many as a step has images: the contents of patches are learnt
+    /// from them as well, at a fraction of the work, and objects weigh more against the background.
     fn cells(&self, seed: u64, step: u64) -> Vec<RgbImage> {
-        let cell = |(scene, picture): (Scene, RgbImage)| {
+        let cell = |(scene, image): (Scene, RgbImage)| {
             let (column, row) = scene.objects().first().map_or((0, 0), |object| object.cell);
-            imageops::crop_imm(&picture, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
+            imageops::crop_imm(&image, column * CELL_PX, row * CELL_PX, CELL_PX, CELL_PX).to_image()
         };
-        pictures(seed, step, self.plan.target_px * 2 / 3).take(4 * self.plan.vq_batch).map(cell).collect()
+        images(seed, step, self.plan.target_px * 2 / 3).take(4 * self.plan.vq_batch).map(cell).collect()
     }
 
-    /// As many pictures as a step has, all of one size.
-    fn whole_pictures(&self, seed: u64, step: u64) -> Vec<RgbImage> {
+    /// The images of a step, all of one size.
+    fn whole_images(&self, seed: u64, step: u64) -> Vec<RgbImage> {
         let mut of_size: Vec<Vec<RgbImage>> = Vec::new();
-        for (_, picture) in pictures(seed, step, self.plan.target_px) {
-            let same = of_size.iter().position(|pictures| pictures[0].dimensions() == picture.dimensions());
+        for (_, image) in images(seed, step, self.plan.target_px) {
+            let same = of_size.iter().position(|images| images[0].dimensions() == image.dimensions());
             let place = same.unwrap_or_else(|| {
                 of_size.push(Vec::new());
                 of_size.len() - 1
             });
-            of_size[place].push(picture);
+            of_size[place].push(image);
             if of_size[place].len() == self.plan.vq_batch {
                 return of_size.swap_remove(place);
             }
@@ -231,7 +218,7 @@ impl Stages {
             if tokens.join("record.json").exists() {
                 continue;
             }
-            // Pictures have allowed sizes already, so there is nothing to crop.
+            // Images have allowed sizes already, so there is nothing to crop.
             let options = PretokenizeOptions {
                 crop: CropChoice::Center,
                 window: 64,
@@ -271,7 +258,7 @@ impl Stages {
         Recipe::fp_sft(self.path("start"), self.plan.fp_sft.iter().map(|part| self.part(part)).collect())
     }
 
-    /// The runs on all tasks, each of which goes on from the one before.
+    /// The runs on all tasks. Each begins with the model of the one before.
     fn omni_sft(&self) -> Vec<Recipe> {
         let mut recipes: Vec<Recipe> = Vec::new();
         for part in &self.plan.omni_sft {
@@ -281,103 +268,79 @@ impl Stages {
         recipes
     }
 
-    fn part(&self, part: &Part) -> recipe::Stage {
+    fn part(&self, part: &Part) -> fine_tune::Stage {
         let data = self.path("tokens").join(part.data.0).join("data.yaml");
-        recipe::Stage { name: part.name.to_owned(), data, options: part.training.clone() }
+        fine_tune::Stage { name: part.name.to_owned(), data, options: part.training.clone() }
     }
 
     fn fine_tune(&self, recipe: &Recipe) -> Result<()> {
         let runs = self.path("runs");
         fs::create_dir_all(&runs)?;
-        let mut metrics: Option<(JsonLines, TensorBoard)> = None;
-        let (mut begun, mut tokens) = (Instant::now(), 0);
-        let mut observe = |name: &str, event: RunEvent<'_>| -> lumina_train::Result<()> {
-            match event {
-                RunEvent::Started { position, steps_per_epoch } => {
-                    println!("{name}: from step {}, {steps_per_epoch} steps an epoch", position.step);
-                    let lines = JsonLines::append(&runs.join(format!("{name}.jsonl")))?.resume_at(position.step)?;
-                    let mut board = TensorBoard::create(&runs.join(name), SystemTime::now())?;
-                    board.resume_at(position.step, SystemTime::now())?;
-                    metrics = Some((lines, board));
-                    (begun, tokens) = (Instant::now(), 0);
-                }
-                RunEvent::Step(step) => {
-                    tokens += step.tokens;
-                    if let Some((lines, board)) = &mut metrics {
-                        lines.write(step)?;
-                        let values = [
-                            ("loss", step.loss),
-                            ("z_loss", step.z_loss),
-                            ("lr", step.lr),
-                            ("grad_norm", step.grad_norm),
-                        ];
-                        board.scalars(step.step, SystemTime::now(), &values)?;
-                    }
-                    if step.step.is_multiple_of(20) {
-                        println!(
-                            "{name} step {}, epoch {:.2}: loss {:.3}, gradient {:.2}, {:.0} tokens/s",
-                            step.step,
-                            step.epoch,
-                            step.cross_entropy,
-                            step.grad_norm,
-                            tokens as f64 / begun.elapsed().as_secs_f64()
-                        );
-                    }
-                }
-                RunEvent::Saved(_) => {}
+        let (mut recorder, mut begun, mut tokens) = (Recorder::default(), Instant::now(), 0);
+        let ended = recipe.run(&runs, std::slice::from_ref(&self.compute), |name, event| {
+            let now = SystemTime::now();
+            if let RunEvent::Started { step, steps } = event {
+                println!("{name}: from step {step} of {steps}");
+                recorder = Recorder::default()
+                    .with(JsonLines::append(&runs.join(format!("{name}.jsonl")))?)
+                    .with(TensorBoard::create(&runs.join(name), now)?);
+                (begun, tokens) = (Instant::now(), 0);
             }
-            Ok(())
-        };
-        let mut failed = None;
-        let ended =
-            recipe.run(&runs, std::slice::from_ref(&self.compute), &mut |name, event| match observe(name, event) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
+            if let RunEvent::Step(step) = event {
+                tokens += step.tokens;
+                if step.step.is_multiple_of(20) {
+                    println!(
+                        "{name} step {}, epoch {:.2}: loss {:.3}, gradient {:.2}, {:.0} tokens/s",
+                        step.step,
+                        step.epoch,
+                        step.cross_entropy,
+                        step.gradient_norm,
+                        tokens as f64 / begun.elapsed().as_secs_f64()
+                    );
                 }
-            })?;
-        match (failed, ended) {
-            (Some(error), _) => Err(error.into()),
-            (None, Ended::Finished) => Ok(()),
-            (None, Ended::Stopped) => bail!("stopped"),
+            }
+            recorder.record(&event, now)
+        })?;
+        match ended {
+            Ended::Finished => Ok(()),
+            Ended::Stopped => bail!("stopped"),
         }
     }
 
     fn model(&self) -> Result<()> {
         let model = self.path("model");
-        // Written last: what the examples ask about.
+        // Written last: the image that the examples ask about.
         let scene = model.join("scene.png");
         if scene.exists() {
             return Ok(());
         }
         if !model.exists() {
             let trained = self.omni_sft().pop().context("Omni-SFT has a run")?.result(&self.path("runs"));
-            recipe::convert(&trained, &model, Dtype::BF16)?;
+            convert(&trained, &model, Dtype::BF16)?;
         }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
-        let picture = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
-        save_png(&picture, &scene)?;
+        let image = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
+        save_png(&image, &scene)?;
         println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
         Ok(())
     }
 }
 
-/// Scenes and their pictures, three quarters as they look and the others their maps.
-fn pictures(seed: u64, step: u64, target_px: u32) -> impl Iterator<Item = (Scene, RgbImage)> {
+/// Scenes with an image of each: three quarters as they look, the others as a map.
+fn images(seed: u64, step: u64, target_px: u32) -> impl Iterator<Item = (Scene, RgbImage)> {
     // A step has scenes of its own, however many it needs to find enough of one size.
     const PER_STEP: u64 = 1 << 16;
     let scenes = Scenes::new(seed, Split::Train, target_px).expect("the target size is the scenes' own");
     (step * PER_STEP..).map(move |index| {
         let scene = scenes.scene(index);
-        let picture = match index % 8 {
+        let image = match index % 8 {
             3 => scene.depth_map(),
             7 => scene.segmentation_map(),
             _ => scene.image(),
         };
-        (scene, picture)
+        (scene, image)
     })
 }
 

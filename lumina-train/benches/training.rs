@@ -1,8 +1,8 @@
-//! Steps of fine-tuning on the CPU: tokens a second, what part of a step goes where, and the share of the processor's own
-//! rate of f32 matrix products that the step's products make up.
+//! Steps of fine-tuning on the CPU: tokens a second, the parts of a step, and the matrix products of a step in % of the
+//! processor's own rate of f32 matrix products.
 //!
-//! `cargo bench -p lumina-train` runs all sizes; `cargo bench -p lumina-train -- embedded` the named one. The same steps
-//! in PyTorch: `benches/pytorch_training.py` of the workspace.
+//! `cargo bench -p lumina-train` runs all sizes; `cargo bench -p lumina-train -- embedded` the named one. The same
+//! steps in PyTorch: `benches/pytorch_training.py` of the workspace.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
 use std::error::Error;
@@ -15,9 +15,8 @@ use lumina_mgpt::Dropout;
 use lumina_nn::Compute;
 use lumina_testing::{lcg, small_tokenizer};
 use lumina_tokenizer::IGNORED;
-use lumina_train::fine_tune::{
-    Example, FineTuneOptions, LossOptions, NewModel, Schedule, Trainable, Trainer, gradients, loss,
-};
+use lumina_train::fine_tune::{Example, FineTuneOptions, LossOptions, NewModel, Trainable, Trainer, gradients, loss};
+use lumina_train::optim::EpochSchedule;
 
 /// A model with a batch of sequences; half of each sequence is predicted.
 struct Size {
@@ -39,8 +38,8 @@ const SIZES: [Size; 2] = [
 /// Image tokens of the vocabulary, which has 1,424 others.
 const CODES: u32 = 256;
 
-/// The medians of the times of some activities: each is run once uncounted, and then all in turn, so that what else the
-/// machine does meets all alike.
+/// The medians of the times of some activities. Each is run once uncounted, and then all in turn, so that other load on
+/// the machine affects all alike.
 fn medians<const N: usize>(runs: usize, activities: [&mut dyn FnMut(); N]) -> [Duration; N] {
     let mut times = [(); N].map(|()| Vec::with_capacity(runs + 1));
     let mut activities = activities;
@@ -58,8 +57,8 @@ fn medians<const N: usize>(runs: usize, activities: [&mut dyn FnMut(); N]) -> [D
     })
 }
 
-/// Width of the square matrices whose product is the measure.
-const PRODUCT: usize = 1536;
+/// Width of the square matrices whose product measures the processor.
+const MATMUL: usize = 1536;
 
 impl Size {
     fn run(&self) -> Result<(), Box<dyn Error>> {
@@ -92,22 +91,22 @@ impl Size {
             .collect();
         let batch: Vec<Example<'_>> = rows.iter().map(|(tokens, labels)| Example { tokens, labels }).collect();
         let options = FineTuneOptions {
-            schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup_epochs: 0.0, epochs: 1 },
+            schedule: EpochSchedule { learning_rate: 1e-3, min_learning_rate: 1e-3, warmup_epochs: 0.0, epochs: 1 },
             ..FineTuneOptions::default()
         };
 
-        let matrix = || Tensor::<2>::random([PRODUCT, PRODUCT], Distribution::Default, &Device::flex());
+        let matrix = || Tensor::<2>::random([MATMUL, MATMUL], Distribution::Default, &Device::flex());
         let (a, b) = (matrix(), matrix());
         let trainable = Trainable::open(&model, &Compute::cpu())?;
         let loss_options = LossOptions {
             z_loss_weight: options.z_loss_weight,
             dropout: Dropout::new(options.dropout, 0, 0),
-            activations: options.activations,
+            activation_memory: options.activation_memory,
         };
         let z_loss_weight = options.z_loss_weight;
         let mut trainer = Trainer::new(&model, options, &[Compute::cpu()])?;
         let mut last = None;
-        let [product, forward, both, step] = medians(
+        let [matmul, forward, both, step] = medians(
             self.runs,
             [
                 &mut || drop(black_box(a.clone().matmul(b.clone()).into_data())),
@@ -117,17 +116,18 @@ impl Size {
             ],
         );
         let report = last.ok_or("no step was made")??;
-        let rate = 2.0 * (PRODUCT as f64).powi(3) / product.as_secs_f64();
+        let rate = 2.0 * (MATMUL as f64).powi(3) / matmul.as_secs_f64();
 
-        // Each weight takes part in a product and an addition for each token forward, and in twice as many back. The
-        // embedding is no product; the head sees the predicted positions only.
-        let products =
+        // Each weight takes part in a multiplication and an addition for each token in the forward pass, and in twice
+        // as many in the backward pass. The embedding has none; the head sees the predicted positions only.
+        let multiplications =
             (parameters - embedding - head) as f64 * report.tokens as f64 + head as f64 * report.predicted as f64;
-        let share = 6.0 * products / step.as_secs_f64() / rate;
+        let fraction = 6.0 * multiplications / step.as_secs_f64() / rate;
         let part = |time: Duration| 100.0 * time.as_secs_f64() / step.as_secs_f64();
         println!(
             "{}: {:.1} million parameters, vocabulary {vocabulary}, batch {} x {}\n  {:.0} tokens/s, {:.1} ms a step: \
-             forward {:.0} %, backward {:.0} %, the rest {:.0} %\n  products at {:.0} % of {:.0} GFLOP/s; loss after {} steps {:.4}",
+             forward {:.0} %, backward {:.0} %, the rest {:.0} %\n  \
+             matmul at {:.0} % of {:.0} GFLOP/s; loss after {} steps {:.4}",
             self.name,
             parameters as f64 / 1e6,
             self.batch,
@@ -137,7 +137,7 @@ impl Size {
             part(forward),
             part(both.saturating_sub(forward)),
             part(step.saturating_sub(both)),
-            100.0 * share,
+            100.0 * fraction,
             rate / 1e9,
             report.step,
             report.loss,

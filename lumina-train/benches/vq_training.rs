@@ -1,4 +1,4 @@
-//! One step of VQGAN training, forward and backward, and where its time goes.
+//! One step of VQGAN training, forward and backward, and the time of its operations.
 //!
 //! `cargo bench -p lumina-train --bench vq_training`.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
@@ -80,7 +80,7 @@ fn step(side: usize, batch: usize) {
         backward = backward.min(start.elapsed());
     }
     println!(
-        "{batch} pictures of {side}x{side}: {:.0} ms a step (forward {:.0}, of it quantization {:.1}; backward {:.0})",
+        "{batch} images of {side}x{side}: {:.0} ms a step (forward {:.0}, of it quantization {:.1}; backward {:.0})",
         ms(forward + backward),
         ms(forward),
         ms(lookup),

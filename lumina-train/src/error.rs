@@ -1,6 +1,8 @@
-//! What can go wrong.
+//! The errors of this crate: what, where, and what to do.
 
 use std::path::PathBuf;
+
+use lumina_checkpoint::Dtype;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,7 +19,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A file could not be written; what was there before is untouched.
+    /// A file could not be written. What was there before is untouched.
     #[error("{file}: cannot be written", file = file.display())]
     Write {
         /// The file.
@@ -25,25 +27,167 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A setting is out of range or does not fit the others.
-    #[error("`{field}` {reason}")]
-    Setting {
-        /// The setting.
-        field: &'static str,
-        /// What is wrong with it, and what is expected.
+    /// A file of the training data is not of its format.
+    #[error("{file}: {reason}", file = file.display())]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, where, and what to do.
         reason: String,
     },
-    /// The state of an optimizer that does not fit the model.
-    #[error("{file}: `{tensor}` is missing or not of the model's shape; is this the state of another model?", file = file.display())]
-    OptimizerState {
+
+    /// An option is out of its range.
+    #[error("`{field}` is {value}, expected {expected}")]
+    OutOfRange {
+        /// The option.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that are allowed.
+        expected: String,
+    },
+    /// A run without a device.
+    #[error("`devices` are none, expected at least one")]
+    NoDevices,
+    /// A step of no passes, or of more than the options say.
+    #[error("a step of {found} passes, expected 1 to {max}: `accumulation` for each device")]
+    PassCount {
+        /// The passes given.
+        found: usize,
+        /// The most that a step has.
+        max: usize,
+    },
+    /// Weights were to be saved in a type that is not supported for it.
+    #[error("weights cannot be saved as {dtype}; choose f32, bf16 or f16")]
+    WeightType {
+        /// The type.
+        dtype: Dtype,
+    },
+    /// A LoRA adapter without layers.
+    #[error("`targets` are none, expected at least one linear layer")]
+    NoTargets,
+    /// A LoRA target that the model lacks.
+    #[error(
+        "`targets` has `{target}`, which is no linear layer of this model; it has {layers}",
+        layers = layers.join(", ")
+    )]
+    UnknownTarget {
+        /// The target.
+        target: String,
+        /// The last parts of the paths of the model's linear layers.
+        layers: Vec<String>,
+    },
+    /// The adapter asks for dropout of its own.
+    #[error("the adapter's config has a `lora_dropout` of {rate}, expected 0; set `dropout` of the run instead")]
+    AdapterDropout {
+        /// Its value in the config.
+        rate: String,
+    },
+    /// The adapter does not name its model.
+    #[error(
+        "{file}: `base_model_name_or_path` is missing, expected the folder of the adapter's model",
+        file = file.display()
+    )]
+    NoBaseModel {
+        /// The adapter's config.
+        file: PathBuf,
+    },
+
+    /// There is no checkpoint of a run in a folder.
+    #[error(
+        "{folder}: holds no checkpoint of a run, neither `trainer.json` nor folders such as `step-0000001000`",
+        folder = folder.display()
+    )]
+    NoCheckpoint {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder of a run has a checkpoint of a later step.
+    #[error(
+        "{checkpoint}: is of a run that is beyond step {step}; resume it, or remove it",
+        checkpoint = checkpoint.display()
+    )]
+    LaterCheckpoint {
+        /// The later checkpoint.
+        checkpoint: PathBuf,
+        /// Steps of the trainer.
+        step: u64,
+    },
+    /// A run was to be resumed with other options.
+    #[error(
+        "{checkpoint}: saved with `{field}` {saved}, resumed with {given}; use the same options, or begin a new run",
+        checkpoint = checkpoint.display()
+    )]
+    DifferentOptions {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The first option that differs, such as `schedule.learning_rate`.
+        field: String,
+        /// Its value in the checkpoint, as JSON.
+        saved: String,
+        /// Its value now, as JSON.
+        given: String,
+    },
+    /// A run was to be resumed on another number of devices.
+    #[error(
+        "{checkpoint}: saved with {saved} devices, resumed with {given}; the number of devices is part of the batch",
+        checkpoint = checkpoint.display()
+    )]
+    DifferentDevices {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Devices of the saved run.
+        saved: usize,
+        /// Devices now.
+        given: usize,
+    },
+    /// A checkpoint of another version of this crate.
+    #[error("{file}: has format {found}, this version reads {expected}", file = file.display())]
+    StateFormat {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that can be read.
+        expected: u32,
+    },
+    /// A tensor of the trainer's state is missing or of another size.
+    #[error(
+        "{file}: `{tensor}` is missing or not of the model's shape; is this the state of another model?",
+        file = file.display()
+    )]
+    TrainerState {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
     },
+
+    /// A sequence without a label for each token.
+    #[error("a sequence of {tokens} tokens has {labels} labels, expected as many")]
+    LabelCount {
+        /// Its tokens.
+        tokens: usize,
+        /// Its labels.
+        labels: usize,
+    },
+    /// A label that is not a token.
+    #[error("labels hold {label} at position {position}; the vocabulary has {vocab_size} tokens")]
+    UnknownLabel {
+        /// The label.
+        label: i64,
+        /// Its position in the sequence.
+        position: usize,
+        /// Number of tokens.
+        vocab_size: usize,
+    },
+    /// A batch without anything to predict.
+    #[error("the labels of the batch predict nothing; are its sequences cut off before their answers?")]
+    NothingToPredict,
     /// A step whose loss or gradients are not finite. The weights are those before the step.
     #[error(
-        "step {step}: the loss is {loss} and the norm of the gradients {grad_norm}; lower the learning rate, or look at the items of the batch: {items:?}"
+        "step {step}: the loss is {loss} and the norm of the gradients {gradient_norm}; lower the learning rate, or \
+         look at the items of the batch: {items:?}"
     )]
     NotFinite {
         /// The step, from 1 on.
@@ -51,41 +195,136 @@ pub enum Error {
         /// Its loss.
         loss: f64,
         /// The norm of its gradients.
-        grad_norm: f64,
+        gradient_norm: f64,
         /// The items of the data set that it was made of, where they come from one.
         items: Vec<usize>,
     },
-    /// The device failed.
-    #[error("the compute device failed: {reason}")]
-    Compute {
-        /// What it said.
-        reason: String,
-    },
-    /// The saved state of a training run is broken, or of another run.
-    #[error("{file}: {reason}; resume from another checkpoint", file = file.display())]
-    TrainingState {
-        /// The file or folder.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A value of the training of the image tokenizer is not finite. The weights are those before the step.
-    #[error(
-        "step {step}: the {what} is not finite; lower the learning rate, or resume from a checkpoint with other settings"
-    )]
+    #[error("step {step}: the {what} is not finite; lower the learning rate, or begin a new run from a checkpoint")]
     NotFiniteValue {
         /// The step, counted from 0.
         step: u64,
         /// Which value.
         what: &'static str,
     },
-    /// The pictures of a batch do not fit together or to the network.
-    #[error("step {step}: the batch cannot be trained on: {reason}")]
-    Pictures {
+
+    /// No images were given.
+    #[error("no images were given, expected at least one")]
+    NoImages,
+    /// An image that cannot be divided into patches.
+    #[error("an image has {width}x{height} pixels; both sides must be multiples of {multiple}")]
+    ImageSize {
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
+        /// What its sides must be multiples of.
+        multiple: u32,
+    },
+    /// The images of a batch do not fit together or to the network.
+    #[error("step {step}: the batch cannot be trained on: {problem}")]
+    ImageBatch {
         /// The step, counted from 0.
         step: u64,
         /// What does not fit.
-        reason: String,
+        problem: ImageBatchProblem,
+    },
+    /// There are more patch clusters than codes.
+    #[error("{clusters} patch clusters, more than the codebook's {n_codes} entries; lower `max_clusters`")]
+    TooManyClusters {
+        /// Patch clusters.
+        clusters: usize,
+        /// Entries of the codebook.
+        n_codes: usize,
+    },
+    /// The patches of the clusters are not those of the tokenizer.
+    #[error("the clusters are of patches of {found} pixels a side, a code of this tokenizer is {expected}")]
+    PatchSide {
+        /// Side of the clusters' patches in pixels.
+        found: u32,
+        /// Side of what a code stands for, in pixels.
+        expected: u32,
+    },
+    /// The images have no patch of a cluster.
+    #[error("the images have no patch of cluster {cluster}; give the images that the clusters were made of")]
+    EmptyCluster {
+        /// The cluster.
+        cluster: usize,
+    },
+
+    /// There is no item or record of an index.
+    #[error("item {index} was asked for, there are {len}")]
+    NoItem {
+        /// The index.
+        index: usize,
+        /// Number of items.
+        len: usize,
+    },
+    /// There are fewer items than a step takes.
+    #[error("a step takes {needed} items of one kind, and no kind has more than {most}; lower `batch_size`")]
+    TooFewItems {
+        /// Items of a step.
+        needed: usize,
+        /// Items of the largest kind.
+        most: usize,
+    },
+    /// Another process writes the same shard.
+    #[error("{file}: another process is writing this; give each rank to one process", file = file.display())]
+    Busy {
+        /// The shard.
+        file: PathBuf,
+    },
+    /// A shard was begun with other settings.
+    #[error(
+        "{file}: this shard was begun with {found}, not with {wanted}; use the same settings, or another folder",
+        file = file.display()
+    )]
+    OtherRun {
+        /// The file with the settings.
+        file: PathBuf,
+        /// The settings it was begun with.
+        found: String,
+        /// The settings given.
+        wanted: String,
+    },
+    /// Shards are missing.
+    #[error(
+        "{folder}: of {splits} splits, {missing:?} are missing; pre-tokenise these ranks first",
+        folder = folder.display()
+    )]
+    MissingRanks {
+        /// The folder.
+        folder: PathBuf,
+        /// How many splits there are.
+        splits: u64,
+        /// The ranks that are missing.
+        missing: Vec<u64>,
+    },
+    /// A text tokenizer could not be trained.
+    #[error("the text tokenizer cannot be trained")]
+    TrainTokenizer {
+        /// What the `tokenizers` crate said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The report of a step cannot be written as JSON.
+    #[error("the report of a step has no JSON form")]
+    Report {
+        /// Why.
+        source: serde_json::Error,
+    },
+
+    /// The thread of a device panicked.
+    #[error("the thread of device {device} panicked")]
+    DeviceThread {
+        /// The place of the device in the list.
+        device: usize,
+    },
+    /// The backward pass left no gradient where one is needed.
+    #[error("the {of} has no gradient")]
+    MissingGradient {
+        /// Of what.
+        of: &'static str,
     },
     /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
@@ -93,7 +332,7 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] lumina_checkpoint::Error),
-    /// Loading parameters, or computing with them.
+    /// Parameters could not be loaded, or the compute device failed.
     #[error(transparent)]
     Nn(#[from] lumina_nn::Error),
     /// The transformer.
@@ -105,47 +344,39 @@ pub enum Error {
     /// The text tokenizer and the stream.
     #[error(transparent)]
     Tokenizer(#[from] lumina_tokenizer::Error),
-    /// A file of the training data is not of its format.
-    #[error("{file}: {reason}", file = file.display())]
-    Data {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong, where, and what to do.
-        reason: String,
+}
+
+/// Why the image tokenizer cannot be trained on a batch.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ImageBatchProblem {
+    /// It has no image.
+    #[error("it is empty")]
+    Empty,
+    /// The network cannot take images of this size.
+    #[error("{width}x{height} pixels; both sides must be multiples of {multiple}")]
+    Size {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// What both must be multiples of.
+        multiple: u32,
     },
-    /// Another process writes the same shard.
-    #[error("{file}: another process is writing this; give each rank to one process", file = file.display())]
-    Busy {
-        /// The shard.
-        file: PathBuf,
+    /// It has images of two sizes.
+    #[error("images of {}x{} and of {}x{} pixels", first.0, first.1, other.0, other.1)]
+    MixedSizes {
+        /// Width and height of the first image, in pixels.
+        first: (u32, u32),
+        /// Width and height of another one.
+        other: (u32, u32),
     },
-    /// A shard was begun with other settings.
-    #[error(
-        "{file}: this shard was begun with {found}, not with {wanted}; go on with the same settings, or take another folder",
-        file = file.display()
-    )]
-    OtherRun {
-        /// The file with the settings.
-        file: PathBuf,
-        /// How it was begun.
-        found: String,
-        /// How it was to be continued.
-        wanted: String,
-    },
-    /// Shards are missing.
-    #[error("{folder}: of {splits} splits, {missing:?} are missing; pre-tokenise these ranks first", folder = folder.display())]
-    MissingRanks {
-        /// The folder.
-        folder: PathBuf,
-        /// How many splits there are.
-        splits: u64,
-        /// The ranks that are not there.
-        missing: Vec<u64>,
-    },
-    /// A text tokenizer could not be trained.
-    #[error("the text tokenizer cannot be trained")]
-    TrainTokenizer {
-        /// What the `tokenizers` crate said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+    /// The discriminator's convolutions leave nothing of images of this size.
+    #[error("{width}x{height} pixels are too few for the discriminator's layers")]
+    TooSmallForDiscriminator {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
     },
 }

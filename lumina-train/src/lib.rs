@@ -2,10 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod book;
+pub mod checkpoint;
 pub mod data;
 mod error;
 pub mod fine_tune;
 pub mod metrics;
+pub mod optim;
+mod run;
 pub mod vq;
 
-pub use error::{Error, Result};
+pub use error::{Error, ImageBatchProblem, Result};
+pub use run::{Ended, ObserverResult, RunEvent};

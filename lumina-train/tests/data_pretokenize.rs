@@ -1,4 +1,4 @@
-//! Pre-tokenisation as a whole: what is written, what happens when it is ended, and how it is read again.
+//! Pre-tokenisation as a whole: the files, ending and continuing a run, and reading them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's panic is its failure, in helpers too")]
 #![cfg(feature = "flex")]
 
@@ -11,8 +11,8 @@ use lumina_mgpt::Compute;
 use lumina_testing::{lcg, part};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::data::{
-    BatchSampler, CropChoice, Dataset, Order, PretokenizeEvent, PretokenizeOptions, PretokenizeProgress, Pretokenizer,
-    Records, SamplerOptions, TokenItems, concatenate,
+    BatchSampler, CropChoice, Dataset, ItemOrder, PretokenizeEvent, PretokenizeOptions, PretokenizeProgress,
+    Pretokenizer, Records, SamplerOptions, TokenItems, concatenate,
 };
 use lumina_train::{Error, Result};
 use lumina_vq::ImageTokenizer;
@@ -35,10 +35,10 @@ impl Tokenizers {
 }
 
 fn options() -> PretokenizeOptions {
-    PretokenizeOptions { window: 4, pictures_per_pass: 3, ..PretokenizeOptions::new(64) }
+    PretokenizeOptions { window: 4, images_per_pass: 3, ..PretokenizeOptions::new(64) }
 }
 
-fn picture(index: usize) -> RgbImage {
+fn random_image(index: usize) -> RgbImage {
     let mut noise = lcg(index as u32);
     let mut side = || 32 + (noise.next().unwrap() >> 16) % 65;
     let (width, height) = (side(), side());
@@ -61,12 +61,12 @@ fn text_record(index: usize) -> (Record, Vec<InputImage>) {
     (Record { conversations: turns(&texts), image: Vec::new() }, Vec::new())
 }
 
-/// Records with pictures, some of them bad.
-fn picture_record(index: usize) -> (Record, Vec<InputImage>) {
-    let n_pictures = index % 3;
-    let pictures = (0..n_pictures).map(|n| picture(10 * index + n).into()).collect();
-    let answer = "<|image|>".repeat(n_pictures + usize::from(index % 8 == 5));
-    (Record { conversations: turns(&["Draw.", &answer]), image: Vec::new() }, pictures)
+/// Records with images, some of them bad.
+fn image_record(index: usize) -> (Record, Vec<InputImage>) {
+    let n_images = index % 3;
+    let images = (0..n_images).map(|n| random_image(10 * index + n).into()).collect();
+    let answer = "<|image|>".repeat(n_images + usize::from(index % 8 == 5));
+    (Record { conversations: turns(&["Draw.", &answer]), image: Vec::new() }, images)
 }
 
 /// The files of a folder.
@@ -87,8 +87,8 @@ fn assert_same(found: &Path, expected: &BTreeMap<PathBuf, Vec<u8>>, when: &str) 
 fn items_are_what_the_tokenizers_make_of_records() {
     let tokenizers = Tokenizers::open();
     let folder = tempfile::tempdir().unwrap();
-    let records = Records::made(13, picture_record);
-    let centre = PretokenizeOptions { crop: CropChoice::Center, pictures_per_pass: 1, ..options() };
+    let records = Records::made(13, image_record);
+    let centre = PretokenizeOptions { crop: CropChoice::Center, images_per_pass: 1, ..options() };
 
     let mut events = Vec::new();
     let pretokenizer = Pretokenizer::new(&tokenizers.images, &tokenizers.unirep, centre).unwrap();
@@ -108,9 +108,9 @@ fn items_are_what_the_tokenizers_make_of_records() {
     let preprocessor = Preprocessor::new(64).unwrap();
     let mut tokens = 0;
     for (place, index) in (0..13).filter(|&index| index != 5).enumerate() {
-        let (record, pictures) = picture_record(index);
-        let codes = |picture| tokenizers.images.encode(&preprocessor.prepare(picture).unwrap()).unwrap();
-        let codes: Vec<_> = pictures.iter().map(codes).collect();
+        let (record, images) = image_record(index);
+        let codes = |image| tokenizers.images.encode(&preprocessor.prepare(image).unwrap()).unwrap();
+        let codes: Vec<_> = images.iter().map(codes).collect();
         let expected = tokenizers.unirep.encode_record(&record, &codes).unwrap();
         let item = items.get(place).unwrap();
         assert_eq!((item.id, &item.tokens, &item.labels), (index as u64, &expected.tokens, &expected.labels));
@@ -126,9 +126,9 @@ fn items_are_what_the_tokenizers_make_of_records() {
 #[test]
 fn ranks_together_are_one_run_whatever_the_order() {
     let tokenizers = Tokenizers::open();
-    let records = Records::made(14, picture_record);
-    // One picture a pass: a sum in another batch may round otherwise.
-    let alone = |rank, splits| PretokenizeOptions { rank, splits, pictures_per_pass: 1, ..options() };
+    let records = Records::made(14, image_record);
+    // One image a pass: sums in another batch may be rounded differently.
+    let alone = |rank, splits| PretokenizeOptions { rank, splits, images_per_pass: 1, ..options() };
     let whole = tempfile::tempdir().unwrap();
     tokenizers.run(&records, whole.path(), alone(0, 1)).unwrap();
     let shared = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn ranks_together_are_one_run_whatever_the_order() {
     let dataset = Dataset::open(&config).unwrap();
     assert_eq!(dataset.get(12).unwrap(), dataset.get(0).unwrap());
     assert!(dataset.get(dataset.len()).is_err());
-    let order = Order::Shuffled { seed: 1 };
+    let order = ItemOrder::Shuffled { seed: 1 };
     let sampling = SamplerOptions { batch_size: 3, accumulation: 1, rank: 0, ranks: 1, order };
     let sampler = BatchSampler::new(dataset.groups(), sampling).unwrap();
     for indices in sampler.epoch(0) {
@@ -162,7 +162,7 @@ fn ranks_together_are_one_run_whatever_the_order() {
     }
 }
 
-/// Cut after any byte of any file, and continued, the files are those of a run that was let be.
+/// Cut after any byte of any file, and continued, the files are those of an undisturbed run.
 #[test]
 fn a_run_is_continued_from_wherever_its_files_end() {
     let tokenizers = Tokenizers::open();
@@ -172,7 +172,7 @@ fn a_run_is_continued_from_wherever_its_files_end() {
     let done = run().unwrap();
     assert_eq!((done.done, done.skipped), (18, 3));
     let expected = files(folder.path());
-    assert_eq!(run().unwrap(), done, "a finished run is left alone");
+    assert_eq!(run().unwrap(), done, "a finished run is not changed");
     assert_same(folder.path(), &expected, "after a second run");
 
     let growing: Vec<&PathBuf> = expected.keys().filter(|file| !file.ends_with("0-of-1-run.json")).collect();
@@ -192,7 +192,8 @@ fn a_run_is_continued_from_wherever_its_files_end() {
         for file in &growing {
             cut(file, random.next().unwrap() as usize % (expected[*file].len() + 1));
         }
-        // What a power cut may leave behind lines that were not flushed; tokens are, before their lines are written.
+        // What a power cut may leave after lines that were not flushed. Tokens are flushed before their lines are
+        // written.
         if round % 3 == 0 {
             for file in growing.iter().filter(|file| !file.ends_with("0-of-1.tokens")) {
                 let path = folder.path().join(file);
@@ -206,7 +207,7 @@ fn a_run_is_continued_from_wherever_its_files_end() {
     }
 }
 
-/// Killed again and again (SIGKILL), and continued, the files are those of a run that was let be.
+/// Killed again and again (SIGKILL), and continued, the files are those of an undisturbed run.
 #[test]
 fn a_killed_run_is_continued() {
     const CHILD: &str = "LUMINA_TEST_PRETOKENIZE";
@@ -223,7 +224,7 @@ fn a_killed_run_is_continued() {
     let mut lines = String::new();
     for index in 0..60 {
         let image = format!("{index}.png");
-        picture(index).save(folder.path().join(&image)).unwrap();
+        random_image(index).save(folder.path().join(&image)).unwrap();
         lines += &match index % 10 {
             3 => format!("{{\"conversations\": {index}}}"),
             6 => r#"{"conversations": [{"from": "human", "value": "Draw."}], "image": ["nowhere.png"]}"#.to_owned(),
@@ -249,7 +250,7 @@ fn a_killed_run_is_continued() {
     };
     let all: usize = expected.values().map(Vec::len).sum();
     let mut n_killed = 0;
-    for share in 1..8 {
+    for part in 1..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_killed_run_is_continued"])
             .env(CHILD, folder.path())
@@ -257,7 +258,7 @@ fn a_killed_run_is_continued() {
             .spawn()
             .unwrap();
         // Where the next thread looks, not when: this ends once the child has written enough, or has ended.
-        while grown() < all * share / 8 && child.try_wait().unwrap().is_none() {
+        while grown() < all * part / 8 && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
         child.kill().unwrap();
@@ -311,7 +312,7 @@ fn options_out_of_range_are_errors() {
         PretokenizeOptions { rank: 1, ..options() },
         PretokenizeOptions { splits: 0, ..options() },
         PretokenizeOptions { window: 0, ..options() },
-        PretokenizeOptions { pictures_per_pass: 0, ..options() },
+        PretokenizeOptions { images_per_pass: 0, ..options() },
         PretokenizeOptions { target_px: 31, ..options() },
     ] {
         assert!(Pretokenizer::new(&images, &unirep, bad.clone()).is_err(), "{bad:?}");

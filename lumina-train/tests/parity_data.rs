@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lumina_testing::{cases, integers, json, part, report};
 use lumina_train::data::{
-    Batch, BatchSampler, IndexEntry, Item, ItemGroup, LastLine, Order, SamplerOptions, TokenItems, concatenate,
+    Batch, BatchSampler, IndexEntry, Item, ItemGroup, ItemOrder, LastLine, SamplerOptions, TokenItems, concatenate,
     read_pickled,
 };
 use serde_json::Value;
@@ -55,7 +55,7 @@ fn sampler() {
                 accumulation: number(&case, "acc_grad"),
                 rank: number(expected, "rank"),
                 ranks: number(&case, "num_replicas"),
-                order: Order::Stored,
+                order: ItemOrder::Stored,
             };
             let sampler = BatchSampler::new(groups.clone(), options).unwrap();
             let batches = sampler.epoch(0);
@@ -70,8 +70,8 @@ fn sampler() {
     report("sampler", ran);
 }
 
-/// The item as the reference tells it beside the pickle.
-fn told(pickle: &Path) -> Item {
+/// The item as the reference has it in JSON.
+fn expected_item(pickle: &Path) -> Item {
     let name = pickle.file_stem().unwrap().to_str().unwrap();
     let item = json(&format!("training/pickled/{name}.json"));
     Item { id: number(&item, "id") as u64, tokens: integers(&item["token"]), labels: integers(&item["label"]) }
@@ -83,7 +83,7 @@ fn pickled_items() {
     for file in std::fs::read_dir(part("training/pickled")).unwrap() {
         let file = file.unwrap().path();
         if file.extension().is_some_and(|extension| extension == "pkl") {
-            assert_eq!(read_pickled(&file).unwrap(), told(&file), "{}", file.display());
+            assert_eq!(read_pickled(&file).unwrap(), expected_item(&file), "{}", file.display());
             ran += 1;
         }
     }
@@ -94,7 +94,7 @@ fn pickled_items() {
     let (entries, _) = IndexEntry::read_all(&index).unwrap();
     assert_eq!(items.len(), entries.len());
     for (place, entry) in entries.iter().enumerate() {
-        assert_eq!(items.get(place).unwrap(), told(Path::new(&entry.file)));
+        assert_eq!(items.get(place).unwrap(), expected_item(Path::new(&entry.file)));
     }
 }
 

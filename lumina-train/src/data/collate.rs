@@ -1,21 +1,21 @@
-//! Batches.
+//! Batches of items.
 
 use lumina_tokenizer::IGNORED;
 
 use super::shard::Item;
 use crate::{Error, Result};
 
-/// The token that the original pads with. Its label is ignored, so it does not matter which one it is.
+/// The token that the original pads with. As its label is ignored, any token would do.
 const PADDING: u32 = 0;
 
-/// Tokens and labels of a step, a row for each item, each row as long as it is.
+/// Tokens and labels, a row for each item, of different lengths.
 ///
-/// The network takes rows of different lengths; only [`Batch::padded`] makes them equal, as the original does.
+/// The network takes rows of different lengths. Only [`Batch::padded`] makes them equal, as the original does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The tokens, `[rows][len of the row]`.
+    /// The tokens, `[rows][tokens of the row]`.
     pub tokens: Vec<Vec<u32>>,
-    /// For each token itself, or [`IGNORED`]. Not shifted.
+    /// A label for each token: the token itself, or [`IGNORED`]. Not shifted.
     pub labels: Vec<Vec<i64>>,
 }
 
@@ -25,17 +25,17 @@ impl Batch {
     /// Mirrors the start of `ChameleonXLLMXForConditionalGeneration.forward`, without its padding.
     ///
     /// # Errors
-    /// [`Error::Setting`] where `max_len` is 0, or an item has not as many labels as tokens.
+    /// [`Error::OutOfRange`] where `max_len` is 0, [`Error::LabelCount`] where an item has not as many labels as
+    /// tokens.
     pub fn collate(items: impl IntoIterator<Item = Item>, max_len: usize) -> Result<Self> {
         if max_len == 0 {
-            let reason = "is 0, and a row needs at least one token".to_owned();
-            return Err(Error::Setting { field: "max_len", reason });
+            let (value, expected) = ("0".to_owned(), "at least 1".to_owned());
+            return Err(Error::OutOfRange { field: "max_len", value, expected });
         }
         let mut batch = Self::default();
-        for Item { id, mut tokens, mut labels } in items {
+        for Item { mut tokens, mut labels, .. } in items {
             if tokens.len() != labels.len() {
-                let reason = format!("of item {id}: {} for {} tokens", labels.len(), tokens.len());
-                return Err(Error::Setting { field: "labels", reason });
+                return Err(Error::LabelCount { tokens: tokens.len(), labels: labels.len() });
             }
             tokens.truncate(max_len);
             labels.truncate(max_len);
@@ -55,8 +55,8 @@ impl Batch {
         self.labels.iter().flat_map(|row| row.iter().skip(1)).filter(|&&label| label != IGNORED).count()
     }
 
-    /// The batch with every row as long as the longest, filled up with token 0 and label [`IGNORED`], as in the
-    /// original: `[rows, longest]` both.
+    /// The batch with every row as long as the longest, padded with token 0 and label [`IGNORED`], as in the original:
+    /// `[rows, longest]` both.
     pub fn padded(&self) -> Self {
         let longest = self.tokens.iter().map(Vec::len).max().unwrap_or(0);
         let mut padded = self.clone();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_batch_is_an_error() {
+    fn broken_items_are_errors() {
         assert!(Batch::collate([item(&[1], &[1])], 0).is_err());
         assert!(Batch::collate([item(&[1], &[])], 4).is_err());
     }

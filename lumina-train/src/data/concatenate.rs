@@ -1,4 +1,4 @@
-//! The indexes of all ranks as one.
+//! Joining the indexes of all ranks.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use lumina_checkpoint::save_bytes;
 use super::index::{IndexEntry, LastLine};
 use crate::{Error, Result};
 
-/// What was joined.
+/// The indexes of all ranks, joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concatenated {
     /// The file that was written, `record.json`.
@@ -17,19 +17,20 @@ pub struct Concatenated {
     pub items: usize,
     /// Their tokens.
     pub tokens: u64,
-    /// Entries that were there twice, as the original's can be after a kill, and were left out.
+    /// Repeated entries, as the original can leave them after a kill, which were left out.
     pub repeated: usize,
-    /// Ranks whose index ends within a line, which was left out: they were ended before they were done.
+    /// Ranks whose index ends within a line, which was left out: their processes were ended before they were done.
     pub unfinished: Vec<u64>,
 }
 
-/// Joins all `R-of-S-record.jsonl` of a folder, in the order of the ranks, to the list `record.json` beside them.
+/// Joins all `R-of-S-record.jsonl` of a folder, in the order of the ranks, to the list `record.json` in the same
+/// folder.
 ///
-/// Shards and pickles stay where they are. Mirrors `concat_record.py` of the original, and takes its files too.
+/// Shards and pickles are not moved. Mirrors `concat_record.py` of the original, and reads its files too.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Data`] where there are none, where they are of several numbers of splits, or an entry is
-/// broken, [`Error::MissingRanks`], and [`Error::Checkpoint`] where the list cannot be written.
+/// [`Error::Read`]; [`Error::Data`] where there are no indexes, where their numbers of splits differ, or an entry is
+/// broken; [`Error::MissingRanks`]; and [`Error::Checkpoint`] where the list cannot be written.
 pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
     let folder = folder.as_ref();
     let fault = |reason: String| Error::Data { file: folder.to_owned(), reason };
@@ -48,7 +49,7 @@ pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
     let Some(splits) = found_splits else {
         return Err(fault("holds no index of a rank, such as `0-of-1-record.jsonl`".to_owned()));
     };
-    // One more than are there are enough to see that some are missing.
+    // A broken name may state any number of splits.
     let missing: Vec<u64> = (0..splits).filter(|rank| !ranks.contains_key(rank)).take(20).collect();
     if !missing.is_empty() {
         return Err(Error::MissingRanks { folder: folder.to_owned(), splits, missing });
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_ranks_are_named() {
         let folder = tempfile::tempdir().unwrap();
         assert!(concatenate(folder.path()).unwrap_err().to_string().contains("no index"));
         let write = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();

@@ -1,4 +1,4 @@
-//! Pre-tokenised items of several sources, as a data config names them.
+//! The pre-tokenised items of a data config.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// # Ok::<(), lumina_train::Error>(())
 /// ```
 ///
-/// As in the original; other keys are passed over.
+/// As in the original. Other keys are ignored.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 pub struct DataConfig {
     /// The sources.
@@ -36,9 +36,9 @@ pub struct DataConfig {
 /// A source of a [`DataConfig`].
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 pub struct DataMeta {
-    /// An index that [`TokenItems::open`] takes, from the config's folder, or else from the working directory.
+    /// An index that [`TokenItems::open`] reads, a path from the config's folder, or else from the working directory.
     pub path: PathBuf,
-    /// What kind the items are; a batch holds items of one kind.
+    /// The kind of the items. A batch has items of one kind.
     #[serde(rename = "type", default = "default_kind")]
     pub kind: String,
     /// How many times each item is drawn per epoch.
@@ -55,10 +55,10 @@ fn default_ratio() -> f64 {
 }
 
 impl DataConfig {
-    /// Reads a config; `file` is what errors call it.
+    /// Reads a config. `file` is its name in errors.
     ///
     /// # Errors
-    /// [`Error::Data`] where it is not of the form.
+    /// [`Error::Data`] where it is not a data config.
     pub fn from_yaml(yaml: &str, file: &Path) -> Result<Self> {
         let fault =
             |reason: String| Error::Data { file: file.to_owned(), reason: format!("not a data config: {reason}") };
@@ -66,14 +66,14 @@ impl DataConfig {
     }
 }
 
-/// The items of all sources of a config, counted through.
+/// The items of all sources of a config, with one index for all.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     sources: Vec<(DataMeta, TokenItems)>,
 }
 
 impl Dataset {
-    /// Opens a data config and what it names. Shards are mapped; items are read when they are asked for.
+    /// Opens a data config and the indexes it names. Shards are mapped; items are read by [`Dataset::get`].
     ///
     /// # Errors
     /// [`Error::Read`], and those of [`DataConfig::from_yaml`] and [`TokenItems::open`].
@@ -85,7 +85,7 @@ impl Dataset {
         Ok(Self { sources: config.meta.into_iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// A dataset of one source, without a config.
+    /// The items of one index, without a config.
     pub fn of(items: TokenItems) -> Self {
         let meta = DataMeta { path: PathBuf::new(), kind: default_kind(), ratio: default_ratio() };
         Self { sources: vec![(meta, items)] }
@@ -101,7 +101,7 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// What a [`BatchSampler`](super::BatchSampler) draws from.
+    /// The items as a [`BatchSampler`](super::BatchSampler) sees them.
     pub fn groups(&self) -> Vec<ItemGroup> {
         let group = |(meta, items): &(DataMeta, TokenItems)| ItemGroup {
             kind: meta.kind.clone(),
@@ -111,10 +111,10 @@ impl Dataset {
         self.sources.iter().map(group).collect()
     }
 
-    /// The item of an index, counted through all sources.
+    /// The item of an index, counted over all sources.
     ///
     /// # Errors
-    /// [`Error::Setting`] where there is none, and those of [`TokenItems::get`].
+    /// [`Error::NoItem`], and those of [`TokenItems::get`].
     pub fn get(&self, index: usize) -> Result<Item> {
         let mut place = index;
         for (_, items) in &self.sources {
@@ -123,8 +123,7 @@ impl Dataset {
                 None => return items.get(place),
             }
         }
-        let reason = format!("is {index}, and the dataset has {} items", self.len());
-        Err(Error::Setting { field: "index", reason })
+        Err(Error::NoItem { index, len: self.len() })
     }
 
     /// The items of these indices as a batch, each cut to `max_len` tokens.
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("data.yaml");
         assert!(Dataset::open(&config).unwrap_err().to_string().contains("data.yaml"));

@@ -1,29 +1,29 @@
-//! The index of pre-tokenised items: one line of JSON an item.
+//! The index of pre-tokenised items: a line of JSON for each.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Where an item lies: `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`.
+/// The place of an item: `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`.
 ///
-/// An index is a file of such lines (`.jsonl`) or of one list of them (`.json`). The original's, whose items are pickles
-/// of their own, has no `offset`.
+/// An index is a file of such lines (`.jsonl`) or of one list of them (`.json`). The original's, whose items are
+/// pickles of their own, has no `offset`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct IndexEntry {
-    /// The shard, or the pickle; from the index's folder, or else from the working directory.
+    /// The shard or the pickle, a path from the index's folder, or else from the working directory.
     pub file: String,
     /// Number of tokens.
     pub len: u32,
     /// The record's index in its file.
     pub id: u64,
-    /// The byte of the shard at which the item begins; without it the file is a pickle.
+    /// The byte of the shard at which the item begins. Without it the file is a pickle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
 
 impl IndexEntry {
-    /// Reads an index, and whether its last line was unfinished, as it is after a kill; such a line is left out.
+    /// Reads an index, and whether its last line is unfinished, as it can be after a kill. Such a line is left out.
     ///
     /// # Errors
     /// [`Error::Read`], and [`Error::Data`] with the number of a line that is not an entry.
@@ -48,25 +48,26 @@ impl IndexEntry {
     }
 }
 
-/// How an index ends.
+/// The end of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastLine {
-    /// With a whole entry.
+    /// A whole entry.
     Whole,
-    /// Within one, which was left out.
+    /// A part of an entry, which was left out.
     Unfinished,
 }
 
-/// A value as a line of JSON.
+/// Appends a value as a line of JSON.
 pub(super) fn push_line(lines: &mut Vec<u8>, value: &impl serde::Serialize) {
     serde_json::to_writer(&mut *lines, value).expect("numbers and texts have a JSON form, and a vector takes all");
     lines.write_all(b"\n").expect("a vector takes all");
 }
 
-/// A path in a data file: from that file's folder, or else from the working directory, as in the original.
+/// Resolves a path that is in a data file: from that file's folder, or else from the working directory, as in the
+/// original.
 pub(super) fn resolve(from: &Path, path: &Path) -> PathBuf {
-    let beside = from.parent().unwrap_or(Path::new("")).join(path);
-    if beside.exists() { beside } else { path.to_owned() }
+    let in_folder = from.parent().unwrap_or(Path::new("")).join(path);
+    if in_folder.exists() { in_folder } else { path.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Pre-tokenised items behind an index, whether in shards or pickled.
+//! The pre-tokenised items of an index, in shards or pickled.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,19 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct TokenItems {
     index: PathBuf,
-    sources: Vec<Source>,
+    files: Vec<ItemFile>,
     entries: Vec<Entry>,
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ItemFile {
     Shard(TokenShard),
     Pickle(PathBuf),
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
-    source: usize,
+    file: usize,
     offset: u64,
     len: u32,
     id: u64,
@@ -38,24 +38,24 @@ impl TokenItems {
     pub fn open(index: impl AsRef<Path>) -> Result<Self> {
         let index = index.as_ref();
         let mut shards: HashMap<String, usize> = HashMap::new();
-        let mut sources = Vec::new();
+        let mut files = Vec::new();
         let mut entries = Vec::new();
         for IndexEntry { file, len, id, offset } in IndexEntry::read_all(index)?.0 {
-            let source = match (offset, shards.get(&file)) {
-                (Some(_), Some(&source)) => source,
+            let file = match (offset, shards.get(&file)) {
+                (Some(_), Some(&shard)) => shard,
                 (Some(_), None) => {
-                    sources.push(Source::Shard(TokenShard::open(resolve(index, Path::new(&file)))?));
-                    shards.insert(file, sources.len() - 1);
-                    sources.len() - 1
+                    files.push(ItemFile::Shard(TokenShard::open(resolve(index, Path::new(&file)))?));
+                    shards.insert(file, files.len() - 1);
+                    files.len() - 1
                 }
                 (None, _) => {
-                    sources.push(Source::Pickle(resolve(index, Path::new(&file))));
-                    sources.len() - 1
+                    files.push(ItemFile::Pickle(resolve(index, Path::new(&file))));
+                    files.len() - 1
                 }
             };
-            entries.push(Entry { source, offset: offset.unwrap_or(0), len, id });
+            entries.push(Entry { file, offset: offset.unwrap_or(0), len, id });
         }
-        Ok(Self { index: index.to_owned(), sources, entries })
+        Ok(Self { index: index.to_owned(), files, entries })
     }
 
     /// Number of items.
@@ -73,18 +73,18 @@ impl TokenItems {
         self.entries.iter().map(|entry| entry.len)
     }
 
-    /// The item at a place of the index.
+    /// The item of an entry of the index.
     ///
     /// # Errors
-    /// [`Error::Data`] where there is no such place, or the item is not what the index says; those of
+    /// [`Error::Data`] where there is no such entry, or the item is not what the index says; those of
     /// [`read_pickled`].
     pub fn get(&self, place: usize) -> Result<Item> {
         let fault = |reason: String| Error::Data { file: self.index.clone(), reason };
         let n_items = self.len();
         let entry = self.entries.get(place).ok_or_else(|| fault(format!("has {n_items} items, no item {place}")))?;
-        let item = match &self.sources[entry.source] {
-            Source::Shard(shard) => shard.item(entry.offset, entry.len)?,
-            Source::Pickle(file) => read_pickled(file)?,
+        let item = match &self.files[entry.file] {
+            ItemFile::Shard(shard) => shard.item(entry.offset, entry.len)?,
+            ItemFile::Pickle(file) => read_pickled(file)?,
         };
         if item.id != entry.id || item.tokens.len() != entry.len as usize {
             return Err(fault(format!(
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn items_outlive_the_names_of_their_files() {
+    fn items_can_be_read_after_their_files_are_removed() {
         let items = open(&(line("0-of-1.tokens", 3, 4, 8) + &line("0-of-1.tokens", 3, 5, 40))).unwrap();
         assert_eq!((items.get(0).unwrap().id, items.get(1).unwrap().id), (4, 5));
         assert_eq!(items.get(1).unwrap().labels, [-100, 2, 3]);

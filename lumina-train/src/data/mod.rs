@@ -1,13 +1,13 @@
 //! From records of conversations and images to batches of tokens.
 //!
-//! 1. [`Pretokenizer`] turns [`Records`] into token shards, once: images are coded, texts are encoded, labels are set.
-//!    A scheduler spreads the work by giving each process a `rank` of `splits`; each can be ended at any point, and goes
-//!    on where it was. [`concatenate`] then joins the indexes of all ranks.
-//! 2. [`Dataset`] opens what a data config names: shards, and the pickled items of the original.
+//! 1. [`Pretokenizer`] turns [`Records`] into token shards, once: images and texts are encoded, labels are set. A
+//!    scheduler spreads the work by giving each process a `rank` of `splits`. Each process can be ended at any point,
+//!    and the next one continues its work. [`concatenate`] then joins the indexes of all ranks.
+//! 2. [`Dataset`] opens the shards that a data config names, and the pickled items of the original.
 //! 3. [`BatchSampler`] draws batches of similar length from it, the same on every rank, and [`Dataset::batch`] reads
 //!    them.
 //!
-//! [`train_tokenizer`] makes a text tokenizer for those who train a model of their own.
+//! [`train_tokenizer`] makes a text tokenizer for a new model.
 //!
 //! # Files
 //!
@@ -25,8 +25,8 @@
 //!   learned   u32 × ceil(len / 32)             bit i of word w is token 32·w + i; the bits beyond `len` are 0
 //! ```
 //!
-//! Everything is little-endian, and every item begins at a multiple of 4 bytes. The label of a token is the token itself
-//! where its `learned` bit is set and -100 where not: labels have no other values.
+//! Everything is little-endian, and every item begins at a multiple of 4 bytes. The label of a token is the token
+//! itself where its `learned` bit is set, and -100 where not: labels have no other values.
 //!
 //! `<rank>-of-<splits>-record.jsonl` is its index, a line an item in the order of the ids:
 //! `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`, where `offset` is the byte of the shard at which the item
@@ -34,12 +34,12 @@
 //! are the same without `offset`.
 //!
 //! `<rank>-of-<splits>-skipped.jsonl` has a line `{"index":7,"reason":"…"}` for each bad record, and
-//! `<rank>-of-<splits>-run.json` the settings, with which alone the shard is continued.
+//! `<rank>-of-<splits>-run.json` the settings: the shard is continued only with these.
 //!
 //! The first three only grow, a window of records at a time: first the tokens, which are flushed to the disk, then the
-//! lines. A reader passes over an unfinished last line. A writer that continues cuts off everything after the last
-//! window of which each record has its line, and makes the rest again, so that the files become those that one run
-//! would have made, byte for byte: nothing is lost, and nothing is there twice.
+//! lines. A reader ignores an unfinished last line. A writer that continues cuts off everything after the last window
+//! whose records all have their lines, and makes the rest again. So the files become those that one run would have
+//! made, byte for byte: nothing is lost, and nothing is repeated.
 
 mod collate;
 mod concatenate;
@@ -65,6 +65,6 @@ pub use pickled::read_pickled;
 pub use pretokenize::{PretokenizeEvent, PretokenizeOptions, PretokenizeProgress, Pretokenizer};
 pub use random_crop::CropChoice;
 pub use records::Records;
-pub use sampler::{BatchSampler, ItemGroup, Order, SamplerOptions};
+pub use sampler::{BatchSampler, ItemGroup, ItemOrder, SamplerOptions};
 pub use shard::{Item, TokenShard};
 pub use tokenizer::{TokenizerOptions, train_tokenizer};

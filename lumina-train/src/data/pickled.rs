@@ -1,4 +1,4 @@
-//! Items that the original has pre-tokenised: a pickle each.
+//! Items that the original has pre-tokenised, each a pickle.
 
 use std::path::Path;
 
@@ -13,7 +13,8 @@ use crate::{Error, Result};
 /// Mirrors `pre_tokenize.py`, which writes them, and `ItemProcessor.process_item` of the original's training.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where it cannot be read or is no pickle of integers, [`Error::Data`] where it is no item.
+/// [`Error::Checkpoint`] where it cannot be read or is not a pickle of integers, [`Error::Data`] where it is not an
+/// item.
 pub fn read_pickled(file: impl AsRef<Path>) -> Result<Item> {
     let file = file.as_ref();
     let fault = |reason: String| Error::Data { file: file.to_owned(), reason };
@@ -26,10 +27,10 @@ pub fn read_pickled(file: impl AsRef<Path>) -> Result<Item> {
     if tokens.len() != labels.len() {
         return Err(fault(format!("{} tokens but {} labels", tokens.len(), labels.len())));
     }
-    let token = |token: i64| u32::try_from(token).map_err(|_| fault(format!("{token} is no token")));
+    let token = |token: i64| u32::try_from(token).map_err(|_| fault(format!("{token} is not a token")));
     let tokens = tokens.into_iter().map(token).collect::<Result<Vec<u32>>>()?;
     if let Some(label) = labels.iter().find(|&&label| label != IGNORED && u32::try_from(label).is_err()) {
-        return Err(fault(format!("{label} is no label: neither a token nor {IGNORED}")));
+        return Err(fault(format!("{label} is not a label: neither a token nor {IGNORED}")));
     }
     match found.get("id") {
         Some(&Integers::One(id)) if id >= 0 => Ok(Item { id: id.unsigned_abs(), tokens, labels }),
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_item_is_refused() {
+    fn other_pickles_are_refused() {
         for (token, label, id) in [
             (&b"K\x05"[..], &b"K\x05K\x05"[..], &b"K\x07"[..]),
             (b"J\x9c\xff\xff\xff", b"K\x05", b"K\x07"),

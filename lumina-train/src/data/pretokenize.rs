@@ -14,30 +14,32 @@ use rayon::prelude::*;
 use super::random_crop::{CropChoice, Crops};
 use super::records::Records;
 use super::shard_writer::{Outcome, ShardWriter};
-use crate::{Error, Result};
+use crate::{Error, ObserverResult, Result};
 
-/// What is made of records, and which of them.
+/// How records are pre-tokenised, and which of them.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PretokenizeOptions {
-    /// Pictures are brought to about this many pixels squared: 512, 768, 1024.
+    /// Images get about as many pixels as a square of this side: 512, 768, 1024.
     pub target_px: u32,
-    /// How pictures are cropped.
+    /// How images are cropped.
     pub crop: CropChoice,
-    /// Whether pictures are turned upright as their EXIF data says; the original does not.
+    /// Whether images are rotated by their EXIF data; the original does not.
     pub orientation: Orientation,
-    /// Which share of the records this is, from 0.
+    /// The part of the records that this is, from 0.
     pub rank: u64,
-    /// How many shares there are. They are contiguous, each `ceil(n / splits)` records long (the last ones may be
+    /// How many parts there are. They are contiguous, each of `ceil(n / splits)` records (the last ones may be
     /// shorter), as in the original.
     pub splits: u64,
-    /// Records that are made at a time: what a kill can cost.
+    /// Records that are written at a time: what a kill can cost.
     pub window: usize,
-    /// Pictures of one size that go through the image tokenizer together, at most.
-    pub pictures_per_pass: usize,
+    /// The most images of one size that go through the image tokenizer together.
+    // The settings in a shard's folder have this name; with another one a shard could not be continued.
+    #[serde(rename = "pictures_per_pass")]
+    pub images_per_pass: usize,
 }
 
 impl PretokenizeOptions {
-    /// All records, pictures cropped at random (seed 0) from the best size, 32 records at a time.
+    /// All records, images cropped at random (seed 0) to the best size, 32 records at a time.
     pub fn new(target_px: u32) -> Self {
         Self {
             target_px,
@@ -46,38 +48,37 @@ impl PretokenizeOptions {
             rank: 0,
             splits: 1,
             window: 32,
-            pictures_per_pass: 8,
+            images_per_pass: 8,
         }
     }
 
-    /// What the rank's files are called.
+    /// What names of the rank's files begin with.
     fn stem(&self) -> String {
         format!("{}-of-{}", self.rank, self.splits)
     }
 
     /// The records of this rank.
     fn range(&self, n_records: u64) -> Range<u64> {
-        let share = n_records.div_ceil(self.splits);
-        let bound = |rank: u64| rank.saturating_mul(share).min(n_records);
+        let per_rank = n_records.div_ceil(self.splits);
+        let bound = |rank: u64| rank.saturating_mul(per_rank).min(n_records);
         bound(self.rank)..bound(self.rank + 1)
     }
 
     fn check(&self) -> Result<()> {
-        let fault = |field, reason: &str| Err(Error::Setting { field, reason: reason.to_owned() });
         if self.rank >= self.splits {
-            return fault("rank", &format!("is {}, and must be below {}, the splits", self.rank, self.splits));
+            let (value, expected) = (self.rank.to_string(), format!("below {}, the number of splits", self.splits));
+            return Err(Error::OutOfRange { field: "rank", value, expected });
         }
-        if self.window == 0 {
-            return fault("window", "is 0, and must be at least 1");
-        }
-        if self.pictures_per_pass == 0 {
-            return fault("pictures_per_pass", "is 0, and must be at least 1");
+        for (field, value) in [("window", self.window), ("images_per_pass", self.images_per_pass)] {
+            if value == 0 {
+                return Err(Error::OutOfRange { field, value: "0".to_owned(), expected: "at least 1".to_owned() });
+            }
         }
         Ok(())
     }
 }
 
-/// How far pre-tokenisation of a rank is, earlier runs included.
+/// The progress of a rank, earlier runs included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PretokenizeProgress {
     /// Records done, bad ones included.
@@ -90,7 +91,7 @@ pub struct PretokenizeProgress {
     pub tokens: u64,
 }
 
-/// What [`Pretokenizer::run`] tells while it works.
+/// What [`Pretokenizer::run`] reports to its observer.
 #[derive(Debug, Clone, Copy)]
 pub enum PretokenizeEvent<'a> {
     /// A bad record was skipped. It is also in the list `…-skipped.jsonl`.
@@ -100,14 +101,14 @@ pub enum PretokenizeEvent<'a> {
         /// What is wrong with it.
         reason: &'a str,
     },
-    /// At the beginning (what earlier runs have done) and after each window.
+    /// The progress, at the beginning (that of earlier runs) and after each window.
     Progress(PretokenizeProgress),
 }
 
 /// Turns records into token shards.
 ///
 /// The files of a rank are described in [the module](super). A run that was ended, in whatever way, is continued by the
-/// same call, and the files become those that one run would have made; a call for a rank that is finished changes
+/// same call, and the files become those that one run would have made. A call for a rank that is finished changes
 /// nothing. Image tokenizer and text tokenizer have to be the same too, which is not checked.
 ///
 /// Mirrors `pre_tokenize.py` of the original.
@@ -123,36 +124,39 @@ impl<'a> Pretokenizer<'a> {
     /// A pre-tokenizer with these tokenizers.
     ///
     /// # Errors
-    /// [`Error::Setting`] where an option is out of range, [`Error::Images`] for the target.
+    /// [`Error::OutOfRange`], and [`Error::Images`] for the target.
     pub fn new(images: &'a ImageTokenizer, unirep: &'a UniRep, options: PretokenizeOptions) -> Result<Self> {
         options.check()?;
         let preprocessor = Preprocessor::new(options.target_px)?.orientation(options.orientation);
         Ok(Self { images, unirep, preprocessor, options })
     }
 
-    /// Makes the shard of this rank in a folder, from where an earlier run has ended. `report` is called now and then.
+    /// Makes the shard of this rank in a folder, or continues it, until it is done or `observe` stops the run. A shard
+    /// that was stopped is continued by the same call.
     ///
     /// # Errors
-    /// Bad records are none. [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be written, [`Error::Busy`]
-    /// where another process writes the same rank, [`Error::OtherRun`] where the rank was begun with other options or
-    /// records, [`Error::Data`] where something else is in the way, [`Error::Images`] where the image tokenizer fails.
-    pub fn run(
+    /// A bad record is not an error. [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be written,
+    /// [`Error::Busy`] where another process writes the same rank, [`Error::OtherRun`] where the rank was begun with
+    /// other options or records, [`Error::Data`] where something else is in the way, [`Error::Images`] where the image
+    /// tokenizer fails; the observer's.
+    pub fn run<O: ObserverResult>(
         &self,
         records: &Records<'_>,
         folder: impl AsRef<Path>,
-        mut report: impl FnMut(PretokenizeEvent<'_>),
-    ) -> Result<PretokenizeProgress> {
+        mut observe: impl FnMut(PretokenizeEvent<'_>) -> O,
+    ) -> Result<PretokenizeProgress, O::Error> {
         let window = self.options.window as u64;
         let range = self.options.range(records.len() as u64);
         let settings = serde_json::json!({ "records": records.fingerprint(), "options": &self.options }).to_string();
         let mut shard = ShardWriter::open(folder.as_ref(), &self.options.stem(), &settings, range.clone(), window)?;
+        let mut stopped = false;
         loop {
             let written = shard.written();
             let done = written.items + written.skipped;
             let total = range.end - range.start;
             let progress = PretokenizeProgress { done, total, skipped: written.skipped, tokens: written.tokens };
-            report(PretokenizeEvent::Progress(progress));
-            if done == total {
+            stopped |= observe(PretokenizeEvent::Progress(progress)).into_flow()?.is_break();
+            if stopped || done == total {
                 shard.finish()?;
                 return Ok(progress);
             }
@@ -161,18 +165,18 @@ impl<'a> Pretokenizer<'a> {
             shard.append(first, &outcomes)?;
             for (index, outcome) in (first..).zip(&outcomes) {
                 if let Err(reason) = outcome {
-                    report(PretokenizeEvent::Skipped { index, reason });
+                    stopped |= observe(PretokenizeEvent::Skipped { index, reason }).into_flow()?.is_break();
                 }
             }
         }
     }
 
-    /// What becomes of some records. Which of them are together matters to the last bit of the encoder's sums, so a
-    /// window that is made again has to be the same.
+    /// The results of a window of records. The batch that an image is in changes the last bit of the encoder's sums, so
+    /// a window that is made again has to be the same.
     fn window(&self, records: &Records<'_>, range: Range<u64>) -> Result<Vec<Outcome>> {
         let loaded: Vec<_> = range.into_par_iter().map(|id| self.load(records, id).map_err(reason)).collect();
-        let pictures = loaded.iter().flatten().flat_map(|(_, images)| images).collect::<Vec<_>>();
-        let mut codes = self.encode(&pictures)?.into_iter();
+        let images = loaded.iter().flatten().flat_map(|(_, images)| images).collect::<Vec<_>>();
+        let mut codes = self.encode(&images)?.into_iter();
         let with_codes: Vec<_> = loaded
             .into_iter()
             .map(|loaded| {
@@ -186,19 +190,19 @@ impl<'a> Pretokenizer<'a> {
         Ok(with_codes.into_par_iter().map(|record| record.and_then(encode)).collect())
     }
 
-    /// A record and its pictures at their sizes.
+    /// A record with its images, cropped.
     fn load(&self, records: &Records<'_>, id: u64) -> Result<(Record, Vec<RgbImage>)> {
-        let (record, pictures) = records.load(id as usize)?;
+        let (record, images) = records.load(id as usize)?;
         let mut crops = Crops::new(self.options.crop, id);
-        let prepare = |picture| {
-            let (size, crop) = crops.draw(&self.preprocessor, picture)?;
-            Ok(self.preprocessor.prepare_as(picture, size, crop)?)
+        let prepare = |image| {
+            let (size, crop) = crops.draw(&self.preprocessor, image)?;
+            Ok(self.preprocessor.prepare_as(image, size, crop)?)
         };
-        let images = pictures.iter().map(prepare).collect::<Result<_>>()?;
-        Ok((record, images))
+        let prepared = images.iter().map(prepare).collect::<Result<_>>()?;
+        Ok((record, prepared))
     }
 
-    /// The codes of pictures of any sizes, those of one size together.
+    /// The codes of images of any sizes. Those of one size are encoded together.
     fn encode(&self, images: &[&RgbImage]) -> Result<Vec<CodeGrid>> {
         let mut of_size: Vec<((u32, u32), Vec<usize>)> = Vec::new();
         for (place, image) in images.iter().enumerate() {
@@ -208,7 +212,7 @@ impl<'a> Pretokenizer<'a> {
             }
         }
         let mut codes: Vec<(usize, CodeGrid)> = Vec::with_capacity(images.len());
-        for places in of_size.iter().flat_map(|(_, places)| places.chunks(self.options.pictures_per_pass)) {
+        for places in of_size.iter().flat_map(|(_, places)| places.chunks(self.options.images_per_pass)) {
             let batch: Vec<RgbImage> = places.iter().map(|&place| images[place].clone()).collect();
             codes.extend(places.iter().copied().zip(self.images.encode_batch(&batch)?));
         }

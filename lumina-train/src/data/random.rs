@@ -1,9 +1,9 @@
-//! Random numbers by seed and place.
+//! Random numbers that follow from a seed and a place.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// The generator of a purpose (so that no two share numbers), a seed, and a stream of it: an item, an epoch.
+/// The generator of a purpose (so that no two share numbers), a seed, and a stream: an item, an epoch.
 pub(super) fn generator(purpose: &[u8; 8], seed: u64, stream: u64) -> ChaCha12Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -13,13 +13,13 @@ pub(super) fn generator(purpose: &[u8; 8], seed: u64, stream: u64) -> ChaCha12Rn
     generator
 }
 
-/// A number in `0..n`; 0 of 0. Off uniform by less than n / 2⁶⁴.
+/// A number in `0..n`, or 0 where `n` is 0. Uniform up to n / 2⁶⁴.
 pub(super) fn below(generator: &mut ChaCha12Rng, n: u64) -> u64 {
     let wide = u128::from(generator.next_u64()) * u128::from(n);
     (wide >> 64) as u64
 }
 
-/// Puts `n` of the elements, drawn without putting back, at the front, in the order in which they were drawn.
+/// Moves `n` of the elements, drawn without replacement, to the front, in the order in which they were drawn.
 pub(super) fn shuffle_front<T>(generator: &mut ChaCha12Rng, elements: &mut [T], n: usize) {
     for place in 0..n.min(elements.len()) {
         let left = (elements.len() - place) as u64;
@@ -27,7 +27,7 @@ pub(super) fn shuffle_front<T>(generator: &mut ChaCha12Rng, elements: &mut [T], 
     }
 }
 
-/// Puts the elements in a random order.
+/// Shuffles the elements.
 pub(super) fn shuffle<T>(generator: &mut ChaCha12Rng, elements: &mut [T]) {
     shuffle_front(generator, elements, elements.len());
 }

@@ -1,4 +1,4 @@
-//! Which size and which part of a picture an item is made of.
+//! The size and the part of an image that go into an item.
 
 use lumina_core::ImageSize;
 use lumina_vq::preprocess::{Crop, InputImage, Preprocessor};
@@ -7,13 +7,13 @@ use rand_chacha::ChaCha12Rng;
 use super::random::{below, generator};
 use crate::Result;
 
-/// How pictures are cropped.
+/// How images are cropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropChoice {
     /// To the size that suits best, in the middle, as at inference.
     Center,
-    /// To one of the sizes that suit best, anywhere. An item's draws depend on the seed and the item alone.
+    /// To one of the sizes that suit best, anywhere. What is drawn depends on the seed and the item alone.
     Random {
         /// The seed.
         seed: u64,
@@ -22,7 +22,7 @@ pub enum CropChoice {
     },
 }
 
-/// The draws for one item, picture after picture.
+/// Draws the crops of one item, an image after the other.
 pub(super) struct Crops {
     choice: CropChoice,
     random: ChaCha12Rng,
@@ -37,15 +37,15 @@ impl Crops {
         Self { choice, random: generator(b"crop    ", seed, item) }
     }
 
-    /// Size and part of the item's next picture.
-    pub(super) fn draw(&mut self, preprocessor: &Preprocessor, picture: &InputImage) -> Result<(ImageSize, Crop)> {
-        let ranked = preprocessor.ranked_sizes(picture);
+    /// Size and crop of the item's next image.
+    pub(super) fn draw(&mut self, preprocessor: &Preprocessor, image: &InputImage) -> Result<(ImageSize, Crop)> {
+        let ranked = preprocessor.ranked_sizes(image);
         match self.choice {
             CropChoice::Center => Ok((ranked[0], Crop::Center)),
             CropChoice::Random { best_of, .. } => {
                 let n_sizes = u64::from(best_of).clamp(1, ranked.len() as u64);
                 let size = ranked[below(&mut self.random, n_sizes) as usize];
-                let fit = preprocessor.fit(picture, size)?;
+                let fit = preprocessor.fit(image, size)?;
                 let mut offset = |max: u32| below(&mut self.random, u64::from(max) + 1) as u32;
                 let left = offset(fit.max_left());
                 Ok((size, Crop::At { left, top: offset(fit.max_top()) }))
@@ -61,20 +61,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_depend_on_seed_and_item_and_cover_what_is_possible() {
+    fn draws_depend_on_seed_and_item_and_cover_all_crops() {
         let preprocessor = Preprocessor::new(128).unwrap();
-        let picture = InputImage::from(image::RgbImage::new(150, 100));
-        let draw = |choice, item| Crops::new(choice, item).draw(&preprocessor, &picture).unwrap();
+        let image = InputImage::from(image::RgbImage::new(150, 100));
+        let draw = |choice, item| Crops::new(choice, item).draw(&preprocessor, &image).unwrap();
         let sizes_of = |best_of| -> BTreeSet<ImageSize> {
             (0..200).map(|item| draw(CropChoice::Random { seed: 1, best_of }, item).0).collect()
         };
-        let ranked = preprocessor.ranked_sizes(&picture);
+        let ranked = preprocessor.ranked_sizes(&image);
         assert_eq!(draw(CropChoice::Center, 0), (ranked[0], Crop::Center));
         assert_eq!(sizes_of(0), BTreeSet::from([ranked[0]]));
         assert_eq!(sizes_of(3), ranked[..3].iter().copied().collect());
         assert_eq!(sizes_of(u32::MAX).len(), ranked.len());
 
-        let fit = preprocessor.fit(&picture, ranked[0]).unwrap();
+        let fit = preprocessor.fit(&image, ranked[0]).unwrap();
         let at = |seed, item| match draw(CropChoice::Random { seed, best_of: 1 }, item).1 {
             Crop::At { left, top } => (left, top),
             Crop::Center => (0, 0),

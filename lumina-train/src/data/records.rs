@@ -1,4 +1,4 @@
-//! Where conversations and their pictures come from.
+//! Records of conversations and their images.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use serde::de::IgnoredAny;
 
 use crate::{Error, Result};
 
-/// Records with their pictures, each loaded when it is its turn.
+/// Records with their images. Each is loaded when it is used.
 pub struct Records<'a> {
-    source: Source<'a>,
+    source: RecordSource<'a>,
 }
 
-enum Source<'a> {
+enum RecordSource<'a> {
     File { file: PathBuf, bytes: Bytes, places: Vec<Range<usize>> },
     Made { n_records: usize, make: Make<'a> },
 }
@@ -25,14 +25,14 @@ type Make<'a> = Box<dyn Fn(usize) -> (Record, Vec<InputImage>) + Send + Sync + '
 
 impl Records<'static> {
     /// The records of a file: a JSON list, or JSONL with a record a line (empty lines do not count). The file is
-    /// mapped, and a record is parsed when it is loaded; see [`lumina_checkpoint`] on files that are cut short
-    /// while they are mapped.
+    /// mapped, and a record is parsed when it is loaded; see [`lumina_checkpoint`] on files that are cut short while
+    /// they are mapped.
     ///
-    /// Paths of images are taken from the file's folder.
+    /// Paths of images are relative to the file's folder.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken line
-    /// is a bad record.
+    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken
+    /// line is a bad record.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
         let bytes = match std::fs::metadata(&file) {
@@ -44,21 +44,21 @@ impl Records<'static> {
         } else {
             lines(&bytes)
         };
-        Ok(Self { source: Source::File { file, bytes, places } })
+        Ok(Self { source: RecordSource::File { file, bytes, places } })
     }
 }
 
 impl<'a> Records<'a> {
-    /// Records that are made in memory: `make` gives the one of an index, the same each time it is asked.
+    /// Records that are made in memory: `make` makes the one of an index, the same each time.
     pub fn made(n_records: usize, make: impl Fn(usize) -> (Record, Vec<InputImage>) + Send + Sync + 'a) -> Self {
-        Self { source: Source::Made { n_records, make: Box::new(make) } }
+        Self { source: RecordSource::Made { n_records, make: Box::new(make) } }
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
         match &self.source {
-            Source::File { places, .. } => places.len(),
-            Source::Made { n_records, .. } => *n_records,
+            RecordSource::File { places, .. } => places.len(),
+            RecordSource::Made { n_records, .. } => *n_records,
         }
     }
 
@@ -67,34 +67,35 @@ impl<'a> Records<'a> {
         self.len() == 0
     }
 
-    /// The record of an index, and its pictures.
+    /// The record of an index, and its images.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where it is no record, [`Error::Images`] where a picture cannot be read, [`Error::Setting`]
-    /// where there is no such record.
+    /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be read,
+    /// [`Error::NoItem`].
     pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
-            let reason = format!("is {index}, and there are {} records", self.len());
-            return Err(Error::Setting { field: "index", reason });
+            return Err(Error::NoItem { index, len: self.len() });
         }
         match &self.source {
-            Source::File { file, bytes, places } => {
-                // What is not UTF-8 becomes U+FFFD: better than to lose the record.
+            RecordSource::File { file, bytes, places } => {
+                // Bytes that are not UTF-8 become U+FFFD: better than to lose the record.
                 let record = Record::from_json(&String::from_utf8_lossy(&bytes[places[index].clone()]))?;
                 let folder = file.parent().unwrap_or(Path::new(""));
                 let open = |path: &PathBuf| Ok(InputImage::open(folder.join(path))?);
-                let pictures = record.image.iter().map(open).collect::<Result<_>>()?;
-                Ok((record, pictures))
+                let images = record.image.iter().map(open).collect::<Result<_>>()?;
+                Ok((record, images))
             }
-            Source::Made { make, .. } => Ok(make(index)),
+            RecordSource::Made { make, .. } => Ok(make(index)),
         }
     }
 
-    /// What tells these records from others: how many they are, and a checksum of their file.
+    /// Tells these records from others: their number and a checksum of their file.
     pub(super) fn fingerprint(&self) -> String {
         match &self.source {
-            Source::File { bytes, .. } => format!("{} records of CRC-32 {:08x}", self.len(), crc32fast::hash(bytes)),
-            Source::Made { n_records, .. } => format!("{n_records} records in memory"),
+            RecordSource::File { bytes, .. } => {
+                format!("{} records of CRC-32 {:08x}", self.len(), crc32fast::hash(bytes))
+            }
+            RecordSource::Made { n_records, .. } => format!("{n_records} records in memory"),
         }
     }
 }
@@ -102,14 +103,14 @@ impl<'a> Records<'a> {
 impl std::fmt::Debug for Records<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("Records");
-        if let Source::File { file, .. } = &self.source {
+        if let RecordSource::File { file, .. } = &self.source {
             debug.field("file", file);
         }
         debug.field("len", &self.len()).finish()
     }
 }
 
-/// Where the lines are that are not empty.
+/// The places of the lines that are not empty.
 fn lines(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut end = 0;
     let places = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
@@ -119,7 +120,7 @@ fn lines(bytes: &[u8]) -> Vec<Range<usize>> {
     places.filter(|place| !bytes[place.clone()].trim_ascii().is_empty()).collect()
 }
 
-/// Where the elements of a JSON list are.
+/// The places of the elements of a JSON list.
 fn elements(bytes: &[u8]) -> std::result::Result<Vec<Range<usize>>, String> {
     let skip_space = |position: usize| bytes.len() - bytes[position..].trim_ascii_start().len();
     let cut = || "the list of records does not end; is the file whole?".to_owned();
@@ -180,9 +181,9 @@ mod tests {
             let records = open(&text).unwrap();
             assert_eq!(records.len(), 3, "{text}");
             for index in 0..3 {
-                let (record, pictures) = records.load(index).unwrap();
+                let (record, images) = records.load(index).unwrap();
                 assert_eq!(record.conversations[0].value.as_deref(), Some("a]\",\n"));
-                assert!(pictures.is_empty());
+                assert!(images.is_empty());
             }
             assert!(records.load(3).is_err());
         }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_files_are_named() {
         let with_image = r#"{"conversations": [], "image": ["nowhere/cat.png"]}"#;
         assert!(open(with_image).unwrap().load(0).unwrap_err().to_string().contains("cat.png"));
         assert!(Records::open("nowhere/records.json").unwrap_err().to_string().contains("records.json"));

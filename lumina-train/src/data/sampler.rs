@@ -1,4 +1,4 @@
-//! Which items make which batch, on which rank.
+//! The items of each batch, on each rank.
 
 use super::random::{generator, shuffle, shuffle_front};
 use crate::{Error, Result};
@@ -6,15 +6,15 @@ use crate::{Error, Result};
 /// Items of one source, as the sampler sees them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemGroup {
-    /// What kind they are. A batch holds items of one kind.
+    /// Their kind. A batch has items of one kind.
     pub kind: String,
-    /// How many times each is drawn per epoch: 0.5 is every other one, 2 is each twice.
+    /// How many times each is drawn in an epoch: 0.5 is every other one, 2 is each twice.
     pub ratio: f64,
     /// Tokens of each item.
     pub lens: Vec<u32>,
 }
 
-/// How items are drawn and handed out.
+/// How items are drawn and shared among ranks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SamplerOptions {
     /// Items of a batch.
@@ -25,38 +25,39 @@ pub struct SamplerOptions {
     pub rank: usize,
     /// Number of processes.
     pub ranks: usize,
-    /// In what order items come.
-    pub order: Order,
+    /// The order of the items.
+    pub order: ItemOrder,
 }
 
-/// In what order items come.
+/// The order of items in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Drawn and shuffled from a seed, another order each epoch.
+pub enum ItemOrder {
+    /// Drawn and shuffled by a seed, another order in each epoch.
     Shuffled {
         /// The seed; all ranks need the same.
         seed: u64,
     },
-    /// As stored, and of a ratio the first ones: the same in each epoch.
+    /// As stored, the same in each epoch. Of a ratio below 1, the first ones.
     Stored,
 }
 
-/// Draws batches of items of similar length, a share for each rank.
+/// Draws batches of items of similar length, for each rank its own.
 ///
-/// Every rank draws the whole epoch in the same way, and takes its share. Mirrors `FinetuneDistSampler` of the original,
-/// but for its random numbers:
+/// Every rank draws the whole epoch in the same way, and takes its part of it. Mirrors `FinetuneDistSampler` of the
+/// original, but for its random numbers:
 /// 1. Of each group, `floor(n · ratio)` items are drawn, and groups of one kind are joined, in the order of their
 ///    first group.
-/// 2. Each kind is shuffled and cut to whole global batches of `batch_size · ranks · accumulation` items. What is
-///    left over is not used in this epoch.
+/// 2. Each kind is shuffled and cut to whole global batches of `batch_size · ranks · accumulation` items. Items left
+///    over are not used in this epoch.
 /// 3. Each kind is sorted by length and split into global batches, and the global batches of all kinds are shuffled.
 /// 4. Of each global batch, in turns, every rank takes `batch_size` items, `accumulation` times.
 ///
 /// ```
-/// use lumina_train::data::{BatchSampler, ItemGroup, Order, SamplerOptions};
+/// use lumina_train::data::{BatchSampler, ItemGroup, ItemOrder, SamplerOptions};
 ///
 /// let group = ItemGroup { kind: "image".to_owned(), ratio: 1.0, lens: vec![70, 20, 60, 10, 80, 30, 50, 40, 90] };
-/// let options = SamplerOptions { batch_size: 2, accumulation: 1, rank: 0, ranks: 2, order: Order::Shuffled { seed: 7 } };
+/// let order = ItemOrder::Shuffled { seed: 7 };
+/// let options = SamplerOptions { batch_size: 2, accumulation: 1, rank: 0, ranks: 2, order };
 /// let sampler = BatchSampler::new(vec![group], options)?;
 ///
 /// let epoch = sampler.epoch(0);
@@ -73,40 +74,38 @@ pub struct BatchSampler {
 }
 
 impl BatchSampler {
-    /// A sampler over groups. Items are counted through all of them: the first item of the second group has the
-    /// number of items of the first as its index.
+    /// A sampler over groups. The items of all groups have one index: that of the first item of the second group is the
+    /// number of items of the first.
     ///
     /// # Errors
-    /// [`Error::Setting`] where a number is out of range or no kind has a whole global batch.
+    /// [`Error::OutOfRange`], and [`Error::TooFewItems`] where no kind has a whole global batch.
     pub fn new(groups: Vec<ItemGroup>, options: SamplerOptions) -> Result<Self> {
-        let fault = |field: &'static str, reason: String| Err(Error::Setting { field, reason });
+        let out_of_range = |field, value: String, expected: String| Err(Error::OutOfRange { field, value, expected });
         let sizes =
             [("batch_size", options.batch_size), ("accumulation", options.accumulation), ("ranks", options.ranks)];
         if let Some((field, _)) = sizes.into_iter().find(|&(_, size)| size == 0) {
-            return fault(field, "is 0, and must be at least 1".to_owned());
+            return out_of_range(field, "0".to_owned(), "at least 1".to_owned());
         }
         if options.rank >= options.ranks {
-            return fault(
-                "rank",
-                format!("is {}, and must be below {}, the number of ranks", options.rank, options.ranks),
-            );
+            let expected = format!("below {}, the number of ranks", options.ranks);
+            return out_of_range("rank", options.rank.to_string(), expected);
         }
         let global = options.batch_size.checked_mul(options.accumulation).and_then(|n| n.checked_mul(options.ranks));
         let Some(global) = global else {
-            return fault("batch_size", "is too large for a global batch to be counted".to_owned());
+            let expected = "a global batch that can be counted".to_owned();
+            return out_of_range("batch_size", options.batch_size.to_string(), expected);
         };
         for group in &groups {
             let in_range = (0.0..=MAX_RATIO).contains(&group.ratio);
             if !in_range {
-                let reason = format!("of `{}` is {}, and must be from 0 to {MAX_RATIO}", group.kind, group.ratio);
-                return fault("ratio", reason);
+                let expected = format!("0 to {MAX_RATIO} for items of kind `{}`", group.kind);
+                return out_of_range("ratio", group.ratio.to_string(), expected);
             }
         }
         let sampler = Self { groups, options };
         if sampler.n_batches() == 0 {
             let most = sampler.kinds().iter().map(|(_, n_items)| *n_items).max().unwrap_or(0);
-            let reason = format!("asks for global batches of {global} items, and no kind has more than {most}");
-            return fault("batch_size", reason);
+            return Err(Error::TooFewItems { needed: global, most });
         }
         Ok(sampler)
     }
@@ -118,19 +117,19 @@ impl BatchSampler {
             / (batch_size * ranks)
     }
 
-    /// Drawn items that an epoch leaves over, since they make no whole global batch.
+    /// Drawn items that are left over in an epoch, since they make no whole global batch.
     pub fn n_left_over(&self) -> usize {
         self.kinds().iter().map(|(_, n_items)| n_items % self.global_batch()).sum()
     }
 
-    /// The batches of an epoch on this rank, as indices of items, all of `batch_size`. Training that resumes after
-    /// `k` batches goes on with the one at `k`.
+    /// The batches of an epoch on this rank, as indices of items, all of `batch_size`. Training that is resumed after
+    /// `k` batches continues with the one at `k`.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let SamplerOptions { batch_size, rank, ranks, order, .. } = self.options;
         let global = self.global_batch();
         let mut random = match order {
-            Order::Shuffled { seed } => Some(generator(b"sampler ", seed, epoch)),
-            Order::Stored => None,
+            ItemOrder::Shuffled { seed } => Some(generator(b"sampler ", seed, epoch)),
+            ItemOrder::Stored => None,
         };
 
         let mut kinds: Vec<(&str, Vec<(u32, usize)>)> = Vec::new();
@@ -211,7 +210,7 @@ mod tests {
     }
 
     fn sampler(rank: usize, ranks: usize) -> BatchSampler {
-        let order = Order::Shuffled { seed: 3 };
+        let order = ItemOrder::Shuffled { seed: 3 };
         BatchSampler::new(groups(), SamplerOptions { batch_size: 2, accumulation: 2, rank, ranks, order }).unwrap()
     }
 
@@ -257,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_are_errors() {
-        let options = SamplerOptions { batch_size: 2, accumulation: 2, rank: 0, ranks: 2, order: Order::Stored };
+    fn options_out_of_range_are_errors() {
+        let options = SamplerOptions { batch_size: 2, accumulation: 2, rank: 0, ranks: 2, order: ItemOrder::Stored };
         for bad in [
             SamplerOptions { batch_size: 0, ..options.clone() },
             SamplerOptions { accumulation: 0, ..options.clone() },

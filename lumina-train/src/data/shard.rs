@@ -2,9 +2,9 @@
 //!
 //! The layout is in the documentation of [the module](super).
 //!
-//! Where an item begins is in the index beside the shard ([`IndexEntry`](super::IndexEntry)). An item's bytes are on disk
-//! before its line in the index is written, so what the index names is whole; bytes beyond the last of them are the
-//! leftovers of a run that was ended, and writing goes on over them.
+//! The shard's index says where an item begins ([`IndexEntry`](super::IndexEntry)). An item's bytes are on disk before
+//! its line in the index is written, so the items that the index names are whole. Bytes beyond the last of them are
+//! left over from a run that was ended, and are overwritten.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(super) const MAGIC: [u8; 8] = *b"LUMTOK\0\x01";
 /// Bytes before an item's tokens.
 const HEADER_BYTES: u64 = 16;
-/// Where the checksum is among them.
+/// The place of the checksum among them.
 const CHECKSUM: std::ops::Range<usize> = 12..16;
 
 /// The tokens and labels of one record.
@@ -28,16 +28,16 @@ pub struct Item {
     pub id: u64,
     /// The tokens, from `<s>` on.
     pub tokens: Vec<u32>,
-    /// For each token itself, or [`IGNORED`]. Not shifted.
+    /// A label for each token: the token itself, or [`IGNORED`]. Not shifted.
     pub labels: Vec<i64>,
 }
 
-/// Bytes that an item of `len` tokens takes in a shard.
+/// Bytes of an item of `len` tokens in a shard.
 pub(super) fn item_bytes(len: u32) -> u64 {
     HEADER_BYTES + 4 * (u64::from(len) + u64::from(len.div_ceil(32)))
 }
 
-/// Appends an item as a shard holds it; `None` where a label is neither its token nor [`IGNORED`], or there are more
+/// Appends an item in the shard's format. `None` where a label is neither its token nor [`IGNORED`], or there are more
 /// tokens than the format can count.
 pub(super) fn append_item(bytes: &mut Vec<u8>, id: u64, encoded: &Encoded) -> Option<u32> {
     let Encoded { tokens, labels } = encoded;
@@ -60,7 +60,7 @@ pub(super) fn append_item(bytes: &mut Vec<u8>, id: u64, encoded: &Encoded) -> Op
     Some(len)
 }
 
-/// Of an item without the bytes of the checksum.
+/// The checksum of an item, without its own bytes.
 fn checksum(item: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&item[..CHECKSUM.start]);
@@ -76,10 +76,10 @@ pub struct TokenShard {
 }
 
 impl TokenShard {
-    /// Opens a shard. It may still grow; what is appended later is not seen.
+    /// Opens a shard. It may still grow; items that are appended later are not seen.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is no shard.
+    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is not a shard.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
         let bytes = map(&file)?;
@@ -145,7 +145,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(items in proptest::collection::vec(
+        fn written_items_are_read_back(items in proptest::collection::vec(
             (any::<u64>(), proptest::collection::vec((any::<u32>(), any::<bool>()), 0..80)), 1..5,
         )) {
             let mut bytes = MAGIC.to_vec();
@@ -166,7 +166,8 @@ mod tests {
         #[test]
         fn a_damaged_shard_is_an_error(position in 8usize..44, bit in 0u32..8, offset: u64, len: u32) {
             let mut bytes = MAGIC.to_vec();
-            let n_tokens = append_item(&mut bytes, 3, &encoded(&[(5, true), (6, false), (u32::MAX, true), (0, false)])).unwrap();
+            let items = [(5, true), (6, false), (u32::MAX, true), (0, false)];
+            let n_tokens = append_item(&mut bytes, 3, &encoded(&items)).unwrap();
             prop_assert_eq!(bytes.len(), 44);
             prop_assert!(offset == 8 || shard(&bytes).unwrap().item(offset, len).is_err());
             prop_assert!(shard(&bytes[..position]).unwrap().item(8, n_tokens).is_err());

@@ -1,17 +1,17 @@
-//! Writing a shard so that it can be ended at any point and continued.
+//! Writing a shard, so that the writing can be ended at any point and continued.
 //!
 //! A rank writes four files:
 //!
-//! | file | what |
+//! | file | contents |
 //! | --- | --- |
 //! | `R-of-S.tokens` | the shard ([`TokenShard`](super::TokenShard)) |
 //! | `R-of-S-record.jsonl` | its index: an [`IndexEntry`] an item |
 //! | `R-of-S-skipped.jsonl` | `{"index":…,"reason":…}` for each bad record |
-//! | `R-of-S-run.json` | the settings of the run, to be continued with these only |
+//! | `R-of-S-run.json` | the settings of the run, with which alone it is continued |
 //!
-//! Records are written a window at a time. The tokens of a window are on disk before its lines are written; a window
-//! counts once each of its records has a whole line in one of the two lists, and one that does not count is cut off
-//! and made again. So a window's results have to be the same each time, and no record is lost or there twice.
+//! Records are written a window at a time. The tokens of a window are on disk before its lines are written. A window is
+//! complete once each of its records has a whole line in one of the two lists; an incomplete one is cut off and made
+//! again. So a window's results have to be the same each time, and no record is lost or repeated.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -25,7 +25,7 @@ use super::index::{IndexEntry, push_line};
 use super::shard::{MAGIC, append_item, item_bytes};
 use crate::{Error, Result};
 
-/// What became of a record: tokens, or why it has none.
+/// The result of a record: tokens, or why it has none.
 pub(super) type Outcome = std::result::Result<Encoded, String>;
 
 /// A line of the list of bad records.
@@ -35,7 +35,7 @@ struct Skipped {
     reason: String,
 }
 
-/// How far a shard is.
+/// What a shard has so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) items: u64,
@@ -47,32 +47,32 @@ pub(super) struct Written {
 pub(super) struct ShardWriter {
     /// The shard's name, which the index repeats.
     name: String,
-    tokens: Output,
-    index: Output,
-    skipped: Output,
+    tokens: GrowingFile,
+    index: GrowingFile,
+    skipped: GrowingFile,
     written: Written,
 }
 
 impl ShardWriter {
-    /// Opens the files of a rank for the records of `range`, and cuts off what is not a whole window.
+    /// Opens the files of a rank for the records of `range`, and cuts off an incomplete window.
     pub(super) fn open(folder: &Path, stem: &str, settings: &str, range: Range<u64>, window: u64) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
         let name = format!("{stem}.tokens");
-        let mut tokens = Output::open(folder.join(&name))?;
+        let mut tokens = GrowingFile::open(folder.join(&name))?;
         // Held until the writer is dropped or the process ends, however it ends.
         match tokens.file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Busy { file: folder.join(&name) }),
             Err(TryLockError::Error(source)) => return Err(Error::Write { file: folder.join(&name), source }),
         }
-        let mut index = Output::open(folder.join(format!("{stem}-record.jsonl")))?;
-        let mut skipped = Output::open(folder.join(format!("{stem}-skipped.jsonl")))?;
+        let mut index = GrowingFile::open(folder.join(format!("{stem}-record.jsonl")))?;
+        let mut skipped = GrowingFile::open(folder.join(format!("{stem}-skipped.jsonl")))?;
         check_settings(&folder.join(format!("{stem}-run.json")), settings, tokens.length()?)?;
 
         let found = Found::read(&name, &mut tokens, &mut index, &mut skipped)?;
         let (written, lengths) = found.whole_windows(range, window);
-        for (output, length) in [&mut tokens, &mut index, &mut skipped].into_iter().zip(lengths) {
-            output.cut(length)?;
+        for (file, length) in [&mut tokens, &mut index, &mut skipped].into_iter().zip(lengths) {
+            file.cut(length)?;
         }
         if lengths[0] == 0 {
             tokens.append(&MAGIC)?;
@@ -80,7 +80,7 @@ impl ShardWriter {
         Ok(Self { name, tokens, index, skipped, written })
     }
 
-    /// How far the shard is.
+    /// What the shard has so far.
     pub(super) fn written(&self) -> Written {
         self.written
     }
@@ -114,7 +114,7 @@ impl ShardWriter {
         self.index.append(&lines)
     }
 
-    /// Has all on disk.
+    /// Flushes everything to the disk.
     pub(super) fn finish(self) -> Result<()> {
         self.index.sync()?;
         self.skipped.sync()
@@ -130,7 +130,7 @@ fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
             Ok(save_bytes(file, settings.as_bytes())?)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let reason = "missing beside a shard, which is not continued without its settings; take another folder";
+            let reason = "missing, and the shard is not continued without its settings; use another folder";
             Err(Error::Data { file: file.to_owned(), reason: reason.to_owned() })
         }
         Err(source) => Err(Error::Read { file: file.to_owned(), source }),
@@ -138,12 +138,12 @@ fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
 }
 
 /// A file that grows.
-struct Output {
+struct GrowingFile {
     path: PathBuf,
     file: File,
 }
 
-impl Output {
+impl GrowingFile {
     fn open(path: PathBuf) -> Result<Self> {
         match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
             Ok(file) => Ok(Self { path, file }),
@@ -180,33 +180,41 @@ impl Output {
     }
 }
 
-impl Drop for Output {
-    /// Closing is not enough where a process is being started at that moment, by whatever thread: it holds a copy of
-    /// the file, and with it the lock, until it runs its program.
+impl Drop for GrowingFile {
+    /// Closing is not enough if a process is being started at that moment, by any thread: until it runs its program it
+    /// has a copy of the file, and with it the lock.
     fn drop(&mut self) {
-        // Of a file that was not locked, or not opened well, there is nothing to give back.
+        // A file that was not locked cannot be unlocked.
         let _ = self.file.unlock();
     }
 }
 
-/// What earlier runs have left, as far as it is whole.
+/// The whole items and lines that earlier runs have written.
 struct Found {
     /// Bytes of the magic.
     magic: u64,
-    /// For each item: its record, its tokens, where it ends in the shard, and where its line ends.
-    items: Vec<(u64, u32, u64, u64)>,
-    /// For each bad record: it, and where its line ends.
+    items: Vec<FoundItem>,
+    /// For each bad record its index and the end of its line.
     skipped: Vec<(u64, u64)>,
 }
 
+struct FoundItem {
+    record: u64,
+    len: u32,
+    /// The byte of the shard at which the item ends.
+    end: u64,
+    /// The byte of the index at which its line ends.
+    line_end: u64,
+}
+
 impl Found {
-    fn read(name: &str, tokens: &mut Output, index: &mut Output, skipped: &mut Output) -> Result<Self> {
+    fn read(name: &str, tokens: &mut GrowingFile, index: &mut GrowingFile, skipped: &mut GrowingFile) -> Result<Self> {
         let shard_bytes = tokens.length()?;
         let magic = MAGIC.len() as u64;
         let mut found = Self { magic: 0, items: Vec::new(), skipped: Vec::new() };
         let start = tokens.start(MAGIC.len())?;
         if start != MAGIC[..start.len()] {
-            let reason = "not a token shard of this version, and it is not written over".to_owned();
+            let reason = "not a token shard of this version, and it is not overwritten".to_owned();
             return Err(Error::Data { file: tokens.path.clone(), reason });
         }
         if shard_bytes < magic {
@@ -220,24 +228,24 @@ impl Found {
                 break;
             }
             end = item_end;
-            found.items.push((entry.id, entry.len, end, line_end));
+            found.items.push(FoundItem { record: entry.id, len: entry.len, end, line_end });
         }
         let lines = whole_lines::<Skipped>(&skipped.start(usize::MAX)?);
         found.skipped = lines.into_iter().map(|(skipped, line_end)| (skipped.index, line_end)).collect();
         Ok(found)
     }
 
-    /// How far the shard is in whole windows, and how long shard, index and list of bad records are up to there.
+    /// What there is in whole windows, with the lengths of shard, index and list of bad records up to there.
     fn whole_windows(&self, range: Range<u64>, window: u64) -> (Written, [u64; 3]) {
         let mut lengths = [self.magic, 0, 0];
         let mut written = Written::default();
         let (mut items, mut skipped) = (self.items.iter().peekable(), self.skipped.iter().peekable());
         let (mut now, mut lengths_now) = (written, lengths);
         for record in range.clone() {
-            if let Some(&(_, len, item_end, line_end)) = items.next_if(|item| item.0 == record) {
+            if let Some(item) = items.next_if(|item| item.record == record) {
                 now.items += 1;
-                now.tokens += u64::from(len);
-                lengths_now = [item_end, line_end, lengths_now[2]];
+                now.tokens += u64::from(item.len);
+                lengths_now = [item.end, item.line_end, lengths_now[2]];
             } else if let Some(&(_, line_end)) = skipped.next_if(|skipped| skipped.0 == record) {
                 now.skipped += 1;
                 lengths_now[2] = line_end;
@@ -252,7 +260,7 @@ impl Found {
     }
 }
 
-/// The values of the lines up to the first that is not whole, each with the place where it ends.
+/// The values of the lines up to the first that is not whole, each with its end.
 fn whole_lines<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Vec<(T, u64)> {
     let mut end = 0;
     let lines = bytes.split_inclusive(|&byte| byte == b'\n').map_while(|line| {

@@ -1,4 +1,4 @@
-//! Training a text tokenizer of the layout that the checkpoints have.
+//! Training a text tokenizer with the layout of the checkpoints.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,30 +12,30 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTok
 
 use crate::{Error, Result};
 
-/// What a tokenizer is to have besides text.
+/// The vocabulary of a new tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerOptions {
     /// Entries of the codebook of the image tokenizer; published: 8,192.
     pub n_codes: u32,
-    /// The longest side of an image in cells of 32 pixels that can be stated; published: 120 and more.
+    /// The longest side of an image that has a token, in cells of 32 pixels; published: 120 and more.
     pub max_cells: u32,
-    /// Pieces of text longer than a byte, at most.
+    /// The most pieces of text that are longer than a byte.
     pub max_merges: usize,
 }
 
 /// The names of image tokens have up to six digits.
 const MAX_CODES: u32 = 1_000_000;
-/// As many as the longest side that [`lumina_core::crop_sizes`] can ask for, and more.
+/// More than the longest side of [`lumina_core::crop_sizes`].
 const MAX_CELLS: u32 = 1000;
-/// A pair of pieces seen less often makes no piece.
+/// A pair of pieces that occurs less often is not merged.
 const MIN_FREQUENCY: u64 = 2;
 
 /// Trains a byte-level BPE tokenizer on texts and writes `tokenizer.json`, `tokenizer_config.json` and
 /// `special_tokens_map.json` to a folder, which `lumina_tokenizer` and `transformers` open.
 ///
 /// The layout is Chameleon's: `<s> <pad> </s> <unk>`, the image tokens, `<eoss>`, `<racm3:break>`, the reserved tokens
-/// that Lumina-mGPT uses, then the 256 bytes and the pieces of text. Any text can be encoded, seen or not; the same texts
-/// in any order give the same files.
+/// that Lumina-mGPT uses, then the 256 bytes and the pieces of text. Any text can be encoded, seen or not; the same
+/// texts in any order give the same files.
 ///
 /// ```
 /// use lumina_tokenizer::{Specials, UniRep};
@@ -53,7 +53,7 @@ const MIN_FREQUENCY: u64 = 2;
 /// ```
 ///
 /// # Errors
-/// [`Error::Setting`] for an option out of range, [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be
+/// [`Error::OutOfRange`], [`Error::Write`] and [`Error::Checkpoint`] where the folder cannot be
 /// written, [`Error::TrainTokenizer`] should training fail.
 pub fn train_tokenizer<S: AsRef<str> + Send>(
     folder: impl AsRef<Path>,
@@ -63,7 +63,8 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     let ranges = [("n_codes", options.n_codes, MAX_CODES), ("max_cells", options.max_cells, MAX_CELLS)];
     for (field, found, most) in ranges {
         if !(1..=most).contains(&found) {
-            return Err(Error::Setting { field, reason: format!("is {found}, and must be from 1 to {most}") });
+            let (value, expected) = (found.to_string(), format!("1 to {most}"));
+            return Err(Error::OutOfRange { field, value, expected });
         }
     }
     let folder = folder.as_ref();
@@ -131,7 +132,7 @@ pub fn train_tokenizer<S: AsRef<str> + Send>(
     Ok(())
 }
 
-/// The tokens that are no text, in the order of their ids.
+/// The tokens other than text, in the order of their ids.
 fn special_names(options: &TokenizerOptions) -> Vec<String> {
     let mut names: Vec<String> = ["<s>", "<pad>", "</s>", "<unk>"].map(str::to_owned).into();
     names.extend((0..options.n_codes).map(image_name));
@@ -156,9 +157,12 @@ fn image_name(code: u32) -> String {
     format!("IMGIMG{letters}Z")
 }
 
-/// How the checkpoints' tokenizers split text before BPE.
+/// How the tokenizers of the checkpoints split text before BPE.
 fn pre_tokenizer() -> Value {
-    let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
+    let split = |regex: &str| {
+        let pattern = json!({ "Regex": regex });
+        json!({ "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false })
+    };
     json!({
         "type": "Sequence",
         "pretokenizers": [
@@ -177,7 +181,7 @@ type Tokenizer = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, Post
 struct Trained {
     /// The pieces of text, bytes first.
     pieces: Vec<String>,
-    /// The pairs that merge to those longer than a byte, first one first.
+    /// The pairs that are merged to those longer than a byte, in the order of merging.
     merges: Vec<(String, String)>,
 }
 
@@ -205,7 +209,7 @@ fn train<S: AsRef<str> + Send>(
     let merges = serde_json::to_value(model).map_err(|error| failed(error.into()))?["merges"].take();
     let merges: Vec<(String, String)> = serde_json::from_value(merges).map_err(|error| failed(error.into()))?;
 
-    // Texts that spell out image tokens must not bring a second token of that name, nor a way to build one.
+    // Texts that contain names of image tokens must not make a second token of that name, nor merges that lead to one.
     let special = |name: &str| name.starts_with("IMGIMG") || name == Vocabulary::PLACEHOLDER;
     let pieces = pieces.into_iter().map(|(_, name)| name).filter(|name| !special(name)).collect();
     let text_only =
@@ -246,7 +250,7 @@ mod tests {
         );
         let json: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((&json["model"]["vocab"]["!"], &json["model"]["vocab"]["Ġ"]), (&json!(153), &json!(153 + 220)));
-        // Nothing stands where nothing is named.
+        // Ids are without gaps.
         let mut ids: Vec<u64> =
             json["model"]["vocab"].as_object().unwrap().values().filter_map(Value::as_u64).collect();
         ids.sort_unstable();
@@ -266,15 +270,15 @@ mod tests {
 
     #[test]
     fn the_result_depends_on_the_texts_alone() {
-        let mut turned = TEXTS;
-        turned.reverse();
+        let mut reversed = TEXTS;
+        reversed.reverse();
         assert_eq!(trained(&TEXTS).1, trained(&TEXTS).1);
-        assert_eq!(trained(&TEXTS).1, trained(&turned).1);
+        assert_eq!(trained(&TEXTS).1, trained(&reversed).1);
         assert_ne!(trained(&TEXTS).1, trained(&TEXTS[..1]).1);
     }
 
     #[test]
-    fn texts_are_not_needed_but_codes_and_cells_are() {
+    fn texts_may_be_absent_but_not_codes_and_cells() {
         assert_eq!(trained(&[]).0.text().n_tokens(), 153 + 256 + 1);
         let folder = tempfile::tempdir().unwrap();
         for bad in [
@@ -283,7 +287,7 @@ mod tests {
             TokenizerOptions { max_cells: 0, ..OPTIONS },
             TokenizerOptions { max_cells: MAX_CELLS + 1, ..OPTIONS },
         ] {
-            assert!(matches!(train_tokenizer(folder.path(), [""], &bad), Err(Error::Setting { .. })), "{bad:?}");
+            assert!(matches!(train_tokenizer(folder.path(), [""], &bad), Err(Error::OutOfRange { .. })), "{bad:?}");
         }
     }
 
@@ -294,7 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back(text: String) {
+        fn any_text_is_decoded_as_it_was(text: String) {
             static TRAINED: std::sync::LazyLock<UniRep> = std::sync::LazyLock::new(|| trained(&TEXTS).0);
             let tokens = TRAINED.text().encode(&text, Specials::Plain).unwrap();
             prop_assert_eq!(TRAINED.text().decode(&tokens), text);

@@ -2,13 +2,13 @@
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use lumina_mgpt::{Dropout, Transformer};
-use lumina_nn::ops::{cross_entropy, gather};
+use lumina_mgpt::{Dropout, Pass, Transformer};
+use lumina_nn::ops::{cross_entropy, gather, read};
 use lumina_tokenizer::IGNORED;
 
 use crate::{Error, Result};
 
-/// A sequence with what is to be predicted of it: for each token itself, or [`IGNORED`]. Not shifted.
+/// A sequence with its labels: each token itself where it is to be predicted, [`IGNORED`] elsewhere. Not shifted.
 #[derive(Debug, Clone, Copy)]
 pub struct Example<'a> {
     /// The tokens.
@@ -30,51 +30,47 @@ pub struct Loss {
     pub counted: usize,
 }
 
-/// What the backward pass needs of the forward pass.
+/// Whether the activations of the forward pass are kept for the backward pass.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activations {
-    /// Kept: the fastest.
+pub enum ActivationMemory {
+    /// They are kept: the fastest.
     #[default]
     Keep,
-    /// Each layer's input is kept, and the layer run again on the way back: memory of one layer instead of all, for a
-    /// third more time.
+    /// Only each layer's input is kept, and the backward pass runs the layer again: memory of one layer instead of all,
+    /// for a third more time.
     Recompute,
 }
 
 /// How a batch's loss is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct LossOptions {
-    /// What the z-loss is multiplied by.
+    /// Factor on the z-loss.
     pub z_loss_weight: f64,
-    /// What is dropped.
+    /// Dropout of the pass.
     pub dropout: Dropout,
-    /// What is kept for the backward pass.
-    pub activations: Activations,
+    /// Whether activations are kept.
+    pub activation_memory: ActivationMemory,
 }
 
-/// The loss on the graph, and its parts.
-struct OnGraph {
+/// The loss of a batch as tensors that record gradients.
+struct LossTensors {
     total: Tensor<1>,
     /// Cross entropy and z-loss, `[2]`.
-    parts: Tensor<1>,
+    terms: Tensor<1>,
     counted: usize,
 }
 
-impl OnGraph {
+impl LossTensors {
     fn read(&self) -> Result<Loss> {
-        let parts = Tensor::cat(vec![self.total.clone().detach(), self.parts.clone().detach()], 0);
-        let values = lumina_nn::ops::read(parts)?;
-        let &[total, cross_entropy, z_loss] = &values[..] else {
-            return Err(Error::Compute { reason: "three values".to_owned() });
-        };
-        let counted = self.counted;
-        Ok(Loss { total: total.into(), cross_entropy: cross_entropy.into(), z_loss: z_loss.into(), counted })
+        let values = read(Tensor::cat(vec![self.total.clone().detach(), self.terms.clone().detach()], 0))?;
+        let [total, cross_entropy, z_loss] = [0, 1, 2].map(|index| f64::from(values[index]));
+        Ok(Loss { total, cross_entropy, z_loss, counted: self.counted })
     }
 }
 
-/// The positions of hidden states that predict something, and what they predict.
+/// The positions of hidden states that predict a token, and these tokens.
 struct Targets {
     positions: Vec<u32>,
     tokens: Vec<u32>,
@@ -86,16 +82,14 @@ impl Targets {
         let mut start = 0;
         for Example { tokens, labels } in batch {
             if tokens.len() != labels.len() {
-                let reason = format!("are {}, for {} tokens", labels.len(), tokens.len());
-                return Err(Error::Setting { field: "labels", reason });
+                return Err(Error::LabelCount { tokens: tokens.len(), labels: labels.len() });
             }
             for (position, &label) in labels.iter().enumerate().skip(1) {
                 if label == IGNORED {
                     continue;
                 }
                 if !(0..vocab_size as i64).contains(&label) {
-                    let reason = format!("hold {label} at {position}; the vocabulary has {vocab_size} tokens");
-                    return Err(Error::Setting { field: "labels", reason });
+                    return Err(Error::UnknownLabel { label, position, vocab_size });
                 }
                 targets.positions.push((start + position - 1) as u32);
                 targets.tokens.push(label as u32);
@@ -103,19 +97,19 @@ impl Targets {
             start += tokens.len();
         }
         match targets.tokens.len() {
-            0 => Err(Error::Setting { field: "labels", reason: "of the batch predict nothing".to_owned() }),
+            0 => Err(Error::NothingToPredict),
             _ => Ok(targets),
         }
     }
 
-    /// The loss of the hidden states after the last layer, `[n, hidden]`. The head sees only what predicts something.
-    fn loss(&self, model: &Transformer, hidden: Tensor<2>, z_loss_weight: f64) -> OnGraph {
+    /// The loss of the hidden states after the last layer, `[tokens, hidden]`. The head sees only those that predict.
+    fn loss(&self, model: &Transformer, hidden: Tensor<2>, z_loss_weight: f64) -> LossTensors {
         let predicting = gather(hidden, &self.positions).expect("positions are those of tokens of the batch");
         let logits = model.logits(model.final_norm(predicting));
-        let parts = cross_entropy(logits, &self.tokens)
+        let terms = cross_entropy(logits, &self.tokens)
             .expect("`Targets::of` made sure that there are labels, all in the vocabulary, which the logits have");
-        let total = parts.clone().narrow(0, 0, 1) + parts.clone().narrow(0, 1, 1) * z_loss_weight;
-        OnGraph { total, parts, counted: self.tokens.len() }
+        let total = terms.clone().narrow(0, 0, 1) + terms.clone().narrow(0, 1, 1) * z_loss_weight;
+        LossTensors { total, terms, counted: self.tokens.len() }
     }
 }
 
@@ -138,48 +132,70 @@ pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> R
 /// Mirrors `ChameleonXLLMXForConditionalGeneration.forward`, and its `backward`.
 ///
 /// # Errors
-/// [`Error::Setting`] where tokens and labels differ in number, a label is no token, or nothing is predicted;
-/// [`Error::Model`] for a token that the vocabulary lacks; [`Error::Compute`].
+/// [`Error::LabelCount`], [`Error::UnknownLabel`], [`Error::NothingToPredict`]; [`Error::Model`] for a token that the
+/// vocabulary lacks; [`Error::Nn`] where the device fails.
 pub fn gradients(model: &Transformer, batch: &[Example<'_>], options: &LossOptions) -> Result<(Loss, GradientsParams)> {
     let targets = Targets::of(batch, model.architecture().vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
-    let (pass, mut x) = model.begin(&rows, options.dropout)?;
-    let layers = model.architecture().n_layers();
-    if options.activations == Activations::Keep {
-        for layer in 0..layers {
-            x = model.layer(layer, x, &pass)?;
-        }
-        let loss = targets.loss(model, x, options.z_loss_weight);
-        let read = loss.read()?;
-        return Ok((read, GradientsParams::from_grads(loss.total.backward(), model)));
+    let (pass, embedded) = model.begin(&rows, options.dropout)?;
+    match options.activation_memory {
+        ActivationMemory::Keep => keep(model, &targets, &pass, embedded, options.z_loss_weight),
+        ActivationMemory::Recompute => recompute(model, &targets, &pass, embedded, options.z_loss_weight),
     }
+}
 
+/// Forward through all layers, and backward.
+fn keep(
+    model: &Transformer,
+    targets: &Targets,
+    pass: &Pass,
+    embedded: Tensor<2>,
+    z_loss_weight: f64,
+) -> Result<(Loss, GradientsParams)> {
+    let mut x = embedded;
+    for layer in 0..model.architecture().n_layers() {
+        x = model.layer(layer, x, pass)?;
+    }
+    let loss = targets.loss(model, x, z_loss_weight);
+    let read = loss.read()?;
+    Ok((read, GradientsParams::from_grads(loss.total.backward(), model)))
+}
+
+/// Forward through all layers, of which only the inputs are kept; then, from the last layer to the first, forward
+/// through it again, and backward.
+fn recompute(
+    model: &Transformer,
+    targets: &Targets,
+    pass: &Pass,
+    embedded: Tensor<2>,
+    z_loss_weight: f64,
+) -> Result<(Loss, GradientsParams)> {
     let mut all = GradientsAccumulator::new();
-    let embedded = x;
+    let layers = model.architecture().n_layers();
     let mut inputs = Vec::with_capacity(layers);
     let mut x = embedded.clone().detach();
     for layer in 0..layers {
         inputs.push(x.clone());
-        x = model.layer(layer, x, &pass)?.detach();
+        x = model.layer(layer, x, pass)?.detach();
     }
     let x = x.require_grad();
-    let loss = targets.loss(model, x.clone(), options.z_loss_weight);
+    let loss = targets.loss(model, x.clone(), z_loss_weight);
     let read = loss.read()?;
     let mut grads = loss.total.backward();
     let mut upstream = x.grad_remove(&mut grads);
     all.accumulate(model, GradientsParams::from_grads(grads, model));
     for (layer, input) in inputs.into_iter().enumerate().rev() {
-        let Some(grad) = upstream else { break };
+        let Some(gradient) = upstream else { break };
         let input = input.require_grad();
-        // A sum whose derivative by the layer's output is the gradient that came back so far.
-        let output = model.layer(layer, input.clone(), &pass)?;
-        let mut grads = (output * Tensor::from_inner(grad)).sum().backward();
+        // The derivative of this sum by the layer's output is the gradient at the output.
+        let output = model.layer(layer, input.clone(), pass)?;
+        let mut grads = (output * Tensor::from_inner(gradient)).sum().backward();
         upstream = input.grad_remove(&mut grads);
         all.accumulate(model, GradientsParams::from_grads(grads, model));
     }
-    // A frozen embedding records nothing to go back over.
-    if let Some(grad) = upstream.filter(|_| embedded.is_tracked()) {
-        let grads = (embedded * Tensor::from_inner(grad)).sum().backward();
+    // A frozen embedding records nothing, and has no backward pass.
+    if let Some(gradient) = upstream.filter(|_| embedded.is_tracked()) {
+        let grads = (embedded * Tensor::from_inner(gradient)).sum().backward();
         all.accumulate(model, GradientsParams::from_grads(grads, model));
     }
     Ok((read, all.grads()))

@@ -1,49 +1,46 @@
-//! An adapter made part of the weights.
+//! Merging an adapter into the weights.
 
 use std::path::Path;
 
 use bytes::Bytes;
-use lumina_checkpoint::Adapter;
-use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
-use super::carried::Carried;
-use super::export::to_bytes;
-use super::folder;
 use crate::Result;
+use crate::checkpoint::{self, ModelFiles, WeightType};
 
 /// Writes a model with an adapter's updates added to its weights, `W + scale · B · A`, as a Hugging Face folder.
 ///
-/// The weights that change are saved in `dtype`; what they gained rounds away least in `f32`. All other tensors are
-/// copied as they are. One tensor at a time is on the heap. Mirrors `peft`'s `merge_and_unload`.
+/// The weights that change are saved in `dtype`; their updates are rounded least in `f32`. All other tensors are copied
+/// as they are. One tensor at a time is on the heap. Mirrors `peft`'s `merge_and_unload`.
 ///
 /// # Errors
-/// [`Error::Checkpoint`](crate::Error::Checkpoint) where model or adapter cannot be opened or do not fit each other, or for a
-/// `dtype` that is no float type of 16 or 32 bits; [`Error::Write`](crate::Error::Write), also where the folder is there
-/// already.
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) where model or adapter cannot be opened or do not fit each other;
+/// [`Error::WeightType`](crate::Error::WeightType) for a `dtype` other than `f32`, `bf16` and `f16`;
+/// [`Error::Write`](crate::Error::Write), also where the folder exists already.
 pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Result<()> {
-    let checkpoint = lumina_mgpt::convert::open(model)?;
+    let base = lumina_mgpt::convert::open(model)?;
     let file = adapter.join(Adapter::WEIGHTS);
     let adapter = Adapter::open(adapter)?;
     for layer in adapter.layers() {
-        check_fits(&checkpoint, &adapter, layer)
+        check_fits(&base, &adapter, layer)
             .map_err(|reason| lumina_checkpoint::Error::Adapter { file: file.clone(), reason })?;
     }
-    to_bytes(&[], dtype)?;
-    folder::create(merged, |partial| {
-        let weights = Carried::of_model(model)?.write(partial, dtype)?;
-        let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
+    let weight_type = WeightType::try_from(dtype)?;
+    checkpoint::create(merged, |partial| {
+        let file = ModelFiles::of_model(model)?.write(partial, weight_type)?;
+        let views = base.names().filter_map(|name| base.get(name));
         let tensors = views.map(|view| {
             let matrices = view.name().strip_suffix(".weight").and_then(|layer| adapter.matrices(layer));
             let (name, shape) = (view.name().to_owned(), view.shape().to_vec());
             let stored = if matrices.is_some() { dtype } else { view.dtype() };
             let scale = adapter.scale();
             (name, stored, shape, move || match matrices {
-                Some([a, b]) => Ok(updated(&view, &a, &b, scale, dtype)?),
+                Some([a, b]) => updated(&view, &a, &b, scale, weight_type),
                 None => Ok(view.bytes().clone()),
             })
         });
-        Ok(save_safetensors(partial.join(weights), tensors)?)
+        Ok(save_safetensors(partial.join(file), tensors)?)
     })
 }
 
@@ -63,8 +60,14 @@ fn check_fits(checkpoint: &Checkpoint, adapter: &Adapter, layer: &str) -> Result
     Ok(())
 }
 
-/// `W + scale · B · A`, a row after the other.
-fn updated(weight: &TensorView, a: &TensorView, b: &TensorView, scale: f64, dtype: Dtype) -> lumina_nn::Result<Bytes> {
+/// `W + scale · B · A`, row by row.
+fn updated(
+    weight: &TensorView,
+    a: &TensorView,
+    b: &TensorView,
+    scale: f64,
+    dtype: WeightType,
+) -> lumina_checkpoint::Result<Bytes> {
     let (mut values, a_values, b_values) = (weight.to_f32()?, a.to_f32()?, b.to_f32()?);
     let (rank, inputs) = (a.shape()[0], a.shape()[1]);
     let rows = values.par_chunks_mut(inputs.max(1)).zip(b_values.par_chunks(rank));
@@ -79,5 +82,5 @@ fn updated(weight: &TensorView, a: &TensorView, b: &TensorView, scale: f64, dtyp
             *value += scale as f32 * update;
         }
     });
-    to_bytes(&values, dtype)
+    Ok(dtype.bytes_of(&values))
 }

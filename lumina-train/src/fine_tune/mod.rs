@@ -1,29 +1,29 @@
 //! FP-SFT and Omni-SFT: training of the transformer, or of a LoRA adapter on it.
+//!
+//! Each of these is made of the next: [`Recipe`] runs stages with data of their own; [`FineTune`] is one run, begun or
+//! resumed; [`Trainer::run`] is its loop over a data set; [`Trainer::step`] is one step, forward, backward, clip,
+//! update; [`gradients`] is the forward and backward pass.
 
-mod adamw;
-mod carried;
-mod export;
-pub(crate) mod folder;
+mod epochs;
 mod lora;
 mod loss;
 mod merge;
+mod new_model;
 mod options;
 mod recipe;
+mod report;
 mod run;
-mod schedule;
-mod start;
+mod step;
 mod trainable;
 mod trainer;
 
-pub use adamw::{AdamW, AdamWOptions, clip_factor, global_norm, scale};
-pub use export::{convert, save_parameters};
 pub use lora::LoraOptions;
-pub use loss::{Activations, Example, Loss, LossOptions, gradients, loss};
+pub use loss::{ActivationMemory, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;
+pub use new_model::NewModel;
 pub use options::FineTuneOptions;
-pub use recipe::{ImageRows, Recipe, Stage};
-pub use run::{Ended, RunEvent, run};
-pub use schedule::Schedule;
-pub use start::NewModel;
+pub use recipe::{Recipe, Stage};
+pub use report::{Position, StepReport};
+pub use run::{FineTune, ImageRows};
 pub use trainable::{Trainable, recording};
-pub use trainer::{Position, StepReport, Trainer};
+pub use trainer::Trainer;

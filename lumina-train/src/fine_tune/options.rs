@@ -1,56 +1,62 @@
-//! What a user chooses of a run.
+//! The options of a run.
 
-use super::{Activations, AdamWOptions, Schedule};
+use super::ActivationMemory;
+use crate::optim::{AdamWOptions, EpochSchedule};
 use crate::{Error, Result};
 
-/// How a transformer is fine-tuned; the default is the original's.
+/// How a transformer is fine-tuned. The default is the original's.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct FineTuneOptions {
     /// Learning rate and length of the run.
-    pub schedule: Schedule,
-    /// How the optimizer moves.
+    pub schedule: EpochSchedule,
+    /// The numbers of the optimizer.
     pub adamw: AdamWOptions,
-    /// Gradients of a greater norm, all together, are scaled down to it.
-    pub clip_norm: f64,
-    /// What the mean squared log-sum-exp is multiplied by.
+    /// Gradients of a greater norm, all together, are scaled down to it. Default 4.
+    #[serde(alias = "clip_norm")]
+    pub max_gradient_norm: f64,
+    /// Factor on the mean squared log-sum-exp of the logits. Default 1e-5.
     pub z_loss_weight: f64,
-    /// Share of what attention and MLP add that is dropped, 0 to below 1.
+    /// Probability that a value which attention or MLP adds is dropped, 0 to below 1. Default 0.05.
     pub dropout: f64,
-    /// Share of the sequences that are shown without their questions: what guidance calls the unconditional model
-    /// learns from them. The paper drops the context of a tenth (arXiv 2408.02657 §2.3; 2207.12598).
+    /// Fraction of the sequences that are shown without their questions: what guidance calls the unconditional model
+    /// learns from them. The paper drops the context of a tenth (arXiv 2408.02657 §2.3; 2207.12598). Default 0.1.
     pub context_dropout: f64,
-    /// Sequences in a pass on one device.
+    /// Sequences in a pass on one device. Default 4.
     pub batch_size: usize,
-    /// Passes on each device whose gradients make one step.
-    pub accumulate: usize,
-    /// Sequences are cut to this many tokens.
+    /// Passes on each device whose gradients make one step. Default 1.
+    #[serde(alias = "accumulate")]
+    pub accumulation: usize,
+    /// Sequences are cut to this many tokens. Default 4,096.
     pub max_tokens: usize,
-    /// What the backward pass needs of the forward pass.
-    pub activations: Activations,
-    /// A checkpoint is saved after this many steps, when the run is stopped, and at its end.
-    pub save_every: u64,
-    /// How many checkpoints stay.
-    pub keep: usize,
-    /// Order of the data and dropout follow from it.
+    /// Whether the activations of the forward pass are kept for the backward pass.
+    #[serde(alias = "activations")]
+    pub activation_memory: ActivationMemory,
+    /// Steps between checkpoints. One is also saved when the run is stopped, and at its end. Default 1,000.
+    #[serde(alias = "save_every")]
+    pub checkpoint_every: u64,
+    /// Checkpoints kept. Default 2.
+    #[serde(alias = "keep")]
+    pub keep_checkpoints: usize,
+    /// The order of the data and dropout follow from it.
     pub seed: u64,
 }
 
 impl Default for FineTuneOptions {
     fn default() -> Self {
         Self {
-            schedule: Schedule::default(),
+            schedule: EpochSchedule::default(),
             adamw: AdamWOptions::default(),
-            clip_norm: 4.0,
+            max_gradient_norm: 4.0,
             z_loss_weight: 1e-5,
             dropout: 0.05,
             context_dropout: 0.1,
             batch_size: 4,
-            accumulate: 1,
+            accumulation: 1,
             max_tokens: 4096,
-            activations: Activations::Keep,
-            save_every: 1000,
-            keep: 2,
+            activation_memory: ActivationMemory::Keep,
+            checkpoint_every: 1000,
+            keep_checkpoints: 2,
             seed: 0,
         }
     }
@@ -60,26 +66,26 @@ impl FineTuneOptions {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Setting`] with field, value and range.
+    /// [`Error::OutOfRange`] with field, value and range.
     pub fn check(&self) -> Result<()> {
         let positive = [
             ("batch_size", self.batch_size as u64),
-            ("accumulate", self.accumulate as u64),
+            ("accumulation", self.accumulation as u64),
             ("max_tokens", self.max_tokens as u64),
-            ("save_every", self.save_every),
-            ("keep", self.keep as u64),
+            ("checkpoint_every", self.checkpoint_every),
+            ("keep_checkpoints", self.keep_checkpoints as u64),
             ("schedule.epochs", self.schedule.epochs),
         ];
         for (field, value) in positive {
             if value == 0 {
-                return Err(Error::Setting { field, reason: "is 0, expected at least 1".to_owned() });
+                return Err(Error::OutOfRange { field, value: "0".to_owned(), expected: "at least 1".to_owned() });
             }
         }
         let numbers = [
-            ("schedule.lr", self.schedule.lr, f64::MAX),
-            ("schedule.min_lr", self.schedule.min_lr, f64::MAX),
+            ("schedule.learning_rate", self.schedule.learning_rate, f64::MAX),
+            ("schedule.min_learning_rate", self.schedule.min_learning_rate, f64::MAX),
             ("schedule.warmup_epochs", self.schedule.warmup_epochs, f64::MAX),
-            ("clip_norm", self.clip_norm, f64::MAX),
+            ("max_gradient_norm", self.max_gradient_norm, f64::MAX),
             ("z_loss_weight", self.z_loss_weight, f64::MAX),
             ("dropout", self.dropout, 0.99),
             ("context_dropout", self.context_dropout, 1.0),
@@ -90,9 +96,29 @@ impl FineTuneOptions {
         ];
         for (field, value, most) in numbers {
             if !(0.0..=most).contains(&value) {
-                return Err(Error::Setting { field, reason: format!("is {value}, expected 0 to {most:e}") });
+                let expected = format!("0 to {most:e}");
+                return Err(Error::OutOfRange { field, value: value.to_string(), expected });
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_saved_under_earlier_names_are_read() {
+        let saved = r#"{"clip_norm": 1.5, "accumulate": 3, "activations": "recompute", "save_every": 7, "keep": 5}"#;
+        let expected = FineTuneOptions {
+            max_gradient_norm: 1.5,
+            accumulation: 3,
+            activation_memory: ActivationMemory::Recompute,
+            checkpoint_every: 7,
+            keep_checkpoints: 5,
+            ..FineTuneOptions::default()
+        };
+        assert_eq!(serde_json::from_str::<FineTuneOptions>(saved).unwrap(), expected);
     }
 }

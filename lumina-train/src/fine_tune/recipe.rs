@@ -1,26 +1,13 @@
 //! FP-SFT and Omni-SFT: stages, each of which begins with the model of the one before.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::Dtype;
 use lumina_nn::Compute;
-use lumina_tokenizer::TextTokenizer;
 
-use super::run::run;
-use super::{Ended, FineTuneOptions, RunEvent, Trainer};
-use crate::Result;
+use super::{FineTune, FineTuneOptions, ImageRows, StepReport};
 use crate::data::Dataset;
-
-/// What happens to the head's rows of image tokens before the first step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageRows {
-    /// They stay as they are.
-    Keep,
-    /// They become zero: the starting point of FP-SFT, whose language model was never asked for image tokens.
-    Zero,
-}
+use crate::{Ended, ObserverResult, Result, RunEvent};
 
 /// A part of the training with data of its own: a resolution, or a mix of tasks.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -61,33 +48,25 @@ impl Recipe {
     }
 
     /// Runs the stages that are not done yet. Each has a folder in `folder`, with its checkpoints, and its result in
-    /// `model`; `observe` is told the stage's name with each event, and may break off.
+    /// `model`. `observe` gets the stage's name with each event, and may stop the run.
     ///
     /// # Errors
-    /// Those of [`run`](super::run()).
-    pub fn run(
+    /// Those of [`FineTune::run`].
+    pub fn run<O: ObserverResult>(
         &self,
         folder: &Path,
         devices: &[Compute],
-        observe: &mut dyn FnMut(&str, RunEvent<'_>) -> ControlFlow<()>,
-    ) -> Result<Ended> {
+        mut observe: impl FnMut(&str, RunEvent<'_, StepReport>) -> O,
+    ) -> Result<Ended, O::Error> {
         let mut model = self.model.clone();
         for (index, stage) in self.stages.iter().enumerate() {
             let stage_folder = folder.join(&stage.name);
             let result = stage_folder.join(MODEL);
             if !result.exists() {
+                let image_rows = if index == 0 { self.image_rows } else { ImageRows::Keep };
+                let run = FineTune::new(&model, stage.options.clone(), devices).image_rows(image_rows);
                 let data = Dataset::open(&stage.data)?;
-                let zero = index == 0 && self.image_rows == ImageRows::Zero;
-                let start = || {
-                    let trainer = Trainer::new(&model, stage.options.clone(), devices)?;
-                    if !zero {
-                        return Ok(trainer);
-                    }
-                    let vocabulary = TextTokenizer::open(&model)?.vocabulary()?;
-                    Ok(trainer.zero_head_rows(vocabulary.image_tokens()))
-                };
-                let mut observe = |event: RunEvent<'_>| observe(&stage.name, event);
-                let (trainer, ended) = run(&data, &stage_folder, &stage.options, devices, start, &mut observe)?;
+                let (trainer, ended) = run.run(&data, &stage_folder, |event| observe(&stage.name, event))?;
                 if ended == Ended::Stopped {
                     return Ok(Ended::Stopped);
                 }

@@ -1,165 +1,112 @@
-//! A run over a data set: epochs, checkpoints, and going on where an earlier process ended.
+//! A run: begun on a model or on a new adapter, or resumed from its folder.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lumina_nn::Compute;
-use lumina_tokenizer::IGNORED;
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use lumina_tokenizer::TextTokenizer;
 
-use super::folder;
-use super::trainer::STATE;
-use super::{Example, FineTuneOptions, Position, StepReport, Trainer};
-use crate::data::{Batch, BatchSampler, Dataset, Order, SamplerOptions};
-use crate::{Error, Result};
+use super::trainer::first_device;
+use super::{FineTuneOptions, LoraOptions, StepReport, Trainer};
+use crate::data::Dataset;
+use crate::{Ended, ObserverResult, Result, RunEvent, checkpoint};
 
-/// What a run tells its caller.
-#[derive(Debug, Clone, Copy)]
-pub enum RunEvent<'a> {
-    /// The run begins here, or goes on.
-    Started {
-        /// Where it is; all zero for a new run.
-        position: Position,
-        /// Steps of an epoch.
-        steps_per_epoch: u64,
-    },
-    /// A step was made.
-    Step(&'a StepReport),
-    /// A checkpoint was saved.
-    Saved(&'a Path),
+/// What happens to the head's rows of image tokens before the first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageRows {
+    /// They stay as they are.
+    Keep,
+    /// They become zero: the starting point of FP-SFT, whose language model has never predicted image tokens.
+    Zero,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// All epochs are done.
-    Finished,
-    /// The caller stopped it; the same call goes on with it.
-    Stopped,
+/// A run of fine-tuning: of a model, or of a LoRA adapter on it.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use lumina_mgpt::{Compute, Dtype};
+/// use lumina_train::data::Dataset;
+/// use lumina_train::fine_tune::{FineTune, FineTuneOptions, LoraOptions};
+///
+/// let run = FineTune::new("Lumina-mGPT-7B-768", FineTuneOptions::default(), &[Compute::cpu()])
+///     .lora(LoraOptions::with_rank(16));
+/// let data = Dataset::open("data.yaml")?;
+/// // The same call resumes the run, or does nothing once it is finished.
+/// let (trainer, ended) = run.run(&data, Path::new("run"), |event| println!("{event:?}"))?;
+/// trainer.export(Path::new("run/result"), Dtype::BF16)?;
+/// # Ok::<(), lumina_train::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FineTune {
+    model: PathBuf,
+    options: FineTuneOptions,
+    devices: Vec<Compute>,
+    lora: Option<LoraOptions>,
+    image_rows: ImageRows,
 }
 
-/// Trains until all epochs are done or `observe` breaks off, from the last checkpoint in `folder`, or from the
-/// trainer that `start` makes where there is none.
-///
-/// Data, order and dropout follow from the options and the position alone, so a run that was killed at any point and
-/// called again ends with the same weights as one that was not. At each end there is a checkpoint.
-///
-/// # Errors
-/// Those of [`Trainer`], and of the data set. [`Error::NotFinite`] names the items of the batch.
-pub fn run(
-    data: &Dataset,
-    folder: &Path,
-    options: &FineTuneOptions,
-    devices: &[Compute],
-    start: impl FnOnce() -> Result<Trainer>,
-    observe: &mut dyn FnMut(RunEvent<'_>) -> ControlFlow<()>,
-) -> Result<(Trainer, Ended)> {
-    let samplers: Vec<BatchSampler> = (0..devices.len())
-        .map(|rank| {
-            let settings = SamplerOptions {
-                batch_size: options.batch_size,
-                accumulation: options.accumulate,
-                rank,
-                ranks: devices.len(),
-                order: Order::Shuffled { seed: options.seed },
-            };
-            BatchSampler::new(data.groups(), settings)
-        })
-        .collect::<Result<_>>()?;
-    let steps_per_epoch = samplers.first().map_or(0, |sampler| sampler.n_batches() / options.accumulate) as u64;
-    let mut trainer = match checkpoints(folder)?.last() {
-        Some((_, latest)) => Trainer::resume(latest, options.clone(), devices)?,
-        None => start()?,
-    };
-    let save = |trainer: &Trainer| -> Result<PathBuf> {
-        let checkpoint = folder.join(format!("{PREFIX}{:08}", trainer.position().step));
-        if !checkpoint.join(STATE).exists() {
-            trainer.save(&checkpoint)?;
+impl FineTune {
+    /// Trains all weights of the model in a Hugging Face folder. Passes are spread over all devices.
+    pub fn new(model: impl Into<PathBuf>, options: FineTuneOptions, devices: &[Compute]) -> Self {
+        let (model, devices) = (model.into(), devices.to_vec());
+        Self { model, options, devices, lora: None, image_rows: ImageRows::Keep }
+    }
+
+    /// Trains a LoRA adapter instead, if options are given. A new one is made in the folder `adapter` of the run,
+    /// unless there is one.
+    #[must_use]
+    pub fn lora(self, lora: impl Into<Option<LoraOptions>>) -> Self {
+        Self { lora: lora.into(), ..self }
+    }
+
+    /// What happens to the head before the first step. Default: nothing.
+    #[must_use]
+    pub fn image_rows(self, image_rows: ImageRows) -> Self {
+        Self { image_rows, ..self }
+    }
+
+    /// The trainer of the run in a folder: resumed from the newest checkpoint, or new where there is none.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::resume`], or of [`Trainer::new`], [`LoraOptions::create`] and [`Trainer::with_adapter`];
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer) where rows of the head become zero.
+    pub fn open(&self, folder: &Path) -> Result<Trainer> {
+        let (options, devices) = (self.options.clone(), &self.devices);
+        if let Some(checkpoint) = checkpoint::latest(folder)? {
+            return Trainer::resume(&checkpoint, options, devices);
         }
-        folder::keep_last(&checkpoints(folder)?, options.keep)?;
-        Ok(checkpoint)
-    };
-    let mut flow = observe(RunEvent::Started { position: trainer.position(), steps_per_epoch });
-    while trainer.position().epoch < options.schedule.epochs {
-        let orders: Vec<Vec<Vec<usize>>> =
-            samplers.iter().map(|sampler| sampler.epoch(trainer.position().epoch)).collect();
-        while trainer.position().step_in_epoch < steps_per_epoch {
-            if flow.is_break() {
-                save(&trainer)?;
-                return Ok((trainer, Ended::Stopped));
-            }
-            let first = trainer.position().step_in_epoch as usize * options.accumulate;
-            let batches: Vec<&Vec<usize>> = (first..first + options.accumulate)
-                .flat_map(|batch| orders.iter().map(move |of_rank| &of_rank[batch]))
-                .collect();
-            let report = step(&mut trainer, data, &batches, steps_per_epoch)?;
-            flow = observe(RunEvent::Step(&report));
-            if trainer.position().step.is_multiple_of(options.save_every) {
-                let checkpoint = save(&trainer)?;
-                if observe(RunEvent::Saved(&checkpoint)).is_break() {
-                    flow = ControlFlow::Break(());
+        let trainer = match &self.lora {
+            None => Trainer::new(&self.model, options, devices)?,
+            Some(lora) => {
+                let adapter = folder.join("adapter");
+                if !adapter.exists() {
+                    lora.create(&self.model, &adapter, first_device(&options, devices)?)?;
                 }
+                Trainer::with_adapter(&self.model, &adapter, options, devices)?
             }
-        }
-        trainer.end_epoch();
-    }
-    save(&trainer)?;
-    Ok((trainer, Ended::Finished))
-}
-
-/// One step on the items of some batches.
-fn step(trainer: &mut Trainer, data: &Dataset, batches: &[&Vec<usize>], steps_per_epoch: u64) -> Result<StepReport> {
-    let max_tokens = trainer.options().max_tokens;
-    let mut read: Vec<Batch> = batches.iter().map(|indices| data.batch(indices, max_tokens)).collect::<Result<_>>()?;
-    for (batch, indices) in read.iter_mut().zip(batches) {
-        drop_contexts(batch, indices, trainer);
-    }
-    let passes: Vec<Vec<Example<'_>>> = read
-        .iter()
-        .map(|batch| {
-            batch.tokens.iter().zip(&batch.labels).map(|(tokens, labels)| Example { tokens, labels }).collect()
+        };
+        Ok(match self.image_rows {
+            ImageRows::Keep => trainer,
+            ImageRows::Zero => {
+                let vocabulary = TextTokenizer::open(&self.model)?.vocabulary()?;
+                trainer.zero_head_rows(vocabulary.image_tokens())
+            }
         })
-        .collect();
-    trainer.step(&passes, steps_per_epoch).map_err(|error| match error {
-        Error::NotFinite { step, loss, grad_norm, .. } => Error::NotFinite {
-            step,
-            loss,
-            grad_norm,
-            items: batches.iter().flat_map(|batch| batch.iter().copied()).collect(),
-        },
-        other => other,
-    })
-}
-
-/// Leaves of some sequences only what is predicted, without the token that ends the last turn: an image, say, from its
-/// start on, as the unconditional branch of guidance sees it. Which ones follows from seed, epoch and item.
-fn drop_contexts(batch: &mut Batch, items: &[usize], trainer: &Trainer) {
-    let options = trainer.options();
-    let mut random = ChaCha12Rng::seed_from_u64(options.seed ^ trainer.position().epoch.rotate_left(32));
-    for ((tokens, labels), &item) in batch.tokens.iter_mut().zip(&mut batch.labels).zip(items) {
-        random.set_stream(item as u64);
-        random.set_word_pos(0);
-        if f64::from(random.next_u32()) >= options.context_dropout * (f64::from(u32::MAX) + 1.0) {
-            continue;
-        }
-        let mut answers: Vec<u32> =
-            tokens.iter().zip(&*labels).filter(|(_, label)| **label != IGNORED).map(|(token, _)| *token).collect();
-        answers.pop();
-        // The first token is not predicted, so one alone has nothing to teach.
-        if answers.len() > 1 {
-            *labels = answers.iter().map(|&token| i64::from(token)).collect();
-            *tokens = answers;
-        }
     }
-}
 
-/// What the name of a checkpoint begins with.
-const PREFIX: &str = "checkpoint-";
-
-/// The complete checkpoints in a folder, the oldest first, each with its step.
-fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut found = folder::numbered(folder, PREFIX)?;
-    found.retain(|(_, checkpoint)| checkpoint.join(STATE).exists());
-    Ok(found)
+    /// Opens the run in a folder and trains until all epochs are done or `observe` stops it. Returns the trainer as
+    /// well, which [exports](Trainer::export) the result.
+    ///
+    /// # Errors
+    /// Those of [`FineTune::open`] and [`Trainer::run`].
+    pub fn run<O: ObserverResult>(
+        &self,
+        data: &Dataset,
+        folder: &Path,
+        observe: impl FnMut(RunEvent<'_, StepReport>) -> O,
+    ) -> Result<(Trainer, Ended), O::Error> {
+        let mut trainer = self.open(folder)?;
+        let ended = trainer.run(data, folder, observe)?;
+        Ok((trainer, ended))
+    }
 }

@@ -1,28 +1,26 @@
-//! A checkpoint as parameters that record gradients.
+//! A checkpoint's tensors as parameters that record gradients.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use lumina_checkpoint::Adapter;
-use lumina_checkpoint::Checkpoint;
+use lumina_checkpoint::{Adapter, Checkpoint};
 use lumina_mgpt::{Architecture, ModelConfig, Transformer};
 use lumina_nn::{Compute, Loader};
 
 use crate::{Error, Result};
 
-/// A transformer to be trained, with the names that its parameters have in checkpoints.
+/// A transformer to be trained, with the checkpoint names of its parameters.
 #[derive(Debug)]
 pub struct Trainable {
     /// The network.
     pub model: Transformer,
-    /// The checkpoint's names of the parameters that are trained: all, or those of the adapter.
+    /// The checkpoint names of the parameters that are trained: all, or those of the adapter.
     pub names: HashMap<ParamId, String>,
 }
 
-/// `compute` as training needs it: gradients are recorded, and parameters are kept in `f32` whatever the type of
-/// activations.
+/// `compute` for training: gradients are recorded, and parameters are in `f32` whatever the type of activations.
 pub fn recording(compute: &Compute) -> Compute {
     let device = compute.device().clone().autodiff();
     compute.clone().on_device(device).master_weights()
@@ -49,18 +47,16 @@ impl Trainable {
         Ok(Self { model, names: loader.parameter_names() })
     }
 
-    /// Opens the Hugging Face folder `model` with a LoRA adapter on it, for training of the adapter alone. The model's own
-    /// parameters are in the type of activations and have no gradients.
+    /// Opens the Hugging Face folder `model` with a LoRA adapter on it, for training of the adapter alone. The model's
+    /// own parameters are in the type of activations and have no gradients.
     ///
     /// # Errors
-    /// Those of [`Transformer::open`], and [`Error::Setting`] where the adapter asks for dropout of
-    /// its own, which is not supported.
+    /// Those of [`Transformer::open`], and [`Error::AdapterDropout`]: dropout of the adapter alone is not supported.
     pub fn open_with_adapter(model: &Path, adapter: &Adapter, compute: &Compute) -> Result<Self> {
         let file = model.join("config.json");
         let architecture = ModelConfig::open(&file)?.resolve(&file)?;
         if let Some(rate) = adapter.config().get("lora_dropout").filter(|rate| rate.as_f64() != Some(0.0)) {
-            let reason = format!("is {rate} in the adapter's config, expected 0; set `dropout` of the run instead");
-            return Err(Error::Setting { field: "lora_dropout", reason });
+            return Err(Error::AdapterDropout { rate: rate.to_string() });
         }
         let checkpoint = lumina_mgpt::convert::open(model)?;
         let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(adapter);
@@ -68,8 +64,8 @@ impl Trainable {
         Ok(Self { model, names: loader.parameter_names() })
     }
 
-    /// Sets the head's rows of these tokens to zero: where FP-SFT starts, so that what the head thought of image tokens,
-    /// which the language model was never asked for, does not stand in the way. Only where the head itself is trained.
+    /// Sets the head's rows of these tokens to zero, if the head itself is trained. FP-SFT starts so: the language
+    /// model has never predicted image tokens, and their rows mean nothing.
     #[must_use]
     pub fn zero_head_rows(self, tokens: &[u32]) -> Self {
         let head = self.names.iter().find(|(_, name)| *name == "lm_head.weight").map(|(id, _)| *id);
@@ -92,15 +88,15 @@ impl ModuleMapper for ZeroRows<'_> {
         }
         let tensor = tensor.inner();
         let shape = tensor.shape();
-        let mut keep = vec![1.0f32; shape[0]];
+        let mut factors = vec![1.0f32; shape[0]];
         for &token in self.tokens {
-            if let Some(row) = keep.get_mut(token as usize) {
-                *row = 0.0;
+            if let Some(factor) = factors.get_mut(token as usize) {
+                *factor = 0.0;
             }
         }
         let mut column = [1; D];
-        column[0] = keep.len();
-        let kept = tensor.clone() * Tensor::from_data(TensorData::new(keep, column), &tensor.device());
-        Param::from_mapped_value(id, Tensor::from_inner(kept).require_grad(), mapper)
+        column[0] = factors.len();
+        let zeroed = tensor.clone() * Tensor::from_data(TensorData::new(factors, column), &tensor.device());
+        Param::from_mapped_value(id, Tensor::from_inner(zeroed).require_grad(), mapper)
     }
 }

@@ -1,14 +1,16 @@
-//! One JSON object a line.
+//! A file of one JSON object a line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use super::{MetricsWriter, StepRecord};
 use crate::{Error, Result};
 
 /// A file of one JSON object a line, in the order in which they were written.
 ///
-/// A line is written at once or, where the machine goes down, in part; a part is dropped when the file is next opened.
+/// If the machine goes down while a line is written, a part of it may be in the file; the next opening drops it.
 /// Numbers that are not finite are `null`, as JSON has no word for them.
 #[derive(Debug)]
 pub struct JsonLines {
@@ -17,27 +19,27 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// Opens a file to append to, or makes it. A last line without its line end is dropped: its writing was interrupted.
+    /// Opens a file to append to, or makes it. A last line without its line end is dropped: its writing was
+    /// interrupted.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Write`].
     pub fn append(file: &Path) -> Result<Self> {
         let failed = |source| Error::Write { file: file.to_owned(), source };
         let out = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file).map_err(failed)?;
-        Self { file: file.to_owned(), out }.keep(|_| Ok(true))
+        let mut lines = Self { file: file.to_owned(), out };
+        lines.keep_while(|_| Ok(true))?;
+        Ok(lines)
     }
 
-    /// Goes back to a checkpoint: drops the first line whose field `step` is beyond `step`, and all after it. So a run
-    /// that goes on from there has each step once.
+    /// Continues after a checkpoint: drops the first line whose field `step` is beyond `step`, and all after it. So a
+    /// run that is resumed there has each step once.
     ///
     /// # Errors
     /// [`Error::Read`], also where a line is not JSON, with nothing dropped; [`Error::Write`].
-    pub fn resume_at(self, step: u64) -> Result<Self> {
-        #[derive(serde::Deserialize)]
-        struct Line {
-            step: Option<u64>,
-        }
-        self.keep(|line| Ok(serde_json::from_slice::<Line>(line)?.step.is_none_or(|of_line| of_line <= step)))
+    pub fn resume_at(mut self, step: u64) -> Result<Self> {
+        self.drop_after(step)?;
+        Ok(self)
     }
 
     /// Appends a line.
@@ -45,15 +47,27 @@ impl JsonLines {
     /// # Errors
     /// [`Error::Write`], also where the value has no JSON.
     pub fn write(&mut self, value: &impl serde::Serialize) -> Result<()> {
-        let failed = |source| Error::Write { file: self.file.clone(), source };
-        let mut line = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
-        line.push(b'\n');
-        // One call, so that a process that is killed leaves whole lines.
-        self.out.write_all(&line).map_err(failed)
+        let line = serde_json::to_vec(value)
+            .map_err(|error| Error::Write { file: self.file.clone(), source: error.into() })?;
+        self.append_line(line)
     }
 
-    /// Cuts the file after the whole lines from the start that `keeps` says yes to.
-    fn keep(mut self, keeps: impl Fn(&[u8]) -> serde_json::Result<bool>) -> Result<Self> {
+    fn append_line(&mut self, mut line: Vec<u8>) -> Result<()> {
+        line.push(b'\n');
+        // One call, so that a process that is killed leaves whole lines.
+        self.out.write_all(&line).map_err(|source| Error::Write { file: self.file.clone(), source })
+    }
+
+    fn drop_after(&mut self, step: u64) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            step: Option<u64>,
+        }
+        self.keep_while(|line| Ok(serde_json::from_slice::<Line>(line)?.step.is_none_or(|of_line| of_line <= step)))
+    }
+
+    /// Cuts the file off before the first line that is not whole or not to be kept.
+    fn keep_while(&mut self, keeps: impl Fn(&[u8]) -> serde_json::Result<bool>) -> Result<()> {
         let failed = |source| Error::Read { file: self.file.clone(), source };
         let mut reader = BufReader::new(&self.out);
         reader.rewind().map_err(failed)?;
@@ -67,8 +81,17 @@ impl JsonLines {
             kept += line.len() as u64;
         }
         let cut = self.out.set_len(kept).and_then(|()| self.out.seek(SeekFrom::Start(kept)));
-        cut.map_err(|source| Error::Write { file: self.file.clone(), source })?;
-        Ok(self)
+        cut.map(|_| ()).map_err(|source| Error::Write { file: self.file.clone(), source })
+    }
+}
+
+impl MetricsWriter for JsonLines {
+    fn resume(&mut self, step: u64, _: SystemTime) -> Result<()> {
+        self.drop_after(step)
+    }
+
+    fn write(&mut self, step: &StepRecord) -> Result<()> {
+        self.append_line(step.json.clone().into_bytes())
     }
 }
 

@@ -5,9 +5,11 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::{MetricsWriter, StepRecord};
 use crate::{Error, Result};
 
-/// An event file of scalars. Layout: `tensorflow/core/util/event.proto`, in records of `tensorflow/core/lib/io/record_writer.h`.
+/// An event file of scalars. Layout: `tensorflow/core/util/event.proto`, in records of
+/// `tensorflow/core/lib/io/record_writer.h`.
 #[derive(Debug)]
 pub struct TensorBoard {
     file: PathBuf,
@@ -15,8 +17,8 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Makes `events.out.tfevents.<start in unix seconds>.lumina` in a folder, and the folder where it is absent. A run
-    /// that goes on makes another file in the same folder; TensorBoard joins them in the order of their names.
+    /// Makes `events.out.tfevents.<start in unix seconds>.lumina` in a folder, which is made if absent. A resumed run
+    /// makes another file in the same folder; TensorBoard reads them in the order of their names.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -28,7 +30,7 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// The file of this name, or with the first number behind it that is free: two runs may begin within a second.
+    /// A new file of this name, followed by a number where that exists already: two runs may begin within a second.
     fn create_next(folder: &Path, name: &str) -> Result<Self> {
         let mut file = folder.join(name);
         for number in 1u32.. {
@@ -43,7 +45,7 @@ impl TensorBoard {
         Err(Error::Write { file, source: ErrorKind::AlreadyExists.into() })
     }
 
-    /// Goes back to a checkpoint: TensorBoard hides what other files of the folder have of steps beyond `step`.
+    /// Continues after a checkpoint: TensorBoard hides what other files of the folder have of steps beyond `step`.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -69,16 +71,26 @@ impl TensorBoard {
         self.event(time, step, |event| event.bytes(field::SUMMARY, &summary.0))
     }
 
-    fn event(&mut self, time: SystemTime, step: u64, what: impl FnOnce(&mut Message)) -> Result<()> {
+    fn event(&mut self, time: SystemTime, step: u64, fill: impl FnOnce(&mut Message)) -> Result<()> {
         let mut event = Message::default();
         event.double(field::WALL_TIME, since_1970(time).as_secs_f64());
         event.integer(field::STEP, step);
-        what(&mut event);
+        fill(&mut event);
         let length = (event.0.len() as u64).to_le_bytes();
-        let (length_check, check) = (masked_crc(&length), masked_crc(&event.0));
-        let record = [&length[..], &length_check, &event.0, &check].concat();
+        let (length_checksum, checksum) = (masked_crc(&length), masked_crc(&event.0));
+        let record = [&length[..], &length_checksum, &event.0, &checksum].concat();
         // One call, so that a process that is killed leaves whole records.
         self.out.write_all(&record).map_err(|source| Error::Write { file: self.file.clone(), source })
+    }
+}
+
+impl MetricsWriter for TensorBoard {
+    fn resume(&mut self, step: u64, time: SystemTime) -> Result<()> {
+        self.resume_at(step, time)
+    }
+
+    fn write(&mut self, step: &StepRecord) -> Result<()> {
+        self.scalars(step.step, step.time, &step.scalars)
     }
 }
 
@@ -95,7 +107,7 @@ mod field {
     pub(super) const SESSION_STATUS: u64 = 1;
 }
 
-/// A protobuf message in the making: fields, each behind its number and wire type.
+/// A protobuf message that is being written: fields, each after its number and wire type.
 #[derive(Debug, Default)]
 struct Message(Vec<u8>);
 
@@ -135,7 +147,7 @@ fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The check of a record's parts: CRC-32C, turned and moved so that checks of data that hold checks differ.
+/// The checksum of a record's parts: CRC-32C, rotated and offset, as the format has it.
 fn masked_crc(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
@@ -193,7 +205,7 @@ mod tests {
         fields
     }
 
-    /// The payloads of a file's records, their checks checked.
+    /// The payloads of a file's records, after their checksums are verified.
     fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
         let check = |data: &[u8], found: &[u8]| {
             let crc = crc(data);

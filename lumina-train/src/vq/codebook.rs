@@ -1,4 +1,4 @@
-//! What training knows of the codebook besides its entries: use, running means, dead codes.
+//! The state of the codebook besides its entries: use, dead codes, averages for the EMA update.
 
 use std::path::Path;
 
@@ -6,29 +6,29 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 
-use super::options::{Codebook, CodebookStart, VqTrainingOptions};
-use super::tensors::floats;
+use super::options::{CodebookStart, CodebookUpdate, VqTrainingOptions};
 use crate::Result;
+use crate::checkpoint::state_values;
 
-/// Keeps the mean of a code that nothing chooses from dividing by nothing.
+/// Added to the sizes, so that the average of a code that no latent chooses is not a division by 0.
 const SMOOTHING: f32 = 1e-5;
-/// An age that is beyond every limit, exact as a float.
+/// A number of steps beyond every limit, exact as a float.
 const NEVER: u32 = 1 << 24;
 
-/// The codebook's entries on the host with what is known of their use.
+/// The use of the codebook's entries, and the averages of their latents.
 #[derive(Debug, Clone)]
 pub(super) struct CodebookState {
     embed: usize,
     /// Steps since each code was last chosen.
     idle: Vec<u32>,
-    /// How often each code was chosen, forgotten over the window.
+    /// How often each code was chosen, with older choices decaying over the window.
     recent: Vec<f32>,
-    means: Option<Means>,
+    averages: Option<Averages>,
 }
 
-/// Running means of the latents that chose each code.
+/// Exponential moving averages of the latents that chose each code: their number and their sum.
 #[derive(Debug, Clone)]
-struct Means {
+struct Averages {
     sizes: Vec<f32>,
     sums: Vec<f32>,
 }
@@ -41,15 +41,15 @@ impl CodebookState {
             CodebookStart::File => 0,
             CodebookStart::Latents => NEVER,
         };
-        let means = match options.codebook {
-            Codebook::Gradient | Codebook::Fixed => None,
-            Codebook::Ema { .. } => Some(Means { sizes: vec![1.0; n_codes], sums: entries.to_vec() }),
+        let averages = match options.codebook {
+            CodebookUpdate::Gradient | CodebookUpdate::Fixed => None,
+            CodebookUpdate::Ema { .. } => Some(Averages { sizes: vec![1.0; n_codes], sums: entries.to_vec() }),
         };
-        Self { embed, idle: vec![idle; n_codes], recent: vec![0.0; n_codes], means }
+        Self { embed, idle: vec![idle; n_codes], recent: vec![0.0; n_codes], averages }
     }
 
-    /// Puts latents of the batch, each no more than once, in the place of codes that are dead: unused for longer than
-    /// allowed, or never set. Returns how many.
+    /// Replaces dead codes, unused for longer than allowed or never set, by latents of the batch, each at most once.
+    /// Returns how many.
     pub(super) fn revive(
         &mut self,
         entries: &mut [f32],
@@ -62,8 +62,8 @@ impl CodebookState {
         if dead.is_empty() {
             return 0;
         }
-        // As k-means++ chooses (Arthur and Vassilvitskii 2007): a latent with a probability that grows with its squared
-        // distance from the codes there are. So what is rare, and badly coded, gets the codes that are free.
+        // As k-means++ chooses (Arthur and Vassilvitskii 2007): a latent's probability is proportional to its squared
+        // distance from the living codes. So rare latents, which are coded badly, get the free codes.
         let alive: Vec<&[f32]> = (0..self.idle.len())
             .filter(|&code| self.idle[code] < limit)
             .map(|code| &entries[code * self.embed..][..self.embed])
@@ -81,16 +81,16 @@ impl CodebookState {
                 left -= distance;
                 distance > 0.0 && left < 0.0
             });
-            // All latents have a code of their own.
+            // Each latent has a code of its own.
             let Some(chosen) = chosen else { break };
             let latent = &latents[chosen * self.embed..][..self.embed];
             for (distance, other) in distances.iter_mut().zip(latents.chunks_exact(self.embed)) {
                 *distance = distance.min(squared_distance(other, latent));
             }
             entries[code * self.embed..][..self.embed].copy_from_slice(latent);
-            if let Some(means) = &mut self.means {
-                means.sizes[code] = 1.0;
-                means.sums[code * self.embed..][..self.embed].copy_from_slice(latent);
+            if let Some(averages) = &mut self.averages {
+                averages.sizes[code] = 1.0;
+                averages.sums[code * self.embed..][..self.embed].copy_from_slice(latent);
             }
             self.idle[code] = 0;
             self.recent[code] = 0.0;
@@ -99,12 +99,12 @@ impl CodebookState {
         revived
     }
 
-    /// Notes which codes the latents chose.
+    /// Counts the codes that the latents chose.
     pub(super) fn record(&mut self, codes: &[u32], window: u64) {
-        let keep = (1.0 - 1.0 / window as f64) as f32;
+        let decay = (1.0 - 1.0 / window as f64) as f32;
         for (idle, recent) in self.idle.iter_mut().zip(&mut self.recent) {
             *idle = (*idle + 1).min(NEVER);
-            *recent *= keep;
+            *recent *= decay;
         }
         for &code in codes {
             self.idle[code as usize] = 0;
@@ -112,15 +112,15 @@ impl CodebookState {
         }
     }
 
-    /// Moves the running means by a batch and the entries to the means. Does nothing where gradients move them.
-    pub(super) fn follow(&mut self, entries: &mut [f32], latents: &[f32], codes: &[u32], decay: f64) {
-        let Some(Means { sizes, sums }) = &mut self.means else { return };
-        let (keep, add) = (decay as f32, (1.0 - decay) as f32);
-        sizes.iter_mut().chain(&mut *sums).for_each(|value| *value *= keep);
+    /// Updates the averages by a batch, and sets the entries to them. Does nothing where gradients update the entries.
+    pub(super) fn ema_update(&mut self, entries: &mut [f32], latents: &[f32], codes: &[u32], decay: f64) {
+        let Some(Averages { sizes, sums }) = &mut self.averages else { return };
+        let (decay, one_minus_decay) = (decay as f32, (1.0 - decay) as f32);
+        sizes.iter_mut().chain(&mut *sums).for_each(|value| *value *= decay);
         for (latent, &code) in latents.chunks_exact(self.embed).zip(codes) {
-            sizes[code as usize] += add;
+            sizes[code as usize] += one_minus_decay;
             let sum = &mut sums[code as usize * self.embed..][..self.embed];
-            sum.iter_mut().zip(latent).for_each(|(sum, value)| *sum += add * value);
+            sum.iter_mut().zip(latent).for_each(|(sum, value)| *sum += one_minus_decay * value);
         }
         let total: f32 = sizes.iter().sum();
         let scale = total / (total + sizes.len() as f32 * SMOOTHING);
@@ -138,7 +138,7 @@ impl CodebookState {
         self.idle.iter().zip(&self.recent).filter(|&(&idle, &recent)| u64::from(idle) < window && recent > 0.0).count()
     }
 
-    /// The number of codes that, used evenly, would carry as much information as the window's choices.
+    /// The number of codes that, used evenly, would carry as much information as those of the window.
     pub(super) fn perplexity(&self) -> f64 {
         perplexity(&self.recent)
     }
@@ -147,8 +147,8 @@ impl CodebookState {
     pub(super) fn save(&self, file: &Path) -> Result<()> {
         let idle: Vec<f32> = self.idle.iter().map(|&steps| steps as f32).collect();
         let mut tensors = vec![("idle", &idle), ("recent", &self.recent)];
-        if let Some(means) = &self.means {
-            tensors.extend([("ema_sizes", &means.sizes), ("ema_sums", &means.sums)]);
+        if let Some(averages) = &self.averages {
+            tensors.extend([("ema_sizes", &averages.sizes), ("ema_sums", &averages.sums)]);
         }
         let tensors = tensors.into_iter().map(|(name, values)| {
             let bytes = || Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into());
@@ -161,11 +161,11 @@ impl CodebookState {
     pub(super) fn load(&mut self, file: &Path) -> Result<()> {
         let checkpoint = Checkpoint::open(file)?;
         let n_codes = self.idle.len();
-        self.idle = floats(&checkpoint, "idle", n_codes)?.into_iter().map(|steps| steps as u32).collect();
-        self.recent = floats(&checkpoint, "recent", n_codes)?;
-        if let Some(means) = &mut self.means {
-            means.sizes = floats(&checkpoint, "ema_sizes", n_codes)?;
-            means.sums = floats(&checkpoint, "ema_sums", n_codes * self.embed)?;
+        self.idle = state_values(&checkpoint, "idle", n_codes)?.into_iter().map(|steps| steps as u32).collect();
+        self.recent = state_values(&checkpoint, "recent", n_codes)?;
+        if let Some(averages) = &mut self.averages {
+            averages.sizes = state_values(&checkpoint, "ema_sizes", n_codes)?;
+            averages.sums = state_values(&checkpoint, "ema_sums", n_codes * self.embed)?;
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
 }
 
-/// Two to the entropy, in bits, of these counts; 0 of none.
+/// Two to the power of the entropy, in bits, of these counts; 0 where there are none.
 pub(super) fn perplexity(counts: &[f32]) -> f64 {
     let total: f64 = counts.iter().map(|&count| f64::from(count)).sum();
     if total <= 0.0 {
@@ -184,8 +184,8 @@ pub(super) fn perplexity(counts: &[f32]) -> f64 {
     let entropy: f64 = counts
         .iter()
         .map(|&count| f64::from(count) / total)
-        .filter(|&share| share > 0.0)
-        .map(|share| -share * share.ln())
+        .filter(|&fraction| fraction > 0.0)
+        .map(|fraction| -fraction * fraction.ln())
         .sum();
     entropy.exp()
 }
@@ -197,29 +197,29 @@ mod tests {
     use super::*;
 
     fn ema(decay: f64) -> VqTrainingOptions {
-        VqTrainingOptions::default().codebook(Codebook::Ema { decay })
+        VqTrainingOptions::default().codebook(CodebookUpdate::Ema { decay })
     }
 
     #[test]
-    fn running_means_move_as_computed_by_hand() {
-        // Two codes of one number. The first is chosen by 4 and 6, the second by nothing.
+    fn the_ema_update_is_as_computed_by_hand() {
+        // Two codes of one number. The first is chosen by 4 and 6, the second by none.
         let mut entries = vec![2.0, -1.0];
         let mut state = CodebookState::new(&entries, 1, &ema(0.5));
-        state.follow(&mut entries, &[4.0, 6.0], &[0, 0], 0.5);
+        state.ema_update(&mut entries, &[4.0, 6.0], &[0, 0], 0.5);
         // sizes: 0.5 · 1 + 0.5 · 2 = 1.5 and 0.5; sums: 0.5 · 2 + 0.5 · 10 = 6 and −0.5.
         let scale = 2.0 / (2.0 + 2e-5);
         assert!((entries[0] - 6.0 / (1.50001 * scale)).abs() < 1e-5, "{entries:?}");
         assert!((entries[1] + 0.5 / (0.50001 * scale)).abs() < 1e-5, "{entries:?}");
-        state.follow(&mut entries, &[0.0], &[1], 0.5);
+        state.ema_update(&mut entries, &[0.0], &[1], 0.5);
         // sizes 0.75 and 0.75, sums 3 and −0.25.
         assert!((entries[0] - 4.0).abs() < 1e-3 && (entries[1] + 1.0 / 3.0).abs() < 1e-3, "{entries:?}");
     }
 
     #[test]
-    fn without_running_means_entries_stay() {
+    fn without_averages_entries_stay() {
         let mut entries = vec![2.0, -1.0];
         let mut state = CodebookState::new(&entries, 1, &VqTrainingOptions::default());
-        state.follow(&mut entries, &[4.0, 6.0], &[0, 0], 0.5);
+        state.ema_update(&mut entries, &[4.0, 6.0], &[0, 0], 0.5);
         assert_eq!(entries, [2.0, -1.0]);
     }
 
@@ -240,10 +240,10 @@ mod tests {
         let mut born = [[entries[0], entries[1]], [entries[4], entries[5]]];
         born.sort_by(|a, b| a[0].total_cmp(&b[0]));
         assert_eq!(born, [[5.0, 6.0], [7.0, 8.0]], "each latent once");
-        assert_eq!(revive(&mut state, &mut entries), 0, "the revived have their time again");
-        // The means were set too: with nothing chosen, the entries stay where they are.
+        assert_eq!(revive(&mut state, &mut entries), 0, "revived codes begin a new count");
+        // The averages were set too: with nothing chosen, the entries stay.
         let before = entries.clone();
-        state.follow(&mut entries, &[], &[], 0.9);
+        state.ema_update(&mut entries, &[], &[], 0.9);
         assert!(before.iter().zip(&entries).all(|(a, b)| (a - b).abs() < 1e-3), "{entries:?}");
     }
 

@@ -11,21 +11,22 @@ use super::init::{normal, rng, uniform};
 use super::options::DiscriminatorOptions;
 use crate::Result;
 
-/// What the names of the original's discriminator begin with; readers of the tokenizer pass over them.
+/// The prefix of the names of the original's discriminator. The tokenizer ignores these tensors.
 pub(super) const PREFIX: &str = "loss.discriminator.main";
 /// The highest adaptive weight.
 const HIGHEST_WEIGHT: f64 = 1e4;
 
-/// Judges patches of a picture: `[batch, 3, height, width]` to logits `[batch, 1, rows, columns]`.
+/// Classifies patches of an image as real or reconstructed: `[batch, 3, height, width]` to logits
+/// `[batch, 1, rows, columns]`.
 ///
-/// Mirrors `taming.modules.discriminator.model.NLayerDiscriminator`. As there, its batch norms are always in training:
-/// they use the statistics of the batch, so running ones are not kept.
+/// Mirrors `taming.modules.discriminator.model.NLayerDiscriminator`. As there, its batch norms are always in training
+/// mode: they use the statistics of the batch, so there are no running ones.
 #[derive(Module, Debug)]
 pub(super) struct Discriminator {
     layers: Vec<Layer>,
 }
 
-/// A 4×4 convolution, batch norm, leaky rectifier.
+/// A 4×4 convolution, batch norm, leaky ReLU.
 #[derive(Module, Debug)]
 struct Layer {
     weight: Param<Tensor<4>>,
@@ -40,32 +41,32 @@ struct Norm {
     bias: Param<Tensor<1>>,
 }
 
-/// Where a discriminator's values come from, by name and shape.
-pub(super) type Values<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+/// The values of a discriminator's parameters, by name and shape.
+pub(super) type ParameterValues<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>> + 'a;
 
 impl Discriminator {
     pub(super) fn new(
         options: &DiscriminatorOptions,
-        values: &mut Values<'_>,
+        values: &mut ParameterValues<'_>,
         device: &Device,
     ) -> Result<(Self, HashMap<ParamId, String>)> {
-        let mut make = Maker { values, device, names: HashMap::new() };
-        let mut layers = vec![make.layer(0, [3, options.channels], 2, Kind::First)?];
+        let mut builder = Builder { values, device, names: HashMap::new() };
+        let mut layers = vec![builder.layer(0, [3, options.channels], 2, LayerKind::First)?];
         let mut inputs = options.channels;
         for index in 1..=options.layers {
             let outputs = options.channels * (1 << index.min(3));
             let stride = if index < options.layers { 2 } else { 1 };
-            layers.push(make.layer(3 * index - 1, [inputs, outputs], stride, Kind::Middle)?);
+            layers.push(builder.layer(3 * index - 1, [inputs, outputs], stride, LayerKind::Middle)?);
             inputs = outputs;
         }
-        layers.push(make.layer(3 * options.layers + 2, [inputs, 1], 1, Kind::Last)?);
-        Ok((Self { layers }, make.names))
+        layers.push(builder.layer(3 * options.layers + 2, [inputs, 1], 1, LayerKind::Last)?);
+        Ok((Self { layers }, builder.names))
     }
 
-    /// The values of a new one: convolutions normal with deviation 0.02, scales of norms the same about 1, as the
-    /// original's `weights_init` has it; biases of convolutions as PyTorch leaves them.
+    /// Values of a new discriminator: weights of convolutions normal with deviation 0.02 about 0, those of norms about
+    /// 1, as in the original's `weights_init`; biases of convolutions as PyTorch initialises them.
     pub(super) fn initial_values(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>> {
-        // A bias comes right after its weight: after a convolution's, whose inputs bound it, or after a norm's.
+        // A bias comes right after its weight: a convolution's, whose inputs bound it, or a norm's.
         let mut bound = 0.0;
         move |name, shape| {
             let mut rng = rng(seed, name, 0);
@@ -80,8 +81,8 @@ impl Discriminator {
         }
     }
 
-    /// Whether pictures of this side leave something to judge after all convolutions.
-    pub(super) fn can_judge(&self, side: usize) -> bool {
+    /// Whether images of this side have logits after all convolutions.
+    pub(super) fn accepts(&self, side: usize) -> bool {
         let left = self.layers.iter().try_fold(side, |side, layer| Some((side + 2).checked_sub(4)? / layer.stride + 1));
         left.is_some_and(|side| side > 0)
     }
@@ -92,19 +93,19 @@ impl Discriminator {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum LayerKind {
     First,
     Middle,
     Last,
 }
 
-struct Maker<'a, 'b> {
-    values: &'a mut Values<'b>,
+struct Builder<'a, 'b> {
+    values: &'a mut ParameterValues<'b>,
     device: &'a Device,
     names: HashMap<ParamId, String>,
 }
 
-impl Maker<'_, '_> {
+impl Builder<'_, '_> {
     fn param<const D: usize>(&mut self, name: String, shape: [usize; D]) -> Result<Param<Tensor<D>>> {
         let values = (self.values)(&name, &shape)?;
         let param = Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device));
@@ -112,11 +113,11 @@ impl Maker<'_, '_> {
         Ok(param)
     }
 
-    /// `index` is the convolution's place in the original's list of modules; its norm comes right after.
-    fn layer(&mut self, index: usize, [inputs, outputs]: [usize; 2], stride: usize, kind: Kind) -> Result<Layer> {
+    /// `index` is the convolution's index in the original's list of modules. Its norm has the next one.
+    fn layer(&mut self, index: usize, [inputs, outputs]: [usize; 2], stride: usize, kind: LayerKind) -> Result<Layer> {
         let weight = self.param(format!("{PREFIX}.{index}.weight"), [outputs, inputs, 4, 4])?;
         let (mut bias, mut norm) = (None, None);
-        if kind == Kind::Middle {
+        if kind == LayerKind::Middle {
             let name = |part: &str| format!("{PREFIX}.{}.{part}", index + 1);
             norm = Some(Norm {
                 weight: self.param(name("weight"), [outputs])?,
@@ -160,7 +161,7 @@ pub(super) fn hinge(real: Tensor<4>, fake: Tensor<4>) -> Tensor<1> {
     (real + fake) * 0.5
 }
 
-/// How much the discriminator's part weighs: the ratio of the gradients' norms at the decoder's last layer.
+/// The weight of the adversarial loss: the ratio of the gradients' norms at the decoder's last layer.
 pub(super) fn adaptive_weight(reconstruction: f64, adversarial: f64) -> f64 {
     (reconstruction / (adversarial + 1e-4)).clamp(0.0, HIGHEST_WEIGHT)
 }
@@ -169,33 +170,33 @@ pub(super) fn adaptive_weight(reconstruction: f64, adversarial: f64) -> f64 {
 mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Distribution;
+    use lumina_nn::ops::read;
 
     use super::*;
-    use crate::fine_tune::{AdamW, AdamWOptions};
-    use crate::vq::tensors::values;
+    use crate::optim::{AdamW, AdamWOptions};
 
-    fn judge(layers: usize) -> (Discriminator, HashMap<ParamId, String>) {
+    fn discriminator(layers: usize) -> (Discriminator, HashMap<ParamId, String>) {
         let options = DiscriminatorOptions { layers, channels: 4, ..DiscriminatorOptions::default() };
         Discriminator::new(&options, &mut Discriminator::initial_values(1), &Device::flex().autodiff()).unwrap()
     }
 
     #[test]
     fn shapes_are_those_of_the_original() {
-        // taming's NLayerDiscriminator on 32×32: 3 layers give 2×2 judgements, 1 layer 14×14.
+        // taming's NLayerDiscriminator on 32×32: 3 layers give 2×2 logits, 1 layer 14×14.
         for (layers, side) in [(1, 14), (2, 6), (3, 2)] {
-            let (judge, names) = judge(layers);
-            let logits = judge.forward(Tensor::zeros([2, 3, 32, 32], &Device::flex().autodiff()));
+            let (discriminator, names) = discriminator(layers);
+            let logits = discriminator.forward(Tensor::zeros([2, 3, 32, 32], &Device::flex().autodiff()));
             assert_eq!(logits.dims(), [2, 1, side, side], "{layers} layers");
             assert_eq!(names.len(), 4 + 3 * layers);
-            assert!(judge.can_judge(32));
+            assert!(discriminator.accepts(32));
         }
-        assert!(!judge(3).0.can_judge(16) && judge(3).0.can_judge(24));
+        assert!(!discriminator(3).0.accepts(16) && discriminator(3).0.accepts(24));
     }
 
     #[test]
-    fn it_learns_to_tell_stripes_from_a_plain_ground() {
+    fn it_learns_to_tell_stripes_from_a_plain_background() {
         let device = Device::flex().autodiff();
-        let (mut judge, names) = judge(2);
+        let (mut discriminator, names) = discriminator(2);
         let mut optimizer = AdamW::new(AdamWOptions { weight_decay: 0.0, ..AdamWOptions::default() }, names);
         let mut stripes = vec![0.0f32; 2 * 3 * 16 * 16];
         stripes.iter_mut().step_by(2).for_each(|value| *value = 1.0);
@@ -203,10 +204,10 @@ mod tests {
         let fake = real.zeros_like() + 0.5;
         let mut losses = Vec::new();
         for _ in 0..12 {
-            let loss = hinge(judge.forward(real.clone()), judge.forward(fake.clone()));
-            losses.push(values(loss.clone()).unwrap()[0]);
-            let grads = GradientsParams::from_grads(loss.backward(), &judge);
-            judge = optimizer.step(5e-3, judge, grads);
+            let loss = hinge(discriminator.forward(real.clone()), discriminator.forward(fake.clone()));
+            losses.push(read(loss.clone()).unwrap()[0]);
+            let grads = GradientsParams::from_grads(loss.backward(), &discriminator);
+            discriminator = optimizer.step(5e-3, discriminator, grads);
         }
         assert!(losses[11] < 0.5 * losses[0], "{losses:?}");
     }
@@ -217,7 +218,7 @@ mod tests {
         let tensor = |values: [f32; 2]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 1, 1, 2]), &device);
         // relu(1 − 2) = 0 and relu(1 − 0.5) = 0.5; relu(1 + 1) = 2 and relu(1 − 3) = 0.
         let loss = hinge(tensor([2.0, 0.5]), tensor([1.0, -3.0]));
-        assert_eq!(values(loss).unwrap(), [0.5 * (0.25 + 1.0)]);
+        assert_eq!(read(loss).unwrap(), [0.5 * (0.25 + 1.0)]);
     }
 
     #[test]
@@ -229,8 +230,8 @@ mod tests {
         };
         let x = Tensor::<4>::random([4, 3, 5, 5], Distribution::Uniform(3.0, 9.0), &device);
         let y = norm.forward(x).permute([1, 0, 2, 3]).reshape([3, 100]);
-        let mean = values(y.clone().mean_dim(1)).unwrap();
-        let deviation = values(((y.clone() - y.mean_dim(1)).square().mean_dim(1)).sqrt()).unwrap();
+        let mean = read(y.clone().mean_dim(1)).unwrap();
+        let deviation = read(((y.clone() - y.mean_dim(1)).square().mean_dim(1)).sqrt()).unwrap();
         assert!(mean.iter().all(|value| (value - 1.0).abs() < 1e-4), "{mean:?}");
         assert!(deviation.iter().all(|value| (value - 2.0).abs() < 1e-3), "{deviation:?}");
     }

@@ -1,4 +1,4 @@
-//! How well a tokenizer gives pictures back.
+//! How well a tokenizer reconstructs images.
 
 use image::RgbImage;
 use lumina_vq::{Bands, ImageTokenizer};
@@ -6,15 +6,15 @@ use lumina_vq::{Bands, ImageTokenizer};
 use super::codebook::perplexity;
 use crate::{Error, Result};
 
-/// How well a tokenizer gives pictures back, and how it uses its codebook for them.
+/// How well a tokenizer reconstructs images, and how it uses its codebook for them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VqReport {
-    /// Pictures looked at.
-    pub pictures: usize,
-    /// The mean of the pictures' peak signal-to-noise ratios of 8-bit values, in decibels. A picture given back exactly
+    /// Number of images.
+    pub images: usize,
+    /// The mean of the images' peak signal-to-noise ratios of 8-bit values, in decibels. An image without any error
     /// counts with that of half a level, 54.2.
     pub mean_psnr_db: f64,
-    /// The ratio of the mean squared error over all pictures, in decibels: weighs bad pictures more.
+    /// The ratio of the mean squared error over all images, in decibels: bad images weigh more.
     pub psnr_db: f64,
     /// Codes that occurred.
     pub codes_used: usize,
@@ -24,31 +24,31 @@ pub struct VqReport {
     pub perplexity: f64,
 }
 
-/// Encodes and decodes pictures, each on its own.
+/// Encodes and decodes images, each on its own.
 ///
 /// # Errors
-/// [`Error::Setting`] where there are no pictures, [`Error::Images`] where one cannot be encoded.
-pub fn evaluate_vq(tokenizer: &ImageTokenizer, pictures: impl IntoIterator<Item = RgbImage>) -> Result<VqReport> {
+/// [`Error::NoImages`], [`Error::Images`] where one cannot be encoded.
+pub fn evaluate_vq(tokenizer: &ImageTokenizer, images: impl IntoIterator<Item = RgbImage>) -> Result<VqReport> {
     let n_codes = tokenizer.config().n_codes();
     let mut counts = vec![0.0f32; n_codes];
     let (mut n, mut sum_psnr, mut sum_mse) = (0usize, 0.0, 0.0);
-    for picture in pictures {
-        let codes = tokenizer.encode(&picture)?;
+    for image in images {
+        let codes = tokenizer.encode(&image)?;
         for &code in codes.codes() {
             counts[code as usize] += 1.0;
         }
-        let back = tokenizer.decode(&codes, Bands::Whole)?;
-        let squares = picture.iter().zip(back.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
-        let mse = squares.sum::<f64>() / picture.len() as f64;
+        let decoded = tokenizer.decode(&codes, Bands::Whole)?;
+        let squares = image.iter().zip(decoded.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        let mse = squares.sum::<f64>() / image.len() as f64;
         n += 1;
         sum_psnr += psnr_db(mse, 255.0);
         sum_mse += mse;
     }
     if n == 0 {
-        return Err(Error::Setting { field: "pictures", reason: "is empty; give at least one picture".to_owned() });
+        return Err(Error::NoImages);
     }
     Ok(VqReport {
-        pictures: n,
+        images: n,
         mean_psnr_db: sum_psnr / n as f64,
         psnr_db: psnr_db(sum_mse / n as f64, 255.0),
         codes_used: counts.iter().filter(|&&count| count > 0.0).count(),

@@ -10,11 +10,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::{Error, Result};
 
-/// The file of weights beside `vqgan.yaml`.
+/// The file of weights in the folder of `vqgan.yaml`.
 pub(super) const WEIGHTS: &str = "vqgan.safetensors";
 pub(super) const CONFIG: &str = "vqgan.yaml";
 
-/// The file of weights in a folder: ours, or the original's.
+/// The file of weights in a folder: this crate's, or the original's.
 pub(super) fn weights_file(folder: &Path) -> PathBuf {
     let files = [WEIGHTS, "vqgan.ckpt"].map(|name| folder.join(name));
     files.into_iter().find(|file| file.exists()).unwrap_or_else(|| folder.join(WEIGHTS))
@@ -24,7 +24,7 @@ pub(super) fn weights_file(folder: &Path) -> PathBuf {
 /// uniform within ±1/√fan-in, norms 1 and 0, the codebook uniform within ±1/n. The same seed gives the same bytes.
 ///
 /// # Errors
-/// [`Error::Write`], [`Error::Checkpoint`] where the system refuses.
+/// [`Error::Write`], [`Error::Checkpoint`] where the files cannot be written.
 pub fn init_vq(config: &VqConfig, seed: u64, target: impl AsRef<Path>, compute: &Compute) -> Result<()> {
     let target = target.as_ref();
     std::fs::create_dir_all(target).map_err(|source| Error::Write { file: target.to_owned(), source })?;
@@ -61,11 +61,11 @@ fn initial_values(
     (0..n).map(|_| ((2.0 * uniform(&mut rng) - 1.0) * bound) as f32).collect()
 }
 
-/// Times 1/√fan-in, the bound of a convolution's first weights.
+/// Times 1/√fan-in, the bound of a convolution's initial weights.
 ///
-/// PyTorch's 1 lets the variance fall to a third in each convolution. Residual blocks do not mind, as they begin with a
-/// norm, but colours reach the codes and the picture along the path beside them, which would be all but closed. So
-/// convolutions on that path keep the variance, and blocks begin by adding little to it.
+/// With PyTorch's 1 the variance falls to a third in each convolution. That does not matter in residual blocks, which
+/// begin with a norm, but colours reach codes and image along the path outside of them, and would hardly pass. So
+/// convolutions on that path keep the variance, and blocks add little to it at first.
 fn gain(name: &str) -> f64 {
     const PATH: [&str; 6] = ["downsample", "upsample", "conv_in", "nin_shortcut", "quant_conv", "encoder.conv_out"];
     if PATH.iter().any(|part| name.contains(part)) {
@@ -77,7 +77,7 @@ fn gain(name: &str) -> f64 {
     }
 }
 
-/// A generator for one purpose at one step: drawing for one moves no other.
+/// A generator for one purpose at one step. It shares no state with those of other purposes and steps.
 pub(super) fn rng(seed: u64, purpose: &str, step: u64) -> ChaCha12Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

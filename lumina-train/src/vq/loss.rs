@@ -1,16 +1,16 @@
-//! Reconstruction, codebook and commitment losses, with gradients that pass the quantization.
+//! Reconstruction, codebook and commitment losses, with a straight-through estimate of the gradients.
 
 use burn::tensor::Tensor;
 use lumina_vq::VqModel;
 
-use super::options::{Codebook, VqTrainingOptions};
+use super::options::{CodebookUpdate, VqTrainingOptions};
 use crate::Result;
 
-/// The losses of a batch, and what the discriminator looks at.
+/// The losses of a batch, and the decoder's output.
 pub(super) struct Losses {
-    /// The decoder's last layer takes these.
+    /// Input of the decoder's last layer.
     pub(super) features: Tensor<4>,
-    /// What it makes of them: pixels.
+    /// Output of the decoder's last layer: pixels.
     pub(super) output: Tensor<4>,
     /// Mean absolute error.
     pub(super) l1: Tensor<1>,
@@ -18,7 +18,7 @@ pub(super) struct Losses {
     pub(super) l2: Tensor<1>,
     /// Mean squared distance of latents from their codes, without a gradient.
     pub(super) distance: Tensor<1>,
-    /// The weighted sum that is descended.
+    /// The weighted sum that is minimised.
     pub(super) total: Tensor<1>,
 }
 
@@ -36,9 +36,9 @@ pub(super) fn losses(
     let distance = commitment.clone().detach();
     let commitment = commitment * options.commitment_weight;
     let quantization = match options.codebook {
-        Codebook::Gradient => (nearest.clone() - latents.clone().detach()).square().mean() + commitment,
-        Codebook::Ema { .. } => commitment,
-        Codebook::Fixed => commitment * 0.0,
+        CodebookUpdate::Gradient => (nearest.clone() - latents.clone().detach()).square().mean() + commitment,
+        CodebookUpdate::Ema { .. } => commitment,
+        CodebookUpdate::Fixed => commitment * 0.0,
     };
     let features = model.decode_features(straight_through(latents, nearest))?;
     let output = model.last_layer(features.clone())?;
@@ -47,7 +47,7 @@ pub(super) fn losses(
     Ok(Losses { features, output, l1: l1.detach(), l2: l2.detach(), distance, total })
 }
 
-/// The value of the codes, the gradient of the latents.
+/// The value is that of the codes, the gradient goes to the latents.
 fn straight_through(latents: Tensor<4>, nearest: Tensor<4>) -> Tensor<4> {
     latents.clone() + (nearest - latents).detach()
 }
@@ -71,12 +71,12 @@ pub(super) mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::{Device, TensorData};
     use lumina_checkpoint::Checkpoint;
+    use lumina_nn::ops::read;
     use lumina_nn::{Compute, Loader};
     use lumina_vq::{VqConfig, VqHyperparameters};
 
     use super::*;
     use crate::vq::init_vq;
-    use crate::vq::tensors::values;
 
     fn device() -> Device {
         Device::flex().autodiff()
@@ -87,19 +87,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn gradients_pass_the_quantization_to_the_latents() {
+    fn gradients_go_straight_through_to_the_latents() {
         let shape = [1, 2, 1, 2];
         let latents = tensor(&[0.1, -0.7, 2.0, 0.4], shape).require_grad();
         let nearest = tensor(&[0.25, -1.0, 2.5, 0.5], shape).require_grad();
         let through = straight_through(latents.clone(), nearest.clone());
-        let found = values(through.clone()).unwrap();
+        let found = read(through.clone()).unwrap();
         assert!(found.iter().zip([0.25, -1.0, 2.5, 0.5]).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
         let grads = (through * tensor(&[1.0, 2.0, 3.0, 4.0], shape)).sum().backward();
-        assert_eq!(values(latents.grad(&grads).unwrap()).unwrap(), [1.0, 2.0, 3.0, 4.0]);
-        assert!(nearest.grad(&grads).is_none_or(|grad| values(grad).unwrap().iter().all(|&value| value == 0.0)));
+        assert_eq!(read(latents.grad(&grads).unwrap()).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        assert!(nearest.grad(&grads).is_none_or(|grad| read(grad).unwrap().iter().all(|&value| value == 0.0)));
     }
 
-    /// Moves one element of one parameter.
+    /// Adds to one element of one parameter.
     struct Nudge {
         id: ParamId,
         element: usize,
@@ -113,7 +113,7 @@ pub(super) mod tests {
             }
             param.map(|tensor| {
                 let (shape, device) = (tensor.shape(), tensor.device());
-                let mut all = values(tensor).unwrap();
+                let mut all = read(tensor).unwrap();
                 all[self.element] += self.by;
                 Tensor::from_data(TensorData::new(all, shape), &device)
             })
@@ -143,9 +143,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn gradients_are_the_slopes_of_the_loss() {
+    fn gradients_are_the_numerical_gradients_of_the_loss() {
         let (model, names, pixels) = tiny();
-        // Squares only: the absolute error has corners that differences step over.
+        // Squares only: the absolute error is not differentiable everywhere.
         let options = VqTrainingOptions::default().l1_weight(0.0).l2_weight(1.5).commitment_weight(0.4);
         let latents = model.latents(pixels.clone());
         let codes = model.quantize(latents.clone().detach()).unwrap();
@@ -153,10 +153,10 @@ pub(super) mod tests {
         let nearest = model.lookup(&codes, grid).unwrap();
         let [at_latents, at_nearest] = [&latents, &nearest].map(|tensor| tensor.clone().detach());
         let losses = losses(&model, &pixels, latents, nearest, &options).unwrap();
-        let value = f64::from(values(losses.total.clone()).unwrap()[0]);
+        let value = f64::from(read(losses.total.clone()).unwrap()[0]);
         let grads = GradientsParams::from_grads(losses.total.backward(), &model);
 
-        // The function whose slope the estimate is: what was detached stays where it was, also the choice of codes.
+        // The function whose gradient the estimate is: what was detached is constant, also the choice of codes.
         let loss = |model: &VqModel| -> f64 {
             let latents = model.latents(pixels.clone());
             let nearest = model.lookup(&codes, grid).unwrap();
@@ -165,7 +165,7 @@ pub(super) mod tests {
             let offset = at_nearest.clone() - at_latents.clone();
             let features = model.decode_features(latents + offset).unwrap();
             let l2 = square(&model.last_layer(features).unwrap(), &pixels);
-            f64::from(values(l2 * 1.5 + quantization).unwrap()[0])
+            f64::from(read(l2 * 1.5 + quantization).unwrap()[0])
         };
         assert!((loss(&model) - value).abs() < 1e-6 * value.abs(), "{} and {value}", loss(&model));
 
@@ -184,25 +184,28 @@ pub(super) mod tests {
         ] {
             let id = *names.iter().find(|(_, found)| *found == name).unwrap().0;
             let grad = match name.rsplit('.').next().unwrap() {
-                "bias" => grads.get::<1>(id).map(values),
-                _ if name.contains("norm") => grads.get::<1>(id).map(values),
-                _ if name.contains("embedding") => grads.get::<2>(id).map(values),
-                _ => grads.get::<4>(id).map(values),
+                "bias" => grads.get::<1>(id).map(read),
+                _ if name.contains("norm") => grads.get::<1>(id).map(read),
+                _ if name.contains("embedding") => grads.get::<2>(id).map(read),
+                _ => grads.get::<4>(id).map(read),
             };
-            let slope = f64::from(grad.unwrap().unwrap()[element]);
+            let gradient = f64::from(grad.unwrap().unwrap()[element]);
             let step = 4e-3f32;
             let at = |by: f32| loss(&model.clone().map(&mut Nudge { id, element, by }));
             let difference = (at(step) - at(-step)) / (2.0 * f64::from(step));
             // Values of f32 leave about 1e-7 / 4e-3 of absolute error.
-            assert!((slope - difference).abs() < 0.02 * slope.abs() + 1e-4, "{name}: {slope} and {difference}");
-            assert!(slope != 0.0, "{name} has no slope to compare");
+            assert!(
+                (gradient - difference).abs() < 0.02 * gradient.abs() + 1e-4,
+                "{name}: {gradient} and {difference}"
+            );
+            assert!(gradient != 0.0, "{name} has no gradient to compare");
         }
     }
 
     #[test]
-    fn running_means_leave_the_codebook_without_a_gradient() {
+    fn the_ema_update_leaves_the_codebook_without_a_gradient() {
         let (model, names, pixels) = tiny();
-        let options = VqTrainingOptions::default().codebook(Codebook::Ema { decay: 0.99 });
+        let options = VqTrainingOptions::default().codebook(CodebookUpdate::Ema { decay: 0.99 });
         let latents = model.latents(pixels.clone());
         let codes = model.quantize(latents.clone().detach()).unwrap();
         let nearest = model.lookup(&codes, [latents.dims()[0], latents.dims()[2], latents.dims()[3]]).unwrap();

@@ -1,28 +1,28 @@
 //! Training of the VQ image tokenizer.
 //!
-//! Mirrors the training of taming-transformers (arXiv 2012.09841): reconstruction, codebook and commitment losses with a
-//! straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left out,
-//! as it needs the weights of another network; a squared error can be added to the absolute one instead.
+//! Mirrors the training of taming-transformers (arXiv 2012.09841): reconstruction, codebook and commitment losses with
+//! a straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left
+//! out, as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchSorts`] and
-//! [`codes_from_patches`] make a codebook for pictures of few sorts of patches, [`evaluate_vq`] measures the result. What is saved opens as [`lumina_vq::ImageTokenizer`].
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchClusters`] and
+//! [`codebook_from_patches`] make a codebook for images of few kinds of patches, [`evaluate_vq`] measures the result.
+//! What is saved opens as [`lumina_vq::ImageTokenizer`].
 
-mod adversary;
+mod adversarial_loss;
 mod codebook;
 mod discriminator;
 mod evaluate;
 mod init;
 mod loss;
-mod metrics;
 mod options;
-mod patch_codes;
-mod state;
-mod tensors;
+mod patch_clusters;
+mod report;
+mod step;
 mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
-pub use metrics::{Adversarial, VqStep};
-pub use options::{Codebook, CodebookStart, DiscriminatorOptions, Schedule, VqTrainingOptions};
-pub use patch_codes::{PatchSorts, PatchSortsOptions, codes_from_patches};
+pub use options::{CodebookStart, CodebookUpdate, DiscriminatorOptions, VqTrainingOptions};
+pub use patch_clusters::{PatchClusterOptions, PatchClusters, codebook_from_patches};
+pub use report::{AdversarialReport, VqStepReport};
 pub use trainer::VqTrainer;

@@ -1,4 +1,4 @@
-//! What an adapter adds to a network, merged or not.
+//! Networks with an adapter, merged or not.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ fn a_new_adapter_changes_nothing() {
         let [without, with] = [None, Some(&*adapter)].map(|adapter| place.transformer(adapter, &compute).unwrap());
         assert_eq!(logits(&without, &[&tokens]), logits(&with, &[&tokens]), "{compute}");
     }
-    // PEFT's first values: uniform, of variance 1 / (3 · inputs).
+    // PEFT's initial values: uniform, of variance 1 / (3 · inputs).
     for (name, (shape, values)) in tensors(&adapter).iter().filter(|(name, _)| name.contains("lora_A")) {
         let squares: f32 = values.iter().map(|value| value * value).sum::<f32>() / values.len() as f32;
         let expected = 1.0 / (3.0 * shape[1] as f32);
@@ -49,7 +49,7 @@ fn an_adapter_equals_the_merged_model() {
         let with = logits(&place.transformer(Some(&adapter), &compute).unwrap(), &[&tokens]);
         let merged = logits(&Transformer::open(&merged, &compute).unwrap(), &[&tokens]);
         let scale = base.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        assert!(largest_difference(&base, &with) > 0.1 * scale, "{compute}: the adapter does next to nothing");
+        assert!(largest_difference(&base, &with) > 0.1 * scale, "{compute}: the adapter changes next to nothing");
         // Two orders of summing in f32 through two layers.
         assert!(largest_difference(&with, &merged) < 1e-5 * scale, "{compute}: {}", largest_difference(&with, &merged));
     }

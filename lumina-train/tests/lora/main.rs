@@ -1,4 +1,4 @@
-//! LoRA: what an adapter adds, how it is trained, saved, merged, and refused.
+//! LoRA: forward passes, training, saving, merging, and adapters that are refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
@@ -42,7 +42,7 @@ impl Place {
         adapter
     }
 
-    /// An adapter that changes a lot, as after training.
+    /// An adapter that changes the model much, as after training.
     fn trained(&self, name: &str) -> PathBuf {
         let adapter = self.fresh(name);
         rewrite(&adapter, |tensors| {

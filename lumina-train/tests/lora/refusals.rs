@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{Place, Tensors, rewrite, set, tensors};
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn adapters_that_do_not_fit_are_refused() {
     let q = "base_model.model.model.layers.1.self_attn.q_proj.lora_";
     let place = Place::new();
     let refused = |name: &str, expected: &[&str], change: &dyn Fn(&Path)| {

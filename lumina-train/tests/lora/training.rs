@@ -1,4 +1,4 @@
-//! What training does to an adapter, and what is saved of it.
+//! Training and saving of an adapter.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,21 @@ use lumina_checkpoint::Dtype;
 use lumina_mgpt::{Dropout, Transformer};
 use lumina_nn::Compute;
 use lumina_train::fine_tune::{
-    Activations, Example, FineTuneOptions, LossOptions, Schedule, Trainable, Trainer, gradients, loss,
+    ActivationMemory, Example, FineTuneOptions, LossOptions, Trainable, Trainer, gradients, loss,
 };
+use lumina_train::optim::EpochSchedule;
 use serde_json::Value;
 
 use super::{Place, largest_difference, placements, set, tensors, tokens};
 
 fn options() -> FineTuneOptions {
     FineTuneOptions {
-        schedule: Schedule { lr: 0.01, min_lr: 0.01, warmup_epochs: 0.0, epochs: 1 },
+        schedule: EpochSchedule { learning_rate: 0.01, min_learning_rate: 0.01, warmup_epochs: 0.0, epochs: 1 },
         ..FineTuneOptions::default()
     }
 }
 
-/// A batch to be learnt by heart.
+/// A batch to be overfitted.
 fn batch() -> (Vec<u32>, Vec<i64>) {
     let tokens = tokens(12, 5);
     let labels = tokens.iter().map(|&token| token.into()).collect();
@@ -37,7 +38,7 @@ fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {
 }
 
 #[test]
-fn training_moves_the_adapter_alone() {
+fn training_updates_the_adapter_alone() {
     let place = Place::new();
     let adapter = place.fresh("adapter");
     let cpu = Compute::cpu();
@@ -54,7 +55,7 @@ fn training_moves_the_adapter_alone() {
     assert!(first.iter().all(|(name, (_, values))| *values != last[name].1));
     assert!(!place.path("exported").join("model.safetensors").exists());
 
-    // What was trained is what inference opens: the tokens' losses agree.
+    // Inference opens what was trained: the losses agree.
     let (tokens, labels) = batch();
     let example = [Example { tokens: &tokens, labels: &labels }];
     let in_training = loss(trainer.model(), &example, 0.0).unwrap().total;
@@ -128,8 +129,8 @@ impl ModuleMapper for Nudge {
         let tensor = tensor.inner();
         let mut values: Vec<f32> = tensor.to_data().try_into_vec().unwrap();
         values[self.at] += self.by;
-        let moved = Tensor::from_data(TensorData::new(values, tensor.shape()), &tensor.device());
-        Param::from_mapped_value(id, Tensor::from_inner(moved).require_grad(), mapper)
+        let nudged = Tensor::from_data(TensorData::new(values, tensor.shape()), &tensor.device());
+        Param::from_mapped_value(id, Tensor::from_inner(nudged).require_grad(), mapper)
     }
 }
 
@@ -153,14 +154,14 @@ fn gradients_are_finite_differences() {
     let trainable = Trainable::open_with_adapter(&place.model, &adapter, &Compute::cpu()).unwrap();
     let (tokens, labels) = batch();
     let example = [Example { tokens: &tokens, labels: &labels }];
-    let of = |activations| {
-        let options = LossOptions { z_loss_weight: 1e-3, dropout: Dropout::NONE, activations };
+    let of = |activation_memory| {
+        let options = LossOptions { z_loss_weight: 1e-3, dropout: Dropout::NONE, activation_memory };
         let (_, grads) = gradients(&trainable.model, &example, &options).unwrap();
         let mut grads = Grads { grads: &grads, found: BTreeMap::new() };
         trainable.model.visit(&mut grads);
         grads.found
     };
-    let (kept, again) = (of(Activations::Keep), of(Activations::Recompute));
+    let (kept, again) = (of(ActivationMemory::Keep), of(ActivationMemory::Recompute));
     assert_eq!(kept.len(), trainable.names.len(), "each of the adapter's matrices, and nothing else, has a gradient");
     for (id, name) in &trainable.names {
         let (kept, again) = (&kept[&id.val()], &again[&id.val()]);

@@ -1,17 +1,20 @@
 //! The learning rate at fractional epochs.
 
 use lumina_testing::{cases, report};
-use lumina_train::fine_tune::Schedule;
+use lumina_train::optim::EpochSchedule;
 
 #[test]
 fn learning_rates() {
     let mut ran = 0;
     for case in cases("training/schedule.json") {
-        let schedule: Schedule = serde_json::from_value(case.clone()).unwrap();
+        let schedule: EpochSchedule = serde_json::from_value(case.clone()).unwrap();
         for at in case["at"].as_array().unwrap() {
             let (epoch, expected) = (at["epoch"].as_f64().unwrap(), at["lr"].as_f64().unwrap());
-            let found = schedule.lr_at(epoch);
-            assert!((found - expected).abs() <= 1e-9 * schedule.lr, "{schedule:?} at {epoch}: {found}, not {expected}");
+            let found = schedule.learning_rate_at(epoch);
+            assert!(
+                (found - expected).abs() <= 1e-9 * schedule.learning_rate,
+                "{schedule:?} at {epoch}: {found}, not {expected}"
+            );
             ran += 1;
         }
     }

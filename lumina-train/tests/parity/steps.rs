@@ -9,10 +9,8 @@ use lumina_checkpoint::Checkpoint;
 use lumina_mgpt::{Dropout, ModelConfig};
 use lumina_nn::Compute;
 use lumina_testing::{cases, integers, part, report};
-use lumina_train::fine_tune::{
-    Activations, AdamW, AdamWOptions, Example, LossOptions, Schedule, Trainable, clip_factor, global_norm, gradients,
-    scale,
-};
+use lumina_train::fine_tune::{ActivationMemory, Example, LossOptions, Trainable, gradients};
+use lumina_train::optim::{AdamW, AdamWOptions, EpochSchedule, clip_factor, global_norm, scale};
 use serde_json::Value;
 
 /// Opens the case's model with the fields of its config that the case replaces.
@@ -84,12 +82,12 @@ fn losses_and_gradients() {
     for case in cases("training/steps.json") {
         let trainable = open(&case);
         let batch = batch(&case, trainable.model.architecture().max_positions());
-        for activations in [Activations::Keep, Activations::Recompute] {
-            let name = format!("{} ({activations:?})", case["name"]);
+        for activation_memory in [ActivationMemory::Keep, ActivationMemory::Recompute] {
+            let name = format!("{} ({activation_memory:?})", case["name"]);
             let options = LossOptions {
                 z_loss_weight: case["z_loss_weight"].as_f64().unwrap(),
                 dropout: Dropout::NONE,
-                activations,
+                activation_memory,
             };
             let (loss, grads) = gradients(&trainable.model, &examples(&batch), &options).unwrap();
             assert_eq!(loss.counted as u64, case["counted_labels"].as_u64().unwrap(), "{name}");
@@ -134,7 +132,7 @@ fn steps_of_adamw() {
     let mut ran = 0;
     for case in cases("training/steps.json").iter().filter(|case| case["optimizer"].is_object()) {
         let settings = &case["optimizer"];
-        let schedule: Schedule = serde_json::from_value(settings.clone()).unwrap();
+        let schedule: EpochSchedule = serde_json::from_value(settings.clone()).unwrap();
         let betas = settings["betas"].as_array().unwrap();
         let options = AdamWOptions {
             beta_1: betas[0].as_f64().unwrap(),
@@ -151,15 +149,15 @@ fn steps_of_adamw() {
             let loss_options = LossOptions {
                 z_loss_weight: case["z_loss_weight"].as_f64().unwrap(),
                 dropout: Dropout::NONE,
-                activations: Activations::Keep,
+                activation_memory: ActivationMemory::Keep,
             };
             let (loss, grads) = gradients(&trainable.model, &examples(&batch), &loss_options).unwrap();
             close(&format!("{name}: loss"), loss.total, &step["loss"], 1e-5 * step["loss"].as_f64().unwrap());
             let norm = global_norm(&trainable.model, &grads).unwrap();
             close(&format!("{name}: norm"), norm, &step["grad_norm"], 1e-3 * step["grad_norm"].as_f64().unwrap());
-            let lr = schedule.lr_at(step["epoch"].as_f64().unwrap());
+            let lr = schedule.learning_rate_at(step["epoch"].as_f64().unwrap());
             close(&format!("{name}: lr"), lr, &step["lr"], 1e-9 * lr.abs());
-            // Where the gradient is noise beside the tensor's largest, its sign may be either, and so may the step.
+            // Where a gradient is noise compared to the tensor's largest, its sign may be either, and so may the step.
             for (parameter, grad) in values(&trainable, Some(&grads)) {
                 let largest = grad.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
                 let small = small.entry(parameter).or_insert_with(|| vec![false; grad.len()]);

@@ -1,10 +1,11 @@
-//! Saving and going on.
+//! Saving and resuming.
 
 use std::path::Path;
 
 use lumina_nn::Compute;
 use lumina_train::Error;
-use lumina_train::fine_tune::{FineTuneOptions, NewModel, Schedule, Trainer};
+use lumina_train::fine_tune::{FineTuneOptions, NewModel, Trainer};
+use lumina_train::optim::EpochSchedule;
 
 use crate::small::{files, folder_of, options, shape, train};
 
@@ -12,7 +13,7 @@ use crate::small::{files, folder_of, options, shape, train};
 fn a_resumed_run_is_the_run() {
     let (folder, model) = folder_of(&shape());
     let at = |name: &str| folder.path().join(name);
-    let cosine = Schedule { lr: 1e-2, min_lr: 0.0, warmup_epochs: 0.02, epochs: 1 };
+    let cosine = EpochSchedule { learning_rate: 1e-2, min_learning_rate: 0.0, warmup_epochs: 0.02, epochs: 1 };
     let options = FineTuneOptions { schedule: cosine, ..options() };
     let mut whole = Trainer::new(&model, options.clone(), &[Compute::cpu()]).unwrap();
     train(&mut whole, 3);
@@ -23,8 +24,8 @@ fn a_resumed_run_is_the_run() {
     assert_eq!(resumed.position().step, 3);
     resumed.save(&at("half again")).unwrap();
     assert!(files(&at("half")) == files(&at("half again")), "saved at once");
-    // The checkpoint may go while the run goes on.
-    std::fs::rename(at("half"), at("moved")).unwrap();
+    // The checkpoint may be removed during the run.
+    std::fs::rename(at("half"), at("renamed")).unwrap();
     train(&mut resumed, 6);
     resumed.save(&at("resumed")).unwrap();
     let (expected, found) = (files(&at("whole")), files(&at("resumed")));
@@ -32,7 +33,7 @@ fn a_resumed_run_is_the_run() {
     for (name, bytes) in &expected {
         assert!(*bytes == found[name], "{name}");
     }
-    assert!(files(&at("moved"))["model.safetensors"] != found["model.safetensors"]);
+    assert!(files(&at("renamed"))["model.safetensors"] != found["model.safetensors"]);
 }
 
 #[test]
@@ -42,19 +43,22 @@ fn other_options_are_refused() {
     let mut trainer = Trainer::new(&model, options(), &[Compute::cpu()]).unwrap();
     train(&mut trainer, 1);
     trainer.save(&checkpoint).unwrap();
+    let schedule = EpochSchedule { learning_rate: 2e-3, ..options().schedule };
     let others = [
-        FineTuneOptions { schedule: Schedule { lr: 2e-3, ..options().schedule }, ..options() },
-        FineTuneOptions { accumulate: 2, ..options() },
-        FineTuneOptions { dropout: 0.2, ..options() },
-        FineTuneOptions { seed: 1, ..options() },
-        FineTuneOptions { clip_norm: 1.0, ..options() },
+        ("schedule.learning_rate", FineTuneOptions { schedule, ..options() }),
+        ("accumulation", FineTuneOptions { accumulation: 2, ..options() }),
+        ("dropout", FineTuneOptions { dropout: 0.2, ..options() }),
+        ("seed", FineTuneOptions { seed: 1, ..options() }),
+        ("max_gradient_norm", FineTuneOptions { max_gradient_norm: 1.0, ..options() }),
     ];
-    for other in others {
+    for (name, other) in others {
         let error = Trainer::resume(&checkpoint, other, &[Compute::cpu()]).unwrap_err();
-        assert!(matches!(error, Error::Setting { field: "options", .. }), "{error}");
+        assert!(matches!(&error, Error::DifferentOptions { field, .. } if field == name), "{error}");
     }
+    let error = Trainer::resume(&checkpoint, options(), &[Compute::cpu(), Compute::cpu()]).unwrap_err();
+    assert!(matches!(error, Error::DifferentDevices { saved: 1, given: 2, .. }), "{error}");
     // What does not change the numbers.
-    let other = FineTuneOptions { save_every: 7, keep: 9, ..options() };
+    let other = FineTuneOptions { checkpoint_every: 7, keep_checkpoints: 9, ..options() };
     assert_eq!(Trainer::resume(&checkpoint, other, &[Compute::cpu()]).unwrap().position().step, 1);
 }
 

@@ -1,19 +1,20 @@
 //! Passes on several devices, and passes one after the other.
 
 use lumina_nn::Compute;
-use lumina_train::fine_tune::{AdamWOptions, FineTuneOptions, Schedule, StepReport, Trainer};
+use lumina_train::fine_tune::{FineTuneOptions, StepReport, Trainer};
+use lumina_train::optim::{AdamWOptions, EpochSchedule};
 
 use crate::small::{STEPS, Sequence, folder_of, options, passes, sequences, shape, state, train};
 
-/// To the bit: gradients are summed in the order of the passes wherever they were made.
+/// To the bit: gradients are summed in the order of the passes, on whichever device they were computed.
 #[test]
 fn the_number_of_devices_does_not_matter() {
     let (_folder, model) = folder_of(&shape());
-    let of = |devices: usize, accumulate: usize| {
-        let options = FineTuneOptions { accumulate, ..options() };
+    let of = |devices: usize, accumulation: usize| {
+        let options = FineTuneOptions { accumulation, ..options() };
         let devices = vec![Compute::cpu(); devices];
         let mut trainer = Trainer::new(&model, options, &devices).unwrap();
-        assert_eq!(trainer.passes(), devices.len() * accumulate);
+        assert_eq!(trainer.passes(), devices.len() * accumulation);
         train(&mut trainer, 3);
         state(&trainer)
     };
@@ -23,23 +24,24 @@ fn the_number_of_devices_does_not_matter() {
     assert!(six == of(2, 3), "six passes on two devices");
 }
 
-/// The mean of passes with as many predicted tokens is the mean over all of them. In f32 sums of another order differ by
-/// some 1e-7 of what is summed. AdamW's `epsilon` is large here, as it else blows up what is left of a gradient of zero.
+/// The mean of passes with equally many predicted tokens is the mean over all of them. In f32 sums of another order
+/// differ by some 1e-7 of what is summed. AdamW's `epsilon` is large here, as it else blows up what is left of a
+/// gradient of zero.
 #[test]
 fn passes_of_a_step_are_one_large_pass() {
     let (_folder, model) = folder_of(&shape());
     let rows: Vec<Sequence> = (0..4).map(|row| Sequence::new(row, 12, 4)).collect();
-    let of = |accumulate: usize| -> (StepReport, Vec<f32>) {
+    let of = |accumulation: usize| -> (StepReport, Vec<f32>) {
         let options = FineTuneOptions {
-            schedule: Schedule { lr: 0.1, min_lr: 0.1, warmup_epochs: 0.0, epochs: 1 },
+            schedule: EpochSchedule { learning_rate: 0.1, min_learning_rate: 0.1, warmup_epochs: 0.0, epochs: 1 },
             adamw: AdamWOptions { epsilon: 1.0, ..AdamWOptions::default() },
             dropout: 0.0,
-            accumulate,
+            accumulation,
             ..options()
         };
         let mut trainer = Trainer::new(&model, options, &[Compute::cpu()]).unwrap();
         let examples: Vec<_> = rows.iter().map(Sequence::example).collect();
-        let passes: Vec<_> = examples.chunks(rows.len() / accumulate).map(<[_]>::to_vec).collect();
+        let passes: Vec<_> = examples.chunks(rows.len() / accumulation).map(<[_]>::to_vec).collect();
         let report = trainer.step(&passes, STEPS).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let saved = folder.path().join("model");
@@ -48,10 +50,13 @@ fn passes_of_a_step_are_one_large_pass() {
         (report, checkpoint.names().flat_map(|name| checkpoint.get(name).unwrap().to_f32().unwrap()).collect())
     };
     let (one, expected) = of(1);
-    for accumulate in [2, 4] {
-        let (several, found) = of(accumulate);
+    for accumulation in [2, 4] {
+        let (several, found) = of(accumulation);
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs();
-        assert!(close(several.loss, one.loss) && close(several.grad_norm, one.grad_norm), "{several:?}, {one:?}");
+        assert!(
+            close(several.loss, one.loss) && close(several.gradient_norm, one.gradient_norm),
+            "{several:?}, {one:?}"
+        );
         assert_eq!((several.tokens, several.predicted), (one.tokens, one.predicted));
         let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest <= 1e-6, "weights differ by {largest}");
@@ -81,5 +86,5 @@ fn passes_that_do_not_fit_are_refused() {
     assert!(error.contains("1000000"), "{error}");
     bad.labels.pop();
     assert!(trainer.step(&[vec![bad.example()]], STEPS).is_err());
-    assert!(before == state(&trainer) && trainer.position().step == 0, "nothing has moved");
+    assert!(before == state(&trainer) && trainer.position().step == 0, "nothing has changed");
 }

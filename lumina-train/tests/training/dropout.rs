@@ -1,8 +1,8 @@
-//! Dropout, and layers that are run twice.
+//! Dropout, and recomputed activations.
 
 use lumina_mgpt::Dropout;
 use lumina_nn::Compute;
-use lumina_train::fine_tune::{Activations, LossOptions, Trainable, gradients};
+use lumina_train::fine_tune::{ActivationMemory, LossOptions, Trainable, gradients};
 
 use crate::small::{Sequence, by_name, folder_of, shape};
 
@@ -16,13 +16,13 @@ fn recomputed_activations_give_the_same_gradients() {
     let (_folder, model) = folder_of(&shape());
     let trainable = Trainable::open(&model, &Compute::cpu()).unwrap();
     let sequences = sequences();
-    let of = |activations| {
-        let options = LossOptions { z_loss_weight: 1e-3, dropout: Dropout::new(0.3, 1, 2), activations };
+    let of = |activation_memory| {
+        let options = LossOptions { z_loss_weight: 1e-3, dropout: Dropout::new(0.3, 1, 2), activation_memory };
         let batch = sequences.each_ref().map(Sequence::example);
         let (loss, grads) = gradients(&trainable.model, &batch, &options).unwrap();
         (loss, by_name(&trainable, &grads))
     };
-    let (kept, recomputed) = (of(Activations::Keep), of(Activations::Recompute));
+    let (kept, recomputed) = (of(ActivationMemory::Keep), of(ActivationMemory::Recompute));
     assert_eq!(kept.0, recomputed.0);
     for (name, grad) in &kept.1 {
         assert!(*grad == recomputed.1[name], "{name}");
@@ -36,7 +36,7 @@ fn losses_follow_from_seed_and_pass() {
     let sequences = sequences();
     let batch = sequences.each_ref().map(Sequence::example);
     let loss = |dropout| {
-        let options = LossOptions { z_loss_weight: 0.0, dropout, activations: Activations::Keep };
+        let options = LossOptions { z_loss_weight: 0.0, dropout, activation_memory: ActivationMemory::Keep };
         gradients(&trainable.model, &batch, &options).unwrap().0
     };
     let with = loss(Dropout::new(0.1, 7, 3));

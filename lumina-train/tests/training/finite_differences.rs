@@ -1,18 +1,18 @@
-//! Gradients against the loss itself, on both sides of the weights.
+//! Gradients against central differences of the loss.
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
 use lumina_mgpt::{Dropout, Transformer};
 use lumina_nn::Compute;
 use lumina_testing::lcg;
-use lumina_train::fine_tune::{Activations, LossOptions, NewModel, Trainable, gradients};
+use lumina_train::fine_tune::{ActivationMemory, LossOptions, NewModel, Trainable, gradients};
 
 use crate::small::{Sequence, by_name, folder_of, shape};
 
-/// The model with one parameter moved by `by`.
-fn moved(model: &Transformer, parameter: ParamId, by: &[f32]) -> Transformer {
-    struct Move<'a>(ParamId, &'a [f32]);
-    impl ModuleMapper for Move<'_> {
+/// The model with `by` added to one parameter.
+fn with_added(model: &Transformer, parameter: ParamId, by: &[f32]) -> Transformer {
+    struct Add<'a>(ParamId, &'a [f32]);
+    impl ModuleMapper for Add<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, tensor, mapper) = param.consume();
             if id != self.0 {
@@ -23,29 +23,30 @@ fn moved(model: &Transformer, parameter: ParamId, by: &[f32]) -> Transformer {
             Param::from_mapped_value(id, Tensor::from_inner(tensor + by).require_grad(), mapper)
         }
     }
-    model.clone().map(&mut Move(parameter, by))
+    model.clone().map(&mut Add(parameter, by))
 }
 
-/// Central differences in f32. The loss, near 8, is known to some 1e-6. Steps change it by 0.02, or are of 0.01 where that
-/// changes it less: so slopes are off by 1e-4 of themselves, or by 1e-4, besides what the loss curves over a step, some
-/// tenths of a percent. A wrong formula is off by the gradient's size: entries of 1e-2, norms of 1e-1 and more.
+/// Central differences in f32. The loss, near 8, is exact to some 1e-6. Steps change it by 0.02, or are of 0.01 where
+/// that changes it less: so differences are off by 1e-4 of themselves, or by 1e-4, plus the loss' curvature over a
+/// step, some tenths of a percent. A wrong formula is off by the gradient's size: entries of 1e-2, norms of 1e-1 and
+/// more.
 #[test]
-fn gradients_are_the_slopes_of_the_loss() {
+fn gradients_are_the_numerical_gradients_of_the_loss() {
     for swin_norm in [false, true] {
         let (_folder, model) = folder_of(&NewModel { swin_norm, ..shape() });
         let trainable = Trainable::open(&model, &Compute::cpu()).unwrap();
         let sequences = [Sequence::new(1, 7, 2), Sequence::new(2, 4, 1)];
         let batch = sequences.each_ref().map(Sequence::example);
-        let options =
-            LossOptions { z_loss_weight: 0.01, dropout: Dropout::new(0.2, 3, 4), activations: Activations::Keep };
+        let (dropout, activation_memory) = (Dropout::new(0.2, 3, 4), ActivationMemory::Keep);
+        let options = LossOptions { z_loss_weight: 0.01, dropout, activation_memory };
         let (_, grads) = gradients(&trainable.model, &batch, &options).unwrap();
         let grads = by_name(&trainable, &grads);
         assert_eq!(grads.len(), trainable.names.len());
-        let slope = |parameter, direction: &[f32], expected: f64| {
+        let numerical_gradient = |parameter, direction: &[f32], expected: f64| {
             let step = (0.02 / expected.abs()).min(0.01) as f32;
             let loss = |by: f32| {
                 let by: Vec<f32> = direction.iter().map(|value| by * value).collect();
-                gradients(&moved(&trainable.model, parameter, &by), &batch, &options).unwrap().0.total
+                gradients(&with_added(&trainable.model, parameter, &by), &batch, &options).unwrap().0.total
             };
             (loss(step) - loss(-step)) / f64::from(2.0 * step)
         };
@@ -53,10 +54,13 @@ fn gradients_are_the_slopes_of_the_loss() {
             let grad = &grads[name];
             let norm = grad.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
             assert!(norm > 1e-3, "{name}: a gradient of norm {norm}");
-            // All entries together: along the gradient, the slope is its norm.
+            // All entries together: along the gradient, the derivative is its norm.
             let unit: Vec<f32> = grad.iter().map(|&value| value / norm as f32).collect();
-            let found = slope(id, &unit, norm);
-            assert!((found - norm).abs() <= 0.01 * norm + 1e-4, "{name}: slope {found}, norm of the gradient {norm}");
+            let found = numerical_gradient(id, &unit, norm);
+            assert!(
+                (found - norm).abs() <= 0.01 * norm + 1e-4,
+                "{name}: {found} along the gradient, whose norm is {norm}"
+            );
             // The largest, and some others.
             let mut order: Vec<usize> = (0..grad.len()).collect();
             order.sort_by(|&a, &b| grad[b].abs().total_cmp(&grad[a].abs()));
@@ -65,9 +69,12 @@ fn gradients_are_the_slopes_of_the_loss() {
                 let mut direction = vec![0.0; grad.len()];
                 direction[index] = 1.0;
                 let expected = f64::from(grad[index]);
-                let found = slope(id, &direction, expected);
+                let found = numerical_gradient(id, &direction, expected);
                 let tolerance = 0.02 * expected.abs() + 2e-4;
-                assert!((found - expected).abs() <= tolerance, "{name}[{index}]: slope {found}, gradient {expected}");
+                assert!(
+                    (found - expected).abs() <= tolerance,
+                    "{name}[{index}]: numerical {found}, gradient {expected}"
+                );
             }
         }
     }

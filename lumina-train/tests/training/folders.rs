@@ -1,4 +1,4 @@
-//! Folders of models: new ones and trained ones.
+//! Folders of new and of trained models.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,8 +29,8 @@ fn exported_models_open_for_inference() {
     let trained = Checkpoint::open(folder.path().join("trained")).unwrap();
     let expected = logits(trainer.model());
     let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    // In f32 the weights are the same to the bit, and only products round otherwise, by how matrices lie in memory; 16-bit
-    // weights are rounded by 2^-9 and 2^-12 of their size, which adds up over two layers.
+    // In f32 the weights are the same to the bit, and only matrix products are rounded differently, by the layout of
+    // the matrices. 16-bit weights are rounded by 2^-9 and 2^-12 of their size, which adds up over two layers.
     let cases = [
         (Dtype::F32, Compute::flex(), 1e-5),
         (Dtype::F32, Compute::cpu(), 1e-5),
@@ -79,7 +79,7 @@ fn new_models_follow_from_shape_and_seed() {
     let tokenizer = folder.path().join("tokenizer");
     let error = shape().create(&tokenizer, &model, &Compute::cpu()).unwrap_err();
     assert!(matches!(error, Error::Write { .. }), "{error}");
-    assert!(files(&model) == model_files, "what was there is untouched");
+    assert!(files(&model) == model_files, "the folder is unchanged");
     let impossible = NewModel { num_attention_heads: 5, ..shape() };
     let failed = folder.path().join("failed");
     assert!(matches!(impossible.create(&tokenizer, &failed, &Compute::cpu()), Err(Error::Model(_))));
@@ -87,9 +87,9 @@ fn new_models_follow_from_shape_and_seed() {
     assert!(!failed.exists());
 }
 
-/// The first weights are of the standard deviation that the shape states, and norms change nothing.
+/// Initial weights have the standard deviation of the shape, and norms change nothing.
 #[test]
-fn first_weights_have_their_spread() {
+fn initial_weights_have_their_deviation() {
     let (_folder, model) = folder_of(&shape());
     let checkpoint = Checkpoint::open(&model).unwrap();
     for name in checkpoint.names() {

@@ -12,9 +12,9 @@ use lumina_train::fine_tune::Trainer;
 
 use crate::small::{files, folder_of, options, shape, train};
 
-/// Where the child finds model and run; it is a test of this program, started for this alone.
+/// The folder of model and run, for the child: a test of this program, started for this alone.
 const RUN: &str = "LUMINA_TEST_RUN";
-/// The step that the child goes no further than: a parent that gets no processor still finds it there to kill.
+/// The step at which the child waits, so that a parent that gets no processor time can still kill it.
 const HOLD: &str = "LUMINA_TEST_HOLD";
 const LAST: u64 = 40;
 const EVERY: u64 = 2;
@@ -28,7 +28,7 @@ fn latest(run: &Path) -> Option<u64> {
     (0..=LAST).rev().find(|&step| checkpoint(run, step).is_dir())
 }
 
-/// Trains to the end from where the run is, keeping two checkpoints; `saved` is told the step of each.
+/// Trains to the end from the newest checkpoint, keeping two; `saved` gets the step of each.
 fn run_to_the_end(model: &Path, run: &Path, saved: impl Fn(u64)) {
     std::fs::create_dir_all(run).unwrap();
     let devices = [Compute::cpu()];
@@ -73,8 +73,8 @@ fn start(folder: &Path, hold: Option<u64>) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-/// Starts the child, and kills it once it has written one of these files or folders; what an earlier child left does not
-/// count.
+/// Starts the child, and kills it once it has written one of these files or folders; what an earlier child left does
+/// not count.
 fn kill_when(folder: &Path, hold: u64, written: &[PathBuf]) {
     let started = SystemTime::now();
     let fresh = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).is_ok_and(|time| time > started);

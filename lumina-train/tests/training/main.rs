@@ -1,4 +1,4 @@
-//! What training promises beyond the original's numbers: gradients, repeatability, checkpoints, errors.
+//! Training beyond the original's numbers: gradients, repeatability, checkpoints, errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 

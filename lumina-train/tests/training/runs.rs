@@ -1,4 +1,4 @@
-//! Runs over a data set: stopped and continued, in stages, in `bf16`.
+//! Runs over a data set: stopped and resumed, in stages, in `bf16`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use lumina_nn::Compute;
 use lumina_testing::{part, small_tokenizer};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
-use lumina_train::fine_tune::{Ended, FineTuneOptions, NewModel, Recipe, RunEvent, Schedule, Stage, Trainer, run};
+use lumina_train::fine_tune::{FineTune, FineTuneOptions, NewModel, Recipe, Stage, Trainer};
+use lumina_train::optim::EpochSchedule;
+use lumina_train::{Ended, RunEvent};
 use lumina_vq::ImageTokenizer;
 
 /// A tiny model and a data set of texts of several lengths.
@@ -42,11 +44,11 @@ fn start(folder: &Path) -> (PathBuf, PathBuf) {
 
 fn options() -> FineTuneOptions {
     FineTuneOptions {
-        schedule: Schedule { lr: 1e-3, epochs: 2, ..Schedule::default() },
+        schedule: EpochSchedule { learning_rate: 1e-3, epochs: 2, ..EpochSchedule::default() },
         batch_size: 3,
-        accumulate: 2,
+        accumulation: 2,
         context_dropout: 0.3,
-        save_every: 3,
+        checkpoint_every: 3,
         ..FineTuneOptions::default()
     }
 }
@@ -66,17 +68,18 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
         let (mut seen, mut stops) = (Vec::new(), stop_after.iter());
         loop {
             let stop = stops.next();
-            let begin = || Trainer::new(&model, options(), &devices);
-            let (trainer, ended) = run(&data, &folder, &options(), &devices, begin, &mut |event| {
-                if let RunEvent::Step(step) = event {
-                    seen.push(step.step);
-                    if Some(&step.step) == stop {
-                        return ControlFlow::Break(());
+            let run = FineTune::new(&model, options(), &devices);
+            let (trainer, ended) = run
+                .run(&data, &folder, |event| {
+                    if let RunEvent::Step(step) = event {
+                        seen.push(step.step);
+                        if Some(&step.step) == stop {
+                            return ControlFlow::Break(());
+                        }
                     }
-                }
-                ControlFlow::Continue(())
-            })
-            .unwrap();
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
             if ended == Ended::Finished {
                 trainer.export(&folder.join("model"), Dtype::F32).unwrap();
                 let checkpoints = std::fs::read_dir(&folder).unwrap().count() - 1;
@@ -87,7 +90,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let whole = go("whole", &[]);
     // 26 items make 4 steps of 6 an epoch, with 2 left over.
     assert_eq!(whole.1, (1..=8).collect::<Vec<_>>());
-    assert_eq!(whole.2, options().keep, "checkpoints that stay");
+    assert_eq!(whole.2, options().keep_checkpoints, "checkpoints that stay");
     // Within an epoch, at a checkpoint, at the end of an epoch, and once more.
     let stopped = go("stopped", &[1, 3, 4, 7]);
     assert_eq!(stopped.1, whole.1, "no step twice");
@@ -98,12 +101,9 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
 
 fn go_again(data: &Dataset, folder: &Path, devices: &[Compute]) -> usize {
     let mut steps = 0;
-    let begin = || panic!("there is a checkpoint");
-    run(data, folder, &options(), devices, begin, &mut |event| {
-        steps += usize::from(matches!(event, RunEvent::Step(_)));
-        ControlFlow::Continue(())
-    })
-    .unwrap();
+    // There is a checkpoint, so the model is not opened.
+    let run = FineTune::new("no model", options(), devices);
+    run.run(data, folder, |event| steps += usize::from(matches!(event, RunEvent::Step(_)))).unwrap();
     steps
 }
 
@@ -116,10 +116,10 @@ fn stages_follow_each_other_and_zeroed_rows_begin_the_first() {
     let runs = folder.path().join("runs");
     let devices = [Compute::cpu()];
     let mut names = Vec::new();
-    // Broken off in the second stage, and called again.
+    // Stopped in the second stage, and called again.
     let mut go = |stop_at: Option<(&str, u64)>| {
         recipe
-            .run(&runs, &devices, &mut |name, event| {
+            .run(&runs, &devices, |name, event| {
                 if let RunEvent::Step(step) = event {
                     names.push((name.to_owned(), step.step));
                     if stop_at == Some((name, step.step)) {
@@ -143,17 +143,15 @@ fn a_loss_that_is_not_finite_names_the_items() {
     let folder = tempfile::tempdir().unwrap();
     let (model, config) = start(folder.path());
     let mut options = options();
-    options.schedule.lr = 1e30;
+    options.schedule.learning_rate = 1e30;
     options.schedule.warmup_epochs = 0.0;
     let data = Dataset::open(&config).unwrap();
     let devices = [Compute::cpu()];
-    let begin = || Trainer::new(&model, options.clone(), &devices);
-    let error = run(&data, &folder.path().join("run"), &options, &devices, begin, &mut |_| ControlFlow::Continue(()))
-        .err()
-        .unwrap();
+    let run = FineTune::new(&model, options.clone(), &devices);
+    let error = run.run(&data, &folder.path().join("run"), |_| ()).err().unwrap();
     match error {
         lumina_train::Error::NotFinite { items, .. } => {
-            assert_eq!(items.len(), options.batch_size * options.accumulate);
+            assert_eq!(items.len(), options.batch_size * options.accumulation);
             assert!(items.iter().all(|&item| item < data.len()));
         }
         other => panic!("{other}"),
@@ -161,7 +159,7 @@ fn a_loss_that_is_not_finite_names_the_items() {
 }
 
 #[test]
-fn activations_in_bf16_move_weights_in_f32() {
+fn activations_in_bf16_update_weights_in_f32() {
     let folder = tempfile::tempdir().unwrap();
     let (model, config) = start(folder.path());
     let tokens = TokenItems::open(config.with_file_name("record.json")).unwrap();

@@ -1,4 +1,4 @@
-//! A small model, batches for it, and a look at its values.
+//! A small model, batches for it, and its values.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use burn::tensor::Tensor;
 use lumina_nn::Compute;
 use lumina_testing::{lcg, small_tokenizer};
 use lumina_tokenizer::IGNORED;
-use lumina_train::fine_tune::{Example, FineTuneOptions, NewModel, Schedule, Trainable, Trainer};
+use lumina_train::fine_tune::{Example, FineTuneOptions, NewModel, Trainable, Trainer};
+use lumina_train::optim::EpochSchedule;
 use tempfile::TempDir;
 
-/// Steps of an epoch in these tests, which last no longer.
+/// Steps of an epoch, more than these tests make.
 pub(crate) const STEPS: u64 = 100;
 
 /// The shape: two layers, half as many key heads as query heads.
@@ -41,7 +42,7 @@ pub(crate) fn folder_of(shape: &NewModel) -> (TempDir, PathBuf) {
 /// A constant learning rate and dropout.
 pub(crate) fn options() -> FineTuneOptions {
     FineTuneOptions {
-        schedule: Schedule { lr: 1e-3, min_lr: 1e-3, warmup_epochs: 0.0, epochs: 1 },
+        schedule: EpochSchedule { learning_rate: 1e-3, min_learning_rate: 1e-3, warmup_epochs: 0.0, epochs: 1 },
         dropout: 0.1,
         ..FineTuneOptions::default()
     }
@@ -79,7 +80,7 @@ pub(crate) fn passes(sequences: &[[Sequence; 2]]) -> Vec<Vec<Example<'_>>> {
     sequences.iter().map(|pass| pass.iter().map(Sequence::example).collect()).collect()
 }
 
-/// Steps on, up to this step.
+/// Makes steps up to this one.
 pub(crate) fn train(trainer: &mut Trainer, until: u64) {
     while trainer.position().step < until {
         let sequences = sequences(trainer.position().step, trainer.passes());

@@ -1,24 +1,25 @@
-//! What steps report, and how they fail.
+//! Reports of steps, and steps that fail.
 
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_nn::Compute;
 use lumina_train::Error;
-use lumina_train::fine_tune::{FineTuneOptions, Position, Schedule, Trainer};
+use lumina_train::fine_tune::{FineTuneOptions, Position, Trainer};
+use lumina_train::optim::EpochSchedule;
 
 use crate::small::{STEPS, folder_of, options, passes, sequences, shape, state};
 
 #[test]
 fn reports_and_positions() {
     let (_folder, model) = folder_of(&shape());
-    let schedule = Schedule { lr: 1e-2, min_lr: 1e-3, warmup_epochs: 0.02, epochs: 2 };
-    let options = FineTuneOptions { schedule, accumulate: 2, ..options() };
+    let schedule = EpochSchedule { learning_rate: 1e-2, min_learning_rate: 1e-3, warmup_epochs: 0.02, epochs: 2 };
+    let options = FineTuneOptions { schedule, accumulation: 2, ..options() };
     let mut trainer = Trainer::new(&model, options, &[Compute::cpu()]).unwrap();
     assert_eq!(trainer.position(), Position::default());
     for step in 0..4 {
         let report = trainer.step(&passes(&sequences(step, 2)), STEPS).unwrap();
         assert_eq!(report.step, step + 1);
         assert_eq!(report.epoch, step as f64 / STEPS as f64);
-        assert_eq!(report.lr, schedule.lr_at(report.epoch));
+        assert_eq!(report.learning_rate, schedule.learning_rate_at(report.epoch));
         // Rows of 9 and 6 tokens, of which 2 and 1 are given.
         assert_eq!((report.tokens, report.predicted), (30, 24));
         assert!((report.loss - report.cross_entropy - 1e-5 * report.z_loss).abs() <= 1e-6 * report.loss);
@@ -40,18 +41,18 @@ fn a_fixed_batch_is_learned() {
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run() {
     let (_folder, model) = folder_of(&shape());
-    let schedule = Schedule { lr: 1e30, min_lr: 1e30, warmup_epochs: 0.0, epochs: 1 };
+    let schedule = EpochSchedule { learning_rate: 1e30, min_learning_rate: 1e30, warmup_epochs: 0.0, epochs: 1 };
     let mut trainer = Trainer::new(&model, FineTuneOptions { schedule, ..options() }, &[Compute::cpu()]).unwrap();
     trainer.step(&passes(&sequences(0, 1)), STEPS).unwrap();
     let (before, position) = (state(&trainer), trainer.position());
     let error = trainer.step(&passes(&sequences(1, 1)), STEPS).unwrap_err();
     assert!(matches!(error, Error::NotFinite { step: 2, .. }), "{error}");
     assert!(error.to_string().contains("step 2"), "{error}");
-    assert!(before == state(&trainer) && position == trainer.position(), "nothing has moved");
+    assert!(before == state(&trainer) && position == trainer.position(), "nothing has changed");
 }
 
 #[test]
-fn a_weight_that_is_not_a_number_stops_the_run() {
+fn a_weight_that_is_nan_stops_the_run() {
     let (_folder, model) = folder_of(&shape());
     let file = model.join("model.safetensors");
     let damaged = {
@@ -74,5 +75,5 @@ fn a_weight_that_is_not_a_number_stops_the_run() {
     let before = state(&trainer);
     let error = trainer.step(&passes(&sequences(0, 1)), STEPS).unwrap_err();
     assert!(matches!(error, Error::NotFinite { step: 1, loss, .. } if loss.is_nan()), "{error}");
-    assert!(before == state(&trainer), "nothing has moved");
+    assert!(before == state(&trainer), "nothing has changed");
 }

@@ -1,4 +1,4 @@
-//! Where training starts: a model of random weights, or a checkpoint whose head knows nothing of image tokens.
+//! New models of random weights.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::folder::{self, TOKENIZER_FILES, write_json};
 use crate::Result;
+use crate::checkpoint::{self, TOKENIZER_FILES, copy_if_present, write_json};
 
-/// The shape of a new model; what it does not say is as in Lumina-mGPT 7B.
+/// The shape of a new model. The default, and all that is not in it, is that of Lumina-mGPT 7B.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct NewModel {
@@ -28,13 +28,13 @@ pub struct NewModel {
     pub num_attention_heads: usize,
     /// Number of key and value heads.
     pub num_key_value_heads: usize,
-    /// Longest context in tokens.
+    /// The longest context in tokens.
     pub max_position_embeddings: usize,
-    /// Norms on the outputs of attention and MLP, as 34B has them.
+    /// Whether outputs of attention and MLP are normalised, as in 34B.
     pub swin_norm: bool,
-    /// Standard deviation of the first weights.
+    /// Standard deviation of the initial weights.
     pub initializer_range: f64,
-    /// Other weights for another seed.
+    /// The initial weights follow from it.
     pub seed: u64,
 }
 
@@ -61,16 +61,16 @@ impl NewModel {
     /// `ChameleonPreTrainedModel._init_weights`. The folder is made under a temporary name and then renamed.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`](crate::Error::Tokenizer), [`Error::Model`](crate::Error::Model) where the shape is not
-    /// possible, [`Error::Write`](crate::Error::Write), also where the folder is there already.
+    /// [`Error::Tokenizer`](crate::Error::Tokenizer), [`Error::Model`](crate::Error::Model) where no model has this
+    /// shape, [`Error::Write`](crate::Error::Write), also where the folder exists already.
     pub fn create(&self, tokenizer: &Path, folder: &Path, compute: &Compute) -> Result<()> {
         let text = TextTokenizer::open(tokenizer)?;
-        folder::create(folder, |partial| {
+        checkpoint::create(folder, |partial| {
             let config = self.config(&text)?;
             let file = partial.join("config.json");
             write_json(&file, &config)?;
             for name in TOKENIZER_FILES {
-                folder::copy_if_there(&tokenizer.join(name), &partial.join(name))?;
+                copy_if_present(&tokenizer.join(name), &partial.join(name))?;
             }
             let generation = json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 2 });
             write_json(&partial.join("generation_config.json"), &generation)?;
@@ -87,7 +87,7 @@ impl NewModel {
 
     /// `config.json` for a vocabulary.
     fn config(&self, text: &TextTokenizer) -> Result<Value> {
-        // Rows of the embedding up to the last token that the model may see; the placeholder is not among them.
+        // The embedding has a row for each token up to the last one of the vocabulary. The placeholder has none.
         let vocab_size = text.vocabulary()?.max_id() as usize + 1;
         let vocab_size = vocab_size.max(text.n_tokens());
         let names = (0..vocab_size as u32).filter_map(|id| Some((text.name_of(id)?, Value::from(id))));
@@ -118,7 +118,7 @@ impl NewModel {
         Ok(Value::Object(config))
     }
 
-    /// The first values of a tensor, `f32`.
+    /// The initial values of a tensor, `f32`.
     fn values(&self, name: &str, count: usize, stream: u64) -> Bytes {
         let is_matrix = !name.contains("norm") && !name.ends_with("bias");
         let constant = if name.ends_with("bias") { 0.0 } else { 1.0 };
@@ -130,7 +130,7 @@ impl NewModel {
     }
 }
 
-/// A draw from the standard normal distribution, by Box and Muller.
+/// A random number of the standard normal distribution, by Box and Muller.
 fn standard_normal(random: &mut impl Rng) -> f32 {
     // In (0, 1], so that the logarithm is finite.
     let mut uniform = || (f64::from(random.next_u32()) + 1.0) / (f64::from(u32::MAX) + 1.0);

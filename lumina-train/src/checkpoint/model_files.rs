@@ -1,30 +1,28 @@
-//! What a saved folder holds besides the weights.
+//! The files of a model or an adapter besides its weights.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lumina_checkpoint::Adapter;
-use lumina_checkpoint::{Dtype, save_bytes};
+use lumina_checkpoint::{Adapter, save_bytes};
 use serde_json::{Map, Value};
 
-use super::folder::{TOKENIZER_FILES, read_json, write_json};
-use super::lora::with_base;
+use super::{TOKENIZER_FILES, WeightType, read_json, with_base_model, write_json};
 use crate::{Error, Result};
 
-/// What goes from the folder of a model or an adapter into each that is saved. In memory, as the folder may be a
-/// checkpoint that is removed while the run goes on.
+/// The files that each folder saved of a model or an adapter gets. They are kept in memory, as the folder that they
+/// came from may be a checkpoint that is removed during the run.
 #[derive(Debug)]
-pub(super) enum Carried {
+pub(crate) enum ModelFiles {
     /// `config.json`, the tokenizer's files and `generation_config.json`.
     Model { config: Value, files: Vec<(&'static str, Vec<u8>)> },
     /// `adapter_config.json`.
     Adapter { config: Map<String, Value> },
 }
 
-impl Carried {
-    /// Of the model in a Hugging Face folder.
-    pub(super) fn of_model(folder: &Path) -> Result<Self> {
+impl ModelFiles {
+    /// Those of the model in a Hugging Face folder.
+    pub(crate) fn of_model(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
             let file = folder.join(name);
@@ -37,22 +35,17 @@ impl Carried {
         Ok(Self::Model { config: read_json(&folder.join("config.json"))?, files })
     }
 
-    /// Of an adapter of the model in the folder `model`.
-    pub(super) fn of_adapter(adapter: &Adapter, model: &Path) -> Result<Self> {
-        Ok(Self::Adapter { config: with_base(adapter.config().clone(), model)? })
+    /// Those of an adapter of the model in the folder `model`.
+    pub(crate) fn of_adapter(adapter: &Adapter, model: &Path) -> Result<Self> {
+        Ok(Self::Adapter { config: with_base_model(adapter.config().clone(), model)? })
     }
 
-    /// Writes it into a folder, and says which file the weights go into, which will be of this type.
-    pub(super) fn write(&self, folder: &Path, dtype: Dtype) -> Result<&'static str> {
+    /// Writes them into a folder. Returns the name of the file for the weights, which will be of this type.
+    pub(crate) fn write(&self, folder: &Path, weights: WeightType) -> Result<&'static str> {
         match self {
             Self::Model { config, files } => {
                 let mut config = config.clone();
-                config["torch_dtype"] = match dtype {
-                    Dtype::F16 => "float16",
-                    Dtype::BF16 => "bfloat16",
-                    _ => "float32",
-                }
-                .into();
+                config["torch_dtype"] = weights.torch_name().into();
                 write_json(&folder.join("config.json"), &config)?;
                 for (name, bytes) in files {
                     save_bytes(folder.join(name), bytes)?;
