@@ -19,13 +19,17 @@ use proptest::prelude::*;
 
 /// The model of the reference's own requests: one that draws.
 fn model() -> Lumina {
+    model_on(Compute::cpu())
+}
+
+fn model_on(compute: Compute) -> Lumina {
     let cases = lumina_testing::cases("generate/cases.json");
     let folder = part("model").join(cases[0]["model"].as_str().unwrap());
     let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
     Lumina::from_pretrained(folder)
         .tokenizer(tokenizer)
         .image_tokenizer(part("vq"))
-        .compute(Compute::cpu())
+        .compute(compute)
         .target_size_px(96)
         .load()
         .unwrap()
@@ -258,6 +262,34 @@ fn a_request_that_can_never_fit_is_refused() {
         }
     }
     assert!(ended.contains(&(long, "failed")) && ended.contains(&(short, "done")), "{ended:?}");
+}
+
+/// Where keys and values are tensors of a device, a sequence has all of them from its first pass on, and none before.
+#[test]
+fn on_a_device_requests_wait_for_memory() {
+    let model = model_on(Compute::new(burn::tensor::Device::flex()));
+    let asked = || with_image(request("a tree", 1), 64, 32, 2.0);
+    let alone = model.generate(asked()).run().unwrap();
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let budget = alone.stats.kv_cache_bytes;
+    let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(budget), clock.clone());
+    let _both = [asked(), asked()].map(|request| engine.submit(&request).unwrap());
+    assert_eq!(engine.kv_bytes(), 0);
+    let (mut waited, mut ended) = (false, 0);
+    while !engine.is_idle() {
+        for (_, event) in engine.step() {
+            if let Event::Done { tokens, .. } = event.unwrap() {
+                assert_eq!(tokens, alone.tokens);
+                ended += 1;
+            }
+        }
+        assert!(engine.kv_bytes() <= budget);
+        waited |= engine.kv_bytes() == budget && engine.n_waiting() == 1;
+        while let Some(work) = engine.next_work() {
+            engine.complete(work.run(&*clock));
+        }
+    }
+    assert_eq!((waited, ended), (true, 2));
 }
 
 /// Another request gets its tokens while an image is being decoded.

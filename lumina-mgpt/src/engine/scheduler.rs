@@ -74,10 +74,9 @@ impl Scheduler {
             if used <= budget {
                 break;
             }
-            let last = self.running.iter().rposition(|entry| entry.sequence.can_release());
-            match last.filter(|_| self.running.len() > 1) {
-                Some(last) => {
-                    let mut entry = self.running.remove(last);
+            let last = if self.running.len() > 1 { self.running.pop() } else { None };
+            match last {
+                Some(mut entry) => {
                     entry.sequence.release();
                     let place = self.waiting.partition_point(|waiting| waiting.id < entry.id);
                     self.waiting.insert(place, entry);

@@ -265,11 +265,6 @@ impl Sequence {
         }
     }
 
-    /// Whether [`Sequence::release`] returns memory, and can be undone.
-    pub(super) fn can_release(&self) -> bool {
-        self.branches().all(|branch| branch.cache.is_paged())
-    }
-
     /// Draws a token from the logits of a pass, and appends it and those that are forced after it.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use lumina_nn::{Compute, Loader};
 use smallvec::SmallVec;
 
 use super::config::Architecture;
-use super::kv_cache::{LayerCache, append};
+use super::kv_cache::LayerCache;
 use super::norm::HeadNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -79,7 +79,7 @@ impl Attention {
             let (q, k, v) = (own(&q), own(&k), own(&v));
             start += len;
             let (k, v) = match row.cache.as_deref_mut().map(|cache| &mut cache.layers[layer]) {
-                Some(LayerCache::Tensors(own)) => append(own, position, k, v),
+                Some(LayerCache::Device(own)) => own.append(position, k, v),
                 _ => (k, v),
             };
             attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), position)
@@ -95,7 +95,7 @@ fn host_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[CachedRow<'
         let (position, len, path) = (row.position(), row.len(), row.attention);
         match &mut row.cache.as_deref_mut()?.layers[layer] {
             LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path }),
-            LayerCache::Tensors(_) => None,
+            LayerCache::Device(_) => None,
         }
     });
     rows.collect()

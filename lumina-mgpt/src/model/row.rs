@@ -67,6 +67,6 @@ impl<'a> Row<'a> {
 
     /// Whether keys and values are in host memory.
     pub(crate) fn has_host_cache(&self) -> bool {
-        self.cache.as_ref().is_some_and(|cache| cache.is_paged())
+        self.cache.as_ref().is_some_and(|cache| cache.is_host())
     }
 }
