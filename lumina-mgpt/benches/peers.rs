@@ -1,9 +1,10 @@
-//! `cargo bench -p lumina-mgpt --bench peers -- <checkpoint> <precision>`: what other programs are measured by as well, on any checkpoint.
-//! `benches/peers.py` runs it and them in turn.
+//! `cargo bench -p lumina-mgpt --bench peers -- <checkpoint> <precision>`: what other programs are measured by as well,
+//! on any checkpoint. `benches/peers.py` runs it and them in turn.
 //!
-//! It prints `open` once the model is, and the seconds that took on standard error. Then it runs what each line of its input names, and prints the
-//! seconds: `prefill`, a prompt of 512 tokens with the head on its last; `decode`, 16 steps after it of one row; `guided`, of the two rows of
-//! guidance; `memory`, half a gigabyte read by all threads, 32 times: about as long as the rest takes, as some machines give more for a moment.
+//! It prints `open` once the model is, and the seconds that took on standard error. Then it runs what each line of its
+//! input names, and prints the seconds: `prefill`, a prompt of 512 tokens with the head on its last; `decode`, 16 steps
+//! after it of one row; `guided`, of the two rows of guidance; `memory`, half a gigabyte read by all threads, 32 times:
+//! about as long as the rest takes, as some machines give more for a moment.
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 mod measure;

@@ -1,5 +1,5 @@
-//! Decoding and prefill of a transformer of random weights: width 2048, 4 layers, 65,536 tokens; `bf16` as mapped, Q8 and
-//! Q4 as quantised at load.
+//! Decoding and prefill of a transformer of random weights: width 2048, 4 layers, 65,536 tokens; `bf16` as mapped, Q8
+//! and Q4 as quantised at load.
 //!
 //! `cargo bench -p lumina-mgpt` writes a checkpoint of 0.94 GB to the temporary folder and removes it. Decoding is held
 //! against reading the same bytes from memory once; prefill against Burn's own f32 matrix product.
@@ -58,8 +58,8 @@ fn step_bytes(shapes: &BTreeMap<String, Vec<usize>>, weights: Weights) -> f64 {
     read.map(|(name, shape)| dtype(name).bytes_of(shape).expect("whole blocks") as f64).sum()
 }
 
-/// What a step of `rows` rows takes, each after a prompt of `tokens`, with the logits of `among`; beside it one of a single row with all logits, and
-/// what memory gives.
+/// What a step of `rows` rows takes, each after a prompt of `tokens`, with the logits of `among`; beside it one of a
+/// single row with all logits, and what memory gives.
 struct Step {
     seconds: f64,
     /// Of the time of a single row.

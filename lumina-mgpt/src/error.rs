@@ -28,7 +28,8 @@ pub enum Error {
     },
     /// A token that the model has no embedding for.
     #[error(
-        "token {token} is beyond the model's vocabulary of {vocab_size}; do the tokenizer and the model belong together?"
+        "token {token} is beyond the model's vocabulary of {vocab_size}; do the tokenizer and the model belong \
+         together?"
     )]
     Token {
         /// The token.
@@ -49,7 +50,8 @@ pub enum Error {
     EmptyPrompt,
     /// A prompt that leaves no room for an answer.
     #[error(
-        "the prompt has {tokens} tokens, and the model's context holds {context}; shorten it, or leave out turns or images"
+        "the prompt has {tokens} tokens, and the model's context holds {context}; shorten it, or leave out turns \
+         or images"
     )]
     PromptTooLong {
         /// Tokens of the prompt.
@@ -69,12 +71,14 @@ pub enum Error {
     },
     /// The request has or asks for images, and the model was opened without an image tokenizer.
     #[error(
-        "this model was opened without an image tokenizer; give the folder of `vqgan.yaml` and `vqgan.ckpt` to `LuminaBuilder::image_tokenizer`"
+        "this model was opened without an image tokenizer; give the folder of `vqgan.yaml` and `vqgan.ckpt` to \
+         `LuminaBuilder::image_tokenizer`"
     )]
     NoImageTokenizer,
     /// Image tokenizer and text tokenizer disagree.
     #[error(
-        "the image tokenizer has {codes} codes, the text tokenizer names {tokens} image tokens; do they belong together?"
+        "the image tokenizer has {codes} codes, the text tokenizer names {tokens} image tokens; do they belong \
+         together?"
     )]
     Codebook {
         /// Entries of the codebook.
@@ -99,7 +103,8 @@ pub enum Error {
     NoBackend,
     /// An image of the answer is cut off or malformed, and the caller wants whole ones.
     #[error(
-        "{0}; raise `max_new_tokens`, or take the whole `Output` with `Malformed::Partial` to get the rows that are there"
+        "{0}; raise `max_new_tokens`, or take the whole `Output` with `Malformed::Partial` to get the rows that \
+         are there"
     )]
     Malformed(Box<lumina_tokenizer::MalformedImage>),
     /// The answer is not what the task promises.
@@ -131,7 +136,9 @@ pub enum Error {
     },
     /// Keys and values of a request are more than the engine may hold.
     #[error(
-        "the request needs {needed} bytes of keys and values, and the engine may hold {budget}; raise `EngineOptions::kv_budget_bytes`, shorten the prompt or the answer, choose a smaller image, or a narrower `Compute::kv_cache`"
+        "the request needs {needed} bytes of keys and values, and the engine may hold {budget}; raise \
+         `EngineOptions::kv_budget_bytes`, shorten the prompt or the answer, choose a smaller image, or a \
+         narrower `Compute::kv_cache`"
     )]
     KvBudget {
         /// Bytes that it needs at least.

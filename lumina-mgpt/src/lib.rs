@@ -3,7 +3,8 @@
 //! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream of tokens in which text and images are mixed. This
 //! crate opens its published checkpoints, and Chameleon's, and generates with them as the original code does.
 //!
-//! - [`Lumina`] is an opened checkpoint: transformer, tokenizers, and where they compute. A clone is a handle to the same.
+//! - [`Lumina`] is an opened checkpoint: transformer, tokenizers, and where they compute. A clone is a handle to the
+//!   same.
 //! - [`Generation`] is what its methods return: a request bound to the model, to be configured and then
 //!   [`run`](Generation::run) or [`stream`](Generation::stream)ed. The result of `run` depends on the task: an
 //!   [`RgbImage`](image::RgbImage), a [`String`], or an [`Output`] with everything.
@@ -43,9 +44,9 @@
 //! # Ok::<(), lumina_mgpt::Error>(())
 //! ```
 //!
-//! The same request, seed, model and [`Compute`] give the same tokens, streamed or not. On the
-//! processor they are the same in a batch too. Other backends may round a matmul of more rows differently, which shows where two
-//! candidates are almost equal.
+//! The same request, seed, model and [`Compute`] give the same tokens, streamed or not. On the processor they are the
+//! same in a batch too. Other backends may round a matmul of more rows differently, which shows where two candidates
+//! are almost equal.
 //!
 //! # Features
 //!
@@ -63,10 +64,10 @@
 //!
 //! # Memory and speed
 //!
-//! With [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. A request takes its KV cache, in blocks of 64
-//! tokens as it grows: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer, and with guidance the tokens of
-//! the image again. [`EngineOptions::kv_budget_bytes`] bounds it for all requests. Activations use up to 128 MB that are kept with the
-//! model: once begun, decoding allocates nothing but these blocks.
+//! With [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. A request takes its KV cache,
+//! in blocks of 64 tokens as it grows: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer,
+//! and with guidance the tokens of the image again. [`EngineOptions::kv_budget_bytes`] bounds it for all requests.
+//! Activations use up to 128 MB that are kept with the model: once begun, decoding allocates nothing but these blocks.
 //!
 //! A token costs a pass over the weights. Guidance adds a row to the pass, not a pass; so do the requests of a batch.
 //! Tokens that the grammar forces (row-ends, sizes, the image's end) have no pass of their own. [`Stats`] has what a
@@ -75,8 +76,8 @@
 //! # Untrusted input
 //!
 //! Checkpoints, tokenizer files and images are checked as they are opened, and no pickle is executed. Names of special
-//! tokens in a user's text stay plain text. Whatever the options, the text and the tokens, the answer is an [`Error`] or
-//! a result, never a panic; an image that was cut off is returned with its complete rows.
+//! tokens in a user's text stay plain text. Whatever the options, the text and the tokens, the answer is an [`Error`]
+//! or a result, never a panic; an image that was cut off is returned with its complete rows.
 #![forbid(unsafe_code)]
 
 mod book;

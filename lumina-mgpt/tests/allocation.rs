@@ -1,5 +1,5 @@
-//! Once begun, decoding allocates nothing: layers, logits and the draw. A test binary of its own, as it counts the allocations of a whole
-//! process.
+//! Once begun, decoding allocates nothing: layers, logits and the draw. A test binary of its own, as it counts the
+//! allocations of a whole process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 

@@ -133,8 +133,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Requests that join and leave at any step, with as little memory as the largest needs: each gets the tokens that it gets
-    /// alone, or, if it is cancelled, the first of them.
+    /// Requests that join and leave at any step, with as little memory as the largest needs: each gets the tokens that
+    /// it gets alone, or, if it is cancelled, the first of them.
     #[test]
     fn answers_do_not_depend_on_what_else_runs(
         asked in prop::collection::vec((any::<u64>(), 0..360usize, 0..3usize, 0..30usize, 0..60usize, any::<bool>()), 2..6),

@@ -14,7 +14,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A checkpoint's tensors are not those of the model.
-    #[error("{}: {n_problems} tensors do not fit the model; is this the checkpoint of another size or kind?{list}", file.display())]
+    #[error(
+        "{}: {n_problems} tensors do not fit the model; is this the checkpoint of another size or kind?{list}",
+        file.display()
+    )]
     Weights {
         /// The folder or file.
         file: PathBuf,
@@ -77,7 +80,8 @@ pub enum Error {
     },
     /// A KV cache in another type than that of activations, on a device that cannot read it.
     #[error(
-        "keys and values in {dtype} need a CPU device and f32 activations; on device `{device}` they have the type of activations: leave them at f32"
+        "keys and values in {dtype} need a CPU device and f32 activations; on device `{device}` they have the \
+         type of activations: leave them at f32"
     )]
     KvCacheDevice {
         /// The device.

@@ -142,7 +142,8 @@ impl<'a> Loader<'a> {
         self.parameter(path, view, Part::Model)
     }
 
-    /// A small parameter, such as the weight of a norm: as [`Loader::param`], or in host memory where activations are there too.
+    /// A small parameter, such as the weight of a norm: as [`Loader::param`], or in host memory where activations are
+    /// there too.
     pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
         let path = self.path(name);
         let view = self.view(&path, &shape, Part::Model);
@@ -173,8 +174,9 @@ impl<'a> Loader<'a> {
         param
     }
 
-    /// The checkpoint's names of the parameters made so far, under which training saves them. A weight in host memory is no
-    /// parameter, and one tensor asked for twice is two parameters of one name. Under an adapter they are the adapter's alone.
+    /// The checkpoint's names of the parameters made so far, under which training saves them. A weight in host memory
+    /// is no parameter, and one tensor asked for twice is two parameters of one name. Under an adapter they are the
+    /// adapter's alone.
     pub fn parameter_names(&self) -> HashMap<ParamId, String> {
         self.shared.state.borrow().names.clone()
     }
@@ -340,7 +342,8 @@ fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType)
     Tensor::from_data(data.convert_dtype(dtype), (compute.device(), dtype))
 }
 
-/// The type that a tensor is converted to; `None` where it stays, as the other type is no smaller or cannot hold its shape.
+/// The type that a tensor is converted to; `None` where it stays, as the other type is no smaller or cannot hold its
+/// shape.
 fn smaller(weights: Weights, role: Role, view: &TensorView) -> Option<Dtype> {
     let dtype = weights.dtype_of(role)?;
     (dtype.bytes_of(view.shape())? < view.bytes().len()).then_some(dtype)

@@ -3,7 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The system's allocator, counting: the `#[global_allocator]` of a test binary of its own, as it counts those of a whole process.
+/// The system's allocator, counting: the `#[global_allocator]` of a test binary of its own, as it counts those of a
+/// whole process.
 #[derive(Debug, Default)]
 pub struct Counting(AtomicUsize);
 

@@ -1,5 +1,5 @@
-//! The structure that ARCHITECTURE.md promises: which crate depends on which, no circles between the modules of `lumina-mgpt`,
-//! and no line over the limit of `rustfmt.toml`.
+//! The structure that ARCHITECTURE.md promises: which crate depends on which, no circles between the modules of
+//! `lumina-mgpt`, and no line over the limit of `rustfmt.toml`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,8 +66,10 @@ fn no_line_is_over_the_limit() {
     for file in rust_files(&root()) {
         let text = std::fs::read_to_string(&file).unwrap();
         for (index, line) in text.lines().enumerate() {
-            // A string is what it is: an error message, or a record of a data set.
-            if line.chars().count() > limit && !line.contains('"') {
+            // Texts and tables are what they are: an error message, a record of a data set, a row of a table.
+            let is_whole = line.contains('"')
+                || line.trim_start().trim_start_matches('/').starts_with(['!', ' ']) && line.contains(" | ");
+            if line.chars().count() > limit && !is_whole {
                 over.push(format!("{}:{}", file.display(), index + 1));
             }
         }

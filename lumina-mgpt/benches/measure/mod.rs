@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-/// The fastest of some runs of each, after one that is not counted: what else the machine does can only add to a time. They take turns, as what
-/// a machine gives may change within seconds.
+/// The fastest of some runs of each, after one that is not counted: what else the machine does can only add to a time.
+/// They take turns, as what a machine gives may change within seconds.
 pub(crate) fn in_turn<const N: usize>(runs: usize, mut each: [&mut dyn FnMut(); N]) -> [Duration; N] {
     let mut fastest = [Duration::MAX; N];
     for round in 0..=runs {

@@ -29,7 +29,8 @@ pub(super) struct Tensors {
 /// architecture, a `config.json` made from what their metadata says.
 ///
 /// # Errors
-/// [`Error::Metadata`](lumina_checkpoint::Error::Metadata) where a value that the config needs is missing or of another type.
+/// [`Error::Metadata`](lumina_checkpoint::Error::Metadata) where a value that the config needs is missing or of another
+/// type.
 pub(super) fn document(metadata: &Metadata, tensors: Tensors, name: &str) -> Result<Option<Bytes>> {
     let key = document_key(name);
     match metadata.get(&key) {

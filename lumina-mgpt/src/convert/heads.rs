@@ -1,9 +1,9 @@
 //! The two orders that the channels of an attention head come in.
 //!
-//! Rotary positions rotate channels two by two. Hugging Face's code pairs channel `i` of a head with `i + width / 2`, so
-//! a head is two halves; llama.cpp pairs `2i` with `2i + 1` for this architecture (its rope type is the "normal" one),
-//! so its converter reorders the rows of the query and key projections, and the QK-norms with them. Attention takes
-//! products of queries and keys channel by channel, so both orders give one result, each with its own rotation.
+//! Rotary positions rotate channels two by two. Hugging Face's code pairs channel `i` of a head with `i + width / 2`,
+//! so a head is two halves; llama.cpp pairs `2i` with `2i + 1` for this architecture (its rope type is the "normal"
+//! one), so its converter reorders the rows of the query and key projections, and the QK-norms with them. Attention
+//! takes products of queries and keys channel by channel, so both orders give one result, each with its own rotation.
 
 /// Attention heads, one after the other, of `width` units of `unit_bytes`: rows of a projection's weight, elements of
 /// its bias or of a norm.

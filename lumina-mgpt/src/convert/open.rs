@@ -11,8 +11,8 @@ use super::heads::Heads;
 use super::names::{rotated, to_hugging_face};
 use super::row_order::{RowOrder, is_chameleon, row_order};
 
-/// Opens a model: [`Checkpoint::open`], with the tensors of a GGUF file named and ordered as in a Hugging Face folder, and
-/// [`Checkpoint::document`] for what its metadata contains.
+/// Opens a model: [`Checkpoint::open`], with the tensors of a GGUF file named and ordered as in a Hugging Face folder,
+/// and [`Checkpoint::document`] for what its metadata contains.
 ///
 /// # Errors
 /// Those of [`Checkpoint::open`], [`Error::Metadata`] and [`Error::TensorLayout`].

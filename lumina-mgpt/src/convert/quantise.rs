@@ -58,9 +58,9 @@ impl QuantiseOptions {
         Self { embedding: Some(dtype), ..self }
     }
 
-    /// The order of the rows of queries and keys: by default that of this crate, which then uses them memory-mapped, and
-    /// llama.cpp refuses the file. With [`RowOrder::LlamaCpp`] it runs the model (text only, as it hides image tokens),
-    /// and this crate copies a sixth of the weights to the heap.
+    /// The order of the rows of queries and keys: by default that of this crate, which then uses them memory-mapped,
+    /// and llama.cpp refuses the file. With [`RowOrder::LlamaCpp`] it runs the model (text only, as it hides image
+    /// tokens), and this crate copies a sixth of the weights to the heap.
     #[must_use]
     pub fn row_order(self, order: RowOrder) -> Self {
         Self { row_order: order, ..self }
@@ -97,12 +97,12 @@ pub struct QuantiseProgress<'a> {
     pub total_bytes: u64,
 }
 
-/// Writes the model in `checkpoint` (tensors, `config.json`, and the files of its tokenizer where it has them) to a GGUF
-/// file at `path`.
+/// Writes the model in `checkpoint` (tensors, `config.json`, and the files of its tokenizer where it has them) to a
+/// GGUF file at `path`.
 ///
-/// Tensors are read from the mapping, converted in slices by the threads of the current rayon pool, and written one by one: on the
-/// heap are a slice, and of files for llama.cpp one tensor of queries or keys. `progress` is called for every slice, and stops the
-/// work by breaking; the file then does not appear.
+/// Tensors are read from the mapping, converted in slices by the threads of the current rayon pool, and written one by
+/// one: on the heap are a slice, and of files for llama.cpp one tensor of queries or keys. `progress` is called for
+/// every slice, and stops the work by breaking; the file then does not appear.
 ///
 /// The `config.json` and the tokenizer go into the metadata, not next to the file: a model is then one file, and a
 /// tokenizer that does not belong to it cannot be beside it by mistake. They are what
@@ -124,8 +124,8 @@ pub struct QuantiseProgress<'a> {
 ///
 /// # Errors
 /// [`Error::Quantise`] where a type cannot hold a tensor's values, is not written, or has no place in GGUF;
-/// [`Error::Metadata`] where `config.json` or the tokenizer does not do; [`Error::Cancelled`]; [`Error::Write`]. What was
-/// at `path` before is then untouched.
+/// [`Error::Metadata`] where `config.json` or the tokenizer does not do; [`Error::Cancelled`]; [`Error::Write`]. What
+/// was at `path` before is then untouched.
 pub fn quantise(
     checkpoint: &Checkpoint,
     path: impl AsRef<Path>,
@@ -177,8 +177,8 @@ pub fn quantise(
     writer.finish()
 }
 
-/// The shape of a QK-norm with a row a head, held against the projection before it: what a config says of heads must not
-/// make much of a small file.
+/// The shape of a QK-norm with a row a head, held against the projection before it: what a config says of heads must
+/// not make much of a small file.
 fn norm_of_each_head(checkpoint: &Checkpoint, view: &TensorView, n_heads: usize) -> Result<Vec<usize>> {
     let projection = view.name().rsplit_once("_norm.").map(|(stem, _)| format!("{stem}_proj.weight"));
     let projection = projection.and_then(|name| checkpoint.get(&name));

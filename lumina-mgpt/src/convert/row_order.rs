@@ -18,10 +18,12 @@ pub(super) const ROW_ORDER: &str = "lumina.row_order";
 /// The two belong to two ways of writing rotary positions; see the [module](crate::convert).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RowOrder {
-    /// Channel `i` is rotated with `i + width / 2`, as in the checkpoints and in this crate: rows are used memory-mapped.
+    /// Channel `i` is rotated with `i + width / 2`, as in the checkpoints and in this crate: rows are used
+    /// memory-mapped.
     #[default]
     HuggingFace,
-    /// Channel `2i` is rotated with `2i + 1`, as llama.cpp has it: queries and keys are put in order on the heap when read.
+    /// Channel `2i` is rotated with `2i + 1`, as llama.cpp has it: queries and keys are put in order on the heap when
+    /// read.
     LlamaCpp,
 }
 

@@ -22,8 +22,8 @@ use crate::{Error, Result};
 /// Answers requests, as many as there are in each pass over the weights.
 ///
 /// The same request gives the same tokens whatever else runs, unless weights are on a device
-/// ([`Residence::Device`](crate::Residence::Device)). It owns what it needs, is `Send`, and does nothing unless called: a server
-/// calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
+/// ([`Residence::Device`](crate::Residence::Device)). It owns what it needs, is `Send`, and does nothing unless called:
+/// a server calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -84,7 +84,8 @@ impl Engine {
     /// Adds a request. It runs from the next [`Engine::step`] on for which there is memory, in the order of submission.
     ///
     /// # Errors
-    /// What is wrong with the request, and [`Error::KvBudget`] where it can never fit the budget. Nothing has been added then.
+    /// What is wrong with the request, and [`Error::KvBudget`] where it can never fit the budget. Nothing has been
+    /// added then.
     pub fn submit(&mut self, request: &Request) -> Result<RequestId> {
         self.submit_with(request, Submission::default())
     }
@@ -123,8 +124,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Ends a request before its next pass, with what is there: its events end with [`Event::Done`]. Nothing happens where it has
-    /// ended already.
+    /// Ends a request before its next pass, with what is there: its events end with [`Event::Done`]. Nothing happens
+    /// where it has ended already.
     pub fn cancel(&mut self, id: RequestId) {
         if let Some(entry) = self.scheduler.entries_mut().find(|entry| entry.id == id) {
             entry.sequence.cancel();

@@ -16,7 +16,8 @@ use super::options::RequestId;
 use crate::model::ModelParts;
 use crate::{Error, Result};
 
-/// An image to be decoded: done anywhere by [`DecodeWork::run`], and handed back to [`Engine::complete`](super::Engine::complete).
+/// An image to be decoded: done anywhere by [`DecodeWork::run`], and handed back to
+/// [`Engine::complete`](super::Engine::complete).
 #[must_use = "the request waits for it"]
 pub struct DecodeWork {
     pub(super) id: u64,

@@ -1,7 +1,7 @@
 //! The engine: any number of requests in the same passes over the weights.
 //!
-//! [`Engine::submit`] adds a request, [`Engine::step`] makes a pass and returns what has happened, [`Engine::cancel`] ends a
-//! request. Requests join and leave between passes. To read it in order:
+//! [`Engine::submit`] adds a request, [`Engine::step`] makes a pass and returns what has happened, [`Engine::cancel`]
+//! ends a request. Requests join and leave between passes. To read it in order:
 //!
 //! 1. `request`, `options`, `event`: what goes in, and what comes out.
 //! 2. `sequence`: a request in progress, with its branches and their KV caches.

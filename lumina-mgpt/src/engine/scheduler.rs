@@ -62,10 +62,12 @@ impl Scheduler {
         }
     }
 
-    /// Makes the sequences that run fit the budget with what they grow by in the next pass, and admits others while they fit.
+    /// Makes the sequences that run fit the budget with what they grow by in the next pass, and admits others while
+    /// they fit.
     ///
-    /// Where the budget is exhausted, the sequence that was admitted last gives its keys and values up and waits, before all that
-    /// arrived after it. One that does not fit alone has failed: its error is returned with its index in `running`.
+    /// Where the budget is exhausted, the sequence that was admitted last gives its keys and values up and waits,
+    /// before all that arrived after it. One that does not fit alone has failed: its error is returned with its index
+    /// in `running`.
     pub(super) fn schedule(&mut self, options: &EngineOptions) -> Option<(usize, Error)> {
         let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);
         let mut preempted = false;

@@ -27,7 +27,8 @@ pub(super) struct Branch {
     pub(super) len: usize,
     /// Index in the sequence of the first token.
     start: usize,
-    /// Passes whose attention was a matrix product, by position and length: a repeated prefill is cut as the first one was.
+    /// Passes whose attention was a matrix product, by position and length: a repeated prefill is cut as the first one
+    /// was.
     chunks: Vec<(usize, usize)>,
     /// Tokens that were run before the cache was given up, and are being run again.
     replay_until: usize,
@@ -61,8 +62,8 @@ impl Branch {
         self.cache.len() < self.replay_until
     }
 
-    /// The tokens of the next pass. With `is_last` it runs all that are pending. Where the other branch has more to run than a
-    /// pass takes, one token is kept back, so that both give their logits in the same pass.
+    /// The tokens of the next pass. With `is_last` it runs all that are pending. Where the other branch has more to run
+    /// than a pass takes, one token is kept back, so that both give their logits in the same pass.
     fn chunk(&self, is_last: bool) -> Chunk {
         let position = self.cache.len();
         if !self.is_replaying() {
@@ -73,7 +74,8 @@ impl Branch {
             };
             return Chunk { len, attention: AttentionPath::ByLength };
         }
-        // The same rounding as the first time: matrix products for the same chunks, and as one token at a time between them.
+        // The same rounding as the first time: matrix products for the same chunks, and as one token at a time between
+        // them.
         match self.chunks.iter().find(|&&(start, _)| start >= position) {
             Some(&(start, len)) if start == position => Chunk { len, attention: AttentionPath::ByLength },
             next => {
@@ -175,8 +177,8 @@ impl Sequence {
         Ok(sequence)
     }
 
-    /// The least bytes of keys and values with which the sequence can end: all of them where its length is known, else those
-    /// of the prompt and a token.
+    /// The least bytes of keys and values with which the sequence can end: all of them where its length is known, else
+    /// those of the prompt and a token.
     pub(super) fn least_bytes(&self) -> u64 {
         let cache = &self.conditional.cache;
         let known = self.sampler.longest_answer(&self.state).is_some();

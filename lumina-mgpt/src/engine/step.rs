@@ -1,8 +1,9 @@
 //! One pass over the weights for all sequences that run.
 //!
-//! A pass runs what each branch has pending: a chunk of its prompt, or the tokens since the last draw. So prompts are prefilled in
-//! chunks together with rows that already decode; a token that the grammar forces has no pass of its own but waits for the next drawn
-//! one; and under guidance the unconditional branch, which sees the current image alone, is a second row of the same pass.
+//! A pass runs what each branch has pending: a chunk of its prompt, or the tokens since the last draw. So prompts are
+//! prefilled in chunks together with rows that already decode; a token that the grammar forces has no pass of its own
+//! but waits for the next drawn one; and under guidance the unconditional branch, which sees the current image alone,
+//! is a second row of the same pass.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -25,7 +26,8 @@ struct Ran {
     draws: bool,
 }
 
-/// Runs one pass for the entries: each gets a drawn token and the forced ones after it, or another chunk of its prompt is run.
+/// Runs one pass for the entries: each gets a drawn token and the forced ones after it, or another chunk of its prompt
+/// is run.
 ///
 /// The error of an entry's draw is returned with the entry's index; others are not affected.
 ///

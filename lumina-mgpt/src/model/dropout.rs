@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 /// Residual dropout, in training: of the outputs of attention and MLP.
 ///
-/// The mask is a function of seed, pass and place in the network. So a resumed run equals one that was not interrupted, a layer that
-/// is run twice drops the same values, and the device does not matter.
-/// Mirrors `config.dropout` of the original.
+/// The mask is a function of seed, pass and place in the network. So a resumed run equals one that was not interrupted,
+/// a layer that is run twice drops the same values, and the device does not matter. Mirrors `config.dropout` of the
+/// original.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
     rate: f64,

@@ -8,8 +8,9 @@ use super::config::Architecture;
 
 /// The keys and values of one sequence in all layers, of a capacity fixed when it is made.
 ///
-/// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the sequence grows. On a device it is allocated with the
-/// first token, for the whole capacity, and written in place. Not `Clone`: a second handle on a tensor would turn every write into a copy.
+/// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the
+/// sequence grows. On a device it is allocated with the first token, for the whole capacity, and written in place. Not
+/// `Clone`: a second handle on a tensor would turn every write into a copy.
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
@@ -23,7 +24,7 @@ pub(crate) enum LayerCache {
     /// In host memory.
     Host(KvStorage),
     /// On a device.
-    Device(DeviceKv),
+    Device(Box<DeviceKv>),
 }
 
 impl KvCache {
@@ -33,7 +34,7 @@ impl KvCache {
         let (device, dtype) = compute.options();
         let layer = |_| match compute.kv_storage(kv_heads, capacity, head_dim) {
             Some(own) => LayerCache::Host(own),
-            None => LayerCache::Device(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype)),
+            None => LayerCache::Device(Box::new(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype))),
         };
         Self { layers: (0..architecture.layers).map(layer).collect(), len: 0, capacity }
     }
@@ -71,8 +72,8 @@ impl KvCache {
         self.layers.iter().map(bytes).sum()
     }
 
-    /// Forgets the tokens from `len` on, and frees memory that is not needed any more: blocks on the processor; on a device all of it,
-    /// if no token is left.
+    /// Forgets the tokens from `len` on, and frees memory that is not needed any more: blocks on the processor; on a
+    /// device all of it, if no token is left.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         for layer in &mut self.layers {

@@ -1,4 +1,5 @@
-//! The network: Chameleon's decoder-only transformer with QK-norm (arXiv 2405.09818), as Lumina-mGPT (arXiv 2408.02657) uses it.
+//! The network: Chameleon's decoder-only transformer with QK-norm (arXiv 2405.09818), as Lumina-mGPT (arXiv 2408.02657)
+//! uses it.
 //!
 //! Mirrors `modeling_chameleon.py` of the original. To read it in order:
 //!

@@ -33,8 +33,8 @@ impl RmsNorm {
 
 /// Layer norm over each head's width, with weights of its own for each group of consecutive heads.
 ///
-/// The checkpoint has a row for each part of the parallel training, or one for each head; a row serves `heads / rows` heads.
-/// Mirrors `modeling_chameleon.py::ChameleonLayerNorm`.
+/// The checkpoint has a row for each part of the parallel training, or one for each head; a row serves `heads / rows`
+/// heads. Mirrors `modeling_chameleon.py::ChameleonLayerNorm`.
 #[derive(Module, Debug)]
 pub(crate) struct HeadNorm {
     weight: Values<2>,

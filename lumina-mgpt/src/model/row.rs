@@ -11,19 +11,21 @@ pub(crate) const MAX_INLINE_ROWS: usize = 8;
 
 /// A sequence's part of a pass: its next tokens, and what came before them.
 ///
-/// The tokens of all rows lie one after the other in `[n, hidden]`. Linear layers compute all of them at once; attention gives each
-/// row its own keys and values.
+/// The tokens of all rows lie one after the other in `[n, hidden]`. Linear layers compute all of them at once;
+/// attention gives each row its own keys and values.
 #[derive(Debug)]
 pub struct Row<'a> {
     /// The tokens to run, at least one.
     pub tokens: &'a [u32],
-    /// The keys and values before them, to which theirs are appended. Without a cache the tokens begin a sequence that is not kept.
+    /// The keys and values before them, to which theirs are appended. Without a cache the tokens begin a sequence that
+    /// is not kept.
     pub cache: Option<&'a mut KvCache>,
     /// Tokens of the whole prompt, where these are a chunk of it: dynamic rotary scaling depends on it.
     pub planned_len: usize,
     /// The tokens of the row after which logits are wanted, by their index in `tokens`; by default the last one.
     pub logits: Range<usize>,
-    /// How attention is computed. With [`AttentionPath::AsDecoding`] several tokens give what they give one by one, to the bit.
+    /// How attention is computed. With [`AttentionPath::AsDecoding`] several tokens give what they give one by one, to
+    /// the bit.
     pub attention: AttentionPath,
 }
 

@@ -93,7 +93,8 @@ impl Layer {
         }
     }
 
-    /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on their outputs.
+    /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on
+    /// their outputs.
     fn forward(&self, x: Hidden, rotation: &Rotation, rows: PassRows<'_, '_>, residual: Residual<'_>) -> Hidden {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
@@ -161,7 +162,8 @@ impl Transformer {
     /// Opens a Hugging Face folder (`config.json` and safetensors, sharded or not) or a GGUF file.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Config`], and [`Error::Checkpoint`] for tensors that are missing, unexpected or misshaped.
+    /// [`Error::Read`], [`Error::Config`], and [`Error::Checkpoint`] for tensors that are missing, unexpected or
+    /// misshaped.
     pub fn open(path: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let checkpoint = convert::open(path)?;
         let (json, file) = document(&checkpoint, "config.json")?;
@@ -182,8 +184,8 @@ impl Transformer {
         Self::from_loader(&Loader::with_progress(checkpoint, compute, progress), architecture)
     }
 
-    /// The network in the tensors of a loader, which may have an adapter, and which the caller keeps: it knows the names
-    /// of the parameters.
+    /// The network in the tensors of a loader, which may have an adapter, and which the caller keeps: it knows the
+    /// names of the parameters.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where the device cannot compute as asked, and for tensors that are missing, unexpected or
@@ -243,8 +245,8 @@ impl Transformer {
     /// Runs the rows' tokens: the hidden states after the final norm, `[n, hidden]`, n being the number of tokens of
     /// all rows, in their order. Each row's keys and values are appended to its cache.
     ///
-    /// With weights in host memory, decoding (one token each of up to eight rows) allocates nothing but blocks of the caches
-    /// once it has begun.
+    /// With weights in host memory, decoding (one token each of up to eight rows) allocates nothing but blocks of the
+    /// caches once it has begun.
     ///
     /// # Errors
     /// [`Error::Token`] where a token is beyond the vocabulary, [`Error::CacheFull`] where a row does not fit its
@@ -253,11 +255,12 @@ impl Transformer {
         self.compute.in_pool(|| self.forward_with(rows, &mut |_| {}))
     }
 
-    /// Runs the rows' tokens, and computes the logits that each row asks for, of the tokens `ids`: a row of logits each, in the order of
-    /// the rows and their tokens.
+    /// Runs the rows' tokens, and computes the logits that each row asks for, of the tokens `ids`: a row of logits
+    /// each, in the order of the rows and their tokens.
     ///
     /// # Errors
-    /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not have.
+    /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not
+    /// have.
     pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
         let mut positions: SmallVec<[usize; MAX_INLINE_ROWS]> = SmallVec::new();
         let mut start = 0;
@@ -338,8 +341,9 @@ impl Transformer {
         })
     }
 
-    /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the number of
-    /// tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that it computed.
+    /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
+    /// number of tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that
+    /// it computed.
     ///
     /// # Errors
     /// As [`Transformer::forward`].
@@ -396,8 +400,8 @@ impl Transformer {
         self.logits_among(hidden, positions, 0..self.architecture.vocab_size)
     }
 
-    /// [`Transformer::logits_at`] where only tokens with ids in a range can come, such as those of images: their part of
-    /// the head is computed, and the logits of all others are minus infinity.
+    /// [`Transformer::logits_at`] where only tokens with ids in a range can come, such as those of images: their part
+    /// of the head is computed, and the logits of all others are minus infinity.
     ///
     /// # Errors
     /// As [`Transformer::logits_at`].

@@ -102,7 +102,8 @@ pub struct LuminaBuilder<'a> {
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`. Without one a model can read images (its own folder has an encoder) but not generate them.
+    /// its subfolder `tokenizer`. Without one a model can read images (its own folder has an encoder) but not generate
+    /// them.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self

@@ -1,4 +1,5 @@
-//! What users write: a model opened, tasks, and answers as values or as streams. All of it goes through the [engine](crate::engine).
+//! What users write: a model opened, tasks, and answers as values or as streams. All of it goes through the
+//! [engine](crate::engine).
 
 mod clock;
 mod generation;

@@ -11,8 +11,9 @@ use crate::engine::{Cancel, DecodeResult, Engine, EngineOptions, Event, ImageDec
 
 /// The events of one or more answers, generated as they are asked for: each `next` runs passes until there is one.
 ///
-/// Images are decoded on another thread, so that in a batch no other request waits for them. Dropping the stream ends the generation.
-/// Made by [`Generation::stream`](crate::Generation::stream); it does not borrow the model, so it can be moved to another thread.
+/// Images are decoded on another thread, so that in a batch no other request waits for them. Dropping the stream ends
+/// the generation. Made by [`Generation::stream`](crate::Generation::stream); it does not borrow the model, so it can
+/// be moved to another thread.
 #[derive(Debug)]
 pub struct Stream {
     engine: Engine,

@@ -1,5 +1,5 @@
-//! What llama.cpp computes with a file in its order: its graph of this architecture in plain `f64`, on the tensors as the
-//! file has them, gives the original's logits.
+//! What llama.cpp computes with a file in its order: its graph of this architecture in plain `f64`, on the tensors as
+//! the file has them, gives the original's logits.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -130,7 +130,8 @@ impl Model {
     }
 }
 
-/// The original computes in `f32`, which leaves 1e-5 of logits of this size; with rows in the wrong order they differ by 2.
+/// The original computes in `f32`, which leaves 1e-5 of logits of this size; with rows in the wrong order they differ
+/// by 2.
 #[test]
 fn its_graph_gives_the_logits_of_the_original() {
     let mut compared = 0;

@@ -1,4 +1,5 @@
-//! Quantised weights: how far logits are from those of the file's own weights, and that a quantised file is the same model.
+//! Quantised weights: how far logits are from those of the file's own weights, and that a quantised file is the same
+//! model.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,7 +28,8 @@ fn logits(model: &Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
     logits.rows().map(<[f32]>::to_vec).collect()
 }
 
-/// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the expected ones.
+/// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the
+/// expected ones.
 fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_error, largest_divergence): (f32, f64)) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let (mut error, mut mean, mut scale) = (0.0f32, 0.0, 0.0f32);
@@ -42,8 +44,8 @@ fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_e
     assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
 }
 
-/// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly anything
-/// averages out, neither in a sum nor in the layers. Activations in bytes are part of the error of Q8 and Q4.
+/// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly
+/// anything averages out, neither in a sum nor in the layers. Activations in bytes are part of the error of Q8 and Q4.
 #[test]
 fn errors_are_within_their_bounds() {
     // Of the largest logit, and in nats.

@@ -6,8 +6,8 @@ use lumina_testing::{integers, report};
 
 use super::model::{cases, folders};
 
-/// Several tokens in a pass give the logits that they give one at a time, to the bit, in every format of weights and of the KV
-/// cache, and whatever the other rows are: what checking drafted tokens rests on.
+/// Several tokens in a pass give the logits that they give one at a time, to the bit, in every format of weights and of
+/// the KV cache, and whatever the other rows are: what checking drafted tokens rests on.
 #[test]
 fn several_tokens_as_decoding_are_single_tokens() {
     let mut ran = 0;

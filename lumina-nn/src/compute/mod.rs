@@ -15,8 +15,8 @@ use crate::{Error, Result};
 
 /// Where and how a network computes: the device, where its linear weights reside, and their format.
 ///
-/// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are follows
-/// from the device alone: in host memory for [`Compute::cpu`], in tensors of the device elsewhere.
+/// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are
+/// follows from the device alone: in host memory for [`Compute::cpu`], in tensors of the device elsewhere.
 ///
 /// | device | residence | format |
 /// | --- | --- | --- |
@@ -97,8 +97,9 @@ impl Compute {
 
     /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has.
     ///
-    /// On a machine without them wgpu takes OpenGL ES, which is not tested. With a software driver of it, it stops with "Could
-    /// not lock adapter context", and whoever waits for a result waits for ever. Mesa's Vulkan driver helps, or `Compute::cpu`.
+    /// On a machine without them wgpu takes OpenGL ES, which is not tested. With a software driver of it, it stops with
+    /// "Could not lock adapter context", and whoever waits for a result waits for ever. Mesa's Vulkan driver helps, or
+    /// `Compute::cpu`.
     #[cfg(feature = "wgpu")]
     pub fn wgpu() -> Self {
         Self { name: "wgpu", ..Self::new(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)) }
@@ -161,17 +162,17 @@ impl Compute {
     }
 
     /// Sets the type of the keys and values that a CPU keeps of a sequence: [`Dtype::F32`], [`Dtype::BF16`], or
-    /// [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all of them: with a long context they
-    /// are as many bytes as quantised weights.
+    /// [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all of them: with a long
+    /// context they are as many bytes as quantised weights.
     #[must_use]
     pub fn kv_cache(mut self, dtype: Dtype) -> Self {
         self.kv_cache = dtype;
         self
     }
 
-    /// Rounds activations to `bf16` in products with `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX): prompts
-    /// take half the time. Each number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs, and in the
-    /// image tokenizer, nothing changes.
+    /// Rounds activations to `bf16` in products with `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX):
+    /// prompts take half the time. Each number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs,
+    /// and in the image tokenizer, nothing changes.
     #[must_use]
     pub fn bf16_activations(mut self) -> Self {
         self.activations = ActivationPrecision::Reduced;
@@ -192,8 +193,8 @@ impl Compute {
         Self { device, ..self.in_tensors() }
     }
 
-    /// The same device with weights and activations in Burn's tensors. Nothing changes but for [`Compute::cpu`], which becomes
-    /// `Compute::flex`.
+    /// The same device with weights and activations in Burn's tensors. Nothing changes but for [`Compute::cpu`], which
+    /// becomes `Compute::flex`.
     #[must_use]
     pub fn in_tensors(self) -> Self {
         let (name, kind) = match self.kind {
@@ -228,8 +229,8 @@ impl Compute {
         self.kind == DeviceKind::Cpu
     }
 
-    /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then enter the
-    /// pool once, which takes about as long as a small product. Elsewhere `op` stays on the calling thread.
+    /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then
+    /// enter the pool once, which takes about as long as a small product. Elsewhere `op` stays on the calling thread.
     pub fn in_pool<R: Send>(&self, op: impl FnOnce() -> R + Send) -> R {
         if self.is_host() { rayon::scope(|_| op()) } else { op() }
     }
@@ -272,9 +273,9 @@ impl Compute {
     /// Checks that the device can compute as asked.
     ///
     /// # Errors
-    /// [`Error::ComputeType`] for a type of activations that is no float type of 16 or 32 bits, [`Error::DeviceType`] for one that
-    /// the device lacks, [`Error::Residence`] and [`Error::WeightFormat`] for weights that the device cannot read,
-    /// [`Error::KvCacheType`] and [`Error::KvCacheDevice`] for keys and values that it cannot read.
+    /// [`Error::ComputeType`] for a type of activations that is no float type of 16 or 32 bits, [`Error::DeviceType`]
+    /// for one that the device lacks, [`Error::Residence`] and [`Error::WeightFormat`] for weights that the device
+    /// cannot read, [`Error::KvCacheType`] and [`Error::KvCacheDevice`] for keys and values that it cannot read.
     pub fn check(&self) -> Result<()> {
         let &Self { name: device, dtype, residence, weights, kv_cache, .. } = self;
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -325,8 +326,8 @@ fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
 }
 
 impl std::fmt::Display for Compute {
-    /// The name that [`FromStr`](std::str::FromStr) reads, the type of activations, and the format of weights unless it is the
-    /// same.
+    /// The name that [`FromStr`](std::str::FromStr) reads, the type of activations, and the format of weights unless it
+    /// is the same.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.name, self.dtype)?;
         if self.weights == Weights::ComputeType { Ok(()) } else { write!(f, " {}", self.weights) }

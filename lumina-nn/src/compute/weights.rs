@@ -15,8 +15,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Residence {
-    /// In the memory-mapped checkpoint file. Opening copies nothing, and the memory is page cache, which the system can take
-    /// back. A weight that [`Weights`] converts is on the heap.
+    /// In the memory-mapped checkpoint file. Opening copies nothing, and the memory is page cache, which the system can
+    /// take back. A weight that [`Weights`] converts is on the heap.
     Mapped,
     /// On the heap, copied from the file while opening: for files on a drive that is slow or may go away.
     Host,
@@ -60,8 +60,8 @@ impl std::str::FromStr for Residence {
 /// | `Q4` | 4.5 bits, [`Format::Q4_0`] | 8.5 bits | 4 GB |
 ///
 /// `BF16` to `Q4` convert while opening, with all threads of the current rayon pool, by the rule that GGUF files are
-/// written by ([`Weights::dtype_of`]): such a file, opened `AsStored`, gives the same model without the wait. A weight that
-/// is as small already stays as it is.
+/// written by ([`Weights::dtype_of`]): such a file, opened `AsStored`, gives the same model without the wait. A weight
+/// that is as small already stays as it is.
 ///
 /// ```
 /// use lumina_nn::Weights;
@@ -94,7 +94,8 @@ pub enum Weights {
 pub enum Role {
     /// The weight of a linear layer.
     Linear,
-    /// The weight of the layer that gives logits. Its errors reach the logits as they are, so it has 8 bits where others have 4.
+    /// The weight of the layer that gives logits. Its errors reach the logits as they are, so it has 8 bits where
+    /// others have 4.
     Head,
     /// An embedding table. It stays as in the file, as a token reads one row of it.
     Embedding,

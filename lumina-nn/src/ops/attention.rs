@@ -6,11 +6,11 @@ use lumina_kernels::attention::kv_storage::{self, CachedRow};
 
 use super::hidden::{Activation, Hidden};
 
-/// Attention of rows to themselves, each from its beginning on: `q` `[n, heads · head_dim]`, `k` and `v`
-/// `[n, kv_heads · head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result has the shape of `q`.
+/// Attention of rows to themselves, each from its beginning on: `q` `[n, heads · head_dim]`, `k` and `v` `[n, kv_heads
+/// · head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result has the shape of `q`.
 ///
-/// `softmax(q · kᵀ / √head_dim) · v`. A token attends to itself and to what comes before it in its row; `heads / kv_heads`
-/// consecutive heads share keys and values.
+/// `softmax(q · kᵀ / √head_dim) · v`. A token attends to itself and to what comes before it in its row; `heads /
+/// kv_heads` consecutive heads share keys and values.
 pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: &[usize]) -> Hidden {
     let ([n, width], [_, kv_width]) = (q.dims(), k.dims());
     let shape = AttentionShape { heads: width / head_dim, kv_heads: kv_width / head_dim, head_dim };
@@ -32,9 +32,9 @@ pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: 
     }
 }
 
-/// Attention of rows to their KV caches and to themselves, in host memory and `f32`: `q` `[n, heads · head_dim]`, `k` and `v`
-/// `[n, kv_heads · head_dim]`, with the rows' tokens one after the other. Keys and values are appended to the caches. The result has
-/// the shape of `q`; that of a row does not depend on the others.
+/// Attention of rows to their KV caches and to themselves, in host memory and `f32`: `q` `[n, heads · head_dim]`, `k`
+/// and `v` `[n, kv_heads · head_dim]`, with the rows' tokens one after the other. Keys and values are appended to the
+/// caches. The result has the shape of `q`; that of a row does not depend on the others.
 ///
 /// # Panics
 /// If a row does not fit its cache, or is of another shape.

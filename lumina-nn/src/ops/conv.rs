@@ -33,8 +33,8 @@ pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, options: Conv3x
     }
 }
 
-/// `x` `[batch, channels, height, width]` with each pixel repeated to 2×2, and of the result, which has twice as many rows, `rows`:
-/// `[batch, channels, rows.len(), 2 · width]`.
+/// `x` `[batch, channels, height, width]` with each pixel repeated to 2×2, and of the result, which has twice as many
+/// rows, `rows`: `[batch, channels, rows.len(), 2 · width]`.
 ///
 /// # Panics
 /// If there are no such rows.
@@ -54,8 +54,8 @@ pub fn upsample2x(x: &Tensor<4>, rows: Range<usize>) -> Tensor<4> {
     }
 }
 
-/// `swish(x · scale + shift)`, with `x` `[batch, channels, height, width]`, and `scale` and `shift` `[batch, channels, 1, 1]`: a group
-/// norm whose statistics are known, and its activation.
+/// `swish(x · scale + shift)`, with `x` `[batch, channels, height, width]`, and `scale` and `shift` `[batch, channels,
+/// 1, 1]`: a group norm whose statistics are known, and its activation.
 pub fn scaled_swish(x: Tensor<4>, scale: Tensor<4>, shift: Tensor<4>) -> Tensor<4> {
     let [batch, channels, ..] = x.dims();
     let fits = scale.dims() == [batch, channels, 1, 1] && shift.dims() == scale.dims();

@@ -5,8 +5,8 @@ use burn::tensor::{Int, Tensor};
 use super::burn::CrossEntropy;
 use super::burn::kernel::{Operand, operands, run};
 
-/// Mean cross entropy of logits `[n, vocab_size]` with `targets` `[n]`, in nats, and the mean square of the log-sum-exp of
-/// each row, together `[2]`. `None` where there are no targets, or not one below `vocab_size` for each row.
+/// Mean cross entropy of logits `[n, vocab_size]` with `targets` `[n]`, in nats, and the mean square of the log-sum-exp
+/// of each row, together `[2]`. `None` where there are no targets, or not one below `vocab_size` for each row.
 pub fn cross_entropy(logits: Tensor<2>, targets: &[u32]) -> Option<Tensor<1>> {
     let [n, vocab_size] = logits.dims();
     if n == 0 || targets.len() != n || targets.iter().any(|&target| target as usize >= vocab_size) {

@@ -5,7 +5,8 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use super::burn::DropoutAdd;
 use super::burn::kernel::{Operand, operands, run};
 
-/// `x + y · scale`, both `[n, hidden]`, where `kept` is not zero, and `x` elsewhere: the residual addition of `y` after dropout.
+/// `x + y · scale`, both `[n, hidden]`, where `kept` is not zero, and `x` elsewhere: the residual addition of `y` after
+/// dropout.
 ///
 /// `kept` has a byte for each value. With another number of them, everything is kept.
 pub fn dropout_add(x: Tensor<2>, y: Tensor<2>, kept: Vec<u8>, scale: f64) -> Tensor<2> {

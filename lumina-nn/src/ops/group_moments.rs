@@ -5,10 +5,11 @@ use lumina_kernels::norm::group_moments as kernel;
 
 use super::burn::kernel::Constant;
 
-/// Mean and variance over each group of consecutive channels of `x` `[batch, channels, height, width]`: `[batch, groups, 1]` each.
+/// Mean and variance over each group of consecutive channels of `x` `[batch, channels, height, width]`: `[batch,
+/// groups, 1]` each.
 ///
-/// Where Burn's operations compute them, it is in bands of `band_rows` rows, whose temporaries are the only ones. A kernel, which
-/// runs in `f32` on the CPU where no gradients are recorded, has none.
+/// Where Burn's operations compute them, it is in bands of `band_rows` rows, whose temporaries are the only ones. A
+/// kernel, which runs in `f32` on the CPU where no gradients are recorded, has none.
 pub fn group_moments(x: &Tensor<4>, groups: usize, band_rows: usize) -> [Tensor<3>; 2] {
     let [batch, channels, height, width] = x.dims();
     let per_group = channels / groups.max(1);

@@ -7,9 +7,9 @@ use super::values::Values;
 
 /// Layer norm over each head's width, then rotary positions.
 ///
-/// `x` is `[n, heads · head_dim]`. The rows of `weight` and `bias`, `[parts, head_dim]`, each serve `heads / parts` consecutive
-/// heads. Then pairs (i, i + head_dim / 2) are rotated by the angles whose cosines and sines are `cos` and `sin`, `[n, head_dim / 2]`.
-/// The result has the shape of `x`.
+/// `x` is `[n, heads · head_dim]`. The rows of `weight` and `bias`, `[parts, head_dim]`, each serve `heads / parts`
+/// consecutive heads. Then pairs (i, i + head_dim / 2) are rotated by the angles whose cosines and sines are `cos` and
+/// `sin`, `[n, head_dim / 2]`. The result has the shape of `x`.
 ///
 /// Mirrors `modeling_chameleon.py::ChameleonLayerNorm` and `apply_rotary_pos_emb`.
 pub fn head_norm_rotated(

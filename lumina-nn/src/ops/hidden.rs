@@ -10,8 +10,9 @@ use crate::{Compute, Result};
 
 /// Activations `[n, width]`, a row a token.
 ///
-/// With [`Compute::cpu`] they are in host memory, in `f32`, in buffers that are used again: a step of decoding allocates nothing. Elsewhere
-/// they are a tensor, which may record gradients. The operators take either, so a network is written once.
+/// With [`Compute::cpu`] they are in host memory, in `f32`, in buffers that are used again: a step of decoding
+/// allocates nothing. Elsewhere they are a tensor, which may record gradients. The operators take either, so a network
+/// is written once.
 #[derive(Debug)]
 pub struct Hidden(pub(super) Activation);
 

@@ -9,10 +9,12 @@ use super::low_rank::LowRank;
 use super::values::Values;
 use super::weight::{Weight, WeightRows, matmul};
 
-/// `x · Wᵀ + b`, with `W` `[outputs, inputs]` as checkpoints store it, plus the update of an adapter where there is one.
+/// `x · Wᵀ + b`, with `W` `[outputs, inputs]` as checkpoints store it, plus the update of an adapter where there is
+/// one.
 ///
-/// In inference on a CPU the weight is memory-mapped, or quantised on the heap; on GPUs and in training it is a Burn parameter:
-/// see [`Residence`](crate::Residence) and [`Weights`](crate::Weights). Made by [`Loader::linear`](crate::Loader::linear).
+/// In inference on a CPU the weight is memory-mapped, or quantised on the heap; on GPUs and in training it is a Burn
+/// parameter: see [`Residence`](crate::Residence) and [`Weights`](crate::Weights). Made by
+/// [`Loader::linear`](crate::Loader::linear).
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Weight,
@@ -31,14 +33,14 @@ impl Linear {
         y
     }
 
-    /// Applies several layers to one input, `[n, inputs]` → `[n, outputs]` each. On a CPU the input is converted once, and threads
-    /// are started once. The results are those of [`Linear::forward`].
+    /// Applies several layers to one input, `[n, inputs]` → `[n, outputs]` each. On a CPU the input is converted once,
+    /// and threads are started once. The results are those of [`Linear::forward`].
     pub fn forward_all<const N: usize>(layers: [&Self; N], x: &Hidden) -> [Hidden; N] {
         Self::apply(layers.map(|layer| (layer, 0..layer.weight.outputs())), x)
     }
 
-    /// Some of the outputs, `[n, inputs]` → `[n, outputs.len()]`, at the cost of those alone. With weights in host memory they are
-    /// those of [`Linear::forward`] to the bit. Outputs that the layer does not have are left out.
+    /// Some of the outputs, `[n, inputs]` → `[n, outputs.len()]`, at the cost of those alone. With weights in host
+    /// memory they are those of [`Linear::forward`] to the bit. Outputs that the layer does not have are left out.
     pub fn forward_some(&self, x: &Hidden, outputs: Range<usize>) -> Hidden {
         let end = outputs.end.min(self.weight.outputs());
         let [y] = Self::apply([(self, outputs.start.min(end)..end)], x);

@@ -1,5 +1,5 @@
-//! The operators of the networks. Each is one public function or type in a file of its own, which documents formula and shapes and
-//! has one `match` on where it runs.
+//! The operators of the networks. Each is one public function or type in a file of its own, which documents formula and
+//! shapes and has one `match` on where it runs.
 //!
 //! | operator | formula | CPU kernel in `lumina-kernels` |
 //! | --- | --- | --- |
@@ -16,10 +16,10 @@
 //!
 //! # Where they run
 //!
-//! - `host/`: on slices in host memory, which is where activations are with [`Compute::cpu`](crate::Compute::cpu). Nothing is
-//!   allocated for a step of decoding but what the step before has returned.
-//! - `burn/`: on Burn's tensors, with gradients. On its `flex` backend in `f32`, operators are CPU kernels with backward passes of their
-//!   own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
+//! - `host/`: on slices in host memory, which is where activations are with [`Compute::cpu`](crate::Compute::cpu).
+//!   Nothing is allocated for a step of decoding but what the step before has returned.
+//! - `burn/`: on Burn's tensors, with gradients. On its `flex` backend in `f32`, operators are CPU kernels with
+//!   backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
 
 #![cfg_attr(
     not(feature = "flex"),

@@ -8,8 +8,8 @@ use super::values::Values;
 
 /// RMS norm over the last axis of `x` `[n, hidden]`, times `weight` `[hidden]`: the same shape.
 ///
-/// `x / √(mean(x²) + epsilon) · weight`, rounded as the original does: all in `f32`, once to the type of `x`, then times the weight
-/// in that type. Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
+/// `x / √(mean(x²) + epsilon) · weight`, rounded as the original does: all in `f32`, once to the type of `x`, then
+/// times the weight in that type. Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
 pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
     match (&x.0, weight.slice()) {
         (Activation::Host(x), Some(weight)) => on_host(x, weight, epsilon).into(),
@@ -19,8 +19,8 @@ pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
 
 /// `s = x + y`, all `[n, hidden]`, and the RMS norm of `s`: both.
 ///
-/// What ends a block of the transformer and begins the next one, in one pass over memory where a kernel fuses them. The results
-/// are those of the addition and [`rms_norm`], to the bit.
+/// What ends a block of the transformer and begins the next one, in one pass over memory where a kernel fuses them. The
+/// results are those of the addition and [`rms_norm`], to the bit.
 pub fn add_rms_norm(x: Hidden, y: Hidden, weight: &Values<1>, epsilon: f64) -> (Hidden, Hidden) {
     match (x.0, y.0, weight.slice()) {
         (Activation::Host(mut x), Activation::Host(y), Some(weight)) => {

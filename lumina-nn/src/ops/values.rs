@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// A small parameter, such as the weight of a norm: a parameter of Burn, or values in host memory where activations are there too.
-/// Made by [`Loader::values`](crate::Loader::values).
+/// A small parameter, such as the weight of a norm: a parameter of Burn, or values in host memory where activations are
+/// there too. Made by [`Loader::values`](crate::Loader::values).
 #[derive(Module, Debug)]
 pub enum Values<const D: usize> {
     /// As a parameter of Burn.

@@ -7,7 +7,8 @@ use lumina_kernels::attention::causal::{self as cpu, AttentionInputs, AttentionS
 
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
 
-/// Causal attention of whole rows: `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]` → `[n, heads · head_dim]`.
+/// Causal attention of whole rows: `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]` → `[n, heads ·
+/// head_dim]`.
 pub(in crate::ops) fn causal_attention([q, k, v]: [Tensor<3>; 3], lens: &[usize]) -> Tensor<2> {
     let ([n, heads, head_dim], [_, kv_heads, _]) = (q.dims(), k.dims());
     let fits = k.dims() == [n, kv_heads, head_dim]
@@ -71,8 +72,8 @@ impl Kernel<3> for Causal {
     }
 }
 
-/// Attention of `q` `[rows, heads, len, head_dim]`, from `position` on, to `k` and `v` `[rows, kv_heads, seen, head_dim]`,
-/// from 0 on; the result is `[rows · len, heads · head_dim]`.
+/// Attention of `q` `[rows, heads, len, head_dim]`, from `position` on, to `k` and `v` `[rows, kv_heads, seen,
+/// head_dim]`, from 0 on; the result is `[rows · len, heads · head_dim]`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, position: usize) -> Tensor<2> {
     let ([rows, heads, len, head_dim], [_, kv_heads, seen, _]) = (q.dims(), k.dims());
     let (dtype, device) = (q.dtype(), q.device());
@@ -91,8 +92,8 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, position: usize) -> T
     attended.swap_dims(1, 2).reshape([rows * len, heads * head_dim])
 }
 
-/// Short rows padded to one length, as those of a training batch. One product for all costs a fraction of one for each, above all
-/// in the backward pass, where a slice of a tensor has a gradient as large as the whole.
+/// Short rows padded to one length, as those of a training batch. One product for all costs a fraction of one for each,
+/// above all in the backward pass, where a slice of a tensor has a gradient as large as the whole.
 struct PaddedBatch<'a> {
     lens: &'a [usize],
     longest: usize,

@@ -1,8 +1,9 @@
 //! Where CPU kernels meet Burn: plain tensors of its `flex` backend, and those that record gradients.
 //!
-//! An operator that has a CPU kernel describes it as a [`Kernel`] of slices, and asks for the [`Operand`]s of its tensors. Where
-//! there are operands, [`run`] computes, and records the backward pass if the tensors record gradients. Where there are none (another
-//! backend, another type, the feature `flex` is off), the operator composes Burn's operations.
+//! An operator that has a CPU kernel describes it as a [`Kernel`] of slices, and asks for the [`Operand`]s of its
+//! tensors. Where there are operands, [`run`] computes, and records the backward pass if the tensors record gradients.
+//! Where there are none (another backend, another type, the feature `flex` is off), the operator composes Burn's
+//! operations.
 
 use std::fmt::Debug;
 
@@ -173,7 +174,8 @@ mod with_flex {
         }
     }
 
-    /// The kernel's result on operands that all record gradients or all do not, which [`operands`](super::operands) makes sure of.
+    /// The kernel's result on operands that all record gradients or all do not, which [`operands`](super::operands)
+    /// makes sure of.
     pub(in crate::ops) fn run<K: Kernel<N>, const N: usize, const D: usize>(
         kernel: K,
         operands: [Operand; N],

@@ -8,7 +8,8 @@ use lumina_kernels::memory::zeros;
 /// What the pool keeps at most, in bytes: what a chunk of a prompt of the largest published model needs.
 const MAX_POOLED_BYTES: usize = 128 << 20;
 
-/// A pool of buffers. It belongs to a [`Compute`](crate::Compute) and the models made with it, and is dropped with the last of them.
+/// A pool of buffers. It belongs to a [`Compute`](crate::Compute) and the models made with it, and is dropped with the
+/// last of them.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     free: Mutex<Vec<Vec<f32>>>,

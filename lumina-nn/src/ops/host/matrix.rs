@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 
 use super::HostRows;
 
-/// A matrix `[rows, columns]` in one of the formats that kernels read, memory-mapped or on the heap. Cloning it copies no weight.
+/// A matrix `[rows, columns]` in one of the formats that kernels read, memory-mapped or on the heap. Cloning it copies
+/// no weight.
 #[derive(Module, Debug)]
 pub struct HostMatrix {
     rows: usize,
@@ -25,8 +26,8 @@ pub struct HostMatrix {
 impl HostMatrix {
     /// The matrix in `bytes`, or `None` where `shape` is not `[rows, columns]` of so many bytes.
     ///
-    /// With 8- and 4-bit weights, whose own error is larger, activations are rounded to bytes in any case, which is several times as
-    /// fast. With the others `activations` says how they are rounded.
+    /// With 8- and 4-bit weights, whose own error is larger, activations are rounded to bytes in any case, which is
+    /// several times as fast. With the others `activations` says how they are rounded.
     pub fn new(format: Format, shape: &[usize], bytes: Bytes, activations: ActivationPrecision) -> Option<Self> {
         let &[rows, columns] = shape else { return None };
         Matrix::new(format, rows, columns, &bytes).ok()?;
