@@ -95,7 +95,8 @@ proptest! {
                 2 => with_image(plain, columns * 32, rows * 32, 3.5),
                 _ => {
                     let mut text = plain;
-                    text.options.sampling = text.options.sampling.modality(Modality::Text).repetition_penalty(1.2).top_p(0.9);
+                    let sampling = text.options.sampling.modality(Modality::Text);
+                    text.options.sampling = sampling.repetition_penalty(1.2).top_p(0.9);
                     text
                 }
             }
@@ -137,7 +138,10 @@ proptest! {
     /// it gets alone, or, if it is cancelled, the first of them.
     #[test]
     fn answers_do_not_depend_on_what_else_runs(
-        asked in prop::collection::vec((any::<u64>(), 0..360usize, 0..3usize, 0..30usize, 0..60usize, any::<bool>()), 2..6),
+        asked in prop::collection::vec(
+            (any::<u64>(), 0..360usize, 0..3usize, 0..30usize, 0..60usize, any::<bool>()),
+            2..6,
+        ),
         budget_blocks in 0..12u64,
         max_sequences in 1..5usize,
     ) {
