@@ -327,6 +327,42 @@ fn decoding_an_image_stops_nobody() {
     assert!(last.iter().all(|(id, _)| *id == image) && engine.is_idle());
 }
 
+#[test]
+fn cancelling_by_id_ends_one_and_cancelling_by_token_all_that_have_it() {
+    let model = model();
+    let clock = std::sync::Arc::new(SystemClock::new());
+    let mut engine = model.engine(EngineOptions::default(), clock.clone());
+    let cancel = Cancel::new();
+    let ids: Vec<_> = (0..3)
+        .map(|seed| {
+            let submission = Submission { cancel: cancel.clone(), ..Submission::default() };
+            engine.submit_with(&with_image(request("a tree", seed), 64, 64, 1.0), submission).unwrap()
+        })
+        .collect();
+    let mut ended = Vec::new();
+    for step in 0.. {
+        match step {
+            3 => engine.cancel(ids[1]),
+            5 => cancel.cancel(),
+            _ if engine.is_idle() => break,
+            _ => {}
+        }
+        for (id, event) in engine.step() {
+            if let Event::Done { stats, .. } = event.unwrap() {
+                ended.push((id, stats.stop, step));
+            }
+        }
+        while let Some(work) = engine.next_work() {
+            engine.complete(work.run(&*clock));
+        }
+    }
+    assert_eq!(ended[0], (ids[1], StopReason::Cancelled, 3));
+    assert!(ended[1..].iter().all(|&(_, stop, step)| stop == StopReason::Cancelled && step >= 5), "{ended:?}");
+    assert_eq!(ended.len(), 3);
+    engine.cancel(ids[0]);
+    assert!(engine.is_idle() && engine.step().is_empty());
+}
+
 /// The engine reads no clock but the one that it is given.
 #[test]
 fn deadlines_are_those_of_the_clock_that_is_given() {

@@ -202,9 +202,9 @@ impl Sequence {
         self.stop = Some(StopReason::Failed);
     }
 
-    /// Ends the sequence where its caller asked for it.
+    /// Ends the sequence as cancelled, unless it has ended. Others may have the same [`Cancel`], which is not used.
     pub(super) fn cancel(&mut self) {
-        self.limits.cancel.cancel();
+        self.stop.get_or_insert(StopReason::Cancelled);
     }
 
     /// What the sequence has taken so far.
