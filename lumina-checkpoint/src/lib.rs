@@ -40,24 +40,24 @@
 
 #![deny(unsafe_code)]
 
+mod checkpoint;
 mod dequantise;
 mod dtype;
 mod error;
-mod files;
 pub mod gguf;
 mod lora;
-mod mapping;
 mod safetensors;
 mod save;
+mod source;
 mod tensor_view;
 mod torch;
 
+pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, Result};
-pub use files::Checkpoint;
 pub use lora::Adapter;
-pub use mapping::map;
 pub use save::{save_bytes, save_safetensors};
+pub use source::map;
 pub use tensor_view::{MappedTensor, Reorder, TensorView};
 pub use torch::{Integers, read_integers};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Id, Pickle, Value};
-use crate::mapping::map;
+use crate::source::map;
 use crate::{Error, Result};
 
 /// A pickle may refer to one list any number of times; this many integers in all are copied out of it.

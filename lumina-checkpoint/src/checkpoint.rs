@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::gguf::{self, Metadata};
-use super::mapping::map;
+use super::source::map;
 use super::tensor_view::{MappedTensor, Stored, TensorView};
 use crate::torch;
 use crate::{Error, Result};
