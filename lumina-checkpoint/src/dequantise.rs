@@ -1,13 +1,13 @@
-//! Elements of every type as `f32`, and back.
+//! Elements of every float and quantised type as `f32`.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::Dtype;
+use crate::Dtype;
 
-/// Dequantises `bytes`, whole blocks of `dtype`, to as many `f32`; `false` where the type has none. `f64` is rounded to
-/// nearest, all others are exact.
-pub(super) fn dequantise(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
+/// Dequantises `bytes`, whole blocks of `dtype`, to as many `f32`. `f64` is rounded to nearest, all other types are
+/// exact. `false` where the type is neither a float type nor quantised.
+pub(crate) fn dequantise(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> bool {
     debug_assert_eq!(bytes.len() / dtype.block_bytes() * dtype.block_elements(), out.len());
     match dtype {
         Dtype::F32 => each(bytes, out, f32::from_le_bytes),
@@ -27,8 +27,8 @@ fn each<const N: usize>(bytes: &[u8], out: &mut [f32], from_le_bytes: impl Fn([u
     }
 }
 
-/// Widens 16-bit floats in blocks, which lets `half` use the processor's own conversion; the bytes of a file are not
-/// aligned, so each block is copied first.
+/// Casts 16-bit floats up in blocks, so that `half` can use the processor's conversion instructions. The bytes of a
+/// file are not aligned, so each block is copied first.
 fn halves<T: Copy + Default>(bytes: &[u8], out: &mut [f32], from_le_bytes: fn([u8; 2]) -> T)
 where
     [T]: HalfFloatSliceExt,

@@ -1,13 +1,13 @@
-//! The types of a tensor's elements.
+//! The element types of tensors.
 
 use std::fmt;
 
 use lumina_kernels::Format;
 
-use super::tensor_view::element_count;
+use crate::tensor_view::element_count;
 
-/// The type of a tensor's elements. Stored little-endian.
-#[allow(non_camel_case_types, reason = "the names that GGUF's users know")]
+/// The element type of a tensor. Elements are stored little-endian.
+#[allow(non_camel_case_types, reason = "the names of llama.cpp")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dtype {
@@ -15,7 +15,7 @@ pub enum Dtype {
     F64,
     /// 32-bit float.
     F32,
-    /// 16-bit float of IEEE 754.
+    /// 16-bit float of IEEE 754 (half precision).
     F16,
     /// 16-bit float with the exponent of an `f32`.
     BF16,
@@ -42,7 +42,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The format that kernels know this type by; `None` for integers, `bool` and `f64`.
+    /// The format of `lumina-kernels` for this type; `None` for integers, `bool` and `f64`.
     pub const fn format(self) -> Option<Format> {
         Some(match self {
             Self::F32 => Format::F32,
@@ -56,7 +56,7 @@ impl Dtype {
         })
     }
 
-    /// Elements of one block: 1 unless the type is quantised. Blocks lie within rows, along the last axis.
+    /// Elements of one block: 1 unless the type is quantised. Blocks are parts of rows, along the last axis.
     pub const fn block_elements(self) -> usize {
         match self.format() {
             Some(format) => format.block_elements(),
@@ -64,7 +64,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of one block, which is one element unless the type is quantised.
+    /// Bytes of one block. A block is one element unless the type is quantised.
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -78,8 +78,8 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a tensor of this shape, or `None` where that overflows or its rows (along the last axis) are no whole
-    /// number of blocks.
+    /// Bytes of a tensor of this shape. `None` where the size overflows, or where a row (along the last axis) is not a
+    /// whole number of blocks.
     ///
     /// ```
     /// # use lumina_checkpoint::Dtype;
@@ -90,7 +90,7 @@ impl Dtype {
     pub fn bytes_of(self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
         let elements = element_count(shape)?;
-        // A block has at most eight bytes an element, which `element_count` makes room for.
+        // No overflow: a block has at most eight bytes an element, and `element_count` checks for eight.
         row.is_multiple_of(self.block_elements()).then(|| elements / self.block_elements() * self.block_bytes())
     }
 
@@ -103,67 +103,7 @@ impl Dtype {
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
-
-    pub(super) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
-        use safetensors::Dtype as Stored;
-        Some(match dtype {
-            Stored::F64 => Self::F64,
-            Stored::F32 => Self::F32,
-            Stored::F16 => Self::F16,
-            Stored::BF16 => Self::BF16,
-            Stored::I64 => Self::I64,
-            Stored::I32 => Self::I32,
-            Stored::I16 => Self::I16,
-            Stored::I8 => Self::I8,
-            Stored::U8 => Self::U8,
-            Stored::BOOL => Self::Bool,
-            _ => return None,
-        })
-    }
-
-    /// `None` for quantised types, which that format does not have.
-    pub(super) fn to_safetensors(self) -> Option<safetensors::Dtype> {
-        use safetensors::Dtype as Stored;
-        Some(match self {
-            Self::F64 => Stored::F64,
-            Self::F32 => Stored::F32,
-            Self::F16 => Stored::F16,
-            Self::BF16 => Stored::BF16,
-            Self::I64 => Stored::I64,
-            Self::I32 => Stored::I32,
-            Self::I16 => Stored::I16,
-            Self::I8 => Stored::I8,
-            Self::U8 => Stored::U8,
-            Self::Bool => Stored::BOOL,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_K | Self::Q6_K => return None,
-        })
-    }
-
-    pub(super) fn from_gguf(number: u32) -> Option<Self> {
-        GGUF.iter().find(|(known, _)| *known == number).map(|&(_, dtype)| dtype)
-    }
-
-    /// `None` for the types that GGUF does not have.
-    pub(super) fn to_gguf(self) -> Option<u32> {
-        GGUF.iter().find(|(_, known)| *known == self).map(|&(number, _)| number)
-    }
 }
-
-/// GGUF's numbers for the types that are read and written.
-const GGUF: [(u32, Dtype); 12] = [
-    (0, Dtype::F32),
-    (1, Dtype::F16),
-    (2, Dtype::Q4_0),
-    (8, Dtype::Q8_0),
-    (12, Dtype::Q4_K),
-    (14, Dtype::Q6_K),
-    (24, Dtype::I8),
-    (25, Dtype::I16),
-    (26, Dtype::I32),
-    (27, Dtype::I64),
-    (28, Dtype::F64),
-    (30, Dtype::BF16),
-];
 
 impl fmt::Display for Dtype {
     /// `f32`, `bf16`, `bool`, `q4_k` and so on.

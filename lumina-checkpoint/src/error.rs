@@ -1,4 +1,4 @@
-//! The errors of this crate: what, where, and what to do.
+//! The errors of this crate. Each message says what is wrong, where, and what to do.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A folder holds none of the files that a checkpoint is made of.
+    /// A folder contains none of the files that a checkpoint consists of.
     #[error("{}: holds no checkpoint; looked for {looked_for}", folder.display())]
     NoCheckpoint {
         /// The folder.
@@ -26,25 +26,25 @@ pub enum Error {
         /// The file names looked for.
         looked_for: String,
     },
-    /// A file is not of a kind that can be read.
-    #[error("{}: {reason}; give a safetensors file, a folder of them, a GGUF file, or a file saved by torch", file.display())]
+    /// A file that is not a checkpoint, or one in a form that cannot be read.
+    #[error("{}: {reason}; give a folder, or a file of this kind: {}", file.display(), crate::format::names(" or "))]
     NotACheckpoint {
         /// The file.
         file: PathBuf,
-        /// What it is, as far as can be told.
+        /// What the file is, as far as its bytes say.
         reason: String,
     },
-    /// A file ends before its contents do.
+    /// A file that ends before its contents do.
     #[error("{}: cut short: {needed} bytes are needed, {found} are there; download it again", file.display())]
     Truncated {
         /// The file.
         file: PathBuf,
-        /// Its length by what it says of itself, at least, in bytes.
+        /// The smallest length that agrees with the header, in bytes.
         needed: u64,
         /// Its length in bytes.
         found: u64,
     },
-    /// A file contradicts itself or its format.
+    /// A file that contradicts itself or its format.
     #[error("{}: damaged: {reason}; download it again", file.display())]
     Damaged {
         /// The file.
@@ -52,7 +52,29 @@ pub enum Error {
         /// What is wrong, and where in the file.
         reason: String,
     },
-    /// An index names a shard that is not there.
+    /// A file, or a part of one, that is not the JSON that its format asks for.
+    #[error("{}: damaged: {problem}: {source}; download it again", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Which part, and what is wrong with it.
+        problem: &'static str,
+        /// What the parser reported.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A zip archive, or a file in one, that cannot be read.
+    #[error("{}: damaged: {problem} ({source}); download it again", file.display())]
+    Archive {
+        /// The archive.
+        file: PathBuf,
+        /// What is wrong, and with which file in the archive.
+        problem: String,
+        /// What the reader of archives reported.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An index names a shard that does not exist.
     #[error("{}: the shard `{shard}` is not in this folder; download it, or the whole folder again", index.display())]
     MissingShard {
         /// The index file.
@@ -60,7 +82,7 @@ pub enum Error {
         /// The shard as the index names it.
         shard: String,
     },
-    /// An index says that a tensor is in a shard, and it is not.
+    /// An index names a shard for a tensor, and the shard does not have the tensor.
     #[error("{}: says that tensor `{tensor}` is in `{shard}`, which does not hold it; index and shards are of different checkpoints", index.display())]
     MissingFromShard {
         /// The index file.
@@ -70,7 +92,7 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// Two shards hold a tensor of one name.
+    /// Two tensors with one name, in two shards or after [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
     #[error("tensor `{tensor}` is both in {} and in {}; the shards are of different checkpoints", first.display(), second.display())]
     DuplicateTensor {
         /// The tensor.
@@ -88,7 +110,7 @@ pub enum Error {
         /// Module and name, `os.system`.
         global: String,
     },
-    /// A pickle that torch would not have written, or one beyond the limits.
+    /// A pickle that torch would not write, or that exceeds the limits.
     #[error("{}: byte {position} of the pickle: {reason}; the file is damaged or not a checkpoint", file.display())]
     Pickle {
         /// The torch file.
@@ -98,7 +120,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A torch file with something else where the tensors should be.
+    /// A torch file that has other data where the tensors should be.
     #[error("{}: {reason}; give a file whose `state_dict`, or whose top level, is a dict of tensors", file.display())]
     StateDict {
         /// The torch file.
@@ -116,33 +138,33 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// A setting of a GGUF file, or one that such a file needs, is missing or unusable.
-    #[error("{}: `{key}`: {reason}; is this a model of the Chameleon architecture?", file.display())]
+    /// A key in the metadata of a GGUF file, or a setting to be written there, that is missing or unusable.
+    #[error("{}: `{key}`: {reason}", file.display())]
     Metadata {
-        /// The GGUF file, or the `config.json`.
+        /// The GGUF file, or the file with the setting.
         file: PathBuf,
         /// The key.
         key: String,
         /// What was found, and what is expected.
         reason: String,
     },
-    /// A tensor whose values the type asked for cannot hold.
+    /// A tensor that cannot be converted to the type that was asked for.
     #[error("{}: tensor `{tensor}`: {reason}; choose another type for it, f32 holds all values", file.display())]
     Quantise {
-        /// The file that holds the tensor.
+        /// The file that contains the tensor.
         file: PathBuf,
         /// The tensor.
         tensor: String,
         /// The value or shape, and the type.
         reason: String,
     },
-    /// The caller stopped the writing of a file.
+    /// The caller stopped the writing of a file before the end.
     #[error("{}: not written, as asked; what was there before is untouched", file.display())]
     Cancelled {
         /// The file that was to be written.
         file: PathBuf,
     },
-    /// A tensor of an element type that is not usable here.
+    /// A tensor with an element type that cannot be used for the purpose.
     #[error("{}: tensor `{tensor}` has type {found}, expected {expected}; is this a quantized checkpoint?", file.display())]
     TensorType {
         /// The file.
@@ -151,7 +173,7 @@ pub enum Error {
         tensor: String,
         /// Its type as the file names it.
         found: String,
-        /// The types that are usable.
+        /// The types that can be used.
         expected: &'static str,
     },
     /// A file could not be written.
@@ -173,7 +195,7 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// A LoRA adapter that is not whole, or of a kind that is not supported.
+    /// A LoRA adapter that is incomplete, or of a kind that is not supported.
     #[error("{}: {reason}; give a folder of plain LoRA that PEFT saved for this model", file.display())]
     Adapter {
         /// The file.
@@ -181,11 +203,31 @@ pub enum Error {
         /// The setting or tensor, what was found, and what is expected.
         reason: String,
     },
-    /// The values of a tensor that was to be saved could not be had.
-    #[error("a tensor to be saved could not be read from where it is")]
+    /// The values of a tensor to be saved could not be computed or read.
+    ///
+    /// A function that supplies the values makes it by [`Error::values`], and
+    /// [`save_safetensors`](crate::save_safetensors) adds the name of the tensor.
+    #[error("the values of tensor `{tensor}`, which was to be saved, are not available")]
     Values {
-        /// Why.
+        /// The tensor; empty before [`save_safetensors`](crate::save_safetensors) adds it.
+        tensor: String,
+        /// Why the values are not available.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl Error {
+    /// The error of a function that supplies values to [`save_safetensors`](crate::save_safetensors).
+    pub fn values(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Values { tensor: String::new(), source: source.into() }
+    }
+
+    /// Adds the name of the tensor to [`Error::Values`].
+    pub(crate) fn of_tensor(self, name: &str) -> Self {
+        match self {
+            Self::Values { tensor, source } if tensor.is_empty() => Self::Values { tensor: name.to_owned(), source },
+            other => other,
+        }
+    }
 }

@@ -1,20 +1,20 @@
 //! LoRA adapters in the layout of Hugging Face's PEFT.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::{Checkpoint, TensorView};
-use crate::{Error, Result};
+use crate::source::Source;
+use crate::{Checkpoint, Error, Result, TensorView};
 
-/// What the names of an adapter's tensors begin with, before the path of their layer.
+/// The names of an adapter's tensors have this before the path of their layer.
 const PREFIX: &str = "base_model.model.";
-/// What they end with, `A` first.
+/// They have one of these after it, `A` first.
 const SUFFIXES: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 
-/// Settings of PEFT that change what an adapter computes in a way that is not supported here.
+/// Settings of PEFT that change what an adapter computes, and are not supported.
 const UNSUPPORTED: [&str; 16] = [
     "alora_invocation_tokens",
     "alpha_pattern",
@@ -33,20 +33,20 @@ const UNSUPPORTED: [&str; 16] = [
     "use_qalora",
     "velora_config",
 ];
-/// First values that leave the weights of the model as they are; others (`pissa`, `loftq`, …) belong to a changed model.
+/// Initialisations that leave the weights of the model as they are. Others (`pissa`, `loftq`, …) change the model too.
 const INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// A LoRA adapter: for some linear layers of a model, matrices `A` `[rank, inputs]` and `B` `[outputs, rank]` whose
 /// product, scaled, is added to the weight. Cloning copies no data.
 ///
 /// It is a folder of `adapter_config.json` and `adapter_model.safetensors`, which PEFT reads and writes
-/// (`peft/tuners/lora`). [`Loader::with_adapter`](crate::Loader::with_adapter) puts it on a network.
+/// (`peft/tuners/lora`). The loader of `lumina-nn` adds it to a network.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     config: Map<String, Value>,
     rank: usize,
     scale: f64,
-    /// The layers that must have a pair, as far as the config says so: ends of their paths.
+    /// Ends of the paths of layers that must have a pair, as far as the config lists them.
     targets: Vec<String>,
     layers: BTreeSet<String>,
     checkpoint: Checkpoint,
@@ -58,21 +58,37 @@ impl Adapter {
     /// The file of its tensors.
     pub const WEIGHTS: &str = "adapter_model.safetensors";
 
-    /// Opens a PEFT folder and checks that the adapter is whole, of one rank, and of a kind that is computed here:
-    /// plain LoRA, with or without `use_rslora`.
+    /// Opens a PEFT folder. It checks that the adapter is complete, of one rank, and of the supported kind: plain LoRA, with
+    /// or without `use_rslora`.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Adapter`] for a setting or a tensor that does not fit, and those of
     /// [`Checkpoint::open`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let file = folder.join(Self::CONFIG);
-        let text = fs::read(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
+        Self::of_source(&Source::Folder(folder.as_ref().to_owned()))
+    }
+
+    /// Opens the files of a PEFT folder in memory: [`Adapter::CONFIG`] and [`Adapter::WEIGHTS`]. `name` is what errors call
+    /// the folder.
+    ///
+    /// # Errors
+    /// As [`Adapter::open`].
+    pub fn from_files<N: Into<String>, B: Into<Bytes>>(
+        name: impl Into<PathBuf>,
+        files: impl IntoIterator<Item = (N, B)>,
+    ) -> Result<Self> {
+        let files = files.into_iter().map(|(name, bytes)| (name.into(), bytes.into())).collect();
+        Self::of_source(&Source::Files(name.into(), files))
+    }
+
+    fn of_source(source: &Source) -> Result<Self> {
+        let file = source.file(Self::CONFIG);
+        let text = source.require(Self::CONFIG)?;
         let config: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|error| refused(&file, format!("not a config: {error}")))?;
         let (rank, scale) = check(&config).map_err(|reason| refused(&file, reason))?;
-        let file = folder.join(Self::WEIGHTS);
-        let checkpoint = Checkpoint::open(&file)?;
+        let file = source.file(Self::WEIGHTS);
+        let checkpoint = Checkpoint::from_bytes(file.clone(), source.require(Self::WEIGHTS)?)?;
         let mut layers = BTreeSet::new();
         for name in checkpoint.names() {
             let layer = layer_of(name).ok_or_else(|| {
@@ -104,12 +120,12 @@ impl Adapter {
         &self.config
     }
 
-    /// Rows of `A` and columns of `B`.
+    /// Number of rows of `A` and of columns of `B`.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// What the product of the matrices is multiplied by: `lora_alpha / r`, with `use_rslora` `lora_alpha / √r`.
+    /// The factor of the product of the matrices: `lora_alpha / r`, or `lora_alpha / √r` with `use_rslora`.
     pub fn scale(&self) -> f64 {
         self.scale
     }
@@ -130,7 +146,7 @@ impl Adapter {
         SUFFIXES.map(|suffix| format!("{PREFIX}{layer}{suffix}"))
     }
 
-    /// Whether the layer at `path` is one that `target` means: by its path, or by the end of it.
+    /// Whether `target` is the path of a layer, or the end of that path.
     ///
     /// Mirrors `peft/tuners/tuners_utils.py::check_target_module_exists`.
     pub fn is_target(path: &str, target: &str) -> bool {
@@ -142,12 +158,12 @@ impl Adapter {
         &self.checkpoint
     }
 
-    /// Whether the layer at `path` is to have matrices.
+    /// Whether the layer at `path` must have matrices.
     pub fn adapts(&self, path: &str) -> bool {
         self.layers.contains(path) || self.targets.iter().any(|target| Self::is_target(path, target))
     }
 
-    /// What is wrong with the matrices of a layer, as far as can be told without the model.
+    /// Checks the matrices of a layer, as far as that is possible without the model.
     fn check_pair(&self, layer: &str) -> Result<(), String> {
         let rank = self.rank;
         for (axis, name) in Self::tensor_names(layer).iter().enumerate() {
@@ -166,7 +182,7 @@ impl Adapter {
     }
 }
 
-/// Rank and scale of a config that is supported.
+/// Checks that a config is supported, and returns rank and scale.
 fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
     let get = |key: &str| config.get(key).unwrap_or(&Value::Null);
     if get("peft_type") != "LORA" {
@@ -184,7 +200,7 @@ fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
         let reason = "it changes the model's own weights; save the adapter as a plain LoRA from PEFT";
         return Err(format!("`init_lora_weights` is \"{first}\", which is not supported: {reason}"));
     }
-    // Far above any real one, and such that no product of two sizes overflows.
+    // Far above any real rank, and so small that no product of two sizes overflows.
     const LARGEST: u64 = 1 << 24;
     let rank = get("r").as_u64().filter(|rank| (1..=LARGEST).contains(rank));
     let rank = rank.ok_or_else(|| format!("`r` is {}, expected an integer from 1 to {LARGEST}", get("r")))?;
@@ -194,7 +210,7 @@ fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
     Ok((rank as usize, alpha / divisor))
 }
 
-/// Whether a setting is there and not its empty default.
+/// Whether a setting exists and is not the empty default.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -204,8 +220,8 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
-/// The ends of paths in `target_modules`. None where they are a pattern, or where other settings take layers out:
-/// then the tensors that are there say all.
+/// The ends of paths in `target_modules`. The list is empty where that is a pattern, or where other settings exclude
+/// layers: then the layers are those that have tensors.
 fn targets(config: &Map<String, Value>) -> Vec<String> {
     if ["exclude_modules", "layers_to_transform"].iter().any(|key| config.get(*key).is_some_and(is_set)) {
         return Vec::new();
@@ -214,7 +230,7 @@ fn targets(config: &Map<String, Value>) -> Vec<String> {
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The layer of a tensor.
+/// The path of the layer that a tensor belongs to.
 fn layer_of(name: &str) -> Option<&str> {
     let path = name.strip_prefix(PREFIX)?;
     SUFFIXES.iter().find_map(|suffix| path.strip_suffix(suffix))

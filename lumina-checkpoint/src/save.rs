@@ -9,16 +9,15 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::Dtype;
-use crate::{Error, Result};
+use crate::safetensors::to_safetensors;
+use crate::{Dtype, Error, Result};
 
-/// Writes tensors to a safetensors file, each given as name, type, shape and a function that hands over its bytes,
-/// row-major and little-endian.
+/// Writes tensors to a safetensors file, which `transformers` reads too. A tensor is a name, a type, a shape, and a
+/// function that returns the elements, row-major and little-endian.
 ///
-/// The functions are called one after another, so that no more than one tensor need be on the heap. The
-/// file is written under a temporary name in the same folder and then renamed: a reader sees the old file or the new
-/// one whole, and mappings of the old one stay valid (Windows refuses to replace a mapped file). `transformers` reads
-/// the result.
+/// The functions are called one after another, so no more than one tensor must be on the heap at a time. The file is
+/// written under a temporary name in the same folder and then renamed. A reader therefore sees the complete old file or
+/// the complete new one, and mappings of the old file stay valid. (Windows refuses to replace a mapped file.)
 ///
 /// ```
 /// # use lumina_checkpoint::{Checkpoint, save_safetensors};
@@ -36,9 +35,9 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Unsavable`] where two tensors have one name, the type is quantised, or the bytes are not as many as type
-/// and shape say;
-/// [`Error::Write`] where the system refuses; the error of a function. What was there before is then untouched.
+/// [`Error::Unsavable`] where two tensors have one name, the type is quantised, or the number of bytes does not agree
+/// with type and shape; [`Error::Write`] where the system refuses; the error of a function, where [`Error::Values`] gets
+/// the name of the tensor. An existing file then stays as it is.
 pub fn save_safetensors<N, S, B>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (N, Dtype, S, B)>,
@@ -53,7 +52,7 @@ where
         |tensor: &str, reason: String| Error::Unsavable { file: path.to_owned(), tensor: tensor.to_owned(), reason };
     let mut tensors: Vec<_> =
         tensors.into_iter().map(|(name, dtype, shape, bytes)| (name.into(), dtype, shape, bytes)).collect();
-    // The order of the format's own library: wide types first, so that each tensor is aligned to its elements.
+    // Wide types first, as the format's own library orders them, so that each tensor is aligned to its elements.
     tensors.sort_by(|(a, a_type, ..), (b, b_type, ..)| {
         (Reverse(a_type.block_bytes()), a).cmp(&(Reverse(b_type.block_bytes()), b))
     });
@@ -64,8 +63,7 @@ where
     for (name, dtype, shape, _) in &tensors {
         let shape = shape.as_ref();
         let start = end;
-        let stored = dtype
-            .to_safetensors()
+        let stored = to_safetensors(*dtype)
             .ok_or_else(|| unsavable(name, format!("safetensors have no type {dtype}; GGUF does")))?;
         end = dtype
             .bytes_of(shape)
@@ -83,7 +81,7 @@ where
     let mut partial = Partial::create(path)?;
     partial.write(&header)?;
     for ((name, _, _, bytes), length) in tensors.into_iter().zip(lengths) {
-        let bytes = bytes()?;
+        let bytes = bytes().map_err(|error| error.of_tensor(&name))?;
         if bytes.len() != length {
             return Err(unsavable(&name, format!("type and shape need {length} bytes, {} were given", bytes.len())));
         }
@@ -92,10 +90,11 @@ where
     partial.finish()
 }
 
-/// Writes a file under a temporary name in the same folder and renames it: a reader sees the old file or the new one.
+/// Writes a file under a temporary name in the same folder and renames it, so that a reader sees the complete old file
+/// or the complete new one.
 ///
 /// # Errors
-/// [`Error::Write`]; what was there before is then untouched.
+/// [`Error::Write`]. An existing file then stays as it is.
 pub fn save_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let mut partial = Partial::create(path.as_ref())?;
     partial.write(bytes)?;
@@ -104,7 +103,7 @@ pub fn save_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 
 /// The length of the header, then the header, padded with spaces to a multiple of eight bytes.
 fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
-    // `transformers` refuses a file that does not say which framework's order of axes it has.
+    // `transformers` refuses a file that does not name the framework whose order of axes it has.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let metadata = Metadata::new(Some(format), infos).map_err(io::Error::other)?;
     let mut json = serde_json::to_vec(&metadata)?;
@@ -114,7 +113,7 @@ fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// A file under a temporary name, removed unless finished.
+/// A file under a temporary name. It is removed unless it is finished.
 pub(super) struct Partial<'a> {
     target: &'a Path,
     path: PathBuf,
@@ -126,7 +125,7 @@ impl<'a> Partial<'a> {
     pub(super) fn create(target: &'a Path) -> Result<Self> {
         let failed = |source| Error::Write { file: target.to_owned(), source };
         let name = target.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
-        // Another process may be writing the same file; the last one to finish wins, and the file is whole either way.
+        // Another process may write the same file. The last one to finish wins, and the file is complete either way.
         for attempt in 0..1000 {
             let mut partial = name.to_owned();
             partial.push(format!(".{attempt}.partial"));
@@ -154,7 +153,7 @@ impl<'a> Partial<'a> {
 impl Drop for Partial<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            // There is already an error to report; a file left behind is the lesser one.
+            // The caller already has an error, which matters more than a file that is left behind.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -6,9 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Dtype;
-use super::dequantise::dequantise;
-use crate::{Error, Result};
+use crate::dequantise::dequantise;
+use crate::{Dtype, Error, Result};
 
 /// A tensor of a checkpoint: name, file, type, shape and bytes. Cloning copies no data.
 ///
@@ -29,22 +28,22 @@ pub struct TensorView {
     contiguous: OnceLock<Bytes>,
 }
 
-/// A tensor as its file has it; everything in here was checked when the file was opened.
-pub(super) struct Stored {
-    pub(super) name: String,
-    pub(super) file: Arc<Path>,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Box<[usize]>,
-    /// The part of the mapping that holds all elements.
-    pub(super) bytes: Bytes,
-    pub(super) order: Order,
-    /// What is done to the bytes in row-major order before anyone sees them.
-    pub(super) reorder: Option<Reorder>,
+/// A tensor as its file has it. Opening the file has checked all fields.
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) file: Arc<Path>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Box<[usize]>,
+    /// The part of the file that contains all elements.
+    pub(crate) bytes: Bytes,
+    pub(crate) order: Order,
+    /// Applied to the elements in row-major order.
+    pub(crate) reorder: Option<Reorder>,
 }
 
 impl Stored {
-    /// The tensor by another name, with its rows put in another order.
-    pub(super) fn mapped(&self, MappedTensor { name, reorder }: MappedTensor) -> Self {
+    /// The tensor with another name and another order of rows.
+    pub(crate) fn mapped(&self, MappedTensor { name, reorder }: MappedTensor) -> Self {
         let order = match &self.order {
             Order::RowMajor => Order::RowMajor,
             Order::Strides(strides) => Order::Strides(strides.clone()),
@@ -54,63 +53,63 @@ impl Stored {
     }
 }
 
-/// Puts the bytes of a tensor, row-major, in another order; as many bytes are returned.
+/// Copies the bytes of a tensor, which are row-major, into another order. It must return as many bytes.
 pub type Reorder = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
-/// How a tensor is presented: see [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
+/// The new name and order of a tensor, for [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
 #[derive(Clone)]
 pub struct MappedTensor {
-    /// Its name.
+    /// The new name.
     pub name: String,
-    /// The order of its rows, if it is another one than the file's. Applied when the bytes are first asked for.
+    /// Reorders the rows; `None` keeps the order of the file. It runs when the bytes are first asked for.
     pub reorder: Option<Reorder>,
 }
 
-/// The order of the elements in their bytes.
-pub(super) enum Order {
+/// The order of the elements in the file.
+pub(crate) enum Order {
     RowMajor,
-    /// Steps between elements along each axis, in elements. The first element is at the start of the bytes, and no
-    /// element lies beyond their end.
+    /// Strides along each axis, in elements. The first element is at the start of the bytes, and no element is beyond
+    /// their end.
     Strides(Box<[usize]>),
 }
 
-/// The number of elements of a shape whose extent, even with empty axes counted as one, does not overflow; so
-/// no product of its lengths and an element's size does, in whatever order.
-pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
+/// The number of elements of a shape; `None` where the size in bytes could overflow. Empty axes count as one in that
+/// check, so no product of some of the lengths and an element's size overflows.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     let largest = shape.iter().try_fold(8usize, |product, &length| product.checked_mul(length.max(1)))?;
     isize::try_from(largest).ok()?;
     Some(shape.iter().product())
 }
 
 impl TensorView {
-    pub(super) fn new(stored: Arc<Stored>) -> Self {
+    pub(crate) fn new(stored: Arc<Stored>) -> Self {
         Self { stored, contiguous: OnceLock::new() }
     }
 
-    /// The name, as the checkpoint has it.
+    /// The name in the checkpoint.
     pub fn name(&self) -> &str {
         &self.stored.name
     }
 
-    /// The file that holds the tensor: in a folder with shards, the shard.
+    /// The file that contains the tensor: in a folder with shards, the shard.
     pub fn file(&self) -> &Path {
         &self.stored.file
     }
 
-    /// The type of the elements.
+    /// The element type.
     pub fn dtype(&self) -> Dtype {
         self.stored.dtype
     }
 
-    /// The length of each axis, outermost first; empty for a scalar.
+    /// The length of each axis, outermost first. A scalar has no axes.
     pub fn shape(&self) -> &[usize] {
         &self.stored.shape
     }
 
     /// The elements, row-major and little-endian, with no gaps.
     ///
-    /// They are a slice of the memory-mapped file, at any alignment, unless the file has them in another order, as torch and
-    /// llama.cpp may. Then they are put in order on the heap, once for this view and its later clones.
+    /// They are a slice of the file, at any alignment, if the file has them in this order. Otherwise the first call copies
+    /// them in order to the heap, for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
         let Stored { shape, bytes, dtype, order, reorder, .. } = &*self.stored;
         let in_order = || match order {
@@ -129,10 +128,10 @@ impl TensorView {
         }
     }
 
-    /// The elements as `f32`, row-major: `f16`, `bf16` and quantised types exactly, `f64` rounded to nearest.
+    /// The elements as `f32`, row-major. `f64` is rounded to nearest, all other types are exact.
     ///
     /// # Errors
-    /// [`Error::TensorType`] where the elements are neither floats nor quantised.
+    /// [`Error::TensorType`] where the type is neither a float type nor quantised.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.shape().iter().product()];
         self.read_f32(self.bytes(), &mut values)?;
@@ -167,7 +166,7 @@ impl fmt::Debug for TensorView {
     }
 }
 
-/// Copies elements of `N` bytes from the places that `strides` gives into row-major order.
+/// Copies elements of `N` bytes into row-major order, from the offsets that `strides` says.
 fn gather<const N: usize>(bytes: &[u8], shape: &[usize], strides: &[usize]) -> Bytes {
     let elements = bytes.as_chunks::<N>().0;
     let count: usize = shape.iter().product();
@@ -176,7 +175,7 @@ fn gather<const N: usize>(bytes: &[u8], shape: &[usize], strides: &[usize]) -> B
     let mut at = 0;
     for _ in 0..count {
         gathered.extend_from_slice(&elements[at]);
-        // The next index in row-major order: count up from the innermost axis, carrying.
+        // Advance to the next index in row-major order: the innermost axis first, with carry.
         for axis in (0..shape.len()).rev() {
             index[axis] += 1;
             at += strides[axis];

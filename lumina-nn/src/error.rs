@@ -113,7 +113,7 @@ impl From<Error> for lumina_checkpoint::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Checkpoint(error) => error,
-            other => Self::Values { source: Box::new(other) },
+            other => Self::values(other),
         }
     }
 }

@@ -1,22 +1,23 @@
-//! Numbers, texts and metadata values from the bytes of a header.
+//! Reads numbers, strings and metadata values from the bytes of a header.
 
 use std::path::Path;
 
 use super::value::{Array, Value, code};
 use crate::{Error, Result};
 
-/// Limit on everything before the tensors, in bytes: a vocabulary, a `config.json` and a `tokenizer.json` of 65,536
-/// tokens take a tenth. What is read from a header takes at most a few times its bytes on the heap.
+/// Limit on everything before the tensors, in bytes. A vocabulary, a `config.json` and a `tokenizer.json` of 65,536
+/// tokens have a tenth of that. The values of a header have at most a few times its bytes on the heap.
 const MAX_HEADER_BYTES: usize = 100_000_000;
 
-/// How deep arrays may lie in arrays. Files in use have none in them.
+/// How deep arrays can nest. Real files have no nested arrays.
 const MAX_DEPTH: usize = 4;
 
-/// The least that each element of an array takes: the length of a text, and type and length of an array.
+/// The smallest element of an array of strings (its length), and of an array of arrays (type and length).
 const STRING_BYTES: usize = 8;
 const ARRAY_BYTES: usize = 12;
 
-/// Reads a header from its start on. Every length is compared with what is there before anything is allocated for it.
+/// Reads a header from the start. Every length is compared with the rest of the file before anything is allocated for
+/// it.
 pub(super) struct Cursor<'a> {
     file: &'a Path,
     bytes: &'a [u8],
@@ -28,17 +29,17 @@ impl<'a> Cursor<'a> {
         Self { file, bytes, at: 0 }
     }
 
-    /// How many bytes have been read.
+    /// The number of bytes read so far.
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    /// The file contradicts its format at the bytes just read.
+    /// The error that the bytes just read contradict the format.
     pub(super) fn damaged(&self, reason: impl std::fmt::Display) -> Error {
         Error::Damaged { file: self.file.to_owned(), reason: format!("before byte {}: {reason}", self.at) }
     }
 
-    /// An error where fewer than `count` things of at least `bytes` each can follow.
+    /// Checks that `count` elements of at least `bytes` each can follow.
     pub(super) fn expect(&self, count: u64, bytes: usize) -> Result<usize> {
         let needed = count.saturating_mul(bytes as u64).saturating_add(self.at as u64);
         let found = self.bytes.len() as u64;
@@ -48,7 +49,7 @@ impl<'a> Cursor<'a> {
         if needed > MAX_HEADER_BYTES as u64 {
             return Err(self.damaged(format!("a header of more than {MAX_HEADER_BYTES} bytes, which no model has")));
         }
-        // No more than the length of the file, so it fits.
+        // At most the length of the file, so it fits.
         Ok(count as usize)
     }
 
@@ -92,7 +93,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A value after its type.
+    /// A value, which follows the number of its type.
     pub(super) fn value(&mut self) -> Result<Value> {
         Ok(match self.u32()? {
             code::U8 => Value::U8(u8::from_le_bytes(self.array()?)),
@@ -112,7 +113,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// An array, after the word that says that it is one; `depth` levels may follow, this one included.
+    /// An array without the number that says so. `depth` levels of nesting are allowed, this one included.
     fn elements(&mut self, depth: usize) -> Result<Array> {
         if depth == 0 {
             return Err(self.damaged(format!("arrays more than {MAX_DEPTH} deep in one another")));

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use super::value::{Array, Value};
 use crate::{Error, Result};
 
-/// The metadata of a GGUF file: values by key.
+/// The metadata of a GGUF file: values by key. Cloning copies no values.
 ///
-/// Got from [`Checkpoint::metadata`](crate::Checkpoint::metadata).
+/// Returned by [`Checkpoint::metadata`](crate::Checkpoint::metadata).
 #[derive(Debug, Clone)]
 pub struct Metadata {
     file: Arc<Path>,
-    entries: BTreeMap<String, Value>,
+    entries: Arc<BTreeMap<String, Value>>,
 }
 
 impl Metadata {
     pub(super) fn new(file: &Path, entries: BTreeMap<String, Value>) -> Self {
-        Self { file: file.into(), entries }
+        Self { file: file.into(), entries: Arc::new(entries) }
     }
 
     /// The value of a key.
@@ -31,16 +31,16 @@ impl Metadata {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// `general.architecture`, or nothing where it is no text.
+    /// The value of `general.architecture`; empty where that is missing or not a text.
     pub fn architecture(&self) -> &str {
         self.get("general.architecture").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The value of a key that must be a whole number where it is there. An array of one number, as some files have for
-    /// each layer, is that number.
+    /// The value of a key as an unsigned integer; `None` where there is no such key. An array counts as a number if all its
+    /// elements are equal, since some files have one value for each layer.
     ///
     /// # Errors
-    /// [`Error::Metadata`] where it is something else.
+    /// [`Error::Metadata`] where the value is something else.
     pub fn u64(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let same = |first: Option<u64>, all: bool| first.filter(|_| all);
@@ -57,15 +57,15 @@ impl Metadata {
         number.map(Some).ok_or_else(|| self.wrong(key, "it is no whole number from 0 on".to_owned()))
     }
 
-    /// The value of a key that must be a finite number where it is there.
+    /// The value of a key as a finite number; `None` where there is no such key.
     ///
     /// # Errors
-    /// [`Error::Metadata`] where it is something else.
+    /// [`Error::Metadata`] where the value is something else.
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let wrong = || self.wrong(key, "it is no finite number".to_owned());
         let float = match *value {
-            // The decimal that was meant, 1e-5, not what its nearest `f32` is as an `f64`.
+            // By way of its shortest decimal: 1e-5 as `f32`, cast to `f64`, would be 9.999999747378752e-6.
             Value::F32(value) => value.to_string().parse().map_err(|_| wrong())?,
             ref value => value.as_f64().ok_or_else(wrong)?,
         };

@@ -1,17 +1,19 @@
 //! GGUF, the format of llama.cpp: one file with metadata and tensors, quantised or not.
 //!
-//! [`Checkpoint::open`](crate::Checkpoint::open) reads such a file as any other: versions 2 and 3, little-endian, memory-mapped, with
-//! tensors in `f32`, `f16`, `bf16`, `q8_0`, `q4_0`, `q4_k` and `q6_k`, by the names that the file has.
-//! [`Checkpoint::metadata`](crate::Checkpoint::metadata) has the rest. [`GgufWriter`] writes any file, and [`quantise_tensor`] converts
-//! a tensor. What the names and keys of a model mean is not known here: `lumina-mgpt` has it for its own.
+//! [`Checkpoint::open`](crate::Checkpoint::open) reads such a file as any other: versions 2 and 3, little-endian, with
+//! tensors in `f32`, `f16`, `bf16`, `q8_0`, `q4_0`, `q4_k` and `q6_k`, under the names in the file.
+//! [`Checkpoint::metadata`](crate::Checkpoint::metadata) returns the rest. [`GgufWriter`] writes any file, and
+//! [`quantise_tensor`] converts a tensor. This module does not know what names and keys mean: for the models of this
+//! project, `lumina_mgpt::convert` does.
 //!
 //! # Untrusted input
 //!
-//! Counts and lengths are compared with the bytes that are there before anything is allocated for them; headers end at
-//! 100 MB, arrays lie at most four deep, names and keys come once, tensors lie apart, aligned and within the file. Any
-//! bytes are a block of a quantised type, though its values may be infinite or not a number.
+//! Counts and lengths are compared with the size of the file before anything is allocated for them. A header has at most
+//! 100 MB, and arrays nest at most four deep. Names and keys must be unique, and tensors aligned, within the file and
+//! without overlap. Any bytes are a valid block of a quantised type, but its values can be infinite or NaN.
 
 mod cursor;
+mod dtype;
 mod metadata;
 mod quantise;
 mod read;
@@ -23,4 +25,4 @@ pub use quantise::{quantise_slices, quantise_tensor};
 pub use value::{Array, Value};
 pub use write::GgufWriter;
 
-pub(crate) use read::{MAGIC, read};
+pub(crate) use read::FORMAT;

@@ -1,22 +1,37 @@
-//! One tensor in another type.
+//! Conversion of one tensor to another type.
 
 use bytes::Bytes;
+#[cfg(feature = "threads")]
 use rayon::prelude::*;
 
 use crate::{Dtype, Error, Result, TensorView};
 
-/// Elements that one thread converts at a time: a whole number of blocks of every type.
+/// Elements that one thread converts at a time. It is a multiple of the blocks of every type.
 const CHUNK: usize = 1 << 14;
 
-/// Elements of a slice: enough for threads to share, and the most that is held in the target's type.
+/// Elements of a slice, all of whose converted bytes are on the heap. It has enough chunks for all threads.
 const SLICE: usize = CHUNK << 8;
 
-/// A tensor in another type, on the heap, converted by the threads of the current rayon pool. A tensor that has the type
-/// already is not copied.
+/// Converts a tensor to another type, on the heap, with the threads of the current rayon pool. A tensor that already has
+/// the type is not copied.
+///
+/// ```
+/// # use lumina_checkpoint::{Checkpoint, Dtype};
+/// # let header = br#"{"w":{"dtype":"F32","shape":[1,32],"data_offsets":[0,128]}}"#;
+/// # let file = [&(header.len() as u64).to_le_bytes()[..], header, &1f32.to_le_bytes().repeat(32)].concat();
+/// # let checkpoint = Checkpoint::from_bytes("model.safetensors", file)?;
+/// use lumina_checkpoint::gguf::quantise_tensor;
+///
+/// let weight = checkpoint.get("w").expect("it is in the file");
+/// assert_eq!(weight.shape(), [1, 32]);
+/// let blocks = quantise_tensor(&weight, Dtype::Q8_0)?;
+/// assert_eq!(blocks.len(), 34);
+/// # Ok::<(), lumina_checkpoint::Error>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::Quantise`] where the type cannot hold a value, is not written, or has blocks that do not fit the rows;
-/// [`Error::TensorType`] where the tensor has no floats.
+/// [`Error::Quantise`] where the type cannot represent a value, can be read only, or has blocks that do not divide the
+/// rows; [`Error::TensorType`] where the tensor is neither of floats nor quantised.
 pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
     if view.dtype() == dtype {
         return Ok(view.bytes().clone());
@@ -32,8 +47,8 @@ pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
     Ok(converted.into())
 }
 
-/// Converts `source`, elements in the type of `view` and as many as it has, to `dtype`, slice by slice: `take` gets each slice, with
-/// the share that is done then.
+/// Converts `source` to `dtype`, slice by slice, so that no more than a slice is on the heap. `source` has elements of the
+/// type of `view`. `take` is called with each slice in order, and with the fraction of `source` that is done with it.
 ///
 /// # Errors
 /// As [`quantise_tensor`], and those of `take`.
@@ -59,10 +74,10 @@ pub fn quantise_slices(
         let format = dtype.format().ok_or_else(|| unfit(view, format!("{dtype} is no type for weights")))?;
         let elements = slice.len() / from.block_bytes() * from.block_elements();
         converted.resize(bytes_in(dtype, elements), 0);
-        let parts = slice.par_chunks(bytes_in(from, CHUNK)).zip(converted.par_chunks_mut(bytes_in(dtype, CHUNK)));
-        parts.enumerate().try_for_each_init(
-            || vec![0.0; CHUNK],
-            |values, (part, (bytes, out))| {
+        for_each_chunk(
+            (slice, bytes_in(from, CHUNK)),
+            (&mut converted, bytes_in(dtype, CHUNK)),
+            |values, part, bytes, out| {
                 let values = &mut values[..bytes.len() / from.block_bytes() * from.block_elements()];
                 view.read_f32(bytes, values)?;
                 format.quantise_row(values, out).map_err(|error| {
@@ -76,7 +91,28 @@ pub fn quantise_slices(
     Ok(())
 }
 
-/// The kernel's message, with the element's place in the tensor, as the kernel saw a part that begins at `first`.
+/// Calls `convert` for each chunk, with room for its elements in `f32`, its number, its bytes and the bytes to write.
+/// Input and output come with the number of bytes of a chunk.
+fn for_each_chunk(
+    (input, input_chunk): (&[u8], usize),
+    (output, output_chunk): (&mut [u8], usize),
+    convert: impl Fn(&mut [f32], usize, &[u8], &mut [u8]) -> Result<()> + Sync,
+) -> Result<()> {
+    let room = || vec![0.0; CHUNK];
+    #[cfg(feature = "threads")]
+    {
+        let chunks = input.par_chunks(input_chunk).zip(output.par_chunks_mut(output_chunk)).enumerate();
+        chunks.try_for_each_init(room, |values, (part, (bytes, out))| convert(values, part, bytes, out))
+    }
+    #[cfg(not(feature = "threads"))]
+    {
+        let mut values = room();
+        let mut chunks = input.chunks(input_chunk).zip(output.chunks_mut(output_chunk)).enumerate();
+        chunks.try_for_each(|(part, (bytes, out))| convert(&mut values, part, bytes, out))
+    }
+}
+
+/// The message of the kernel, which was called for elements from `first` on, with the index in the tensor.
 fn describe_failure(error: &lumina_kernels::Error, first: usize) -> String {
     match error {
         lumina_kernels::Error::Value { format, element, value } => {

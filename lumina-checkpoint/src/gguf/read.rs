@@ -7,37 +7,41 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cursor::Cursor;
+use super::dtype::from_gguf;
 use super::metadata::Metadata;
-use crate::Dtype;
+use crate::format::{Contents, FileFormat};
 use crate::tensor_view::{Order, Stored};
-use crate::{Error, Result};
+use crate::{Dtype, Error, Result};
 
-/// What a file begins with.
-pub(crate) const MAGIC: &[u8] = b"GGUF";
+pub(crate) const FORMAT: FileFormat =
+    FileFormat { name: "GGUF", folder_file: Some("model.gguf"), matches: |_, bytes| bytes.starts_with(MAGIC), read };
 
-/// The versions that are read. Their layout is one; 3 brought files for big-endian machines, and 1 had shorter lengths.
+/// The first bytes of a file.
+pub(super) const MAGIC: &[u8] = b"GGUF";
+
+/// The versions that are read. They have the same layout: 3 added big-endian files. Version 1 had shorter lengths.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;
 
-/// Alignment of tensors where the metadata does not say.
+/// Alignment of tensors, unless the metadata has another.
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// Limit on `general.alignment`; more than any page of memory needs.
+/// Limit on `general.alignment`, larger than any memory page.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 
-/// Limit on the number of tensors; the largest published model of any kind has a tenth.
+/// Limit on the number of tensors. The largest published models have a tenth.
 const MAX_TENSORS: u64 = 1 << 16;
 
-/// Limit on the axes of a tensor, the format's own.
+/// Limit of the format on the axes of a tensor.
 pub(super) const MAX_AXES: usize = 4;
 
-/// The least that an entry takes: the length of a key, a type and a byte.
+/// The smallest entry of the metadata: the length of a key, a type and a byte.
 const ENTRY_BYTES: usize = 8 + 4 + 1;
 
-/// The least that a tensor's description takes: the length of its name, number of axes, type and offset.
+/// The smallest description of a tensor: the length of its name, number of axes, type and offset.
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
 
 /// The tensors of a file, as slices of its bytes, and its metadata.
-pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<(Vec<Stored>, Metadata)> {
+fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
     let mut cursor = Cursor::new(file, bytes);
     cursor.array::<4>()?;
     let version = cursor.u32()?;
@@ -89,7 +93,7 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<(Vec<Stored>, Metadata)
 
     let shared: Arc<Path> = file.into();
     let tensors = described.into_iter().map(|tensor| tensor.stored(&shared, bytes, data_start));
-    Ok((tensors.collect::<Result<_>>()?, metadata))
+    Ok(Contents { tensors: tensors.collect::<Result<_>>()?, metadata: Some(metadata) })
 }
 
 /// A tensor as the header describes it.
@@ -110,7 +114,7 @@ impl<'a> Described<'a> {
         if axes > MAX_AXES {
             return Err(wrong(format!("it has {axes} axes, more than the {MAX_AXES} of the format")));
         }
-        // Innermost first, the reverse of what everybody else writes.
+        // The innermost axis is first, in contrast to all other formats.
         let mut shape = vec![0; axes];
         for length in shape.iter_mut().rev() {
             let claimed = cursor.u64()?;
@@ -118,7 +122,7 @@ impl<'a> Described<'a> {
         }
         let number = cursor.u32()?;
         let offset = cursor.u64()?;
-        let dtype = Dtype::from_gguf(number).ok_or_else(|| Error::TensorType {
+        let dtype = from_gguf(number).ok_or_else(|| Error::TensorType {
             file: file.to_owned(),
             tensor: name.to_owned(),
             found: format!("number {number} of GGUF"),
@@ -133,17 +137,17 @@ impl<'a> Described<'a> {
         Ok(Self { name, dtype, shape: shape.into(), offset, length: length as u64 })
     }
 
-    /// Finds the bytes, in a file whose tensors begin at `data_start`.
+    /// Finds the bytes in a file whose tensors begin at `data_start`.
     fn stored(self, file: &Arc<Path>, bytes: &Bytes, data_start: u64) -> Result<Stored> {
         let Self { name, dtype, shape, offset, length } = self;
         let found = bytes.len() as u64;
-        // An empty one may lie anywhere, and in a file of none but these nothing follows the header.
+        // An empty tensor can have any offset: in a file of only empty tensors nothing follows the header.
         let start = if length == 0 { 0 } else { data_start.saturating_add(offset) };
         let end = start.saturating_add(length);
         if end > found {
             return Err(Error::Truncated { file: file.to_path_buf(), needed: end, found });
         }
-        // Both are at most the length of the mapping.
+        // Both are at most the length of the file.
         let bytes = bytes.slice(start as usize..end as usize);
         let (name, file) = (name.to_owned(), file.clone());
         Ok(Stored { name, file, dtype, shape, bytes, order: Order::RowMajor, reorder: None })

@@ -1,8 +1,8 @@
-//! The values of GGUF's metadata.
+//! The values in the metadata of GGUF.
 
-/// A value of the metadata, in any of the format's types.
+/// A value in the metadata, of any of the format's types.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "each is what its name says")]
+#[allow(missing_docs, reason = "the names say what they are")]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -19,9 +19,9 @@ pub enum Value {
     Array(Array),
 }
 
-/// An array of the metadata: elements of one type.
+/// An array in the metadata. All elements have one type.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "each is what its name says")]
+#[allow(missing_docs, reason = "the names say what they are")]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -35,12 +35,12 @@ pub enum Array {
     F64(Vec<f64>),
     Bool(Vec<bool>),
     String(Vec<String>),
-    /// Arrays, which need not be of one type. llama.cpp reads none of these.
+    /// Arrays, each of its own type. llama.cpp does not read these.
     Array(Vec<Array>),
 }
 
 impl Value {
-    /// An integer of any width, if it is one and not negative.
+    /// The value of an integer type, if it is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(value) => Some(value.into()),
@@ -55,7 +55,7 @@ impl Value {
         }
     }
 
-    /// A float of either width.
+    /// The value of a float type.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
             Self::F32(value) => Some(value.into()),
@@ -64,17 +64,17 @@ impl Value {
         }
     }
 
-    /// A truth value.
+    /// The value of type bool.
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = *self { Some(value) } else { None }
     }
 
-    /// A text.
+    /// The string.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(value) = self { Some(value) } else { None }
     }
 
-    /// An array of texts.
+    /// The elements of an array of strings.
     pub fn as_strings(&self) -> Option<&[String]> {
         if let Self::Array(Array::String(values)) = self { Some(values) } else { None }
     }
@@ -86,7 +86,7 @@ impl From<&str> for Value {
     }
 }
 
-/// The numbers by which the format names its types.
+/// The numbers of the format's types.
 pub(super) mod code {
     pub(in super::super) const U8: u32 = 0;
     pub(in super::super) const I8: u32 = 1;

@@ -3,23 +3,24 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::dtype::to_gguf;
 use super::read::{DEFAULT_ALIGNMENT, MAGIC, MAX_AXES};
 use super::value::{Array, Value, code};
 use crate::Dtype;
 use crate::save::Partial;
 use crate::{Error, Result};
 
-/// The version that is written.
+/// The version of the format that is written.
 const VERSION: u32 = 3;
 
-/// llama.cpp's limit on the length of a tensor's name, in bytes.
+/// The limit of llama.cpp on the name of a tensor, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
-/// Writes a GGUF file tensor by tensor, in the order in which they were announced, each in one piece or several.
+/// Writes a GGUF file tensor by tensor, in the order that [`create`](Self::create) was given, each in one or several
+/// pieces.
 ///
 /// The file is written under a temporary name in the same folder and then renamed, as by
-/// [`save_safetensors`](crate::save_safetensors); one that is dropped before [`finish`](Self::finish) leaves
-/// nothing behind.
+/// [`save_safetensors`](crate::save_safetensors). A writer that is dropped before [`finish`](Self::finish) removes it.
 ///
 /// ```
 /// use lumina_checkpoint::gguf::{GgufWriter, Value};
@@ -41,19 +42,20 @@ const MAX_NAME_BYTES: usize = 63;
 pub struct GgufWriter<'a> {
     path: &'a Path,
     partial: Partial<'a>,
-    /// Names and lengths of the tensors, in bytes.
+    /// Name and length in bytes of each tensor.
     tensors: Vec<(String, u64)>,
-    /// The tensor that comes next, and how much of it is written.
+    /// The tensor that is being written, and how many bytes of it are written.
     current: usize,
     written: u64,
 }
 
 impl<'a> GgufWriter<'a> {
-    /// Writes everything before the tensors: metadata, then names, types and shapes (outermost axis first).
+    /// Creates the file and writes everything before the tensors: metadata, then names, types and shapes (outermost axis
+    /// first).
     ///
     /// # Errors
-    /// [`Error::Unsavable`] where two tensors have one name, or one has a type, shape or name that the format or
-    /// llama.cpp has not; [`Error::Metadata`] where a key comes twice; [`Error::Write`].
+    /// [`Error::Unsavable`] where two tensors have one name, or where the format or llama.cpp does not allow a type, shape
+    /// or name; [`Error::Metadata`] where a key occurs twice; [`Error::Write`].
     pub fn create<K, N, S>(
         path: &'a Path,
         metadata: impl IntoIterator<Item = (K, Value)>,
@@ -72,8 +74,8 @@ impl<'a> GgufWriter<'a> {
                 let reason = "two values are given".to_owned();
                 return Err(Error::Metadata { file: path.to_owned(), key: key.to_owned(), reason });
             }
-            string(&mut entries, key);
-            put(&mut entries, &value);
+            write_string(&mut entries, key);
+            write_value(&mut entries, &value);
         }
         let mut names = BTreeSet::new();
         let mut lengths = Vec::new();
@@ -86,7 +88,7 @@ impl<'a> GgufWriter<'a> {
                     |end| if names.insert(name.clone()) { Ok(end) } else { Err("two tensors have this name".into()) },
                 )
                 .map_err(|reason| Error::Unsavable { file: path.to_owned(), tensor: name.clone(), reason })?;
-            // At most the address space, and a little for alignment.
+            // No overflow: at most the address space, plus alignment.
             offset = (offset + length).next_multiple_of(DEFAULT_ALIGNMENT);
             lengths.push((name, length));
         }
@@ -105,10 +107,10 @@ impl<'a> GgufWriter<'a> {
         Ok(writer)
     }
 
-    /// Writes the next bytes of the tensor that is being written.
+    /// Writes the next bytes of the current tensor. After its last byte, the next tensor is the current one.
     ///
     /// # Errors
-    /// [`Error::Unsavable`] where they are more than its rest; [`Error::Write`].
+    /// [`Error::Unsavable`] where the tensor has fewer bytes left; [`Error::Write`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -132,10 +134,10 @@ impl<'a> GgufWriter<'a> {
         Ok(())
     }
 
-    /// Gives the file its name.
+    /// Completes the file and renames it.
     ///
     /// # Errors
-    /// [`Error::Unsavable`] where bytes are missing; [`Error::Write`].
+    /// [`Error::Unsavable`] where a tensor lacks bytes; [`Error::Write`].
     pub fn finish(self) -> Result<()> {
         if let Some((name, length)) = self.tensors.get(self.current) {
             return Err(self.unsavable(name, format!("it has {length} bytes, only {} were given", self.written)));
@@ -154,7 +156,7 @@ impl<'a> GgufWriter<'a> {
     }
 }
 
-/// Writes the description of a tensor at `offset`, and gives its length.
+/// Writes the description of a tensor at `offset`, and returns its length in bytes.
 fn describe(
     out: &mut Vec<u8>,
     name: &str,
@@ -168,12 +170,12 @@ fn describe(
     if shape.len() > MAX_AXES {
         return Err(format!("shape {shape:?} has more than the {MAX_AXES} axes that GGUF has"));
     }
-    let number = dtype.to_gguf().ok_or_else(|| format!("GGUF has no type {dtype}"))?;
+    let number = to_gguf(dtype).ok_or_else(|| format!("GGUF has no type {dtype}"))?;
     let length = dtype
         .bytes_of(shape)
         .filter(|&length| offset.checked_add(length as u64).is_some_and(|end| end < i64::MAX as u64))
         .ok_or_else(|| format!("shape {shape:?} overflows, or has rows that are no whole blocks of {dtype}"))?;
-    string(out, name);
+    write_string(out, name);
     out.extend((shape.len() as u32).to_le_bytes());
     for &axis in shape.iter().rev() {
         out.extend((axis as u64).to_le_bytes());
@@ -183,13 +185,13 @@ fn describe(
     Ok(length as u64)
 }
 
-fn string(out: &mut Vec<u8>, text: &str) {
+fn write_string(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
 }
 
-/// A value after its type.
-fn put(out: &mut Vec<u8>, value: &Value) {
+/// Writes the number of a value's type, then the value.
+fn write_value(out: &mut Vec<u8>, value: &Value) {
     let mut scalar = |code: u32, bytes: &[u8]| {
         out.extend(code.to_le_bytes());
         out.extend(bytes);
@@ -208,17 +210,17 @@ fn put(out: &mut Vec<u8>, value: &Value) {
         Value::Bool(value) => scalar(code::BOOL, &[u8::from(*value)]),
         Value::String(text) => {
             scalar(code::STRING, &[]);
-            string(out, text);
+            write_string(out, text);
         }
         Value::Array(array) => {
             scalar(code::ARRAY, &[]);
-            elements(out, array);
+            write_array(out, array);
         }
     }
 }
 
-/// An array: the type of its elements, their number, the elements.
-fn elements(out: &mut Vec<u8>, array: &Array) {
+/// Writes an array: the type of its elements, their number, the elements.
+fn write_array(out: &mut Vec<u8>, array: &Array) {
     fn numbers<T: Copy, const N: usize>(out: &mut Vec<u8>, code: u32, values: &[T], to_le_bytes: fn(T) -> [u8; N]) {
         count(out, code, values.len());
         out.extend(values.iter().flat_map(|&value| to_le_bytes(value)));
@@ -241,11 +243,11 @@ fn elements(out: &mut Vec<u8>, array: &Array) {
         Array::Bool(values) => numbers(out, code::BOOL, values, |value| [u8::from(value)]),
         Array::String(texts) => {
             count(out, code::STRING, texts.len());
-            texts.iter().for_each(|text| string(out, text));
+            texts.iter().for_each(|text| write_string(out, text));
         }
         Array::Array(arrays) => {
             count(out, code::ARRAY, arrays.len());
-            arrays.iter().for_each(|array| elements(out, array));
+            arrays.iter().for_each(|array| write_array(out, array));
         }
     }
 }

@@ -6,22 +6,35 @@ use std::sync::Arc;
 use bytes::Bytes;
 use safetensors::tensor::Metadata;
 
-use crate::Dtype;
+use super::dtype::from_safetensors;
+use crate::format::{Contents, FileFormat};
 use crate::tensor_view::{Order, Stored, element_count};
 use crate::{Error, Result};
 
-/// The length of the header comes first, as a little-endian `u64`.
+pub(crate) const FORMAT: FileFormat =
+    FileFormat { name: "safetensors", folder_file: Some("model.safetensors"), matches, read };
+
+/// A file begins with the length of the header, a little-endian `u64`.
 const LENGTH_BYTES: u64 = 8;
 
-/// The limit of the format's own library, in bytes.
+/// The limit that the format's own library has, in bytes.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The tensors of a file, as slices of its mapping.
+/// By the extension, so that a damaged file is still reported as one of safetensors, or by the start of the header.
 ///
-/// `safetensors` parses the header and checks that the tensors follow one another without gap or overlap and are as
-/// long as type and shape say. The lengths around the header are compared here: its own `read_metadata` does not say
-/// how many bytes are missing, and adds lengths unchecked.
-pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
+/// The bytes of other formats can have `{` there too, but then they begin with a length that no header has.
+fn matches(file: &Path, bytes: &[u8]) -> bool {
+    let header_bytes = bytes.first_chunk().map(|&length| u64::from_le_bytes(length));
+    let has_header = bytes.get(8) == Some(&b'{') && header_bytes.is_some_and(|length| length <= MAX_HEADER_BYTES);
+    has_header || file.extension().is_some_and(|extension| extension == "safetensors")
+}
+
+/// The tensors of a file, as slices of its bytes.
+///
+/// The crate `safetensors` parses the header. It checks that the tensors follow one another without gap or overlap, and
+/// that their lengths agree with type and shape. The lengths of header and file are compared here, because its
+/// `read_metadata` does not say how many bytes are missing, and adds lengths without checks.
+fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
     let damaged = |reason: String| Error::Damaged { file: file.to_owned(), reason };
     let found = bytes.len() as u64;
     let truncated = |needed: u64| Error::Truncated { file: file.to_owned(), needed, found };
@@ -37,8 +50,11 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
         return Err(truncated(data_start));
     }
     let header = &bytes[LENGTH_BYTES as usize..data_start as usize];
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| damaged(format!("the header does not hold: {error}")))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|source| Error::Json {
+        file: file.to_owned(),
+        problem: "the header does not hold",
+        source,
+    })?;
 
     let data_bytes = metadata.data_len() as u64;
     match data_start.checked_add(data_bytes) {
@@ -53,7 +69,7 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     let shared: Arc<Path> = file.into();
     let mut tensors = Vec::new();
     for (name, info) in metadata.tensors() {
-        let Some(dtype) = Dtype::from_safetensors(info.dtype) else {
+        let Some(dtype) = from_safetensors(info.dtype) else {
             return Err(Error::TensorType {
                 file: file.to_owned(),
                 tensor: name,
@@ -61,7 +77,7 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
                 expected: "a float of 16 to 64 bits, an integer or bool",
             });
         };
-        // An empty axis lets the others be of any length.
+        // Next to an empty axis the other axes can have any length, which the crate accepts.
         if element_count(&info.shape).is_none() {
             return Err(damaged(format!("tensor `{name}` has shape {:?}, which overflows", info.shape)));
         }
@@ -76,5 +92,5 @@ pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
             reorder: None,
         });
     }
-    Ok(tensors)
+    Ok(tensors.into())
 }

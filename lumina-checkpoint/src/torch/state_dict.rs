@@ -1,4 +1,4 @@
-//! From the values of a torch pickle to tensors.
+//! Tensors from the values of a torch pickle.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,29 +11,29 @@ use crate::Dtype;
 use crate::tensor_view::{Order, Stored, element_count};
 use crate::{Error, Result};
 
-/// More axes than any tensor of a network has; bounds what a hostile file can make of one shape used many times.
+/// Limit on the axes of a tensor. It bounds the memory that a hostile file can take by using one shape many times.
 const MAX_AXES: usize = 16;
 
-/// A storage: a run of elements of one type, of which tensors are views.
+/// A storage: elements of one type. Tensors are views of storages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
-    /// By which the file finds its bytes.
+    /// The key of its bytes in the file.
     pub(super) key: &'a str,
-    /// The class, as torch names it.
+    /// The name of its class in torch.
     pub(super) class: &'a str,
-    /// `None` where the class is none of [`Dtype`]'s.
+    /// `None` where [`Dtype`] has no such type.
     pub(super) dtype: Option<Dtype>,
-    /// In elements.
+    /// Number of elements.
     pub(super) length: usize,
-    /// `None` where the class is not known well enough.
+    /// `None` where the size of an element is not known.
     element_bytes: Option<usize>,
 }
 
 impl<'a> Storage<'a> {
-    /// Reads `("storage", class, key, device, length)`, to which the form before torch 1.6 adds `None`.
+    /// Reads `("storage", class, key, device, length)`. Before torch 1.6, `None` follows.
     pub(super) fn parse(pickle: &Pickle<'a>, place: Id) -> Option<Self> {
         let (&[_, class, key, _, length], rest) = pickle.tuple(place)?.split_first_chunk()?;
-        // Anything else there is a view of another storage, which torch has not written since 0.4.
+        // Other values describe a view of another storage, which torch has not written since 0.4.
         if rest.iter().any(|&view| !matches!(pickle.get(view), Value::Plain("None"))) {
             return None;
         }
@@ -47,16 +47,16 @@ impl<'a> Storage<'a> {
         Some(Self { key: pickle.text(key)?, class, dtype, length, element_bytes })
     }
 
-    /// Its length in bytes, unless that overflows or is not known.
+    /// The length in bytes; `None` where it overflows or is not known.
     pub(super) fn bytes(&self) -> Option<usize> {
         self.length.checked_mul(self.element_bytes?)
     }
 }
 
-/// The tensors of a pickle: those under `state_dict` where there is that key, and otherwise those at the top level.
+/// The tensors of a pickle: those under the key `state_dict`, or those at the top level if there is no such key.
 ///
-/// A `state_dict` must hold tensors only. Next to it, and among tensors at the top level, anything the pickle may
-/// hold is skipped. `storage` gives a storage's bytes, at least as many as it claims.
+/// A `state_dict` must contain tensors only. Next to it, and among tensors at the top level, other values are skipped.
+/// `storage` returns the bytes of a storage.
 pub(super) fn read(
     file: &Path,
     pickle: &Pickle<'_>,
@@ -66,7 +66,7 @@ pub(super) fn read(
     let Value::Dict(top) = pickle.get(pickle.root) else {
         return Err(wrong(format!("its top level is {}", pickle.describe(pickle.root))));
     };
-    // As in Python, the last of equal keys counts.
+    // The last of equal keys counts, as in Python.
     let state_dict = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some("state_dict"));
     let entries = match state_dict.map(|&(_, value)| (value, pickle.get(value))) {
         None => top,
@@ -105,19 +105,19 @@ fn layout(file: &Path, tensor: &str, reason: String) -> Error {
     Error::TensorLayout { file: file.to_owned(), tensor: tensor.to_owned(), reason }
 }
 
-/// A tensor as a pickle describes it.
+/// The description of a tensor in a pickle.
 struct View<'a> {
     storage: Storage<'a>,
-    /// The type, or its name where it is not one of ours.
+    /// The type, or its name where [`Dtype`] has no such type.
     dtype: std::result::Result<Dtype, &'a str>,
-    /// In elements, as are the strides.
+    /// In elements. So are the strides.
     offset: i64,
     shape: Vec<i64>,
     strides: Vec<i64>,
 }
 
 impl<'a> View<'a> {
-    /// Reads the arguments of a function that makes a tensor.
+    /// Reads the arguments of a function that builds a tensor.
     fn parse(pickle: &Pickle<'a>, rebuild: Rebuild, arguments: Id) -> Option<Self> {
         let (&[storage, offset, shape, strides], rest) = pickle.tuple(arguments)?.split_first_chunk()?;
         let &Value::Storage(place) = pickle.get(storage) else { return None };
@@ -136,7 +136,7 @@ impl<'a> View<'a> {
         Some(Self { storage, dtype, offset: pickle.int(offset)?, shape: lengths(shape)?, strides: lengths(strides)? })
     }
 
-    /// Checks the view against its storage, and finds the bytes.
+    /// Checks that the view is within its storage, and finds the bytes.
     fn stored(
         &self,
         name: &str,
@@ -172,7 +172,7 @@ impl<'a> View<'a> {
         let (bytes, order) = if count == 0 {
             (Bytes::new(), Order::RowMajor)
         } else {
-            // One past the last element that the view reaches.
+            // The end of the last element of the view.
             let end = shape
                 .iter()
                 .zip(&strides)
@@ -183,7 +183,7 @@ impl<'a> View<'a> {
                     let view = format!("offset {offset}, shape {shape:?}, strides {strides:?}");
                     wrong(format!("its view ({view}) reaches beyond the {available} elements of its storage `{key}`"))
                 })?;
-            // Repeated elements could make much of a small file.
+            // With repeated elements a small file could make a huge tensor.
             if count > available {
                 return Err(wrong(format!("it has {count} elements, and its storage `{key}` only {available}")));
             }
@@ -206,7 +206,7 @@ impl<'a> View<'a> {
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     for (&length, &stride) in shape.iter().zip(strides).rev() {
-        // The stride of an axis of length one is never taken, and torch writes anything there.
+        // The stride of an axis of length one is not used, and torch writes any number there.
         if length != 1 && stride != expected {
             return false;
         }

@@ -55,6 +55,26 @@ fn every_one_is_an_error_that_says_what_and_where() {
     }
 }
 
+/// In memory each is the same error.
+#[test]
+fn every_one_is_the_same_error_in_memory() {
+    for case in [folders(), headers(), pickles(), views(), containers()].iter().flatten() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in &case.files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let path = folder.path().join(case.open);
+        let on_disk = Checkpoint::open(&path).expect_err(case.about);
+        let in_memory = match &case.files[..] {
+            [(name, bytes)] if *name == case.open => Checkpoint::from_bytes(&path, bytes.clone()),
+            files => Checkpoint::from_files(folder.path(), files.iter().cloned()),
+        };
+        // A folder's path can have a slash at the end, which the name in memory lacks.
+        let [on_disk, in_memory] = [on_disk, in_memory.expect_err(case.about)].map(|error| error.to_string());
+        assert_eq!(on_disk.replace("/:", ":"), in_memory.replace("/:", ":"), "{}", case.about);
+    }
+}
+
 fn index(map: &str) -> Vec<u8> {
     format!(r#"{{"metadata":{{}},"weight_map":{map}}}"#).into_bytes()
 }

@@ -5,6 +5,7 @@ mod build;
 mod corruption;
 mod gguf;
 mod hostile;
+mod memory;
 mod reading;
 mod reference;
 mod writing;

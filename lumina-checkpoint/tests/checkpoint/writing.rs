@@ -121,6 +121,17 @@ fn a_failure_leaves_what_was_there() {
     assert!(error.contains("cannot be written"), "{error}");
 }
 
+#[test]
+fn values_that_are_not_available_are_reported_with_the_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let failing = || Err(Error::values(std::io::Error::other("the device failed")));
+    let error = save_safetensors(folder.path().join("m.safetensors"), [("norm", Dtype::U8, [1], failing)]).unwrap_err();
+    assert!(error.to_string().contains("`norm`"), "{error}");
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "the device failed");
+    assert_eq!(names_in(folder.path()).len(), 0);
+}
+
 proptest! {
     #[test]
     fn what_is_saved_is_read(sizes in prop::collection::vec((0usize..10, prop::collection::vec(0usize..4, 0..4)), 0..8)) {

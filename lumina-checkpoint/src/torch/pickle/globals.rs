@@ -1,37 +1,37 @@
-//! What a pickle may refer to by name.
+//! The names that a pickle can refer to.
 
 use crate::Dtype;
 
-/// A name on the list, and what becomes of a call of it.
+/// A name on the list. It decides what a call stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Global {
-    /// A function that makes a tensor of a storage.
+    /// A function that builds a tensor from a storage.
     Rebuild(Rebuild),
     /// `_rebuild_parameter`: its first argument is the tensor.
     Parameter,
     /// `OrderedDict`: a dict.
     OrderedDict,
-    /// A storage's class, with its element type where that is one of ours.
+    /// The class of a storage, with the element type if [`Dtype`] has it.
     Storage(Option<Dtype>),
-    /// `UntypedStorage`: counted in bytes.
+    /// `UntypedStorage`, whose length is in bytes.
     UntypedStorage,
-    /// `torch.float32` and so on, where that is one of ours.
+    /// `torch.float32` and so on, if [`Dtype`] has it.
     Dtype(Option<Dtype>),
-    /// Harmless in itself, and of no use here: what training runs leave next to the weights. Never built.
+    /// Data that training leaves next to the weights. It is harmless, not needed and never built.
     Leftover,
 }
 
-/// The functions of `torch._utils` that make a tensor; what they are given.
+/// The functions of `torch._utils` that build a tensor, by their arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rebuild {
-    /// Storage, offset, shape and strides, perhaps followed by what only autograd needs.
+    /// Storage, offset, shape and strides. Values for autograd can follow.
     TypeOfStorage,
     /// The same, then two values for autograd and the element type.
     OwnType,
 }
 
 impl Global {
-    /// Finds a name on the list; `None` is for everything that is to be refused.
+    /// Finds a name on the list. `None` means that the pickle must be refused.
     pub(super) fn find(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::Rebuild(Rebuild::TypeOfStorage),
@@ -85,8 +85,8 @@ fn dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// Plain data of Python and numpy that hyper-parameters and optimizer states are made of, tensors of other
-/// kinds, and classes of the training libraries whose callbacks and configurations land in checkpoints.
+/// Plain data of Python and numpy in hyper-parameters and optimizer states, tensors of other kinds, and classes of the
+/// training libraries whose callbacks and configurations are in checkpoints.
 fn is_leftover(module: &str, name: &str) -> bool {
     let is_training_library = || {
         ["pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf."]

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Id, Pickle, Value};
-use crate::mapping::map;
-use crate::{Error, Result};
+use crate::{Error, Result, map};
 
-/// A pickle may refer to one list any number of times; this many integers in all are copied out of it.
+/// Limit on all integers of a pickle together, because a pickle can refer to one list many times.
 const MAX_INTEGERS: usize = 1 << 22;
 
-/// What a key of a pickled dict has.
+/// A value in a pickled dict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Integers {
     /// One integer.
@@ -19,12 +18,12 @@ pub enum Integers {
     List(Vec<i64>),
 }
 
-/// Reads a pickled dict from texts to integers and lists of integers, such as the items that the original
-/// pre-tokenises to: `{"token": […], "label": […], "id": n}`. Nothing is executed.
+/// Reads a pickled dict with text keys, whose values are integers or lists of integers, such as the items that the
+/// original pre-tokenises to: `{"token": […], "label": […], "id": n}`. Nothing is executed.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Damaged`] for a file of no bytes, [`Error::ForeignGlobal`], and [`Error::Pickle`] where it
-/// is no pickle, holds anything else, or more than some four million integers.
+/// [`Error::Read`], [`Error::Damaged`] for an empty file, [`Error::ForeignGlobal`], and [`Error::Pickle`] for a file that is
+/// not a pickle, contains other data, or has more than four million integers.
 pub fn read_integers(file: &Path) -> Result<BTreeMap<String, Integers>> {
     let bytes = map(file)?;
     let pickle = Pickle::read(file, &bytes)?;

@@ -1,17 +1,17 @@
-//! The machine that a pickle is a program for.
+//! The stack machine that interprets a pickle.
 
 use std::collections::HashMap;
 
 use super::{Global, Id, Value};
 
-// Limits far above what checkpoints need: a thousand tensors are some 17,000 values in 120 kB, and torch empties the
-// stack every thousand items. They bound the memory that reading takes at a few hundred bytes a value.
+// Limits far above those of real checkpoints: a thousand tensors are about 17,000 values in 120 kB, and torch empties the
+// stack every thousand items. They bound the memory, at a few hundred bytes for each value.
 const MAX_BYTES: usize = 1 << 24;
 const MAX_VALUES: usize = 1 << 20;
 const MAX_STACK: usize = 1 << 16;
 const MAX_NAME_BYTES: usize = 1 << 10;
 
-/// Why reading ends early.
+/// The reason to stop before the end.
 pub(super) enum Fault {
     Foreign(String),
     Malformed(String),
@@ -29,7 +29,7 @@ pub(super) struct Machine<'a> {
     position: usize,
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
-    /// Heights of the stack where a group of values begins.
+    /// Lengths of the stack at which groups of values begin.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -46,7 +46,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub(super) fn position(&self) -> usize {
         self.position
     }
@@ -55,7 +55,7 @@ impl<'a> Machine<'a> {
         self.values
     }
 
-    /// Carries out one opcode; the last one gives the root.
+    /// Executes one opcode. The last one returns the root.
     pub(super) fn step(&mut self) -> Step<Option<Id>> {
         match self.byte()? {
             // PROTO
@@ -248,7 +248,7 @@ impl<'a> Machine<'a> {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
                 self.call(callable, arguments)?;
             }
-            // BUILD: attributes, such as the `_metadata` of a state dict, are of no use here.
+            // BUILD: attributes, such as the `_metadata` of a state dict, are not needed.
             b'b' => {
                 self.pop()?;
                 self.top()?;
@@ -259,7 +259,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// Takes note of a call, and makes what it is known to make.
+    /// Records a call, and pushes the value that stands for its result.
     fn call(&mut self, callable: Id, arguments: Id) -> Step<()> {
         let Value::Global { global, .. } = self.values[callable as usize] else {
             return malformed("a call of what is no function");
@@ -319,7 +319,7 @@ impl<'a> Machine<'a> {
     }
 
     fn string(&mut self, length: usize) -> Step<()> {
-        // Python's text may hold lone surrogates, which are no UTF-8; no name of a tensor has them.
+        // Python's text can contain lone surrogates, which are not valid UTF-8. Names of tensors have none.
         let value = std::str::from_utf8(self.take(length)?).map_or(Value::Plain("text that is not UTF-8"), Value::Text);
         self.push(value)
     }
@@ -365,7 +365,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The value on top of the stack, if it belongs to the current group.
+    /// The value on top of the stack. It must be in the current group.
     fn top(&self) -> Step<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack[floor..].last() {
@@ -412,7 +412,7 @@ impl<'a> Machine<'a> {
 
     fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
         let bytes = self.take(N)?;
-        Ok(*bytes.first_chunk().expect("take gives as many bytes as asked"))
+        Ok(*bytes.first_chunk().expect("`take` returns as many bytes as it is asked for"))
     }
 
     fn take(&mut self, length: usize) -> Step<&'a [u8]> {

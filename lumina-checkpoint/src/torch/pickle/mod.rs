@@ -1,11 +1,11 @@
-//! A pickle interpreter that builds data and runs nothing.
+//! A pickle interpreter that builds data and executes nothing.
 //!
-//! It knows the opcodes that Python writes for data at protocols 2 to 5. A call is not made but noted: of a function
-//! that makes a tensor, the arguments are kept; of anything else on the list of [`Global`], only that it was there. A
-//! name that is not on the list ends reading.
+//! It knows the opcodes that Python writes for data at protocols 2 to 5. It records calls and does not make them. For a
+//! function that builds a tensor it keeps the arguments. For the other names on the list of [`Global`] it keeps the name.
+//! A name that is not on the list is an error.
 //!
-//! All values lie in one list and refer to one another by their place in it, so that nesting needs no recursion, and a
-//! value used a thousand times, or within itself, is stored once. A reference costs at least a byte of the pickle.
+//! All values are in one list and refer to one another by index. Nesting therefore needs no recursion, and a value that is
+//! used a thousand times, or within itself, is stored once. A reference takes at least a byte of the pickle.
 
 mod globals;
 mod integers;
@@ -19,7 +19,7 @@ use machine::{Fault, Machine};
 
 use crate::{Error, Result};
 
-/// The place of a value.
+/// The index of a value.
 pub(super) type Id = u32;
 
 /// One value of a pickle.
@@ -36,13 +36,13 @@ pub(super) enum Value<'a> {
         module: &'a str,
         name: &'a str,
     },
-    /// A storage, by the tuple that says where it lies.
+    /// A storage: the tuple that describes it.
     Storage(Id),
-    /// A tensor, by the arguments of the function that makes it.
+    /// A tensor: the function that builds it, and the arguments.
     Tensor(Rebuild, Id),
-    /// Plain data whose value is of no use here: what it is.
+    /// Plain data whose value is not needed: what kind it is.
     Plain(&'static str),
-    /// What a call of a leftover would have made.
+    /// The result of a call of [`Global::Leftover`].
     Object {
         class: Id,
     },
@@ -52,17 +52,17 @@ pub(super) enum Value<'a> {
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     values: Vec<Value<'a>>,
-    /// The value that the pickle is of.
+    /// The pickled value.
     pub(super) root: Id,
-    /// Bytes up to and with the last opcode.
+    /// Number of bytes, including the last opcode.
     pub(super) length: usize,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle at the start of `bytes`, part of `file`.
+    /// Reads the pickle at the start of `bytes`, which are part of `file`.
     ///
     /// # Errors
-    /// [`Error::ForeignGlobal`] for a name that is not on the list; [`Error::Pickle`] for all else.
+    /// [`Error::ForeignGlobal`] for a name that is not on the list, [`Error::Pickle`] for everything else.
     pub(super) fn read(file: &Path, bytes: &'a [u8]) -> Result<Self> {
         let mut machine = Machine::new(bytes);
         loop {
@@ -84,7 +84,7 @@ impl<'a> Pickle<'a> {
         self.values.iter()
     }
 
-    /// The integer at this place.
+    /// The integer at this index.
     pub(super) fn int(&self, id: Id) -> Option<i64> {
         match self.get(id) {
             Value::Int(value) => Some(*value),
@@ -92,7 +92,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The text at this place.
+    /// The text at this index.
     pub(super) fn text(&self, id: Id) -> Option<&'a str> {
         match self.get(id) {
             Value::Text(text) => Some(text),
@@ -100,7 +100,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The elements of the tuple at this place.
+    /// The elements of the tuple at this index.
     pub(super) fn tuple(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Value::Tuple(elements) => Some(elements),
@@ -108,7 +108,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// What kind of value this is, for a message.
+    /// The kind of a value, for messages.
     pub(super) fn describe(&self, id: Id) -> String {
         match self.get(id) {
             Value::Bool(_) => "a bool".to_owned(),
