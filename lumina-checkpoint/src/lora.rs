@@ -58,8 +58,8 @@ impl Adapter {
     /// The file of its tensors.
     pub const WEIGHTS: &str = "adapter_model.safetensors";
 
-    /// Opens a PEFT folder. It checks that the adapter is complete, of one rank, and of the supported kind: plain LoRA, with
-    /// or without `use_rslora`.
+    /// Opens a PEFT folder. It checks that the adapter is complete, of one rank, and of the supported kind: plain LoRA,
+    /// with or without `use_rslora`.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Adapter`] for a setting or a tensor that does not fit, and those of
@@ -68,8 +68,8 @@ impl Adapter {
         Self::of_source(&Source::Folder(folder.as_ref().to_owned()))
     }
 
-    /// Opens the files of a PEFT folder in memory: [`Adapter::CONFIG`] and [`Adapter::WEIGHTS`]. `name` is what errors call
-    /// the folder.
+    /// Opens the files of a PEFT folder in memory: [`Adapter::CONFIG`] and [`Adapter::WEIGHTS`]. `name` is what errors
+    /// call the folder.
     ///
     /// # Errors
     /// As [`Adapter::open`].

@@ -36,8 +36,8 @@ use crate::{Dtype, Error, Result};
 ///
 /// # Errors
 /// [`Error::Unsavable`] where two tensors have one name, the type is quantised, or the number of bytes does not agree
-/// with type and shape; [`Error::Write`] where the system refuses; the error of a function, where [`Error::Values`] gets
-/// the name of the tensor. An existing file then stays as it is.
+/// with type and shape; [`Error::Write`] where the system refuses; the error of a function, where [`Error::Values`]
+/// gets the name of the tensor. An existing file then stays as it is.
 pub fn save_safetensors<N, S, B>(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (N, Dtype, S, B)>,

@@ -108,8 +108,8 @@ impl TensorView {
 
     /// The elements, row-major and little-endian, with no gaps.
     ///
-    /// They are a slice of the file, at any alignment, if the file has them in this order. Otherwise the first call copies
-    /// them in order to the heap, for this view and its later clones.
+    /// They are a slice of the file, at any alignment, if the file has them in this order. Otherwise the first call
+    /// copies them in order to the heap, for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
         let Stored { shape, bytes, dtype, order, reorder, .. } = &*self.stored;
         let in_order = || match order {

@@ -36,8 +36,8 @@ impl Metadata {
         self.get("general.architecture").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The value of a key as an unsigned integer; `None` where there is no such key. An array counts as a number if all its
-    /// elements are equal, since some files have one value for each layer.
+    /// The value of a key as an unsigned integer; `None` where there is no such key. An array counts as a number if all
+    /// its elements are equal, since some files have one value for each layer.
     ///
     /// # Errors
     /// [`Error::Metadata`] where the value is something else.

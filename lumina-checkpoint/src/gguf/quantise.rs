@@ -12,8 +12,8 @@ const CHUNK: usize = 1 << 14;
 /// Elements of a slice, all of whose converted bytes are on the heap. It has enough chunks for all threads.
 const SLICE: usize = CHUNK << 8;
 
-/// Converts a tensor to another type, on the heap, with the threads of the current rayon pool. A tensor that already has
-/// the type is not copied.
+/// Converts a tensor to another type, on the heap, with the threads of the current rayon pool. A tensor that already
+/// has the type is not copied.
 ///
 /// ```
 /// # use lumina_checkpoint::{Checkpoint, Dtype};
@@ -47,8 +47,9 @@ pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
     Ok(converted.into())
 }
 
-/// Converts `source` to `dtype`, slice by slice, so that no more than a slice is on the heap. `source` has elements of the
-/// type of `view`. `take` is called with each slice in order, and with the fraction of `source` that is done with it.
+/// Converts `source` to `dtype`, slice by slice, so that no more than a slice is on the heap. `source` has elements of
+/// the type of `view`. `take` is called with each slice in order, and with the fraction of `source` that is done with
+/// it.
 ///
 /// # Errors
 /// As [`quantise_tensor`], and those of `take`.

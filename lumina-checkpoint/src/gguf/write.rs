@@ -50,12 +50,12 @@ pub struct GgufWriter<'a> {
 }
 
 impl<'a> GgufWriter<'a> {
-    /// Creates the file and writes everything before the tensors: metadata, then names, types and shapes (outermost axis
-    /// first).
+    /// Creates the file and writes everything before the tensors: metadata, then names, types and shapes (outermost
+    /// axis first).
     ///
     /// # Errors
-    /// [`Error::Unsavable`] where two tensors have one name, or where the format or llama.cpp does not allow a type, shape
-    /// or name; [`Error::Metadata`] where a key occurs twice; [`Error::Write`].
+    /// [`Error::Unsavable`] where two tensors have one name, or where the format or llama.cpp does not allow a type,
+    /// shape or name; [`Error::Metadata`] where a key occurs twice; [`Error::Write`].
     pub fn create<K, N, S>(
         path: &'a Path,
         metadata: impl IntoIterator<Item = (K, Value)>,

@@ -16,8 +16,8 @@ const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x
 /// The version in the second pickle.
 const LEGACY_VERSION: i64 = 1001;
 
-/// Reads five pickles (a magic number, a version, properties of the machine, the saved object, the keys of its storages),
-/// then the storages, each after its length.
+/// Reads five pickles (a magic number, a version, properties of the machine, the saved object, the keys of its
+/// storages), then the storages, each after its length.
 pub(super) fn read_legacy(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     let mut position = 0;
     let mut next = || {

@@ -22,8 +22,8 @@ pub enum Integers {
 /// original pre-tokenises to: `{"token": […], "label": […], "id": n}`. Nothing is executed.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Damaged`] for an empty file, [`Error::ForeignGlobal`], and [`Error::Pickle`] for a file that is
-/// not a pickle, contains other data, or has more than four million integers.
+/// [`Error::Read`], [`Error::Damaged`] for an empty file, [`Error::ForeignGlobal`], and [`Error::Pickle`] for a file
+/// that is not a pickle, contains other data, or has more than four million integers.
 pub fn read_integers(file: &Path) -> Result<BTreeMap<String, Integers>> {
     let bytes = map(file)?;
     let pickle = Pickle::read(file, &bytes)?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::{Global, Id, Value};
 
-// Limits far above those of real checkpoints: a thousand tensors are about 17,000 values in 120 kB, and torch empties the
-// stack every thousand items. They bound the memory, at a few hundred bytes for each value.
+// Limits far above those of real checkpoints: a thousand tensors are about 17,000 values in 120 kB, and torch empties
+// the stack every thousand items. They bound the memory, at a few hundred bytes for each value.
 const MAX_BYTES: usize = 1 << 24;
 const MAX_VALUES: usize = 1 << 20;
 const MAX_STACK: usize = 1 << 16;

@@ -1,11 +1,11 @@
 //! A pickle interpreter that builds data and executes nothing.
 //!
 //! It knows the opcodes that Python writes for data at protocols 2 to 5. It records calls and does not make them. For a
-//! function that builds a tensor it keeps the arguments. For the other names on the list of [`Global`] it keeps the name.
-//! A name that is not on the list is an error.
+//! function that builds a tensor it keeps the arguments. For the other names on the list of [`Global`] it keeps the
+//! name. A name that is not on the list is an error.
 //!
-//! All values are in one list and refer to one another by index. Nesting therefore needs no recursion, and a value that is
-//! used a thousand times, or within itself, is stored once. A reference takes at least a byte of the pickle.
+//! All values are in one list and refer to one another by index. Nesting therefore needs no recursion, and a value that
+//! is used a thousand times, or within itself, is stored once. A reference takes at least a byte of the pickle.
 
 mod globals;
 mod integers;

@@ -1,4 +1,5 @@
-//! GGUF files: what is refused, and what is written. How a model's tensors are named in them is tested in `lumina-mgpt`.
+//! GGUF files: what is refused, and what is written. How a model's tensors are named in them is tested in
+//! `lumina-mgpt`.
 
 pub(crate) mod build;
 mod hostile;
