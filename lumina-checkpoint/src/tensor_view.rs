@@ -36,7 +36,7 @@ pub(crate) struct Stored {
     pub(crate) shape: Box<[usize]>,
     /// The part of the file that contains all elements.
     pub(crate) bytes: Bytes,
-    pub(crate) order: Order,
+    pub(crate) layout: Layout,
     /// Applied to the elements in row-major order.
     pub(crate) reorder: Option<Reorder>,
 }
@@ -44,12 +44,12 @@ pub(crate) struct Stored {
 impl Stored {
     /// The tensor with another name and another order of rows.
     pub(crate) fn mapped(&self, MappedTensor { name, reorder }: MappedTensor) -> Self {
-        let order = match &self.order {
-            Order::RowMajor => Order::RowMajor,
-            Order::Strides(strides) => Order::Strides(strides.clone()),
+        let layout = match &self.layout {
+            Layout::RowMajor => Layout::RowMajor,
+            Layout::Strides(strides) => Layout::Strides(strides.clone()),
         };
         let (file, shape, bytes) = (self.file.clone(), self.shape.clone(), self.bytes.clone());
-        Self { name, file, dtype: self.dtype, shape, bytes, order, reorder: reorder.or_else(|| self.reorder.clone()) }
+        Self { name, file, dtype: self.dtype, shape, bytes, layout, reorder: reorder.or_else(|| self.reorder.clone()) }
     }
 }
 
@@ -66,7 +66,7 @@ pub struct MappedTensor {
 }
 
 /// The order of the elements in the file.
-pub(crate) enum Order {
+pub(crate) enum Layout {
     RowMajor,
     /// Strides along each axis, in elements. The first element is at the start of the bytes, and no element is beyond
     /// their end.
@@ -111,20 +111,20 @@ impl TensorView {
     /// They are a slice of the file, at any alignment, if the file has them in this order. Otherwise the first call
     /// copies them in order to the heap, for this view and its later clones.
     pub fn bytes(&self) -> &Bytes {
-        let Stored { shape, bytes, dtype, order, reorder, .. } = &*self.stored;
-        let in_order = || match order {
-            Order::RowMajor => bytes.clone(),
-            Order::Strides(strides) => match dtype.block_bytes() {
+        let Stored { shape, bytes, dtype, layout, reorder, .. } = &*self.stored;
+        let row_major = || match layout {
+            Layout::RowMajor => bytes.clone(),
+            Layout::Strides(strides) => match dtype.block_bytes() {
                 1 => gather::<1>(bytes, shape, strides),
                 2 => gather::<2>(bytes, shape, strides),
                 4 => gather::<4>(bytes, shape, strides),
                 _ => gather::<8>(bytes, shape, strides),
             },
         };
-        match (order, reorder) {
-            (Order::RowMajor, None) => bytes,
-            (_, None) => self.contiguous.get_or_init(in_order),
-            (_, Some(reorder)) => self.contiguous.get_or_init(|| reorder(&in_order()).into()),
+        match (layout, reorder) {
+            (Layout::RowMajor, None) => bytes,
+            (_, None) => self.contiguous.get_or_init(row_major),
+            (_, Some(reorder)) => self.contiguous.get_or_init(|| reorder(&row_major()).into()),
         }
     }
 

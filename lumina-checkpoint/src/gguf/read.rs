@@ -10,7 +10,7 @@ use super::cursor::Cursor;
 use super::dtype::from_gguf;
 use super::metadata::Metadata;
 use crate::format::{Contents, FileFormat};
-use crate::tensor_view::{Order, Stored};
+use crate::tensor_view::{Layout, Stored};
 use crate::{Dtype, Error, Result};
 
 pub(crate) const FORMAT: FileFormat =
@@ -150,7 +150,7 @@ impl<'a> Described<'a> {
         // Both are at most the length of the file.
         let bytes = bytes.slice(start as usize..end as usize);
         let (name, file) = (name.to_owned(), file.clone());
-        Ok(Stored { name, file, dtype, shape, bytes, order: Order::RowMajor, reorder: None })
+        Ok(Stored { name, file, dtype, shape, bytes, layout: Layout::RowMajor, reorder: None })
     }
 }
 

@@ -8,7 +8,7 @@ use safetensors::tensor::Metadata;
 
 use super::dtype::from_safetensors;
 use crate::format::{Contents, FileFormat};
-use crate::tensor_view::{Order, Stored, element_count};
+use crate::tensor_view::{Layout, Stored, element_count};
 use crate::{Error, Result};
 
 pub(crate) const FORMAT: FileFormat =
@@ -88,7 +88,7 @@ fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
             dtype,
             shape: info.shape.clone().into(),
             bytes: data.slice(start..end),
-            order: Order::RowMajor,
+            layout: Layout::RowMajor,
             reorder: None,
         });
     }

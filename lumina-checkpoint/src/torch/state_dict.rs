@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::pickle::{Global, Id, Pickle, Rebuild, Value};
 use crate::Dtype;
-use crate::tensor_view::{Order, Stored, element_count};
+use crate::tensor_view::{Layout, Stored, element_count};
 use crate::{Error, Result};
 
 /// Limit on the axes of a tensor. It bounds the memory that a hostile file can take by using one shape many times.
@@ -169,8 +169,8 @@ impl<'a> View<'a> {
         }
         let available = claimed / dtype.block_bytes();
 
-        let (bytes, order) = if count == 0 {
-            (Bytes::new(), Order::RowMajor)
+        let (bytes, layout) = if count == 0 {
+            (Bytes::new(), Layout::RowMajor)
         } else {
             // The end of the last element of the view.
             let end = shape
@@ -188,8 +188,9 @@ impl<'a> View<'a> {
                 return Err(wrong(format!("it has {count} elements, and its storage `{key}` only {available}")));
             }
             let size = dtype.block_bytes();
-            let order = if is_row_major(&shape, &strides) { Order::RowMajor } else { Order::Strides(strides.into()) };
-            (bytes.slice(offset * size..end * size), order)
+            let layout =
+                if is_row_major(&shape, &strides) { Layout::RowMajor } else { Layout::Strides(strides.into()) };
+            (bytes.slice(offset * size..end * size), layout)
         };
         Ok(Stored {
             name: name.to_owned(),
@@ -197,7 +198,7 @@ impl<'a> View<'a> {
             dtype,
             shape: shape.into(),
             bytes,
-            order,
+            layout,
             reorder: None,
         })
     }

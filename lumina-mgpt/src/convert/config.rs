@@ -16,7 +16,7 @@ pub(super) fn document_key(name: &str) -> String {
     format!("lumina.{}", name.replace('.', "_"))
 }
 
-/// What the names of a file's tensors say of the model.
+/// Properties of a model that follow from the names of its tensors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tensors {
     /// Whether the projections of attention have biases.
@@ -25,8 +25,8 @@ pub(super) struct Tensors {
     pub(super) own_head: bool,
 }
 
-/// A file of the model's folder: contained in the metadata of our own files; for others of the Chameleon
-/// architecture, a `config.json` made from what their metadata says.
+/// A file of the model's folder. The metadata of our own files contains it. For other files of the Chameleon
+/// architecture, `config.json` is made from the metadata.
 ///
 /// # Errors
 /// [`Error::Metadata`](lumina_checkpoint::Error::Metadata) where a value that the config needs is missing or of another
@@ -43,12 +43,12 @@ pub(super) fn document(metadata: &Metadata, tensors: Tensors, name: &str) -> Res
     }
 }
 
-/// A key below that of the architecture.
+/// The key `name` of the architecture.
 fn key(metadata: &Metadata, name: &str) -> String {
     format!("{}.{name}", metadata.architecture())
 }
 
-/// The `config.json` that the metadata of another program's file amounts to.
+/// Makes a `config.json` from the metadata of another program's file.
 fn config(metadata: &Metadata, tensors: Tensors) -> Result<Json> {
     let key = |name: &str| key(metadata, name);
     let required = |name: &str| metadata.u64(&key(name))?.ok_or_else(|| metadata.missing(&key(name)));
@@ -89,7 +89,7 @@ fn config(metadata: &Metadata, tensors: Tensors) -> Result<Json> {
         let factor = metadata.float(&key("rope.scaling.factor"))?;
         set("rope_scaling", Some(json!({"rope_type": kind, "factor": factor})));
     }
-    // Of equal names the first one counts; which image token has which code goes by name.
+    // The first of equal names counts. The names of image tokens say which codes they stand for.
     if let Some(tokens) = tokens {
         let mut vocabulary = Map::new();
         for (id, token) in tokens.iter().enumerate() {
@@ -100,12 +100,12 @@ fn config(metadata: &Metadata, tensors: Tensors) -> Result<Json> {
     Ok(config)
 }
 
-/// Number of heads of queries or keys, at least 1, and the key that says so.
+/// The number of heads of queries or keys, at least 1, and the key with it.
 pub(super) fn heads(metadata: &Metadata, query: bool) -> Result<(usize, String)> {
     let named = |name: &str| key(metadata, name);
     let key = named("attention.head_count");
     let kv_key = named("attention.head_count_kv");
-    // Absent, there are as many as for queries.
+    // Without the key there are as many as for queries.
     let key = if query || metadata.get(&kv_key).is_none() { key } else { kv_key };
     let value = metadata.u64(&key)?.ok_or_else(|| metadata.missing(&key))?;
     match usize::try_from(value) {

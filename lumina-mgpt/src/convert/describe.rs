@@ -11,11 +11,11 @@ use super::config::{DOCUMENTS, document_key};
 use super::row_order::{CHAMELEON, LUMINA, ROW_ORDER, RowOrder};
 use super::vocabulary;
 
-/// The version of the block formats, which llama.cpp asks for where there are any.
+/// The version of the block formats. llama.cpp needs it for quantised tensors.
 const QUANTISATION_VERSION: u32 = 2;
 
-/// What of a `config.json` has a key of its own. Defaults are those of `ChameleonConfig`, since Hugging Face leaves
-/// out what equals them; the rest of the file goes along as it is.
+/// The settings of a `config.json` that have a key in the metadata. Defaults are those of `ChameleonConfig`, because
+/// Hugging Face omits settings that equal them. The metadata also contains the whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct Config {
@@ -68,7 +68,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The config of a checkpoint, and the file that it came from.
+    /// The config of a checkpoint, and the file with it.
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<(Self, PathBuf)> {
         const NAME: &str = "config.json";
         let folder = checkpoint.path();
@@ -76,9 +76,10 @@ impl Config {
         let Some(text) = checkpoint.document(NAME)? else {
             return Err(Error::NoCheckpoint { folder: folder.to_owned(), looked_for: format!("`{NAME}`") });
         };
-        let config: Self = serde_json::from_slice(&text).map_err(|error| Error::Damaged {
+        let config: Self = serde_json::from_slice(&text).map_err(|source| Error::Json {
             file: file.clone(),
-            reason: format!("`{NAME}` does not hold: {error}"),
+            problem: "`config.json` does not hold",
+            source,
         })?;
         for (key, value) in [
             ("num_attention_heads", config.num_attention_heads),
@@ -152,7 +153,7 @@ pub(super) fn metadata(
             file: checkpoint.path().to_owned(),
             reason: format!("`{name}` is not UTF-8 ({error})"),
         })?;
-        // Only llama.cpp needs the vocabulary apart, and as many tokens as the embedding has rows.
+        // Only llama.cpp needs the vocabulary in keys, with as many tokens as the embedding has rows.
         if name == "tokenizer.json" && order == RowOrder::LlamaCpp {
             let embedding = checkpoint.get("model.embed_tokens.weight");
             let rows = embedding.and_then(|view| view.shape().first().copied()).unwrap_or_default();
@@ -171,7 +172,7 @@ pub(super) fn metadata(
         for (name, id) in
             [("bos", &config.bos_token_id), ("eos", &config.eos_token_id), ("padding", &config.pad_token_id)]
         {
-            // There may be several that end a text; llama.cpp takes one.
+            // A model can have several tokens that end a text. llama.cpp takes one.
             let first = id.as_ref().and_then(|id| id.as_array().map_or(Some(id), |ids| ids.first()));
             let id = first.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
             if let Some(id) = id.filter(|&id| id < config.vocab_size) {

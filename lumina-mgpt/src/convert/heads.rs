@@ -1,4 +1,4 @@
-//! The two orders that the channels of an attention head come in.
+//! The two orders of the channels of an attention head.
 //!
 //! Rotary positions rotate channels two by two. Hugging Face's code pairs channel `i` of a head with `i + width / 2`,
 //! so a head is two halves; llama.cpp pairs `2i` with `2i + 1` for this architecture (its rope type is the "normal"

@@ -1,4 +1,4 @@
-//! Tensor names: GGUF's of the Chameleon architecture, and those of Hugging Face's checkpoints.
+//! Tensor names of the Chameleon architecture, in GGUF files and in Hugging Face's checkpoints.
 
 /// Outside of the layers.
 const MODEL: [(&str, &str); 3] =
@@ -51,7 +51,7 @@ fn translate(
     Some(format!("{to_layers}{layer}.{to}.{kind}"))
 }
 
-/// A tensor whose channels llama.cpp has in another order within each head.
+/// A tensor that llama.cpp has in another order within each head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rotated {
     /// Of queries; otherwise of keys.
@@ -60,7 +60,7 @@ pub(super) struct Rotated {
     pub(super) norm: bool,
 }
 
-/// Tells such a tensor by its Hugging Face name.
+/// Finds out from the Hugging Face name whether a tensor is of that kind.
 pub(super) fn rotated(name: &str) -> Option<Rotated> {
     let (_, tensor) = name.strip_prefix("model.layers.")?.split_once(".self_attn.")?;
     let (query, norm) = match tensor {
@@ -73,7 +73,7 @@ pub(super) fn rotated(name: &str) -> Option<Rotated> {
     Some(Rotated { query, norm })
 }
 
-/// What a tensor is for, which decides in which type it is written.
+/// The part of the model that a tensor belongs to. It decides the type in which the tensor is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TensorRole {
     /// The weight of a linear layer in attention or MLP.
@@ -82,7 +82,7 @@ pub(super) enum TensorRole {
     Head,
     /// Norms and biases.
     Small,
-    /// Of no part of the transformer: the image tokenizer's encoder.
+    /// Not in the transformer: the encoder of the image tokenizer.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! From a checkpoint to a GGUF file, with quantised weights.
+//! Writes a checkpoint as a GGUF file with quantised weights.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,17 +13,19 @@ use super::heads::Heads;
 use super::names::{Rotated, TensorRole, role, rotated, to_gguf};
 use super::row_order::RowOrder;
 
-/// In which types the tensors of a model are written.
+/// The types in which the tensors of a model are written.
 ///
 /// | tensors | type |
 /// | --- | --- |
 /// | weights of the linear layers of attention and MLP | as asked |
-/// | head | as asked, but `q8_0` where that is `q4_0`: its errors reach the logits as they are, and it is 4 % of a 7B model |
-/// | embedding | the checkpoint's: a token reads one row of it, so quantising saves no time; that of the head where the two are tied |
-/// | norms, biases | `f32`: small, and added or multiplied at full width |
-/// | others (the image tokenizer's encoder) | the checkpoint's |
+/// | head | as asked, but `q8_0` for `q4_0` ([`head_dtype`]) |
+/// | embedding | as in the checkpoint; the type of the head where the two are tied |
+/// | norms, biases | `f32` |
+/// | others (the encoder of the image tokenizer) | as in the checkpoint |
 ///
-/// A matrix whose rows are no whole number of blocks keeps the checkpoint's type.
+/// Errors of the head reach the logits unchanged, and it is 4 % of a 7B model. A token reads one row of the embedding,
+/// so quantising it saves no time. A matrix whose rows are not a whole number of blocks keeps the type of the
+/// checkpoint.
 ///
 /// ```
 /// use lumina_mgpt::Dtype;
@@ -58,15 +60,15 @@ impl QuantiseOptions {
         Self { embedding: Some(dtype), ..self }
     }
 
-    /// The order of the rows of queries and keys: by default that of this crate, which then uses them memory-mapped,
-    /// and llama.cpp refuses the file. With [`RowOrder::LlamaCpp`] it runs the model (text only, as it hides image
-    /// tokens), and this crate copies a sixth of the weights to the heap.
+    /// The order of the rows of queries and keys. With the default, [`RowOrder::HuggingFace`], this crate uses them
+    /// memory-mapped, and llama.cpp refuses the file. With [`RowOrder::LlamaCpp`], llama.cpp runs the model (text only,
+    /// because it hides image tokens), and this crate copies a sixth of the weights to the heap.
     #[must_use]
     pub fn row_order(self, order: RowOrder) -> Self {
         Self { row_order: order, ..self }
     }
 
-    /// The type in which a tensor is written. The head is `tied` where it is the embedding's table.
+    /// The type in which a tensor is written. `tied` says that the embedding is also the head.
     pub fn dtype(&self, view: &TensorView, tied: bool) -> Dtype {
         let head = self.head.unwrap_or(head_dtype(self.linear));
         let wanted = match role(view.name()) {
@@ -81,32 +83,31 @@ impl QuantiseOptions {
     }
 }
 
-/// The type of a tensor, if kernels know it.
+/// The type of a tensor, or `f32` where kernels do not read it.
 fn float_of(view: &TensorView) -> Dtype {
     if view.dtype().format().is_some() { view.dtype() } else { Dtype::F32 }
 }
 
-/// How far the writing of a file has come.
+/// Progress of [`quantise`].
 #[derive(Debug, Clone, Copy)]
 pub struct QuantiseProgress<'a> {
     /// The tensor that is being written, by its Hugging Face name.
     pub tensor: &'a str,
-    /// Bytes of the checkpoint's tensors done so far.
+    /// Bytes of the checkpoint's tensors that are done.
     pub bytes: u64,
-    /// Bytes of all its tensors that are written.
+    /// Bytes of all tensors of the checkpoint that will be written.
     pub total_bytes: u64,
 }
 
-/// Writes the model in `checkpoint` (tensors, `config.json`, and the files of its tokenizer where it has them) to a
-/// GGUF file at `path`.
+/// Writes the model in `checkpoint` to a GGUF file at `path`: tensors, `config.json`, and the files of its tokenizer if
+/// it has them.
 ///
-/// Tensors are read from the mapping, converted in slices by the threads of the current rayon pool, and written one by
-/// one: on the heap are a slice, and of files for llama.cpp one tensor of queries or keys. `progress` is called for
-/// every slice, and stops the work by breaking; the file then does not appear.
+/// Tensors are converted in slices, by the threads of the current rayon pool, and written one by one. The heap has one
+/// slice at a time, and in llama.cpp's order one tensor of queries or keys. `progress` is called after every slice. It
+/// stops the work by [`ControlFlow::Break`], and then no file is written.
 ///
-/// The `config.json` and the tokenizer go into the metadata, not next to the file: a model is then one file, and a
-/// tokenizer that does not belong to it cannot be beside it by mistake. They are what
-/// [`Checkpoint::document`](Checkpoint::document) gives back.
+/// The `config.json` and the tokenizer are written to the metadata. A model is then one file, and cannot be opened with
+/// the tokenizer of another model by mistake. [`Checkpoint::document`] returns them after [`open`](super::open).
 ///
 /// ```no_run
 /// use std::ops::ControlFlow;
@@ -123,9 +124,9 @@ pub struct QuantiseProgress<'a> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Quantise`] where a type cannot hold a tensor's values, is not written, or has no place in GGUF;
-/// [`Error::Metadata`] where `config.json` or the tokenizer does not do; [`Error::Cancelled`]; [`Error::Write`]. What
-/// was at `path` before is then untouched.
+/// [`Error::Quantise`] where a type cannot represent the values of a tensor, or can be read only; [`Error::Unsavable`]
+/// where GGUF lacks a type; [`Error::Metadata`] where `config.json` or the tokenizer cannot be used;
+/// [`Error::Cancelled`]; [`Error::Write`]. An existing file at `path` then stays as it is.
 pub fn quantise(
     checkpoint: &Checkpoint,
     path: impl AsRef<Path>,
@@ -141,7 +142,7 @@ pub fn quantise(
     let mut plan = Vec::new();
     for view in checkpoint.names().filter_map(|name| checkpoint.get(name)) {
         let dtype = options.dtype(&view, tied);
-        // What llama.cpp has no name for, it refuses.
+        // llama.cpp refuses files with tensors that it does not know.
         let name = match (to_gguf(view.name()), order) {
             (Some(name), _) => name,
             (None, RowOrder::HuggingFace) => view.name().to_owned(),
@@ -177,8 +178,8 @@ pub fn quantise(
     writer.finish()
 }
 
-/// The shape of a QK-norm with a row a head, held against the projection before it: what a config says of heads must
-/// not make much of a small file.
+/// The shape of a QK-norm with one row for each head. It is checked against the projection, so that a wrong number of
+/// heads in a config cannot make a small file huge.
 fn norm_of_each_head(checkpoint: &Checkpoint, view: &TensorView, n_heads: usize) -> Result<Vec<usize>> {
     let projection = view.name().rsplit_once("_norm.").map(|(stem, _)| format!("{stem}_proj.weight"));
     let projection = projection.and_then(|name| checkpoint.get(&name));
@@ -192,7 +193,8 @@ fn norm_of_each_head(checkpoint: &Checkpoint, view: &TensorView, n_heads: usize)
     }
 }
 
-/// The elements of a tensor of queries or keys in llama.cpp's order, in the view's type; norms with a row a head.
+/// The elements of a tensor of queries or keys in llama.cpp's order and in the type of the view. Norms get one row for
+/// each head.
 fn in_pairs(view: &TensorView, rotated: Rotated, n_heads: usize) -> Result<Bytes> {
     let shape = view.shape();
     let bytes = view.bytes();
@@ -220,7 +222,7 @@ fn unfit(view: &TensorView, reason: String) -> Error {
     Error::Quantise { file: view.file().to_owned(), tensor: view.name().to_owned(), reason }
 }
 
-/// Bytes of a tensor in its file, without putting them in order.
+/// The number of bytes of a tensor. In contrast to [`TensorView::bytes`] it copies nothing.
 fn view_bytes(view: &TensorView) -> u64 {
     view.dtype().bytes_of(view.shape()).unwrap_or_default() as u64
 }

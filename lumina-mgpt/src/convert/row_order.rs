@@ -6,24 +6,24 @@ use lumina_checkpoint::gguf::Metadata;
 /// The architecture of files in llama.cpp's order of rows.
 pub(super) const CHAMELEON: &str = "chameleon";
 
-/// The architecture of files in Hugging Face's order of rows. llama.cpp would compute nonsense with them, so they have
-/// a name that it refuses.
+/// The architecture of files in Hugging Face's order of rows. llama.cpp refuses this name. It would compute nonsense
+/// with such a file.
 pub(super) const LUMINA: &str = "lumina";
 
-/// The key of our files that says in which order their rows are.
+/// The key with the order of rows in our files.
 pub(super) const ROW_ORDER: &str = "lumina.row_order";
 
-/// In which order the channels of queries and keys are within each head.
+/// The order of the channels of queries and keys within each head.
 ///
-/// The two belong to two ways of writing rotary positions; see the [module](crate::convert).
+/// It depends on the implementation of rotary positions: see the [module](crate::convert).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RowOrder {
-    /// Channel `i` is rotated with `i + width / 2`, as in the checkpoints and in this crate: rows are used
+    /// Channel `i` is rotated with `i + width / 2`, as in the checkpoints and in this crate. Rows are used
     /// memory-mapped.
     #[default]
     HuggingFace,
-    /// Channel `2i` is rotated with `2i + 1`, as llama.cpp has it: queries and keys are put in order on the heap when
-    /// read.
+    /// Channel `2i` is rotated with `2i + 1`, as in llama.cpp. Queries and keys are copied to the heap, in order, when
+    /// they are read.
     LlamaCpp,
 }
 
@@ -36,10 +36,11 @@ impl RowOrder {
     }
 }
 
-/// The order of queries and keys in a GGUF file. [`open`](super::open) puts them in Hugging Face's in any case.
+/// The order of queries and keys in a GGUF file. After [`open`](super::open) they are in
+/// Hugging Face's order in any case.
 ///
 /// # Errors
-/// [`Error::Metadata`](lumina_checkpoint::Error::Metadata) where our own key has a value of another version.
+/// [`Error::Metadata`](lumina_checkpoint::Error::Metadata) where our key has an unknown value.
 pub fn row_order(metadata: &Metadata) -> Result<RowOrder> {
     match metadata.get(ROW_ORDER) {
         None if metadata.architecture() == CHAMELEON => Ok(RowOrder::LlamaCpp),

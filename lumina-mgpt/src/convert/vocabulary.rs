@@ -14,7 +14,7 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// More tokens than any model has; what is missing of the vocabulary is filled up.
+/// More tokens than any model has. The limit is needed because missing tokens are filled in.
 const MAX_TOKENS: u32 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ enum Merge {
     Pair(String, String),
 }
 
-/// Keys and values for the tokenizer, with `size` tokens; or what is wrong with it.
+/// Keys and values for a tokenizer with `size` tokens, or the reason why it cannot be used.
 pub(super) fn read(text: &str, size: u32) -> Result<Vec<(&'static str, Value)>, String> {
     if size > MAX_TOKENS {
         return Err(format!("a vocabulary of {size} tokens, more than {MAX_TOKENS}"));
@@ -59,8 +59,8 @@ pub(super) fn read(text: &str, size: u32) -> Result<Vec<(&'static str, Value)>, 
     let added = added_tokens
         .into_iter()
         .map(|Added { id, content, special }| (content, id, if special { CONTROL } else { USER_DEFINED }));
-    // Added tokens may be in the vocabulary as well, and what is said of them there counts. A placeholder beyond the
-    // model's embedding is no token of the model.
+    // A token can be in both lists, and then the entry in `added_tokens` counts. A placeholder beyond the embedding is
+    // not a token of the model.
     for (token, id, kind) in normal.chain(added) {
         if let (Some(place), Some(place_of_kind)) = (tokens.get_mut(id as usize), kinds.get_mut(id as usize)) {
             *place = token;
@@ -69,7 +69,7 @@ pub(super) fn read(text: &str, size: u32) -> Result<Vec<(&'static str, Value)>, 
     }
     let merges = model.merges.into_iter().map(|merge| match merge {
         Merge::Text(text) => text,
-        // Spaces within tokens are written as byte-level tokenizers write them, since one separates the two.
+        // A space separates the two tokens, so spaces within tokens are written as byte-level tokenizers write them.
         Merge::Pair(left, right) => [left, right].map(|part| part.replace(' ', "\u{120}")).join(" "),
     });
     Ok(vec![

@@ -149,7 +149,7 @@ fn a_model_is_one_file() {
             let original = std::fs::read(folder("prenorm").join(name)).unwrap();
             assert_eq!(model.document(name).unwrap().unwrap(), original, "{name}");
         }
-        // Files of files are the same: what one order has, the other gives.
+        // Writing a file again makes the same tensors, whatever its order.
         let again = write(&model, &written.path().join("again.gguf"), &QuantiseOptions::new(Dtype::Q8_0)).unwrap();
         for view in views(&model) {
             assert_eq!(again.get(view.name()).unwrap().bytes(), view.bytes(), "{view:?}");
