@@ -134,7 +134,9 @@ fn values_that_are_not_available_are_reported_with_the_tensor() {
 
 proptest! {
     #[test]
-    fn what_is_saved_is_read(sizes in prop::collection::vec((0usize..10, prop::collection::vec(0usize..4, 0..4)), 0..8)) {
+    fn what_is_saved_is_read(
+        sizes in prop::collection::vec((0usize..10, prop::collection::vec(0usize..4, 0..4)), 0..8),
+    ) {
         let types = [
             Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I64,
             Dtype::I32, Dtype::I16, Dtype::I8, Dtype::U8, Dtype::Bool,

@@ -150,7 +150,11 @@ proptest! {
     }
 
     #[test]
-    fn headers_of_any_bytes(tail in prop::collection::vec(any::<u8>(), 0..300), tensors in 0u64..4, entries in 0u64..4) {
+    fn headers_of_any_bytes(
+        tail in prop::collection::vec(any::<u8>(), 0..300),
+        tensors in 0u64..4,
+        entries in 0u64..4,
+    ) {
         let header = [&b"GGUF\x03\0\0\0"[..], &tensors.to_le_bytes(), &entries.to_le_bytes(), &tail].concat();
         survives("m.gguf", &header, (vec![], None));
     }
@@ -168,7 +172,10 @@ proptest! {
         heads in prop_oneof![0u32..9, any::<u32>()],
     ) {
         let file = Gguf::new().string("general.architecture", "chameleon").u32("chameleon.attention.head_count", heads);
-        let file = tensors.iter().fold(file, |file, (name, axes, kind, offset)| file.describe(name, axes, *kind, *offset));
+        let describe = |file: Gguf, (name, axes, kind, offset): &(&str, Vec<u64>, u32, u64)| {
+            file.describe(name, axes, *kind, *offset)
+        };
+        let file = tensors.iter().fold(file, describe);
         let mut bytes = file.end();
         bytes.extend([1; 3000]);
         survives("m.gguf", &bytes, (vec![], None));
