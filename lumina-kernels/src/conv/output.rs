@@ -28,13 +28,13 @@ impl<'a> OutputPlanes<'a> {
     ///
     /// # Safety
     ///
-    /// No other thread stores to this row of this plane.
+    /// The position is one of the output, and no other thread stores to this row of this plane.
     #[inline(always)]
     #[allow(unsafe_code, reason = "threads write disjoint rows of one result")]
     pub(super) unsafe fn store(&self, position: OutputPosition, values: &[f32; LANES]) {
         let OutputPosition { plane, row, column } = position;
         let n = LANES.min(self.width.saturating_sub(column));
-        assert!(row < self.rows, "a task's rows are rows of the result");
+        debug_assert!(row < self.rows, "a row of the output");
         let start = (plane * self.rows + row) * self.width + column.min(self.width);
         // SAFETY: the values are in this row, which is the caller's alone.
         unsafe {

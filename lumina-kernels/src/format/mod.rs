@@ -1,8 +1,8 @@
-//! How the elements of a matrix lie in bytes, and plain functions that read and write its rows.
+//! Formats of weights: how the elements of a matrix are stored, and plain functions that read and write its rows.
 //!
 //! A row is a whole number of blocks, without padding between blocks or rows, little-endian and at any alignment: what
 //! safetensors (`f32`, `f16`, `bf16`) and GGUF (all) store. The functions here are the definition that the kernels are
-//! tested against; they are made to be read, not to be fast.
+//! tested against; they are written to be read, not to be fast.
 //!
 //! | format | elements a block | bytes a block | bits an element | an element's value |
 //! | --- | --- | --- | --- | --- |
@@ -28,16 +28,19 @@
 
 use std::fmt;
 
-use half::{bf16, f16};
-
 use crate::{Error, Result};
 
+mod block;
+mod float;
 pub(crate) mod q4_0;
 mod q4_k;
 mod q6_k;
 pub(crate) mod q8_0;
 
-/// How the elements of a matrix lie in bytes.
+pub(crate) use block::Block;
+use block::Quantise;
+
+/// How the elements of a matrix are stored.
 #[non_exhaustive]
 #[allow(non_camel_case_types, reason = "the names that GGUF's users know")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,44 +51,76 @@ pub enum Format {
     F16,
     /// The upper halves of 32-bit floats.
     BF16,
-    /// Blocks of 32: an `f16` scale and signed bytes.
+    /// Blocks of 32: signed 8-bit integers and an `f16` scale.
     Q8_0,
-    /// Blocks of 32: an `f16` scale and 4-bit numbers.
+    /// Blocks of 32: 4-bit integers and an `f16` scale.
     Q4_0,
-    /// Blocks of 256: two `f16` scales, 8 six-bit scales and minima, and 4-bit numbers. Read only.
+    /// Blocks of 256: 4-bit integers, 8 six-bit scales and minima, and two `f16` scales of those. Read only.
     Q4_K,
-    /// Blocks of 256: 4- and 2-bit parts of 6-bit numbers, 16 signed scales and an `f16` scale. Read only.
+    /// Blocks of 256: 6-bit integers, 16 eight-bit scales, and an `f16` scale of those. Read only.
     Q6_K,
+}
+
+/// What distinguishes a format: one line of [`Format::spec`].
+struct Spec {
+    /// Its name, as in GGUF.
+    name: &'static str,
+    block_elements: usize,
+    block_bytes: usize,
+    /// Dequantises whole blocks.
+    read: fn(&[u8], &mut [f32]),
+    /// Quantises whole blocks, or fails with the index of an element; `None` for formats that are only read.
+    write: Option<fn(&[f32], &mut [u8]) -> std::result::Result<(), usize>>,
+}
+
+impl Spec {
+    /// A format that is only read.
+    const fn read_only<B: Block<N>, const N: usize>(name: &'static str) -> Self {
+        Self { name, block_elements: N, block_bytes: size_of::<B>(), read: read_blocks::<B, N>, write: None }
+    }
+
+    /// A format that is read and written.
+    const fn blocks<B: Quantise<N>, const N: usize>(name: &'static str) -> Self {
+        Self { write: Some(write_blocks::<B, N>), ..Self::read_only::<B, N>(name) }
+    }
 }
 
 impl Format {
     /// Every format, from the widest to the narrowest.
     pub const ALL: [Self; 7] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q6_K, Self::Q4_K, Self::Q4_0];
 
+    const fn spec(self) -> &'static Spec {
+        use float::*;
+        const fn float(
+            name: &'static str,
+            block_bytes: usize,
+            read: fn(&[u8], &mut [f32]),
+            write: fn(&[f32], &mut [u8]) -> std::result::Result<(), usize>,
+        ) -> Spec {
+            Spec { name, block_elements: 1, block_bytes, read, write: Some(write) }
+        }
+        match self {
+            Self::F32 => const { &float("f32", 4, read_f32, write_f32) },
+            Self::F16 => const { &float("f16", 2, read_f16, write_f16) },
+            Self::BF16 => const { &float("bf16", 2, read_bf16, write_bf16) },
+            Self::Q8_0 => const { &Spec::blocks::<q8_0::BlockQ8_0, 32>("q8_0") },
+            Self::Q4_0 => const { &Spec::blocks::<q4_0::BlockQ4_0, 32>("q4_0") },
+            Self::Q4_K => const { &Spec::read_only::<q4_k::BlockQ4K, 256>("q4_k") },
+            Self::Q6_K => const { &Spec::read_only::<q6_k::BlockQ6K, 256>("q6_k") },
+        }
+    }
+
     /// Elements of one block: what the length of a row is a multiple of.
     pub const fn block_elements(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 => q8_0::ELEMENTS,
-            Self::Q4_0 => q4_0::ELEMENTS,
-            Self::Q4_K => q4_k::ELEMENTS,
-            Self::Q6_K => q6_k::ELEMENTS,
-        }
+        self.spec().block_elements
     }
 
     /// Bytes of one block.
     pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::Q8_0 => q8_0::BYTES,
-            Self::Q4_0 => q4_0::BYTES,
-            Self::Q4_K => q4_k::BYTES,
-            Self::Q6_K => q6_k::BYTES,
-        }
+        self.spec().block_bytes
     }
 
-    /// Bits an element takes, scales included.
+    /// Bits of an element, scales included.
     pub fn bits_per_element(self) -> f64 {
         self.block_bytes() as f64 * 8.0 / self.block_elements() as f64
     }
@@ -94,7 +129,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// If `columns` is no whole number of blocks, or the bytes cannot be counted.
+    /// If `columns` is not a whole number of blocks, or the bytes are more than `usize` counts.
     pub fn row_bytes(self, columns: usize) -> Result<usize> {
         let block = self.block_elements();
         if !columns.is_multiple_of(block) {
@@ -107,7 +142,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// If `columns` is no whole number of blocks, or the bytes cannot be counted.
+    /// If `columns` is not a whole number of blocks, or the bytes are more than `usize` counts.
     pub fn matrix_bytes(self, rows: usize, columns: usize) -> Result<usize> {
         self.row_bytes(columns)?.checked_mul(rows).ok_or(Error::TooLarge { format: self, rows, columns })
     }
@@ -116,60 +151,27 @@ impl Format {
     ///
     /// Rounds to the nearest value, by the rules of GGUF's reference for `Q8_0` and `Q4_0`: the scale of a block is its largest
     /// magnitude ÷ 127, or its value of largest magnitude ÷ −8. So an element's error is at most half a scale in `Q8_0`, and
-    /// in `Q4_0` at most half a scale but for values opposite to the largest, up to a whole one; the scale's own rounding to
+    /// in `Q4_0` at most half a scale but for values opposite to the largest, up to a whole one. The scale's own rounding to
     /// `f16` adds 2⁻¹¹ of the value.
     ///
     /// # Errors
     ///
-    /// If the lengths do not fit, the format is read only, or a value is beyond it: infinite or not a number in a block,
-    /// larger than `f16` can hold in `F16` or as a block's scale.
+    /// If the lengths do not match, the format is read only, or it cannot hold a value: infinite or NaN in a block, larger
+    /// than `f16` can hold in `F16` or as a block's scale.
     pub fn quantise_row(self, values: &[f32], bytes: &mut [u8]) -> Result<()> {
         self.check_row(values.len(), bytes.len())?;
-        match self {
-            Self::F32 => {
-                for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                    *bytes = value.to_le_bytes();
-                }
-            }
-            Self::F16 => {
-                for (element, (&value, bytes)) in values.iter().zip(bytes.as_chunks_mut().0).enumerate() {
-                    let half = f16::from_f32(value);
-                    if half.is_infinite() && value.is_finite() {
-                        return Err(Error::Value { format: self, element, value });
-                    }
-                    *bytes = half.to_le_bytes();
-                }
-            }
-            Self::BF16 => {
-                for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                    *bytes = bf16::from_f32(*value).to_le_bytes();
-                }
-            }
-            Self::Q8_0 => {
-                let blocks = values.as_chunks().0.iter().zip(bytes.as_chunks_mut().0);
-                for (index, (values, block)) in blocks.enumerate() {
-                    q8_0::quantise(values, block).ok_or_else(|| self.bad_value(index, values))?;
-                }
-            }
-            Self::Q4_0 => {
-                let blocks = values.as_chunks().0.iter().zip(bytes.as_chunks_mut().0);
-                for (index, (values, block)) in blocks.enumerate() {
-                    q4_0::quantise(values, block).ok_or_else(|| self.bad_value(index, values))?;
-                }
-            }
-            Self::Q4_K | Self::Q6_K => return Err(Error::ReadOnly { format: self }),
-        }
-        Ok(())
+        let write = self.spec().write.ok_or(Error::ReadOnly { format: self })?;
+        write(values, bytes).map_err(|element| Error::Value { format: self, element, value: values[element] })
     }
 
     /// Reads a row into `values`; `bytes` has the length that [`row_bytes`](Self::row_bytes) says.
     ///
     /// # Errors
     ///
-    /// If the lengths do not fit. Any bytes of the right length are a row, though perhaps one of values that are not numbers.
+    /// If the lengths do not match. Any bytes of the right length are a row, though perhaps one with values that are not finite.
     pub fn dequantise_row(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
         self.check_row(values.len(), bytes.len())?;
-        self.read(bytes, values);
+        self.dequantise_blocks(bytes, values);
         Ok(())
     }
 
@@ -179,28 +181,8 @@ impl Format {
     }
 
     /// Reads whole blocks whose lengths have been checked.
-    pub(crate) fn read(self, bytes: &[u8], values: &mut [f32]) {
-        match self {
-            Self::F32 => {
-                for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                    *value = f32::from_le_bytes(*bytes);
-                }
-            }
-            Self::F16 => {
-                for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                    *value = f16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            Self::BF16 => {
-                for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                    *value = bf16::from_le_bytes(*bytes).to_f32();
-                }
-            }
-            Self::Q8_0 => each_block(bytes, values, q8_0::dequantise),
-            Self::Q4_0 => each_block(bytes, values, q4_0::dequantise),
-            Self::Q4_K => each_block(bytes, values, q4_k::dequantise),
-            Self::Q6_K => each_block(bytes, values, q6_k::dequantise),
-        }
+    pub(crate) fn dequantise_blocks(self, bytes: &[u8], values: &mut [f32]) {
+        (self.spec().read)(bytes, values);
     }
 
     fn check_row(self, columns: usize, found: usize) -> Result<()> {
@@ -210,57 +192,40 @@ impl Format {
         }
         Ok(())
     }
-
-    /// The value that made block `index` fail: the first that is not finite, else the largest.
-    fn bad_value(self, index: usize, values: &[f32]) -> Error {
-        let mut worst = 0;
-        for (element, value) in values.iter().enumerate() {
-            if !value.is_finite() {
-                worst = element;
-                break;
-            }
-            if value.abs() > values[worst].abs() {
-                worst = element;
-            }
-        }
-        Error::Value { format: self, element: index * values.len() + worst, value: values[worst] }
-    }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
-            Self::Q8_0 => "q8_0",
-            Self::Q4_0 => "q4_0",
-            Self::Q4_K => "q4_k",
-            Self::Q6_K => "q6_k",
-        })
+        f.write_str(self.spec().name)
     }
 }
 
-fn each_block<const BYTES: usize, const ELEMENTS: usize>(
-    bytes: &[u8],
-    values: &mut [f32],
-    dequantise: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
-) {
-    for (block, values) in bytes.as_chunks().0.iter().zip(values.as_chunks_mut().0) {
-        dequantise(block, values);
+fn read_blocks<B: Block<N>, const N: usize>(bytes: &[u8], values: &mut [f32]) {
+    for (block, values) in B::slice(bytes).iter().zip(values.as_chunks_mut().0) {
+        block.dequantise(values);
     }
 }
 
-/// The largest magnitude of the values; nothing where one is not finite. By their bits, which vector code compares: without the sign
-/// they are in the order of the magnitudes, with what is not finite above all others.
-fn largest_magnitude(values: &[f32; 32]) -> Option<f32> {
-    let largest = values.iter().map(|value| value.abs().to_bits() as i32).fold(0, i32::max);
-    Some(f32::from_bits(largest as u32)).filter(|largest| largest.is_finite())
+fn write_blocks<B: Quantise<N>, const N: usize>(values: &[f32], bytes: &mut [u8]) -> std::result::Result<(), usize> {
+    let blocks = values.as_chunks::<N>().0.iter().zip(B::slice_mut(bytes));
+    for (index, (values, block)) in blocks.enumerate() {
+        *block = B::quantise(values).ok_or_else(|| index * N + worst(values))?;
+    }
+    Ok(())
 }
 
-/// The `f16` at the start of `bytes`.
-pub(crate) fn scale(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+/// The value for which a block cannot be written: the first that is not finite, or else the largest.
+fn worst(values: &[f32]) -> usize {
+    let mut worst = 0;
+    for (element, value) in values.iter().enumerate() {
+        if !value.is_finite() {
+            return element;
+        }
+        if value.abs() > values[worst].abs() {
+            worst = element;
+        }
+    }
+    worst
 }
 
 #[cfg(test)]
@@ -272,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_those_of_gguf() {
+    fn sizes_are_those_of_gguf() {
         let bytes: Vec<usize> = Format::ALL.iter().map(|f| f.row_bytes(512).unwrap()).collect();
         assert_eq!(bytes, [2048, 1024, 1024, 544, 420, 288, 288]);
         assert_eq!(Format::Q4_0.matrix_bytes(3, 64).unwrap(), 108);
@@ -280,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn mismatches_are_errors() {
         assert_eq!(
             Format::Q8_0.row_bytes(33).unwrap_err().to_string(),
             "a row of 33 elements cannot be q8_0, which stores blocks of 32 elements"
@@ -293,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_a_format_are_named() {
+    fn values_that_a_format_cannot_hold_are_named() {
         let mut row = wave(64);
         row[40] = f32::NAN;
         for format in [Format::Q8_0, Format::Q4_0] {
@@ -308,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_within_the_stated_error() {
+    fn round_trips_are_within_the_stated_error() {
         let row = wave(512);
         for format in [Format::F32, Format::F16, Format::BF16, Format::Q8_0, Format::Q4_0] {
             let mut bytes = vec![0; format.row_bytes(512).unwrap()];
@@ -332,8 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_written_alike() {
-        // Values that a format holds survive a second round trip to the bit.
+    fn a_second_round_trip_changes_nothing() {
         let row = wave(256);
         for format in [Format::F16, Format::BF16, Format::Q8_0] {
             let mut bytes = vec![0; format.row_bytes(256).unwrap()];

@@ -1,32 +1,50 @@
-//! `Q4_K`: `f16` scales `d` and `m`, eight 6-bit pairs `(s, t)` in 12 bytes, then 256 4-bit numbers; values
-//! `d · s · q − m · t` with a pair for each 32 elements.
+//! `Q4_K`: 256 4-bit integers, with a scale `s` and a minimum `t` for each 32 of them. An element's value is
+//! `d · s · q − m · t`. It is only read.
 
-pub(crate) const ELEMENTS: usize = 256;
-pub(crate) const BYTES: usize = 144;
-const PAIRS: usize = 4;
-const QUANTS: usize = 16;
+use super::block::{Block, f16_to_f32};
 
-/// Pair `index` of scale and minimum. The first four take the low 6 bits of bytes 0–3 and 4–7; the others have their low halves in
-/// bytes 8–11, and their upper two bits on top of the first four.
-fn pair(packed: &[u8], index: usize) -> (u8, u8) {
-    if index < 4 {
-        (packed[index] & 63, packed[index + 4] & 63)
-    } else {
-        let low = packed[index + 4];
-        ((low & 15) | (packed[index - 4] >> 6) << 4, (low >> 4) | (packed[index] >> 6) << 4)
+/// A block of 256 elements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C)]
+pub(crate) struct BlockQ4K {
+    /// The scale `d` of the scales, an `f16`.
+    d: [u8; 2],
+    /// The scale `m` of the minima, an `f16`.
+    m: [u8; 2],
+    /// Eight pairs `(s, t)` of 6 bits each. The first four have the low 6 bits of bytes 0–3 and 4–7. The others have their low
+    /// halves in bytes 8–11, and their upper two bits above the first four.
+    pairs: [u8; 12],
+    /// The integers `q`: in each 32 bytes the low halves are 32 elements, and the high halves the next 32.
+    nibbles: [[u8; 32]; 4],
+}
+
+const _: () = assert!(size_of::<BlockQ4K>() == 144);
+
+impl BlockQ4K {
+    /// Scale and minimum of elements `32 · index` to `32 · index + 31`.
+    fn pair(&self, index: usize) -> (u8, u8) {
+        let pairs = &self.pairs;
+        if index < 4 {
+            (pairs[index] & 63, pairs[index + 4] & 63)
+        } else {
+            let low = pairs[index + 4];
+            ((low & 15) | (pairs[index - 4] >> 6) << 4, (low >> 4) | (pairs[index] >> 6) << 4)
+        }
     }
 }
 
-/// Of each 32 bytes of numbers, the low halves are 32 elements and the high halves the next 32.
-pub(super) fn dequantise(block: &[u8; BYTES], values: &mut [f32; ELEMENTS]) {
-    let (d, m) = (super::scale(block, 0), super::scale(block, 2));
-    for (part, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (scale, minimum) = pair(&block[PAIRS..QUANTS], part);
-        let (scale, minimum) = (d * f32::from(scale), m * f32::from(minimum));
-        let bytes = &block[QUANTS + part / 2 * 32..][..32];
-        for (value, byte) in values.iter_mut().zip(bytes) {
-            let quant = if part % 2 == 0 { byte & 15 } else { byte >> 4 };
-            *value = scale * f32::from(quant) - minimum;
+#[allow(unsafe_code, reason = "blocks are views of the bytes of a file")]
+// SAFETY: arrays of bytes, `#[repr(C)]`, so aligned to 1 without padding and valid with any bytes.
+unsafe impl Block<256> for BlockQ4K {
+    fn dequantise(&self, values: &mut [f32; 256]) {
+        let (d, m) = (f16_to_f32(self.d), f16_to_f32(self.m));
+        for (part, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (scale, minimum) = self.pair(part);
+            let (scale, minimum) = (d * f32::from(scale), m * f32::from(minimum));
+            for (value, byte) in values.iter_mut().zip(&self.nibbles[part / 2]) {
+                let quant = if part % 2 == 0 { byte & 15 } else { byte >> 4 };
+                *value = scale * f32::from(quant) - minimum;
+            }
         }
     }
 }
@@ -35,10 +53,13 @@ pub(super) fn dequantise(block: &[u8; BYTES], values: &mut [f32; ELEMENTS]) {
 mod tests {
     use super::*;
 
+    const ZERO: BlockQ4K = BlockQ4K { d: [0; 2], m: [0; 2], pairs: [0; 12], nibbles: [[0; 32]; 4] };
+
     #[test]
     fn pairs_are_where_the_format_has_them() {
         // Scale i is 5i + 1, minimum i is 7i + 2; packed by hand from the description.
-        let mut packed = [0u8; 12];
+        let mut block = ZERO;
+        let packed = &mut block.pairs;
         for i in 0..8u8 {
             let (s, t) = (5 * i + 1, 7 * i + 2);
             if i < 4 {
@@ -51,20 +72,20 @@ mod tests {
             }
         }
         for i in 0..8u8 {
-            assert_eq!(pair(&packed, i.into()), (5 * i + 1, 7 * i + 2));
+            assert_eq!(block.pair(i.into()), (5 * i + 1, 7 * i + 2));
         }
     }
 
     #[test]
     fn a_known_block() {
-        let mut block = [0u8; BYTES];
-        block[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0x3C]); // d = 0.5, m = 1
-        block[PAIRS] = 3; // scale of the first 32
-        block[PAIRS + 5] = 2; // minimum of the second 32
-        block[PAIRS + 1] = 1; // its scale
-        block[QUANTS] = 0xF9;
-        let mut values = [0.0; ELEMENTS];
-        dequantise(&block, &mut values);
+        let mut bytes = [0u8; 144];
+        bytes[..4].copy_from_slice(&[0x00, 0x38, 0x00, 0x3C]); // d = 0.5, m = 1
+        bytes[4] = 3; // scale of the first 32
+        bytes[4 + 5] = 2; // minimum of the second 32
+        bytes[4 + 1] = 1; // its scale
+        bytes[16] = 0xF9;
+        let mut values = [0.0; 256];
+        BlockQ4K::slice(&bytes)[0].dequantise(&mut values);
         assert_eq!((values[0], values[1], values[32], values[33]), (13.5, 0.0, 5.5, -2.0));
         assert_eq!(values[64..], [0.0; 192]);
     }

@@ -1,95 +1,105 @@
-//! Activations in the order in which the kernels read them: tiles of a few rows, and in a tile step by step, the rows' values of a
-//! step side by side.
+//! Packs activations in the order in which the kernels read them.
 
+use super::arithmetic::{AMX_BLOCK_WORDS, Arithmetic, BLOCK};
+use super::blocks::ActivationBlock;
 use crate::parallel::*;
-
-use super::arithmetic::{Arithmetic, BLOCK, INPUT_BLOCK, TILE_BLOCK};
-use crate::Isa;
 use crate::scratch::Lanes;
 
-/// Words of the bytes of a block.
-const BLOCK_WORDS: usize = BLOCK / 4;
+/// Quads of a block.
+const QUADS: usize = BLOCK / 4;
 
-/// Rows from which on tiles are packed in parallel.
-const PARALLEL_ROWS: usize = 32;
+/// From this many rows on, tiles are packed in parallel.
+const MIN_PARALLEL_ROWS: usize = 32;
 
-/// How kernels want to read words of activations.
+/// The order of packed words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Row after row.
+pub(super) enum Layout {
+    /// Row by row, for GEMV.
     Rows,
-    /// In tiles of so many rows (the last may have fewer), part after part, and in a part step by step, the rows' words of a step side by side.
+    /// In tiles of so many rows (the last may have fewer), part by part, and in a part step by step, with the rows' words of
+    /// a step together, for GEMM.
     Tiles(usize),
 }
 
-/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of bytes lie side by side in both orders; rows are one tile then.
-pub(super) fn pack(arithmetic: Arithmetic, order: Order, x: &[f32], columns: usize, packed: &mut [u32]) {
+/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of integers are interleaved in both layouts, where
+/// all rows of a GEMV are one tile.
+pub(super) fn pack(arithmetic: Arithmetic, layout: Layout, x: &[f32], columns: usize, packed: &mut [u32]) {
     let row_words = arithmetic.row_words(columns);
-    let tile = match order {
-        Order::Rows => x.len() / columns,
-        Order::Tiles(rows) => rows,
+    let tile_rows = match layout {
+        Layout::Rows => x.len() / columns,
+        Layout::Tiles(rows) => rows,
     };
-    let vectors = Isa::Avx512Bf16.is_available();
     const PAIRS: usize = 2 * Lanes::COUNT;
-    let pairs = |x: &[f32]| line_of_pairs(x, vectors);
-    let one = |(packed, x): (&mut [u32], &[f32])| match (arithmetic, x.len() / columns) {
-        (Arithmetic::Float, rows) => {
-            lines::<{ Lanes::COUNT }>(x, columns, packed, line_of_floats, in_parts(order, rows, row_words));
+    let converter = Converter::detect();
+    let pairs = |x: &[f32]| converter.pairs(x);
+    let pack_tile = |(packed, x): (&mut [u32], &[f32])| {
+        let rows = x.len() / columns;
+        match arithmetic {
+            Arithmetic::F32 => {
+                pack_lines::<{ Lanes::COUNT }>(x, columns, packed, floats, by_parts(layout, rows, row_words));
+            }
+            Arithmetic::Bf16 => pack_lines::<PAIRS>(x, columns, packed, pairs, by_parts(layout, rows, row_words)),
+            Arithmetic::AmxBf16 => pack_lines::<PAIRS>(x, columns, packed, pairs, by_lines(layout, rows)),
+            Arithmetic::Int8 { offset } => pack_blocks(x, columns, offset, packed),
+            Arithmetic::AmxInt8 => pack_amx_blocks(x, columns, packed),
         }
-        (Arithmetic::Bfloat, rows) => lines::<PAIRS>(x, columns, packed, pairs, in_parts(order, rows, row_words)),
-        (Arithmetic::Tiles, rows) => lines::<PAIRS>(x, columns, packed, pairs, in_lines(order, rows)),
-        (Arithmetic::Bytes { offset }, _) => bytes(x, columns, offset, packed),
-        (Arithmetic::TileBytes, _) => tile_bytes(x, columns, packed),
     };
-    if x.len() < PARALLEL_ROWS * columns {
-        packed.chunks_mut(tile * row_words).zip(x.chunks(tile * columns)).for_each(one);
+    if x.len() < MIN_PARALLEL_ROWS * columns {
+        packed.chunks_mut(tile_rows * row_words).zip(x.chunks(tile_rows * columns)).for_each(pack_tile);
     } else {
-        packed.par_chunks_mut(tile * row_words).zip(x.par_chunks(tile * columns)).for_each(one);
+        packed.par_chunks_mut(tile_rows * row_words).zip(x.par_chunks(tile_rows * columns)).for_each(pack_tile);
     }
 }
 
-/// Lines of up to `ELEMENTS` values each, line after line of all rows, so that what is written together lies together. `place` gives where the
-/// words of a line of a row begin, and how far they lie apart.
+/// The places of a line's 16 words.
+#[derive(Clone, Copy)]
+struct LinePlaces {
+    first: usize,
+    stride: usize,
+}
+
+/// Packs lines of up to `ELEMENTS` values each. A line is packed for all rows before the next, so that what is written
+/// together stays in the cache. `convert` makes words of a line, and `places` says where the words of line m of a row go.
 #[inline(always)]
-fn lines<const ELEMENTS: usize>(
+fn pack_lines<const ELEMENTS: usize>(
     x: &[f32],
     columns: usize,
     packed: &mut [u32],
-    line: impl Fn(&[f32]) -> [u32; Lanes::COUNT],
-    place: impl Fn(usize, usize) -> (usize, usize),
+    convert: impl Fn(&[f32]) -> [u32; Lanes::COUNT],
+    places: impl Fn(usize, usize) -> LinePlaces,
 ) {
     for m in 0..columns.div_ceil(ELEMENTS) {
         for (row, x) in x.chunks_exact(columns).enumerate() {
-            let words = line(&x[m * ELEMENTS..columns.min((m + 1) * ELEMENTS)]);
-            let (first, step) = place(m, row);
-            if step == 1 {
+            let words = convert(&x[m * ELEMENTS..columns.min((m + 1) * ELEMENTS)]);
+            let LinePlaces { first, stride } = places(m, row);
+            if stride == 1 {
                 packed[first..first + Lanes::COUNT].copy_from_slice(&words);
             } else {
-                packed[first..].iter_mut().step_by(step).zip(words).for_each(|(to, word)| *to = word);
+                packed[first..].iter_mut().step_by(stride).zip(words).for_each(|(to, word)| *to = word);
             }
         }
     }
 }
 
-/// Where words lie: row after row, or in parts of every 16th word, a word of every row side by side.
-fn in_parts(order: Order, rows: usize, row_words: usize) -> impl Fn(usize, usize) -> (usize, usize) {
-    move |m, row| match order {
-        Order::Rows => (row * row_words + m * Lanes::COUNT, 1),
-        Order::Tiles(_) => (m * rows + row, row_words / Lanes::COUNT * rows),
+/// For vector kernels: row by row, or in 16 parts of every 16th word, with a word of every row together.
+fn by_parts(layout: Layout, rows: usize, row_words: usize) -> impl Fn(usize, usize) -> LinePlaces {
+    move |m, row| match layout {
+        Layout::Rows => LinePlaces { first: row * row_words + m * Lanes::COUNT, stride: 1 },
+        Layout::Tiles(_) => LinePlaces { first: m * rows + row, stride: row_words / Lanes::COUNT * rows },
     }
 }
 
-/// Where pairs for tiles lie: of many rows, a line of every row, and so on; of a few, a word of every row, and so on.
-fn in_lines(order: Order, rows: usize) -> impl Fn(usize, usize) -> (usize, usize) {
-    move |m, row| match order {
-        Order::Rows => (m * Lanes::COUNT * rows + row, rows),
-        Order::Tiles(_) => ((m * rows + row) * Lanes::COUNT, 1),
+/// For AMX: in a GEMV a word of every row, in a GEMM a line of every row, then the next.
+fn by_lines(layout: Layout, rows: usize) -> impl Fn(usize, usize) -> LinePlaces {
+    move |m, row| match layout {
+        Layout::Rows => LinePlaces { first: m * Lanes::COUNT * rows + row, stride: rows },
+        Layout::Tiles(_) => LinePlaces { first: (m * rows + row) * Lanes::COUNT, stride: 1 },
     }
 }
 
-/// Up to 16 values, and zeros.
+/// Up to 16 values, padded with zeros.
 #[inline(always)]
-fn line_of_floats(x: &[f32]) -> [u32; Lanes::COUNT] {
+fn floats(x: &[f32]) -> [u32; Lanes::COUNT] {
     let mut words = [0; Lanes::COUNT];
     for (word, x) in words.iter_mut().zip(x) {
         *word = x.to_bits();
@@ -97,90 +107,103 @@ fn line_of_floats(x: &[f32]) -> [u32; Lanes::COUNT] {
     words
 }
 
-/// Up to 16 pairs, and zeros; `vectors` says that the processor has AVX-512 BF16.
-#[inline(always)]
-fn line_of_pairs(x: &[f32], vectors: bool) -> [u32; Lanes::COUNT] {
+/// Rounds values to `bf16`.
+#[derive(Clone, Copy)]
+struct Converter {
     #[cfg(target_arch = "x86_64")]
-    if let (true, Ok(x)) = (vectors, x.try_into()) {
-        #[allow(unsafe_code, reason = "calls a function compiled for features that were detected")]
-        // SAFETY: the caller has seen that the processor has them.
-        return unsafe { super::amx::pairs(x) };
-    }
-    let _ = vectors;
-    let mut words = [0; Lanes::COUNT];
-    for (word, x) in words.iter_mut().zip(x.chunks(2)) {
-        *word = pair(x);
-    }
-    words
+    instructions: Option<crate::simd::x86::Avx512Bf16>,
 }
 
-/// Two values in a word; a second one that is not there is zero.
+impl Converter {
+    fn detect() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            instructions: crate::simd::x86::Avx512Bf16::detect(),
+        }
+    }
+
+    /// Up to 16 pairs, padded with zeros.
+    #[inline(always)]
+    fn pairs(self, x: &[f32]) -> [u32; Lanes::COUNT] {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(instructions), Ok(x)) = (self.instructions, x.try_into()) {
+            return instructions.to_bf16_pairs(x);
+        }
+        let mut words = [0; Lanes::COUNT];
+        for (word, x) in words.iter_mut().zip(x.chunks(2)) {
+            *word = pair(x);
+        }
+        words
+    }
+}
+
+/// Two values in a word; a missing second one is zero.
 fn pair(x: &[f32]) -> u32 {
-    bfloat(x[0]) | x.get(1).map_or(0, |high| bfloat(*high) << 16)
+    bf16_bits(x[0]) | x.get(1).map_or(0, |high| bf16_bits(*high) << 16)
 }
 
-/// The nearest `bf16`, ties to even; no number stays no number.
-fn bfloat(value: f32) -> u32 {
+/// The nearest `bf16`, ties to even; NaN stays NaN.
+fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
     if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
 }
 
-fn bytes(x: &[f32], columns: usize, offset: i32, packed: &mut [u32]) {
+/// Blocks of integers: block 0 of every row, block 1 of every row, and so on.
+fn pack_blocks(x: &[f32], columns: usize, offset: i32, packed: &mut [u32]) {
     let rows = x.len() / columns;
-    let records = packed.as_chunks_mut::<INPUT_BLOCK>().0;
+    let blocks = ActivationBlock::slice_mut(packed);
     for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (block, to) in x.as_chunks::<BLOCK>().0.iter().zip(records[row..].iter_mut().step_by(rows)) {
-            *to = record(block, offset);
+        for (values, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks[row..].iter_mut().step_by(rows)) {
+            *block = quantise(values, offset);
         }
     }
 }
 
-/// Blocks of all rows one after the other: the bytes of every row, and the scales of every row.
-fn tile_bytes(x: &[f32], columns: usize, packed: &mut [u32]) {
+/// Blocks of integers for AMX: of each block the integers of every row, then the scales of every row.
+fn pack_amx_blocks(x: &[f32], columns: usize, packed: &mut [u32]) {
     let rows = x.len() / columns;
     for (row, x) in x.chunks_exact(columns).enumerate() {
-        for (block, packed) in x.as_chunks::<BLOCK>().0.iter().zip(packed.chunks_exact_mut(rows * TILE_BLOCK)) {
-            let (bytes, scales) = packed.split_at_mut(rows * BLOCK_WORDS);
-            let record = record(block, 0);
-            bytes[row * BLOCK_WORDS..][..BLOCK_WORDS].copy_from_slice(&record[..BLOCK_WORDS]);
-            scales[row] = record[BLOCK_WORDS];
+        let packed = packed.chunks_exact_mut(rows * AMX_BLOCK_WORDS);
+        for (values, packed) in x.as_chunks::<BLOCK>().0.iter().zip(packed) {
+            let (quads, scales) = packed.split_at_mut(rows * QUADS);
+            let block = quantise(values, 0);
+            quads[row * QUADS..][..QUADS].copy_from_slice(&block.quads.map(i32::cast_unsigned));
+            scales[row] = block.scale.to_bits();
         }
     }
 }
 
-/// A record of a block of activations: 32 signed bytes, their scale, and what their sum makes the weights' `offset` add, to be taken off.
-fn record(block: &[f32; BLOCK], offset: i32) -> [u32; INPUT_BLOCK] {
-    let (numbers, scale) = quantise(block);
-    let quants = numbers.map(|number| number as i8);
-    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
-    let mut record = [0; INPUT_BLOCK];
-    for (word, quad) in record.iter_mut().zip(quants.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(quad.map(|quant| quant as u8));
-    }
-    record[BLOCK_WORDS] = scale.to_bits();
-    record[9] = (-offset * sum) as u32;
-    record
-}
-
-/// A block of activations as whole numbers up to 127, and their scale: the largest magnitude ÷ 127. A block with a value that is not finite has
-/// no number for its scale, and so makes the whole product none.
-#[inline(always)]
-fn quantise(block: &[f32; BLOCK]) -> ([f32; BLOCK], f32) {
-    let mut magnitudes = [0u32; BLOCK];
-    for (magnitude, value) in magnitudes.iter_mut().zip(block) {
+/// Quantises a block of activations to whole numbers up to 127, for weights that are `offset` too large. The scale is the
+/// largest magnitude ÷ 127; it is NaN if a value is not finite, so that the result is NaN, too.
+#[inline]
+fn quantise(values: &[f32; BLOCK], offset: i32) -> ActivationBlock {
+    let mut largest = 0;
+    for value in values {
         // As integers magnitudes are ordered like the values, and what is not finite comes last.
-        *magnitude = value.to_bits() & 0x7FFF_FFFF;
+        largest = largest.max((value.to_bits() & 0x7FFF_FFFF).cast_signed());
     }
-    let largest = f32::from_bits(magnitudes.iter().fold(0, |largest, &m| largest.max(m)));
+    let largest = f32::from_bits(largest.cast_unsigned());
     if !largest.is_finite() {
-        return ([0.0; BLOCK], f32::NAN);
+        return ActivationBlock { quads: [0; QUADS], scale: f32::NAN, start: 0 };
     }
     let scale = largest / 127.0;
     let inverse = if scale.recip().is_finite() { scale.recip() } else { 0.0 };
-    // Adding and taking off 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike.
+    // Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike. The number is then in the low
+    // bits.
     const ROUND: f32 = 12_582_912.0;
-    (block.map(|value| (value * inverse + ROUND) - ROUND), scale)
+    let mut quants = [0i8; BLOCK];
+    let mut sum = 0;
+    for (quant, value) in quants.iter_mut().zip(values) {
+        let whole = (value * inverse + ROUND).to_bits().cast_signed() - ROUND.to_bits().cast_signed();
+        *quant = whole as i8;
+        sum += whole;
+    }
+    let mut quads = [0; QUADS];
+    for (word, quad) in quads.iter_mut().zip(quants.as_chunks::<4>().0) {
+        *word = i32::from_le_bytes(quad.map(i8::cast_unsigned));
+    }
+    ActivationBlock { quads, scale, start: -offset * sum }
 }
 
 #[cfg(test)]
@@ -188,46 +211,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_lie_in_the_order_asked_for() {
+    fn words_have_the_layout_asked_for() {
         let x: Vec<f32> = (0..36).map(|v| v as f32).collect();
-        let floats = |order| {
+        let floats = |layout| {
             let mut packed = [7; 64];
-            pack(Arithmetic::Float, order, &x, 18, &mut packed);
+            pack(Arithmetic::F32, layout, &x, 18, &mut packed);
             packed.map(f32::from_bits)
         };
-        let rows = floats(Order::Rows);
+        let rows = floats(Layout::Rows);
         assert_eq!((rows[1], rows[17], rows[18], rows[32], rows[49]), (1.0, 17.0, 0.0, 18.0, 35.0));
-        let tiles = floats(Order::Tiles(2));
+        let tiles = floats(Layout::Tiles(2));
         // Part 0: elements 0 and 16 of both rows.
         assert_eq!(tiles[..4], [0.0, 18.0, 16.0, 34.0]);
         assert_eq!(tiles[4 * 15..], [15.0, 33.0, 0.0, 0.0]);
         let mut packed = [7; 16];
-        pack(Arithmetic::Bfloat, Order::Rows, &x[..5], 5, &mut packed);
+        pack(Arithmetic::Bf16, Layout::Rows, &x[..5], 5, &mut packed);
         assert_eq!(packed[..4], [0x3F80_0000, 0x4040_4000, 0x4080, 0]);
     }
 
     #[test]
-    fn bfloat_rounds_to_nearest_even() {
+    fn bf16_rounds_to_nearest_even() {
         for value in [0.0, -1.5, 3.4e38, f32::MAX, f32::INFINITY, 1e-40, 1.003_906_2, 1.011_718_8] {
-            assert_eq!(bfloat(value), u32::from(half::bf16::from_f32(value).to_bits()), "{value}");
+            assert_eq!(bf16_bits(value), u32::from(half::bf16::from_f32(value).to_bits()), "{value}");
         }
-        assert!(f32::from_bits(bfloat(f32::NAN) << 16).is_nan());
-        assert!(f32::from_bits(bfloat(f32::from_bits(0x7F80_0001)) << 16).is_nan());
+        assert!(f32::from_bits(bf16_bits(f32::NAN) << 16).is_nan());
+        assert!(f32::from_bits(bf16_bits(f32::from_bits(0x7F80_0001)) << 16).is_nan());
     }
 
     #[test]
-    fn blocks_of_bytes() {
-        let mut block = [0.0; BLOCK];
-        (block[0], block[1], block[2], block[31]) = (254.0, -253.0, 3.0, -254.0);
-        let found = record(&block, 8);
-        assert_eq!(found[0].to_le_bytes().map(|b| b as i8), [127, -126, 2, 0]);
-        assert_eq!(found[7].to_le_bytes()[3] as i8, -127);
-        assert_eq!(f32::from_bits(found[8]), 2.0);
-        assert_eq!(found[9] as i32, -8 * (127 - 126 + 2 - 127));
+    fn blocks_are_quantised() {
+        let mut values = [0.0; BLOCK];
+        (values[0], values[1], values[2], values[31]) = (254.0, -253.0, 3.0, -254.0);
+        let found = quantise(&values, 8);
+        assert_eq!(found.quads[0].to_le_bytes().map(|b| b as i8), [127, -126, 2, 0]);
+        assert_eq!(found.quads[7].to_le_bytes()[3] as i8, -127);
+        assert_eq!(found.scale, 2.0);
+        assert_eq!(found.start, -8 * (127 - 126 + 2 - 127));
         for bad in [f32::NAN, f32::NEG_INFINITY] {
-            block[7] = bad;
-            assert!(f32::from_bits(record(&block, 8)[8]).is_nan());
+            values[7] = bad;
+            assert!(quantise(&values, 8).scale.is_nan());
         }
-        assert_eq!(record(&[0.0; BLOCK], 128), [0; INPUT_BLOCK]);
+        assert_eq!(quantise(&[0.0; BLOCK], 128), ActivationBlock { quads: [0; 8], scale: 0.0, start: 0 });
     }
 }

@@ -1,8 +1,9 @@
-//! In which type a product is computed, and how its operands are cut into steps.
+//! In which type a matmul is computed, and how its operands are cut into steps.
 
 use std::ops::Range;
 
-use super::kernel::FEW;
+use super::blocks::{ActivationBlock, PanelBlock};
+use super::kernel::MAX_GEMV_ROWS;
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
@@ -18,88 +19,83 @@ pub enum ActivationPrecision {
     Reduced,
 }
 
-/// The type that a product is computed in.
+/// The types of a matmul's operands and sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arithmetic {
     /// `f32`.
-    Float,
-    /// Pairs of `bf16` into `f32`.
-    Bfloat,
-    /// Tiles of pairs of `bf16` into `f32`, in the order in which AMX adds: the pairs' first and second halves by themselves for 16 pairs, and both
-    /// to the result.
-    Tiles,
-    /// Blocks of 32 bytes into integers, scaled into `f32`; `offset` is what the packed weights have in excess.
-    Bytes { offset: i32 },
-    /// The same for many rows with AMX, and the same results: signed bytes by signed bytes, in tiles.
-    TileBytes,
+    F32,
+    /// Pairs of `bf16`, summed in `f32`.
+    Bf16,
+    /// Tiles of pairs of `bf16`, summed in `f32` in the order of AMX: for 16 pairs the first and the second halves by
+    /// themselves, and both to the result.
+    AmxBf16,
+    /// Blocks of 32 8-bit integers, summed as integers and scaled in `f32`. `offset` is what the packed weights have in excess.
+    Int8 { offset: i32 },
+    /// The same for GEMM with AMX, with the same results: signed times signed integers, in tiles.
+    AmxInt8,
 }
 
-/// Elements of a block of [`Arithmetic::Bytes`].
+/// Elements of a block of [`Arithmetic::Int8`].
 pub(super) const BLOCK: usize = 32;
-/// Words of a block of an activation row: 32 bytes, the scale, and the sum to begin with.
-pub(super) const INPUT_BLOCK: usize = 10;
-/// Vectors of a block of 16 weight rows: 32 bytes each, and the scales.
-pub(super) const PANEL_BLOCK: usize = 9;
 
-/// Vectors of a block of 16 weight rows in tiles, and words of one of an activation row: 32 bytes, and the scale.
-pub(super) const TILE_BLOCK: usize = 9;
+/// Words of an activation row's block for AMX: 32 integers and the scale. They are stored apart, see `activations::pack`.
+pub(super) const AMX_BLOCK_WORDS: usize = 9;
 
-/// Words of a row that are multiplied before the next tile's: those of two panels fit the first-level cache.
-pub(super) const TILE_RUN: usize = 128;
+/// Steps of a row that [`Arithmetic::AmxBf16`] multiplies before the next tile's: those of two panels fit the first-level
+/// cache.
+pub(super) const AMX_PART: usize = 128;
 
 /// Blocks that are summed by themselves.
-pub(super) const BLOCK_RUN: usize = 16;
+pub(super) const BLOCK_PART: usize = 16;
 
 impl Arithmetic {
     /// The arithmetic for `n` rows of activations.
     pub(super) fn choose(format: Format, precision: ActivationPrecision, isa: Isa, n: usize) -> Self {
+        use ActivationPrecision::Reduced;
         match (precision, format) {
-            (ActivationPrecision::Reduced, Format::Q8_0 | Format::Q4_0) if isa >= Isa::Amx && n > FEW => {
-                Self::TileBytes
-            }
-            (ActivationPrecision::Reduced, Format::BF16) if isa >= Isa::Amx => Self::Tiles,
-            (ActivationPrecision::Reduced, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bfloat,
-            // VNNI multiplies unsigned with signed bytes, so the weights are shifted up.
-            (ActivationPrecision::Reduced, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Bytes { offset: 128 },
-            (ActivationPrecision::Reduced, Format::Q8_0) => Self::Bytes { offset: 0 },
-            (ActivationPrecision::Reduced, Format::Q4_0) => Self::Bytes { offset: 8 },
-            _ => Self::Float,
+            (Reduced, Format::Q8_0 | Format::Q4_0) if isa >= Isa::Amx && n > MAX_GEMV_ROWS => Self::AmxInt8,
+            (Reduced, Format::BF16) if isa >= Isa::Amx => Self::AmxBf16,
+            (Reduced, Format::BF16) if isa >= Isa::Avx512Bf16 => Self::Bf16,
+            // VNNI multiplies unsigned by signed integers, so the weights are shifted up.
+            (Reduced, Format::Q8_0) if isa >= Isa::Avx512Vnni => Self::Int8 { offset: 128 },
+            (Reduced, Format::Q8_0) => Self::Int8 { offset: 0 },
+            (Reduced, Format::Q4_0) => Self::Int8 { offset: 8 },
+            _ => Self::F32,
         }
     }
 
-    /// Elements of a row that one step takes.
+    /// Elements of a row in a step.
     pub(super) fn step_elements(self) -> usize {
         match self {
-            Self::Float => 1,
-            Self::Bfloat | Self::Tiles => 2,
-            Self::Bytes { .. } | Self::TileBytes => BLOCK,
+            Self::F32 => 1,
+            Self::Bf16 | Self::AmxBf16 => 2,
+            Self::Int8 { .. } | Self::AmxInt8 => BLOCK,
         }
     }
 
-    /// Vectors of a panel for one step.
+    /// Vectors of a panel in a step.
     pub(super) fn step_vectors(self) -> usize {
         match self {
-            Self::Float | Self::Bfloat | Self::Tiles => 1,
-            Self::Bytes { .. } => PANEL_BLOCK,
-            Self::TileBytes => TILE_BLOCK,
+            Self::F32 | Self::Bf16 | Self::AmxBf16 => 1,
+            Self::Int8 { .. } | Self::AmxInt8 => PanelBlock::VECTORS,
         }
     }
 
-    /// Words of an activation row for one step.
+    /// Words of an activation row in a step.
     pub(super) fn step_words(self) -> usize {
         match self {
-            Self::Float | Self::Bfloat | Self::Tiles => 1,
-            Self::Bytes { .. } => INPUT_BLOCK,
-            Self::TileBytes => TILE_BLOCK,
+            Self::F32 | Self::Bf16 | Self::AmxBf16 => 1,
+            Self::Int8 { .. } => ActivationBlock::WORDS,
+            Self::AmxInt8 => AMX_BLOCK_WORDS,
         }
     }
 
-    /// Steps of a row, with those that fill it up with zeros.
+    /// Steps of a row, including the zeros that pad it.
     pub(super) fn steps(self, columns: usize) -> usize {
         let steps = columns.div_ceil(self.step_elements());
         match self {
-            Self::Float | Self::Bfloat | Self::Tiles => steps.next_multiple_of(Lanes::COUNT),
-            Self::Bytes { .. } | Self::TileBytes => steps,
+            Self::F32 | Self::Bf16 | Self::AmxBf16 => steps.next_multiple_of(Lanes::COUNT),
+            Self::Int8 { .. } | Self::AmxInt8 => steps,
         }
     }
 
@@ -108,17 +104,18 @@ impl Arithmetic {
         self.steps(columns) * self.step_words()
     }
 
-    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result, in this order: the steps of
-    /// each, in the order in which panels have them. Part of what a result is.
+    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result in this
+    /// order: the range of steps of each, in the order of panels. It determines the result.
     ///
-    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes: whoever sums a row lane by lane, and whoever sums part after part, gets the
-    /// same. Blocks of bytes go in runs of 16. Tiles add to the result itself, so that their parts are only what fits a cache.
+    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes, so summing a row lane by lane and part by part is the
+    /// same. Integers have parts of 16 blocks. [`AmxBf16`](Self::AmxBf16) adds to the result itself, so its parts are
+    /// only what fits a cache.
     pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = Range<usize>> {
         let steps = self.steps(columns);
         let len = match self {
-            Self::Float | Self::Bfloat => steps / Lanes::COUNT,
-            Self::Tiles => TILE_RUN,
-            Self::Bytes { .. } | Self::TileBytes => BLOCK_RUN,
+            Self::F32 | Self::Bf16 => steps / Lanes::COUNT,
+            Self::AmxBf16 => AMX_PART,
+            Self::Int8 { .. } | Self::AmxInt8 => BLOCK_PART,
         };
         (0..steps).step_by(len.max(1)).map(move |first| first..(first + len).min(steps))
     }

@@ -1,43 +1,46 @@
-//! A few rows of activations with weights straight from where they lie, in plain Rust: the lanes of a sum are columns, and are added up
-//! at the end of a row.
+//! GEMV in plain Rust, and what the GEMV kernels share.
+//!
+//! A GEMV of floats multiplies weights as it reads them. The lanes of a sum are columns; they are added up at the end of a row.
 
 use half::{bf16, f16};
 
 use super::arithmetic::Arithmetic;
-use super::kernel::{FEW, Few};
-use super::weight_rows::Source;
+use super::kernel::{Gemv, MAX_GEMV_ROWS};
+use super::weight_rows::WeightRows;
 use crate::Format;
 use crate::scratch::Lanes;
 
-/// Columns that are widened at a time: they stay in the first-level cache.
+/// Columns that are cast up to `f32` at a time: they stay in the first-level cache.
 const RUN: usize = 1024;
 
-/// The function for words; blocks of bytes have none.
-pub(super) fn plain(arithmetic: Arithmetic, format: Format) -> Option<Few> {
+/// The sums of 16 weight rows with up to [`MAX_GEMV_ROWS`] activation rows, before their 16 lanes are added up.
+pub(super) type RowLanes = [[[f32; Lanes::COUNT]; Lanes::COUNT]; MAX_GEMV_ROWS];
+
+/// The function for floats; blocks of integers have none.
+pub(super) fn portable(arithmetic: Arithmetic, format: Format) -> Option<Gemv> {
     match (arithmetic, format) {
-        (Arithmetic::Float, Format::F32 | Format::F16 | Format::BF16) => Some(floats),
+        (Arithmetic::F32, Format::F32 | Format::F16 | Format::BF16) => Some(floats),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn floats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-    let format = source.format;
+fn floats(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
+    let format = weights.format;
     let n = sums.len();
     let row_words = x.len() / n;
-    // For each row of activations, the lanes of each row of weights.
-    let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
-    for lane in 0..Lanes::COUNT {
-        let mut acc = [[0.0f32; Lanes::COUNT]; FEW];
-        for (run, bytes) in source.lane(lane).chunks(RUN * format.block_bytes()).enumerate() {
-            let mut weights = [0.0f32; RUN];
-            widen(format, bytes, &mut weights);
+    let mut totals: RowLanes = [[[0.0; Lanes::COUNT]; Lanes::COUNT]; MAX_GEMV_ROWS];
+    for row in 0..Lanes::COUNT {
+        let mut acc = [[0.0f32; Lanes::COUNT]; MAX_GEMV_ROWS];
+        for (run, bytes) in weights.row(row).chunks(RUN * format.block_bytes()).enumerate() {
+            let mut values = [0.0f32; RUN];
+            to_f32(format, bytes, &mut values);
             let count = (bytes.len() / format.block_bytes()).next_multiple_of(Lanes::COUNT);
             for (acc, x) in acc.iter_mut().zip(x.chunks_exact(row_words)) {
                 let x = x[run * RUN..run * RUN + count].as_chunks::<{ Lanes::COUNT }>().0;
-                // By value, which lets the compiler keep sums in registers.
+                // A local copy, which the compiler keeps in registers.
                 let mut local = *acc;
-                for (x, w) in x.iter().zip(weights.as_chunks::<{ Lanes::COUNT }>().0) {
+                for (x, w) in x.iter().zip(values.as_chunks::<{ Lanes::COUNT }>().0) {
                     for j in 0..Lanes::COUNT {
                         let x = f32::from_bits(x[j]);
                         local[j] += w[j] * x;
@@ -47,15 +50,15 @@ fn floats(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
             }
         }
         for (totals, acc) in totals[..n].iter_mut().zip(&acc) {
-            totals[lane] = *acc;
+            totals[row] = *acc;
         }
     }
     add_lanes(&totals, sums);
 }
 
-/// Adds up lane by lane, for 16 rows of weights side by side: row by row, each addition would wait for the one before.
+/// Adds up the lanes of 16 weight rows together. Row by row, each addition would wait for the one before.
 #[inline(always)]
-pub(super) fn add_lanes(totals: &[[[f32; Lanes::COUNT]; Lanes::COUNT]; FEW], sums: &mut [Lanes]) {
+pub(super) fn add_lanes(totals: &RowLanes, sums: &mut [Lanes]) {
     for (sums, totals) in sums.iter_mut().zip(totals) {
         let mut sum = [0.0f32; Lanes::COUNT];
         for j in 0..Lanes::COUNT {
@@ -67,26 +70,29 @@ pub(super) fn add_lanes(totals: &[[[f32; Lanes::COUNT]; Lanes::COUNT]; FEW], sum
     }
 }
 
-/// The function for words, made of a module's `tile`, which multiplies some rows of weights with one row of activations or two, and `put`.
+/// The GEMV of floats for an instruction set whose module has `multiply_rows`, which multiplies some weight rows with one
+/// activation row or two, and `store_rows`.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-macro_rules! words_by_twos {
+macro_rules! float_gemv {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        pub(super) fn words<const KIND: u8>(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
+        fn floats<const KIND: u8>(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
             let n = sums.len();
-            let mut totals = [[[0.0f32; Lanes::COUNT]; Lanes::COUNT]; FEW];
-            let row = |i: usize| &x[i * (x.len() / n)..][..x.len() / n];
+            let mut totals: RowLanes = [[[0.0; Lanes::COUNT]; Lanes::COUNT]; MAX_GEMV_ROWS];
+            let x_row = |i: usize| &x[i * (x.len() / n)..][..x.len() / n];
             if n == 1 {
-                for lane in (0..Lanes::COUNT).step_by(4) {
-                    put(tile::<4, 1, KIND>(source, lane, [row(0)]), lane, &mut totals);
+                for row in (0..Lanes::COUNT).step_by(4) {
+                    store_rows(multiply_rows::<4, 1, KIND>(weights, row, [x_row(0)]), row, &mut totals);
                 }
             } else {
-                for lane in (0..Lanes::COUNT).step_by(2) {
+                for row in (0..Lanes::COUNT).step_by(2) {
                     for i in (0..n / 2 * 2).step_by(2) {
-                        put(tile::<2, 2, KIND>(source, lane, [row(i), row(i + 1)]), lane, &mut totals[i..]);
+                        let acc = multiply_rows::<2, 2, KIND>(weights, row, [x_row(i), x_row(i + 1)]);
+                        store_rows(acc, row, &mut totals[i..]);
                     }
                     if n % 2 == 1 {
-                        put(tile::<2, 1, KIND>(source, lane, [row(n - 1)]), lane, &mut totals[n - 1..]);
+                        let acc = multiply_rows::<2, 1, KIND>(weights, row, [x_row(n - 1)]);
+                        store_rows(acc, row, &mut totals[n - 1..]);
                     }
                 }
             }
@@ -95,24 +101,24 @@ macro_rules! words_by_twos {
     };
 }
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(super) use words_by_twos;
+pub(super) use float_gemv;
 
 #[inline(always)]
-fn widen(format: Format, bytes: &[u8], to: &mut [f32; RUN]) {
+fn to_f32(format: Format, bytes: &[u8], values: &mut [f32; RUN]) {
     match format {
         Format::F32 => {
-            for (to, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *to = f32::from_le_bytes(*bytes);
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
             }
         }
         Format::F16 => {
-            for (to, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *to = f16::from_le_bytes(*bytes).to_f32();
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f16::from_le_bytes(*bytes).to_f32();
             }
         }
         _ => {
-            for (to, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *to = bf16::from_le_bytes(*bytes).to_f32();
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = bf16::from_le_bytes(*bytes).to_f32();
             }
         }
     }

@@ -1,123 +1,124 @@
-//! The inner loops of each instruction set, behind one pair of functions.
+//! The kernels of each instruction set behind three functions: pack, GEMM and GEMV.
 //!
-//! For a few rows of activations, weights are multiplied as they are read. For more, they are first packed. A *panel* is 16 rows of the
-//! weights, one a lane: a vector a step, or a record of [`PANEL_BLOCK`] vectors. Panels come in groups of [`GROUP`], so that the sums of a group
-//! hide the latency of one another; a group is `[parts, GROUP, steps of the part]`. Both ways give the same sums in the same order.
-//!
-//! [`PANEL_BLOCK`]: super::arithmetic::PANEL_BLOCK
+//! A *GEMV* kernel multiplies a few rows of activations with weights as it reads them. For more rows, weights are packed and
+//! multiplied by a *GEMM* kernel. A *panel* is 16 rows of the weights, a row a lane: for each step a vector, or a
+//! [`PanelBlock`](super::blocks::PanelBlock). Panels come in groups of [`GROUP`], so that independent sums hide latency. A
+//! packed group is `[parts, GROUP, steps of the part]`. Both kernels give the same sums in the same order.
 
 use std::ops::Range;
 
 use super::arithmetic::Arithmetic;
-#[cfg(target_arch = "aarch64")]
-use super::neon_gemm;
-use super::weight_rows::{Rows, Source};
+use super::weight_rows::{PrefetchRows, WeightRows};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2_gemm, avx2_pack, avx512_gemm, avx512_gemv, avx512_pack};
+use super::{amx, avx2_gemm, avx2_gemv, avx2_pack, avx512_gemm, avx512_gemv, avx512_pack};
 use super::{gemv, portable_gemm};
+#[cfg(target_arch = "aarch64")]
+use super::{neon_gemm, neon_gemv};
 use crate::scratch::Lanes;
 use crate::{Format, Isa};
 
-/// Panels that are multiplied side by side.
+/// Panels that are multiplied together.
 pub(super) const GROUP: usize = 2;
 /// Rows of the weights in a group.
 pub(super) const GROUP_ROWS: usize = GROUP * Lanes::COUNT;
 
-/// Groups that tiles are multiplied with at a time: as many as fit the second-level cache with their sums.
-const BATCH: usize = 8;
+/// Groups that AMX multiplies with a tile at a time: as many as fit the second-level cache with their sums.
+const AMX_BATCH: usize = 8;
 
-/// Activation rows that go through [`Kernel::few`].
-pub(super) const FEW: usize = 8;
+/// Maximum rows of activations of a GEMV.
+pub(super) const MAX_GEMV_ROWS: usize = 8;
 
-/// Calls a function compiled for the number of rows of activations, which `$x` names in `$call`: one of those listed, or else `$most`.
-macro_rules! by_rows {
-    ($rows:expr, [$($fewer:literal),*], $most:ident, $x:ident => $call:expr) => {
+/// Calls a function that is generic over the number of rows of activations, which `$x` names in `$call`: with one of the
+/// numbers listed, or else with `$max`.
+macro_rules! with_constant_rows {
+    ($rows:expr, [$($fewer:literal),*], $max:ident, $x:ident => $call:expr) => {
         match $rows {
             $($fewer => {
                 const $x: usize = $fewer;
                 $call
             })*
             _ => {
-                const $x: usize = $most;
+                const $x: usize = $max;
                 $call
             }
         }
     };
 }
-pub(super) use by_rows;
+pub(super) use with_constant_rows;
 
-/// Fills panel `index` of a group.
-pub(super) type Pack = unsafe fn(source: &Source<'_>, index: usize, group: &mut [Lanes]);
+/// Packs panel `index` of a group.
+pub(super) type Pack = unsafe fn(weights: &WeightRows<'_>, index: usize, group: &mut [Lanes]);
 
-/// Multiplies a part of groups of panels with that of a tile of `rows` activation rows, and adds to `sums` `[groups, rows, GROUP]`; as many groups
-/// as the kernel's batch at most. Rows of weights that are wanted soon may be asked for meanwhile.
-pub(super) type Multiply = unsafe fn(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows);
+/// Multiplies a part of groups of panels with that part of a tile of `rows` activation rows, and adds to `sums`
+/// `[groups, rows, GROUP]`. There are at most as many groups as the kernel's batch. `next` may be prefetched.
+pub(super) type Gemm = unsafe fn(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows);
 
-/// Multiplies with a few rows of activations, which lie row after row, straight from where the weights lie: `sums` `[n]`.
-pub(super) type Few = unsafe fn(source: &Source<'_>, x: &[u32], sums: &mut [Lanes]);
+/// Multiplies up to [`MAX_GEMV_ROWS`] rows of activations with weights that are not packed: `sums` `[n]`.
+pub(super) type Gemv = unsafe fn(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]);
 
-/// How one arithmetic is carried out for one format on one instruction set.
+/// The functions for one arithmetic and one format on one instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
     pub(super) arithmetic: Arithmetic,
-    /// Most activation rows of a tile.
+    /// Maximum activation rows of a tile.
     pub(super) tile: usize,
-    /// Groups that are multiplied together, so that a tile is read once for all of them. Where there are several, they are packed part by part.
+    /// Groups that are multiplied together, so that a tile is read once for all of them. Where there are several, they are
+    /// packed part by part.
     pub(super) batch: usize,
     pack: Pack,
-    multiply: Multiply,
-    few: Option<Few>,
+    gemm: Gemm,
+    gemv: Option<Gemv>,
 }
 
 impl Kernel {
-    /// The best for an instruction set, which the processor must have: `None` if it has not.
+    /// The kernel for an instruction set; `None` if the processor lacks it.
     pub(super) fn new(arithmetic: Arithmetic, format: Format, isa: Isa) -> Option<Self> {
         if !isa.is_available() {
             return None;
         }
-        let (tile, pack, multiply, few): (usize, Pack, Multiply, Option<Few>) = match isa {
+        let (tile, pack, gemm, gemv): (usize, Pack, Gemm, Option<Gemv>) = match isa {
             Isa::Portable => (
                 portable_gemm::TILE,
                 portable_gemm::pack,
-                portable_gemm::multiply(arithmetic),
-                gemv::plain(arithmetic, format),
+                portable_gemm::gemm(arithmetic),
+                gemv::portable(arithmetic, format),
             ),
             #[cfg(target_arch = "x86_64")]
-            // Without VNNI, bytes are multiplied by AVX2.
-            Isa::Avx2 | Isa::Avx512 if isa == Isa::Avx2 || matches!(arithmetic, Arithmetic::Bytes { .. }) => (
+            // Without VNNI, AVX2 multiplies 8-bit integers.
+            Isa::Avx2 | Isa::Avx512 if isa == Isa::Avx2 || matches!(arithmetic, Arithmetic::Int8 { .. }) => (
                 avx2_gemm::TILE,
                 avx2_pack::pack(arithmetic, format),
-                avx2_gemm::multiply(arithmetic),
-                avx2_gemm::few(arithmetic, format),
+                avx2_gemm::gemm(arithmetic),
+                avx2_gemv::gemv(arithmetic, format),
             ),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx if let Some((tile, multiply)) = amx::multiply(arithmetic) => {
-                (tile, avx512_pack::pack(arithmetic, format), multiply, amx::few(arithmetic))
+            Isa::Amx if let Some(gemm) = amx::gemm(arithmetic) => {
+                (amx::TILE, avx512_pack::pack(arithmetic, format), gemm, amx::gemv(arithmetic))
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => (
                 avx512_gemm::TILE,
                 avx512_pack::pack(arithmetic, format),
-                avx512_gemm::multiply(arithmetic),
-                avx512_gemv::few(arithmetic, format),
+                avx512_gemm::gemm(arithmetic),
+                avx512_gemv::gemv(arithmetic, format),
             ),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => (
                 neon_gemm::TILE,
                 portable_gemm::pack,
-                neon_gemm::multiply(arithmetic, isa),
-                neon_gemm::few(arithmetic, format, isa),
+                neon_gemm::gemm(arithmetic, isa),
+                neon_gemv::gemv(arithmetic, format, isa),
             ),
             // Those of other processors, which `is_available` has ruled out.
             _ => return None,
         };
-        let batch = if matches!(arithmetic, Arithmetic::Tiles | Arithmetic::TileBytes) { BATCH } else { 1 };
-        Some(Self { arithmetic, tile, batch, pack, multiply, few })
+        let batch = if matches!(arithmetic, Arithmetic::AmxBf16 | Arithmetic::AmxInt8) { AMX_BATCH } else { 1 };
+        Some(Self { arithmetic, tile, batch, pack, gemm, gemv })
     }
 
-    /// Whether `n` rows of activations go through [`few`](Self::few).
-    pub(super) fn is_few(&self, n: usize) -> bool {
-        n <= FEW && self.few.is_some()
+    /// Whether `n` rows of activations take the GEMV.
+    pub(super) fn is_gemv(&self, n: usize) -> bool {
+        n <= MAX_GEMV_ROWS && self.gemv.is_some()
     }
 
     /// The steps of a row that are packed at a time: all, or part by part.
@@ -127,28 +128,31 @@ impl Kernel {
         whole.into_iter().chain(parts.into_iter().flatten())
     }
 
-    pub(super) fn pack(&self, source: &Source<'_>, index: usize, group: &mut [Lanes]) {
-        #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
-        // SAFETY: `new` pairs functions with the features they need, and made this only where the processor has them.
+    /// See [`Pack`].
+    pub(super) fn pack(&self, weights: &WeightRows<'_>, index: usize, group: &mut [Lanes]) {
+        #[allow(unsafe_code, reason = "calls a function that is compiled for an instruction set")]
+        // SAFETY: `new`, which alone makes kernels, checks that the processor has `isa`, and chooses functions for it.
         unsafe {
-            (self.pack)(source, index, group);
+            (self.pack)(weights, index, group);
         }
     }
 
-    pub(super) fn multiply(&self, groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Rows) {
-        #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+    /// See [`Gemm`].
+    pub(super) fn gemm(&self, groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
+        #[allow(unsafe_code, reason = "calls a function that is compiled for an instruction set")]
         // SAFETY: as for `pack`.
         unsafe {
-            (self.multiply)(groups, x, rows, sums, next);
+            (self.gemm)(groups, x, rows, sums, next);
         }
     }
 
-    pub(super) fn few(&self, source: &Source<'_>, x: &[u32], sums: &mut [Lanes]) {
-        if let Some(few) = self.few {
-            #[allow(unsafe_code, reason = "calls a function compiled for features that `new` detected")]
+    /// See [`Gemv`]. Nothing is done where there is none, which [`is_gemv`](Self::is_gemv) says.
+    pub(super) fn gemv(&self, weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
+        if let Some(gemv) = self.gemv {
+            #[allow(unsafe_code, reason = "calls a function that is compiled for an instruction set")]
             // SAFETY: as for `pack`.
             unsafe {
-                few(source, x, sums);
+                gemv(weights, x, sums);
             }
         }
     }

@@ -1,13 +1,14 @@
-//! Matmul with NEON: four vectors are 16 rows of the weights. Bytes are multiplied by the dot products of Armv8.2, where the processor has them.
+//! GEMM with NEON: four vectors are 16 rows of the weights. Integers are multiplied by the dot products of Armv8.2, where the
+//! processor has them.
 
 use std::arch::aarch64::*;
 
-use super::arithmetic::{Arithmetic, INPUT_BLOCK, PANEL_BLOCK};
-use super::kernel::{Few, GROUP, Multiply, by_rows};
-use super::neon_gemv;
-use super::weight_rows::Rows;
+use super::arithmetic::Arithmetic;
+use super::blocks::{ActivationBlock, PanelBlock};
+use super::kernel::{GROUP, Gemm, with_constant_rows};
+use super::weight_rows::PrefetchRows;
+use crate::Isa;
 use crate::scratch::Lanes;
-use crate::{Format, Isa};
 
 /// Activation rows of a tile: 24 sums of the 32 registers.
 pub(super) const TILE: usize = 6;
@@ -15,30 +16,17 @@ pub(super) const TILE: usize = 6;
 /// Sixteen lanes.
 pub(super) type Floats = [float32x4_t; 4];
 
-pub(super) fn multiply(arithmetic: Arithmetic, isa: Isa) -> Multiply {
+pub(super) fn gemm(arithmetic: Arithmetic, isa: Isa) -> Gemm {
     match arithmetic {
-        Arithmetic::Float | Arithmetic::Bfloat | Arithmetic::Tiles => floats,
-        Arithmetic::Bytes { .. } | Arithmetic::TileBytes if isa >= Isa::NeonDot => by_dots::bytes,
-        Arithmetic::Bytes { .. } | Arithmetic::TileBytes => by_pairs::bytes,
+        Arithmetic::F32 | Arithmetic::Bf16 | Arithmetic::AmxBf16 => floats,
+        Arithmetic::Int8 { .. } | Arithmetic::AmxInt8 if isa >= Isa::NeonDot => by_dots::integers,
+        Arithmetic::Int8 { .. } | Arithmetic::AmxInt8 => by_pairs::integers,
     }
 }
 
-pub(super) fn few(arithmetic: Arithmetic, format: Format, isa: Isa) -> Option<Few> {
-    Some(match (arithmetic, format, isa >= Isa::NeonDot) {
-        (Arithmetic::Float, Format::F32, _) => neon_gemv::words::<{ neon_gemv::FLOATS }>,
-        (Arithmetic::Float, Format::F16, _) => neon_gemv::words::<{ neon_gemv::HALVES }>,
-        (Arithmetic::Float, Format::BF16, _) => neon_gemv::words::<{ neon_gemv::BFLOATS }>,
-        (Arithmetic::Bytes { .. }, Format::Q8_0, true) => neon_gemv::by_dots::bytes::<false>,
-        (Arithmetic::Bytes { .. }, Format::Q4_0, true) => neon_gemv::by_dots::bytes::<true>,
-        (Arithmetic::Bytes { .. }, Format::Q8_0, false) => neon_gemv::by_pairs::bytes::<false>,
-        (Arithmetic::Bytes { .. }, Format::Q4_0, false) => neon_gemv::by_pairs::bytes::<true>,
-        _ => return None,
-    })
-}
-
 #[target_feature(enable = "neon")]
-fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-    by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums));
+fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: PrefetchRows) {
+    with_constant_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums));
 }
 
 #[target_feature(enable = "neon")]
@@ -59,32 +47,38 @@ fn float_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
     }
 }
 
-/// The loop over blocks of bytes, for either way to multiply them.
-macro_rules! byte_tiles {
+/// The loop over blocks of integers, for either way to multiply them.
+macro_rules! integer_gemm {
     ($module:ident, $features:literal, $dot:ident) => {
         pub(super) mod $module {
             use super::*;
 
             #[target_feature(enable = $features)]
-            pub(in super::super) fn bytes(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Rows) {
-                by_rows!(rows, [1, 2, 3, 4, 5], TILE, X => tile::<X>(group, x, sums));
+            pub(in super::super) fn integers(
+                group: &[Lanes],
+                x: &[u32],
+                rows: usize,
+                sums: &mut [Lanes],
+                _: PrefetchRows,
+            ) {
+                with_constant_rows!(rows, [1, 2, 3, 4, 5], TILE, X => tile::<X>(group, x, sums));
             }
 
             #[target_feature(enable = $features)]
             fn tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
-                let x = x.as_chunks::<INPUT_BLOCK>().0;
+                let x = ActivationBlock::slice(x);
                 for (index, panel) in group.chunks_exact(group.len() / GROUP).enumerate() {
                     let mut acc = [[vdupq_n_f32(0.0); 4]; X];
-                    for (block, x) in panel.as_chunks::<PANEL_BLOCK>().0.iter().zip(x.as_chunks::<X>().0) {
-                        let scales = as_floats(load(&block[PANEL_BLOCK - 1]));
+                    for (block, x) in PanelBlock::slice(panel).iter().zip(x.as_chunks::<X>().0) {
+                        let scales = as_floats(load(&block.scales));
                         let mut dots = [[vdupq_n_s32(0); 4]; X];
                         for i in 0..X {
-                            dots[i] = [vdupq_n_s32(x[i][9].cast_signed()); 4];
+                            dots[i] = [vdupq_n_s32(x[i].start); 4];
                         }
-                        for j in 0..PANEL_BLOCK - 1 {
-                            let w = load(&block[j]);
+                        for j in 0..8 {
+                            let w = load(&block.quads[j]);
                             for i in 0..X {
-                                let x = vreinterpretq_s8_u32(vdupq_n_u32(x[i][j]));
+                                let x = vreinterpretq_s8_s32(vdupq_n_s32(x[i].quads[j]));
                                 for q in 0..4 {
                                     dots[i][q] = $dot(dots[i][q], vreinterpretq_s8_u32(w[q]), x);
                                 }
@@ -92,7 +86,7 @@ macro_rules! byte_tiles {
                         }
                         for i in 0..X {
                             for q in 0..4 {
-                                let scale = vmulq_n_f32(scales[q], f32::from_bits(x[i][8]));
+                                let scale = vmulq_n_f32(scales[q], x[i].scale);
                                 acc[i][q] = vfmaq_f32(acc[i][q], vcvtq_f32_s32(dots[i][q]), scale);
                             }
                         }
@@ -106,13 +100,13 @@ macro_rules! byte_tiles {
     };
 }
 
-byte_tiles!(by_pairs, "neon", dot_of_pairs);
-byte_tiles!(by_dots, "neon,dotprod", dot);
+integer_gemm!(by_pairs, "neon", dot_pairs);
+integer_gemm!(by_dots, "neon,dotprod", dot);
 
-/// Adds to each lane of `sums` the products of four signed bytes. Two products, at most 2 · 128 · 127, fit 16 bits.
+/// Adds to each lane of `sums` the products of four signed integers. Two products, at most 2 · 128 · 127, fit 16 bits.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn dot_of_pairs(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+pub(super) fn dot_pairs(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     let (low, high) = (vmull_s8(vget_low_s8(w), vget_low_s8(x)), vmull_high_s8(w, x));
     vpadalq_s16(sums, vpaddq_s16(low, high))
 }
@@ -122,7 +116,7 @@ pub(super) fn dot_of_pairs(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn dot(mut sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     #[allow(unsafe_code, reason = "the intrinsic is not stable yet")]
-    // SAFETY: the instruction is that of the feature, and touches nothing but its registers.
+    // SAFETY: the function is compiled for the feature of the instruction, which uses its registers only.
     unsafe {
         std::arch::asm!(
             "sdot {sums:v}.4s, {w:v}.16b, {x:v}.16b",

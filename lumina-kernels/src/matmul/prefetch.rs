@@ -1,46 +1,46 @@
-//! Asking for memory before it is needed. A prefetch reads nothing, and has no effect where there is no memory.
+//! Prefetches of memory that is needed soon. A prefetch reads nothing, and has no effect where there is no memory.
 
 #[cfg(target_arch = "x86_64")]
-use super::weight_rows::Rows;
+use super::weight_rows::PrefetchRows;
 
-/// Bytes of a cache line; processors with longer ones are asked twice for the same.
+/// Bytes of a cache line. With longer lines some prefetches are redundant.
 pub(super) const LINE: usize = 64;
 
-/// Asks for the line of memory `bytes` after an address, which may be anywhere, into the second-level cache.
+/// Prefetches the cache line `bytes` after an address, which may be anywhere, into the second-level cache.
 #[inline(always)]
-pub(super) fn fetch(address: *const u8, bytes: usize) {
+pub(super) fn prefetch(address: *const u8, bytes: usize) {
     let address = address.wrapping_add(bytes);
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-    // SAFETY: see above.
+    // SAFETY: a prefetch is allowed at any address, and any processor of this architecture has it.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T1>(address.cast());
     }
     #[cfg(target_arch = "aarch64")]
     #[allow(unsafe_code, reason = "the intrinsic is not stable yet")]
-    // SAFETY: see above.
+    // SAFETY: a prefetch is allowed at any address, and any processor of this architecture has it.
     unsafe {
         std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
     }
 }
 
-/// Asks for the line of a word of the tile of activations that is multiplied next, into the first-level cache: the tiles of a part lie apart,
-/// so that the processor does not foresee them.
+/// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not consecutive in
+/// memory, so the processor does not predict them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn fetch_near(tile: *const u32, word: usize) {
+pub(super) fn prefetch_tile(tile: *const u32, word: usize) {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
-    // SAFETY: see above.
+    // SAFETY: a prefetch is allowed at any address, and any processor of this architecture has it.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(tile.wrapping_add(word).cast());
     }
 }
 
-/// Asks for a share of the weights that are packed next.
+/// Prefetches a share of the weights that are packed next.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn fetch_share(next: Rows) {
-    (0..next.len).step_by(LINE).for_each(|byte| fetch(next.address, byte));
+pub(super) fn prefetch_share(next: PrefetchRows) {
+    (0..next.len).step_by(LINE).for_each(|byte| prefetch(next.address, byte));
 }

@@ -12,7 +12,7 @@ fn values(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Bytes of a matrix in any format, at an odd address: `shift` bytes that are not its own lie before.
+/// Bytes of a matrix in any format, at an odd address: after `shift` other bytes.
 fn weights(format: Format, rows: usize, columns: usize, shift: usize) -> Vec<u8> {
     let mut bytes = vec![0xFF; shift];
     for row in 0..rows {
@@ -52,7 +52,8 @@ fn reference(x: &[f32], w: Matrix<'_>) -> Vec<(f64, f64)> {
     result
 }
 
-fn all_kernels() -> impl Iterator<Item = Matmul> {
+/// Each available instruction set with each precision.
+fn all() -> impl Iterator<Item = Matmul> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
     isas.flat_map(|isa| {
         [ActivationPrecision::F32, ActivationPrecision::Reduced]
@@ -61,13 +62,13 @@ fn all_kernels() -> impl Iterator<Item = Matmul> {
     })
 }
 
-fn product(kernels: Matmul, x: &[f32], w: Matrix<'_>) -> Vec<f32> {
+fn run(matmul: Matmul, x: &[f32], w: Matrix<'_>) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / w.columns() * w.rows()];
-    kernels.run(x, w, &mut y).unwrap();
+    matmul.run(x, w, &mut y).unwrap();
     y
 }
 
-/// Numbers of columns of a format that leave rests of every kind.
+/// Numbers of columns that leave partial vectors and parts of every kind.
 fn columns_of(format: Format) -> Vec<usize> {
     match format.block_elements() {
         1 => vec![1, 15, 33, 64, 255, 258, 289, 770],
@@ -77,7 +78,7 @@ fn columns_of(format: Format) -> Vec<usize> {
 }
 
 #[test]
-fn every_path_is_near_the_exact_sum() {
+fn every_kernel_is_near_the_exact_sum() {
     for format in Format::ALL {
         for columns in columns_of(format) {
             for (n, rows) in [(1, 1), (2, 33), (5, 16), (13, 47), (27, 3)] {
@@ -85,19 +86,19 @@ fn every_path_is_near_the_exact_sum() {
                 let w = Matrix::new(format, rows, columns, &bytes[1..]).unwrap();
                 let x = values(n * columns, 3);
                 let expected = reference(&x, w);
-                for kernels in all_kernels() {
+                for matmul in all() {
                     // Rounding of activations: 2⁻⁸ of each, or half a 127th of the block's largest, here 0.5.
-                    let (relative, absolute) = match (kernels.precision(), format) {
+                    let (relative, absolute) = match (matmul.precision(), format) {
                         (ActivationPrecision::Reduced, Format::BF16) => (1.0 / 256.0, 0.0),
                         (ActivationPrecision::Reduced, Format::Q8_0 | Format::Q4_0) => {
                             (0.0, 0.5 / 254.0 * 0.6 * columns as f64)
                         }
                         _ => (0.0, 0.0),
                     };
-                    for (found, (sum, size)) in product(kernels, &x, w).iter().zip(&expected) {
+                    for (found, (sum, size)) in run(matmul, &x, w).iter().zip(&expected) {
                         let bound = size * (relative + 3e-5) + absolute + 1e-7;
                         let error = (f64::from(*found) - sum).abs();
-                        assert!(error <= bound, "{kernels:?} {format} [{n}, {columns}] · [{rows}]: {found}, not {sum}");
+                        assert!(error <= bound, "{matmul:?} {format} [{n}, {columns}] · [{rows}]: {found}, not {sum}");
                     }
                 }
             }
@@ -112,11 +113,11 @@ fn a_row_does_not_depend_on_its_batch() {
         let bytes = weights(format, rows, columns, 3);
         let w = Matrix::new(format, rows, columns, &bytes[3..]).unwrap();
         let x = values(n * columns, 5);
-        for kernels in all_kernels() {
-            let together = product(kernels, &x, w);
+        for matmul in all() {
+            let batch_result = run(matmul, &x, w);
             for batch in [1, 2, 3, 7, 8, 12, 20] {
-                for (x, expected) in x.chunks(batch * columns).zip(together.chunks(batch * rows)) {
-                    assert_eq!(product(kernels, x, w), expected, "{kernels:?} {format} {batch}");
+                for (x, expected) in x.chunks(batch * columns).zip(batch_result.chunks(batch * rows)) {
+                    assert_eq!(run(matmul, x, w), expected, "{matmul:?} {format} {batch}");
                 }
             }
         }
@@ -124,35 +125,35 @@ fn a_row_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn blocks_of_bytes_are_the_same_on_every_instruction_set() {
+fn blocks_of_integers_are_the_same_on_every_instruction_set() {
     for format in [Format::Q8_0, Format::Q4_0] {
         let (rows, columns) = (50, 1088);
         let bytes = weights(format, rows, columns, 1);
         let w = Matrix::new(format, rows, columns, &bytes[1..]).unwrap();
         let x = values(7 * columns, 9);
-        let expected = product(Matmul::with_isa(Isa::Portable, ActivationPrecision::Reduced).unwrap(), &x, w);
-        for kernels in all_kernels().filter(|kernels| kernels.precision() == ActivationPrecision::Reduced) {
-            assert_eq!(product(kernels, &x, w), expected, "{kernels:?} {format}");
+        let expected = run(Matmul::with_isa(Isa::Portable, ActivationPrecision::Reduced).unwrap(), &x, w);
+        for matmul in all().filter(|matmul| matmul.precision() == ActivationPrecision::Reduced) {
+            assert_eq!(run(matmul, &x, w), expected, "{matmul:?} {format}");
         }
     }
 }
 
 #[test]
-fn the_ends_of_bytes_do_not_overflow() {
+fn the_largest_integers_do_not_overflow() {
     // Weights of −128, which no quantiser writes but a file may hold, and activations at the end of their range.
     let mut bytes = vec![0x80u8; 2 * 34];
     for block in bytes.chunks_mut(34) {
         block[..2].copy_from_slice(&[0x00, 0x3C]);
     }
     let w = Matrix::new(Format::Q8_0, 2, 32, &bytes).unwrap();
-    for kernels in all_kernels() {
-        let y = product(kernels, &[127.0; 64], w);
-        assert_eq!(y, [-128.0 * 127.0 * 32.0; 4], "{kernels:?}");
+    for matmul in all() {
+        let y = run(matmul, &[127.0; 64], w);
+        assert_eq!(y, [-128.0 * 127.0 * 32.0; 4], "{matmul:?}");
     }
 }
 
 #[test]
-fn what_is_no_number_stays_in_its_row() {
+fn values_that_are_not_finite_stay_in_their_row() {
     for format in Format::ALL {
         let (rows, columns) = (20, 512);
         let bytes = weights(format, rows, columns, 0);
@@ -160,10 +161,10 @@ fn what_is_no_number_stays_in_its_row() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = values(3 * columns, 4);
             x[columns + 77] = bad;
-            for kernels in all_kernels() {
-                let y = product(kernels, &x, w);
+            for matmul in all() {
+                let y = run(matmul, &x, w);
                 for (index, value) in y.iter().enumerate() {
-                    assert_eq!(value.is_finite(), index / rows != 1, "{kernels:?} {format} {value}");
+                    assert_eq!(value.is_finite(), index / rows != 1, "{matmul:?} {format} {value}");
                 }
             }
         }
@@ -171,19 +172,19 @@ fn what_is_no_number_stays_in_its_row() {
 }
 
 #[test]
-fn products_that_share_an_input_are_those_alone() {
+fn matmuls_that_share_an_input_equal_single_ones() {
     let (n, columns) = (3, 512);
     let x = values(n * columns, 2);
     let parts = [(Format::Q8_0, 70), (Format::Q8_0, 0), (Format::Q4_0, 33), (Format::BF16, 40), (Format::Q8_0, 1)];
     let bytes: Vec<Vec<u8>> = parts.iter().map(|&(format, rows)| weights(format, rows, columns, 0)).collect();
     let matrices = || parts.iter().zip(&bytes).map(|(&(f, rows), b)| Matrix::new(f, rows, columns, b).unwrap());
-    for kernels in all_kernels() {
+    for matmul in all() {
         let mut found: Vec<Vec<f32>> = parts.iter().map(|(_, rows)| vec![0.0; n * rows]).collect();
-        let mut products: Vec<_> = matrices().zip(&mut found).map(|(w, y)| MatmulTask::new(w, y)).collect();
-        kernels.run_shared(&x, columns, &mut products).unwrap();
-        drop(products);
+        let mut tasks: Vec<_> = matrices().zip(&mut found).map(|(w, y)| MatmulTask::new(w, y)).collect();
+        matmul.run_shared(&x, columns, &mut tasks).unwrap();
+        drop(tasks);
         for (w, found) in matrices().zip(found) {
-            assert_eq!(product(kernels, &x, w), found);
+            assert_eq!(run(matmul, &x, w), found);
         }
     }
 }
@@ -194,31 +195,31 @@ fn threads_do_not_change_a_result() {
     let bytes = weights(Format::BF16, rows, columns, 0);
     let w = Matrix::new(Format::BF16, rows, columns, &bytes).unwrap();
     let x = values(n * columns, 6);
-    let kernels = Matmul::new(ActivationPrecision::F32);
+    let matmul = Matmul::new(ActivationPrecision::F32);
     let on = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| product(kernels, &x, w))
+        pool.install(|| run(matmul, &x, w))
     };
     assert_eq!(on(1), on(3));
 }
 
 #[test]
-fn nothing_in_nothing_out() {
-    let kernels = Matmul::new(ActivationPrecision::F32);
-    kernels.run(&[], Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap(), &mut []).unwrap();
-    kernels.run(&[1.0; 4], Matrix::new(Format::F32, 0, 4, &[]).unwrap(), &mut []).unwrap();
+fn empty_operands_have_empty_or_zero_results() {
+    let matmul = Matmul::new(ActivationPrecision::F32);
+    matmul.run(&[], Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap(), &mut []).unwrap();
+    matmul.run(&[1.0; 4], Matrix::new(Format::F32, 0, 4, &[]).unwrap(), &mut []).unwrap();
     let mut y = [1.0; 6];
-    kernels.run(&[], Matrix::new(Format::Q4_0, 3, 0, &[]).unwrap(), &mut y).unwrap();
+    matmul.run(&[], Matrix::new(Format::Q4_0, 3, 0, &[]).unwrap(), &mut y).unwrap();
     assert_eq!(y, [0.0; 6]);
 }
 
 #[test]
-fn what_does_not_fit_is_an_error() {
-    let kernels = Matmul::new(ActivationPrecision::Reduced);
+fn mismatches_are_errors() {
+    let matmul = Matmul::new(ActivationPrecision::Reduced);
     let w = Matrix::new(Format::F32, 3, 4, &[0; 48]).unwrap();
-    assert!(matches!(kernels.run(&[0.0; 5], w, &mut [0.0; 3]), Err(Error::Input { found: 5, columns: 4 })));
-    assert!(matches!(kernels.run(&[0.0; 4], w, &mut [0.0; 4]), Err(Error::Output { n: 1, rows: 3, found: 4 })));
+    assert!(matches!(matmul.run(&[0.0; 5], w, &mut [0.0; 3]), Err(Error::Input { found: 5, columns: 4 })));
+    assert!(matches!(matmul.run(&[0.0; 4], w, &mut [0.0; 4]), Err(Error::Output { n: 1, rows: 3, found: 4 })));
     let mut y = [0.0; 3];
-    let shared = kernels.run_shared(&[0.0; 8], 8, &mut [MatmulTask::new(w, &mut y)]);
+    let shared = matmul.run_shared(&[0.0; 8], 8, &mut [MatmulTask::new(w, &mut y)]);
     assert!(matches!(shared, Err(Error::Columns { expected: 8, found: 4 })));
 }

@@ -78,20 +78,38 @@ impl Isa {
     }
 
     /// Whether kernels that are generic over a token may use it: as [`is_available`](Self::is_available), except in tests that
-    /// name one instruction set in the environment.
+    /// name one instruction set in the environment. Small kernels ask at each call, so the answers are kept.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline]
     pub(super) fn is_enabled(self) -> bool {
-        #[cfg(test)]
-        {
-            use std::sync::LazyLock;
-            static NAME: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(ONLY).ok());
-            if NAME.as_ref().is_some_and(|name| *name != self.to_string()) {
-                return false;
-            }
+        use std::sync::atomic::{AtomicU8, Ordering};
+        const DETECTED: u8 = 1 << 7;
+        static ENABLED: AtomicU8 = AtomicU8::new(0);
+        #[cold]
+        fn detect() -> u8 {
+            let enabled = TOKENS.into_iter().filter(|isa| isa.is_available() && is_tested(*isa));
+            let bits = enabled.fold(DETECTED, |bits, isa| bits | 1 << isa as u8);
+            ENABLED.store(bits, Ordering::Relaxed);
+            bits
         }
-        self.is_available()
+        let bits = ENABLED.load(Ordering::Relaxed);
+        let bits = if bits == 0 { detect() } else { bits };
+        bits & 1 << self as u8 != 0
     }
+}
+
+/// The instruction sets that have tokens.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const TOKENS: [Isa; 3] = [Isa::Neon, Isa::Avx2, Isa::Avx512];
+
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(test)))]
+fn is_tested(_: Isa) -> bool {
+    true
+}
+
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), test))]
+fn is_tested(isa: Isa) -> bool {
+    std::env::var(ONLY).is_ok_and(|name| name == isa.to_string()) || std::env::var(ONLY).is_err()
 }
 
 /// The environment variable that names the only instruction set to test.
