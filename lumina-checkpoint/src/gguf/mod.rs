@@ -25,4 +25,4 @@ pub use quantise::{quantise_slices, quantise_tensor};
 pub use value::{Array, Value};
 pub use write::GgufWriter;
 
-pub(crate) use read::FORMAT;
+pub(crate) use read::{FORMAT, MAGIC};

@@ -17,7 +17,7 @@ pub(crate) const FORMAT: FileFormat =
     FileFormat { name: "GGUF", folder_file: Some("model.gguf"), matches: |_, bytes| bytes.starts_with(MAGIC), read };
 
 /// The first bytes of a file.
-pub(super) const MAGIC: &[u8] = b"GGUF";
+pub(crate) const MAGIC: &[u8] = b"GGUF";
 
 /// The versions that are read. They have the same layout: 3 added big-endian files. Version 1 had shorter lengths.
 const VERSIONS: std::ops::RangeInclusive<u32> = 2..=3;

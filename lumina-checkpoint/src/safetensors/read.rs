@@ -26,7 +26,9 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 fn matches(file: &Path, bytes: &[u8]) -> bool {
     let header_bytes = bytes.first_chunk().map(|&length| u64::from_le_bytes(length));
     let has_header = bytes.get(8) == Some(&b'{') && header_bytes.is_some_and(|length| length <= MAX_HEADER_BYTES);
-    has_header || file.extension().is_some_and(|extension| extension == "safetensors")
+    let is_named_so = file.extension().is_some_and(|extension| extension == "safetensors");
+    // A GGUF file is read as one whatever its name is.
+    has_header || (is_named_so && !bytes.starts_with(crate::gguf::MAGIC))
 }
 
 /// The tensors of a file, as slices of its bytes.

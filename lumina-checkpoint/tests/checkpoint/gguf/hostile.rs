@@ -43,6 +43,13 @@ fn a_file_cut_anywhere_is_cut_short() {
 }
 
 #[test]
+fn a_gguf_file_is_one_whatever_its_name() {
+    for name in ["m.gguf", "model.safetensors", "model"] {
+        assert_eq!(read_all(&open(name, &whole()).unwrap()), 4, "{name}");
+    }
+}
+
+#[test]
 fn every_byte_may_be_any() {
     let whole = whole();
     for at in 0..whole.len() {
