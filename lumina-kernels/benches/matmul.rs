@@ -1,8 +1,9 @@
-//! `cargo bench -p lumina-kernels [-- <word>…]`: products with the weights of a layer, as ratios to limits measured in the same run.
+//! `cargo bench -p lumina-kernels [-- <word>…]`: products with the weights of a layer, as ratios to limits measured in
+//! the same run.
 //!
-//! A pass is the seven matrices of a decoder layer of 2048 wide (`mid` in the peers' scripts). Layers are gone through one after the
-//! other, more of them than caches hold, so that weights come from memory. Words choose formats (`bf16`), `full` or `compact`,
-//! numbers of rows (`n=8`), instruction sets (`avx2`).
+//! A pass multiplies with the seven matrices of a decoder layer of width 2048 (`mid` in the peers' scripts). There are more
+//! layers than caches hold, so weights come from memory. Words choose formats (`bf16`), the precision of activations (`exact`
+//! for `f32`, `reduced`), numbers of rows (`n=8`), and instruction sets (`avx2`).
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 use std::hint::black_box;
@@ -20,11 +21,11 @@ const LAYER: [&[(usize, usize)]; 4] = [
     &[(INTERMEDIATE, HIDDEN), (INTERMEDIATE, HIDDEN)],
     &[(HIDDEN, INTERMEDIATE)],
 ];
-/// Weights that are gone through, at least; several times a large cache.
+/// Minimum bytes of weights: several times a large cache.
 const BYTES: usize = 256 << 20;
 
 fn main() {
-    // From within the pool, as an app that decodes would: from outside, every product wakes a thread more.
+    // From within the pool, as an app decodes: from outside, every matmul wakes another thread.
     rayon::scope(|_| run());
 }
 
@@ -39,10 +40,10 @@ fn run() {
     println!("{threads} threads, best instruction set {}", Isa::best());
     println!(
         "{:>6} {:>8} {:>12} {:>5} {:>9} {:>7} {:>12} {:>11} {:>9} {:>12}",
-        "format", "activ.", "isa", "n", "ms/layer", "GB/s", "of memory", "GMAC/s", "of peak", "time ÷ n=1"
+        "format", "activ.", "isa", "n", "ms/layer", "GB/s", "of bandwidth", "GMAC/s", "of peak", "time ÷ n=1"
     );
     for format in [Format::BF16, Format::Q8_0, Format::Q4_0, Format::F32, Format::F16, Format::Q4_K, Format::Q6_K] {
-        if !chosen(&["f", "bf", "q"], &format.to_string()) || format_is_of_no_width(format) {
+        if !chosen(&["f", "bf", "q"], &format.to_string()) || !fits_layer(format) {
             continue;
         }
         let layer: Vec<(usize, usize)> = LAYER.iter().flat_map(|group| group.iter().copied()).collect();
@@ -50,14 +51,14 @@ fn run() {
         let layers = BYTES.div_ceil(layer_bytes);
         let mut bytes = vec![0u8; layers * layer_bytes];
         fill(format, &mut bytes);
-        for activations in [ActivationPrecision::Reduced, ActivationPrecision::F32] {
-            let name = if activations == ActivationPrecision::F32 { "full" } else { "compact" };
+        for precision in [ActivationPrecision::Reduced, ActivationPrecision::F32] {
+            let name = if precision == ActivationPrecision::F32 { "exact" } else { "reduced" };
             let blocks = format.block_elements() > 1;
             let same = matches!(format, Format::F32 | Format::F16 | Format::Q4_K | Format::Q6_K);
-            if !chosen(&["full", "compact"], name) || (same && activations == ActivationPrecision::Reduced) {
+            if !chosen(&["exact", "reduced"], name) || (same && precision == ActivationPrecision::Reduced) {
                 continue;
             }
-            if blocks && activations == ActivationPrecision::F32 && words.is_empty() {
+            if blocks && precision == ActivationPrecision::F32 && words.is_empty() {
                 continue;
             }
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
@@ -65,25 +66,22 @@ fn run() {
                 if !by_default && !words.contains(&isa.to_string()) {
                     continue;
                 }
-                let Some(kernels) = Matmul::with_isa(isa, activations) else { continue };
+                let Some(matmul) = Matmul::with_isa(isa, precision) else { continue };
                 let mut one = None;
                 for n in [1, 2, 4, 8, 512] {
                     if !chosen(&["n="], &format!("n={n}")) {
                         continue;
                     }
-                    let (seconds, bandwidth) = measure(kernels, format, &bytes, layer_bytes, n, &memory);
+                    let (seconds, bandwidth) = measure(matmul, format, &bytes, layer_bytes, n, &memory);
                     let bandwidth = if n < 512 { bandwidth } else { f64::NAN };
                     let rate = layer_bytes as f64 / seconds / 1e9;
                     let weights: usize = layer.iter().map(|(r, c)| r * c).sum();
                     let macs = (weights * n) as f64 / seconds / 1e9;
-                    let peak = if n == 512 { peak(kernels, format) } else { f64::NAN };
-                    println!(
-                        "{format:>6} {name:>8} {isa:>12} {n:>5} {:>9.3} {rate:>7.1} {:>12.3} {macs:>11.1} {:>9.3} {:>12.3}",
-                        seconds * 1e3,
-                        rate / bandwidth,
-                        macs / peak,
-                        seconds / *one.get_or_insert(seconds),
-                    );
+                    let peak = if n == 512 { peak(matmul, format) } else { f64::NAN };
+                    let relative = seconds / *one.get_or_insert(seconds);
+                    let (of_bandwidth, of_peak) = (rate / bandwidth, macs / peak);
+                    print!("{format:>6} {name:>8} {isa:>12} {n:>5} {:>9.3} {rate:>7.1}", seconds * 1e3);
+                    println!(" {of_bandwidth:>12.3} {macs:>11.1} {of_peak:>9.3} {relative:>12.3}");
                 }
             }
         }
@@ -94,12 +92,12 @@ fn is_isa(word: &str) -> bool {
     Isa::ALL.iter().any(|isa| isa.to_string() == word)
 }
 
-/// 2048 and 5504 are no whole number of blocks of 256 each.
-fn format_is_of_no_width(format: Format) -> bool {
-    !HIDDEN.is_multiple_of(format.block_elements()) || !INTERMEDIATE.is_multiple_of(format.block_elements())
+/// Whether rows of the layer are whole numbers of blocks. 5504 is not one of blocks of 256.
+fn fits_layer(format: Format) -> bool {
+    HIDDEN.is_multiple_of(format.block_elements()) && INTERMEDIATE.is_multiple_of(format.block_elements())
 }
 
-/// Numbers near 1 in every format; only their being ordinary numbers matters.
+/// Fills with ordinary numbers in every format.
 fn fill(format: Format, bytes: &mut [u8]) {
     let width = 2048usize;
     let row: Vec<f32> = (0..width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
@@ -112,8 +110,8 @@ fn fill(format: Format, bytes: &mut [u8]) {
     }
 }
 
-/// Seconds a layer takes, and GB/s at which all threads together read memory, measured in turn.
-fn measure(kernels: Matmul, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, memory: &[u8]) -> (f64, f64) {
+/// Seconds of a layer, and GB/s at which all threads together read memory, measured in turn.
+fn measure(matmul: Matmul, format: Format, bytes: &[u8], layer_bytes: usize, n: usize, memory: &[u8]) -> (f64, f64) {
     let x: Vec<f32> = (0..n * INTERMEDIATE).map(|i| ((i * 29 % 97) as f32 - 48.0) / 48.0).collect();
     let mut out: Vec<Vec<f32>> = (0..3).map(|_| vec![0.0; n * INTERMEDIATE]).collect();
     let (begun, count) = (Instant::now(), if n < 64 { 60 } else { 5 });
@@ -127,15 +125,15 @@ fn measure(kernels: Matmul, format: Format, bytes: &[u8], layer_bytes: usize, n:
         let mut rest = layer;
         for group in LAYER {
             let columns = group[0].1;
-            let mut products = Vec::new();
+            let mut tasks = Vec::new();
             for (&(rows, columns), out) in group.iter().zip(&mut out) {
                 let len = format.matrix_bytes(rows, columns).expect("sizes of a model");
                 let (matrix, others) = rest.split_at(len);
                 rest = others;
                 let matrix = Matrix::new(format, rows, columns, matrix).expect("cut to its length");
-                products.push(MatmulTask::new(matrix, &mut out[..n * rows]));
+                tasks.push(MatmulTask::new(matrix, &mut out[..n * rows]));
             }
-            kernels.run_shared(&x[..n * columns], columns, &mut products).expect("shapes of a model");
+            matmul.run_shared(&x[..n * columns], columns, &mut tasks).expect("shapes of a model");
         }
         times.push(start.elapsed().as_secs_f64());
         if let Some(part) = parts.next() {
@@ -145,16 +143,16 @@ fn measure(kernels: Matmul, format: Format, bytes: &[u8], layer_bytes: usize, n:
         }
     }
     black_box(&out);
-    (quickest_tenth(times), 1e-9 / quickest_tenth(reads))
+    (fastest_tenth(times), 1e-9 / fastest_tenth(reads))
 }
 
-/// The quickest tenth, so that what else the machine does counts little.
-fn quickest_tenth(mut times: Vec<f64>) -> f64 {
+/// The fastest tenth, so that other load on the machine matters little.
+fn fastest_tenth(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 10]
 }
 
-/// Reads memory with all threads, each a part in one piece.
+/// Reads memory on all threads, each a contiguous part.
 fn read(memory: &[u8]) {
     let words: &[[u8; 256]] = memory.as_chunks().0;
     let tasks = rayon::current_num_threads() * 8;
@@ -172,19 +170,19 @@ fn sum_of(words: &[[u8; 256]]) -> u64 {
     sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
 }
 
-/// Multiply-adds a second, in 10⁹, of all threads: of the instruction that such a product uses, on registers alone.
-fn peak(kernels: Matmul, format: Format) -> f64 {
+/// Multiply-adds a second, in 10⁹, of all threads, with the instruction of such a matmul on registers alone.
+fn peak(matmul: Matmul, format: Format) -> f64 {
     #[cfg(target_arch = "x86_64")]
     {
-        let compact = kernels.precision() == ActivationPrecision::Reduced;
+        let reduced = matmul.precision() == ActivationPrecision::Reduced;
         let blocks = format.block_elements() > 1;
-        let (run, macs): (unsafe fn(usize) -> f32, usize) = match kernels.isa() {
+        let (run, macs): (unsafe fn(usize) -> f32, usize) = match matmul.isa() {
             Isa::Portable => return f64::NAN,
-            // 32 of the 64 columns of a tile: a block.
-            Isa::Amx if compact && blocks => (peak::tiles::<true>, 16 * 16 * 32),
-            Isa::Amx if compact && format == Format::BF16 => (peak::tiles::<false>, 16 * 16 * 32),
-            isa if compact && blocks && isa >= Isa::Avx512Vnni => (peak::bytes, 64),
-            Isa::Avx512Bf16 if compact && format == Format::BF16 => (peak::bfloats, 32),
+            // A block has 32 of the 64 columns of a tile.
+            Isa::Amx if reduced && blocks => (peak::tiles::<true>, 16 * 16 * 32),
+            Isa::Amx if reduced && format == Format::BF16 => (peak::tiles::<false>, 16 * 16 * 32),
+            isa if reduced && blocks && isa >= Isa::Avx512Vnni => (peak::bytes, 64),
+            Isa::Avx512Bf16 if reduced && format == Format::BF16 => (peak::bfloats, 32),
             isa if isa >= Isa::Avx512 => (peak::floats, 16),
             _ => (peak::floats_avx2, 8),
         };
@@ -195,17 +193,18 @@ fn peak(kernels: Matmul, format: Format) -> f64 {
             let start = Instant::now();
             let sum: f32 = (0..threads)
                 .into_par_iter()
-                // SAFETY: the functions are chosen by the instruction set of kernels, which exist only where the processor has it.
+                // SAFETY: `matmul` exists only if the processor has its instruction set, for which the function is
+                // compiled.
                 .map(|_| unsafe { run(ROUNDS) })
                 .sum();
             black_box(sum);
             times.push(start.elapsed().as_secs_f64());
         }
-        (threads * ROUNDS * peak::CHAINS * macs) as f64 / quickest_tenth(times) / 1e9
+        (threads * ROUNDS * peak::CHAINS * macs) as f64 / fastest_tenth(times) / 1e9
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (kernels, format);
+        let _ = (matmul, format);
         f64::NAN
     }
 }
@@ -216,7 +215,7 @@ mod peak {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
-    /// Sums side by side, enough to hide latency.
+    /// Independent sums, enough to hide latency.
     pub(super) const CHAINS: usize = 12;
 
     #[target_feature(enable = "avx512f")]
@@ -256,29 +255,33 @@ mod peak {
         sums.iter().map(|sum| _mm512_reduce_add_epi32(*sum) as f32).sum()
     }
 
-    /// Tiles of 16 rows, of 32 `bf16` or bytes each, into four tiles in turn.
-    pub(super) fn tiles<const BYTES: bool>(rounds: usize) -> f32 {
+    /// Tiles of 16 rows of 32 `bf16` or integers each, into four tiles in turn.
+    pub(super) fn tiles<const INT8: bool>(rounds: usize) -> f32 {
         #[repr(align(64))]
         struct Shapes([u8; 64]);
         let mut shapes = Shapes([0; 64]);
         shapes.0[0] = 1;
         for tile in 0..6 {
-            let (rows, bytes) =
-                if BYTES && tile == 5 { (8, 64) } else { (16, if BYTES && tile == 4 { 32 } else { 64 }) };
+            let (rows, bytes) = if INT8 && tile == 5 { (8, 64) } else { (16, if INT8 && tile == 4 { 32 } else { 64 }) };
             (shapes.0[48 + tile], shapes.0[16 + 2 * tile]) = (rows, bytes);
         }
         macro_rules! run {
-            ($product:literal) => {
+            ($multiply:literal) => {
                 // SAFETY: called where AMX is available; registers of the shapes above, and no memory but these.
                 unsafe {
                     asm!(
                         "ldtilecfg [{shapes}]",
-                        "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5",
+                        "tilezero tmm0",
+                        "tilezero tmm1",
+                        "tilezero tmm2",
+                        "tilezero tmm3",
+                        "tilezero tmm4",
+                        "tilezero tmm5",
                         "2:",
-                        concat!($product, " tmm0, tmm4, tmm5"),
-                        concat!($product, " tmm1, tmm4, tmm5"),
-                        concat!($product, " tmm2, tmm4, tmm5"),
-                        concat!($product, " tmm3, tmm4, tmm5"),
+                        concat!($multiply, " tmm0, tmm4, tmm5"),
+                        concat!($multiply, " tmm1, tmm4, tmm5"),
+                        concat!($multiply, " tmm2, tmm4, tmm5"),
+                        concat!($multiply, " tmm3, tmm4, tmm5"),
                         "dec {n}",
                         "jnz 2b",
                         "tilerelease",
@@ -290,7 +293,7 @@ mod peak {
                 }
             };
         }
-        if BYTES {
+        if INT8 {
             run!("tdpbssd");
         } else {
             run!("tdpbf16ps");

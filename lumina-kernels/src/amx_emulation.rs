@@ -1,17 +1,20 @@
-//! AMX for the tests of a processor without it: its instructions trap there, and the handler of the trap does what they would have done, as
-//! Intel's manual (volume 2, "TDPBF16PS" and those beside it) has them. It asserts the manual's conditions, so that a wrong shape is found too.
+//! Emulates AMX for tests on a processor without it: its instructions trap, and the handler of the trap executes them
+//! as Intel's manual (volume 2, "TDPBF16PS" and the others) describes. It asserts the manual's conditions, so that it
+//! finds wrong shapes.
 
-#![allow(unsafe_code, reason = "a handler of traps reads and writes what the instructions would have")]
-#![allow(clippy::panic, reason = "tests fail so")]
+#![allow(unsafe_code, reason = "a handler of traps reads and writes the operands of instructions")]
+#![allow(clippy::panic, reason = "a panic is the failure of a test")]
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
-/// Rows of a tile, and bytes of one of its rows.
+/// Rows of a tile.
 const ROWS: usize = 16;
+/// Bytes of a row of a tile.
 const LINE: usize = 64;
 
-/// What `ldtilecfg` reads: palette, first row and 14 bytes of zeros, then the bytes of a row of each of 16 registers, then their rows.
+/// The operand of `ldtilecfg`: palette, first row and 14 bytes of zeros, then the bytes of a row of each of 16
+/// registers, then their rows.
 const CONFIG: usize = 64;
 const CONFIG_BYTES: usize = 16;
 const CONFIG_ROWS: usize = 48;
@@ -49,7 +52,7 @@ thread_local! {
     static TILES: RefCell<[Tile; 8]> = const { RefCell::new([EMPTY; 8]) };
 }
 
-/// From here on instructions that the processor does not have come to `trapped`.
+/// Installs the handler of illegal instructions.
 pub(crate) fn install() -> bool {
     // SAFETY: zeros are an action without flags; the handler has the signature that SA_SIGINFO asks for.
     unsafe {
@@ -62,15 +65,16 @@ pub(crate) fn install() -> bool {
 
 /// A panic in here ends the process with its message.
 extern "C" fn trapped(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the system passes the context of the thread that trapped, which is this one, and the handler has it alone.
+    // SAFETY: the system passes the context of the thread that trapped, which is this one, and the handler has it
+    // alone.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    // SAFETY: the bytes of an instruction can be read; the longest one here has 11, and code goes on behind it.
+    // SAFETY: the bytes of an instruction can be read; the longest one here has 11, and more code follows.
     let code = unsafe { std::slice::from_raw_parts(registers[libc::REG_RIP as usize] as *const u8, 12) };
     let length = TILES.with_borrow_mut(|tiles| run(code, registers, tiles));
     registers[libc::REG_RIP as usize] += length as i64;
 }
 
-/// Does what an instruction of AMX does, and gives its length.
+/// Executes an instruction of AMX, and returns its length.
 fn run(code: &[u8], registers: &[i64; 23], tiles: &mut [Tile; 8]) -> usize {
     let &[0xC4, first, second, opcode, modes, ..] = code else { panic!("no instruction of AMX: {code:02X?}") };
     // VEX.128, opcodes 0F38, W0; the prefixes none, 66, F3 and F2 are numbers.
@@ -101,7 +105,7 @@ fn run(code: &[u8], registers: &[i64; 23], tiles: &mut [Tile; 8]) -> usize {
             for (row, line) in lines {
                 let memory = address.wrapping_add(row * stride) as *mut u8;
                 let bytes = &mut line[..tile.bytes];
-                // SAFETY: as far as the instruction's own access is, which an address sanitizer checks here.
+                // SAFETY: the memory is that of the emulated instruction; an address sanitizer checks the access here.
                 unsafe {
                     if prefix == 3 {
                         std::ptr::copy_nonoverlapping(memory, bytes.as_mut_ptr(), bytes.len());
@@ -120,11 +124,11 @@ fn run(code: &[u8], registers: &[i64; 23], tiles: &mut [Tile; 8]) -> usize {
             multiply(tiles, [reg, rm, third], bytes);
             5
         }
-        _ => panic!("no instruction of AMX that is known here: {code:02X?}"),
+        _ => panic!("an instruction of AMX that is not emulated: {code:02X?}"),
     }
 }
 
-/// The address of an operand in memory, the index that is added or multiplied with the row, and the length of the instruction.
+/// The address of an operand in memory, the index (added, or multiplied by the row), and the length of the instruction.
 fn operand(code: &[u8], registers: &[i64; 23]) -> (usize, usize, usize) {
     let value = |number: usize| registers[REGISTERS[number] as usize] as usize;
     let high = |bit: u8| usize::from(code[1] >> bit & 1 == 0) << 3;
@@ -145,7 +149,7 @@ fn operand(code: &[u8], registers: &[i64; 23]) -> (usize, usize, usize) {
 }
 
 fn configure(address: usize, tiles: &mut [Tile; 8]) {
-    // SAFETY: as far as the instruction's own access is.
+    // SAFETY: the memory is that of the emulated instruction.
     let config: [u8; CONFIG] = unsafe { std::ptr::read_unaligned(address as *const [u8; CONFIG]) };
     assert!(config[0] == 1 && config[1..CONFIG_BYTES].iter().all(|&byte| byte == 0), "palette 1, from the first row");
     assert!(config[CONFIG_BYTES + 16..CONFIG_ROWS].iter().all(|&byte| byte == 0), "a shape for a register beyond 8");
@@ -161,7 +165,7 @@ fn configure(address: usize, tiles: &mut [Tile; 8]) {
 
 /// Adds the product of the second and the third register to the first, by words of four bytes.
 fn multiply(tiles: &mut [Tile; 8], [sums, a, b]: [usize; 3], product: impl Fn(&Tile, &Tile, &mut Tile)) {
-    assert!(sums != a && sums != b && a != b, "registers that are the same");
+    assert!(sums != a && sums != b && a != b, "two registers are the same");
     let (left, right, result) = (tiles[a], tiles[b], &mut tiles[sums]);
     assert!(left.rows > 0 && right.rows > 0, "registers {a} and {b} are multiplied, and have no shape");
     assert!(left.bytes == 4 * right.rows && right.bytes.is_multiple_of(4), "registers {a} and {b} do not fit");
@@ -174,7 +178,7 @@ fn words(tile: &Tile, row: usize) -> impl Iterator<Item = [u8; 4]> {
     tile.data[row][..tile.bytes].as_chunks().0.iter().copied()
 }
 
-/// `tdpbf16ps`: sums of the first and of the second of each pair, which are then added; what is below the smallest normal number is zero.
+/// `tdpbf16ps`: sums of the first and of the second of each pair, which are then added. Subnormal numbers are zero.
 fn bfloats(a: &Tile, b: &Tile, result: &mut Tile) {
     let flush = |x: f32| if x.is_subnormal() { 0.0f32.copysign(x) } else { x };
     let pair = |word: [u8; 4]| {

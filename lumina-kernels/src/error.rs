@@ -1,15 +1,15 @@
-//! The errors of this crate: what was given, and what was expected.
+//! The errors of this crate.
 
 use crate::Format;
 
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong in `lumina-kernels`: all of it is known before any arithmetic begins.
+/// Mismatches of shapes and formats. They are found before anything is computed.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A row is no whole number of blocks.
+    /// The length of a row is not a whole number of blocks.
     #[error("a row of {columns} elements cannot be {format}, which stores blocks of {block} elements")]
     PartialBlock {
         /// The format asked for.
@@ -19,7 +19,7 @@ pub enum Error {
         /// Elements of a block.
         block: usize,
     },
-    /// A matrix has more bytes than an address space.
+    /// A matrix has more bytes than `usize` counts.
     #[error("{rows} rows of {columns} elements in {format} are more bytes than this machine can address")]
     TooLarge {
         /// The format asked for.
@@ -29,7 +29,7 @@ pub enum Error {
         /// Columns of the matrix.
         columns: usize,
     },
-    /// The bytes are not those of so many elements.
+    /// The number of bytes is not that of the elements.
     #[error("{rows} rows of {columns} elements in {format} are {expected} bytes, not {found}")]
     Bytes {
         /// The format.
@@ -38,17 +38,17 @@ pub enum Error {
         rows: usize,
         /// Elements of a row.
         columns: usize,
-        /// Bytes that they take.
+        /// Bytes of the elements.
         expected: usize,
-        /// Bytes that were given.
+        /// Bytes given.
         found: usize,
     },
-    /// A value that the format cannot hold: not a number, infinite, or beyond the range of `f16`.
+    /// A value that the format cannot hold: NaN, infinite, or beyond the range of `f16`.
     #[error("element {element} of the row is {value}, which {format} cannot hold")]
     Value {
         /// The format asked for.
         format: Format,
-        /// Place of the value in its row.
+        /// Index of the value in its row.
         element: usize,
         /// The value.
         value: f32,
@@ -59,10 +59,10 @@ pub enum Error {
         /// The format asked for.
         format: Format,
     },
-    /// Activations are no whole number of rows.
-    #[error("{found} activations are no whole number of rows of {columns}")]
+    /// The number of activations is not a whole number of rows.
+    #[error("{found} activations are not a whole number of rows of {columns}")]
     Input {
-        /// Activations that were given.
+        /// Activations given.
         found: usize,
         /// Columns of the weights.
         columns: usize,
@@ -75,14 +75,14 @@ pub enum Error {
         /// Columns of the matrix.
         found: usize,
     },
-    /// The place for the result has another size than the result.
-    #[error("the product of {n} rows of activations with {rows} rows of weights has not {found} elements")]
+    /// The memory for a result has another size than the result.
+    #[error("a matmul of {n} rows of activations with {rows} rows of weights does not have {found} elements")]
     Output {
         /// Rows of activations.
         n: usize,
         /// Rows of weights.
         rows: usize,
-        /// Elements of the place for the result.
+        /// Elements of the memory for the result.
         found: usize,
     },
 }

@@ -1,16 +1,23 @@
-//! CPU kernels for matrix products with weights that stay where a mapped file has them.
+//! CPU kernels of the Lumina-mGPT networks, without a tensor library: plain functions on slices.
 //!
-//! - [`Format`]: how a matrix's elements lie in bytes, from `f32` to the 4-bit blocks of GGUF, with plain functions that
-//!   read and write rows.
-//! - [`Matrix`]: a matrix of weights in such bytes.
-//! - [`Matmul`]: its products with activations, by the best instructions that the processor has.
-
+//! | module | kernels |
+//! | --- | --- |
+//! | [`matmul`] | GEMV and GEMM with weights in the format of their file, `f32` GEMM for training |
+//! | [`mod@format`] | formats of weights: `f32`, `f16`, `bf16`, and the 8- to 4-bit blocks of GGUF |
+//! | [`attention`] | causal attention with gradients, KV storage and attention to it |
+//! | [`norm`] | RMS norm, layer norm of heads with RoPE, moments of groups |
+//! | [`elementwise`] | SwiGLU, scaled swish, dropout and residual addition |
+//! | [`conv`] | convolutions with 3×3 kernels, upsampling |
+//! | [`loss`], [`optim`] | cross entropy with z-loss, AdamW |
+//! | [`memory`] | memory for large results |
+//!
+//! An operator has `forward`, `forward_into` where decoding reuses memory, and `backward` with hand-written gradients.
 //!
 //! ```
 //! use lumina_kernels::{ActivationPrecision, Format, Matmul, Matrix};
 //!
 //! let (rows, columns) = (64, 128);
-//! let mut bytes = vec![0; Format::Q4_0.matrix_bytes(rows, columns)?]; // or a slice of a mapped file
+//! let mut bytes = vec![0; Format::Q4_0.matrix_bytes(rows, columns)?]; // or a slice of a memory-mapped file
 //! for row in bytes.chunks_mut(Format::Q4_0.row_bytes(columns)?) {
 //!     Format::Q4_0.quantise_row(&[0.25; 128], row)?;
 //! }
@@ -22,19 +29,28 @@
 //! # Ok::<(), lumina_kernels::Error>(())
 //! ```
 //!
-//! # How it is fast
+//! # Results
 //!
-//! Decoding reads every weight once for a row or a few of activations, so it can be as fast as memory, and no faster. The kernels for up to 8 rows
-//! multiply weights as they are read, ask for the next rows of the matrix meanwhile, and give each thread a part of the matrix
-//! to go through from front to back. For more rows, 32 rows of the weights at a time are packed into the caches and multiplied with all activations.
+//! The order of every sum depends on shapes and on the instruction set alone: neither on the batch nor on the number of
+//! threads.
+//!
+//! # Features
+//!
+//! - `threads` (default): kernels run on the threads of the current rayon pool, otherwise on the calling thread.
 //!
 //! # Untrusted input
 //!
-//! Any bytes of the right length are a matrix, and lengths are checked: broken files give wrong numbers, or such as are none, but no panic and no
-//! access outside of them. `unsafe` is for loads and stores of vectors, for results that threads write side by side, and for calls of functions that are
-//! compiled for instructions found at run time.
+//! Any bytes of the right length are a matrix, and lengths are checked: broken files give wrong numbers, or NaN, but
+//! neither panics nor accesses outside of them. Operators index their slices by the shapes that they are given, and
+//! panic where a slice is too short.
+//!
+//! # Unsafe code
+//!
+//! Unsafe code is denied but where a reason allows it: vector instructions behind tokens that prove their detection
+//! (`simd`), calls of functions that are compiled for an instruction set, results that several threads write, and views
+//! of bytes as blocks.
 
-pub mod format;
+#![deny(unsafe_code)]
 
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod amx_emulation;
@@ -42,6 +58,7 @@ pub mod attention;
 pub mod conv;
 pub mod elementwise;
 mod error;
+pub mod format;
 pub mod loss;
 pub mod matmul;
 mod matrix;

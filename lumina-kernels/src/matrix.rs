@@ -1,8 +1,8 @@
-//! A weight matrix as it lies in a file.
+//! A weight matrix in the bytes of a file.
 
 use crate::{Error, Format, Result};
 
-/// A matrix `[rows, columns]` of weights, borrowed where it lies: row after row without padding, at any alignment.
+/// A borrowed matrix `[rows, columns]` of weights: row by row without padding, at any alignment.
 ///
 /// ```
 /// use lumina_kernels::{Format, Matrix};
@@ -27,7 +27,7 @@ impl<'a> Matrix<'a> {
     ///
     /// # Errors
     ///
-    /// If `columns` is no whole number of blocks, or `bytes` has another length than that of the matrix.
+    /// If `columns` is not a whole number of blocks, or `bytes` has another length than the matrix.
     pub fn new(format: Format, rows: usize, columns: usize, bytes: &'a [u8]) -> Result<Self> {
         let expected = format.matrix_bytes(rows, columns)?;
         if bytes.len() != expected {
@@ -36,7 +36,7 @@ impl<'a> Matrix<'a> {
         Ok(Self { format, rows, columns, row_bytes: format.row_bytes(columns)?, bytes })
     }
 
-    /// How the elements lie in the bytes.
+    /// The format of the elements.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -56,19 +56,20 @@ impl<'a> Matrix<'a> {
         self.bytes
     }
 
-    /// The bytes of row `row`; none where there is no such row.
+    /// The bytes of row `row`; empty if there is no such row.
     pub fn row(&self, row: usize) -> &'a [u8] {
         self.row_range(row, 1)
     }
 
-    /// Rows `first..first + count` as a matrix of their own, such as the rows of a head that can win; as many of them as there are.
+    /// Rows `first..first + count`, as far as there are rows, as a matrix: for example the head's rows of the candidate
+    /// tokens.
     pub fn rows_from(&self, first: usize, count: usize) -> Self {
         let first = first.min(self.rows);
         let rows = count.min(self.rows - first);
         Self { rows, bytes: self.row_range(first, rows), ..*self }
     }
 
-    /// The bytes of those rows of `first..first + count` that there are.
+    /// The bytes of rows `first..first + count`, as far as there are rows.
     pub(crate) fn row_range(&self, first: usize, count: usize) -> &'a [u8] {
         let first = first.min(self.rows);
         let end = first.saturating_add(count).min(self.rows);

@@ -17,8 +17,9 @@ const MIN_LARGE_PAGES: usize = 8 << 20;
 
 /// A vector of zeros, in memory that the system may map in large pages.
 ///
-/// The C library returns large blocks to the system as soon as they are free, so each result is new memory, mapped page by
-/// page. With pages of 4 kB that takes longer than a convolution's own reading and writing. Threads share the writing.
+/// The C library returns large blocks to the system as soon as they are free, so each result is new memory, mapped page
+/// by page. With pages of 4 kB that takes longer than a convolution's own reading and writing. Threads share the
+/// writing.
 pub fn zeros(len: usize) -> Vec<f32> {
     if len < MIN_PARALLEL { vec![0.0; len] } else { fill_in_parallel(len, MIN_PARALLEL / 4, |_, _, _| ()) }
 }
@@ -51,7 +52,8 @@ pub(crate) fn fill_in_parallel(len: usize, run_len: usize, fill: impl Fn(usize, 
 pub(crate) fn prefer_large_pages(start: *const f32, len: usize) {
     #[cfg(target_os = "linux")]
     if len * size_of::<f32>() >= MIN_LARGE_PAGES {
-        // Only whole pages inside the block, so that no other memory is affected; the page size of any system divides this.
+        // Only whole pages inside the block, so that no other memory is affected; the page size of any system divides
+        // this.
         const PAGE: usize = 1 << 16;
         let first = start.addr().next_multiple_of(PAGE);
         let bytes = (start.addr() + len * size_of::<f32>()).saturating_sub(first) / PAGE * PAGE;
@@ -68,8 +70,8 @@ pub(crate) fn prefer_large_pages(start: *const f32, len: usize) {
 /// Lets the C library of Linux keep up to `bytes` of freed memory instead of returning it to the system. A prompt or an
 /// image then takes a quarter less time, as new memory is not mapped page by page. Returns whether it was done.
 ///
-/// It is a setting of the whole process, so the app chooses it, at its start. With another allocator or on another system
-/// nothing is done.
+/// It is a setting of the whole process, so the app chooses it, at its start. With another allocator or on another
+/// system nothing is done.
 pub fn keep_freed_memory(bytes: usize) -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -77,7 +79,8 @@ pub fn keep_freed_memory(bytes: usize) -> bool {
         #[allow(unsafe_code, reason = "a call of the C library")]
         // SAFETY: `mallopt` takes two numbers, and may be called at any time.
         unsafe {
-            // Large blocks then come from the heap instead of from mappings of their own, and the heap is trimmed above `bytes`.
+            // Large blocks then come from the heap instead of from mappings of their own, and the heap is trimmed above
+            // `bytes`.
             libc::mallopt(libc::M_MMAP_MAX, 0) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, bytes) == 1
         }
     }
@@ -145,8 +148,8 @@ impl<'a> SharedOutput<'a> {
     #[allow(unsafe_code, reason = "threads write disjoint parts of one result")]
     pub(crate) unsafe fn write(&self, start: usize, values: &[f32]) {
         assert!(start <= self.len && values.len() <= self.len - start, "results must fit the memory for them");
-        // SAFETY: the places are within the borrowed memory, by the line above. The caller rules out other writers, and the
-        // borrow rules out readers.
+        // SAFETY: the places are within the borrowed memory, by the line above. The caller rules out other writers, and
+        // the borrow rules out readers.
         unsafe {
             std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.as_ptr().add(start), values.len());
         }

@@ -1,4 +1,5 @@
-//! What the tests of kernels share: comparison with a definition in `f64`, and of gradients with numerical gradients of it.
+//! What the tests of kernels share: comparison with a definition in `f64`, and of gradients with numerical gradients of
+//! it.
 
 /// Numbers from −1 to 1 from a small generator.
 pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {

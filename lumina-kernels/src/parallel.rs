@@ -1,8 +1,8 @@
-//! Parallel iterators: rayon's with the feature `threads`, otherwise those of the standard library under the same names,
-//! which run on the calling thread.
+//! Parallel iterators: rayon's with the feature `threads`, otherwise those of the standard library under the same
+//! names, which run on the calling thread.
 //!
-//! Kernels import `crate::parallel::*` and write rayon's idiom. Work is split in the same way with and without threads, so
-//! results are the same to the bit.
+//! Kernels import `crate::parallel::*` and write rayon's idiom. Work is split in the same way with and without threads,
+//! so results are the same to the bit.
 
 #[cfg(feature = "threads")]
 pub(crate) use rayon::current_num_threads;

@@ -14,7 +14,8 @@ impl Lanes {
     /// The bytes of all lanes.
     pub(crate) fn bytes_mut(lanes: &mut [Self]) -> &mut [u8] {
         #[allow(unsafe_code, reason = "an array of words is an array of bytes")]
-        // SAFETY: a `Lanes` is 64 bytes and nothing else, of any pattern; bytes need no alignment. The result keeps the borrow.
+        // SAFETY: a `Lanes` is 64 bytes and nothing else, of any pattern; bytes need no alignment. The result keeps the
+        // borrow.
         unsafe {
             std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), size_of_val(lanes))
         }

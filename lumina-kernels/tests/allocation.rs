@@ -1,4 +1,5 @@
-//! Once begun, decoding allocates nothing in these kernels. A test binary of its own, as it counts the allocations of a whole process.
+//! Once begun, decoding allocates nothing in these kernels. A test binary of its own, as it counts the allocations of a
+//! whole process.
 
 use lumina_kernels::{ActivationPrecision, Format, Matmul, MatmulTask, Matrix};
 use lumina_testing::Counting;
@@ -17,10 +18,10 @@ fn a_step_of_decoding_allocates_nothing() {
         for format in [Format::F32, Format::BF16, Format::Q8_0, Format::Q4_0] {
             let bytes = vec![0; format.matrix_bytes(rows, columns).unwrap()];
             let w = Matrix::new(format, rows, columns, &bytes).unwrap();
-            for kernels in [Matmul::new(ActivationPrecision::F32), Matmul::new(ActivationPrecision::Reduced)] {
+            for matmul in [Matmul::new(ActivationPrecision::F32), Matmul::new(ActivationPrecision::Reduced)] {
                 let mut step = || {
-                    let mut products = [MatmulTask::new(w, &mut y), MatmulTask::new(w.rows_from(0, 8), &mut z)];
-                    kernels.run_shared(&x, columns, &mut products).unwrap();
+                    let mut tasks = [MatmulTask::new(w, &mut y), MatmulTask::new(w.rows_from(0, 8), &mut z)];
+                    matmul.run_shared(&x, columns, &mut tasks).unwrap();
                 };
                 // Both threads must have had a task of each kind.
                 (0..50).for_each(|_| step());
@@ -28,7 +29,7 @@ fn a_step_of_decoding_allocates_nothing() {
                 (0..20).for_each(|_| step());
                 // Rayon's queues may grow now and then; a step that allocated would show twenty times.
                 let allocations = ALLOCATOR.count() - before;
-                assert!(allocations < 10, "{kernels:?} {format}: {allocations} allocations in 20 steps");
+                assert!(allocations < 10, "{matmul:?} {format}: {allocations} allocations in 20 steps");
             }
         }
     });

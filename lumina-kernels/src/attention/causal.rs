@@ -1,9 +1,9 @@
 //! Causal attention of whole sequences, and its gradients: prefill without caches, and training.
 //!
-//! For a query `q` of a head with keys `k` and values `v` of tokens up to its own,
-//! `y = Σ softmax(q · kᵀ / √head_dim) · v`. A task is a sequence and a head of keys and values, with the query heads that
-//! share it. Scores exist for a block of [`QUERY_BLOCK`] queries only, so memory is linear in the length. The forward pass
-//! returns the log-sum-exp of each query's scores, from which the backward pass gets the softmax again.
+//! For a query `q` of a head with keys `k` and values `v` of tokens up to its own, `y = Σ softmax(q · kᵀ / √head_dim) ·
+//! v`. A task is a sequence and a head of keys and values, with the query heads that share it. Scores exist for a block
+//! of `QUERY_BLOCK` queries only, so memory is linear in the length. The forward pass returns the log-sum-exp of each
+//! query's scores, from which the backward pass gets the softmax again.
 //!
 //! The matmuls want a right operand whose rows are whole vectors, so keys and values are packed for it once per task.
 
@@ -377,8 +377,8 @@ fn attend_gradient_body<S: Simd>(
     }
 }
 
-/// Replaces the scores of a query in `weights` by their softmax, and the gradients of the weights in `dscores` by those of
-/// the scores. Both become zero after the first `keys`.
+/// Replaces the scores of a query in `weights` by their softmax, and the gradients of the weights in `dscores` by those
+/// of the scores. Both become zero after the first `keys`.
 #[inline(always)]
 fn softmax_gradient(weights: &mut [f32], dscores: &mut [f32], keys: usize, log_sum_exp: f32, scale: f32) {
     let (weights, later) = weights.split_at_mut(keys);

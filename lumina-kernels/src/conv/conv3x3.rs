@@ -1,10 +1,11 @@
 //! Convolutions with 3×3 kernels.
 //!
-//! `y[o, r, c] = bias[o] + Σ x[i, r·stride + dy − top, c·stride + dx − left] · weight[o, i, dy, dx]`, with zeros outside `x`.
+//! `y[o, r, c] = bias[o] + Σ x[i, r·stride + dy − top, c·stride + dx − left] · weight[o, i, dy, dx]`, with zeros
+//! outside `x`.
 //!
 //! Sums over columns of an image stay in vector registers, so there is no im2col: a window of a few rows and columns is
-//! packed once, for all output channels. With 16 channels or more and stride 1 the work goes to [`winograd`]. The order of
-//! each sum depends on the shape alone, so a result depends neither on the batch nor on the number of threads.
+//! packed once, for all output channels. With 16 channels or more and stride 1 the work goes to `winograd`. The order
+//! of each sum depends on the shape alone, so a result depends neither on the batch nor on the number of threads.
 
 use crate::parallel::*;
 
@@ -83,8 +84,8 @@ fn pack_weights(weight: &[f32], shape: &Conv3x3Shape) -> Vec<f32> {
     packed
 }
 
-/// Convolves `x` `[batch, in_channels, height, width]` with `weight` `[out_channels, in_channels, 3, 3]` and adds `bias`
-/// `[out_channels]`: `[batch, out_channels, output_height, output_width]`.
+/// Convolves `x` `[batch, in_channels, height, width]` with `weight` `[out_channels, in_channels, 3, 3]` and adds
+/// `bias` `[out_channels]`: `[batch, out_channels, output_height, output_width]`.
 pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Conv3x3Shape) -> Vec<f32> {
     let (rows, width) = (shape.output_height(), shape.output_width());
     let n = shape.batch * shape.out_channels * rows * width;
@@ -97,7 +98,8 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Conv3x3S
         direct(x, weight, bias, shape, &output);
     }
     #[allow(unsafe_code, reason = "a result that is written once need not be cleared before")]
-    // SAFETY: the capacity is at least `n`, and either form stores all columns of all rows of all channels of all images.
+    // SAFETY: the capacity is at least `n`, and either form stores all columns of all rows of all channels of all
+    // images.
     unsafe {
         y.set_len(n);
     }
@@ -339,7 +341,8 @@ pub(crate) mod tests {
                 padding: RowPadding { top: 0, bottom: 0 },
                 ..shape
             },
-            // By Winograd: of each number of tiles side by side, with partial tiles, and in an image wider than a vector.
+            // By Winograd: of each number of tiles side by side, with partial tiles, and in an image wider than a
+            // vector.
             Conv3x3Shape { batch: 2, in_channels: 17, out_channels: 19, height: 13, width: 45, ..shape },
             Conv3x3Shape {
                 in_channels: 16,

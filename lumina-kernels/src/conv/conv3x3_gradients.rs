@@ -1,7 +1,7 @@
 //! Gradients of 3×3 convolutions with stride 1.
 //!
-//! The gradient of the input is a convolution of `dy` with the flipped and transposed weights. The gradient of a weight is
-//! the dot product of an output plane with a shifted input plane, whose columns are the lanes of vectors.
+//! The gradient of the input is a convolution of `dy` with the flipped and transposed weights. The gradient of a weight
+//! is the dot product of an output plane with a shifted input plane, whose columns are the lanes of vectors.
 
 use crate::parallel::*;
 

@@ -1,12 +1,13 @@
 //! Convolutions with 3×3 kernels by Winograd's minimal filtering, F(4×4, 3×3): 16 outputs of a channel pair take 36
 //! multiplications instead of 144 (Lavin and Gray, arXiv 1509.09308).
 //!
-//! Input tiles of 6×6 and the 3×3 weights are transformed. At each of the 36 points of the transformed tiles the convolution
-//! is a matmul, `[out_channels, in_channels] · [in_channels, tiles]`. Its results are transformed back to 4×4 outputs. The
-//! interpolation points 0, ±√½, ±√2 and ∞ have less than half the rounding error of the usual 0, ±1, ±2. The order of each
-//! sum depends on the shape alone.
+//! Input tiles of 6×6 and the 3×3 weights are transformed. At each of the 36 points of the transformed tiles the
+//! convolution is a matmul, `[out_channels, in_channels] · [in_channels, tiles]`. Its results are transformed back to
+//! 4×4 outputs. The interpolation points 0, ±√½, ±√2 and ∞ have less than half the rounding error of the usual 0, ±1,
+//! ±2. The order of each sum depends on the shape alone.
 //!
-//! The lanes of a vector are tiles: neighbours in a row of the image, and where the image is narrow, those below as well.
+//! The lanes of a vector are tiles: neighbours in a row of the image, and where the image is narrow, those below as
+//! well.
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -24,8 +25,8 @@ const INPUT_TILE: usize = OUTPUT_TILE + 2;
 const POINTS: usize = INPUT_TILE * INPUT_TILE;
 /// Output channels whose weights are packed together.
 const BLOCK: usize = 8;
-/// Output channels that are multiplied before they are transformed back: enough to read transformed inputs often, few enough
-/// that their sums stay in the cache.
+/// Output channels that are multiplied before they are transformed back: enough to read transformed inputs often, few
+/// enough that their sums stay in the cache.
 const GROUP: usize = 4 * BLOCK;
 /// Vectors of tiles that are transformed together, one below the other.
 const VECTORS: usize = 2;
@@ -33,8 +34,8 @@ const VECTORS: usize = 2;
 const INPUT_ROWS: usize = VECTORS * OUTPUT_TILE + 2;
 /// Tiles that are transformed together.
 const TILES: usize = VECTORS * LANES;
-/// Distance of the sums of a point from those of the next. With a power of two they would share lines of the cache; also in
-/// [`point_stride`].
+/// Distance of the sums of a point from those of the next. With a power of two they would share lines of the cache;
+/// also in [`point_stride`].
 const SUM_STRIDE: usize = GROUP * TILES + LANES;
 
 /// Distance of the transformed inputs of a point from those of the next.
@@ -64,7 +65,8 @@ pub(super) fn forward(
     let task_rows = TILES / across * OUTPUT_TILE;
     let row_tasks = shape.output_height().div_ceil(task_rows);
     let (tasks, groups) = (shape.batch * row_tasks, shape.out_channels.div_ceil(GROUP));
-    // Small images have few tasks. Threads then share the output channels as well, and each transforms the inputs by itself.
+    // Small images have few tasks. Threads then share the output channels as well, and each transforms the inputs by
+    // itself.
     let shares = (4 * current_num_threads()).div_ceil(tasks.max(1)).clamp(1, groups.max(1));
     let share_groups = groups.div_ceil(shares).max(1);
     let shares = groups.div_ceil(share_groups);
@@ -254,8 +256,8 @@ fn transform_sums<S: Simd>(simd: S, [a, b, c, d, e, f]: [S::F32s; INPUT_TILE]) -
     ]
 }
 
-// No closures below, nor functions that take them: the compiler may leave them out of line, without the instruction set of
-// their caller.
+// No closures below, nor functions that take them: the compiler may leave them out of line, without the instruction set
+// of their caller.
 
 /// Row `row` of each line of tiles, of one input channel, transformed along the row.
 #[inline(always)]

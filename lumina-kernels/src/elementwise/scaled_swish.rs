@@ -1,6 +1,7 @@
 //! `swish(x · scale + shift)` with `swish(u) = u · sigmoid(u)`, and a scale and a shift for each plane of an image.
 //!
-//! A group norm's normalisation and affine part are such a scale and shift, so norm and activation take one pass over memory.
+//! A group norm's normalisation and affine part are such a scale and shift, so norm and activation take one pass over
+//! memory.
 
 use crate::parallel::*;
 

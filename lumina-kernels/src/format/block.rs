@@ -17,8 +17,8 @@ pub(crate) unsafe trait Block<const ELEMENTS: usize>: Copy {
     fn slice(bytes: &[u8]) -> &[Self] {
         const { assert!(align_of::<Self>() == 1) };
         let blocks = bytes.len() / size_of::<Self>();
-        // SAFETY: there are bytes for so many blocks, and by the contract of the trait bytes are valid blocks. The result keeps the
-        // borrow.
+        // SAFETY: there are bytes for so many blocks, and by the contract of the trait bytes are valid blocks. The
+        // result keeps the borrow.
         unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), blocks) }
     }
 
@@ -44,8 +44,8 @@ pub(crate) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     f16::from_le_bytes(bytes).to_f32()
 }
 
-/// The largest magnitude of a block's values; `None` where one is not finite. It compares bits, which vector code does well:
-/// without the sign they are ordered like the magnitudes, and what is not finite comes last.
+/// The largest magnitude of a block's values; `None` where one is not finite. It compares bits, which vector code does
+/// well: without the sign they are ordered like the magnitudes, and what is not finite comes last.
 pub(super) fn largest_magnitude(values: &[f32; 32]) -> Option<f32> {
     let largest = values.iter().map(|value| value.abs().to_bits() as i32).fold(0, i32::max);
     Some(f32::from_bits(largest as u32)).filter(|largest| largest.is_finite())

@@ -61,16 +61,20 @@ pub enum Format {
     Q6_K,
 }
 
+/// Dequantises whole blocks.
+type Read = fn(&[u8], &mut [f32]);
+/// Quantises whole blocks, or fails with the index of an element.
+type Write = fn(&[f32], &mut [u8]) -> std::result::Result<(), usize>;
+
 /// What distinguishes a format: one line of [`Format::spec`].
 struct Spec {
     /// Its name, as in GGUF.
     name: &'static str,
     block_elements: usize,
     block_bytes: usize,
-    /// Dequantises whole blocks.
-    read: fn(&[u8], &mut [f32]),
-    /// Quantises whole blocks, or fails with the index of an element; `None` for formats that are only read.
-    write: Option<fn(&[f32], &mut [u8]) -> std::result::Result<(), usize>>,
+    read: Read,
+    /// `None` for formats that are only read.
+    write: Option<Write>,
 }
 
 impl Spec {
@@ -91,12 +95,7 @@ impl Format {
 
     const fn spec(self) -> &'static Spec {
         use float::*;
-        const fn float(
-            name: &'static str,
-            block_bytes: usize,
-            read: fn(&[u8], &mut [f32]),
-            write: fn(&[f32], &mut [u8]) -> std::result::Result<(), usize>,
-        ) -> Spec {
+        const fn float(name: &'static str, block_bytes: usize, read: Read, write: Write) -> Spec {
             Spec { name, block_elements: 1, block_bytes, read, write: Some(write) }
         }
         match self {
@@ -149,15 +148,15 @@ impl Format {
 
     /// Writes a row of `values` into `bytes`, which has the length that [`row_bytes`](Self::row_bytes) says.
     ///
-    /// Rounds to the nearest value, by the rules of GGUF's reference for `Q8_0` and `Q4_0`: the scale of a block is its largest
-    /// magnitude ÷ 127, or its value of largest magnitude ÷ −8. So an element's error is at most half a scale in `Q8_0`, and
-    /// in `Q4_0` at most half a scale but for values opposite to the largest, up to a whole one. The scale's own rounding to
-    /// `f16` adds 2⁻¹¹ of the value.
+    /// Rounds to the nearest value, by the rules of GGUF's reference for `Q8_0` and `Q4_0`: the scale of a block is its
+    /// largest magnitude ÷ 127, or its value of largest magnitude ÷ −8. So an element's error is at most half a scale
+    /// in `Q8_0`, and in `Q4_0` at most half a scale but for values opposite to the largest, up to a whole one. The
+    /// scale's own rounding to `f16` adds 2⁻¹¹ of the value.
     ///
     /// # Errors
     ///
-    /// If the lengths do not match, the format is read only, or it cannot hold a value: infinite or NaN in a block, larger
-    /// than `f16` can hold in `F16` or as a block's scale.
+    /// If the lengths do not match, the format is read only, or it cannot hold a value: infinite or NaN in a block,
+    /// larger than `f16` can hold in `F16` or as a block's scale.
     pub fn quantise_row(self, values: &[f32], bytes: &mut [u8]) -> Result<()> {
         self.check_row(values.len(), bytes.len())?;
         let write = self.spec().write.ok_or(Error::ReadOnly { format: self })?;
@@ -168,7 +167,8 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// If the lengths do not match. Any bytes of the right length are a row, though perhaps one with values that are not finite.
+    /// If the lengths do not match. Any bytes of the right length are a row, though perhaps one with values that are
+    /// not finite.
     pub fn dequantise_row(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
         self.check_row(values.len(), bytes.len())?;
         self.dequantise_blocks(bytes, values);

@@ -11,8 +11,8 @@ pub(crate) struct BlockQ4K {
     d: [u8; 2],
     /// The scale `m` of the minima, an `f16`.
     m: [u8; 2],
-    /// Eight pairs `(s, t)` of 6 bits each. The first four have the low 6 bits of bytes 0–3 and 4–7. The others have their low
-    /// halves in bytes 8–11, and their upper two bits above the first four.
+    /// Eight pairs `(s, t)` of 6 bits each. The first four have the low 6 bits of bytes 0–3 and 4–7. The others have
+    /// their low halves in bytes 8–11, and their upper two bits above the first four.
     pairs: [u8; 12],
     /// The integers `q`: in each 32 bytes the low halves are 32 elements, and the high halves the next 32.
     nibbles: [[u8; 32]; 4],

@@ -1,5 +1,5 @@
-//! `Q6_K`: 256 6-bit integers, with an 8-bit scale `s` for each 16 of them. An element's value is `d · s · (q − 32)`. It is
-//! only read.
+//! `Q6_K`: 256 6-bit integers, with an 8-bit scale `s` for each 16 of them. An element's value is `d · s · (q − 32)`.
+//! It is only read.
 
 use super::block::{Block, f16_to_f32};
 

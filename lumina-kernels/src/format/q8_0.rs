@@ -51,8 +51,8 @@ impl Quantise<32> for BlockQ8_0 {
     }
 }
 
-/// Rounds to nearest, halves away from zero, where `round` would be a call for each value. What is added is the float before
-/// 0.5: 0.5 itself would round that float up to 1.
+/// Rounds to nearest, halves away from zero, where `round` would be a call for each value. What is added is the float
+/// before 0.5: 0.5 itself would round that float up to 1.
 fn round(value: f32) -> i32 {
     (value + 0.499_999_97_f32.copysign(value)) as i32
 }

@@ -16,13 +16,13 @@ const MIN_PARALLEL_ROWS: usize = 32;
 pub(super) enum Layout {
     /// Row by row, for GEMV.
     Rows,
-    /// In tiles of so many rows (the last may have fewer), part by part, and in a part step by step, with the rows' words of
-    /// a step together, for GEMM.
+    /// In tiles of so many rows (the last may have fewer), part by part, and in a part step by step, with the rows'
+    /// words of a step together, for GEMM.
     Tiles(usize),
 }
 
-/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of integers are interleaved in both layouts, where
-/// all rows of a GEMV are one tile.
+/// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of integers are interleaved in both
+/// layouts, where all rows of a GEMV are one tile.
 pub(super) fn pack(arithmetic: Arithmetic, layout: Layout, x: &[f32], columns: usize, packed: &mut [u32]) {
     let row_words = arithmetic.row_words(columns);
     let tile_rows = match layout {
@@ -59,7 +59,8 @@ struct LinePlaces {
 }
 
 /// Packs lines of up to `ELEMENTS` values each. A line is packed for all rows before the next, so that what is written
-/// together stays in the cache. `convert` makes words of a line, and `places` says where the words of line m of a row go.
+/// together stays in the cache. `convert` makes words of a line, and `places` says where the words of line m of a row
+/// go.
 #[inline(always)]
 fn pack_lines<const ELEMENTS: usize>(
     x: &[f32],
@@ -174,8 +175,8 @@ fn pack_amx_blocks(x: &[f32], columns: usize, packed: &mut [u32]) {
     }
 }
 
-/// Quantises a block of activations to whole numbers up to 127, for weights that are `offset` too large. The scale is the
-/// largest magnitude ÷ 127; it is NaN if a value is not finite, so that the result is NaN, too.
+/// Quantises a block of activations to whole numbers up to 127, for weights that are `offset` too large. The scale is
+/// the largest magnitude ÷ 127; it is NaN if a value is not finite, so that the result is NaN, too.
 #[inline]
 fn quantise(values: &[f32; BLOCK], offset: i32) -> ActivationBlock {
     let mut largest = 0;
@@ -189,8 +190,8 @@ fn quantise(values: &[f32; BLOCK], offset: i32) -> ActivationBlock {
     }
     let scale = largest / 127.0;
     let inverse = if scale.recip().is_finite() { scale.recip() } else { 0.0 };
-    // Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike. The number is then in the low
-    // bits.
+    // Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike. The number is then in
+    // the low bits.
     const ROUND: f32 = 12_582_912.0;
     let mut quants = [0i8; BLOCK];
     let mut sum = 0;

@@ -1,8 +1,9 @@
 //! GEMM with AMX, and GEMV of `bf16`: a register holds a tile of 16 rows, and one instruction multiplies two of them.
 //!
-//! The intrinsics are not stable, so these are inline assembly. What a tile register holds never outlives a block of it. Only
-//! the shapes of the tiles do, which nothing else in a program changes. Without intrinsics there is no target feature that
-//! makes the functions safe to call, so they are unsafe, and their contract is that the processor has [`Isa::Amx`].
+//! The intrinsics are not stable, so these are inline assembly. What a tile register holds never outlives a block of
+//! it. Only the shapes of the tiles do, which nothing else in a program changes. Without intrinsics there is no target
+//! feature that makes the functions safe to call, so they are unsafe, and their contract is that the processor has
+//! [`Isa::Amx`].
 //!
 //! [`Isa::Amx`]: crate::Isa::Amx
 
@@ -78,7 +79,8 @@ impl Tiles {
             let row_bytes = if rows == 0 { 0 } else { row_bytes };
             (config.rows[index], config.row_bytes[index]) = (rows as u8, row_bytes as u16);
         }
-        // SAFETY: the caller ensures that AMX is available; the shapes are in the limits of palette 1, by the line above.
+        // SAFETY: the caller ensures that AMX is available; the shapes are in the limits of palette 1, by the line
+        // above.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly));
         }
@@ -117,7 +119,7 @@ unsafe fn gemm_bf16(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]
     for (index, (group, sums)) in
         groups.chunks_exact(GROUP * panel).zip(sums.chunks_exact_mut(rows * GROUP)).enumerate()
     {
-        let next = next.from_row(index * GROUP_ROWS);
+        let next = next.at_row(index * GROUP_ROWS);
         let tile_ahead = next.tile.wrapping_byte_add(index * steps * AHEAD);
         macro_rules! multiply {
             ($load:literal, $multiply:literal, $store:literal) => {
@@ -166,9 +168,9 @@ unsafe fn gemm_bf16(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]
                 )
             };
         }
-        // SAFETY: by the assertions, `group` has two panels of `steps` tiles of 16 lines, `x` has `steps` times `rows` lines, and
-        // `sums` two consecutive ones for each row; the loops access just these. Shapes are set above, and registers without
-        // rows are not used. A prefetch reads nothing, and has no effect where there is no memory.
+        // SAFETY: by the assertions, `group` has two panels of `steps` tiles of 16 lines, `x` has `steps` times `rows`
+        // lines, and `sums` two consecutive ones for each row; the loops access just these. Shapes are set above, and
+        // registers without rows are not used. A prefetch reads nothing, and has no effect where there is no memory.
         unsafe {
             if second == 0 {
                 multiply!("", "", "");
@@ -183,7 +185,8 @@ unsafe fn gemm_bf16(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes]
     }
 }
 
-/// GEMV of `bf16`: weights are the left tile, unpacked, and activations the right one, so that all rows take the time of one.
+/// GEMV of `bf16`: weights are the left tile, unpacked, and activations the right one, so that all rows take the time
+/// of one.
 ///
 /// # Safety
 ///
@@ -205,9 +208,9 @@ unsafe fn gemv_bf16(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
     let mut results = [0u32; ROWS * MAX_GEMV_ROWS];
     // SAFETY: the caller ensures that AMX is available.
     let _tiles = unsafe { Tiles::shaped([4 * n, LINE, 4 * n].map(|row_bytes| Shape { rows: ROWS, row_bytes })) };
-    // SAFETY: there are 16 rows of `row_bytes`, of which `whole` lines are read; `last` is 16 lines; `x` has 16 rows of `n`
-    // words for each line, and `results` 16 rows of `n` words. A prefetch reads nothing, and has no effect where there is no
-    // memory.
+    // SAFETY: there are 16 rows of `row_bytes`, of which `whole` lines are read; `last` is 16 lines; `x` has 16 rows of
+    // `n` words for each line, and `results` 16 rows of `n` words. A prefetch reads nothing, and has no effect where
+    // there is no memory.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -268,8 +271,8 @@ unsafe fn gemv_bf16(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
     }
 }
 
-/// Blocks of integers: the integer sums of a block are one matmul of tiles, and vectors scale them. A panel stays in the
-/// first-level cache for all rows.
+/// Blocks of integers: the integer sums of a block are one matmul of tiles, and vectors scale them. A panel stays in
+/// the first-level cache for all rows.
 ///
 /// # Safety
 ///
@@ -297,7 +300,7 @@ unsafe fn gemm_integers(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [La
         let sums = &mut sums[number * rows * GROUP..][..rows * GROUP];
         for first in (0..rows).step_by(ROWS) {
             if index == 0 {
-                let next = next.from_row(number * GROUP_ROWS + first / ROWS);
+                let next = next.at_row(number * GROUP_ROWS + first / ROWS);
                 (0..next.len).step_by(LINE).for_each(|byte| prefetch(next.row(0), byte));
             }
             let last = last.as_flattened();
@@ -316,12 +319,13 @@ unsafe fn gemm_integers(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [La
     }
 }
 
-/// 16 rows of activations with a panel. `x` and `scales` begin at their integers and scales in the first block, which is packed for
-/// `rows` rows.
+/// 16 rows of activations with a panel. `x` and `scales` begin at their integers and scales in the first block, which
+/// is packed for `rows` rows.
 ///
 /// # Safety
 ///
-/// The processor has [`Isa::Amx`](crate::Isa::Amx), and the shapes of registers 0 to 2 are those that [`gemm_integers`] sets.
+/// The processor has [`Isa::Amx`](crate::Isa::Amx), and the shapes of registers 0 to 2 are those that [`gemm_integers`]
+/// sets.
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "there are no intrinsics")]
 unsafe fn integer_tile(panel: &[Lanes], x: &[u32], scales: &[u32], rows: usize) -> [Lanes; ROWS] {
@@ -370,9 +374,9 @@ unsafe fn integer_tile(panel: &[Lanes], x: &[u32], scales: &[u32], rows: usize) 
             )*)
         };
     }
-    // SAFETY: by the assertion, each of `blocks` blocks, `block` bytes apart, has integers and scales of 16 rows; `panel` has 8
-    // lines and those of the scales for each. The sums of a block are scaled while those of the next are computed. `dots`
-    // and the results have 16 lines.
+    // SAFETY: by the assertion, each of `blocks` blocks, `block` bytes apart, has integers and scales of 16 rows;
+    // `panel` has 8 lines and those of the scales for each. The sums of a block are scaled while those of the next are
+    // computed. `dots` and the results have 16 lines.
     unsafe {
         asm!(
             each!("vpxord zmm" ", zmm" ", zmm"),

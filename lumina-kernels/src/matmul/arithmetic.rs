@@ -13,9 +13,9 @@ pub enum ActivationPrecision {
     /// Activations stay `f32`: weights are dequantised or cast up, and each product is exact up to `f32` rounding.
     #[default]
     F32,
-    /// Activations are rounded to what the processor multiplies fastest with the weights' format, as in PyTorch's `bf16` and
-    /// llama.cpp: to `bf16` with `BF16` weights where the processor multiplies that, to 8-bit integers with a scale for
-    /// each 32 with `Q8_0` and `Q4_0` weights. Otherwise as [`F32`](Self::F32).
+    /// Activations are rounded to what the processor multiplies fastest with the weights' format, as in PyTorch's
+    /// `bf16` and llama.cpp: to `bf16` with `BF16` weights where the processor multiplies that, to 8-bit integers with
+    /// a scale for each 32 with `Q8_0` and `Q4_0` weights. Otherwise as [`F32`](Self::F32).
     Reduced,
 }
 
@@ -29,7 +29,8 @@ pub(super) enum Arithmetic {
     /// Tiles of pairs of `bf16`, summed in `f32` in the order of AMX: for 16 pairs the first and the second halves by
     /// themselves, and both to the result.
     AmxBf16,
-    /// Blocks of 32 8-bit integers, summed as integers and scaled in `f32`. `offset` is what the packed weights have in excess.
+    /// Blocks of 32 8-bit integers, summed as integers and scaled in `f32`. `offset` is what the packed weights have in
+    /// excess.
     Int8 { offset: i32 },
     /// The same for GEMM with AMX, with the same results: signed times signed integers, in tiles.
     AmxInt8,
@@ -38,11 +39,12 @@ pub(super) enum Arithmetic {
 /// Elements of a block of [`Arithmetic::Int8`].
 pub(super) const BLOCK: usize = 32;
 
-/// Words of an activation row's block for AMX: 32 integers and the scale. They are stored apart, see `activations::pack`.
+/// Words of an activation row's block for AMX: 32 integers and the scale. They are stored apart, see
+/// `activations::pack`.
 pub(super) const AMX_BLOCK_WORDS: usize = 9;
 
-/// Steps of a row that [`Arithmetic::AmxBf16`] multiplies before the next tile's: those of two panels fit the first-level
-/// cache.
+/// Steps of a row that [`Arithmetic::AmxBf16`] multiplies before the next tile's: those of two panels fit the
+/// first-level cache.
 pub(super) const AMX_PART: usize = 128;
 
 /// Blocks that are summed by themselves.
@@ -104,12 +106,12 @@ impl Arithmetic {
         self.steps(columns) * self.step_words()
     }
 
-    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result in this
-    /// order: the range of steps of each, in the order of panels. It determines the result.
+    /// The parts of a row that are summed by themselves, one after the other, before they are added to the result in
+    /// this order: the range of steps of each, in the order of panels. It determines the result.
     ///
-    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes, so summing a row lane by lane and part by part is the
-    /// same. Integers have parts of 16 blocks. [`AmxBf16`](Self::AmxBf16) adds to the result itself, so its parts are
-    /// only what fits a cache.
+    /// Words are dealt to 16 parts in turn, as vectors have 16 lanes, so summing a row lane by lane and part by part is
+    /// the same. Integers have parts of 16 blocks. [`AmxBf16`](Self::AmxBf16) adds to the result itself, so its parts
+    /// are only what fits a cache.
     pub(super) fn parts(self, columns: usize) -> impl Iterator<Item = Range<usize>> {
         let steps = self.steps(columns);
         let len = match self {

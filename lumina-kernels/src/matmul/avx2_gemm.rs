@@ -50,8 +50,8 @@ fn integers(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], _: Pref
     with_constant_rows!(rows, [1, 2, 3, 4, 5], TILE, X => integer_tile::<X>(group, x, sums));
 }
 
-/// The instruction multiplies unsigned by signed integers, so the weight's sign moves to the activation. Pairs of products
-/// fit 16 bits, as 2 · 128 · 127 does.
+/// The instruction multiplies unsigned by signed integers, so the weight's sign moves to the activation. Pairs of
+/// products fit 16 bits, as 2 · 128 · 127 does.
 #[target_feature(enable = "avx2,fma")]
 fn integer_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes]) {
     let ones = _mm256_set1_epi16(1);

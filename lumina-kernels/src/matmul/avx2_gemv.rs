@@ -1,7 +1,7 @@
 //! GEMV with AVX2.
 //!
-//! Floats: the lanes of a sum, in two vectors, are columns. As many rows are multiplied together as keep the units busy.
-//! Integers: a block of 16 rows at a time is transposed in registers, so that rows are lanes.
+//! Floats: the lanes of a sum, in two vectors, are columns. As many rows are multiplied together as keep the units
+//! busy. Integers: a block of 16 rows at a time is transposed in registers, so that rows are lanes.
 
 use std::arch::x86_64::*;
 use std::mem::offset_of;
@@ -174,21 +174,21 @@ fn integer_tile<const X: usize, const NIBBLES: bool>(weights: &WeightRows<'_>, x
 #[target_feature(enable = "avx2")]
 fn dot_nibbles(quads: &[__m256i; 8], x: &ActivationBlock) -> __m256i {
     let mut pairs = _mm256_setzero_si256();
-    for j in 0..8 {
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(quads[j], _mm256_set1_epi32(x.quads[j])));
+    for (quad, x) in quads.iter().zip(x.quads) {
+        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*quad, _mm256_set1_epi32(x)));
     }
     _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
-/// Signed weights. The instruction multiplies unsigned by signed integers, so the weight's sign moves to the activation. Two
-/// products, at most 2 · 128 · 127, fit 16 bits; more do not.
+/// Signed weights. The instruction multiplies unsigned by signed integers, so the weight's sign moves to the
+/// activation. Two products, at most 2 · 128 · 127, fit 16 bits; more do not.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn dot_bytes(quads: &[__m256i; 8], x: &ActivationBlock) -> __m256i {
     let mut dot = _mm256_setzero_si256();
-    for j in 0..8 {
-        let signed = _mm256_sign_epi8(_mm256_set1_epi32(x.quads[j]), quads[j]);
-        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quads[j]), signed);
+    for (quad, x) in quads.iter().zip(x.quads) {
+        let signed = _mm256_sign_epi8(_mm256_set1_epi32(x), *quad);
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(*quad), signed);
         dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
     dot

@@ -1,4 +1,5 @@
-//! Packing with AVX2: 16 bytes of 8 rows at a time are transposed in registers, so that a row becomes a lane, and stored.
+//! Packing with AVX2: 16 bytes of 8 rows at a time are transposed in registers, so that a row becomes a lane, and
+//! stored.
 
 use std::arch::x86_64::*;
 

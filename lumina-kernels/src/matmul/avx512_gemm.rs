@@ -24,19 +24,25 @@ pub(super) fn gemm(arithmetic: Arithmetic) -> Gemm {
 #[target_feature(enable = "avx512f")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
     prefetch_share(next);
-    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => float_tile::<X>(group, x, sums, next.tile));
+    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
+        float_tile::<X>(group, x, sums, next.tile);
+    });
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn bf16(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
     prefetch_share(next);
-    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => bf16_tile::<X>(group, x, sums, next.tile));
+    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
+        bf16_tile::<X>(group, x, sums, next.tile);
+    });
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn integers(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
     prefetch_share(next);
-    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => integer_tile::<X>(group, x, sums, next.tile));
+    with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
+        integer_tile::<X>(group, x, sums, next.tile);
+    });
 }
 
 #[target_feature(enable = "avx512f")]
@@ -80,8 +86,8 @@ fn integer_tile<const X: usize>(group: &[Lanes], x: &[u32], sums: &mut [Lanes], 
         for (number, (block, x)) in blocks.enumerate() {
             let next = next.wrapping_add(number * X * ActivationBlock::WORDS);
             let mut w = [_mm512_setzero_si512(); 8];
-            for j in 0..8 {
-                w[j] = load_lanes(&block.quads[j]);
+            for (w, quad) in w.iter_mut().zip(&block.quads) {
+                *w = load_lanes(quad);
             }
             let scales = load_floats(&block.scales);
             for i in 0..X {

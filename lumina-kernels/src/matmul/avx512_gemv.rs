@@ -1,7 +1,8 @@
 //! GEMV with AVX-512.
 //!
-//! Floats: the lanes of a sum are columns. Four rows of weights are multiplied together, and the sums of 16 rows are transposed
-//! and added up at their end. Integers: a block of 16 rows at a time is transposed in registers, so that rows are lanes.
+//! Floats: the lanes of a sum are columns. Four rows of weights are multiplied together, and the sums of 16 rows are
+//! transposed and added up at their end. Integers: a block of 16 rows at a time is transposed in registers, so that
+//! rows are lanes.
 
 use std::arch::x86_64::*;
 
@@ -39,8 +40,8 @@ pub(super) fn gemv(arithmetic: Arithmetic, format: Format) -> Option<Gemv> {
 /// activations are multiplied in turn, while the weights are in the cache.
 const TILE: usize = 4;
 
-/// The loop over the rows of weights, for either multiply-add instruction, and the function that calls it with a constant number
-/// of rows of activations.
+/// The loop over the rows of weights, for either multiply-add instruction, and the function that calls it with a
+/// constant number of rows of activations.
 macro_rules! float_gemv {
     ($gemv:ident, $tile:ident, $features:literal, $multiply_add:ident) => {
         #[target_feature(enable = $features)]

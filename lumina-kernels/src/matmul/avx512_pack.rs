@@ -1,4 +1,5 @@
-//! Packing with AVX-512: 16 rows are loaded a cache line each, transposed in registers so that a row becomes a lane, and stored.
+//! Packing with AVX-512: 16 rows are loaded a cache line each, transposed in registers so that a row becomes a lane,
+//! and stored.
 
 use std::arch::x86_64::*;
 use std::mem::offset_of;

@@ -1,7 +1,7 @@
 //! Packed blocks of 8-bit integers: of a row of activations, and of 16 rows of weights.
 //!
-//! The sum of a block is `Σ quants_x · quants_w`, in integers, times both scales. A *quad* is four integers in a word, which
-//! the instructions multiply and add at once.
+//! The sum of a block is `Σ quants_x · quants_w`, in integers, times both scales. A *quad* is four integers in a word,
+//! which the instructions multiply and add at once.
 
 use crate::scratch::Lanes;
 
@@ -27,7 +27,8 @@ impl ActivationBlock {
     pub(super) fn slice(words: &[u32]) -> &[Self] {
         let blocks = words.as_chunks::<{ Self::WORDS }>().0;
         #[allow(unsafe_code, reason = "a block is a number of words")]
-        // SAFETY: a block has the size and alignment of ten words, and every pattern is valid. The result keeps the borrow.
+        // SAFETY: a block has the size and alignment of ten words, and every pattern is valid. The result keeps the
+        // borrow.
         unsafe {
             std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len())
         }

@@ -1,9 +1,9 @@
 //! GEMM of whole `f32` matrices on all threads, either operand transposed or not: the linear layers of training.
 //!
-//! `C = A · B` with `A` `[m, k]` and `B` `[k, n]`. As in BLIS, both operands are packed for the inner loop: `B` into panels of
-//! [`WIDTH`] columns that all threads share, `A` into tiles of [`ROWS`] rows by the thread that needs them. A sum runs over
-//! `k` from first to last, [`DEPTH`] terms at a time, whatever the number of rows or threads, so a row of the result does
-//! not depend on its batch.
+//! `C = A · B` with `A` `[m, k]` and `B` `[k, n]`. As in BLIS, both operands are packed for the inner loop: `B` into
+//! panels of `WIDTH` columns that all threads share, `A` into tiles of `ROWS` rows by the thread that needs them. A
+//! sum runs over `k` from first to last, `DEPTH` terms at a time, whatever the number of rows or threads, so a row of
+//! the result does not depend on its batch.
 
 use std::mem::MaybeUninit;
 

@@ -1,6 +1,7 @@
 //! GEMV in plain Rust, and what the GEMV kernels share.
 //!
-//! A GEMV of floats multiplies weights as it reads them. The lanes of a sum are columns; they are added up at the end of a row.
+//! A GEMV of floats multiplies weights as it reads them. The lanes of a sum are columns; they are added up at the end
+//! of a row.
 
 use half::{bf16, f16};
 
@@ -70,8 +71,8 @@ pub(super) fn add_lanes(totals: &RowLanes, sums: &mut [Lanes]) {
     }
 }
 
-/// The GEMV of floats for an instruction set whose module has `multiply_rows`, which multiplies some weight rows with one
-/// activation row or two, and `store_rows`.
+/// The GEMV of floats for an instruction set whose module has `multiply_rows`, which multiplies some weight rows with
+/// one activation row or two, and `store_rows`.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! float_gemv {
     ($features:literal) => {

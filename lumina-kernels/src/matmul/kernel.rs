@@ -1,9 +1,9 @@
 //! The kernels of each instruction set behind three functions: pack, GEMM and GEMV.
 //!
-//! A *GEMV* kernel multiplies a few rows of activations with weights as it reads them. For more rows, weights are packed and
-//! multiplied by a *GEMM* kernel. A *panel* is 16 rows of the weights, a row a lane: for each step a vector, or a
-//! [`PanelBlock`](super::blocks::PanelBlock). Panels come in groups of [`GROUP`], so that independent sums hide latency. A
-//! packed group is `[parts, GROUP, steps of the part]`. Both kernels give the same sums in the same order.
+//! A *GEMV* kernel multiplies a few rows of activations with weights as it reads them. For more rows, weights are
+//! packed and multiplied by a *GEMM* kernel. A *panel* is 16 rows of the weights, a row a lane: for each step a vector,
+//! or a [`PanelBlock`](super::blocks::PanelBlock). Panels come in groups of [`GROUP`], so that independent sums hide
+//! latency. A packed group is `[parts, GROUP, steps of the part]`. Both kernels give the same sums in the same order.
 
 use std::ops::Range;
 
@@ -28,8 +28,8 @@ const AMX_BATCH: usize = 8;
 /// Maximum rows of activations of a GEMV.
 pub(super) const MAX_GEMV_ROWS: usize = 8;
 
-/// Calls a function that is generic over the number of rows of activations, which `$x` names in `$call`: with one of the
-/// numbers listed, or else with `$max`.
+/// Calls a function that is generic over the number of rows of activations, which `$x` names in `$call`: with one of
+/// the numbers listed, or else with `$max`.
 macro_rules! with_constant_rows {
     ($rows:expr, [$($fewer:literal),*], $max:ident, $x:ident => $call:expr) => {
         match $rows {
@@ -62,8 +62,8 @@ pub(super) struct Kernel {
     pub(super) arithmetic: Arithmetic,
     /// Maximum activation rows of a tile.
     pub(super) tile: usize,
-    /// Groups that are multiplied together, so that a tile is read once for all of them. Where there are several, they are
-    /// packed part by part.
+    /// Groups that are multiplied together, so that a tile is read once for all of them. Where there are several, they
+    /// are packed part by part.
     pub(super) batch: usize,
     pack: Pack,
     gemm: Gemm,

@@ -1,12 +1,13 @@
 //! Matmul of activations with weight matrices, `x · wᵀ`, with weights in the [`Format`](crate::Format) of their file.
 //!
-//! - Up to 8 rows of activations take a GEMV, which is bound by memory: weights are multiplied as they are read, the next rows
-//!   are prefetched, and each thread reads its own part of the matrix from front to back.
-//! - More rows take a GEMM, which is bound by arithmetic: as in BLIS, 32 rows of the weights at a time are packed into panels
-//!   that fit a cache, and multiplied with tiles of all activations.
+//! - Up to 8 rows of activations take a GEMV, which is bound by memory: weights are multiplied as they are read, the
+//!   next rows are prefetched, and each thread reads its own part of the matrix from front to back.
+//! - More rows take a GEMM, which is bound by arithmetic: as in BLIS, 32 rows of the weights at a time are packed into
+//!   panels that fit a cache, and multiplied with tiles of all activations.
 //!
-//! `kernel` chooses the functions for an instruction set, `arithmetic` the types that are multiplied, `activations` and the
-//! `*_pack` files put operands in the order of the kernels. [`f32_gemm`] is for training, where both operands are `f32`.
+//! `kernel` chooses the functions for an instruction set, `arithmetic` the types that are multiplied, `activations` and
+//! the `*_pack` files put operands in the order of the kernels. [`f32_gemm`] is for training, where both operands are
+//! `f32`.
 
 use std::ops::Range;
 
@@ -66,10 +67,10 @@ const TASKS_PER_THREAD: usize = 32;
 ///
 /// # What a result depends on
 ///
-/// A row's result depends on that row, the weights, the instruction set and the [`ActivationPrecision`] alone: not on how many
-/// rows are multiplied at once, from one to thousands, nor on threads. Batched equals single, and a prefill in pieces equals one
-/// in whole, to the bit. Columns are dealt in turn to 16 sums (pairs of columns in `bf16`), which are then added up one after the
-/// other; integers have parts of 16 blocks.
+/// A row's result depends on that row, the weights, the instruction set and the [`ActivationPrecision`] alone: not on
+/// how many rows are multiplied at once, from one to thousands, nor on threads. Batched equals single, and a prefill in
+/// pieces equals one in whole, to the bit. Columns are dealt in turn to 16 sums (pairs of columns in `bf16`), which are
+/// then added up one after the other; integers have parts of 16 blocks.
 ///
 /// | weights | [`F32`](ActivationPrecision::F32) | [`Reduced`](ActivationPrecision::Reduced) |
 /// | --- | --- | --- |
@@ -78,16 +79,18 @@ const TASKS_PER_THREAD: usize = 32;
 /// | `Q8_0`, `Q4_0` | `f32`, weights dequantised at each call: slow | blocks of 32 8-bit integers |
 /// | `Q4_K`, `Q6_K` | `f32`, weights dequantised at each call: slow | the same |
 ///
-/// Activations in `bf16` have a relative error of at most 2⁻⁸ each, and are summed in `f32`. In blocks of integers they have an
-/// error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every instruction set.
+/// Activations in `bf16` have a relative error of at most 2⁻⁸ each, and are summed in `f32`. In blocks of integers they
+/// have an error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every
+/// instruction set.
 ///
-/// A value that is not finite makes results of its row that are not finite, and no others. With blocks of integers they are NaN.
+/// A value that is not finite makes results of its row that are not finite, and no others. With blocks of integers they
+/// are NaN.
 ///
 /// # Memory and threads
 ///
-/// The work is done in the current rayon pool: the global one, or one that the caller has entered with `install`. Without the
-/// feature `threads` it is done on the calling thread. Each thread keeps up to 16 MiB of working memory from call to call, so
-/// decoding allocates nothing after its first steps.
+/// The work is done in the current rayon pool: the global one, or one that the caller has entered with `install`.
+/// Without the feature `threads` it is done on the calling thread. Each thread keeps up to 16 MiB of working memory
+/// from call to call, so decoding allocates nothing after its first steps.
 ///
 /// ```
 /// use lumina_kernels::{ActivationPrecision, Format, Matmul, Matrix};
@@ -135,8 +138,8 @@ impl Matmul {
         self.run_shared(x, w.columns(), &mut [MatmulTask::new(w, y)])
     }
 
-    /// Several matmuls with the same `x` `[n, columns]`, such as queries, keys and values: `x` is packed once, and threads are
-    /// synchronised once.
+    /// Several matmuls with the same `x` `[n, columns]`, such as queries, keys and values: `x` is packed once, and
+    /// threads are synchronised once.
     ///
     /// # Errors
     ///
@@ -224,7 +227,8 @@ fn multiply(
         if threads == 1 || n.saturating_mul(rows).saturating_mul(columns) < MIN_PARALLEL {
             run(0, groups);
         } else {
-            // The groups of a job are consecutive, and so are the jobs of a thread: each streams its own part of the weights.
+            // The groups of a job are consecutive, and so are the jobs of a thread: each streams its own part of the
+            // weights.
             let batch = if layout == Layout::Rows { 1 } else { first.batch };
             let job = groups.div_ceil(threads * TASKS_PER_THREAD).max(batch.min(groups.div_ceil(threads)));
             let jobs = groups.div_ceil(job);
@@ -341,7 +345,7 @@ impl Part<'_> {
                 let next = if kernel.batch == 1 {
                     next.share(GROUP_ROWS, number * tiles + tile, calls)
                 } else {
-                    next.from_row(tile * kernel.tile / Lanes::COUNT)
+                    next.at_row(tile * kernel.tile / Lanes::COUNT)
                 };
                 let next = PrefetchRows { tile: x.as_ptr().wrapping_add(kernel.tile * row_words), ..next };
                 kernel.gemm(panels, x, rows, sums, next);

@@ -1,5 +1,5 @@
-//! GEMM with NEON: four vectors are 16 rows of the weights. Integers are multiplied by the dot products of Armv8.2, where the
-//! processor has them.
+//! GEMM with NEON: four vectors are 16 rows of the weights. Integers are multiplied by the dot products of Armv8.2,
+//! where the processor has them.
 
 use std::arch::aarch64::*;
 

@@ -1,7 +1,7 @@
 //! GEMV with NEON.
 //!
-//! Floats: the lanes of a sum, in four vectors, are columns; some rows are multiplied together. Integers: a block of 16 rows at
-//! a time is transposed in registers, so that rows are lanes.
+//! Floats: the lanes of a sum, in four vectors, are columns; some rows are multiplied together. Integers: a block of 16
+//! rows at a time is transposed in registers, so that rows are lanes.
 
 use std::arch::aarch64::*;
 use std::mem::offset_of;

@@ -1,4 +1,5 @@
-//! Packing and GEMM in plain Rust: for processors without kernels of their own, and what the other kernels are tested against.
+//! Packing and GEMM in plain Rust: for processors without kernels of their own, and what the other kernels are tested
+//! against.
 
 use super::arithmetic::{Arithmetic, BLOCK, BLOCK_PART};
 use super::blocks::{ActivationBlock, PanelBlock};

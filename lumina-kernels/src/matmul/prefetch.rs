@@ -25,8 +25,8 @@ pub(super) fn prefetch(address: *const u8, bytes: usize) {
     }
 }
 
-/// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not consecutive in
-/// memory, so the processor does not predict them.
+/// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not
+/// consecutive in memory, so the processor does not predict them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn prefetch_tile(tile: *const u32, word: usize) {

@@ -8,11 +8,12 @@ use crate::simd::{F32s, LANES, Simd};
 /// Rows of a tile, whose sums stay in registers.
 const ROWS: usize = 4;
 
-/// Rows of the right operand that are multiplied before the next ones: two vectors of each stay in the first-level cache.
+/// Rows of the right operand that are multiplied before the next ones: two vectors of each stay in the first-level
+/// cache.
 const BLOCK: usize = 128;
 
-/// Distance between rows of `n` values of a right operand or a result: whole vectors, and an odd number of them. Rows whose
-/// distance is a multiple of a large power of two would compete for few lines of the cache.
+/// Distance between rows of `n` values of a right operand or a result: whole vectors, and an odd number of them. Rows
+/// whose distance is a multiple of a large power of two would compete for few lines of the cache.
 pub(crate) fn padded_stride(n: usize) -> usize {
     (n.div_ceil(LANES) | 1) * LANES
 }
@@ -133,8 +134,8 @@ fn multiply_tile<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// Adds `factors[r]` times the first vectors of `values` to row r of the sums. It is a function, as the compiler may leave a
-/// closure out of line, without the instruction set of its caller.
+/// Adds `factors[r]` times the first vectors of `values` to row r of the sums. It is a function, as the compiler may
+/// leave a closure out of line, without the instruction set of its caller.
 #[inline(always)]
 fn multiply_add<S: Simd, const R: usize, const N: usize>(
     simd: S,

@@ -31,8 +31,8 @@ impl<'a> MatmulTask<'a> {
         self.output.fill(0.0);
     }
 
-    /// Stores up to 16 results, as bits of `f32`, for activation row `row`, from weight row `first` on, as far as there are
-    /// weight rows.
+    /// Stores up to 16 results, as bits of `f32`, for activation row `row`, from weight row `first` on, as far as there
+    /// are weight rows.
     ///
     /// # Safety
     ///

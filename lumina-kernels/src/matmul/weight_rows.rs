@@ -52,8 +52,8 @@ impl<'a> WeightRows<'a> {
         PrefetchRows { address: self.address(row), row_bytes: self.row_bytes, len: self.len, tile: std::ptr::null() }
     }
 
-    /// The address of row `row`. Beyond 16 it is the address that the row would have, which may be in another matrix, or outside
-    /// of any memory.
+    /// The address of row `row`. Beyond 16 it is the address that the row would have, which may be in another matrix,
+    /// or outside of any memory.
     pub(super) fn address(&self, row: usize) -> *const u8 {
         self.bytes.as_ptr().wrapping_add(row * self.row_bytes)
     }
@@ -85,7 +85,7 @@ pub(super) struct PrefetchRows {
 
 impl PrefetchRows {
     /// The rows from row `row` on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    pub(super) fn at_row(self, row: usize) -> Self {
         Self { address: self.row(row), ..self }
     }
 
@@ -115,8 +115,8 @@ impl<'a, const BYTES: usize> RowBlocks<'a, BYTES> {
         const { assert!(AT + LEN <= BYTES) };
         assert!(row < Lanes::COUNT);
         #[allow(unsafe_code, reason = "a check for each load takes longer than the load")]
-        // SAFETY: only `WeightRows::blocks` makes these. It checks that `bytes` has `BYTES` bytes of each of 16 rows, from
-        // `row * row_bytes` on. `AT + LEN` is no more than `BYTES`, and `row` is less than 16, by the lines above.
+        // SAFETY: only `WeightRows::blocks` makes these. It checks that `bytes` has `BYTES` bytes of each of 16 rows,
+        // from `row * row_bytes` on. `AT + LEN` is no more than `BYTES`, and `row` is less than 16, by the lines above.
         unsafe {
             // For the addressing modes of processors: a row and a multiple of four rows.
             &*self.bytes.as_ptr().add(row % 4 * self.row_bytes).add(row / 4 * (4 * self.row_bytes) + AT).cast()

@@ -1,4 +1,5 @@
-//! Loads, stores and changes of type of the AVX kernels, as safe functions: the references that they take are checked memory.
+//! Loads, stores and changes of type of the AVX kernels, as safe functions: the references that they take are checked
+//! memory.
 
 use std::arch::x86_64::*;
 

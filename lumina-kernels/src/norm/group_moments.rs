@@ -1,6 +1,6 @@
 //! Mean and variance of groups of channels: the statistics of a group norm.
 //!
-//! `variance = mean((x − mean)²)`, in two passes, which loses no digits where the mean is large. Blocks of [`BLOCK`]
+//! `variance = mean((x − mean)²)`, in two passes, which loses no digits where the mean is large. Blocks of `BLOCK`
 //! values are summed in `f32` vectors, and the blocks in `f64`.
 
 use crate::parallel::*;

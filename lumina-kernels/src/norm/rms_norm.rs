@@ -1,4 +1,5 @@
-//! RMS norm: `y = x · inverse_rms · weight` with `inverse_rms = 1 / √(mean(x²) + ε)`, over the rows of `x` `[n, width]`.
+//! RMS norm: `y = x · inverse_rms · weight` with `inverse_rms = 1 / √(mean(x²) + ε)`, over the rows of `x` `[n,
+//! width]`.
 //!
 //! The forward pass returns `inverse_rms` `[n]` for the backward pass, so that the mean is computed once.
 
@@ -11,7 +12,9 @@ use crate::simd::{Simd, simd_dispatch};
 /// Rows of a task. Sums over rows are first taken within a task, so they do not depend on the number of threads.
 const TASK_ROWS: usize = 64;
 
-simd_dispatch!(fn norm_rows(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]) = norm_rows_body);
+simd_dispatch!(fn norm_rows(
+    x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32], inverse_rms: &mut [f32]
+) = norm_rows_body);
 simd_dispatch!(fn add_and_norm_rows(
     x: &mut [f32], y: &[f32], weight: &[f32], epsilon: f32, normed: &mut [f32], inverse_rms: &mut [f32]
 ) = add_and_norm_rows_body);

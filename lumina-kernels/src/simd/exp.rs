@@ -1,9 +1,9 @@
-//! The exponential and the sigmoid, in operations that vector registers have.
+//! The exponential and the sigmoid, in operations that the compiler vectorises.
 
 /// `e^x`, within two units in the last place.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Beyond these the result is not a normal number.
+    // Outside of this range the result is not a normal number.
     let x = x.clamp(-87.0, 88.0);
     let whole = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
     // ln 2 in two parts, so that the remainder is exact.
@@ -18,6 +18,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     series * f32::from_bits(((whole as i32 + 127) << 23) as u32)
 }
 
+/// `1 / (1 + e^−x)`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))

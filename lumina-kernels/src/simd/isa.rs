@@ -77,8 +77,8 @@ impl Isa {
         available.unwrap_or(Self::Portable)
     }
 
-    /// Whether kernels that are generic over a token may use it: as [`is_available`](Self::is_available), except in tests that
-    /// name one instruction set in the environment. Small kernels ask at each call, so the answers are kept.
+    /// Whether kernels that are generic over a token may use it: as [`is_available`](Self::is_available), except in
+    /// tests that name one instruction set in the environment. Small kernels ask at each call, so the answers are kept.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline]
     pub(super) fn is_enabled(self) -> bool {
@@ -116,8 +116,8 @@ fn is_tested(isa: Isa) -> bool {
 #[cfg(test)]
 pub(super) const ONLY: &str = "LUMINA_TEST_INSTRUCTIONS";
 
-/// Whether the processor has AMX for `bf16` and 8-bit integers, and the system saves its registers: on Linux a process has to
-/// ask for that, once.
+/// Whether the processor has AMX for `bf16` and 8-bit integers, and the system saves its registers: on Linux a process
+/// has to ask for that, once.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn amx_is_granted() -> bool {
     use std::arch::x86_64::__cpuid_count;

@@ -1,8 +1,8 @@
 //! Instruction sets: which of them the processor has, vectors in its registers, and functions compiled for each.
 //!
-//! A *token* ([`Simd`]) is a zero-sized proof that the processor has an instruction set. Only detection makes tokens, and
-//! only tokens make vectors ([`F32s`]), so code with a vector in its hands may use the instructions for it, and no unsafe
-//! code is needed in kernels. A kernel is a function that is generic over the token:
+//! A *token* ([`Simd`]) is a zero-sized proof that the processor has an instruction set. Only detection makes tokens,
+//! and only tokens make vectors ([`F32s`]), so code with a vector in its hands may use the instructions for it, and no
+//! unsafe code is needed in kernels. A kernel is a function that is generic over the token:
 //!
 //! ```ignore
 //! simd_dispatch!(pub(crate) fn scale(x: &mut [f32], factor: f32) = scale_body);
@@ -16,9 +16,9 @@
 //! ```
 //!
 //! [`simd_dispatch`] compiles the body for each instruction set and calls the best. All functions in a body have to be
-//! `#[inline(always)]`: what the compiler leaves out of line lacks the instruction set of its caller, and is slow. For the
-//! same reason a body has no closures that take or return vectors. Loops over arrays of [`LANES`] values without vectors are
-//! vectorised by the compiler, with the instruction set of the body.
+//! `#[inline(always)]`: what the compiler leaves out of line lacks the instruction set of its caller, and is slow. For
+//! the same reason a body has no closures that take or return vectors. Loops over arrays of [`LANES`] values without
+//! vectors are vectorised by the compiler, with the instruction set of the body.
 
 pub(crate) mod exp;
 pub(crate) mod isa;
@@ -115,8 +115,8 @@ pub(crate) trait F32s: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Outp
     }
 }
 
-/// Defines a function that calls `body`, compiled for the best instruction set that the processor has. `body` is generic
-/// over [`Simd`], takes the token before the other arguments, and is `#[inline(always)]`.
+/// Defines a function that calls `body`, compiled for the best instruction set that the processor has. `body` is
+/// generic over [`Simd`], takes the token before the other arguments, and is `#[inline(always)]`.
 macro_rules! simd_dispatch {
     ($vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? = $body:ident) => {
         $vis fn $name($($arg: $type),*) $(-> $result)? {
