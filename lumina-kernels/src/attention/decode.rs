@@ -1,159 +1,65 @@
-//! A few queries against keys and values as they are stored: what decoding does for each token.
+//! Attention of a few queries to cached keys and values, in the type of the cache: what decoding does for each token.
+//!
+//! `y = Σ softmax(q · kᵀ / √head_dim) · v`, by dot products with keys and weighted sums of values, cast up in registers.
+//! [`QUERY_TILE`] queries share each read of the keys. Scales of 8-bit keys multiply scores, and those of values weights.
 
 use half::bf16;
 
 use super::causal::{AttentionShape, Task, exp_and_sum};
-use super::kv_storage::KvBlock;
+use super::kv_storage::{Element, KvView, KvViews, Segment};
 use crate::simd::reduce::largest;
 use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
-/// The type of stored keys and values.
-pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
-    /// Whether the values of a token's head share a scale.
-    const SCALED: bool;
-    /// The number, before its scale.
-    fn to_f32(self) -> f32;
-    /// Stores a token's head, and returns its scale.
-    fn quantise(values: &[f32], to: &mut [Self]) -> f32;
-    /// Attention of a task's queries to keys and values, the first query to `before` tokens and itself, with the best
-    /// instructions. The last argument has the task, and memory to work in.
-    const ATTEND: Attend<Self>;
+/// Queries that share a read of the keys.
+const QUERY_TILE: usize = 4;
+
+/// The queries of a pass, of which a task has some tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    /// `[n, heads, head_dim]`.
+    pub(super) values: &'a [f32],
+    /// Cached tokens before the task's first token.
+    pub(super) before: usize,
+    pub(super) shape: &'a AttentionShape,
 }
 
-/// See [`Element::ATTEND`].
-pub(crate) type Attend<T> = fn(&[f32], [KvView<'_, T>; 2], usize, &AttentionShape, (&mut Task<'_>, &mut Vec<f32>));
-
-/// The first tokens of one head of keys or values, in blocks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KvView<'a, T> {
-    pub(crate) blocks: &'a [KvBlock<T>],
-    pub(crate) kv_head: usize,
-    /// Tokens.
-    pub(crate) len: usize,
-    pub(crate) head_dim: usize,
+/// Stored types with their kernel.
+pub(super) trait Attend: Element {
+    /// [`attend_body`] on the best instruction set. `weights` is working memory.
+    fn attend(queries: Queries<'_>, kv: KvViews<'_, Self>, task: &mut Task<'_>, weights: &mut Vec<f32>);
 }
 
-/// Tokens of one head that lie one after the other.
-struct Segment<'a, T> {
-    /// `[n, head_dim]`.
-    values: &'a [T],
-    /// `[n]`; empty where the type has no scale.
-    scales: &'a [f32],
-}
-
-impl<'a, T: Element> KvView<'a, T> {
-    /// The tokens block by block, in their order.
-    #[inline(always)]
-    fn segments(self) -> impl Iterator<Item = Segment<'a, T>> {
-        let Self { blocks, kv_head, len, head_dim } = self;
-        let mut left = len;
-        blocks.iter().map_while(move |block| {
-            let n = left.min(block.tokens);
-            left -= n;
-            let first = kv_head * block.tokens;
-            (n > 0).then(|| Segment {
-                values: &block.values[first * head_dim..][..n * head_dim],
-                scales: block.scales.get(first..first + n).unwrap_or_default(),
-            })
-        })
-    }
-
-    /// All values in `f32`, `[len, head_dim]`.
-    pub(crate) fn dequantise(&self, to: &mut Vec<f32>) {
-        to.clear();
-        for Segment { values, scales } in self.segments() {
-            let start = to.len();
-            to.extend(values.iter().map(|value| value.to_f32()));
-            for (token, scale) in to[start..].chunks_exact_mut(self.head_dim).zip(scales) {
-                token.iter_mut().for_each(|value| *value *= scale);
-            }
-        }
-    }
-}
-
+/// Implements [`Attend`] for a type.
 macro_rules! attend {
-    ($type:ty, $best:ident, $body:ident) => {
-        simd_dispatch!(fn $best(
-            q: &[f32],
-            seen: [KvView<'_, $type>; 2],
-            before: usize,
-            shape: &AttentionShape,
-            to: (&mut Task<'_>, &mut Vec<f32>)
-        ) = $body);
+    ($type:ty, $function:ident) => {
+        simd_dispatch!(fn $function(
+            queries: Queries<'_>, kv: KvViews<'_, $type>, task: &mut Task<'_>, weights: &mut Vec<f32>
+        ) = attend_body);
 
-        #[inline(always)]
-        fn $body<S: Simd>(
-            simd: S,
-            q: &[f32],
-            seen: [KvView<'_, $type>; 2],
-            before: usize,
-            shape: &AttentionShape,
-            to: (&mut Task<'_>, &mut Vec<f32>),
-        ) {
-            gemv::<S, $type>(simd, q, seen, before, shape, to);
+        impl Attend for $type {
+            fn attend(queries: Queries<'_>, kv: KvViews<'_, Self>, task: &mut Task<'_>, weights: &mut Vec<f32>) {
+                $function(queries, kv, task, weights);
+            }
         }
     };
 }
-attend!(f32, attend_f32, attend_f32_body);
-attend!(bf16, attend_bf16, attend_bf16_body);
-attend!(i8, attend_i8, attend_i8_body);
 
-impl Element for f32 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
-    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
-        to.copy_from_slice(values);
-        1.0
-    }
-    const ATTEND: Attend<Self> = attend_f32;
-}
+attend!(f32, attend_f32);
+attend!(bf16, attend_bf16);
+attend!(i8, attend_i8);
 
-impl Element for bf16 {
-    const SCALED: bool = false;
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
-        to.iter_mut().zip(values).for_each(|(to, value)| *to = Self::from_f32(*value));
-        1.0
-    }
-    const ATTEND: Attend<Self> = attend_bf16;
-}
-
-impl Element for i8 {
-    const SCALED: bool = true;
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f32::from(self)
-    }
-    /// The largest magnitude becomes 127.
-    fn quantise(values: &[f32], to: &mut [Self]) -> f32 {
-        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        to.iter_mut().zip(values).for_each(|(to, value)| *to = (value * factor).round() as Self);
-        largest / 127.0
-    }
-    const ATTEND: Attend<Self> = attend_i8;
-}
-
-/// Queries for which keys and values are read once.
-const QUERY_TILE: usize = 4;
-/// The queries of a task, member by member of the group and token by token, some at a time.
+/// Attention of the queries of a task, token by token and for each token head by head of the group. The first token
+/// attends to `before` tokens and itself.
 #[inline(always)]
-fn gemv<S: Simd, T: Element>(
+fn attend_body<S: Simd, T: Element>(
     simd: S,
-    q: &[f32],
-    [keys, values]: [KvView<'_, T>; 2],
-    before: usize,
-    shape: &AttentionShape,
-    (task, weights): (&mut Task<'_>, &mut Vec<f32>),
+    Queries { values: q, before, shape }: Queries<'_>,
+    KvViews { keys, values }: KvViews<'_, T>,
+    task: &mut Task<'_>,
+    weights: &mut Vec<f32>,
 ) {
     let AttentionShape { heads, head_dim, .. } = *shape;
-    let (group, len) = (shape.group(), task.results.len());
+    let (group, len, scale) = (shape.group(), task.results.len(), shape.scale());
     let width = before + len;
     weights.resize(QUERY_TILE * width, 0.0);
     let query = |index: usize| {
@@ -164,29 +70,24 @@ fn gemv<S: Simd, T: Element>(
     let mut first = 0;
     while first < count {
         let n = if count - first >= QUERY_TILE { QUERY_TILE } else { 1 };
-        let of_query: [&[f32]; QUERY_TILE] = std::array::from_fn(|at| query((first + at).min(count - 1)));
-        // A token of the row sees itself and what is before it; keys beyond are left out below.
+        let queries: [&[f32]; QUERY_TILE] = std::array::from_fn(|at| query((first + at).min(count - 1)));
+        // Keys that a query attends to. The others up to the last get a weight of zero below.
         let seen = |at: usize| before + (first + at) / group + 1;
         let last = seen(n - 1);
+        let keys = KvView { len: last, ..keys };
         match (n, head_dim) {
-            (QUERY_TILE, _) => scores::<S, T, QUERY_TILE>(simd, of_query, keys, last, shape, weights, width),
-            // That of the published models as a constant, for which the query stays in registers.
-            (_, 128) => scores::<S, T, 1>(
-                simd,
-                [of_query[0]],
-                keys,
-                last,
-                &AttentionShape { head_dim: 128, ..*shape },
-                weights,
-                width,
-            ),
-            _ => scores::<S, T, 1>(simd, [of_query[0]], keys, last, shape, weights, width),
+            (QUERY_TILE, _) => scores::<S, T, QUERY_TILE>(simd, queries, keys, scale, weights, width),
+            // The size of the published models as a constant: the query then stays in registers.
+            (_, 128) => {
+                scores::<S, T, 1>(simd, [queries[0]], KvView { head_dim: 128, ..keys }, scale, weights, width);
+            }
+            _ => scores::<S, T, 1>(simd, [queries[0]], keys, scale, weights, width),
         }
         let mut factors = [0.0; QUERY_TILE];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
-            let (weights, hidden) = weights.split_at_mut(seen(at));
+            let (weights, later) = weights.split_at_mut(seen(at));
             let sum = exp_and_sum(weights, largest(weights));
-            hidden.fill(0.0);
+            later.fill(0.0);
             factors[at] = sum.recip();
             if T::SCALED {
                 let scales = values.segments().flat_map(|segment| segment.scales);
@@ -195,35 +96,39 @@ fn gemv<S: Simd, T: Element>(
         }
         for at in 0..n {
             let (token, member) = ((first + at) / group, (first + at) % group);
-            let to = &mut task.results[token][member * head_dim..][..head_dim];
-            weighted::<S, T>(simd, &weights[at * width..][..last], values, factors[at], to);
+            let result = &mut task.results[token][member * head_dim..][..head_dim];
+            weighted_sum(simd, &weights[at * width..][..last], values, factors[at], result);
         }
         first += n;
     }
 }
 
-/// The scores of `N` queries with the first `seen` keys, scaled, into rows of `width`.
+/// Stores the scaled scores of `N` queries with all keys to `result`, in rows of `width`.
 #[inline(always)]
 fn scores<S: Simd, T: Element, const N: usize>(
     simd: S,
     queries: [&[f32]; N],
     keys: KvView<'_, T>,
-    seen: usize,
-    shape: &AttentionShape,
-    to: &mut [f32],
+    scale: f32,
+    result: &mut [f32],
     width: usize,
 ) {
-    let (head_dim, scale) = (shape.head_dim, shape.scale());
+    let head_dim = keys.head_dim;
     let (whole, rest) = (head_dim / LANES, head_dim / LANES * LANES..head_dim);
+    // Slices of one length, which the inner loop need not check.
+    let mut vectors: [&[[f32; LANES]]; N] = [&[]; N];
+    for (vectors, query) in vectors.iter_mut().zip(queries) {
+        *vectors = &query.as_chunks::<LANES>().0[..whole];
+    }
     let mut token = 0;
-    for Segment { values, scales } in (KvView { len: seen, ..keys }).segments() {
+    for Segment { values, scales } in keys.segments() {
         for (place, key) in values.chunks_exact(head_dim).enumerate() {
             let mut sums = [simd.splat(0.0); N];
+            let key_vectors = &key.as_chunks::<LANES>().0[..whole];
             for at in 0..whole {
-                let part = at * LANES..(at + 1) * LANES;
-                let key = load::<S, T>(simd, &key[part.clone()]);
-                for (sum, query) in sums.iter_mut().zip(&queries) {
-                    *sum = sum.multiply_add(simd.load(&query[part.clone()]), key);
+                let key = load(simd, &key_vectors[at]);
+                for i in 0..N {
+                    sums[i] = sums[i].multiply_add(simd.load(&vectors[i][at]), key);
                 }
             }
             let scale = scales.get(place).map_or(scale, |own| own * scale);
@@ -233,69 +138,70 @@ fn scores<S: Simd, T: Element, const N: usize>(
                     let pairs = query[rest.clone()].iter().zip(&key[rest.clone()]);
                     sum += pairs.map(|(query, key)| query * key.to_f32()).sum::<f32>();
                 }
-                to[row * width + token] = sum * scale;
+                result[row * width + token] = sum * scale;
             }
             token += 1;
         }
     }
 }
 
-/// The first sixteen values.
+/// Sixteen values, cast up.
 #[inline(always)]
-fn load<S: Simd, T: Element>(simd: S, values: &[T]) -> S::F32s {
-    let mut wide = [0.0; LANES];
-    for (wide, value) in wide.iter_mut().zip(&values[..LANES]) {
-        *wide = value.to_f32();
+fn load<S: Simd, T: Element>(simd: S, values: &[T; LANES]) -> S::F32s {
+    let mut floats = [0.0; LANES];
+    for (float, value) in floats.iter_mut().zip(values) {
+        *float = value.to_f32();
     }
-    simd.load(&wide)
+    simd.load(&floats)
 }
 
-/// The sum of values by weight, times a factor.
+/// Stores the sum of values by weight, times a factor.
 #[inline(always)]
-fn weighted<S: Simd, T: Element>(simd: S, weights: &[f32], values: KvView<'_, T>, factor: f32, to: &mut [f32]) {
-    let head_dim = to.len();
+fn weighted_sum<S: Simd, T: Element>(simd: S, weights: &[f32], values: KvView<'_, T>, factor: f32, result: &mut [f32]) {
+    let head_dim = result.len();
     let mut start = 0;
-    // As many sums as stay in registers while the values go by.
+    // As many sums at a time as stay in registers while the values are read.
     while S::WIDE_TILES && start + 8 * LANES <= head_dim {
-        strip::<S, T, 8>(simd, weights, values, factor, start, to);
+        weighted_sum_part::<S, T, 8>(simd, weights, values, factor, start, result);
         start += 8 * LANES;
     }
     while start + 4 * LANES <= head_dim {
-        strip::<S, T, 4>(simd, weights, values, factor, start, to);
+        weighted_sum_part::<S, T, 4>(simd, weights, values, factor, start, result);
         start += 4 * LANES;
     }
     while start + LANES <= head_dim {
-        strip::<S, T, 1>(simd, weights, values, factor, start, to);
+        weighted_sum_part::<S, T, 1>(simd, weights, values, factor, start, result);
         start += LANES;
     }
-    for (at, to) in to.iter_mut().enumerate().skip(start) {
+    for (at, result) in result.iter_mut().enumerate().skip(start) {
         let tokens = values.segments().flat_map(|segment| segment.values.chunks_exact(head_dim)).zip(weights);
-        *to = tokens.map(|(token, weight)| token[at].to_f32() * weight).sum::<f32>() * factor;
+        *result = tokens.map(|(token, weight)| token[at].to_f32() * weight).sum::<f32>() * factor;
     }
 }
 
+/// `N` vectors of the sum, from element `start` on.
 #[inline(always)]
-fn strip<S: Simd, T: Element, const N: usize>(
+fn weighted_sum_part<S: Simd, T: Element, const N: usize>(
     simd: S,
     weights: &[f32],
     values: KvView<'_, T>,
     factor: f32,
     start: usize,
-    to: &mut [f32],
+    result: &mut [f32],
 ) {
     let mut sums = [simd.splat(0.0); N];
     let mut weights = weights;
     for segment in values.segments() {
-        for (token, weight) in segment.values.chunks_exact(to.len()).zip(weights) {
+        for (token, weight) in segment.values.chunks_exact(result.len()).zip(weights) {
             let weight = simd.splat(*weight);
-            let token = &token[start..start + N * LANES];
-            for at in 0..N {
-                sums[at] = sums[at].multiply_add(weight, load::<S, T>(simd, &token[at * LANES..(at + 1) * LANES]));
+            let token = token[start..start + N * LANES].as_chunks::<LANES>().0;
+            for (sum, values) in sums.iter_mut().zip(token) {
+                *sum = sum.multiply_add(weight, load(simd, values));
             }
         }
-        weights = weights.get(segment.values.len() / to.len()..).unwrap_or_default();
+        weights = weights.get(segment.values.len() / result.len()..).unwrap_or_default();
     }
-    for (to, sum) in to[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-        *to = sum.to_array().map(|value| value * factor);
+    for (result, sum) in result[start..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+        *result = sum.to_array().map(|value| value * factor);
     }
 }

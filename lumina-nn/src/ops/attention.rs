@@ -1,8 +1,8 @@
 //! Causal attention.
 
 use burn::tensor::Tensor;
+use lumina_kernels::attention::cached::{self, CachedRow};
 use lumina_kernels::attention::causal::{self, AttentionInputs, AttentionShape};
-use lumina_kernels::attention::kv_storage::{self, CachedRow};
 
 use super::hidden::{Activation, Hidden};
 
@@ -43,7 +43,8 @@ pub fn cached_attention(q: Hidden, k: Hidden, v: Hidden, rows: &mut [CachedRow<'
     let width = q.dims()[1];
     let [q, k, v] = [q, k, v].map(|x| x.into_host().expect("caches in host memory go with CPU devices"));
     let mut y = q.sibling(width);
-    kv_storage::attention(&q.values, &k.values, &v.values, rows, &mut y.values);
+    let inputs = AttentionInputs { q: &q.values, k: &k.values, v: &v.values };
+    cached::forward_into(inputs, rows, &mut y.values);
     match device {
         Some(device) => Hidden::from(y).into_tensor(&device).into(),
         None => y.into(),

@@ -46,9 +46,8 @@ mod values;
 pub(crate) mod weight;
 
 pub use lumina_kernels::ActivationPrecision;
-pub use lumina_kernels::attention::kv_storage::{
-    AttentionPath, CachedRow, KV_BLOCK_TOKENS, KvStorage, MIN_GEMM_QUERIES,
-};
+pub use lumina_kernels::attention::cached::{AttentionPath, CachedRow, MIN_GEMM_QUERIES};
+pub use lumina_kernels::attention::kv_storage::{KV_BLOCK_TOKENS, KvStorage};
 
 pub use self::adamw::{AdamWStep, Moments, adamw, square_sum};
 pub use self::attention::{cached_attention, causal_attention};
