@@ -173,7 +173,7 @@ fn main() {
             for dtype in Compute::KV_CACHE_DTYPES {
                 let model = open(&compute.clone().kv_cache(dtype));
                 let step = decode(&model, &long, 1, IMAGE_TOKENS);
-                let cache = model.new_cache(LONG_CONTEXT).bytes() as f64;
+                let cache = model.new_cache(LONG_CONTEXT).bytes_of(LONG_CONTEXT) as f64;
                 let head = (vocab_size - IMAGE_TOKENS.len()) as f64 / vocab_size as f64;
                 let bytes =
                     bytes - head * Dtype::Q8_0.bytes_of(&[vocab_size, 2048]).expect("whole blocks") as f64 + cache;

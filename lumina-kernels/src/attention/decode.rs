@@ -90,8 +90,7 @@ fn attend_body<S: Simd, T: Element>(
             later.fill(0.0);
             factors[at] = sum.recip();
             if T::SCALED {
-                let scales = values.segments().flat_map(|segment| segment.scales);
-                weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
+                scale_weights(weights, values);
             }
         }
         for at in 0..n {
@@ -100,6 +99,16 @@ fn attend_body<S: Simd, T: Element>(
             weighted_sum(simd, &weights[at * width..][..last], values, factors[at], result);
         }
         first += n;
+    }
+}
+
+/// Multiplies each token's weight by the scale of its values.
+#[inline(always)]
+fn scale_weights<T: Element>(mut weights: &mut [f32], values: KvView<'_, T>) {
+    for segment in values.segments() {
+        let (own, later) = weights.split_at_mut(segment.scales.len().min(weights.len()));
+        own.iter_mut().zip(segment.scales).for_each(|(weight, scale)| *weight *= scale);
+        weights = later;
     }
 }
 
@@ -121,8 +130,10 @@ fn scores<S: Simd, T: Element, const N: usize>(
         *vectors = &query.as_chunks::<LANES>().0[..whole];
     }
     let mut token = 0;
-    for Segment { values, scales } in keys.segments() {
+    for segment in keys.segments() {
+        let Segment { values, scales, .. } = segment;
         for (place, key) in values.chunks_exact(head_dim).enumerate() {
+            segment.prefetch_next(place, head_dim, 0, head_dim);
             let mut sums = [simd.splat(0.0); N];
             let key_vectors = &key.as_chunks::<LANES>().0[..whole];
             for at in 0..whole {
@@ -192,7 +203,8 @@ fn weighted_sum_part<S: Simd, T: Element, const N: usize>(
     let mut sums = [simd.splat(0.0); N];
     let mut weights = weights;
     for segment in values.segments() {
-        for (token, weight) in segment.values.chunks_exact(result.len()).zip(weights) {
+        for (place, (token, weight)) in segment.values.chunks_exact(result.len()).zip(weights).enumerate() {
+            segment.prefetch_next(place, result.len(), start, N * LANES);
             let weight = simd.splat(*weight);
             let token = token[start..start + N * LANES].as_chunks::<LANES>().0;
             for (sum, values) in sums.iter_mut().zip(token) {

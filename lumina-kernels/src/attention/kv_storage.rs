@@ -3,6 +3,7 @@
 use half::bf16;
 
 use crate::Format;
+use crate::matmul::prefetch::{LINE, prefetch};
 use crate::parallel::*;
 
 /// Tokens of a block.
@@ -249,6 +250,18 @@ pub(super) struct Segment<'a, T> {
     pub(super) values: &'a [T],
     /// `[n]`; empty where the type has no scale.
     pub(super) scales: &'a [f32],
+    /// The address of the head's tokens in the next block, which are not consecutive with these.
+    next: *const T,
+}
+
+impl<T> Segment<'_, T> {
+    /// Prefetches `n` values of a token of the next block from element `start` on, while the token at the same place of
+    /// this block is read: the processor does not predict where the next block is.
+    #[inline(always)]
+    pub(super) fn prefetch_next(&self, place: usize, head_dim: usize, start: usize, n: usize) {
+        let address = self.next.wrapping_add(place * head_dim + start).cast();
+        (0..n * size_of::<T>()).step_by(LINE).for_each(|byte| prefetch(address, byte));
+    }
 }
 
 impl<'a, T: Element> KvView<'a, T> {
@@ -257,13 +270,15 @@ impl<'a, T: Element> KvView<'a, T> {
     pub(super) fn segments(self) -> impl Iterator<Item = Segment<'a, T>> {
         let Self { blocks, kv_head, len, head_dim } = self;
         let mut left = len;
-        blocks.iter().map_while(move |block| {
+        blocks.iter().enumerate().map_while(move |(index, block)| {
             let n = left.min(block.tokens);
             left -= n;
             let first = kv_head * block.tokens;
+            let next = blocks.get(index + 1).unwrap_or(block);
             (n > 0).then(|| Segment {
                 values: &block.values[first * head_dim..][..n * head_dim],
                 scales: block.scales.get(first..first + n).unwrap_or_default(),
+                next: next.values.as_ptr().wrapping_add(kv_head * next.tokens * head_dim),
             })
         })
     }
@@ -271,7 +286,7 @@ impl<'a, T: Element> KvView<'a, T> {
     /// Stores all values in `f32`, `[len, head_dim]`.
     pub(super) fn dequantise(&self, to: &mut Vec<f32>) {
         to.clear();
-        for Segment { values, scales } in self.segments() {
+        for Segment { values, scales, .. } in self.segments() {
             let start = to.len();
             to.extend(values.iter().map(|value| value.to_f32()));
             for (token, scale) in to[start..].chunks_exact_mut(self.head_dim).zip(scales) {

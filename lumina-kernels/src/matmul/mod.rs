@@ -37,7 +37,7 @@ mod neon_gemm;
 mod neon_gemv;
 mod portable_gemm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-mod prefetch;
+pub(crate) mod prefetch;
 pub(crate) mod serial_gemm;
 mod task;
 #[cfg(test)]

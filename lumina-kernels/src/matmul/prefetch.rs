@@ -4,11 +4,11 @@
 use super::weight_rows::PrefetchRows;
 
 /// Bytes of a cache line. With longer lines some prefetches are redundant.
-pub(super) const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Prefetches the cache line `bytes` after an address, which may be anywhere, into the second-level cache.
 #[inline(always)]
-pub(super) fn prefetch(address: *const u8, bytes: usize) {
+pub(crate) fn prefetch(address: *const u8, bytes: usize) {
     let address = address.wrapping_add(bytes);
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
