@@ -82,10 +82,6 @@ mod serial {
             let mut state = init();
             self.map(move |item| work(&mut state, item))
         }
-
-        fn with_min_len(self, _: usize) -> Self {
-            self
-        }
     }
 
     impl<I: Iterator> ParallelIterator for I {}

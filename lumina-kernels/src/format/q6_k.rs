@@ -24,12 +24,18 @@ const _: () = assert!(size_of::<BlockQ6K>() == 210);
 unsafe impl Block<256> for BlockQ6K {
     fn dequantise(&self, values: &mut [f32; 256]) {
         let d = f16_to_f32(self.d);
-        for (index, value) in values.iter_mut().enumerate() {
-            let (half, run, place) = (index / 128, index / 32 % 4, index % 32);
-            let low = self.low[half * 64 + run % 2 * 32 + place] >> (run / 2 * 4) & 15;
-            let high = self.high[half * 32 + place] >> (run * 2) & 3;
-            let quant = i16::from(low | high << 4) - 32;
-            *value = d * f32::from(self.scales[index / 16]) * f32::from(quant);
+        for (run, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (half, run_of_half) = (run / 4, run % 4);
+            let low = &self.low[half * 64 + run_of_half % 2 * 32..][..32];
+            let high = &self.high[half * 32..][..32];
+            for (part, values) in values.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+                let scale = d * f32::from(self.scales[2 * run + part]);
+                let bits = low[16 * part..].iter().zip(&high[16 * part..]);
+                for (value, (low, high)) in values.iter_mut().zip(bits) {
+                    let (low, high) = (low >> (run_of_half / 2 * 4) & 15, high >> (run_of_half * 2) & 3);
+                    *value = scale * f32::from(i16::from(low | high << 4) - 32);
+                }
+            }
         }
     }
 }

@@ -21,6 +21,12 @@ pub(super) enum Layout {
     Tiles(usize),
 }
 
+/// The packed words of up to 16 or 32 values of a row.
+type Line = [u32; Lanes::COUNT];
+
+/// Lines of a row that are converted at a time.
+const LINES: usize = 8;
+
 /// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of integers are interleaved in both
 /// layouts, where all rows of a GEMV are one tile.
 pub(super) fn pack(arithmetic: Arithmetic, layout: Layout, x: &[f32], columns: usize, packed: &mut [u32]) {
@@ -29,17 +35,14 @@ pub(super) fn pack(arithmetic: Arithmetic, layout: Layout, x: &[f32], columns: u
         Layout::Rows => x.len() / columns,
         Layout::Tiles(rows) => rows,
     };
-    const PAIRS: usize = 2 * Lanes::COUNT;
-    let converter = Converter::detect();
-    let pairs = |x: &[f32]| converter.pairs(x);
     let pack_tile = |(packed, x): (&mut [u32], &[f32])| {
         let rows = x.len() / columns;
         match arithmetic {
             Arithmetic::F32 => {
                 pack_lines::<{ Lanes::COUNT }>(x, columns, packed, floats, by_parts(layout, rows, row_words));
             }
-            Arithmetic::Bf16 => pack_lines::<PAIRS>(x, columns, packed, pairs, by_parts(layout, rows, row_words)),
-            Arithmetic::AmxBf16 => pack_lines::<PAIRS>(x, columns, packed, pairs, by_lines(layout, rows)),
+            Arithmetic::Bf16 => pack_pairs(x, columns, packed, by_parts(layout, rows, row_words)),
+            Arithmetic::AmxBf16 => pack_pairs(x, columns, packed, by_lines(layout, rows)),
             Arithmetic::Int8 { offset } => pack_blocks(x, columns, offset, packed),
             Arithmetic::AmxInt8 => pack_amx_blocks(x, columns, packed),
         }
@@ -58,25 +61,29 @@ struct LinePlaces {
     stride: usize,
 }
 
-/// Packs lines of up to `ELEMENTS` values each. A line is packed for all rows before the next, so that what is written
-/// together stays in the cache. `convert` makes words of a line, and `places` says where the words of line m of a row
-/// go.
+/// Packs lines of up to `ELEMENTS` values each. Some lines are packed for all rows before the next, so that what is written
+/// together stays in the cache. `convert` stores the words of some lines, which are zero before, and `places` says where
+/// the words of line m of a row go.
 #[inline(always)]
 fn pack_lines<const ELEMENTS: usize>(
     x: &[f32],
     columns: usize,
     packed: &mut [u32],
-    convert: impl Fn(&[f32]) -> [u32; Lanes::COUNT],
+    convert: impl Fn(&[f32], &mut [Line; LINES]),
     places: impl Fn(usize, usize) -> LinePlaces,
 ) {
-    for m in 0..columns.div_ceil(ELEMENTS) {
+    for first in (0..columns.div_ceil(ELEMENTS)).step_by(LINES) {
         for (row, x) in x.chunks_exact(columns).enumerate() {
-            let words = convert(&x[m * ELEMENTS..columns.min((m + 1) * ELEMENTS)]);
-            let LinePlaces { first, stride } = places(m, row);
-            if stride == 1 {
-                packed[first..first + Lanes::COUNT].copy_from_slice(&words);
-            } else {
-                packed[first..].iter_mut().step_by(stride).zip(words).for_each(|(to, word)| *to = word);
+            let x = &x[first * ELEMENTS..columns.min((first + LINES) * ELEMENTS)];
+            let mut lines = [[0; Lanes::COUNT]; LINES];
+            convert(x, &mut lines);
+            for (m, words) in (first..).zip(&lines).take(x.len().div_ceil(ELEMENTS)) {
+                let LinePlaces { first, stride } = places(m, row);
+                if stride == 1 {
+                    packed[first..first + Lanes::COUNT].copy_from_slice(words);
+                } else {
+                    packed[first..].iter_mut().step_by(stride).zip(words).for_each(|(to, word)| *to = *word);
+                }
             }
         }
     }
@@ -98,44 +105,47 @@ fn by_lines(layout: Layout, rows: usize) -> impl Fn(usize, usize) -> LinePlaces 
     }
 }
 
-/// Up to 16 values, padded with zeros.
+/// Words of single values.
 #[inline(always)]
-fn floats(x: &[f32]) -> [u32; Lanes::COUNT] {
-    let mut words = [0; Lanes::COUNT];
-    for (word, x) in words.iter_mut().zip(x) {
+fn floats(x: &[f32], lines: &mut [Line; LINES]) {
+    for (word, x) in lines.as_flattened_mut().iter_mut().zip(x) {
         *word = x.to_bits();
     }
-    words
 }
 
-/// Rounds values to `bf16`.
-#[derive(Clone, Copy)]
-struct Converter {
+/// Words of pairs of `bf16`.
+#[inline(always)]
+fn pairs(x: &[f32], lines: &mut [Line; LINES]) {
+    for (word, x) in lines.as_flattened_mut().iter_mut().zip(x.chunks(2)) {
+        *word = pair(x);
+    }
+}
+
+/// Packs lines of pairs of `bf16`, with the instruction for it where the processor has it.
+fn pack_pairs(x: &[f32], columns: usize, packed: &mut [u32], places: impl Fn(usize, usize) -> LinePlaces) {
+    const PAIRS: usize = 2 * Lanes::COUNT;
     #[cfg(target_arch = "x86_64")]
-    instructions: Option<crate::simd::x86::Avx512Bf16>,
-}
-
-impl Converter {
-    fn detect() -> Self {
-        Self {
-            #[cfg(target_arch = "x86_64")]
-            instructions: crate::simd::x86::Avx512Bf16::detect(),
+    {
+        use super::x86_memory::store_bf16_pairs;
+        // Only the conversion is compiled for the instruction set: scattered stores of vectors are slow.
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        fn avx512_bf16(x: &[f32], lines: &mut [Line; LINES]) {
+            let (whole, rest) = x.as_chunks::<PAIRS>();
+            for (line, x) in lines.iter_mut().zip(whole) {
+                store_bf16_pairs(line, x);
+            }
+            if let Some(line) = lines.get_mut(whole.len()) {
+                line.iter_mut().zip(rest.chunks(2)).for_each(|(word, x)| *word = pair(x));
+            }
+        }
+        if let Some(_token) = crate::simd::x86::Avx512Bf16::detect() {
+            #[allow(unsafe_code, reason = "calls a function that is compiled for an instruction set")]
+            // SAFETY: the token proves that the processor has the instruction set.
+            let convert = |x: &[f32], lines: &mut [Line; LINES]| unsafe { avx512_bf16(x, lines) };
+            return pack_lines::<PAIRS>(x, columns, packed, convert, places);
         }
     }
-
-    /// Up to 16 pairs, padded with zeros.
-    #[inline(always)]
-    fn pairs(self, x: &[f32]) -> [u32; Lanes::COUNT] {
-        #[cfg(target_arch = "x86_64")]
-        if let (Some(instructions), Ok(x)) = (self.instructions, x.try_into()) {
-            return instructions.to_bf16_pairs(x);
-        }
-        let mut words = [0; Lanes::COUNT];
-        for (word, x) in words.iter_mut().zip(x.chunks(2)) {
-            *word = pair(x);
-        }
-        words
-    }
+    pack_lines::<PAIRS>(x, columns, packed, pairs, places);
 }
 
 /// Two values in a word; a missing second one is zero.

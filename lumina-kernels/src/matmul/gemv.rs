@@ -27,16 +27,16 @@ pub(super) fn portable(arithmetic: Arithmetic, format: Format) -> Option<Gemv> {
 
 #[inline(always)]
 fn floats(weights: &WeightRows<'_>, x: &[u32], sums: &mut [Lanes]) {
-    let format = weights.format;
+    let (format, block_bytes) = (weights.format, weights.format.block_bytes());
     let n = sums.len();
     let row_words = x.len() / n;
     let mut totals: RowLanes = [[[0.0; Lanes::COUNT]; Lanes::COUNT]; MAX_GEMV_ROWS];
     for row in 0..Lanes::COUNT {
         let mut acc = [[0.0f32; Lanes::COUNT]; MAX_GEMV_ROWS];
-        for (run, bytes) in weights.row(row).chunks(RUN * format.block_bytes()).enumerate() {
+        for (run, bytes) in weights.row(row).chunks(RUN * block_bytes).enumerate() {
             let mut values = [0.0f32; RUN];
             to_f32(format, bytes, &mut values);
-            let count = (bytes.len() / format.block_bytes()).next_multiple_of(Lanes::COUNT);
+            let count = (bytes.len() / block_bytes).next_multiple_of(Lanes::COUNT);
             for (acc, x) in acc.iter_mut().zip(x.chunks_exact(row_words)) {
                 let x = x[run * RUN..run * RUN + count].as_chunks::<{ Lanes::COUNT }>().0;
                 // A local copy, which the compiler keeps in registers.

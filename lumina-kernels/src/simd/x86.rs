@@ -38,23 +38,9 @@ pub(crate) struct Avx512Bf16(());
 
 impl Avx512Bf16 {
     /// The token, if the processor has the instruction set.
+    #[inline]
     pub(crate) fn detect() -> Option<Self> {
         Isa::Avx512Bf16.is_available().then_some(Self(()))
-    }
-
-    /// Rounds to pairs of `bf16`: to nearest, ties to even, and values below the smallest normal number to zero.
-    #[inline(always)]
-    pub(crate) fn to_bf16_pairs(self, values: &[f32; 2 * LANES]) -> [u32; LANES] {
-        #[target_feature(enable = "avx512f,avx512bf16")]
-        fn convert(values: &[f32; 2 * LANES]) -> [u32; LANES] {
-            let (low, high) = values.split_at(LANES);
-            // SAFETY: both halves are 64 bytes. The result is 64 bytes of which every pattern is valid.
-            unsafe {
-                std::mem::transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high.as_ptr()), _mm512_loadu_ps(low.as_ptr())))
-            }
-        }
-        // SAFETY: the token proves that the processor has the instruction set.
-        unsafe { convert(values) }
     }
 }
 
