@@ -1,9 +1,9 @@
 //! `cargo bench -p lumina-kernels [-- <word>…]`: products with the weights of a layer, as ratios to limits measured in
 //! the same run.
 //!
-//! A pass multiplies with the seven matrices of a decoder layer of width 2048 (`mid` in the peers' scripts). There are more
-//! layers than caches hold, so weights come from memory. Words choose formats (`bf16`), the precision of activations (`exact`
-//! for `f32`, `reduced`), numbers of rows (`n=8`), and instruction sets (`avx2`).
+//! A pass multiplies with the seven matrices of a decoder layer of width 2048 (`mid` in the peers' scripts). There are
+//! more layers than caches hold, so weights come from memory. Words choose formats (`bf16`), the precision of
+//! activations (`exact` for `f32`, `reduced`), numbers of rows (`n=8`), and instruction sets (`avx2`).
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 use std::hint::black_box;

@@ -1,7 +1,7 @@
 //! Attention of the new tokens of sequences to their cached keys and values.
 //!
-//! A few tokens read the cache in its own type, as decoding does. From [`MIN_GEMM_QUERIES`] tokens on keys and values are
-//! dequantised once, and attention is two matmuls.
+//! A few tokens read the cache in its own type, as decoding does. From [`MIN_GEMM_QUERIES`] tokens on keys and values
+//! are dequantised once, and attention is two matmuls.
 
 use smallvec::SmallVec;
 
@@ -19,7 +19,8 @@ const MIN_PARALLEL_WORK: usize = 1 << 15;
 /// How attention of a row is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AttentionPath {
-    /// By the number of its tokens: as matmuls from [`MIN_GEMM_QUERIES`] on, which round differently than single tokens.
+    /// By the number of its tokens: as matmuls from [`MIN_GEMM_QUERIES`] on, which round differently than single
+    /// tokens.
     #[default]
     ByLength,
     /// As for single tokens, whatever their number: the results are those of single tokens, to the bit.

@@ -1,7 +1,8 @@
 //! Attention of a few queries to cached keys and values, in the type of the cache: what decoding does for each token.
 //!
-//! `y = Σ softmax(q · kᵀ / √head_dim) · v`, by dot products with keys and weighted sums of values, cast up in registers.
-//! [`QUERY_TILE`] queries share each read of the keys. Scales of 8-bit keys multiply scores, and those of values weights.
+//! `y = Σ softmax(q · kᵀ / √head_dim) · v`, by dot products with keys and weighted sums of values, cast up in
+//! registers. [`QUERY_TILE`] queries share each read of the keys. Scales of 8-bit keys multiply scores, and those of
+//! values weights.
 
 use half::bf16;
 

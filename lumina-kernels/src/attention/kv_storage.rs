@@ -14,9 +14,9 @@ const MIN_PARALLEL_VALUES: usize = 1 << 16;
 
 /// Keys and values of one layer of one sequence.
 ///
-/// They are stored as `f32`, `bf16`, or 8-bit integers with a scale for each token and head ([`Format::Q8_0`]): smaller types
-/// take less memory, and a token reads less. Blocks of [`KV_BLOCK_TOKENS`] tokens are allocated as the sequence grows, and
-/// returned by [`KvStorage::truncate`].
+/// They are stored as `f32`, `bf16`, or 8-bit integers with a scale for each token and head ([`Format::Q8_0`]): smaller
+/// types take less memory, and a token reads less. Blocks of [`KV_BLOCK_TOKENS`] tokens are allocated as the sequence
+/// grows, and returned by [`KvStorage::truncate`].
 #[derive(Debug)]
 pub struct KvStorage {
     shape: KvShape,

@@ -1,6 +1,7 @@
 //! Attention: of whole sequences with gradients ([`causal`]), and of new tokens to cached keys and values ([`cached`]).
 //!
-//! Both compute `softmax(q · kᵀ / √head_dim) · v` with causal masks, for heads of queries that share heads of keys and values.
+//! Both compute `softmax(q · kᵀ / √head_dim) · v` with causal masks, for heads of queries that share heads of keys and
+//! values.
 
 pub mod cached;
 pub mod causal;

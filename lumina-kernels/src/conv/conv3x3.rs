@@ -303,95 +303,39 @@ pub(crate) mod tests {
         y
     }
 
-    pub(crate) const SHAPES: [Conv3x3Shape; 13] = {
-        let shape = Conv3x3Shape {
-            batch: 1,
-            in_channels: 1,
-            out_channels: 1,
-            height: 1,
-            width: 1,
-            padding: RowPadding { top: 1, bottom: 1 },
-            stride: 1,
-        };
-        [
-            shape,
-            Conv3x3Shape { batch: 2, in_channels: 3, out_channels: 5, height: 7, width: 19, ..shape },
-            Conv3x3Shape {
-                in_channels: 4,
-                out_channels: 9,
-                height: 12,
-                width: 48,
-                padding: RowPadding { top: 0, bottom: 1 },
-                ..shape
-            },
-            Conv3x3Shape {
-                batch: 3,
-                in_channels: 2,
-                out_channels: 8,
-                height: 9,
-                width: 33,
-                padding: RowPadding { top: 1, bottom: 0 },
-                ..shape
-            },
-            Conv3x3Shape {
-                in_channels: 2,
-                out_channels: 3,
-                height: 20,
-                width: 16,
-                padding: RowPadding { top: 0, bottom: 0 },
-                ..shape
-            },
-            // By Winograd: of each number of tiles side by side, with partial tiles, and in an image wider than a
-            // vector.
-            Conv3x3Shape { batch: 2, in_channels: 17, out_channels: 19, height: 13, width: 45, ..shape },
-            Conv3x3Shape {
-                in_channels: 16,
-                out_channels: 16,
-                height: 8,
-                width: 32,
-                padding: RowPadding { top: 0, bottom: 1 },
-                ..shape
-            },
-            Conv3x3Shape {
-                in_channels: 20,
-                out_channels: 24,
-                height: 9,
-                width: 13,
-                padding: RowPadding { top: 1, bottom: 0 },
-                ..shape
-            },
-            Conv3x3Shape { in_channels: 16, out_channels: 40, height: 40, width: 10, ..shape },
-            Conv3x3Shape { in_channels: 16, out_channels: 17, height: 5, width: 200, ..shape },
-            // With stride 2.
-            Conv3x3Shape {
-                batch: 2,
-                in_channels: 3,
-                out_channels: 9,
-                height: 24,
-                width: 70,
-                padding: RowPadding { top: 0, bottom: 1 },
-                stride: 2,
-            },
-            Conv3x3Shape {
-                in_channels: 17,
-                out_channels: 16,
-                height: 11,
-                width: 13,
-                padding: RowPadding { top: 0, bottom: 1 },
-                stride: 2,
-                ..shape
-            },
-            Conv3x3Shape {
-                in_channels: 2,
-                out_channels: 2,
-                height: 2,
-                width: 2,
-                padding: RowPadding { top: 0, bottom: 1 },
-                stride: 2,
-                ..shape
-            },
-        ]
-    };
+    const NONE: RowPadding = RowPadding { top: 0, bottom: 0 };
+    const TOP: RowPadding = RowPadding { top: 1, bottom: 0 };
+    const BOTTOM: RowPadding = RowPadding { top: 0, bottom: 1 };
+    const BOTH: RowPadding = RowPadding { top: 1, bottom: 1 };
+
+    /// One image.
+    const fn shape(
+        in_channels: usize,
+        out_channels: usize,
+        height: usize,
+        width: usize,
+        padding: RowPadding,
+    ) -> Conv3x3Shape {
+        Conv3x3Shape { batch: 1, in_channels, out_channels, height, width, padding, stride: 1 }
+    }
+
+    pub(crate) const SHAPES: [Conv3x3Shape; 13] = [
+        shape(1, 1, 1, 1, BOTH),
+        Conv3x3Shape { batch: 2, ..shape(3, 5, 7, 19, BOTH) },
+        shape(4, 9, 12, 48, BOTTOM),
+        Conv3x3Shape { batch: 3, ..shape(2, 8, 9, 33, TOP) },
+        shape(2, 3, 20, 16, NONE),
+        // By Winograd: of each number of tiles in a row, with partial tiles, and in an image wider than a vector.
+        Conv3x3Shape { batch: 2, ..shape(17, 19, 13, 45, BOTH) },
+        shape(16, 16, 8, 32, BOTTOM),
+        shape(20, 24, 9, 13, TOP),
+        shape(16, 40, 40, 10, BOTH),
+        shape(16, 17, 5, 200, BOTH),
+        // With stride 2.
+        Conv3x3Shape { batch: 2, stride: 2, ..shape(3, 9, 24, 70, BOTTOM) },
+        Conv3x3Shape { stride: 2, ..shape(17, 16, 11, 13, BOTTOM) },
+        Conv3x3Shape { stride: 2, ..shape(2, 2, 2, 2, BOTTOM) },
+    ];
 
     #[test]
     fn matches_the_definition() {
@@ -412,15 +356,7 @@ pub(crate) mod tests {
 
     #[test]
     fn winograd_rounds_little() {
-        let shape = Conv3x3Shape {
-            batch: 1,
-            in_channels: 128,
-            out_channels: 16,
-            height: 16,
-            width: 64,
-            padding: RowPadding { top: 1, bottom: 1 },
-            stride: 1,
-        };
+        let shape = shape(128, 16, 16, 64, BOTH);
         let x = values(shape.in_channels * shape.height * shape.width, 1);
         let (weight, bias) = (values(shape.out_channels * shape.in_channels * 9, 2), vec![0.0; shape.out_channels]);
         let (found, expected) = (forward(&x, &weight, None, &shape), reference(&x, &weight, &bias, &shape));

@@ -61,9 +61,9 @@ struct LinePlaces {
     stride: usize,
 }
 
-/// Packs lines of up to `ELEMENTS` values each. Some lines are packed for all rows before the next, so that what is written
-/// together stays in the cache. `convert` stores the words of some lines, which are zero before, and `places` says where
-/// the words of line m of a row go.
+/// Packs lines of up to `ELEMENTS` values each. Some lines are packed for all rows before the next, so that what is
+/// written together stays in the cache. `convert` stores the words of some lines, which are zero before, and `places`
+/// says where the words of line m of a row go.
 #[inline(always)]
 fn pack_lines<const ELEMENTS: usize>(
     x: &[f32],

@@ -155,8 +155,8 @@ pub(super) fn as_bf16(pairs: __m512i) -> __m512bh {
 pub(super) fn store_bf16_pairs(words: &mut [u32; 16], values: &[f32; 32]) {
     let (low, high) = values.split_at(16);
     #[allow(unsafe_code, reason = "the instructions take pointers")]
-    // SAFETY: both halves are 64 bytes, and there is room for 64; the instructions need no alignment. The change of type is
-    // one between 64 bytes of which every pattern is valid.
+    // SAFETY: both halves are 64 bytes, and there is room for 64; the instructions need no alignment. The change of
+    // type is one between 64 bytes of which every pattern is valid.
     unsafe {
         let pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(high.as_ptr()), _mm512_loadu_ps(low.as_ptr()));
         _mm512_storeu_si512(words.as_mut_ptr().cast(), std::mem::transmute::<__m512bh, __m512i>(pairs));

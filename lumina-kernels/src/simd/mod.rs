@@ -160,7 +160,7 @@ mod tests {
 
     /// Runs the tests of all kernels that are generic over the token again, with each token that is not the best here.
     #[test]
-    fn every_instruction_set_passes_the_tests() {
+    fn each_token_passes_the_tests() {
         for isa in ["avx2", "portable"] {
             let mut tests = Command::new(std::env::current_exe().expect("a test is a program"));
             tests
