@@ -395,7 +395,7 @@ impl Transformer {
     /// Logits at some positions of a pass, on the host: a row `[vocab_size]` for each of `positions`.
     ///
     /// # Errors
-    /// [`Error::Position`] where there is no such position, [`Error::Compute`] where the device fails.
+    /// [`Error::Position`] where there is no such position, [`Error::Nn`] where the device fails.
     pub fn logits_at(&self, hidden: &Hidden, positions: &[usize]) -> Result<Logits> {
         self.logits_among(hidden, positions, 0..self.architecture.vocab_size)
     }

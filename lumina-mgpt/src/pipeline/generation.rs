@@ -15,8 +15,8 @@ use crate::engine::{Cancel, GenerateOptions, Request, Submission};
 
 /// A request bound to a model, to be configured and then run.
 ///
-/// `T` is what the answer is taken as: [`Output`] for all of it, an [`RgbImage`] or a [`String`] where the task
-/// promises one.
+/// `T` is what the answer is taken as: [`Output`] for all of it, an [`RgbImage`](image::RgbImage) or a [`String`] where
+/// the task promises one.
 #[must_use = "nothing is generated before `run` or `stream`"]
 pub struct Generation<'m, T = Output> {
     model: &'m Lumina,
@@ -143,8 +143,8 @@ impl<'m, T: Answer> Generation<'m, T> {
     /// Generates to the end.
     ///
     /// # Errors
-    /// What is wrong with the request, what fails on the way, and [`Error::Answer`] where the answer is not what the
-    /// task promises.
+    /// What is wrong with the request, what fails on the way, and [`Error::Answer`](crate::Error::Answer) where
+    /// the answer is not what the task promises.
     pub fn run(self) -> Result<T> {
         let mut output = Output::default();
         for event in self.stream()? {
