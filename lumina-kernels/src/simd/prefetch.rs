@@ -24,8 +24,8 @@ pub(crate) fn prefetch(address: *const u8, bytes: usize) {
     let _ = address;
 }
 
-/// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not consecutive
-/// in memory, so the processor does not predict them.
+/// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not
+/// consecutive in memory, so the processor does not predict them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch_tile(tile: *const u32, word: usize) {
