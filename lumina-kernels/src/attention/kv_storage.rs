@@ -3,8 +3,8 @@
 use half::bf16;
 
 use crate::Format;
-use crate::matmul::prefetch::{LINE, prefetch};
 use crate::parallel::*;
+use crate::simd::prefetch::{LINE, prefetch};
 
 /// Tokens of a block.
 pub const KV_BLOCK_TOKENS: usize = 64;

@@ -12,7 +12,6 @@ use std::arch::asm;
 use super::arithmetic::{AMX_BLOCK_WORDS, Arithmetic, BLOCK_PART};
 use super::blocks::PanelBlock;
 use super::kernel::{GROUP, GROUP_ROWS, Gemm, Gemv, MAX_GEMV_ROWS};
-use super::prefetch::prefetch;
 use super::weight_rows::{PrefetchRows, WeightRows};
 use super::x86_memory::{add_floats, load_floats};
 use crate::scratch::Lanes;
@@ -301,7 +300,7 @@ unsafe fn gemm_integers(groups: &[Lanes], x: &[u32], rows: usize, sums: &mut [La
         for first in (0..rows).step_by(ROWS) {
             if index == 0 {
                 let next = next.at_row(number * GROUP_ROWS + first / ROWS);
-                (0..next.len).step_by(LINE).for_each(|byte| prefetch(next.row(0), byte));
+                next.prefetch();
             }
             let last = last.as_flattened();
             // SAFETY: the caller ensures that AMX is available; the shapes are set above.

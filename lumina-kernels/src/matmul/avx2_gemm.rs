@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{ActivationBlock, PanelBlock};
 use super::kernel::{GROUP, Gemm, with_constant_rows};
-use super::prefetch::{prefetch_share, prefetch_tile};
 use super::weight_rows::PrefetchRows;
 use super::x86_memory::{load_halves, store_half};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::prefetch_tile;
 
 /// Activation rows of a tile: 12 sums of the 16 registers.
 pub(super) const TILE: usize = 6;
@@ -22,7 +22,7 @@ pub(super) fn gemm(arithmetic: Arithmetic) -> Gemm {
 
 #[target_feature(enable = "avx2,fma")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
-    prefetch_share(next);
+    next.prefetch();
     with_constant_rows!(rows, [1, 2, 3, 4, 5], TILE, X => float_tile::<X>(group, x, sums, next.tile));
 }
 

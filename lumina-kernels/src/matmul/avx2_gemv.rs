@@ -10,12 +10,12 @@ use super::arithmetic::{Arithmetic, BLOCK_PART};
 use super::blocks::ActivationBlock;
 use super::gemv::{RowLanes, add_lanes, float_gemv};
 use super::kernel::{Gemv, MAX_GEMV_ROWS, with_constant_rows};
-use super::prefetch::{LINE, prefetch};
 use super::weight_rows::{RowBlocks, WeightRows};
 use super::x86_memory::{load_16, load_32, load_words_256, store_floats_256, store_half};
 use crate::Format;
 use crate::format::{q4_0::BlockQ4_0, q8_0::BlockQ8_0};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::{LINE, prefetch};
 
 /// The kind of weights in 32 or 16 bytes.
 const F32: u8 = 0;

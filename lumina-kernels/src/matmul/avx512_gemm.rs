@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{ActivationBlock, PanelBlock};
 use super::kernel::{GROUP, Gemm, with_constant_rows};
-use super::prefetch::{prefetch_share, prefetch_tile};
 use super::weight_rows::PrefetchRows;
 use super::x86_memory::{add_floats, as_bf16, load_floats, load_lanes};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::prefetch_tile;
 
 /// Activation rows of a tile: 24 sums of the 32 registers.
 pub(super) const TILE: usize = 12;
@@ -23,7 +23,7 @@ pub(super) fn gemm(arithmetic: Arithmetic) -> Gemm {
 
 #[target_feature(enable = "avx512f")]
 fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
-    prefetch_share(next);
+    next.prefetch();
     with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
         float_tile::<X>(group, x, sums, next.tile);
     });
@@ -31,7 +31,7 @@ fn floats(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Pre
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn bf16(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
-    prefetch_share(next);
+    next.prefetch();
     with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
         bf16_tile::<X>(group, x, sums, next.tile);
     });
@@ -39,7 +39,7 @@ fn bf16(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: Prefe
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn integers(group: &[Lanes], x: &[u32], rows: usize, sums: &mut [Lanes], next: PrefetchRows) {
-    prefetch_share(next);
+    next.prefetch();
     with_constant_rows!(rows, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], TILE, X => {
         integer_tile::<X>(group, x, sums, next.tile);
     });

@@ -11,12 +11,12 @@ use super::avx512_gemm::add_block;
 use super::avx512_pack::{byte_quads, nibble_quads, transpose};
 use super::blocks::ActivationBlock;
 use super::kernel::{Gemv, MAX_GEMV_ROWS, with_constant_rows};
-use super::prefetch::{LINE, prefetch};
 use super::weight_rows::WeightRows;
 use super::x86_memory::{as_bf16, load_32, load_64, load_words_512, store_floats};
 use crate::Format;
 use crate::format::{q4_0::BlockQ4_0, q8_0::BlockQ8_0};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::{LINE, prefetch};
 
 /// The kind of weights in 64 or 32 bytes.
 const F32: u8 = 0;

@@ -8,12 +8,12 @@ use super::arithmetic::{Arithmetic, BLOCK};
 use super::blocks::PanelBlock;
 use super::kernel::{GROUP, Pack};
 use super::portable_gemm;
-use super::prefetch::LINE;
 use super::weight_rows::{RowBlocks, WeightRows};
 use super::x86_memory::{load_16, load_32, load_64, store_floats, store_lanes};
 use crate::Format;
 use crate::format::{q4_0::BlockQ4_0, q8_0::BlockQ8_0};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::LINE;
 
 pub(super) fn pack(arithmetic: Arithmetic, format: Format) -> Pack {
     match (arithmetic, format) {

@@ -36,8 +36,6 @@ mod neon_gemm;
 #[cfg(target_arch = "aarch64")]
 mod neon_gemv;
 mod portable_gemm;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) mod prefetch;
 pub(crate) mod serial_gemm;
 mod task;
 #[cfg(test)]

@@ -11,10 +11,10 @@ use super::blocks::ActivationBlock;
 use super::gemv::{RowLanes, add_lanes, float_gemv};
 use super::kernel::{Gemv, MAX_GEMV_ROWS, with_constant_rows};
 use super::neon_gemm::{Floats, dot, dot_pairs, store};
-use super::prefetch::{LINE, prefetch};
 use super::weight_rows::{RowBlocks, WeightRows};
 use crate::format::{q4_0::BlockQ4_0, q8_0::BlockQ8_0};
 use crate::scratch::Lanes;
+use crate::simd::prefetch::{LINE, prefetch};
 use crate::{Format, Isa};
 
 /// The kind of weights in 64 or 32 bytes.

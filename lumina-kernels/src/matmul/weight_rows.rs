@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use super::arithmetic::Arithmetic;
 use crate::scratch::{self, Lanes, Purpose};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::prefetch::{LINE, prefetch};
 use crate::{Format, Matrix};
 
 /// Sixteen consecutive rows of a matrix, or a range of their columns.
@@ -93,6 +95,13 @@ impl PrefetchRows {
     pub(super) fn share(self, rows: usize, index: usize, count: usize) -> Self {
         let at = |index: usize| rows * self.row_bytes * index / count;
         Self { address: self.address.wrapping_add(at(index)), len: at(index + 1) - at(index), ..self }
+    }
+
+    /// Prefetches [`len`](Self::len) bytes from the first row on.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn prefetch(self) {
+        (0..self.len).step_by(LINE).for_each(|byte| prefetch(self.address, byte));
     }
 
     /// The address of row `row`.

@@ -25,6 +25,7 @@ pub(crate) mod isa;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod portable;
+pub(crate) mod prefetch;
 pub(crate) mod reduce;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;

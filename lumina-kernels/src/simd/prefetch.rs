@@ -1,8 +1,5 @@
 //! Prefetches of memory that is needed soon. A prefetch reads nothing, and has no effect where there is no memory.
 
-#[cfg(target_arch = "x86_64")]
-use super::weight_rows::PrefetchRows;
-
 /// Bytes of a cache line. With longer lines some prefetches are redundant.
 pub(crate) const LINE: usize = 64;
 
@@ -23,24 +20,19 @@ pub(crate) fn prefetch(address: *const u8, bytes: usize) {
     unsafe {
         std::arch::asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
     }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
 }
 
 /// Prefetches a word of the next tile of activations into the first-level cache. The tiles of a part are not
 /// consecutive in memory, so the processor does not predict them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn prefetch_tile(tile: *const u32, word: usize) {
+pub(crate) fn prefetch_tile(tile: *const u32, word: usize) {
     #[allow(unsafe_code, reason = "the instruction takes a pointer")]
     // SAFETY: a prefetch is allowed at any address, and any processor of this architecture has it.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(tile.wrapping_add(word).cast());
     }
-}
-
-/// Prefetches a share of the weights that are packed next.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn prefetch_share(next: PrefetchRows) {
-    (0..next.len).step_by(LINE).for_each(|byte| prefetch(next.address, byte));
 }
