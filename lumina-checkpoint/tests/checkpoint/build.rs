@@ -2,6 +2,8 @@
 
 use lumina_checkpoint::Checkpoint;
 
+use crate::shared::write_and_open;
+
 /// A safetensors file of this header and data.
 pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
@@ -13,10 +15,6 @@ pub(crate) fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 /// A safetensors file with one `u8` tensor of two elements.
 pub(crate) fn two_bytes(name: &str) -> Vec<u8> {
     safetensors(&format!(r#"{{"{name}":{{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}}}"#), &[7, 9])
-}
-
-pub(crate) fn f32_bytes(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
-    values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
 /// A file of a zip archive; `claimed` is the length that the archive gives it.
@@ -155,20 +153,5 @@ impl Pickle {
 
 /// Writes one file and opens it.
 pub(crate) fn open(name: &str, bytes: &[u8]) -> lumina_checkpoint::Result<Checkpoint> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, bytes).unwrap();
-    // The mapping outlives the file's name.
-    Checkpoint::open(&path)
-}
-
-/// Reads every tensor of a checkpoint in every way.
-pub(crate) fn read_all(checkpoint: &Checkpoint) -> usize {
-    for name in checkpoint.names() {
-        let view = checkpoint.get(name).unwrap();
-        assert_eq!(Some(view.bytes().len()), view.dtype().bytes_of(view.shape()), "{name}");
-        assert_eq!(view.to_f32().is_ok(), view.dtype().is_float() || view.dtype().is_quantised(), "{name}");
-        assert_eq!(Some(view.file()), checkpoint.file_of(name));
-    }
-    checkpoint.names().count()
+    write_and_open(name, bytes, |path| Checkpoint::open(path))
 }

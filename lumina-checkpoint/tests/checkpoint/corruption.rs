@@ -2,31 +2,11 @@
 
 use proptest::prelude::*;
 
-use crate::build::{Pickle, f32_bytes, legacy, open, read_all, safetensors, torch};
+use crate::build::{Pickle, legacy, open, safetensors, torch};
+use crate::shared::{Damage, damage, damaged, f32_bytes, many, read_all, read_if_opened};
 
-/// Bytes replaced, then the end cut off.
-type Damage = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>);
-
-/// What happens to a file.
-pub(crate) fn damage() -> impl Strategy<Value = Damage> {
-    (
-        prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        prop::option::weighted(0.3, any::<prop::sample::Index>()),
-    )
-}
-
-pub(crate) fn survives(name: &str, whole: &[u8], (changes, cut): Damage) {
-    let mut bytes = whole.to_vec();
-    for (place, value) in changes {
-        *place.get_mut(&mut bytes) = value;
-    }
-    if let Some(cut) = cut {
-        bytes.truncate(cut.index(bytes.len()));
-    }
-    if let Ok(checkpoint) = open(name, &bytes) {
-        read_all(&checkpoint);
-        let _ = checkpoint.document("config.json");
-    }
+pub(crate) fn survives(name: &str, whole: &[u8], damage: Damage) {
+    read_if_opened(open(name, &damaged(whole, damage)));
 }
 
 fn small_pickle() -> Vec<u8> {
@@ -68,14 +48,6 @@ fn opcodes() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(<[u8]>::to_vec),
         2 => Just(Pickle::new().vector("0", 12).end()).prop_map(|pickle| pickle[2..pickle.len() - 1].to_vec()),
     ]
-}
-
-/// Two thousand cases, unless `PROPTEST_CASES` says how many.
-pub(crate) fn many() -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(2000),
-    }
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 
 use lumina_checkpoint::Checkpoint;
 
-use crate::build::{Entry, Pickle, f32_bytes, legacy, safetensors, torch, two_bytes, zip};
+use crate::build::{Entry, Pickle, legacy, safetensors, torch, two_bytes, zip};
+use crate::shared::f32_bytes;
 
 struct Case {
     about: &'static str,

@@ -8,4 +8,5 @@ mod hostile;
 mod memory;
 mod reading;
 mod reference;
+mod shared;
 mod writing;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, Error, save_safetensors};
 use lumina_testing::part;
 
-use crate::build::{Pickle, f32_bytes, read_all, torch, two_bytes};
+use crate::build::{Pickle, torch, two_bytes};
 use crate::gguf::build::Gguf;
+use crate::shared::{f32_bytes, read_all};
 
 /// The files of a folder on disk, by name.
 fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {

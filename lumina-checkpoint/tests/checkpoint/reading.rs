@@ -3,7 +3,8 @@
 use lumina_checkpoint::Dtype;
 use proptest::prelude::*;
 
-use crate::build::{Pickle, f32_bytes, legacy, open, read_all, torch};
+use crate::build::{Pickle, legacy, open, torch};
+use crate::shared::{f32_bytes, read_all};
 
 #[test]
 fn tensors_next_to_leftovers_of_training() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lumina_checkpoint::{Checkpoint, TensorView};
 use lumina_testing::{part, reference, report};
 
-use crate::build::read_all;
+use crate::shared::read_all;
 
 fn model_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =

@@ -8,7 +8,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_checkpoint::{Error, Result};
 use proptest::prelude::*;
 
-use crate::build::read_all;
+use crate::shared::read_all;
 
 type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
 

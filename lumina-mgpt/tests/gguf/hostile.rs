@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use crate::build::{Gguf, text};
-use crate::support::{damage, many, open, read_all, survives};
+use crate::shared::{damage, many, read_all};
+use crate::support::{open, survives};
 
 /// A small file with something of everything.
 fn whole() -> Vec<u8> {

@@ -8,4 +8,6 @@ mod interchange;
 mod llama_order;
 mod quantising;
 mod reading;
+#[path = "../../../lumina-checkpoint/tests/checkpoint/shared.rs"]
+mod shared;
 mod support;

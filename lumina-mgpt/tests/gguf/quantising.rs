@@ -11,7 +11,7 @@ use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_testing::{json, part, report};
 use proptest::prelude::*;
 
-use crate::support::{f32_bytes, read_all};
+use crate::shared::{f32_bytes, read_all};
 
 const FOLDERS: [&str; 3] = ["prenorm", "swin", "qk_norm_per_head"];
 const ORDERS: [RowOrder; 2] = [RowOrder::HuggingFace, RowOrder::LlamaCpp];

@@ -5,7 +5,8 @@ use lumina_checkpoint::gguf::{Array, Value};
 use lumina_mgpt::convert::{self, RowOrder};
 
 use crate::build::{F32, Gguf, U8, text};
-use crate::support::{f32_bytes, open, read_all};
+use crate::shared::{f32_bytes, read_all};
+use crate::support::open;
 
 #[test]
 fn metadata_of_every_type() {

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::build::{F32, Gguf, U8, text};
-use crate::build::{open, read_all};
-use crate::corruption::{damage, many, survives};
+use crate::build::open;
+use crate::corruption::survives;
+use crate::shared::{damage, many, read_all};
 
 /// A small file with something of everything.
 fn whole() -> Vec<u8> {

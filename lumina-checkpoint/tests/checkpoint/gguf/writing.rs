@@ -7,7 +7,7 @@ use lumina_checkpoint::gguf::{Array, GgufWriter, Value};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use proptest::prelude::*;
 
-use crate::build::read_all;
+use crate::shared::read_all;
 
 type Tensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
