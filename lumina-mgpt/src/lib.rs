@@ -65,7 +65,7 @@
 //! # Memory and speed
 //!
 //! With [`Compute::cpu`](Compute) the weights of linear layers are page cache, not heap. A request takes its KV cache,
-//! in blocks of 64 tokens as it grows: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer,
+//! in blocks of 128 tokens as it grows: [`Architecture::cache_bytes_per_token`] times the tokens of prompt and answer,
 //! and with guidance the tokens of the image again. [`EngineOptions::kv_budget_bytes`] bounds it for all requests.
 //! Activations use up to 128 MB that are kept with the model: once begun, decoding allocates nothing but these blocks.
 //!

@@ -207,9 +207,9 @@ fn weighted_sum_part<S: Simd, T: Element, const N: usize>(
         for (place, (token, weight)) in segment.values.chunks_exact(result.len()).zip(weights).enumerate() {
             segment.prefetch_next(place, result.len(), start, N * LANES);
             let weight = simd.splat(*weight);
-            let token = token[start..start + N * LANES].as_chunks::<LANES>().0;
-            for (sum, values) in sums.iter_mut().zip(token) {
-                *sum = sum.multiply_add(weight, load(simd, values));
+            let token = &token[start..start + N * LANES].as_chunks::<LANES>().0[..N];
+            for at in 0..N {
+                sums[at] = sums[at].multiply_add(weight, load(simd, &token[at]));
             }
         }
         weights = weights.get(segment.values.len() / result.len()..).unwrap_or_default();

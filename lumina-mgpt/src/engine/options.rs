@@ -16,8 +16,8 @@ pub struct RequestId(pub(super) u64);
 pub struct EngineOptions {
     /// The most bytes of keys and values of all sequences that run; without it, as many as they need.
     ///
-    /// On the processor a sequence takes them in blocks of 64 tokens as it grows. Where they run out, the sequence that
-    /// was admitted last gives its own up and is computed again later, with the same tokens. On other devices a
+    /// On the processor a sequence takes them in blocks of 128 tokens as it grows. Where they run out, the sequence
+    /// that was admitted last gives its own up and is computed again later, with the same tokens. On other devices a
     /// sequence takes all at once, with its first pass, and what is computed again may round differently.
     pub kv_budget_bytes: Option<u64>,
     /// The most sequences that run at once; at least 1.
