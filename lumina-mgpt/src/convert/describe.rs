@@ -1,6 +1,6 @@
 //! The metadata that is written with a model: its shape and vocabulary in llama.cpp's keys, and its files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lumina_checkpoint::gguf::Value;
 use lumina_checkpoint::{Checkpoint, Dtype, Error, Result};
@@ -10,92 +10,67 @@ use serde_json::Value as Json;
 use super::config::{DOCUMENTS, document_key};
 use super::row_order::{CHAMELEON, LUMINA, ROW_ORDER, RowOrder};
 use super::vocabulary;
+use crate::model::config::{ModelConfig, RopeScaling};
 
 /// The version of the block formats. llama.cpp needs it for quantised tensors.
 const QUANTISATION_VERSION: u32 = 2;
 
-/// The settings of a `config.json` that have a key in the metadata. Defaults are those of `ChameleonConfig`, because
-/// Hugging Face omits settings that equal them. The metadata also contains the whole file.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
+/// The `config.json` of a checkpoint.
+#[derive(Debug)]
 pub(super) struct Config {
-    vocab_size: u32,
-    hidden_size: u32,
-    intermediate_size: u32,
-    num_hidden_layers: u32,
-    num_attention_heads: u32,
-    num_key_value_heads: Option<u32>,
-    max_position_embeddings: u32,
-    rms_norm_eps: f32,
-    rope_theta: f32,
-    rope_scaling: Option<Rope>,
-    rope_parameters: Option<Rope>,
-    swin_norm: bool,
+    model: ModelConfig,
+    tokens: TokenIds,
+    /// What errors call it.
+    file: PathBuf,
+}
+
+/// Tokens with a role in every text.
+#[derive(Debug, Deserialize)]
+struct TokenIds {
     bos_token_id: Option<Json>,
     eos_token_id: Option<Json>,
     pad_token_id: Option<Json>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct Rope {
-    rope_type: Option<String>,
-    #[serde(rename = "type")]
-    older_type: Option<String>,
-    factor: Option<f32>,
-    rope_theta: Option<f32>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            vocab_size: 65_536,
-            hidden_size: 4096,
-            intermediate_size: 11_008,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: None,
-            max_position_embeddings: 4096,
-            rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            rope_scaling: None,
-            rope_parameters: None,
-            swin_norm: false,
-            bos_token_id: None,
-            eos_token_id: None,
-            pad_token_id: None,
-        }
-    }
-}
-
 impl Config {
-    /// The config of a checkpoint, and the file with it.
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<(Self, PathBuf)> {
+    /// The config of a checkpoint.
+    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
         const NAME: &str = "config.json";
         let folder = checkpoint.path();
         let file = if folder.is_dir() { folder.join(NAME) } else { folder.to_owned() };
         let Some(text) = checkpoint.document(NAME)? else {
             return Err(Error::NoCheckpoint { folder: folder.to_owned(), looked_for: format!("`{NAME}`") });
         };
-        let config: Self = serde_json::from_slice(&text).map_err(|source| Error::Json {
+        let tokens = serde_json::from_slice(&text).map_err(|source| Error::Json {
             file: file.clone(),
             problem: "`config.json` does not hold",
             source,
         })?;
+        let model = ModelConfig::from_json(&text, &file).map_err(|error| Error::Damaged {
+            file: file.clone(),
+            reason: format!("`{NAME}` does not hold: {error}"),
+        })?;
+        let config = Self { model, tokens, file };
         for (key, value) in [
-            ("num_attention_heads", config.num_attention_heads),
+            ("num_attention_heads", config.heads(true)),
             ("num_key_value_heads", config.heads(false)),
-            ("hidden_size", config.hidden_size),
+            ("hidden_size", config.model.hidden_size),
         ] {
             if value == 0 {
-                return Err(wrong(&file, key, "it is 0"));
+                return Err(config.wrong(key, "it is 0"));
             }
         }
-        Ok((config, file))
+        Ok(config)
     }
 
     /// Number of heads of queries or keys.
-    pub(super) fn heads(&self, query: bool) -> u32 {
-        if query { self.num_attention_heads } else { self.num_key_value_heads.unwrap_or(self.num_attention_heads) }
+    pub(super) fn heads(&self, query: bool) -> usize {
+        let heads = self.model.num_attention_heads;
+        if query { heads } else { self.model.num_key_value_heads.unwrap_or(heads) }
+    }
+
+    fn wrong(&self, key: &str, reason: &str) -> Error {
+        Error::Metadata { file: self.file.clone(), key: key.to_owned(), reason: reason.to_owned() }
     }
 }
 
@@ -103,7 +78,6 @@ impl Config {
 pub(super) fn metadata(
     checkpoint: &Checkpoint,
     config: &Config,
-    file: &Path,
     linear: Dtype,
     order: RowOrder,
 ) -> Result<Vec<(String, Value)>> {
@@ -122,29 +96,35 @@ pub(super) fn metadata(
     if let Some(name) = checkpoint.path().file_stem().and_then(|name| name.to_str()) {
         entries.push(("general.name".to_owned(), name.into()));
     }
+    let model = &config.model;
+    let (theta, scaling) = model.rope().map_err(|reason| config.wrong("rope_scaling", &reason))?;
     let mut set = |name: &str, value: Value| entries.push((format!("{architecture}.{name}"), value));
-    set("vocab_size", Value::U32(config.vocab_size));
-    set("context_length", Value::U32(config.max_position_embeddings));
-    set("embedding_length", Value::U32(config.hidden_size));
-    set("block_count", Value::U32(config.num_hidden_layers));
-    set("feed_forward_length", Value::U32(config.intermediate_size));
-    set("attention.head_count", Value::U32(config.heads(true)));
-    set("attention.head_count_kv", Value::U32(config.heads(false)));
-    set("attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps));
-    set("rope.dimension_count", Value::U32(config.hidden_size / config.heads(true)));
-    let newer = config.rope_parameters.as_ref();
-    set("rope.freq_base", Value::F32(newer.and_then(|rope| rope.rope_theta).unwrap_or(config.rope_theta)));
-    set("swin_norm", Value::Bool(config.swin_norm));
-    if let Some(rope) = config.rope_scaling.as_ref().or(newer) {
-        let kind = rope.rope_type.as_deref().or(rope.older_type.as_deref()).unwrap_or("default");
-        match (kind, rope.factor) {
-            ("default", _) => {}
-            ("linear", Some(factor)) => {
-                set("rope.scaling.type", kind.into());
-                set("rope.scaling.factor", Value::F32(factor));
-            }
-            _ if order == RowOrder::HuggingFace => {}
-            _ => return Err(wrong(file, "rope_scaling", &format!("llama.cpp has none of the type `{kind}`"))),
+    for (name, key, value) in [
+        ("vocab_size", "vocab_size", model.vocab_size),
+        ("context_length", "max_position_embeddings", model.max_position_embeddings),
+        ("embedding_length", "hidden_size", model.hidden_size),
+        ("block_count", "num_hidden_layers", model.num_hidden_layers),
+        ("feed_forward_length", "intermediate_size", model.intermediate_size),
+        ("attention.head_count", "num_attention_heads", config.heads(true)),
+        ("attention.head_count_kv", "num_key_value_heads", config.heads(false)),
+        ("rope.dimension_count", "hidden_size", model.hidden_size / config.heads(true)),
+    ] {
+        let value = u32::try_from(value).map_err(|_| config.wrong(key, &format!("{value} is too large for GGUF")))?;
+        set(name, Value::U32(value));
+    }
+    set("attention.layer_norm_rms_epsilon", Value::F32(model.rms_norm_eps as f32));
+    set("rope.freq_base", Value::F32(theta as f32));
+    set("swin_norm", Value::Bool(model.swin_norm));
+    match scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear(factor) => {
+            set("rope.scaling.type", "linear".into());
+            set("rope.scaling.factor", Value::F32(factor as f32));
+        }
+        // In our own files `config.json` says it.
+        RopeScaling::Dynamic(_) if order == RowOrder::HuggingFace => {}
+        RopeScaling::Dynamic(_) => {
+            return Err(config.wrong("rope_scaling", "llama.cpp has none of the type `dynamic`"));
         }
     }
     for name in DOCUMENTS {
@@ -157,10 +137,10 @@ pub(super) fn metadata(
         if name == "tokenizer.json" && order == RowOrder::LlamaCpp {
             let embedding = checkpoint.get("model.embed_tokens.weight");
             let rows = embedding.and_then(|view| view.shape().first().copied()).unwrap_or_default();
-            if rows != config.vocab_size as usize {
-                return Err(wrong(file, "vocab_size", &format!("{} tokens for {rows} embeddings", config.vocab_size)));
+            if rows != model.vocab_size {
+                return Err(config.wrong("vocab_size", &format!("{} tokens for {rows} embeddings", model.vocab_size)));
             }
-            let list = vocabulary::read(text, config.vocab_size).map_err(|reason| wrong(file, name, &reason))?;
+            let list = vocabulary::read(text, rows).map_err(|reason| config.wrong(name, &reason))?;
             entries.extend(list.into_iter().map(|(key, value)| (key.to_owned(), value)));
         }
         entries.push((document_key(name), text.into()));
@@ -169,13 +149,12 @@ pub(super) fn metadata(
         if !entries.iter().any(|(key, _)| key == vocabulary::MODEL) {
             entries.push((vocabulary::MODEL.to_owned(), "none".into()));
         }
-        for (name, id) in
-            [("bos", &config.bos_token_id), ("eos", &config.eos_token_id), ("padding", &config.pad_token_id)]
-        {
+        let TokenIds { bos_token_id, eos_token_id, pad_token_id } = &config.tokens;
+        for (name, id) in [("bos", bos_token_id), ("eos", eos_token_id), ("padding", pad_token_id)] {
             // A model can have several tokens that end a text. llama.cpp takes one.
             let first = id.as_ref().and_then(|id| id.as_array().map_or(Some(id), |ids| ids.first()));
             let id = first.and_then(Json::as_u64).and_then(|id| u32::try_from(id).ok());
-            if let Some(id) = id.filter(|&id| id < config.vocab_size) {
+            if let Some(id) = id.filter(|&id| (id as usize) < model.vocab_size) {
                 entries.push((format!("tokenizer.ggml.{name}_token_id"), Value::U32(id)));
             }
         }
@@ -193,8 +172,4 @@ fn file_type(linear: Dtype) -> Option<u32> {
         Dtype::BF16 => 32,
         _ => return None,
     })
-}
-
-fn wrong(file: &Path, key: &str, reason: &str) -> Error {
-    Error::Metadata { file: file.to_owned(), key: key.to_owned(), reason: reason.to_owned() }
 }

@@ -135,8 +135,8 @@ pub fn quantise(
 ) -> Result<()> {
     let path = path.as_ref();
     let order = options.row_order;
-    let (config, config_file) = Config::of(checkpoint)?;
-    let metadata = describe::metadata(checkpoint, &config, &config_file, options.linear, order)?;
+    let config = Config::of(checkpoint)?;
+    let metadata = describe::metadata(checkpoint, &config, options.linear, order)?;
     let tied = !checkpoint.contains("lm_head.weight");
 
     let mut plan = Vec::new();
@@ -151,7 +151,7 @@ pub fn quantise(
         let mut shape = view.shape().to_vec();
         let rotated = rotated(view.name()).filter(|_| order == RowOrder::LlamaCpp);
         if let Some(Rotated { query, norm: true }) = rotated {
-            shape = norm_of_each_head(checkpoint, &view, config.heads(query) as usize)?;
+            shape = norm_of_each_head(checkpoint, &view, config.heads(query))?;
         }
         plan.push((name, dtype, shape, rotated, view));
     }
@@ -162,7 +162,7 @@ pub fn quantise(
     for (_, dtype, _, rotated, view) in &plan {
         let source = match rotated {
             None => view.bytes().clone(),
-            Some(rotated) => in_pairs(view, *rotated, config.heads(rotated.query) as usize)?,
+            Some(rotated) => in_pairs(view, *rotated, config.heads(rotated.query))?,
         };
         quantise_slices(view, &source, *dtype, |converted, share| {
             writer.append(converted)?;

@@ -15,7 +15,7 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
 /// More tokens than any model has. The limit is needed because missing tokens are filled in.
-const MAX_TOKENS: u32 = 1 << 20;
+const MAX_TOKENS: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Tokenizer {
@@ -47,7 +47,7 @@ enum Merge {
 }
 
 /// Keys and values for a tokenizer with `size` tokens, or the reason why it cannot be used.
-pub(super) fn read(text: &str, size: u32) -> Result<Vec<(&'static str, Value)>, String> {
+pub(super) fn read(text: &str, size: usize) -> Result<Vec<(&'static str, Value)>, String> {
     if size > MAX_TOKENS {
         return Err(format!("a vocabulary of {size} tokens, more than {MAX_TOKENS}"));
     }
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(entries[3].1, Value::Array(Array::I32(vec![CONTROL, UNUSED, NORMAL, NORMAL])));
         assert_eq!(entries[4].1, strings(&["a b", "a a\u{120}b"]));
         assert!(read("{}", 4).unwrap_err().contains("byte-pair"));
-        assert!(read(text, u32::MAX).unwrap_err().contains("4294967295"));
+        assert!(read(text, u32::MAX as usize).unwrap_err().contains("4294967295"));
     }
 }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
 /// What `config.json` of a Lumina-mGPT or Chameleon folder says.
 ///
-/// Keys that do not change the result are tolerated; defaults are those of `ChameleonConfig`.
+/// Keys that do not change the result are tolerated; defaults are those of `ChameleonConfig`. A `null` stands for the
+/// default, as newer versions of transformers write it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
@@ -35,12 +37,15 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Epsilon of the RMS norms.
     pub rms_norm_eps: f64,
-    /// Base of the rotary angles.
+    /// Base of the rotary angles, where neither `rope_scaling` nor `rope_parameters` has one.
     pub rope_theta: f64,
     /// How rotary positions are stretched.
     pub rope_scaling: Option<RopeScalingConfig>,
-    /// The form in which newer exports hold `rope_theta` and `rope_scaling`.
+    /// The form in which newer exports hold `rope_theta` and `rope_scaling`. They also read `rope_scaling` in this
+    /// form, and prefer it.
     pub rope_parameters: Option<RopeScalingConfig>,
+    /// Share of a head's channels that are rotated; only 1 is supported.
+    pub partial_rotary_factor: Option<f64>,
     /// Whether the attention projections have biases.
     pub attention_bias: bool,
     /// Whether the MLP projections have biases.
@@ -56,11 +61,12 @@ pub struct ModelConfig {
     /// Token names and ids; says which tokens `mask_image_logits` suppresses.
     pub vocabulary_map: Option<HashMap<String, u32>>,
     /// The image tokenizer's shape.
-    pub vq_config: serde_json::Value,
+    pub vq_config: Value,
 }
 
-/// `rope_scaling` of a `config.json`.
-#[derive(Debug, Clone, Deserialize)]
+/// `rope_scaling` or `rope_parameters` of a `config.json`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
 pub struct RopeScalingConfig {
     /// `linear`, `dynamic` or `default`.
     pub rope_type: Option<String>,
@@ -71,6 +77,10 @@ pub struct RopeScalingConfig {
     pub factor: Option<f64>,
     /// The base, where newer exports put it.
     pub rope_theta: Option<f64>,
+    /// Share of a head's channels that are rotated, where newer exports put it; only 1 is supported.
+    pub partial_rotary_factor: Option<f64>,
+    /// The context before it was stretched; only the model's own is supported.
+    pub original_max_position_embeddings: Option<usize>,
 }
 
 impl Default for ModelConfig {
@@ -90,6 +100,7 @@ impl Default for ModelConfig {
             rope_theta: 10_000.0,
             rope_scaling: None,
             rope_parameters: None,
+            partial_rotary_factor: None,
             attention_bias: false,
             mlp_bias: false,
             tie_word_embeddings: false,
@@ -97,7 +108,7 @@ impl Default for ModelConfig {
             model_parallel_size: 1,
             mask_image_logits: false,
             vocabulary_map: None,
-            vq_config: serde_json::Value::Null,
+            vq_config: Value::Null,
         }
     }
 }
@@ -117,7 +128,59 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`].
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
-        serde_json::from_slice(json).map_err(|error| Error::Config { file: file.to_owned(), reason: error.to_string() })
+        let refuse = |reason| Error::Config { file: file.to_owned(), reason };
+        let mut value: Value = serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))?;
+        remove_nulls(&mut value);
+        serde_path_to_error::deserialize(value)
+            .map_err(|error| refuse(format!("`{}`: {}", error.path(), error.inner())))
+    }
+
+    /// The base of the rotary angles, and how positions are stretched. Versions of transformers keep both in three
+    /// places; where several say something, the newest version's choice is taken.
+    ///
+    /// # Errors
+    /// What is not supported, as a sentence.
+    pub(crate) fn rope(&self) -> std::result::Result<(f64, RopeScaling), String> {
+        // An empty object is none, as in Python.
+        let stated =
+            |rope: &'_ Option<RopeScalingConfig>| rope.clone().filter(|rope| *rope != RopeScalingConfig::default());
+        let (older, newer) = (stated(&self.rope_scaling), stated(&self.rope_parameters));
+        let both = [older.as_ref(), newer.as_ref()];
+        let theta = both.iter().flatten().find_map(|rope| rope.rope_theta).unwrap_or(self.rope_theta);
+        let partial = both.iter().flatten().find_map(|rope| rope.partial_rotary_factor).or(self.partial_rotary_factor);
+        if let Some(partial) = partial.filter(|partial| *partial != 1.0) {
+            return Err(format!("`partial_rotary_factor` {partial} is not supported, only 1"));
+        }
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        if !positive(theta) {
+            return Err(format!("`rope_theta` is {theta}, expected a positive number"));
+        }
+        let Some(scaling) = both.into_iter().flatten().next() else { return Ok((theta, RopeScaling::None)) };
+        let kind = scaling.rope_type.as_deref().or(scaling.older_type.as_deref());
+        let scaling = match (kind, scaling.factor) {
+            (None, None) | (Some("default"), _) => RopeScaling::None,
+            (Some("linear"), Some(factor)) if positive(factor) => RopeScaling::Linear(factor),
+            (Some("dynamic"), Some(factor)) if factor.is_finite() && factor >= 1.0 => {
+                let original = scaling.original_max_position_embeddings.unwrap_or(self.max_position_embeddings);
+                if original != self.max_position_embeddings {
+                    let own = self.max_position_embeddings;
+                    return Err(format!(
+                        "`original_max_position_embeddings` {original} is not supported with `dynamic` `rope_scaling`, \
+                         only `max_position_embeddings` {own}"
+                    ));
+                }
+                RopeScaling::Dynamic(factor)
+            }
+            (kind, factor) => {
+                let kind = kind.map_or_else(|| "without a type".to_owned(), |kind| format!("of the type `{kind}`"));
+                let factor = factor.map_or_else(|| "no factor".to_owned(), |factor| format!("factor {factor}"));
+                return Err(format!(
+                    "`rope_scaling` {kind} with {factor} is not supported; `linear` with a positive factor and `dynamic` \
+                     with one from 1 on are"
+                ));
+            }
+        };
+        Ok((theta, scaling))
     }
 
     /// The checked shape; `file` is for messages.
@@ -170,26 +233,10 @@ impl ModelConfig {
         if self.hidden_act != "silu" {
             return refuse(format!("`hidden_act` `{}` is not supported, only `silu`", self.hidden_act));
         }
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let newer_theta = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-        let theta = newer_theta.unwrap_or(self.rope_theta);
-        if !positive(self.rms_norm_eps) || !positive(theta) {
-            return refuse("`rms_norm_eps` and `rope_theta` must be positive".to_owned());
+        if !self.rms_norm_eps.is_finite() || self.rms_norm_eps <= 0.0 {
+            return refuse(format!("`rms_norm_eps` is {}, expected a positive number", self.rms_norm_eps));
         }
-        let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
-        let factor = scaling.and_then(|rope| rope.factor);
-        let kind = scaling.and_then(|rope| rope.rope_type.as_deref().or(rope.older_type.as_deref()));
-        let scaling = match (kind, factor) {
-            (None | Some("default"), None) => RopeScaling::None,
-            (Some("linear"), Some(factor)) if positive(factor) => RopeScaling::Linear(factor),
-            (Some("dynamic"), Some(factor)) if factor.is_finite() && factor >= 1.0 => RopeScaling::Dynamic(factor),
-            (kind, factor) => {
-                let kind = kind.unwrap_or("none");
-                return refuse(format!(
-                    "`rope_scaling` `{kind}` with factor {factor:?} is not supported; linear and dynamic with a factor are"
-                ));
-            }
-        };
+        let (theta, scaling) = self.rope().map_err(|reason| Error::Config { file: file.to_owned(), reason })?;
         let mut masked: Vec<u32> = Vec::new();
         if self.mask_image_logits {
             let images = self.vocabulary_map.iter().flatten().filter(|(name, _)| name.starts_with("IMGIMG"));
@@ -221,6 +268,14 @@ impl ModelConfig {
             qk_norm_parts: self.model_parallel_size,
             masked_logits: masked,
         })
+    }
+}
+
+/// Removes the keys without a value from an object and the objects in it.
+fn remove_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(remove_nulls);
     }
 }
 
@@ -276,5 +331,85 @@ impl Architecture {
     /// Bytes of keys and values that one token takes in all layers, at `bytes_per_value` bytes a value.
     pub fn cache_bytes_per_token(&self, bytes_per_value: usize) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rope(config: Value) -> std::result::Result<(f64, RopeScaling), String> {
+        ModelConfig::from_json(config.to_string().as_bytes(), "config.json".as_ref()).unwrap().rope()
+    }
+
+    /// What transformers 5.24 makes of each.
+    #[test]
+    fn the_rotary_base_is_read_where_any_version_of_transformers_writes_it() {
+        let linear = RopeScaling::Linear(2.0);
+        for (config, expected) in [
+            (json!({}), (10_000.0, RopeScaling::None)),
+            (json!({"rope_theta": 5000.0}), (5000.0, RopeScaling::None)),
+            (json!({"rope_scaling": {"rope_theta": 5000.0, "rope_type": "default"}}), (5000.0, RopeScaling::None)),
+            (
+                json!({"rope_theta": 10_000.0, "rope_scaling": {"rope_theta": 5000.0, "rope_type": "default"}}),
+                (5000.0, RopeScaling::None),
+            ),
+            (json!({"rope_theta": 7.0, "rope_parameters": {"rope_theta": 5000.0}}), (5000.0, RopeScaling::None)),
+            (json!({"rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 5000.0}}), (5000.0, linear)),
+            (
+                json!({"rope_scaling": {"rope_type": "dynamic", "factor": 3, "rope_theta": 5000}}),
+                (5000.0, RopeScaling::Dynamic(3.0)),
+            ),
+            (
+                json!({"rope_scaling": {}, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 9.0}}),
+                (9.0, linear),
+            ),
+            (json!({"rope_scaling": {"type": "default", "factor": 1.0}}), (10_000.0, RopeScaling::None)),
+            (
+                json!({"rope_scaling": {"type": null, "factor": null}, "rope_theta": null}),
+                (10_000.0, RopeScaling::None),
+            ),
+            (
+                json!({"rope_scaling": {"type": "dynamic", "factor": 2, "original_max_position_embeddings": 4096}}),
+                (10_000.0, RopeScaling::Dynamic(2.0)),
+            ),
+            (json!({"partial_rotary_factor": 1.0}), (10_000.0, RopeScaling::None)),
+        ] {
+            assert_eq!(rope(config.clone()).as_ref(), Ok(&expected), "{config}");
+        }
+        for (config, says) in [
+            (json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor` 0.5"),
+            (json!({"rope_parameters": {"partial_rotary_factor": 0.25}}), "`partial_rotary_factor` 0.25"),
+            (json!({"rope_scaling": {"rope_theta": -1}}), "`rope_theta` is -1"),
+            (
+                json!({"rope_scaling": {"type": "dynamic", "factor": 2, "original_max_position_embeddings": 1024}}),
+                "`original_max_position_embeddings` 1024",
+            ),
+            (json!({"rope_scaling": {"type": "yarn", "factor": 2.5}}), "of the type `yarn` with factor 2.5 is not"),
+            (json!({"rope_scaling": {"factor": 2.5}}), "without a type with factor 2.5"),
+        ] {
+            let message = rope(config.clone()).unwrap_err();
+            assert!(message.contains(says), "{config}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_null_is_the_default() {
+        let nulls = json!({"attention_bias": null, "swin_norm": null, "model_parallel_size": null, "vocab_size": null});
+        let config = ModelConfig::from_json(nulls.to_string().as_bytes(), "config.json".as_ref()).unwrap();
+        assert_eq!(config.resolve("".as_ref()).unwrap(), ModelConfig::default().resolve("".as_ref()).unwrap());
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        for (config, says) in [
+            (json!({"rope_scaling": {"factor": "two"}}), "config.json: `rope_scaling.factor`: invalid type: string"),
+            (json!({"hidden_size": -1}), "config.json: `hidden_size`: invalid value: integer `-1`"),
+        ] {
+            let error = ModelConfig::from_json(config.to_string().as_bytes(), "config.json".as_ref()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
     }
 }
