@@ -1,5 +1,7 @@
 //! The errors of this crate.
 
+use std::path::PathBuf;
+
 /// The results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -72,6 +74,52 @@ pub enum Error {
         columns: u32,
         /// The number of codes that were given.
         found: usize,
+    },
+    /// A file could not be opened or read.
+    #[error("{}: cannot be read: {source}; check that the path is right and the file is readable", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder, a pipe, a socket or a device where a file is needed.
+    #[error("{}: is not a regular file; give a file", file.display())]
+    NotAFile {
+        /// Its path.
+        file: PathBuf,
+    },
+    /// A file of more bytes than may be read.
+    #[error("{}: has {bytes} bytes, more than the limit of {limit}; is it the right file?", file.display())]
+    FileTooLarge {
+        /// The file.
+        file: PathBuf,
+        /// Its bytes, or as many of them as were read.
+        bytes: u64,
+        /// The most that may be read.
+        limit: u64,
+    },
+    /// A file that Git LFS has not fetched.
+    #[error("{}: this is a Git LFS pointer; fetch the file itself with `git lfs pull`", file.display())]
+    LfsPointer {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A text that is not UTF-8.
+    #[error("{}: is not UTF-8 from byte {byte} on; save it as UTF-8", file.display())]
+    NotUtf8 {
+        /// The file.
+        file: PathBuf,
+        /// The first byte that is not.
+        byte: usize,
+    },
+    /// A path that leads out of the folder that it must stay in.
+    #[error("{}: leads out of {}; name files inside that folder", file.display(), root.display())]
+    OutsideRoot {
+        /// The path as it was given.
+        file: PathBuf,
+        /// The folder.
+        root: PathBuf,
     },
 }
 

@@ -9,6 +9,7 @@
 //! - [`ImageSize`], [`CodeGrid`], [`crop_sizes`]: the sizes that an image can have, and an image as VQ codes.
 //! - [`layout`]: which tokens an image consists of, and [`layout::StreamLayout`], the state machine that follows a
 //!   stream.
+//! - [`file`], [`Limits`]: how all crates open files, and what one input may take.
 //!
 //! ```
 //! use lumina_core::layout::{Slot, StreamLayout};
@@ -43,14 +44,17 @@
 
 mod error;
 mod geometry;
+mod limits;
 mod token_role;
 mod vocabulary;
 
+pub mod file;
 pub mod layout;
 
 pub use error::{Error, Result};
 pub use geometry::{
     CELL_PX, CodeGrid, ImageSize, LATENT_PX, MAX_TARGET_PX, choose_size, crop_size_list, crop_sizes, rank_sizes,
 };
+pub use limits::Limits;
 pub use token_role::{TokenRole, is_special_name, reserved_token_name};
 pub use vocabulary::Vocabulary;

@@ -201,11 +201,11 @@ proptest! {
 #[test]
 fn a_sequence_without_memory_waits_and_goes_on() {
     let model = model();
-    let requests = [400, 330].map(|tokens| with_image(request(&long_text(&model, tokens), 5), 96, 96, 2.0));
+    let requests = [340, 250].map(|tokens| with_image(request(&long_text(&model, tokens), 5), 96, 96, 2.0));
     let alone = requests.clone().map(|request| model.generate(request).run().unwrap());
     let bytes = |tokens| model.transformer().new_cache(1024).bytes_of(tokens);
     // Enough for the prompts of both, and for the whole of either.
-    let budget = bytes(448) + bytes(384) + bytes(64);
+    let budget = bytes(384) + bytes(256) + bytes(128);
     let clock = std::sync::Arc::new(SystemClock::new());
     let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(budget), clock.clone());
     let ids = requests.each_ref().map(|request| engine.submit(request).unwrap());
@@ -234,14 +234,15 @@ fn a_sequence_without_memory_waits_and_goes_on() {
 fn a_request_that_can_never_fit_is_refused() {
     let model = model();
     let clock = std::sync::Arc::new(SystemClock::new());
-    let least = model.transformer().new_cache(1024).bytes_of(64);
+    let least = model.transformer().new_cache(1024).bytes_of(128);
     let mut engine = model.engine(EngineOptions::default().kv_budget_bytes(least), clock.clone());
-    let refused = engine.submit(&with_image(request("a tree", 1), 256, 256, 2.0)).unwrap_err().to_string();
+    let refused =
+        engine.submit(&with_image(request(&long_text(&model, 129), 1), 256, 256, 2.0)).unwrap_err().to_string();
     assert!(refused.contains("kv_budget_bytes") && refused.contains(&least.to_string()), "{refused}");
     assert!(engine.is_idle());
 
     // One whose length is not known fails where it does not fit alone, and others go on.
-    let text = long_text(&model, 61);
+    let text = long_text(&model, 125);
     let long = (0..100).map(|seed| {
         let mut long = request(&text, seed);
         long.options.sampling = long.options.sampling.modality(Modality::Text);

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 const CRATES: [(&str, &[&str]); 10] = [
     ("lumina-core", &[]),
     ("lumina-kernels", &[]),
-    ("lumina-checkpoint", &["lumina-kernels"]),
-    ("lumina-nn", &["lumina-kernels", "lumina-checkpoint"]),
+    ("lumina-checkpoint", &["lumina-core", "lumina-kernels"]),
+    ("lumina-nn", &["lumina-core", "lumina-kernels", "lumina-checkpoint"]),
     ("lumina-tokenizer", &["lumina-core"]),
     ("lumina-sampling", &["lumina-core"]),
     ("lumina-vq", &["lumina-core", "lumina-checkpoint", "lumina-nn"]),

@@ -6,8 +6,8 @@ use crate::Format;
 use crate::parallel::*;
 use crate::simd::prefetch::{LINE, prefetch};
 
-/// Tokens of a block. The processor does not prefetch beyond a page of memory, so longer blocks are read faster; shorter
-/// ones leave less unused at the end of a sequence.
+/// Tokens of a block. The processor does not prefetch beyond a page of memory, so longer blocks are read faster.
+/// Shorter ones leave less unused at the end of a sequence.
 pub const KV_BLOCK_TOKENS: usize = 128;
 
 /// From this many values on, threads share the writing.

@@ -1,0 +1,36 @@
+//! What one input may take.
+
+/// The most that one input may take. Beyond a limit there is an error, before the memory is taken.
+///
+/// The defaults are far above what published models, photographs and conversations need, and bound what a file or a
+/// request from elsewhere can cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a document: `config.json`, `tokenizer.json`, `vqgan.yaml`, the index of a checkpoint.
+    pub document_bytes: u64,
+    /// Bytes of an image file.
+    pub image_file_bytes: u64,
+    /// Bytes that decoding an image file takes beside the file itself.
+    pub image_bytes: u64,
+    /// Bytes that decoding VQ codes into an image takes.
+    pub vq_decode_bytes: u64,
+    /// Bytes of the keys and values of one sequence.
+    pub kv_cache_bytes: u64,
+    /// Bytes of the text of one message.
+    pub message_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            document_bytes: 128 * MIB,
+            image_file_bytes: 256 * MIB,
+            image_bytes: 512 * MIB,
+            vq_decode_bytes: 8192 * MIB,
+            kv_cache_bytes: u64::MAX,
+            message_bytes: MIB,
+        }
+    }
+}
