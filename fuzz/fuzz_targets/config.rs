@@ -1,0 +1,4 @@
+#![no_main]
+#![allow(missing_docs, reason = "a fuzz target")]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lumina_fuzz::config(data));
