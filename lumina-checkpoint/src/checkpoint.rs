@@ -114,7 +114,8 @@ impl Checkpoint {
         let mut looked_for = Vec::new();
         for name in files.next().into_iter().chain([INDEX]).chain(files) {
             looked_for.push(format!("`{name}`"));
-            let Some(bytes) = source.read(name)? else { continue };
+            let bytes = if name == INDEX { source.document(name)? } else { source.weights(name)? };
+            let Some(bytes) = bytes else { continue };
             let file = source.file(name);
             if name != INDEX {
                 return Self::of_file(source, &file, &bytes);
@@ -185,7 +186,7 @@ impl Checkpoint {
     pub fn document(&self, name: &str) -> Result<Option<Bytes>> {
         match self.own_document(name)? {
             Some(document) => Ok(Some(document)),
-            None => self.source.read(name),
+            None => self.source.document(name),
         }
     }
 
@@ -242,8 +243,9 @@ fn read_shards(source: &Source, file: &Path, index: &[u8]) -> Result<BTreeMap<St
             let reason = format!("the shard `{shard}` is not the plain name of a file");
             return Err(Error::Damaged { file: file.to_owned(), reason });
         }
-        let bytes =
-            source.read(shard)?.ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
+        let bytes = source
+            .weights(shard)?
+            .ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
         let path = source.file(shard);
         insert(&mut tensors, format::read(&path, &bytes)?.tensors)?;
         shards.insert(shard, path);

@@ -215,6 +215,18 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What was to be opened is no regular file, too large, or a pointer to a file.
+    #[error(transparent)]
+    Core(lumina_core::Error),
+}
+
+impl From<lumina_core::Error> for Error {
+    fn from(error: lumina_core::Error) -> Self {
+        match error {
+            lumina_core::Error::Read { file, source } => Self::Read { file, source },
+            other => Self::Core(other),
+        }
+    }
 }
 
 impl Error {

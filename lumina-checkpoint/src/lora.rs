@@ -83,12 +83,13 @@ impl Adapter {
 
     fn of_source(source: &Source) -> Result<Self> {
         let file = source.file(Self::CONFIG);
-        let text = source.require(Self::CONFIG)?;
+        let text = source.document(Self::CONFIG)?.ok_or_else(|| source.missing(Self::CONFIG))?;
         let config: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|error| refused(&file, format!("not a config: {error}")))?;
         let (rank, scale) = check(&config).map_err(|reason| refused(&file, reason))?;
         let file = source.file(Self::WEIGHTS);
-        let checkpoint = Checkpoint::from_bytes(file.clone(), source.require(Self::WEIGHTS)?)?;
+        let weights = source.weights(Self::WEIGHTS)?.ok_or_else(|| source.missing(Self::WEIGHTS))?;
+        let checkpoint = Checkpoint::from_bytes(file.clone(), weights)?;
         let mut layers = BTreeSet::new();
         for name in checkpoint.names() {
             let layer = layer_of(name).ok_or_else(|| {

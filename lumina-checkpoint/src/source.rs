@@ -1,10 +1,12 @@
 //! Where the bytes of files come from: disk or memory.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use lumina_core::Limits;
 
 use crate::{Error, Result};
 
@@ -51,21 +53,33 @@ impl Source {
         }
     }
 
-    /// The bytes of the file `name` in the folder, or next to the file; `None` where there is no such file.
-    pub(crate) fn read(&self, name: &str) -> Result<Option<Bytes>> {
+    /// The weights in the file `name` in the folder, or next to the file; `None` where there is no such file.
+    pub(crate) fn weights(&self, name: &str) -> Result<Option<Bytes>> {
+        self.get(name, map)
+    }
+
+    /// A document in the file `name` in the folder, or next to the file; `None` where there is no such file. It is read
+    /// to the heap, as it may be replaced while the model is in use.
+    pub(crate) fn document(&self, name: &str) -> Result<Option<Bytes>> {
+        self.get(name, |file| {
+            let bytes = lumina_core::file::read(file, Limits::default().document_bytes)?;
+            if bytes.is_empty() { Err(empty(file)) } else { Ok(bytes.into()) }
+        })
+    }
+
+    fn get(&self, name: &str, open: impl FnOnce(&Path) -> Result<Bytes>) -> Result<Option<Bytes>> {
         match self {
             Self::File(_) | Self::Folder(_) => {
-                Some(self.file(name)).filter(|file| file.exists()).map(|file| map(&file)).transpose()
+                Some(self.file(name)).filter(|file| file.exists()).map(|file| open(&file)).transpose()
             }
             Self::Bytes(..) => Ok(None),
             Self::Files(_, files) => Ok(files.get(name).cloned()),
         }
     }
 
-    /// As [`Source::read`], where the file must exist.
-    pub(crate) fn require(&self, name: &str) -> Result<Bytes> {
-        self.read(name)?
-            .ok_or_else(|| Error::Read { file: self.file(name), source: io::Error::from(ErrorKind::NotFound) })
+    /// The error of a file that must be there.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        Error::Read { file: self.file(name), source: io::Error::from(ErrorKind::NotFound) }
     }
 }
 
@@ -75,34 +89,34 @@ impl Source {
 /// to a mapped file.
 ///
 /// # Errors
-/// [`Error::Read`], and [`Error::Damaged`] for a file of no bytes, which some systems do not map.
+/// [`Error::Read`], [`Error::Core`] for what is no regular file, and [`Error::Damaged`] for a file of no bytes, which some
+/// systems do not map.
 pub fn map(file: &Path) -> Result<Bytes> {
-    let failed = |source| Error::Read { file: file.to_owned(), source };
-    // Checked before opening: opening a pipe would block.
-    let metadata = std::fs::metadata(file).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(io::Error::new(ErrorKind::InvalidInput, "not a regular file")));
-    }
-    if metadata.len() == 0 {
+    let (handle, size) = lumina_core::file::open(file)?;
+    if size == 0 {
         return Err(empty(file));
     }
-    read(file).map_err(failed)
+    read(&handle, size).map_err(|source| Error::Read { file: file.to_owned(), source })
 }
 
 #[cfg(feature = "mmap")]
-fn read(file: &Path) -> io::Result<Bytes> {
-    let handle = std::fs::File::open(file)?;
+fn read(handle: &File, _: u64) -> io::Result<Bytes> {
     #[allow(unsafe_code, reason = "mapping files is the purpose of this module")]
     // SAFETY: the mapping is read-only and private. A reference into it is sound as long as nobody changes the file
     // meanwhile, which no program can enforce. The crate's documentation asks the user for it, and this crate writes
     // files by renaming, which leaves existing mappings as they are.
-    let mapping = unsafe { memmap2::Mmap::map(&handle) }?;
+    let mapping = unsafe { memmap2::Mmap::map(handle) }?;
     Ok(Bytes::from_owner(mapping))
 }
 
 #[cfg(not(feature = "mmap"))]
-fn read(file: &Path) -> io::Result<Bytes> {
-    std::fs::read(file).map(Bytes::from)
+fn read(mut handle: &File, size: u64) -> io::Result<Bytes> {
+    use std::io::Read;
+
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX)).map_err(io::Error::other)?;
+    handle.read_to_end(&mut bytes)?;
+    Ok(bytes.into())
 }
 
 /// The error of a file without bytes.

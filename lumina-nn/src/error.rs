@@ -21,7 +21,7 @@ pub enum Error {
     Weights {
         /// The folder or file.
         file: PathBuf,
-        /// How many tensors are at fault.
+        /// How many tensors are at fault, of those that were looked at.
         n_problems: usize,
         /// One line for each, up to twenty.
         list: String,

@@ -61,9 +61,30 @@ struct State {
     asked: BTreeMap<String, Vec<usize>>,
     /// Paths of the linear layers, with `[outputs, inputs]`.
     linear: BTreeMap<String, [usize; 2]>,
-    problems: Vec<String>,
+    problems: Problems,
     names: HashMap<ParamId, String>,
     bytes: u64,
+}
+
+/// What does not fit: how much, and the first of it.
+#[derive(Default, Clone)]
+struct Problems {
+    n: usize,
+    first: Vec<String>,
+    /// Whether parts of the network were not looked at.
+    stopped: bool,
+}
+
+impl Problems {
+    /// How many are listed. With more, a network is not looked at further.
+    const SHOWN: usize = 20;
+
+    fn add(&mut self, problem: impl FnOnce() -> String) {
+        if self.n < Self::SHOWN {
+            self.first.push(problem());
+        }
+        self.n += 1;
+    }
 }
 
 impl<'a> Loader<'a> {
@@ -112,6 +133,23 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Self {
         Self { prefix: self.path(name), shared: self.shared.clone(), ..*self }
+    }
+
+    /// `n` parts of a network that are numbered, as layers are: `part` gets the loader of each and its number.
+    ///
+    /// Where more is missing or misshaped than [`Loader::finish`] lists, the list ends early, and `finish` fails. So a
+    /// number in a config costs no more than the tensors that are there.
+    pub fn parts<T>(&self, n: usize, mut part: impl FnMut(&Self, usize) -> T) -> Vec<T> {
+        let mut parts = Vec::new();
+        for index in 0..n {
+            let enough = self.shared.state.borrow().problems.n > Problems::SHOWN;
+            if enough {
+                self.shared.state.borrow_mut().problems.stopped = true;
+                break;
+            }
+            parts.push(part(&self.pp(index), index));
+        }
+        parts
     }
 
     /// Where the network will compute.
@@ -246,7 +284,7 @@ impl<'a> Loader<'a> {
                 HostMatrix::new(dtype.format()?, view.shape(), bytes, compute.activations())
             }
             Err(error) => {
-                self.shared.state.borrow_mut().problems.push(error.to_string());
+                self.shared.state.borrow_mut().problems.add(|| error.to_string());
                 None
             }
         }
@@ -263,18 +301,18 @@ impl<'a> Loader<'a> {
         };
         let Some(view) = checkpoint.get(path) else {
             let file = checkpoint.path().display();
-            state.problems.push(format!("`{path}` {shape:?} is missing from {file}"));
+            state.problems.add(|| format!("`{path}` {shape:?} is missing from {file}"));
             return None;
         };
         let file = view.file().display();
         if view.shape() != shape {
             let found = view.shape();
-            state.problems.push(format!("`{path}` has shape {found:?} in {file}, expected {shape:?}"));
+            state.problems.add(|| format!("`{path}` has shape {found:?} in {file}, expected {shape:?}"));
             return None;
         }
         if !view.dtype().is_float() && !view.dtype().is_quantised() {
             let found = view.dtype();
-            state.problems.push(format!("`{path}` has type {found} in {file}, expected a float or quantised type"));
+            state.problems.add(|| format!("`{path}` has type {found} in {file}, expected a float or quantised type"));
             return None;
         }
         state.bytes += view.bytes().len() as u64;
@@ -306,23 +344,25 @@ impl<'a> Loader<'a> {
         let views = of_model.filter_map(|name| checkpoint.get(name));
         let views =
             views.chain(of_adapter.into_iter().flatten().filter_map(|name| self.adapter?.checkpoint().get(name)));
-        for view in views {
-            let name = view.name();
-            let (shape, file) = (view.shape(), view.file().display());
-            problems.push(format!("`{name}` {shape:?} in {file} belongs to no part of this model"));
+        // Where parts were not looked at, it is not known what belongs to none.
+        for view in views.take(if problems.stopped { 0 } else { usize::MAX }) {
+            let (name, shape, file) = (view.name(), view.shape(), view.file().display());
+            problems.add(|| format!("`{name}` {shape:?} in {file} belongs to no part of this model"));
         }
-        if problems.is_empty() {
+        if problems.n == 0 {
             return Ok(());
         }
-        const SHOWN: usize = 20;
         let mut list = String::new();
-        for problem in problems.iter().take(SHOWN) {
+        for problem in &problems.first {
             let _ = write!(list, "\n  {problem}");
         }
-        if problems.len() > SHOWN {
-            let _ = write!(list, "\n  … and {} more", problems.len() - SHOWN);
-        }
-        Err(Error::Weights { file: checkpoint.path().to_owned(), n_problems: problems.len(), list })
+        let more = problems.n - problems.first.len();
+        let _ = match (more, problems.stopped) {
+            (0, _) => Ok(()),
+            (more, false) => write!(list, "\n  … and {more} more"),
+            (more, true) => write!(list, "\n  … and {more} more; the rest was not looked at"),
+        };
+        Err(Error::Weights { file: checkpoint.path().to_owned(), n_problems: problems.n, list })
     }
 }
 

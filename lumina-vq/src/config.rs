@@ -173,6 +173,8 @@ impl Default for VqHyperparameters {
 pub(crate) const GROUPS: usize = 32;
 /// Upper bound of every dimension. Published networks are smaller, and larger products could overflow.
 const MAX_DIMENSION: usize = 1 << 20;
+/// Upper bound of the residual blocks of a level: published networks have 2.
+const MAX_RES_BLOCKS: usize = 1 << 10;
 
 impl VqConfig {
     /// The config of a new network.
@@ -334,10 +336,10 @@ impl VqConfig {
                 format!("`ch_mult` has {} levels, expected 1 to 8", self.multipliers.len()),
             ));
         }
-        if self.n_res_blocks > MAX_DIMENSION {
+        if self.n_res_blocks > MAX_RES_BLOCKS {
             return Err(config_error(
                 file,
-                format!("`num_res_blocks` is {}, expected up to {MAX_DIMENSION}", self.n_res_blocks),
+                format!("`num_res_blocks` is {}, expected up to {MAX_RES_BLOCKS}", self.n_res_blocks),
             ));
         }
         if self.n_res_blocks == 0 && self.multipliers.iter().any(|&multiplier| multiplier != 1) {

@@ -256,12 +256,11 @@ impl Level {
         let LevelConfig { inputs, outputs, n_blocks, has_attention } = config;
         let (block, attn) = (loader.pp("block"), loader.pp("attn"));
         Self {
-            block: (0..n_blocks)
-                .map(|index| ResidualBlock::new(&block.pp(index), if index == 0 { inputs } else { outputs }, outputs))
-                .collect(),
-            attn: (0..if has_attention { n_blocks } else { 0 })
-                .map(|index| AttentionBlock::new(&attn.pp(index), outputs))
-                .collect(),
+            block: block.parts(n_blocks, |loader, index| {
+                ResidualBlock::new(loader, if index == 0 { inputs } else { outputs }, outputs)
+            }),
+            attn: attn
+                .parts(if has_attention { n_blocks } else { 0 }, |loader, _| AttentionBlock::new(loader, outputs)),
         }
     }
 

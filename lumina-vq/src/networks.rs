@@ -27,20 +27,18 @@ impl Encoder {
         let down = loader.pp("down");
         Self {
             conv_in: Conv::new(&loader.pp("conv_in"), 3, config.channels, 3),
-            down: (0..=coarsest)
-                .map(|level| {
-                    let level_config = LevelConfig {
-                        inputs: if level == 0 { config.channels } else { channels[level - 1] },
-                        outputs: channels[level],
-                        n_blocks: config.n_res_blocks,
-                        has_attention: config.has_attention(level),
-                    };
-                    Level::new(&down.pp(level), level_config)
-                })
-                .collect(),
-            downsample: (0..coarsest)
-                .map(|level| Conv::new(&down.pp(level).pp("downsample.conv"), channels[level], channels[level], 3))
-                .collect(),
+            down: down.parts(channels.len(), |loader, level| {
+                let level_config = LevelConfig {
+                    inputs: if level == 0 { config.channels } else { channels[level - 1] },
+                    outputs: channels[level],
+                    n_blocks: config.n_res_blocks,
+                    has_attention: config.has_attention(level),
+                };
+                Level::new(loader, level_config)
+            }),
+            downsample: down.parts(coarsest, |loader, level| {
+                Conv::new(&loader.pp("downsample.conv"), channels[level], channels[level], 3)
+            }),
             mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
             norm_out: Norm::new(&loader.pp("norm_out"), channels[coarsest]),
             conv_out: Conv::new(&loader.pp("conv_out"), channels[coarsest], config.latent_channels, 3),
@@ -81,20 +79,20 @@ impl Decoder {
         Self {
             conv_in: Conv::new(&loader.pp("conv_in"), config.latent_channels, channels[coarsest], 3),
             mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
-            up: (0..=coarsest)
-                .map(|level| {
-                    let level_config = LevelConfig {
-                        inputs: channels[(level + 1).min(coarsest)],
-                        outputs: channels[level],
-                        n_blocks: config.n_res_blocks + 1,
-                        has_attention: config.has_attention(level),
-                    };
-                    Level::new(&up.pp(level), level_config)
-                })
-                .collect(),
-            upsample: (1..=coarsest)
-                .map(|level| Conv::new(&up.pp(level).pp("upsample.conv"), channels[level], channels[level], 3))
-                .collect(),
+            up: up.parts(channels.len(), |loader, level| {
+                let level_config = LevelConfig {
+                    inputs: channels[(level + 1).min(coarsest)],
+                    outputs: channels[level],
+                    n_blocks: config.n_res_blocks + 1,
+                    has_attention: config.has_attention(level),
+                };
+                Level::new(loader, level_config)
+            }),
+            // The finest level has none.
+            upsample: up.parts(coarsest, |_, below| {
+                let level = below + 1;
+                Conv::new(&up.pp(level).pp("upsample.conv"), channels[level], channels[level], 3)
+            }),
             norm_out: Norm::new(&loader.pp("norm_out"), channels[0]),
             conv_out: Conv::new(&loader.pp("conv_out"), channels[0], 3, 3),
         }

@@ -201,9 +201,11 @@ impl ModelConfig {
         ];
         // Large enough for any real model, small enough that no product of two overflows.
         const LARGEST: usize = 1 << 24;
+        const MOST_LAYERS: usize = 1 << 12;
         for (name, value) in sizes {
-            if value == 0 || value > LARGEST {
-                return refuse(format!("`{name}` is {value}, expected 1 to {LARGEST}"));
+            let largest = if name == "num_hidden_layers" { MOST_LAYERS } else { LARGEST };
+            if value == 0 || value > largest {
+                return refuse(format!("`{name}` is {value}, expected 1 to {largest}"));
             }
         }
         let heads = self.num_attention_heads;

@@ -151,7 +151,7 @@ impl Transformer {
             } else {
                 model.pp("embed_tokens").embedding(vocab_size, hidden)
             },
-            layers: (0..architecture.layers).map(|index| Layer::new(&layers.pp(index), &architecture)).collect(),
+            layers: layers.parts(architecture.layers, |layer, _| Layer::new(layer, &architecture)),
             norm: RmsNorm::new(&model.pp("norm"), hidden, architecture.rms_norm_eps),
             lm_head: head.head(hidden, vocab_size),
             compute: loader.compute().clone(),
