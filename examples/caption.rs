@@ -6,7 +6,6 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{ModelArgs, open_image, summary};
 use lumina_mgpt::Event;
@@ -23,7 +22,7 @@ struct Args {
     model: ModelArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;

@@ -5,7 +5,6 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_png, summary};
 use lumina_mgpt::{Conversation, Event, Part};
@@ -22,7 +21,7 @@ struct Args {
     model: ModelArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let mut messages = args.messages;

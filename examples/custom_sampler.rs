@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_png};
 use lumina_sampling::{Candidates, Phase, Step, StreamState};
@@ -47,7 +46,7 @@ impl Step for TowardsImage {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let codes = model.encode_image(&open_image(args.towards.as_deref())?)?;

@@ -5,11 +5,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lumina_examples::{ModelArgs, Progress, open_image, save_png, summary};
-use lumina_mgpt::{Event, Task};
+use lumina_examples::{ModelArgs, Progress, check_instruction, open_image, save_png, summary};
+use lumina_mgpt::{Error, Event, Task};
 use lumina_tokenizer::TaskOutput;
 
 /// Draws an image from an image.
@@ -37,19 +36,24 @@ fn tasks() -> impl TypedValueParser<Value = Task> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Task>())
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
+    check_instruction(args.task, args.instruction.is_some())?;
     let output = args.output.unwrap_or_else(|| format!("out/{}.png", args.task).into());
     let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;
     let progress = Progress::new();
+    let mut cut_off = None;
     for event in args.model.apply_sampling(model.edit(args.task, image, args.instruction.as_deref())).stream()? {
         let event = event?;
         progress.update(&event);
         match event {
             Event::Image { image, .. } => save_png(&image, &output)?,
-            Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
+            Event::Malformed { malformed, .. } => cut_off = Some(malformed),
             Event::Done { stats, .. } => {
+                if let Some(malformed) = cut_off.take() {
+                    return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
+                }
                 println!("{}\nwrote {}", summary(&stats), output.display());
             }
             _ => {}

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use clap::Parser;
 use lumina_examples::{open_image, save_png, small_model};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
@@ -31,7 +31,7 @@ struct Args {
     output: PathBuf,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let images = args.image_tokenizer.unwrap_or_else(small_model);
     let images = ImageTokenizer::open(images, &"cpu".parse::<Compute>()?)?;

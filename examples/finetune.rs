@@ -7,7 +7,6 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_checkpoint::Dtype;
 use lumina_examples::{ComputeArgs, FineTuneArgs};
@@ -34,7 +33,7 @@ struct Args {
     compute: ComputeArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let (data, compute) = (Dataset::open(&args.data)?, args.compute.open()?);
     let run =

@@ -5,10 +5,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
 use clap::Parser;
 use lumina_examples::{ModelArgs, Progress, SCENE_PROMPT, save_png, summary, width_x_height};
-use lumina_mgpt::Event;
+use lumina_mgpt::{Error, Event};
 
 /// Draws an image from a text.
 #[derive(Parser)]
@@ -29,7 +28,7 @@ struct Args {
     model: ModelArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let size = args.size.unwrap_or(args.model.square());
@@ -38,13 +37,17 @@ fn main() -> Result<()> {
         generation = generation.preview_every_rows(rows);
     }
     let progress = Progress::new();
+    let mut cut_off = None;
     for event in generation.stream()? {
         let event = event?;
         progress.update(&event);
         match event {
             Event::Preview(image) | Event::Image { image, .. } => save_png(&image, &args.output)?,
-            Event::Malformed { malformed, .. } => bail!("{malformed}; is --max-new-tokens too low?"),
+            Event::Malformed { malformed, .. } => cut_off = Some(malformed),
             Event::Done { stats, .. } => {
+                if let Some(malformed) = cut_off.take() {
+                    return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
+                }
                 println!("{}", summary(&stats));
                 println!("wrote {}", args.output.display());
             }

@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{RecordProgress, TokenizerArgs};
 use lumina_train::data::{CropChoice, PretokenizeOptions, Pretokenizer, Records, concatenate};
@@ -38,7 +37,7 @@ struct Args {
     tokenizers: TokenizerArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let (rank, splits, seed) = (args.rank, args.splits, args.seed);
     let (images, unirep) = args.tokenizers.open()?;

@@ -35,7 +35,7 @@ fn dtype(name: &str) -> Result<Dtype> {
     known.into_iter().find(|dtype| dtype.to_string() == name).context("expected bf16, f16, q8_0 or q4_0")
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     if let Some(folder) = args.output.parent() {
         std::fs::create_dir_all(folder)?;

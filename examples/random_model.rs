@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use lumina_checkpoint::{Dtype, save_safetensors};
@@ -56,10 +56,12 @@ struct Args {
 /// Names and shapes of the tensors of a shard.
 type Shard = Vec<(String, Vec<usize>)>;
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let folder = &args.folder;
-    ensure!(!folder.exists(), "{}: already exists; choose another folder, or remove it", folder.display());
+    if folder.exists() {
+        return Err(anyhow!("{}: already exists; choose another folder, or remove it", folder.display()).into());
+    }
     let file = folder.join("config.json");
     let config = config(&args)?;
     let architecture = serde_json::from_value::<ModelConfig>(config.clone())?.resolve(&file)?;

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{ComputeArgs, open_image, save_png, small_model};
 use lumina_vq::preprocess::Preprocessor;
@@ -32,7 +31,7 @@ struct Args {
     compute: ComputeArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let folder = args.image_tokenizer.unwrap_or_else(small_model);
     let tokenizer = ImageTokenizer::open(folder, &args.compute.open()?)?;

@@ -10,7 +10,6 @@ mod table;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::{ModelArgs, count_correct_reconstructions};
 use lumina_scenes::dataset::SceneTask;
@@ -45,7 +44,7 @@ struct Args {
     model: ModelArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let mut page = Page::new(&args.output)?;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Weights, keep_freed_memory};
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Task, Weights, keep_freed_memory};
 
 use crate::small_model;
 
@@ -198,6 +198,20 @@ impl SamplingArgs {
     }
 }
 
+/// Checks that the instruction is there, if the task takes one, and not otherwise.
+///
+/// # Errors
+/// What to do with `--instruction`.
+pub fn check_instruction(task: Task, given: bool) -> Result<()> {
+    match (task.spec().template.contains("{prompt}"), given) {
+        (true, false) => {
+            bail!("task `{task}` takes a text: give it with `--instruction`, as in --instruction \"a car\"")
+        }
+        (false, true) => bail!("task `{task}` takes no text: leave `--instruction` out"),
+        _ => Ok(()),
+    }
+}
+
 /// Parses a size such as `768x512`. The library checks its range.
 ///
 /// # Errors
@@ -218,4 +232,18 @@ fn kv_dtype(name: &str) -> Result<Dtype, String> {
 fn one_of([first, second, third]: [Dtype; 3], name: &str) -> Result<Dtype, String> {
     let known = [first, second, third].into_iter().find(|dtype| dtype.to_string() == name);
     known.ok_or_else(|| format!("expected {first}, {second} or {third}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_of_the_instruction_is_named() {
+        for (task, given) in [(Task::Editing, false), (Task::DepthEstimation, true)] {
+            let message = check_instruction(task, given).unwrap_err().to_string();
+            assert!(message.contains("`--instruction`") && message.contains(&task.to_string()), "{message}");
+            check_instruction(task, !given).unwrap();
+        }
+    }
 }

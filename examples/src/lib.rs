@@ -6,15 +6,18 @@
 //! - [`FineTuneArgs`], [`TokenizerArgs`] and [`RecordProgress`] are arguments and progress of training.
 //! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
 //!   user's input. [`save_png`] writes an image.
+//! - [`Result`] is what `main` returns: its [`Error`] names flags where the libraries name methods and options.
 #![forbid(unsafe_code)]
 
 mod args;
+mod errors;
 mod files;
 mod progress;
 mod scenes;
 mod training;
 
-pub use args::{ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, SamplingPreset, width_x_height};
+pub use args::{ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, SamplingPreset, check_instruction, width_x_height};
+pub use errors::{Error, Result};
 pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
 pub use progress::{Progress, summary};
 pub use scenes::count_correct_reconstructions;

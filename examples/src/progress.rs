@@ -42,6 +42,6 @@ pub fn summary(stats: &Stats) -> String {
     let (prefill, speed) = (stats.prefill.as_secs_f64(), stats.tokens_per_second());
     format!(
         "{generated_tokens} tokens ({forced_tokens} forced) in {passes} passes: {speed:.1} tokens/s; \
-         prefill of {prompt_tokens} tokens: {prefill:.2} s; stopped by {stop:?}"
+         prefill of {prompt_tokens} tokens: {prefill:.2} s; stopped by {stop}"
     )
 }

@@ -2,6 +2,7 @@
 //! `evaluate` measures the exact figures.
 #![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
 
+use image::RgbImage;
 use lumina_examples::{SMALL_MODEL_SAMPLING, small_model};
 use lumina_mgpt::{InputImage, Lumina, Task};
 use lumina_scenes::evaluation::{DepthScore, SegmentationScore, caption_is_correct, evaluate_image};
@@ -16,6 +17,18 @@ fn open() -> (Lumina, Scenes) {
 fn it_fits_into_ten_megabytes() {
     let sizes = std::fs::read_dir(small_model()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
     assert!(sizes.sum::<u64>() < 10_000_000);
+}
+
+/// Under the default target size images are resized to more than the model can state: not a fault of the image.
+#[test]
+fn another_target_size_is_named() {
+    let model = Lumina::from_pretrained(small_model()).load().unwrap();
+    let image = InputImage::open(small_model().join("scene.png")).unwrap();
+    let message = model.caption(image).run().unwrap_err().to_string();
+    assert!(message.contains("768x768") && message.contains("`LuminaBuilder::target_size_px`"), "{message}");
+    let message =
+        format!("{:?}", lumina_examples::Error::from(model.encode_image(&RgbImage::new(96, 96).into()).unwrap_err()));
+    assert!(message.contains("`--target-size`") && !message.contains("::"), "{message}");
 }
 
 #[test]

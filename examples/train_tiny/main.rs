@@ -9,7 +9,6 @@ mod stages;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Parser;
 use lumina_examples::ComputeArgs;
 
@@ -32,7 +31,7 @@ struct Args {
     compute: ComputeArgs,
 }
 
-fn main() -> Result<()> {
+fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let plan = if args.smoke { Plan::smoke() } else { Plan::full() };
     let stages = Stages { folder: args.folder, plan, compute: args.compute.open()? };

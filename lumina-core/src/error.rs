@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::{quoted, shown};
+
 /// The results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -29,7 +31,11 @@ pub enum Error {
         missing: u32,
     },
     /// Two tokens have one id.
-    #[error("the vocabulary gives id {id} to both `{first}` and `{second}`; each token needs an id of its own")]
+    #[error(
+        "the vocabulary gives id {id} to both {} and {}; each token needs an id of its own",
+        quoted(first),
+        quoted(second)
+    )]
     DuplicateToken {
         /// The id in question.
         id: u32,
@@ -76,7 +82,7 @@ pub enum Error {
         found: usize,
     },
     /// A file could not be opened or read.
-    #[error("{}: cannot be read: {source}; check that the path is right and the file is readable", file.display())]
+    #[error("{}: cannot be read: {source}; check that the path is right and the file is readable", shown(file))]
     Read {
         /// The file.
         file: PathBuf,
@@ -84,13 +90,13 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A folder, a pipe, a socket or a device where a file is needed.
-    #[error("{}: is not a regular file; give a file", file.display())]
+    #[error("{}: is not a regular file; give a file", shown(file))]
     NotAFile {
         /// Its path.
         file: PathBuf,
     },
     /// A file of more bytes than may be read.
-    #[error("{}: has {bytes} bytes, more than the limit of {limit}; is it the right file?", file.display())]
+    #[error("{}: has {bytes} bytes, more than the limit of {limit}; is it the right file?", shown(file))]
     FileTooLarge {
         /// The file.
         file: PathBuf,
@@ -100,13 +106,13 @@ pub enum Error {
         limit: u64,
     },
     /// A file that Git LFS has not fetched.
-    #[error("{}: this is a Git LFS pointer; fetch the file itself with `git lfs pull`", file.display())]
+    #[error("{}: this is a Git LFS pointer; fetch the file itself with `git lfs pull`", shown(file))]
     LfsPointer {
         /// The file.
         file: PathBuf,
     },
     /// A text that is not UTF-8.
-    #[error("{}: is not UTF-8 from byte {byte} on; save it as UTF-8", file.display())]
+    #[error("{}: is not UTF-8 from byte {byte} on; save it as UTF-8", shown(file))]
     NotUtf8 {
         /// The file.
         file: PathBuf,
@@ -114,7 +120,7 @@ pub enum Error {
         byte: usize,
     },
     /// A path that leads out of the folder that it must stay in.
-    #[error("{}: leads out of {}; name files inside that folder", file.display(), root.display())]
+    #[error("{}: leads out of {}; name files inside that folder", shown(file), shown(root))]
     OutsideRoot {
         /// The path as it was given.
         file: PathBuf,

@@ -104,6 +104,7 @@ pub struct CodeGrid {
 
 /// A deserialised grid, not yet checked.
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct UncheckedGrid {
     rows: u32,
     columns: u32,

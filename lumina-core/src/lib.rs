@@ -10,6 +10,7 @@
 //! - [`layout`]: which tokens an image consists of, and [`layout::StreamLayout`], the state machine that follows a
 //!   stream.
 //! - [`file`], [`Limits`]: how all crates open files, and what one input may take.
+//! - [`quoted`], [`shown`], [`Cause`]: texts, paths and errors from elsewhere as parts of a message.
 //!
 //! ```
 //! use lumina_core::layout::{Slot, StreamLayout};
@@ -45,6 +46,7 @@
 mod error;
 mod geometry;
 mod limits;
+mod quoted;
 mod token_role;
 mod vocabulary;
 
@@ -56,5 +58,6 @@ pub use geometry::{
     CELL_PX, CodeGrid, ImageSize, LATENT_PX, MAX_TARGET_PX, choose_size, crop_size_list, crop_sizes, rank_sizes,
 };
 pub use limits::Limits;
+pub use quoted::{Cause, quoted, shown};
 pub use token_role::{TokenRole, is_special_name, reserved_token_name};
 pub use vocabulary::Vocabulary;

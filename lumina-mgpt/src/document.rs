@@ -17,7 +17,10 @@ pub(crate) fn document(checkpoint: &Checkpoint, name: &str) -> Result<(impl Dere
     let file = if own.is_some() { checkpoint.path().to_owned() } else { folder(checkpoint).join(name) };
     let bytes = own.map_or_else(|| checkpoint.document(name), |bytes| Ok(Some(bytes)))?;
     match bytes {
-        Some(bytes) => Ok((bytes, file)),
+        Some(bytes) => {
+            lumina_core::file::check_lfs(&file, &bytes)?;
+            Ok((bytes, file))
+        }
         None => Err(Error::Read { file, source: io::Error::from(ErrorKind::NotFound) }),
     }
 }

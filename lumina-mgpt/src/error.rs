@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use lumina_core::{ImageSize, quoted, shown};
+
+use crate::stop_reason::StopReason;
+
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -10,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be opened or read.
-    #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
+    #[error("{}: cannot be read; check that the path is right and the file is readable", shown(file))]
     Read {
         /// The file.
         file: PathBuf,
@@ -18,8 +22,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A model by its name on the hub, of which there is no folder.
+    #[error(
+        "{}: there is no such folder or file. Models are not downloaded: get one by `huggingface-cli download {name} \
+         --local-dir FOLDER`, and open FOLDER",
+        quoted(name)
+    )]
+    NotDownloaded {
+        /// The name, `owner/name`.
+        name: String,
+    },
     /// A config is broken or asks for what is not supported.
-    #[error("{}: {reason}", file.display())]
+    #[error("{}: {reason}", shown(file))]
     Config {
         /// The file.
         file: PathBuf,
@@ -103,17 +117,38 @@ pub enum Error {
     NoBackend,
     /// An image of the answer is cut off or malformed, and the caller wants whole ones.
     #[error(
-        "{0}; raise `max_new_tokens`, or take the whole `Output` with `Malformed::Partial` to get the rows that \
-         are there"
+        "{malformed}; {}, or take the whole `Output` with `Malformed::Partial` to get the rows that are there",
+        remedy(malformed, *stop)
     )]
-    Malformed(Box<lumina_tokenizer::MalformedImage>),
+    Malformed {
+        /// What is wrong with it.
+        malformed: Box<lumina_tokenizer::MalformedImage>,
+        /// Why the answer ended, if it had.
+        stop: Option<StopReason>,
+    },
     /// The answer is not what the task promises.
-    #[error("the answer holds no {expected}: it is {found:?}")]
+    #[error("the answer has no {expected}; it ended by {stop}, and its text is {}", quoted(found))]
     Answer {
         /// What was expected.
         expected: &'static str,
         /// The text of the answer.
         found: String,
+        /// Why it ended.
+        stop: StopReason,
+    },
+    /// An image of the size that images are resized to, which the model's vocabulary cannot state.
+    #[error(
+        "images are resized to {size} for a target size of {target_px} pixels, but the model's size tokens end at \
+         {largest_px} pixels a side; open the model with the target size that it was trained with \
+         (`LuminaBuilder::target_size_px`)"
+    )]
+    TargetSize {
+        /// The size after resizing.
+        size: ImageSize,
+        /// The target size.
+        target_px: u32,
+        /// The longest side that has a size token, in pixels.
+        largest_px: u32,
     },
     /// A pass with nothing to run.
     #[error("a pass needs at least one row, and each row at least one token")]
@@ -170,4 +205,21 @@ pub enum Error {
     /// An error of the image tokenizer.
     #[error(transparent)]
     Vq(#[from] lumina_vq::Error),
+}
+
+/// What a caller does against an image that was cut off.
+fn remedy(malformed: &lumina_tokenizer::MalformedImage, stop: Option<StopReason>) -> &'static str {
+    match (malformed.found, stop) {
+        (Some(_), _) | (None, None | Some(StopReason::TurnEnd)) => {
+            "the model wrote it so: ask again with another `seed`"
+        }
+        (None, Some(StopReason::MaxNewTokens)) => "raise `max_new_tokens`",
+        (None, Some(StopReason::MaxImages)) => "raise `max_images`",
+        (None, Some(StopReason::ContextFull)) => {
+            "the model's context is full: choose a smaller image, or shorten the prompt"
+        }
+        (None, Some(StopReason::Deadline)) => "the deadline has passed: raise `deadline_ms`",
+        (None, Some(StopReason::Cancelled)) => "the request was cancelled: ask again",
+        (None, Some(StopReason::Failed)) => "the request failed: see its error",
+    }
 }

@@ -87,10 +87,11 @@ mod engine;
 mod error;
 mod model;
 mod pipeline;
+mod stop_reason;
 
 pub use engine::{
     AdaptSampler, Cancel, Clock, DecodeResult, DecodeWork, Engine, EngineOptions, Event, GenerateOptions, ImageDecoder,
-    Request, RequestId, Stats, StopReason, Submission,
+    Request, RequestId, Stats, Submission,
 };
 pub use error::{Error, Result};
 pub use lumina_checkpoint::Dtype;
@@ -102,3 +103,4 @@ pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
 pub use model::{Architecture, Dropout, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, Transformer};
 pub use pipeline::{Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Stream, SystemClock};
+pub use stop_reason::StopReason;

@@ -31,9 +31,9 @@ pub enum Error {
     },
     /// A row of logits lacks a token that can be drawn.
     #[error(
-        "a row of {} logits has none for token {token}: it is for the ids {ids:?}; is the vocabulary that of \
-         another model?",
-        ids.len()
+        "a row of {} logits has none for token {token}: it is for the ids from {} to before {}; is the vocabulary \
+         that of another model?",
+        ids.len(), ids.start, ids.end
     )]
     ShortRow {
         /// The ids that the row has logits for.
@@ -43,9 +43,9 @@ pub enum Error {
     },
     /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {} logits and the unconditional one {}, for the ids {conditional:?} and \
-         {unconditional:?}; both must come from one model",
-        conditional.len(), unconditional.len()
+        "the conditional row has {} logits from token {} on, and the unconditional one {} from token {} on; both must \
+         come from one model",
+        conditional.len(), conditional.start, unconditional.len(), unconditional.start
     )]
     RowsDiffer {
         /// The ids of the conditional row.

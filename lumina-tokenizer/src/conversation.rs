@@ -1,6 +1,6 @@
 //! Conversations of text and images, and their tokens and labels.
 
-use lumina_core::CodeGrid;
+use lumina_core::{CodeGrid, Limits};
 
 use crate::{Error, Result, Specials, UniRep};
 
@@ -23,17 +23,41 @@ pub const IGNORED: i64 = -100;
 /// assert_eq!(tokens.last(), Some(&unirep.vocabulary().turn_end()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A conversation that is read (serde), for example from a request of a client, has its texts as plain text: only the
+/// program can say that it trusts them. `specials` other than `plain` and unknown keys are errors.
+///
+/// ```
+/// use lumina_tokenizer::Conversation;
+/// let read = serde_json::from_str::<Conversation>;
+/// assert!(read(r#"{"turns": [{"role": "human", "content": [{"text": "Hello"}]}]}"#).is_ok());
+/// let error = read(r#"{"turns": [], "specials": "parse"}"#).unwrap_err().to_string();
+/// assert!(error.contains("`specials` cannot be `parse` here"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conversation {
     /// The turns, in order.
     pub turns: Vec<Turn>,
     /// How names of special tokens in the texts are encoded.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "plain")]
     pub specials: Specials,
+}
+
+/// Reads [`Specials`] from elsewhere, where special tokens of a text could end turns.
+fn plain<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Specials, D::Error> {
+    match serde::Deserialize::deserialize(deserializer)? {
+        Specials::Plain => Ok(Specials::Plain),
+        Specials::Parse => Err(serde::de::Error::custom(
+            "`specials` cannot be `parse` here, as special tokens of a text can end turns; a program that trusts the \
+             texts calls `Conversation::specials` after reading",
+        )),
+    }
 }
 
 /// A turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Turn {
     /// Whose turn it is.
     pub role: Role,
@@ -175,6 +199,30 @@ impl UniRep {
     /// [`TextTokenizer::encode`](crate::TextTokenizer::encode), and [`Error::Placeholders`] where a text with
     /// [`Specials::Parse`] contains the placeholder, for which there is no image.
     pub fn encode(&self, conversation: &Conversation) -> Result<Encoded> {
+        self.encode_up_to(conversation, Limits::default().message_bytes)
+    }
+
+    /// [`UniRep::encode`] for a model whose context holds `context` tokens: texts that cannot fit are not encoded, and
+    /// there is no other limit to them. What fits by its bytes can still have more tokens.
+    ///
+    /// # Errors
+    /// [`Error::ConversationTooLong`], and those of [`UniRep::encode`].
+    pub fn encode_within(&self, conversation: &Conversation, context: usize) -> Result<Encoded> {
+        let length = |part: &Part| match part {
+            Part::Text(text) => text.len() as u64,
+            Part::Image(_) => 0,
+        };
+        let bytes = conversation.turns.iter().flat_map(|turn| &turn.content.0).map(length).sum();
+        let limit = self.text().max_text_bytes(context);
+        if bytes > limit {
+            return Err(Error::ConversationTooLong { bytes, limit, context });
+        }
+        self.encode_up_to(conversation, limit)
+    }
+
+    /// Encodes texts of at most `limit` bytes each.
+    fn encode_up_to(&self, conversation: &Conversation, limit: u64) -> Result<Encoded> {
+        let encode = |text: &str| self.text().encode_up_to(text, conversation.specials, limit);
         let mut images = Vec::new();
         let mut turns = Vec::with_capacity(conversation.turns.len());
         for (index, turn) in conversation.turns.iter().enumerate() {
@@ -189,13 +237,13 @@ impl UniRep {
                 match part {
                     Part::Text(more) => text.push_str(more),
                     Part::Image(image) => {
-                        tokens.extend(self.text().encode(&std::mem::take(&mut text), conversation.specials)?);
+                        tokens.extend(encode(&std::mem::take(&mut text))?);
                         tokens.push(self.vocabulary().placeholder());
                         images.push(image);
                     }
                 }
             }
-            tokens.extend(self.text().encode(&text, conversation.specials)?);
+            tokens.extend(encode(&text)?);
             tokens.push(self.vocabulary().turn_end());
             turns.push(tokens);
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lumina_core::ImageSize;
+use lumina_core::{Cause, ImageSize, quoted, shown};
 
 use crate::MalformedImage;
 
@@ -13,38 +13,58 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be opened or read.
-    #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
+    /// A file could not be opened or read, an image whose sides the stream cannot state.
+    #[error(transparent)]
+    Core(#[from] lumina_core::Error),
     /// A file is not JSON, or not of the form that is needed.
-    #[error("{}: not a JSON file of the expected form; is it whole, and the right file?", file.display())]
+    #[error("{}: not a JSON file of the expected form; is it whole, and the right file?", shown(file))]
     Json {
         /// The file.
         file: PathBuf,
         /// What is wrong, with line and column.
         #[source]
-        source: serde_json::Error,
+        source: Cause,
     },
     /// The parts of a `tokenizer.json` do not fit together.
-    #[error("{}: the tokenizer that it describes cannot be built; is the file whole?", file.display())]
+    #[error("{}: the tokenizer that it describes cannot be built; is the file whole?", shown(file))]
     Tokenizer {
         /// The file.
         file: PathBuf,
         /// The error of the `tokenizers` crate.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
+    },
+    /// A part of a `tokenizer.json` that would lose text, or take any amount of time or memory, or is not known.
+    #[error(
+        "{}: the tokenizer cannot be built: its `{part}` {reason}; save the tokenizer with one of the forms that \
+         `TextTokenizer::open` lists, or use the file of the published checkpoint",
+        shown(file)
+    )]
+    TokenizerPart {
+        /// The file.
+        file: PathBuf,
+        /// The part: `normalizer` or `pre_tokenizer`.
+        part: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `tokenizer.json` with more of something than any tokenizer has.
+    #[error("{}: {found} {what}, more than the limit of {limit}; is it the right file?", shown(file))]
+    TokenizerSize {
+        /// The file.
+        file: PathBuf,
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: usize,
+        /// The most that there may be.
+        limit: usize,
     },
     /// A `tokenizer.json` of a kind whose result would differ from the original's.
     #[error(
         "{}: `{field}` is {found}, but only {supported} is supported; is this the tokenizer of a Chameleon or \
          Lumina-mGPT model?",
-        file.display()
+        shown(file)
     )]
     Unsupported {
         /// The file.
@@ -58,9 +78,11 @@ pub enum Error {
     },
     /// Two tokens of a tokenizer have one id.
     #[error(
-        "{}: id {id} belongs to both `{first}` and `{second}`; each token needs an id of its own, and an added \
+        "{}: id {id} belongs to both {} and {}; each token needs an id of its own, and an added \
          one that the vocabulary lacks takes the number of tokens",
-        file.display()
+        shown(file),
+        quoted(first),
+        quoted(second)
     )]
     DuplicateId {
         /// The file.
@@ -73,7 +95,7 @@ pub enum Error {
         second: String,
     },
     /// A tokenizer lacks tokens that the model's stream needs.
-    #[error("{}: {reason}", file.display())]
+    #[error("{}: {reason}", shown(file))]
     Vocabulary {
         /// The file.
         file: PathBuf,
@@ -83,7 +105,7 @@ pub enum Error {
     /// Two files give one VQ code different tokens.
     #[error(
         "the image token of code {code} is {} in {} but {} in {}; the two files are not of one model",
-        id_or_none(*first), first_file.display(), id_or_none(*second), second_file.display()
+        id_or_none(*first), shown(first_file), id_or_none(*second), shown(second_file)
     )]
     ImageTokens {
         /// The first code on which they disagree.
@@ -99,9 +121,10 @@ pub enum Error {
     },
     /// The tokenizer has tokens that the model has no embedding for.
     #[error(
-        "{}: token `{name}` has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are \
+        "{}: token {} has id {id}, but the model's vocabulary ends at {vocab_size}; tokenizer and model are \
          not of one checkpoint",
-        file.display()
+        shown(file),
+        quoted(name)
     )]
     VocabularySize {
         /// The tokenizer's file.
@@ -113,6 +136,42 @@ pub enum Error {
         /// Rows of the model's embedding.
         vocab_size: usize,
     },
+    /// A text of more bytes than may be encoded.
+    #[error(
+        "a text of {bytes} bytes is longer than the limit of {limit} bytes; shorten it, or encode it in parts or with \
+         `TextTokenizer::encode_up_to`"
+    )]
+    TextTooLong {
+        /// Bytes of the text.
+        bytes: u64,
+        /// The most that may be encoded.
+        limit: u64,
+    },
+    /// A conversation whose text cannot fit the model's context.
+    #[error(
+        "the conversation has {bytes} bytes of text, and {context} tokens of context hold {limit} at most; shorten \
+         it, or leave out turns"
+    )]
+    ConversationTooLong {
+        /// Bytes of all its texts.
+        bytes: u64,
+        /// The most bytes that so many tokens can stand for.
+        limit: u64,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// A text with a byte that no token encodes.
+    #[error(
+        "{}: the vocabulary has no token for byte {byte:#04X} of the text, which would be left out; use the tokenizer \
+         that the model was trained with",
+        shown(file)
+    )]
+    NoToken {
+        /// The tokenizer's file.
+        file: PathBuf,
+        /// The byte.
+        byte: u8,
+    },
     /// The tokenizer could not encode a text.
     #[error("a text of {length} bytes cannot be encoded")]
     Encode {
@@ -120,21 +179,20 @@ pub enum Error {
         length: usize,
         /// The error of the `tokenizers` crate.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
-    /// An image whose sides the stream cannot state.
-    #[error(transparent)]
-    ImageSize(lumina_core::Error),
     /// An image larger than the vocabulary has size tokens for.
     #[error(
-        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, which the vocabulary lacks; \
-         make the image smaller"
+        "an image of {size} pixels needs a size token for {cells} cells of 32 pixels, but the vocabulary's end at \
+         {largest_px} pixels a side; resize images to the target size that the model was trained with"
     )]
     SizeToken {
         /// The image's size.
         size: ImageSize,
         /// The side that has no token, in cells.
         cells: u32,
+        /// The longest side that has a size token, in pixels.
+        largest_px: u32,
     },
     /// A VQ code that has no token.
     #[error(
@@ -156,12 +214,15 @@ pub enum Error {
     Malformed(Box<MalformedImage>),
     /// A record that is not JSON of the form `{"conversations":[{"from":…,"value":…}],"image":[…]}`.
     #[error("not a conversation record: each turn needs `from` and `value`, and `image` is a path or a list of paths")]
-    Record(#[source] serde_json::Error),
+    Record(#[source] Cause),
     /// A conversation without turns.
     #[error("the conversation has no turns; begin with a human turn")]
     EmptyConversation,
     /// The roles of a conversation do not alternate.
-    #[error("turn {turn} is by `{found}`, expected {expected}: human and assistant take turns, the human first")]
+    #[error(
+        "turn {turn} is by {}, expected {expected}: human and assistant take turns, the human first",
+        quoted(found)
+    )]
     Role {
         /// Index of the turn, from 0.
         turn: usize,
@@ -192,7 +253,7 @@ pub enum Error {
     )]
     NothingToPredict,
     /// A name that no task has.
-    #[error("there is no task `{name}`; the tasks are {}", crate::Task::names())]
+    #[error("there is no task {}; the tasks are {}", quoted(name), crate::Task::names())]
     UnknownTask {
         /// The name.
         name: String,

@@ -73,10 +73,13 @@
 //!
 //! - **Text.** Names of special tokens that a user types stay plain text: [`Specials::Plain`], the default, encodes
 //!   with a vocabulary without special tokens and without the merges that build them. [`Specials::Parse`] is the
-//!   original's behaviour, which a [`Record`] keeps.
+//!   original's behaviour, which a [`Record`] keeps. A [`Conversation`] that is read from JSON is plain. A text is at
+//!   most [`Limits::message_bytes`](lumina_core::Limits::message_bytes) long, or as long as a context can hold
+//!   ([`UniRep::encode_within`]).
 //! - **Streams.** Any tokens decode, in any order and cut anywhere, without a panic and in one pass.
 //! - **Files.** A `tokenizer.json` is checked before anything is built from it, and refused where the result would
-//!   differ from the original's (another model type or decoder, two tokens with one id).
+//!   differ from the original's (another model type or decoder, two tokens with one id), where text would be lost, or
+//!   where a text could take any amount of time or memory: [`TextTokenizer::open`] lists what is read.
 //!
 //! # Memory and speed
 //!
@@ -98,6 +101,7 @@ mod text;
 mod text_stream;
 mod text_tokenizer_json;
 mod tokenizer_file;
+mod tokenizer_parts;
 mod unirep;
 
 pub use conversation::{Content, Conversation, Encoded, IGNORED, Part, Role, Turn};

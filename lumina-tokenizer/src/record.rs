@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lumina_core::{CodeGrid, Vocabulary};
+use lumina_core::{Cause, CodeGrid, Vocabulary};
 
 use crate::conversation::Role;
 use crate::{Encoded, Error, Result, Specials, UniRep};
@@ -68,7 +68,7 @@ impl Record {
     /// # Errors
     /// [`Error::Record`] where it is not of this form, for example where a turn lacks `from` or `value`.
     pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(Error::Record)
+        serde_json::from_str(json).map_err(|error| Error::Record(Cause::new(&error)))
     }
 
     /// The texts of the turns, without an open answer.

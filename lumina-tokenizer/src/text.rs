@@ -1,10 +1,11 @@
 //! Text to token ids and back: the byte-level BPE tokenizer of a checkpoint's `tokenizer.json`.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lumina_core::Vocabulary;
-use tokenizers::{AddedToken, Tokenizer};
+use lumina_core::{Cause, Limits, Vocabulary};
+use tokenizers::{AddedToken, NormalizedString, Normalizer, Tokenizer};
 
 use crate::tokenizer_file::TokenizerFile;
 use crate::{Error, Result, TextStream};
@@ -13,7 +14,8 @@ use crate::{Error, Result, TextStream};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Specials {
-    /// As plain text: no text can become a special token. For text that users type.
+    /// As plain text: no text can become a special token. For text that users type. Words that were added to the
+    /// vocabulary (`"special": false` in the file) are tokens all the same, unless their name has a role in the stream.
     #[default]
     Plain,
     /// As the tokens that they name, as in the original. For text that the caller trusts.
@@ -45,22 +47,43 @@ pub struct TextTokenizer {
 struct Inner {
     file: PathBuf,
     /// As in the file, with `<|image|>`.
-    full: Tokenizer,
+    full: Encoder,
     /// The same BPE without special tokens, which it therefore cannot produce.
-    plain: Tokenizer,
+    plain: Encoder,
+    /// Names that are text rather than bytes.
+    texts: HashSet<String>,
+    /// The most bytes of text that a token stands for, whitespace that it takes away aside.
+    max_token_bytes: u64,
+    /// Whether a token can take any amount of whitespace away.
+    strips: bool,
+}
+
+/// A tokenizer, and the bytes of text that it would leave out.
+struct Encoder {
+    tokenizer: Tokenizer,
+    missing_bytes: Vec<u8>,
 }
 
 impl TextTokenizer {
     /// Opens `tokenizer.json`: the file itself, or the folder that contains it.
     ///
-    /// A file without `<|image|>` gets it as its next free id, as the original adds it.
+    /// A file without `<|image|>` gets it as its next free id, as the original adds it. The model must be a byte-level
+    /// BPE. Around it these parts are read, in a sequence or alone, and others are refused:
+    ///
+    /// - `normalizer`: null, `NFC`, `NFD`, `NFKC`, `NFKD`, `Lowercase`, and once each `Prepend` and `Replace` of short
+    ///   literal texts.
+    /// - `pre_tokenizer`: `ByteLevel`, required, and `Split`, `Digits`, `Punctuation`, `UnicodeScripts`, which must not
+    ///   remove text. A `Split` takes a short literal text, a pattern of a published tokenizer, or a regular expression
+    ///   without look-around in which nothing comes after an unbounded repetition.
+    /// - `post_processor`, `truncation` and `padding` are not used, as in the original.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Json`], [`Error::Unsupported`], [`Error::Tokenizer`], [`Error::DuplicateId`].
+    /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Unsupported`], [`Error::TokenizerPart`],
+    /// [`Error::TokenizerSize`], [`Error::Tokenizer`], [`Error::DuplicateId`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = std::fs::read(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
+        let json = lumina_core::file::read(&file, Limits::default().document_bytes)?;
         Self::from_json(&json, file)
     }
 
@@ -71,26 +94,76 @@ impl TextTokenizer {
     pub fn from_json(json: &[u8], file: impl Into<PathBuf>) -> Result<Self> {
         let file = file.into();
         let mut description = TokenizerFile::parse(json, &file)?;
-        let mut full = description.build()?;
-        full.add_tokens(&[AddedToken::from(Vocabulary::PLACEHOLDER, false)]);
-        check_unique(&full, &file)?;
-        description.remove_specials();
-        let plain = description.build()?;
-        Ok(Self { inner: Arc::new(Inner { file, full, plain }) })
+        let mut full = Encoder::build(&description)?;
+        full.tokenizer.add_tokens(&[AddedToken::from(Vocabulary::PLACEHOLDER, false)]);
+        let ids = full.tokenizer.get_vocab(true);
+        check_unique(&ids, &file)?;
+        let longest = ids.keys().map(|name| name.len() as u64).max().unwrap_or(1).max(1);
+        let texts = description.added_texts();
+        let (strips, shrinking) = (description.strips(), description.shrinking());
+        if description.has_unknown_token() {
+            // As in the original, what is unknown is that token.
+            full.missing_bytes.clear();
+        }
+        description.remove_specials(&ids);
+        let plain = Encoder::build(&description)?;
+        let max_token_bytes = longest.saturating_mul(shrinking);
+        Ok(Self { inner: Arc::new(Inner { file, full, plain, texts, max_token_bytes, strips }) })
     }
 
-    /// The tokens of a text, without `<s>`.
+    /// The tokens of a text, without `<s>`. The text has at most
+    /// [`Limits::message_bytes`](lumina_core::Limits::message_bytes) by default.
     ///
     /// # Errors
-    /// [`Error::Encode`].
+    /// Those of [`TextTokenizer::encode_up_to`].
     pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>> {
-        let tokenizer = match specials {
+        self.encode_up_to(text, specials, Limits::default().message_bytes)
+    }
+
+    /// The tokens of a text of at most `limit` bytes, without `<s>`. Encoding takes up to 150 times as much memory.
+    ///
+    /// # Errors
+    /// [`Error::TextTooLong`]; [`Error::NoToken`] where the vocabulary lacks a byte of the text, which would be left out;
+    /// [`Error::Encode`].
+    pub fn encode_up_to(&self, text: &str, specials: Specials, limit: u64) -> Result<Vec<u32>> {
+        if text.len() as u64 > limit {
+            return Err(Error::TextTooLong { bytes: text.len() as u64, limit });
+        }
+        let encoder = match specials {
             Specials::Plain => &self.inner.plain,
             Specials::Parse => &self.inner.full,
         };
-        let encoding =
-            tokenizer.encode_fast(text, false).map_err(|source| Error::Encode { length: text.len(), source })?;
-        Ok(encoding.get_ids().to_vec())
+        let failed = |error: tokenizers::Error| Error::Encode { length: text.len(), source: Cause::new(&error) };
+        let encoding = encoder.tokenizer.encode_fast(text, false).map_err(failed)?;
+        let ids = encoding.get_ids().to_vec();
+        if !encoder.missing_bytes.is_empty() {
+            self.check_whole(encoder, text, &ids)
+                .map_err(failed)?
+                .map_or(Ok(()), |byte| Err(Error::NoToken { file: self.inner.file.clone(), byte }))?;
+        }
+        Ok(ids)
+    }
+
+    /// A byte of the text, as it is normalized, that its tokens lack.
+    fn check_whole(&self, encoder: &Encoder, text: &str, ids: &[u32]) -> tokenizers::Result<Option<u8>> {
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = encoder.tokenizer.get_normalizer() {
+            normalizer.normalize(&mut normalized)?;
+        }
+        let encoded: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
+        let count = |bytes: &[u8], byte: u8| bytes.iter().filter(|&&other| other == byte).count();
+        let lost = |&byte: &u8| count(&encoded, byte) < count(normalized.get().as_bytes(), byte);
+        Ok(encoder.missing_bytes.iter().copied().find(lost))
+    }
+
+    /// The most bytes of text that `tokens` tokens can stand for: that many of the vocabulary's longest, which a
+    /// normalizer may have shortened. A longer text need not be encoded to know that it does not fit.
+    ///
+    /// Where a token takes any amount of whitespace away (`lstrip`, `rstrip`), it is at least
+    /// [`Limits::message_bytes`](lumina_core::Limits::message_bytes), which texts are held to there.
+    pub fn max_text_bytes(&self, tokens: usize) -> u64 {
+        let bytes = self.inner.max_token_bytes.saturating_mul(tokens as u64);
+        if self.inner.strips { bytes.max(Limits::default().message_bytes) } else { bytes }
     }
 
     /// The text of tokens. Special tokens appear as their names, ids that the tokenizer lacks are skipped, and bytes
@@ -107,7 +180,10 @@ impl TextTokenizer {
 
     /// The bytes of a token, which need not be whole characters.
     pub(crate) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let token = self.inner.full.id_to_token(id)?;
+        let token = self.name_of(id)?;
+        if self.inner.texts.contains(&token) {
+            return Some(token.into_bytes());
+        }
         // A name with a character outside the byte alphabet does not encode bytes, but is the text itself.
         let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
         Some(bytes.unwrap_or_else(|| token.into_bytes()))
@@ -115,17 +191,17 @@ impl TextTokenizer {
 
     /// The id of a token, by its name in the file.
     pub fn id_of(&self, name: &str) -> Option<u32> {
-        self.inner.full.token_to_id(name)
+        self.inner.full.tokenizer.token_to_id(name)
     }
 
     /// The name of a token in the file.
     pub fn name_of(&self, id: u32) -> Option<String> {
-        self.inner.full.id_to_token(id)
+        self.inner.full.tokenizer.id_to_token(id)
     }
 
     /// The number of tokens, including `<|image|>`.
     pub fn n_tokens(&self) -> usize {
-        self.inner.full.get_vocab_size(true)
+        self.inner.full.tokenizer.get_vocab_size(true)
     }
 
     /// The file that the tokenizer was read from.
@@ -138,7 +214,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Vocabulary`] where the file lacks a token that the stream needs.
     pub fn vocabulary(&self) -> Result<Vocabulary> {
-        let tokens = self.inner.full.get_vocab(true);
+        let tokens = self.inner.full.tokenizer.get_vocab(true);
         Vocabulary::from_tokens(tokens.iter().map(|(name, &id)| (name.as_str(), id)))
             .map_err(|reason| Error::Vocabulary { file: self.inner.file.clone(), reason: Box::new(reason) })
     }
@@ -148,7 +224,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::VocabularySize`] with the largest id.
     pub fn check_fits(&self, vocab_size: usize) -> Result<()> {
-        let tokens = self.inner.full.get_vocab(true);
+        let tokens = self.inner.full.tokenizer.get_vocab(true);
         let largest = tokens.into_iter().filter(|(name, _)| name != Vocabulary::PLACEHOLDER).max_by_key(|&(_, id)| id);
         match largest {
             Some((name, id)) if id as usize >= vocab_size => {
@@ -166,16 +242,22 @@ impl std::fmt::Debug for TextTokenizer {
     }
 }
 
+impl Encoder {
+    fn build(description: &TokenizerFile) -> Result<Self> {
+        Ok(Self { tokenizer: description.build()?, missing_bytes: description.missing_bytes() })
+    }
+}
+
 /// Checks that each id has one name. With two names text with the one would decode to the other.
-fn check_unique(tokenizer: &Tokenizer, file: &Path) -> Result<()> {
-    let mut tokens: Vec<(u32, String)> = tokenizer.get_vocab(true).into_iter().map(|(name, id)| (id, name)).collect();
+fn check_unique(ids: &HashMap<String, u32>, file: &Path) -> Result<()> {
+    let mut tokens: Vec<(u32, &str)> = ids.iter().map(|(name, &id)| (id, name.as_str())).collect();
     tokens.sort_unstable();
     for pair in tokens.windows(2) {
-        if let [(id, first), (other, second)] = pair
+        if let &[(id, first), (other, second)] = pair
             && id == other
         {
-            let (first, second) = (first.clone(), second.clone());
-            return Err(Error::DuplicateId { file: file.to_owned(), id: *id, first, second });
+            let (first, second) = (first.to_owned(), second.to_owned());
+            return Err(Error::DuplicateId { file: file.to_owned(), id, first, second });
         }
     }
     Ok(())
@@ -183,7 +265,7 @@ fn check_unique(tokenizer: &Tokenizer, file: &Path) -> Result<()> {
 
 /// The byte that a character of a byte-level token encodes: printable bytes encode themselves, the others are numbered
 /// from U+0100 in order. Mirrors `bytes_to_unicode` of GPT-2's `encoder.py`.
-fn byte_of_char(character: char) -> Option<u8> {
+pub(crate) fn byte_of_char(character: char) -> Option<u8> {
     let point = u32::from(character);
     let byte = match point {
         0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => point,

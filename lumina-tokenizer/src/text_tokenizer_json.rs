@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use lumina_core::Vocabulary;
+use lumina_core::{Cause, Limits, Vocabulary};
 
 use crate::{Error, Result, UniRep};
 
@@ -22,12 +22,12 @@ struct BpeModel {
 /// Mirrors `VocabInfo` of Chameleon's `inference/vocab.py`.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Json`], [`Error::Vocabulary`].
+/// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Vocabulary`].
 pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
     let file = file.as_ref();
-    let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-    let parsed: TextTokenizerJson =
-        serde_json::from_slice(&json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
+    let json = lumina_core::file::read_text(file, Limits::default().document_bytes)?;
+    let parsed: TextTokenizerJson = serde_json::from_str(&json)
+        .map_err(|error| Error::Json { file: file.to_owned(), source: Cause::new(&error) })?;
     Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))
         .map_err(|reason| Error::Vocabulary { file: file.to_owned(), reason: Box::new(reason) })
 }

@@ -1,42 +1,70 @@
 //! The content of a `tokenizer.json`, checked before anything is built from it, and its copy without special tokens.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use lumina_core::is_special_name;
+use lumina_core::{Cause, is_special_name, quoted};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use crate::tokenizer_parts::{Normalizer, PreTokenizer};
 use crate::{Error, Result};
 
 /// No model has ids from here on, which would overflow in the `tokenizers` crate.
 const MAX_ID: u64 = 1 << 31;
+/// Tokens of a vocabulary; published ones have up to a quarter of this.
+const MAX_TOKENS: usize = 1 << 20;
+/// Merges, and values in the file. With those of [`MAX_TOKENS`] they bound the memory that opening takes.
+const MAX_MERGES: usize = 1 << 21;
+const MAX_VALUES: usize = 1 << 23;
+/// Bytes of the names of all added tokens, which text is searched for.
+const MAX_ADDED_BYTES: usize = 1 << 23;
+/// Bytes of the name of a token. A prompt is bounded by the longest.
+const MAX_NAME_BYTES: usize = 4096;
 
 pub(crate) struct TokenizerFile {
     file: PathBuf,
     json: Value,
+    shrinking: u64,
 }
 
 impl TokenizerFile {
     pub(crate) fn parse(json: &[u8], file: &Path) -> Result<Self> {
-        let json = serde_json::from_slice(json).map_err(|source| Error::Json { file: file.to_owned(), source })?;
-        let mut this = Self { file: file.to_owned(), json };
-        this.check()?;
-        // The original encodes with neither, whatever the file says; `<s>` is added by the conversation.
-        for field in ["truncation", "padding", "post_processor"] {
-            this.json[field] = Value::Null;
+        lumina_core::file::check_lfs(file, json)?;
+        let json = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
+        let file = file.to_owned();
+        // Each value but the last of a list or a map is followed by a comma.
+        let values = json.iter().filter(|&&byte| byte == b',').count();
+        if values > MAX_VALUES {
+            return Err(Error::TokenizerSize { file, what: "values", found: values, limit: MAX_VALUES });
         }
+        let json = match serde_json::from_slice(json) {
+            Ok(json) => json,
+            Err(error) => return Err(Error::Json { file, source: Cause::new(&error) }),
+        };
+        let mut this = Self { file, json, shrinking: 1 };
+        this.check_model()?;
+        this.check_parts()?;
         Ok(this)
     }
 
-    /// Refuses settings that would change the result silently or make the `tokenizers` crate panic.
-    fn check(&self) -> Result<()> {
+    /// An upper bound of how many bytes of text become one byte of tokens.
+    pub(crate) fn shrinking(&self) -> u64 {
+        self.shrinking
+    }
+
+    /// Refuses settings of the model that would change the result silently or make the `tokenizers` crate panic.
+    fn check_model(&self) -> Result<()> {
         let is = |path: &str, wanted: &str| self.json.pointer(path).and_then(Value::as_str) == Some(wanted);
         let empty = |path: &str| {
             self.json.pointer(path).is_none_or(|value| value.is_null() || value == "" || value.as_f64() == Some(0.0))
         };
         let ids = self.json.pointer("/model/vocab").and_then(Value::as_object);
         let ids_fit = ids.is_some_and(|vocab| vocab.values().all(|id| id.as_u64().is_some_and(|id| id < MAX_ID)));
+        // Letters that are spelled in bytes would decode to the names of the bytes.
+        let spells_bytes =
+            self.json.pointer("/model/byte_fallback").is_some_and(|value| value != false && !value.is_null());
+        let has_letters = ids.is_some_and(|vocab| letters().all(|(_, letter)| vocab.contains_key(letter.as_str())));
         let checks = [
             ("/model/type", is("/model/type", "BPE"), "`BPE`"),
             ("/decoder/type", is("/decoder/type", "ByteLevel"), "`ByteLevel`"),
@@ -44,19 +72,61 @@ impl TokenizerFile {
             ("/model/end_of_word_suffix", empty("/model/end_of_word_suffix"), "none"),
             ("/model/dropout", empty("/model/dropout"), "none"),
             ("/model/vocab", ids_fit, "a map of names to ids below 2^31"),
+            ("/model/byte_fallback", !spells_bytes || has_letters, "`false`, as the vocabulary lacks bytes,"),
         ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            None => Ok(()),
-            Some((field, _, supported)) => {
-                let found = match self.json.pointer(field) {
-                    None => "absent".to_owned(),
-                    Some(Value::Object(_)) => "another map".to_owned(),
-                    Some(Value::Array(_)) => "a list".to_owned(),
-                    Some(value) => value.to_string(),
-                };
-                Err(Error::Unsupported { file: self.file.clone(), field, found, supported })
-            }
+        if let Some((field, _, supported)) = checks.into_iter().find(|(_, holds, _)| !holds) {
+            let found = match self.json.pointer(field) {
+                None => "absent".to_owned(),
+                Some(Value::Object(_)) => "another map".to_owned(),
+                Some(Value::Array(_)) => "a list".to_owned(),
+                Some(value) => quoted(&value.to_string()).to_string(),
+            };
+            return Err(Error::Unsupported { file: self.file.clone(), field, found, supported });
         }
+        self.check_sizes()
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        let too_large = |what, found, limit| Error::TokenizerSize { file: self.file.clone(), what, found, limit };
+        let vocab = self.json.pointer("/model/vocab").and_then(Value::as_object);
+        let merges = self.json.pointer("/model/merges").and_then(Value::as_array);
+        let n_merges = merges.map_or(0, Vec::len);
+        if n_merges > MAX_MERGES {
+            return Err(too_large("merges", n_merges, MAX_MERGES));
+        }
+        let n_tokens = vocab.map_or(0, |vocab| vocab.len()) + self.added_tokens().count();
+        if n_tokens > MAX_TOKENS {
+            return Err(too_large("tokens", n_tokens, MAX_TOKENS));
+        }
+        let added_bytes = self.added_names().map(str::len).sum();
+        if added_bytes > MAX_ADDED_BYTES {
+            return Err(too_large("bytes in the names of added tokens", added_bytes, MAX_ADDED_BYTES));
+        }
+        let names = vocab.into_iter().flat_map(|vocab| vocab.keys().map(String::as_str)).chain(self.added_names());
+        match names.map(str::len).max() {
+            Some(longest) if longest > MAX_NAME_BYTES => {
+                Err(too_large("bytes in the name of a token", longest, MAX_NAME_BYTES))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the other parts, and writes them back as they were understood.
+    fn check_parts(&mut self) -> Result<()> {
+        let file = self.file.clone();
+        let refused = |part, reason| Error::TokenizerPart { file: file.clone(), part, reason };
+        let normalizer = Normalizer::read(&self.json["normalizer"]).map_err(|reason| refused("normalizer", reason))?;
+        self.shrinking = normalizer.as_ref().map_or(1, Normalizer::shrinking);
+        let pre_tokenizer = PreTokenizer::read(&self.json["pre_tokenizer"]);
+        let pre_tokenizer = pre_tokenizer.map_err(|reason| refused("pre_tokenizer", reason))?;
+        self.json["normalizer"] = serde_json::to_value(normalizer).unwrap_or_default();
+        self.json["pre_tokenizer"] = serde_json::to_value(pre_tokenizer).unwrap_or_default();
+        // The original encodes with none of these, whatever the file says; `<s>` is added by the conversation, and tokens
+        // are decoded by `TextTokenizer`.
+        for field in ["truncation", "padding", "post_processor", "decoder"] {
+            self.json[field] = Value::Null;
+        }
+        Ok(())
     }
 
     pub(crate) fn build(&self) -> Result<Tokenizer> {
@@ -64,24 +134,66 @@ impl TokenizerFile {
         serde_json::to_vec(&self.json)
             .map_err(Into::into)
             .and_then(Tokenizer::from_bytes)
-            .map_err(|source| Error::Tokenizer { file: self.file.clone(), source })
+            .map_err(|error| Error::Tokenizer { file: self.file.clone(), source: Cause::new(&error) })
     }
 
-    /// Removes every special token from the added tokens, the vocabulary and the merges.
+    fn added_tokens(&self) -> impl Iterator<Item = &Value> {
+        self.json["added_tokens"].as_array().into_iter().flatten()
+    }
+
+    fn added_names(&self) -> impl Iterator<Item = &str> {
+        self.added_tokens().filter_map(|token| token["content"].as_str())
+    }
+
+    /// Whether an added token takes whitespace next to it away, without which a text can be of any length.
+    pub(crate) fn strips(&self) -> bool {
+        self.added_tokens().any(|token| token["lstrip"] == true || token["rstrip"] == true)
+    }
+
+    /// The bytes that no token encodes, of those that UTF-8 has.
+    pub(crate) fn missing_bytes(&self) -> Vec<u8> {
+        let vocab = &self.json["model"]["vocab"];
+        let missing = letters().filter(|(_, letter)| vocab.get(letter.as_str()).is_none());
+        missing.map(|(byte, _)| byte).filter(|byte| !matches!(byte, 0xC0 | 0xC1 | 0xF5..)).collect()
+    }
+
+    /// The names of added tokens that the model's vocabulary lacks: text, not bytes.
+    pub(crate) fn added_texts(&self) -> HashSet<String> {
+        let vocab = &self.json["model"]["vocab"];
+        self.added_names().filter(|name| vocab.get(name).is_none()).map(str::to_owned).collect()
+    }
+
+    /// Whether an unknown byte is a token, as the original has it where the file says so.
+    pub(crate) fn has_unknown_token(&self) -> bool {
+        self.json["model"]["unk_token"].is_string()
+    }
+
+    /// Removes every special token from the added tokens, the vocabulary and the merges. Added tokens that are ordinary
+    /// words stay, with the ids that `ids` gives them.
     ///
     /// The merges matter as much as the names: in the reference's tokenizer they build an image token from letters.
-    pub(crate) fn remove_specials(&mut self) {
+    pub(crate) fn remove_specials(&mut self, ids: &HashMap<String, u32>) {
         let added = self.json["added_tokens"].take();
-        let added: HashSet<&str> =
-            added.as_array().into_iter().flatten().filter_map(|token| token["content"].as_str()).collect();
+        let added: Vec<Value> = if let Value::Array(added) = added { added } else { Vec::new() };
+        let is_word = |token: &Value| {
+            let name = token["content"].as_str().unwrap_or_default();
+            token["special"] == false && !is_special_name(name) && !is_letter(name)
+        };
+        let (words, specials): (Vec<Value>, Vec<Value>) = added.into_iter().partition(is_word);
+        let specials: HashSet<&str> = specials.iter().filter_map(|token| token["content"].as_str()).collect();
         // An added token of one character is a letter of the byte alphabet, without which text could not be encoded.
-        let special = |name: &str| is_special_name(name) || (added.contains(name) && name.chars().nth(1).is_some());
+        let special = |name: &str| is_special_name(name) || (specials.contains(name) && name.chars().nth(1).is_some());
 
-        self.json["added_tokens"] = Value::Array(Vec::new());
         let model = &mut self.json["model"];
         model["unk_token"] = Value::Null;
         if let Some(vocab) = model["vocab"].as_object_mut() {
             vocab.retain(|name, _| !special(name));
+            // In the vocabulary their ids are fixed. Otherwise they would be counted from its new length on.
+            for name in words.iter().filter_map(|token| token["content"].as_str()) {
+                if let Some(&id) = ids.get(name) {
+                    vocab.entry(name).or_insert_with(|| id.into());
+                }
+            }
         }
         if let Some(merges) = model["merges"].as_array_mut() {
             merges.retain(|merge| match merge_pair(merge) {
@@ -89,7 +201,19 @@ impl TokenizerFile {
                 None => true,
             });
         }
+        self.json["added_tokens"] = Value::Array(words);
     }
+}
+
+/// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, and not the character of the text.
+fn is_letter(name: &str) -> bool {
+    let mut characters = name.chars();
+    !name.is_ascii() && characters.next().and_then(crate::text::byte_of_char).is_some() && characters.next().is_none()
+}
+
+/// The letters of the byte alphabet, each with its byte.
+fn letters() -> impl Iterator<Item = (u8, String)> {
+    ('!'..='\u{143}').filter_map(|letter| Some((crate::text::byte_of_char(letter)?, letter.to_string())))
 }
 
 /// Both spellings of a merge: `"a b"` and `["a", "b"]`.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lumina_core::layout::Slot;
-use lumina_core::{CodeGrid, Vocabulary};
+use lumina_core::{CELL_PX, CodeGrid, Vocabulary};
 
 use crate::{Content, Error, MalformedImage, Part, Result, StreamDecoder, StreamEvent, TextTokenizer};
 
@@ -135,7 +135,7 @@ impl UniRep {
     /// The tokens of an image, from image-start to image-end.
     ///
     /// # Errors
-    /// [`Error::ImageSize`] where a side is no multiple of 32 pixels, [`Error::SizeToken`] where the image is too
+    /// [`Error::Core`] where a side is no multiple of 32 pixels, [`Error::SizeToken`] where the image is too
     /// large, [`Error::Code`] where a code has no token.
     pub fn encode_image(&self, image: &CodeGrid) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
@@ -145,9 +145,10 @@ impl UniRep {
 
     /// Appends the tokens of an image.
     pub(crate) fn append_image(&self, tokens: &mut Vec<u32>, image: &CodeGrid) -> Result<()> {
-        let size = image.size().map_err(Error::ImageSize)?;
+        let size = image.size()?;
         let vocabulary = &self.vocabulary;
-        let size_token = |cells| vocabulary.size_token(cells).ok_or(Error::SizeToken { size, cells });
+        let largest_px = vocabulary.size_tokens().len() as u32 * CELL_PX;
+        let size_token = |cells| vocabulary.size_token(cells).ok_or(Error::SizeToken { size, cells, largest_px });
         let mut codes = image.codes().iter();
         tokens.reserve(size.n_tokens());
         for slot in size.slots() {

@@ -122,9 +122,15 @@ fn conversations() {
         let images = images(case);
         let encoded = encode(&unirep, case, &images).unwrap_or_else(|error| panic!("{}: {error}", case["name"]));
         check_encoded(case, &encoded);
-        // The same, with the images put in by the caller instead of by the text.
+        // The same, with the images put in by the caller instead of by the text. A record's text is parsed.
         if let Some(conversation) = built(case, &images) {
-            assert_eq!(unirep.encode(&conversation).expect("the record was fine"), encoded, "{}", case["name"]);
+            let same = |conversation: &Conversation| {
+                assert_eq!(unirep.encode(conversation).expect("the record was fine"), encoded, "{}", case["name"]);
+            };
+            same(&conversation.clone().specials(Specials::Parse));
+            if !names_specials(&unirep, &conversation) {
+                same(&conversation);
+            }
         }
     }
     report("unirep: conversations", cases.len());
@@ -146,6 +152,31 @@ fn built(case: &Value, images: &[CodeGrid]) -> Option<Conversation> {
         conversation = if index % 2 == 0 { conversation.human(parts) } else { conversation.assistant(parts) };
     }
     images.next().is_none().then_some(conversation)
+}
+
+/// Whether a text of a conversation has the name of a special token, which plain text does not become.
+fn names_specials(unirep: &UniRep, conversation: &Conversation) -> bool {
+    let parts = conversation.turns.iter().flat_map(|turn| &turn.content.0);
+    let texts = parts.filter_map(|part| if let Part::Text(text) = part { Some(text) } else { None });
+    let ids = texts.flat_map(|text| unirep.text().encode(text, Specials::Parse).expect("any text"));
+    let mut names = ids.filter_map(|id| unirep.text().name_of(id));
+    names.any(|name| lumina_core::is_special_name(&name))
+}
+
+/// The record of another data set, whose human names special tokens.
+#[test]
+fn a_record_that_names_special_tokens_is_parsed() {
+    let unirep = unirep();
+    let case = json!({
+        "name": "special names", "training_mode": false,
+        "conversations": [{ "from": "human", "value": "a<reserved08706> <|image|>IMGIMGAZ" }, { "from": "gpt", "value": "b" }],
+    });
+    let images = [CodeGrid::new(2, 2, vec![0; 4]).expect("a code for each")];
+    let encoded = encode(&unirep, &case, &images).expect("a record");
+    let conversation = built(&case, &images).expect("the image has a place");
+    assert!(names_specials(&unirep, &conversation));
+    assert_ne!(unirep.encode(&conversation).expect("plain"), encoded);
+    assert_eq!(unirep.encode(&conversation.specials(Specials::Parse)).expect("parsed"), encoded);
 }
 
 #[test]

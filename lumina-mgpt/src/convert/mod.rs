@@ -45,6 +45,7 @@ mod quantise;
 mod row_order;
 mod vocabulary;
 
+pub(crate) use open::name_on_hub;
 pub use open::{as_model, open};
 pub use quantise::{QuantiseOptions, QuantiseProgress, quantise};
 pub use row_order::{RowOrder, row_order};

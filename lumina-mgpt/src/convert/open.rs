@@ -1,5 +1,6 @@
 //! Opening a model: GGUF files with the names, the order of rows and the documents of a Hugging Face folder.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,23 @@ use super::row_order::{RowOrder, is_chameleon, row_order};
 /// # Errors
 /// Those of [`Checkpoint::open`], [`Error::Metadata`] and [`Error::TensorLayout`].
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    let path = path.as_ref();
+    if let Some(name) = name_on_hub(path) {
+        let reason = crate::Error::NotDownloaded { name };
+        return Err(Error::Read { file: path.to_owned(), source: io::Error::new(ErrorKind::NotFound, reason) });
+    }
     as_model(Checkpoint::open(path)?)
+}
+
+/// The model's name on the hub, where a path is one (`owner/name`) and there is no such folder or file.
+pub(crate) fn name_on_hub(path: &Path) -> Option<String> {
+    let name = path.to_str()?;
+    let is_name = |part: &str| {
+        let known = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
+    };
+    let (owner, rest) = name.split_once('/')?;
+    (is_name(owner) && is_name(rest) && !path.exists()).then(|| name.to_owned())
 }
 
 /// [`open`] for a checkpoint that is open already, in memory for example.

@@ -102,7 +102,8 @@ impl Engine {
             return Err(lumina_vq::Error::NoDecoder.into());
         }
         let unirep = &self.model.unirep;
-        let prompt = unirep.encode(&request.conversation)?.tokens;
+        let context = self.model.transformer.architecture().max_positions();
+        let prompt = unirep.encode_within(&request.conversation, context)?.tokens;
         let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
         let sampler = adapt.iter().fold(sampler, |sampler, adapt| adapt(sampler));
         let parts = SequenceParts {

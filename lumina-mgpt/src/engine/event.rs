@@ -6,6 +6,8 @@ use image::RgbImage;
 use lumina_core::{CodeGrid, ImageSize};
 use lumina_tokenizer::MalformedImage;
 
+use crate::stop_reason::StopReason;
+
 /// Something that has happened to a request.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -47,28 +49,6 @@ pub enum Event {
         /// The generated tokens, the turn's end included.
         tokens: Vec<u32>,
     },
-}
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum StopReason {
-    /// The model ended its turn.
-    #[default]
-    TurnEnd,
-    /// `max_new_tokens` was reached.
-    MaxNewTokens,
-    /// `max_images` was reached.
-    MaxImages,
-    /// The model's context is full.
-    ContextFull,
-    /// `deadline_ms` has passed.
-    Deadline,
-    /// [`Cancel`](crate::Cancel) was used.
-    Cancelled,
-    /// An error ended it, which was the request's last event.
-    Failed,
 }
 
 /// What a generation took. Passes and their seconds are those of the batch that it ran in.

@@ -14,6 +14,7 @@ use super::options::RequestId;
 use super::request::GenerateOptions;
 use super::sequence::Sequence;
 use crate::model::ModelParts;
+use crate::stop_reason::StopReason;
 use crate::{Error, Result};
 
 /// Turns the tokens of one request into events.
@@ -78,13 +79,13 @@ impl EventDecoder {
                 break;
             }
             if let Some(event) = self.decoder.push(token) {
-                self.queue_event(event, work)?;
+                self.queue_event(event, None, work)?;
             }
         }
         if sequence.is_done() && !self.is_finished {
             self.is_finished = true;
             if let Some(event) = self.decoder.finish() {
-                self.queue_event(event, work)?;
+                self.queue_event(event, Some(sequence.stats().stop), work)?;
             }
             let done = Event::Done { stats: sequence.stats(), tokens: sequence.answer().to_vec() };
             self.queue.push_back(Queued::Ready(done));
@@ -92,7 +93,13 @@ impl EventDecoder {
         Ok(())
     }
 
-    fn queue_event(&mut self, event: StreamEvent, work: &mut VecDeque<DecodeWork>) -> Result<()> {
+    /// Queues an event; `stop` is why the sequence has ended, if it has.
+    fn queue_event(
+        &mut self,
+        event: StreamEvent,
+        stop: Option<StopReason>,
+        work: &mut VecDeque<DecodeWork>,
+    ) -> Result<()> {
         match event {
             StreamEvent::Text(text) => self.ready(Event::Text(text)),
             StreamEvent::ImageStarted { size } => {
@@ -114,7 +121,7 @@ impl EventDecoder {
             StreamEvent::Image(codes) => self.after_image(codes.clone(), AfterImage::Image(codes), work),
             StreamEvent::Malformed(malformed) => {
                 if self.options.malformed == Malformed::Error {
-                    return Err(Error::Malformed(malformed));
+                    return Err(Error::Malformed { malformed, stop });
                 }
                 match malformed.rows.clone() {
                     Some(rows) => self.after_image(rows, AfterImage::Malformed(malformed), work),

@@ -24,7 +24,7 @@ mod step;
 
 pub use batching::Engine;
 pub use clock::Clock;
-pub use event::{Event, Stats, StopReason};
+pub use event::{Event, Stats};
 pub use images::{DecodeResult, DecodeWork, ImageDecoder};
 pub use options::{AdaptSampler, EngineOptions, RequestId, Submission};
 pub use request::{Cancel, GenerateOptions, Request};

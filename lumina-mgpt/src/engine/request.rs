@@ -14,7 +14,11 @@ use crate::{Error, Result};
 /// unless weights are on a device ([`Residence::Device`](crate::Residence::Device)). Then the backend's products may
 /// round otherwise for another number of rows, which can tip the balance between two tokens that are all but equal.
 /// Images are stored as codes, so it is small.
+///
+/// A request can be read from what a client sends (serde): names of special tokens in its texts are plain text, whatever
+/// it says ([`Conversation`]), and keys that are not known, such as a misspelt limit, are errors.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// The conversation to continue.
     pub conversation: Conversation,
@@ -32,7 +36,7 @@ impl Request {
 
 /// How an answer is generated, and when it ends at the latest.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct GenerateOptions {
     /// How tokens are drawn: seed, guidance scale, top-k, temperature, modality.
     pub sampling: SamplingOptions,

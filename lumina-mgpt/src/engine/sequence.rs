@@ -9,9 +9,10 @@ use lumina_core::layout::Phase;
 use lumina_nn::ops::{AttentionPath, MIN_GEMM_QUERIES};
 use lumina_sampling::{LogitsRow, Sampler, StreamState};
 
-use super::event::{Stats, StopReason};
+use super::event::Stats;
 use super::request::{Cancel, GenerateOptions};
 use crate::model::{KvCache, Transformer};
+use crate::stop_reason::StopReason;
 use crate::{Error, Result};
 
 /// Tokens of a prompt that one pass takes. It bounds the table of attention scores, and a prompt is cut at multiples of

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
-use lumina_core::{CodeGrid, LATENT_PX};
+use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
@@ -25,6 +25,7 @@ use crate::{Error, Result};
 pub struct Lumina {
     parts: Arc<ModelParts>,
     preprocessor: Preprocessor,
+    target_size_px: u32,
 }
 
 impl Lumina {
@@ -72,9 +73,15 @@ impl Lumina {
     /// The codes of an image, to go into a conversation: it is resized to the nearest allowed size, then encoded.
     ///
     /// # Errors
-    /// [`Error::NoImageTokenizer`], and [`Error::Vq`] where the image cannot be prepared.
+    /// [`Error::NoImageTokenizer`], [`Error::Vq`] where the image cannot be prepared, and [`Error::TargetSize`] where
+    /// the model cannot state the size.
     pub fn encode_image(&self, image: &InputImage) -> Result<CodeGrid> {
         let prepared: RgbImage = self.preprocessor.prepare(image)?;
+        let size = ImageSize::new(prepared.width(), prepared.height())?;
+        let largest_px = self.parts.unirep.vocabulary().size_tokens().len() as u32 * CELL_PX;
+        if size.width_px().max(size.height_px()) > largest_px {
+            return Err(Error::TargetSize { size, target_px: self.target_size_px, largest_px });
+        }
         Ok(self.image_tokenizer()?.encode(&prepared)?)
     }
 }
@@ -153,6 +160,9 @@ impl<'a> LuminaBuilder<'a> {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
         };
+        if let Some(name) = convert::name_on_hub(&path) {
+            return Err(Error::NotDownloaded { name });
+        }
         let checkpoint = convert::open(&path)?;
         let (json, config_file) = document(&checkpoint, "config.json")?;
         let config = ModelConfig::from_json(&json, &config_file)?;
@@ -196,7 +206,8 @@ impl<'a> LuminaBuilder<'a> {
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
         let preprocessor = Preprocessor::new(target_size_px)?;
-        Ok(Lumina { parts: Arc::new(ModelParts { transformer, unirep, image_tokenizer }), preprocessor })
+        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer });
+        Ok(Lumina { parts, preprocessor, target_size_px })
     }
 }
 

@@ -68,11 +68,13 @@ impl Answer for String {
 impl Answer for RgbImage {
     /// The first complete image.
     fn from_output(output: Output) -> Result<Self> {
-        let Output { images, text, malformed, .. } = output;
+        let Output { images, text, malformed, stats, .. } = output;
         match (images.into_iter().next(), malformed.into_iter().next()) {
             (Some(image), _) => Ok(image),
-            (None, Some((malformed, _))) => Err(Error::Malformed(Box::new(malformed))),
-            (None, None) => Err(Error::Answer { expected: "image", found: text }),
+            (None, Some((malformed, _))) => {
+                Err(Error::Malformed { malformed: Box::new(malformed), stop: Some(stats.stop) })
+            }
+            (None, None) => Err(Error::Answer { expected: "image", found: text, stop: stats.stop }),
         }
     }
 }

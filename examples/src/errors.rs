@@ -1,0 +1,79 @@
+//! Errors of programs: those of the libraries, with the names of flags in the place of the libraries' own.
+
+use std::fmt;
+
+/// The result of a program.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a library's message says, and what a user of a program can do instead.
+const FLAGS: [(&str, &str); 15] = [
+    ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
+    ("`LuminaBuilder::target_size_px`", "`--target-size`"),
+    ("`Compute::kv_cache`", "`--kv-cache`"),
+    (", or take the whole `Output` with `Malformed::Partial` to get the rows that are there", ""),
+    ("`max_new_tokens`", "`--max-new-tokens`"),
+    ("`preview_every_rows`", "`--preview-every`"),
+    ("`guidance_scale`", "`--guidance`"),
+    ("`image_top_k`", "`--image-top-k`"),
+    ("`text_top_k`", "`--text-top-k`"),
+    ("`temperature`", "`--temperature`"),
+    ("`greedy`", "`--greedy`"),
+    ("`seed`", "`--seed`"),
+    ("`learning_rate`", "`--learning-rate`"),
+    ("`batch_size`", "`--batch-size`"),
+    ("`accumulation`", "`--accumulation`"),
+];
+
+/// The error that a program ends with. What it prints names flags rather than methods and options of the libraries.
+pub struct Error(anyhow::Error);
+
+impl<E: Into<anyhow::Error>> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// What `main` prints: the message and its causes.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = FLAGS.iter().fold(format!("{:?}", self.0), |message, (name, flag)| message.replace(name, flag));
+        f.write_str(&message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lumina_mgpt::{Error as ModelError, StopReason};
+    use lumina_tokenizer::MalformedImage;
+
+    use super::*;
+
+    fn shown(error: impl Into<anyhow::Error>) -> String {
+        format!("{:?}", Error::from(error))
+    }
+
+    #[test]
+    fn messages_name_flags() {
+        let message = shown(ModelError::NoImageTokenizer);
+        assert!(message.contains("`--image-tokenizer`") && !message.contains("::"), "{message}");
+        let malformed = MalformedImage {
+            start: 3,
+            position: 9,
+            expected: lumina_core::layout::Slot::ImageEnd,
+            found: None,
+            size: None,
+            rows: None,
+        };
+        let cut = |stop| shown(ModelError::Malformed { malformed: Box::new(malformed.clone()), stop: Some(stop) });
+        let message = cut(StopReason::MaxNewTokens);
+        assert!(message.ends_with("raise `--max-new-tokens`"), "{message}");
+        let message = cut(StopReason::ContextFull);
+        assert!(message.contains("context is full") && !message.contains("max-new-tokens"), "{message}");
+        let message = cut(StopReason::Deadline);
+        assert!(message.contains("deadline") && !message.contains("max-new-tokens"), "{message}");
+        let mut options = lumina_mgpt::SamplingOptions::default();
+        options.temperature = 0.0;
+        let message = shown(options.validate().unwrap_err());
+        assert!(message.contains("`--temperature`") && message.contains("`--greedy`"), "{message}");
+    }
+}

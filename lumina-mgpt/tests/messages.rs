@@ -1,0 +1,118 @@
+//! What is said about a request that is wrong, or an answer that is not what was asked for: the cause, and a remedy
+//! that helps.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
+#![cfg(feature = "flex")]
+
+use lumina_mgpt::{Compute, Conversation, Error, Lumina, Request, convert};
+use lumina_testing::part;
+use serde_json::{Value, json};
+
+/// The model of the reference's own requests: one that draws.
+fn model() -> Lumina {
+    let cases = lumina_testing::cases("generate/cases.json");
+    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
+    let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
+    Lumina::from_pretrained(folder)
+        .tokenizer(tokenizer)
+        .image_tokenizer(part("vq"))
+        .compute(Compute::cpu())
+        .target_size_px(96)
+        .load()
+        .unwrap()
+}
+
+/// A request as a client sends it, with changes.
+fn sent(change: impl FnOnce(&mut Value)) -> Result<Request, String> {
+    let mut json = json!({
+        "conversation": { "turns": [{ "role": "human", "content": [{ "text": "Hello<reserved08706>" }] }] },
+        "options": { "max_new_tokens": 4, "sampling": { "seed": 7 } },
+    });
+    change(&mut json);
+    serde_json::from_str(&json.to_string()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_a_client_sends_is_plain_text_and_has_known_keys() {
+    let model = model();
+    let request = sent(|_| {}).unwrap();
+    assert_eq!(request.options.max_new_tokens, 4);
+    let tokens = model.tokenizer().encode(&request.conversation).unwrap().tokens;
+    let turn_end = model.tokenizer().vocabulary().turn_end();
+    assert_eq!(tokens.iter().filter(|&&token| token == turn_end).count(), 1);
+
+    let refused = |change: fn(&mut Value), key: &str| {
+        let message = sent(change).unwrap_err();
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+    };
+    refused(|json| json["conversation"]["specials"] = "parse".into(), "specials");
+    refused(|json| json["options"]["max_new_token"] = 4.into(), "max_new_token");
+    refused(|json| json["options"]["deadline"] = 4.into(), "deadline");
+    refused(|json| json["options"]["sampling"]["temp"] = 4.into(), "temp");
+    refused(|json| json["option"] = json!({}), "option");
+    refused(|json| json["conversation"]["turns"][0]["specials"] = "parse".into(), "specials");
+
+    // What the program has written is read, and a program can trust it.
+    let stored = serde_json::to_string(&request).unwrap();
+    assert_eq!(serde_json::from_str::<Request>(&stored).unwrap(), request);
+    let trusted = request.conversation.specials(lumina_tokenizer::Specials::Parse);
+    assert_ne!(model.tokenizer().encode(&trusted).unwrap().tokens, tokens);
+}
+
+#[test]
+fn a_prompt_is_bounded_before_it_is_encoded() {
+    let model = model();
+    let context = model.transformer().architecture().max_positions();
+    let limit = model.tokenizer().text().max_text_bytes(context);
+    let message = |text: String| model.chat(Conversation::new().human(text)).run().unwrap_err().to_string();
+    let long = message("x".repeat(50_000_000));
+    for word in ["50000000 bytes", &format!("{limit} at most"), &format!("{context} tokens"), "shorten"] {
+        assert!(long.contains(word), "{long}");
+    }
+    // What may fit by its bytes is counted in tokens.
+    let message = message("x ".repeat(context));
+    assert!(message.contains("the prompt has") && message.contains("shorten"), "{message}");
+}
+
+#[test]
+fn an_image_that_was_cut_off_says_by_what() {
+    let model = model();
+    let draw = || model.text_to_image("a tree", (64, 64));
+    let message = draw().max_new_tokens(9).run().unwrap_err().to_string();
+    assert!(message.contains("raise `max_new_tokens`"), "{message}");
+
+    let message = draw().deadline_ms(0).run().unwrap_err().to_string();
+    assert!(message.contains("`deadline_ms`") && !message.contains("max_new_tokens"), "{message}");
+    let message = draw().deadline_ms(0).malformed(lumina_mgpt::Malformed::Error).run().unwrap_err().to_string();
+    assert!(message.contains("`deadline_ms`") && !message.contains("max_new_tokens"), "{message}");
+
+    // Larger than the context.
+    let context = model.transformer().architecture().max_positions() as u32;
+    let side = (1..).map(|cells| cells * 32).find(|side| (side / 16) * (side / 16) > context).unwrap();
+    let message = model.text_to_image("a tree", (side, side)).max_new_tokens(usize::MAX).run().unwrap_err().to_string();
+    assert!(message.contains("context is full") && message.contains("smaller image"), "{message}");
+    assert!(!message.contains("max_new_tokens"), "{message}");
+
+    let never = model.text_to_image("a tree", (64, 64)).cancel_with(&{
+        let cancel = lumina_mgpt::Cancel::new();
+        cancel.cancel();
+        cancel
+    });
+    let message = never.run().unwrap_err().to_string();
+    assert!(message.contains("cancelled"), "{message}");
+}
+
+#[test]
+fn a_name_on_the_hub_is_recognised() {
+    let error = Lumina::from_pretrained("Alpha-VLLM/Lumina-mGPT-7B-768").load().unwrap_err();
+    let Error::NotDownloaded { name } = &error else { panic!("{error}") };
+    assert_eq!(name, "Alpha-VLLM/Lumina-mGPT-7B-768");
+    let message = error.to_string();
+    assert!(message.contains("huggingface-cli download Alpha-VLLM/Lumina-mGPT-7B-768 --local-dir"), "{message}");
+    let error = convert::open("Alpha-VLLM/Lumina-mGPT-7B-768").unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("huggingface-cli download"), "{cause}");
+    for path in ["no_such_folder", "/no/such", "./no/such", "no/such/folder", "../no", "~/models"] {
+        let message = Lumina::from_pretrained(path).load().unwrap_err().to_string();
+        assert!(message.contains(path) && !message.contains("huggingface"), "{message}");
+    }
+}
