@@ -10,6 +10,7 @@
 //! - [`layout`]: which tokens an image consists of, and [`layout::StreamLayout`], the state machine that follows a
 //!   stream.
 //! - [`file`], [`Limits`]: how all crates open files, and what one input may take.
+//! - [`unwind`]: a panic in code that a program gave becomes a message.
 //!
 //! ```
 //! use lumina_core::layout::{Slot, StreamLayout};
@@ -50,6 +51,7 @@ mod vocabulary;
 
 pub mod file;
 pub mod layout;
+pub mod unwind;
 
 pub use error::{Error, Result};
 pub use geometry::{

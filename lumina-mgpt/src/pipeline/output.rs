@@ -8,7 +8,7 @@ use crate::engine::{Event, Stats};
 use crate::{Error, Result};
 
 /// A whole answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Output {
     /// The text, with `<|image|>` in the place of each image of [`Output::images`].
     pub text: String,
@@ -74,5 +74,18 @@ impl Answer for RgbImage {
             (None, Some((malformed, _))) => Err(Error::Malformed(Box::new(malformed))),
             (None, None) => Err(Error::Answer { expected: "image", found: text }),
         }
+    }
+}
+
+impl std::fmt::Debug for Output {
+    /// Numbers and lengths, without the answer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("text_bytes", &self.text.len())
+            .field("images", &self.images.len())
+            .field("malformed", &self.malformed.len())
+            .field("tokens", &self.tokens.len())
+            .field("stats", &self.stats)
+            .finish()
     }
 }
