@@ -140,11 +140,11 @@ pub enum Error {
     )]
     Malformed(Box<lumina_tokenizer::MalformedImage>),
     /// The answer is not what the task promises.
-    #[error("the answer holds no {expected}: it is {found:?}")]
+    #[error("the answer holds no {expected}: it is \"{found}\"")]
     Answer {
         /// What was expected.
         expected: &'static str,
-        /// The text of the answer.
+        /// The beginning of the answer's text, at most 200 characters, with control characters escaped.
         found: String,
     },
     /// A pass with nothing to run.

@@ -1,4 +1,4 @@
-//! One request's fault is no other's: code of the program that panics, and memory that is not there.
+//! One request is no other's trouble: code of the program that panics, memory that is not there, contents in logs.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure, and what is tested")]
 #![cfg(feature = "flex")]
 
@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lumina_checkpoint::gguf::{Array, Value};
 use lumina_mgpt::{
-    Clock, Compute, Conversation, Engine, EngineOptions, Error, Event, ImageDecoder, ImageSize, Limits, Lumina,
-    LuminaBuilder, Modality, Request, RequestId, Row, SamplingOptions, Submission, SystemClock,
+    Clock, Compute, Conversation, Engine, EngineOptions, Error, Event, ImageDecoder, ImageSize, InputImage, Limits,
+    Lumina, LuminaBuilder, Modality, ModelConfig, Part, Request, RequestId, Row, SamplingOptions, Submission,
+    SystemClock, TaskInput,
 };
-use lumina_sampling::{Candidates, Sampler, Step, StreamState};
+use lumina_sampling::{Candidates, Grammar, LogitsRow, Sampler, Step, StreamState};
 use lumina_testing::part;
 
 fn builder() -> LuminaBuilder<'static> {
-    let cases = lumina_testing::cases("generate/cases.json");
-    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
+    let folder = part("model").join(folder_name());
     let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
     Lumina::from_pretrained(folder).tokenizer(tokenizer).image_tokenizer(part("vq")).compute(Compute::cpu())
 }
@@ -223,4 +224,121 @@ impl Step for NoEnd {
         let end = state.vocabulary().turn_end();
         candidates.retain(|token, _| token != end);
     }
+}
+
+/// What a program may log holds no prompt, answer, weight or activation, and is short, whatever went through.
+#[test]
+fn debug_forms_are_short_and_hold_no_contents() {
+    const SECRET: &str = "pomegranate";
+    let model = model();
+    let unirep = model.tokenizer();
+    let mut request = image_request(64, 64, 2.0);
+    let codes = model.generate(request.clone()).run().unwrap().codes.remove(0);
+    request.conversation = Conversation::new().human([codes.clone().into(), Part::from(SECRET.repeat(20))]);
+    let encoded = unirep.encode(&request.conversation).unwrap();
+    let tokens = encoded.tokens.clone();
+    let mut forms: Vec<String> = Vec::new();
+    let mut show = |value: &dyn std::fmt::Debug| forms.push(format!("{value:?}\n{value:#?}"));
+
+    // The engine, in the middle of its work and after it.
+    let mut stream = model.generate(request.clone()).stream().unwrap();
+    while let Some(event) = stream.next() {
+        show(&stream);
+        show(&event);
+    }
+    let mut engine = model.engine(EngineOptions::default(), Arc::new(SystemClock::new()));
+    engine.submit(&request).unwrap();
+    let work = loop {
+        engine.step().iter().for_each(|event| show(event));
+        if let Some(work) = engine.next_work() {
+            break work;
+        }
+    };
+    show(&work);
+    show(&work.run(&SystemClock::new()));
+    let output = model.generate(request.clone()).run().unwrap();
+    show(&engine);
+    show(&output);
+    show(&request);
+
+    // The model: weights, caches, activations.
+    let transformer = model.transformer();
+    let mut cache = transformer.new_cache(tokens.len());
+    let mut row = Row::cached(&tokens, &mut cache);
+    show(&row);
+    let hidden = transformer.forward(std::slice::from_mut(&mut row)).unwrap();
+    let logits = transformer.logits_at(&hidden, &[0, 1]).unwrap();
+    let images = model.image_tokenizer().unwrap();
+    let all: [&dyn std::fmt::Debug; 12] = [
+        &model,
+        transformer,
+        &transformer.compute(),
+        transformer.architecture(),
+        &ModelConfig::default(),
+        &cache,
+        &hidden,
+        &logits,
+        images,
+        images.model(),
+        &InputImage::from(output.images[0].clone()),
+        unirep,
+    ];
+    all.into_iter().for_each(&mut show);
+    let names = lumina_mgpt::Compute::available();
+    show(&names);
+
+    // Streams of tokens, as text and as logits.
+    let mut state = StreamState::new(unirep.vocabulary().clone(), &tokens);
+    state.push(tokens[0]);
+    let mut sampler = Sampler::new(unirep.vocabulary(), &SamplingOptions::default()).unwrap().step_after(NoEnd);
+    let row = vec![0.0; transformer.architecture().vocab_size()];
+    show(&sampler.candidates(&row, None, &state).unwrap());
+    show(&sampler.allowed(&state));
+    let grammar = Grammar::new(unirep.vocabulary(), Modality::Any, None).unwrap();
+    let decoded = unirep.decode(&tokens, lumina_mgpt::Malformed::Partial).unwrap();
+    let mut decoder = unirep.stream();
+    let events: Vec<_> = tokens.iter().filter_map(|&token| decoder.push(token)).collect();
+    events.iter().for_each(|event| show(event));
+    decoded.segments.iter().for_each(|segment| show(segment));
+    let turn = &request.conversation.turns[0];
+    turn.content.0.iter().for_each(|part| show(part));
+    let json = format!(r#"{{"conversations":[{{"from":"human","value":"{SECRET}"}}]}}"#);
+    let record = lumina_tokenizer::Record::from_json(&json).unwrap();
+    let input = TaskInput::new().text(SECRET).image(codes);
+    let all: [&dyn std::fmt::Debug; 15] = [
+        &state,
+        &sampler,
+        &LogitsRow::from(&row),
+        &grammar,
+        &decoded,
+        &decoder,
+        &encoded,
+        turn,
+        &turn.content,
+        &request.conversation,
+        &record,
+        &record.conversations[0],
+        &input,
+        unirep.vocabulary(),
+        unirep.text(),
+    ];
+    all.into_iter().for_each(&mut show);
+
+    // Files.
+    let checkpoint = lumina_checkpoint::Checkpoint::open(part("model").join(folder_name())).unwrap();
+    show(&checkpoint);
+    show(&checkpoint.get(checkpoint.names().next().unwrap()).unwrap());
+    for array in [Value::String(SECRET.repeat(100)), Value::Array(Array::F32(row.clone()))] {
+        show(&array);
+    }
+    for form in &forms {
+        assert!(form.len() < 4000, "{} bytes: {form:.2000}", form.len());
+        assert!(!form.contains(SECRET), "{form}");
+    }
+    assert!(forms.len() > 60);
+}
+
+/// The folder of the model that draws.
+fn folder_name() -> String {
+    lumina_testing::cases("generate/cases.json")[0]["model"].as_str().unwrap().to_owned()
 }

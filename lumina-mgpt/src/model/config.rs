@@ -12,7 +12,7 @@ use crate::{Error, Result};
 ///
 /// Keys that do not change the result are tolerated; defaults are those of `ChameleonConfig`. A `null` stands for the
 /// default, as newer versions of transformers write it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
     /// `chameleon`.
@@ -350,6 +350,20 @@ impl std::fmt::Debug for Architecture {
             .field("swin_norm", &self.swin_norm)
             .field("qk_norm_parts", &self.qk_norm_parts)
             .field("masked_logits", &self.masked_logits.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ModelConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelConfig")
+            .field("vocab_size", &self.vocab_size)
+            .field("hidden_size", &self.hidden_size)
+            .field("intermediate_size", &self.intermediate_size)
+            .field("num_hidden_layers", &self.num_hidden_layers)
+            .field("num_attention_heads", &self.num_attention_heads)
+            .field("max_position_embeddings", &self.max_position_embeddings)
+            .field("rope_theta", &self.rope_theta)
             .finish_non_exhaustive()
     }
 }

@@ -44,6 +44,13 @@ impl Output {
     }
 }
 
+/// The beginning of a text, for a message.
+fn beginning(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    let more = if text.chars().nth(MAX_CHARS).is_some() { "…" } else { "" };
+    text.chars().take(MAX_CHARS).flat_map(char::escape_debug).chain(more.chars()).collect()
+}
+
 /// What an answer can be taken as.
 pub trait Answer: Sized {
     /// Takes it from the whole output.
@@ -72,7 +79,7 @@ impl Answer for RgbImage {
         match (images.into_iter().next(), malformed.into_iter().next()) {
             (Some(image), _) => Ok(image),
             (None, Some((malformed, _))) => Err(Error::Malformed(Box::new(malformed))),
-            (None, None) => Err(Error::Answer { expected: "image", found: text }),
+            (None, None) => Err(Error::Answer { expected: "image", found: beginning(&text) }),
         }
     }
 }
