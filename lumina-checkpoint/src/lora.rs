@@ -41,7 +41,7 @@ const INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 ///
 /// It is a folder of `adapter_config.json` and `adapter_model.safetensors`, which PEFT reads and writes
 /// (`peft/tuners/lora`). The loader of `lumina-nn` adds it to a network.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Adapter {
     config: Map<String, Value>,
     rank: usize,
@@ -239,4 +239,15 @@ fn layer_of(name: &str) -> Option<&str> {
 
 fn refused(file: &Path, reason: String) -> Error {
     Error::Adapter { file: PathBuf::from(file), reason }
+}
+
+impl std::fmt::Debug for Adapter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Adapter")
+            .field("rank", &self.rank)
+            .field("scale", &self.scale)
+            .field("layers", &self.layers.len())
+            .field("checkpoint", &self.checkpoint)
+            .finish_non_exhaustive()
+    }
 }

@@ -94,7 +94,7 @@ impl std::fmt::Display for ImageSize {
 }
 
 /// An image as VQ codes, row by row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "UncheckedGrid")]
 pub struct CodeGrid {
     rows: u32,
@@ -238,6 +238,13 @@ fn score(width: u32, height: u32, size: ImageSize) -> f64 {
     let across = f64::from(size.width_px) / f64::from(width);
     let down = f64::from(size.height_px) / f64::from(height);
     across.min(down) / across.max(down)
+}
+
+impl std::fmt::Debug for CodeGrid {
+    /// The size, without the codes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodeGrid").field("rows", &self.rows).field("columns", &self.columns).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!   stream.
 //! - [`file`], [`Limits`]: how all crates open files, and what one input may take.
 //! - [`quoted`], [`shown`], [`Cause`]: texts, paths and errors from elsewhere as parts of a message.
+//! - [`unwind`]: a panic in code that a program gave becomes a message.
 //!
 //! ```
 //! use lumina_core::layout::{Slot, StreamLayout};
@@ -52,6 +53,7 @@ mod vocabulary;
 
 pub mod file;
 pub mod layout;
+pub mod unwind;
 
 pub use error::{Error, Result};
 pub use geometry::{

@@ -13,9 +13,9 @@ pub struct Limits {
     pub image_file_bytes: u64,
     /// Bytes that decoding an image file takes beside the file itself.
     pub image_bytes: u64,
-    /// Bytes that decoding VQ codes into an image takes.
+    /// Bytes that decoding VQ codes into an image takes, or encoding an image.
     pub vq_decode_bytes: u64,
-    /// Bytes of the keys and values of one sequence.
+    /// Bytes of the keys and values of one sequence, with those of its guidance.
     pub kv_cache_bytes: u64,
     /// Bytes of the text of one message.
     pub message_bytes: u64,

@@ -9,7 +9,7 @@ use crate::{Error, Result, TokenRole};
 ///
 /// Ids need not be consecutive, nor image tokens in the order of their codes. Mirrors `VocabInfo` and
 /// `VocabTranslation` of the original.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Vocabulary {
     bos: u32,
     pad: u32,
@@ -213,6 +213,12 @@ impl Vocabulary {
     pub fn max_id(&self) -> u32 {
         let fixed = [self.bos, self.pad, self.image_start, self.image_end, self.row_end, self.turn_end];
         fixed.iter().chain(&self.code_to_token).chain(&self.size_tokens).copied().max().unwrap_or(0)
+    }
+}
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocabulary").field("n_codes", &self.n_codes()).finish_non_exhaustive()
     }
 }
 

@@ -75,6 +75,12 @@ pub enum Error {
         /// Columns of the matrix.
         found: usize,
     },
+    /// The system has no memory for more keys and values.
+    #[error("the system has no {bytes} bytes more for keys and values; shorten the sequence, or run fewer at once")]
+    KvMemory {
+        /// Bytes that were asked for.
+        bytes: u64,
+    },
     /// The memory for a result has another size than the result.
     #[error("a matmul of {n} rows of activations with {rows} rows of weights does not have {found} elements")]
     Output {

@@ -13,7 +13,7 @@ use crate::{Error, Format, Result};
 /// assert!(Matrix::new(Format::Q4_0, 4, 32, &bytes).is_err());
 /// # Ok::<(), lumina_kernels::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     format: Format,
     rows: usize,
@@ -74,5 +74,15 @@ impl<'a> Matrix<'a> {
         let first = first.min(self.rows);
         let end = first.saturating_add(count).min(self.rows);
         &self.bytes[first * self.row_bytes..end * self.row_bytes]
+    }
+}
+
+impl std::fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix")
+            .field("format", &self.format)
+            .field("rows", &self.rows)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,14 @@ use crate::stop_reason::StopReason;
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Calls what may panic, where one request must not end all others; `what` names it.
+///
+/// # Errors
+/// [`Error::Panicked`].
+pub(crate) fn catch<T>(what: &'static str, call: impl FnOnce() -> T) -> Result<T> {
+    lumina_core::unwind::catch(call).map_err(|message| Error::Panicked { what, message })
+}
+
 /// What can go wrong in `lumina-mgpt`.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +66,30 @@ pub enum Error {
         needed: usize,
         /// Tokens that fit.
         capacity: usize,
+    },
+    /// The system has no memory for keys and values.
+    #[error(
+        "the system has no memory for the keys and values of {tokens} tokens, {needed} bytes; shorten the prompt or the \
+         answer, choose a smaller image or a narrower `Compute::kv_cache`, or bound all requests by \
+         `EngineOptions::kv_budget_bytes`"
+    )]
+    KvMemory {
+        /// Bytes of all of them.
+        needed: u64,
+        /// Tokens in all.
+        tokens: usize,
+    },
+    /// Keys and values of a request are more than one request may have.
+    #[error(
+        "the request needs {needed} bytes of keys and values, more than the limit of {limit}; raise \
+         `Limits::kv_cache_bytes`, shorten the prompt or the answer, choose a smaller image, or a narrower \
+         `Compute::kv_cache`"
+    )]
+    KvLimit {
+        /// Bytes that it needs.
+        needed: u64,
+        /// The limit.
+        limit: u64,
     },
     /// A generation with nothing to continue.
     #[error("the prompt has no tokens; a conversation begins with a turn of the human")]
@@ -131,7 +163,7 @@ pub enum Error {
     Answer {
         /// What was expected.
         expected: &'static str,
-        /// The text of the answer.
+        /// The beginning of the answer's text, at most 200 characters, with control characters escaped.
         found: String,
         /// Why it ended.
         stop: StopReason,
@@ -184,6 +216,14 @@ pub enum Error {
     /// A pass failed, and with it all requests that were in it.
     #[error(transparent)]
     Pass(std::sync::Arc<Error>),
+    /// Code that the program gave panicked, or a backend of Burn did.
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// Which code.
+        what: &'static str,
+        /// The message of the panic, at most 200 characters of it.
+        message: String,
+    },
     /// The thread that decodes images has ended, as the system or a fault in the image tokenizer ended it.
     #[error("the thread that decodes images has ended before this image was decoded; ask for it again")]
     DecoderLost,

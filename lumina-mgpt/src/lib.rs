@@ -95,7 +95,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use lumina_checkpoint::Dtype;
-pub use lumina_core::{CodeGrid, ImageSize};
+pub use lumina_core::{CodeGrid, ImageSize, Limits};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
 pub use lumina_sampling::{Modality, SamplingOptions};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};

@@ -15,7 +15,7 @@ use crate::{Allowed, Error, LogitsRow, Result, guide};
 /// assert_eq!(candidates.probabilities()?, [0.5, 0.5]);
 /// # Ok::<(), lumina_sampling::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Candidates {
     position: usize,
     tokens: Vec<u32>,
@@ -184,4 +184,10 @@ fn highest(logits: &[f32]) -> f32 {
         lanes.iter_mut().zip(chunk).for_each(|(lane, &logit)| *lane = higher(*lane, logit));
     }
     lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, higher)
+}
+
+impl std::fmt::Debug for Candidates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidates").field("position", &self.position).field("len", &self.len()).finish_non_exhaustive()
+    }
 }

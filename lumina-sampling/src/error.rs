@@ -71,6 +71,14 @@ pub enum Error {
         /// The token.
         token: u32,
     },
+    /// A sampling step panicked. The sampler can be used further.
+    #[error("the sampling step `{step}` panicked: {message}")]
+    StepPanicked {
+        /// The step's type.
+        step: &'static str,
+        /// The message of the panic, at most 200 characters of it.
+        message: String,
+    },
     /// No token can be drawn.
     #[error(
         "no token is left to draw at position {position}: every logit is minus infinity, or a sampling step \

@@ -43,7 +43,7 @@ pub enum Modality {
 /// assert_eq!(grammar.allowed(&state), Allowed::One(vocabulary.image_start()));
 /// # Ok::<(), lumina_sampling::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Grammar {
     modality: Modality,
     fixed_size: Option<FixedSize>,
@@ -64,7 +64,7 @@ struct FixedSize {
 }
 
 /// The tokens that are allowed next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Allowed<'a> {
     /// This token only.
     One(u32),
@@ -144,6 +144,25 @@ impl Grammar {
             (Some(size), _) => Allowed::One(side(size)),
             (None, Modality::Image) => Allowed::Only(&self.size_tokens),
             (None, _) => Allowed::AllBut(&[]),
+        }
+    }
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grammar")
+            .field("modality", &self.modality)
+            .field("fixed_size", &self.fixed_size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Allowed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(token) => write!(f, "One({token})"),
+            Self::Only(tokens) => write!(f, "Only(<{} tokens>)", tokens.len()),
+            Self::AllBut(tokens) => write!(f, "AllBut(<{} tokens>)", tokens.len()),
         }
     }
 }

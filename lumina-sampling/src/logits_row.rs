@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// assert_eq!((whole.get(2), part.get(2)), (Some(2.0), Some(2.0)));
 /// assert_eq!((whole.get(0), part.get(0)), (Some(0.5), None));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct LogitsRow<'a> {
     /// The id of the first logit.
     pub first_id: u32,
@@ -101,5 +101,11 @@ impl<'a, const N: usize> From<&'a [f32; N]> for LogitsRow<'a> {
 impl<'a> From<&'a Vec<f32>> for LogitsRow<'a> {
     fn from(logits: &'a Vec<f32>) -> Self {
         logits.as_slice().into()
+    }
+}
+
+impl std::fmt::Debug for LogitsRow<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogitsRow").field("ids", &self.ids()).finish_non_exhaustive()
     }
 }

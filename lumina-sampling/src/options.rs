@@ -1,12 +1,11 @@
 //! The options of a request.
 
-use std::sync::Arc;
-
 use lumina_core::ImageSize;
 use serde::{Deserialize, Serialize};
 
+use crate::sampler::NamedStep;
 use crate::step::BuiltIn;
-use crate::{Error, MinP, Modality, RepetitionPenalty, Result, Step, Temperature, TopK, TopP};
+use crate::{Error, MinP, Modality, RepetitionPenalty, Result, Temperature, TopK, TopP};
 
 /// Declares [`SamplingOptions`]: each option with its type and its default, and after the arrow the built-in step that
 /// it controls. Steps run in the order of this table.
@@ -37,7 +36,7 @@ macro_rules! sampling_options {
 
         impl SamplingOptions {
             /// The built-in steps that the options ask for, in the order in which they run.
-            pub(crate) fn steps(&self) -> Result<Vec<Arc<dyn Step>>> {
+            pub(crate) fn steps(&self) -> Result<Vec<NamedStep>> {
                 let mut steps = Vec::new();
                 $($(self.add_step::<$step>(&mut steps)?;)?)+
                 Ok(steps)
@@ -117,11 +116,11 @@ impl SamplingOptions {
     }
 
     /// Adds the step if the options ask for it.
-    fn add_step<S: BuiltIn>(&self, steps: &mut Vec<Arc<dyn Step>>) -> Result<()> {
+    fn add_step<S: BuiltIn>(&self, steps: &mut Vec<NamedStep>) -> Result<()> {
         if let Some(step) = S::from_options(self)?
             && (S::CHANGES_MOST_LIKELY || !self.greedy)
         {
-            steps.push(Arc::new(step));
+            steps.push(NamedStep::new(step));
         }
         Ok(())
     }

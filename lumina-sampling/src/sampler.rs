@@ -1,10 +1,12 @@
 //! The whole pipeline.
 
+use std::any::type_name;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use lumina_core::Vocabulary;
 use lumina_core::layout::Phase;
+use lumina_core::{Vocabulary, unwind};
 
 use crate::{Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, Result, SamplingOptions, Step, StreamState};
 
@@ -25,15 +27,28 @@ use crate::{Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, Result, Sam
 /// state.push(token);
 /// # Ok::<(), lumina_sampling::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sampler {
     grammar: Grammar,
     guidance_scale: f32,
     choice: Choice,
-    steps: Vec<Arc<dyn Step>>,
+    steps: Vec<NamedStep>,
     /// How many of the steps were added by [`Sampler::step_before`].
     n_before: usize,
     candidates: Candidates,
+}
+
+/// A step, and the type that its errors name.
+#[derive(Clone)]
+pub(crate) struct NamedStep {
+    name: &'static str,
+    step: Arc<dyn Step>,
+}
+
+impl NamedStep {
+    pub(crate) fn new<S: Step + 'static>(step: S) -> Self {
+        Self { name: type_name::<S>(), step: Arc::new(step) }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +83,7 @@ impl Sampler {
     /// grammar allows, with its guided logit: the place to change what the model prefers.
     #[must_use]
     pub fn step_before(mut self, step: impl Step + 'static) -> Self {
-        self.steps.insert(self.n_before, Arc::new(step));
+        self.steps.insert(self.n_before, NamedStep::new(step));
         self.n_before += 1;
         self
     }
@@ -77,7 +92,7 @@ impl Sampler {
     /// for another rule of truncation.
     #[must_use]
     pub fn step_after(mut self, step: impl Step + 'static) -> Self {
-        self.steps.push(Arc::new(step));
+        self.steps.push(NamedStep::new(step));
         self
     }
 
@@ -135,7 +150,8 @@ impl Sampler {
     /// ignored elsewhere.
     ///
     /// # Errors
-    /// [`Error::ShortRow`], [`Error::RowsDiffer`], [`Error::NoUnconditional`], [`Error::NanLogit`].
+    /// [`Error::ShortRow`], [`Error::RowsDiffer`], [`Error::NoUnconditional`], [`Error::NanLogit`],
+    /// [`Error::StepPanicked`].
     pub fn candidates<'a>(
         &mut self,
         logits: impl Into<LogitsRow<'a>>,
@@ -152,8 +168,10 @@ impl Sampler {
             (Some(_), Some(row)) => Some((row, self.guidance_scale)),
         };
         self.candidates.load(state.len(), self.grammar.allowed(state), logits, guidance)?;
-        for step in &self.steps {
-            step.apply(&mut self.candidates, state);
+        for NamedStep { name, step } in &self.steps {
+            // A step may come from the program. The next draw loads the candidates anew.
+            unwind::catch(|| step.apply(&mut self.candidates, state))
+                .map_err(|message| Error::StepPanicked { step: name, message })?;
         }
         Ok(&mut self.candidates)
     }
@@ -179,5 +197,17 @@ impl Sampler {
             Choice::MostLikely => candidates.most_likely(),
             Choice::Draw(key) => candidates.draw(key.uniform(state.len(), 0)),
         }
+    }
+}
+
+impl fmt::Debug for Sampler {
+    /// The pipeline. The candidates of the last draw are left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<&str> = self.steps.iter().map(|step| step.name).collect();
+        f.debug_struct("Sampler")
+            .field("guidance_scale", &self.guidance_scale)
+            .field("choice", &self.choice)
+            .field("steps", &steps)
+            .finish_non_exhaustive()
     }
 }

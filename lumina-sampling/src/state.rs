@@ -45,7 +45,7 @@ use lumina_core::layout::{Phase, Placement, StreamLayout};
 /// state.rollback(points[accepted]);
 /// assert_eq!(state.len(), 1 + accepted);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StreamState {
     vocabulary: Arc<Vocabulary>,
     layout: StreamLayout,
@@ -135,6 +135,16 @@ impl StreamState {
     /// Tokens with a role in the layout (images, the ends of turns) are not among them.
     pub fn text_tokens(&self) -> impl Iterator<Item = (u32, u32)> {
         self.text_counts.iter().map(|(&token, &count)| (token, count))
+    }
+}
+
+impl std::fmt::Debug for StreamState {
+    /// Where the stream is, without its tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamState")
+            .field("layout", &self.layout)
+            .field("text_tokens", &self.text.len())
+            .finish_non_exhaustive()
     }
 }
 

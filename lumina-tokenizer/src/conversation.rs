@@ -34,7 +34,7 @@ pub const IGNORED: i64 = -100;
 /// let error = read(r#"{"turns": [], "specials": "parse"}"#).unwrap_err().to_string();
 /// assert!(error.contains("`specials` cannot be `parse` here"));
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
     /// The turns, in order.
@@ -94,12 +94,12 @@ impl Role {
 /// Text and images in order.
 ///
 /// Converts from a text, an image, or a list of [`Part`]s.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Content(pub Vec<Part>);
 
 /// A piece of a turn.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Text. Consecutive texts are joined.
@@ -171,7 +171,7 @@ impl Conversation {
 }
 
 /// The tokens of a conversation, and their labels for training.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// The tokens, from `<s>` on.
     pub tokens: Vec<u32>,
@@ -281,5 +281,37 @@ impl UniRep {
             }
         }
         Ok(encoded)
+    }
+}
+
+impl std::fmt::Debug for Conversation {
+    /// The number of turns, without what was said.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conversation")
+            .field("turns", &self.turns.len())
+            .field("specials", &self.specials)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content(<{} parts>)", self.0.len())
+    }
+}
+
+impl std::fmt::Debug for Part {
+    /// The length of a text, and the size of an image.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::Image(codes) => f.debug_tuple("Image").field(codes).finish(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoded").field("tokens", &self.tokens.len()).finish_non_exhaustive()
     }
 }

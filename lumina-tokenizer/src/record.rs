@@ -17,7 +17,7 @@ use crate::{Encoded, Error, Result, Specials, UniRep};
 /// assert_eq!(record.image, [std::path::Path::new("cat.png")]);
 /// # Ok::<(), lumina_tokenizer::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "RawRecord")]
 pub struct Record {
     /// The turns.
@@ -27,7 +27,7 @@ pub struct Record {
 }
 
 /// A turn of a [`Record`].
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecordTurn {
     /// `human`, or `gpt` or `assistant`, in any case.
     pub from: String,
@@ -115,5 +115,20 @@ impl UniRep {
             turns.push(tokens);
         }
         self.assemble(&turns, &images.iter().collect::<Vec<_>>())
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("conversations", &self.conversations.len())
+            .field("image", &self.image.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RecordTurn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordTurn").field("bytes", &self.value.as_ref().map(String::len)).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use lumina_core::{CodeGrid, ImageSize, TokenRole, Vocabulary};
 use crate::TextStream;
 
 /// What a token adds to the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StreamEvent {
     /// More text.
     Text(String),
@@ -53,7 +53,7 @@ pub enum StreamEvent {
 /// assert_eq!(stream.finish(), None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StreamDecoder {
     vocabulary: Arc<Vocabulary>,
     layout: StreamLayout,
@@ -172,3 +172,22 @@ impl fmt::Display for MalformedImage {
 }
 
 impl std::error::Error for MalformedImage {}
+
+impl std::fmt::Debug for StreamEvent {
+    /// The length of a text, and the size of a row or an image.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::ImageStarted { size } => f.debug_struct("ImageStarted").field("size", size).finish(),
+            Self::Row { row, codes } => write!(f, "Row({row}, <{} codes>)", codes.len()),
+            Self::Image(codes) => f.debug_tuple("Image").field(codes).finish(),
+            Self::Malformed(malformed) => f.debug_tuple("Malformed").field(malformed).finish(),
+        }
+    }
+}
+
+impl std::fmt::Debug for StreamDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamDecoder").field("layout", &self.layout).field("text", &self.text).finish_non_exhaustive()
+    }
+}

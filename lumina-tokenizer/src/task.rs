@@ -157,7 +157,7 @@ tasks! {
 }
 
 /// The input of a task.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct TaskInput {
     text: Option<String>,
     size: Option<ImageSize>,
@@ -271,6 +271,16 @@ impl FromStr for Task {
             .into_iter()
             .find(|task| task.spec().name == name)
             .ok_or_else(|| Error::UnknownTask { name: name.to_owned() })
+    }
+}
+
+impl std::fmt::Debug for TaskInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskInput")
+            .field("text_bytes", &self.text.as_ref().map(String::len))
+            .field("size", &self.size)
+            .field("images", &self.images.len())
+            .finish_non_exhaustive()
     }
 }
 

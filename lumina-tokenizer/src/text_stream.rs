@@ -18,7 +18,7 @@ use crate::TextTokenizer;
 /// assert_eq!(text, "世界");
 /// # Ok::<(), lumina_tokenizer::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TextStream {
     tokenizer: TextTokenizer,
     /// The first bytes of an incomplete character, at most three.
@@ -58,6 +58,15 @@ fn unfinished(bytes: &[u8]) -> usize {
         std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
     };
     (1..=bytes.len().min(3)).find(|length| begins_character(&bytes[bytes.len() - length..])).unwrap_or(0)
+}
+
+impl std::fmt::Debug for TextStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextStream")
+            .field("tokenizer", &self.tokenizer)
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -332,7 +332,10 @@ mod tests {
             let mut parts: Vec<Value> = unicode.into_iter().chain(prepend).chain(replace).collect();
             match parts.pop() {
                 Some(part) if alone => part,
-                Some(part) => json!({ "type": "Sequence", "normalizers": [parts, vec![part]].concat() }),
+                Some(part) => {
+                    parts.push(part);
+                    json!({ "type": "Sequence", "normalizers": parts })
+                }
                 None => Value::Null,
             }
         })

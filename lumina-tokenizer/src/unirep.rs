@@ -45,14 +45,14 @@ pub enum Malformed {
 }
 
 /// A decoded stream: text and images in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Decoded {
     /// The segments. No two texts follow each other.
     pub segments: Vec<Segment>,
 }
 
 /// A part of a decoded stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Segment {
     /// Text; special tokens outside an image appear as their names.
     Text(String),
@@ -205,5 +205,22 @@ impl Decoded {
             (Some(StreamEvent::ImageStarted { .. } | StreamEvent::Row { .. }) | None, _) => {}
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoded").field("segments", &self.segments.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    /// The length of a text, and the size of an image.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::Image(codes) => f.debug_tuple("Image").field(codes).finish(),
+            Self::Partial(malformed) => f.debug_tuple("Partial").field(malformed).finish(),
+        }
     }
 }

@@ -159,6 +159,25 @@ pub enum Error {
         /// Number of entries in the codebook.
         n_codes: usize,
     },
+    /// Encoding or decoding would take more memory than the limit.
+    #[error(
+        "{what} of {columns}x{rows} codes would take {bytes} bytes, more than the limit of {limit}; {advice}, or raise \
+         `Limits::vq_decode_bytes`"
+    )]
+    Memory {
+        /// What was to be done.
+        what: &'static str,
+        /// Rows of codes of an image.
+        rows: usize,
+        /// Columns of codes of an image.
+        columns: usize,
+        /// Bytes that it would take.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+        /// What takes less.
+        advice: String,
+    },
     /// The sides of an image are not multiples of the network's factor.
     #[error("an image of {width}x{height} pixels cannot be encoded; both sides must be multiples of {factor}")]
     Sides {

@@ -68,6 +68,7 @@
 mod config;
 mod error;
 mod layers;
+mod memory;
 mod model;
 mod networks;
 pub mod preprocess;

@@ -14,7 +14,7 @@ use crate::{Error, Result, VqConfig};
 ///
 /// The functions map tensors to tensors. All but [`VqModel::quantize`] are differentiable.
 /// Mirrors `taming.models.vqgan.VQModel`.
-#[derive(Module, Debug)]
+#[derive(Module)]
 pub struct VqModel {
     encoder: Encoder,
     quant_conv: Conv,
@@ -57,7 +57,12 @@ impl VqModel {
     /// `[batch, embed_dim, height / factor, width / factor]`. Height and width must be multiples of the
     /// [factor](VqConfig::factor), 16 in published models.
     pub fn latents(&self, pixels: Tensor<4>) -> Tensor<4> {
-        self.quant_conv.forward(self.encoder.forward(pixels))
+        self.latents_in(pixels, Bands::Whole)
+    }
+
+    /// [`VqModel::latents`] that computes some rows of an activation at a time.
+    pub(crate) fn latents_in(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
+        self.quant_conv.forward(self.encoder.forward(pixels, bands))
     }
 
     /// The code with the smallest squared L2 distance to each latent, in the order batch, row, column. Of equal
@@ -157,5 +162,14 @@ impl VqModel {
     pub fn decode(&self, latents: Tensor<4>, bands: Bands) -> Result<Tensor<4>> {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
         Ok(part.decoder.forward(part.post_quant_conv.forward(latents), bands))
+    }
+}
+
+impl std::fmt::Debug for VqModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VqModel")
+            .field("codebook", &self.codebook.dims())
+            .field("has_decoder", &self.has_decoder())
+            .finish_non_exhaustive()
     }
 }

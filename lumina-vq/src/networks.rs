@@ -45,10 +45,10 @@ impl Encoder {
         }
     }
 
-    pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
         let mut x = self.conv_in.forward(pixels);
         for (index, level) in self.down.iter().enumerate() {
-            x = level.forward(x, Bands::Whole);
+            x = level.forward(x, bands);
             if let Some(conv) = self.downsample.get(index) {
                 x = downsample(conv, x);
             }

@@ -5,11 +5,12 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
-use lumina_core::CodeGrid;
+use lumina_core::{CodeGrid, Limits};
 use lumina_nn::ops::read;
 use lumina_nn::{Compute, Loader};
 
 use crate::layers::Bands;
+use crate::memory::{decode_bytes, encode_bytes};
 use crate::model::VqModel;
 use crate::preprocess;
 use crate::{Error, Result, VqConfig};
@@ -28,12 +29,15 @@ use crate::{Error, Result, VqConfig};
 /// # }
 /// # Ok::<(), lumina_vq::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct ImageTokenizer {
     model: VqModel,
     config: VqConfig,
     compute: Compute,
+    max_bytes: u64,
 }
+
+/// Bands that take hardly more than fewer rows would.
+const FEWEST_BYTES: Bands = Bands::Rows(64);
 
 /// The file names of weights, the published one first.
 const WEIGHT_FILES: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
@@ -98,7 +102,56 @@ impl ImageTokenizer {
         let with_decoder = loader.contains("decoder.conv_in.weight") || prefix.is_empty();
         let model = VqModel::new(&loader, &config, with_decoder);
         root.finish(ignored)?;
-        Ok(Self { model, config, compute })
+        Ok(Self { model, config, compute, max_bytes: Limits::default().vq_decode_bytes })
+    }
+
+    /// Sets the most bytes that decoding images, and encoding them, may take: [`Limits::vq_decode_bytes`]. Images are
+    /// encoded in bands of rows where that keeps the limit and encoding them whole does not.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { max_bytes: limits.vq_decode_bytes, ..self }
+    }
+
+    /// The most bytes that decoding a grid of `rows` × `columns` codes takes at once, apart from the weights.
+    pub fn decode_bytes(&self, [rows, columns]: [usize; 2], bands: Bands) -> u64 {
+        decode_bytes(&self.config, [1, rows, columns], bands)
+    }
+
+    /// The most bytes that encoding an image of `height` × `width` pixels whole takes at once, apart from the weights.
+    pub fn encode_bytes(&self, [height, width]: [usize; 2]) -> u64 {
+        encode_bytes(&self.config, [1, height, width], Bands::Whole)
+    }
+
+    /// [`Bands::Whole`] where decoding a grid of `rows` × `columns` codes then keeps the limit, else bands of 64 rows.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where neither does.
+    pub fn bands_within_limits(&self, [rows, columns]: [usize; 2]) -> Result<Bands> {
+        let bands = [Bands::Whole, FEWEST_BYTES];
+        let fitting = bands.into_iter().find(|&bands| self.check_decode([1, rows, columns], bands).is_ok());
+        match fitting {
+            Some(bands) => Ok(bands),
+            None => self.check_decode([1, rows, columns], FEWEST_BYTES).map(|()| FEWEST_BYTES),
+        }
+    }
+
+    /// Whether decoding keeps the limit.
+    fn check_decode(&self, grids: [usize; 3], bands: Bands) -> Result<()> {
+        let limit = self.max_bytes;
+        let bytes = decode_bytes(&self.config, grids, bands);
+        if bytes <= limit {
+            return Ok(());
+        }
+        let [batch, rows, columns] = grids;
+        let in_bands = decode_bytes(&self.config, grids, FEWEST_BYTES);
+        let advice = if in_bands <= limit {
+            format!("decode it in bands of rows (`Bands::Rows`), which takes {in_bands}")
+        } else if batch > 1 {
+            format!("decode fewer than {batch} together")
+        } else {
+            "choose a smaller image".to_owned()
+        };
+        Err(Error::Memory { what: "decoding an image", rows, columns, bytes, limit, advice })
     }
 
     /// The hyperparameters of the network.
@@ -119,7 +172,8 @@ impl ImageTokenizer {
     /// Encodes an image whose sides are multiples of the [factor](VqConfig::factor), 16 in published models.
     ///
     /// # Errors
-    /// [`Error::Sides`] if they are not, [`Error::NotFinite`], [`Error::Nn`] if the device fails.
+    /// [`Error::Sides`] if they are not, [`Error::Memory`] if it would take more than the limit, [`Error::NotFinite`],
+    /// [`Error::Nn`] if the device fails.
     pub fn encode(&self, image: &RgbImage) -> Result<CodeGrid> {
         let mut grids = self.encode_batch(std::slice::from_ref(image))?;
         grids.pop().ok_or_else(|| Error::Batch { reason: "no image".to_owned() })
@@ -141,10 +195,21 @@ impl ImageTokenizer {
             let reason = format!("images of {width}x{height} and {other_width}x{other_height} pixels in one batch");
             return Err(Error::Batch { reason });
         }
+        let (limit, sides) = (self.max_bytes, [height as usize, width as usize]);
+        let bytes = |bands| encode_bytes(&self.config, [images.len(), sides[0], sides[1]], bands);
+        let bands = if bytes(Bands::Whole) <= limit { Bands::Whole } else { FEWEST_BYTES };
+        if bytes(bands) > limit {
+            let [rows, columns] = sides.map(|side| side / factor as usize);
+            let advice = match images.len() {
+                1 => "make the image smaller".to_owned(),
+                n => format!("encode fewer than {n} together"),
+            };
+            return Err(Error::Memory { what: "encoding an image", rows, columns, bytes: bytes(bands), limit, advice });
+        }
         let values: Vec<f32> = images.iter().flat_map(preprocess::to_tensor_values).collect();
         let shape = [images.len(), 3, height as usize, width as usize];
         let pixels = Tensor::<4>::from_data(TensorData::new(values, shape), self.compute.options());
-        let codes = self.model.quantize(self.model.latents(pixels))?;
+        let codes = self.model.quantize(self.model.latents_in(pixels, bands))?;
         let (rows, columns) = (height / factor, width / factor);
         let grids =
             codes.chunks_exact((rows * columns) as usize).map(|codes| CodeGrid::new(rows, columns, codes.to_vec()));
@@ -154,7 +219,8 @@ impl ImageTokenizer {
     /// Decodes codes to an image, whole or in bands of rows; the result is the same up to rounding.
     ///
     /// # Errors
-    /// [`Error::NoDecoder`], [`Error::Code`] if a code is not in the codebook, [`Error::Nn`] if the device fails.
+    /// [`Error::NoDecoder`], [`Error::Code`] if a code is not in the codebook, [`Error::Memory`] if it would take more
+    /// than the limit, [`Error::Nn`] if the device fails.
     pub fn decode(&self, codes: &CodeGrid, bands: Bands) -> Result<RgbImage> {
         let mut images = self.decode_batch(std::slice::from_ref(codes), bands)?;
         images.pop().ok_or_else(|| Error::Batch { reason: "no codes".to_owned() })
@@ -172,6 +238,7 @@ impl ImageTokenizer {
                 format!("grids of {rows}x{columns} and {}x{} codes in one batch", other.rows(), other.columns());
             return Err(Error::Batch { reason });
         }
+        self.check_decode([grids.len(), rows as usize, columns as usize], bands)?;
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
         let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
         let values = read(self.model.decode(latents, bands)?)?;
@@ -181,5 +248,15 @@ impl ImageTokenizer {
             .chunks_exact(3 * width as usize * height as usize)
             .map(|values| preprocess::to_image(values, width, height))
             .collect()
+    }
+}
+
+impl std::fmt::Debug for ImageTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageTokenizer")
+            .field("config", &self.config)
+            .field("compute", &self.compute)
+            .field("has_decoder", &self.has_decoder())
+            .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// The metadata of a GGUF file: values by key. Cloning copies no values.
 ///
 /// Returned by [`Checkpoint::metadata`](crate::Checkpoint::metadata).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Metadata {
     file: Arc<Path>,
     entries: Arc<BTreeMap<String, Value>>,
@@ -80,5 +80,14 @@ impl Metadata {
     /// The error that a key has a value that cannot be used.
     pub fn wrong(&self, key: &str, reason: String) -> Error {
         Error::Metadata { file: self.file.to_path_buf(), key: key.to_owned(), reason }
+    }
+}
+
+impl std::fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metadata")
+            .field("file", &self.file)
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
     }
 }

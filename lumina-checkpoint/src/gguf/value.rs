@@ -1,7 +1,7 @@
 //! The values in the metadata of GGUF.
 
 /// A value in the metadata, of any of the format's types.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say what they are")]
 pub enum Value {
     U8(u8),
@@ -20,7 +20,7 @@ pub enum Value {
 }
 
 /// An array in the metadata. All elements have one type.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[allow(missing_docs, reason = "the names say what they are")]
 pub enum Array {
     U8(Vec<u8>),
@@ -101,4 +101,47 @@ pub(super) mod code {
     pub(in super::super) const U64: u32 = 10;
     pub(in super::super) const I64: u32 = 11;
     pub(in super::super) const F64: u32 = 12;
+}
+
+impl std::fmt::Debug for Array {
+    /// The number of elements: a vocabulary has tens of thousands.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let elements = match self {
+            Self::U8(values) => values.len(),
+            Self::I8(values) => values.len(),
+            Self::U16(values) => values.len(),
+            Self::I16(values) => values.len(),
+            Self::U32(values) => values.len(),
+            Self::I32(values) => values.len(),
+            Self::U64(values) => values.len(),
+            Self::I64(values) => values.len(),
+            Self::F32(values) => values.len(),
+            Self::F64(values) => values.len(),
+            Self::Bool(values) => values.len(),
+            Self::String(values) => values.len(),
+            Self::Array(values) => values.len(),
+        };
+        write!(f, "Array(<{elements} elements>)")
+    }
+}
+
+impl std::fmt::Debug for Value {
+    /// A number, or the length of a text or an array.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::U8(value) => write!(f, "U8({value})"),
+            Self::I8(value) => write!(f, "I8({value})"),
+            Self::U16(value) => write!(f, "U16({value})"),
+            Self::I16(value) => write!(f, "I16({value})"),
+            Self::U32(value) => write!(f, "U32({value})"),
+            Self::I32(value) => write!(f, "I32({value})"),
+            Self::U64(value) => write!(f, "U64({value})"),
+            Self::I64(value) => write!(f, "I64({value})"),
+            Self::F32(value) => write!(f, "F32({value})"),
+            Self::F64(value) => write!(f, "F64({value:e})"),
+            Self::Bool(value) => write!(f, "Bool({value})"),
+            Self::String(text) => write!(f, "String(<{} bytes>)", text.len()),
+            Self::Array(array) => write!(f, "{array:?}"),
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use crate::Format;
 use crate::parallel::*;
 use crate::simd::prefetch::{LINE, prefetch};
+use crate::{Error, Format, Result};
 
 /// Tokens of a block. The processor does not prefetch beyond a page of memory, so longer blocks are read faster.
 /// Shorter ones leave less unused at the end of a sequence.
@@ -18,7 +18,6 @@ const MIN_PARALLEL_VALUES: usize = 1 << 16;
 /// They are stored as `f32`, `bf16`, or 8-bit integers with a scale for each token and head ([`Format::Q8_0`]): smaller
 /// types take less memory, and a token reads less. Blocks of [`KV_BLOCK_TOKENS`] tokens are allocated as the sequence
 /// grows, and returned by [`KvStorage::truncate`].
-#[derive(Debug)]
 pub struct KvStorage {
     shape: KvShape,
     tensors: KvTensors,
@@ -33,7 +32,7 @@ struct KvShape {
 }
 
 impl KvShape {
-    /// Values of a token.
+    /// Values of a token. [`KvStorage::new`] makes sure that a block of them can be addressed.
     fn width(&self) -> usize {
         self.kv_heads * self.head_dim
     }
@@ -45,7 +44,6 @@ impl KvShape {
 }
 
 /// Keys and values in the type of the storage.
-#[derive(Debug)]
 enum KvTensors {
     F32(KvPair<f32>),
     BF16(KvPair<bf16>),
@@ -63,7 +61,6 @@ macro_rules! with_pair {
     };
 }
 
-#[derive(Debug)]
 struct KvPair<T> {
     keys: KvTensor<T>,
     values: KvTensor<T>,
@@ -82,13 +79,11 @@ impl<T> KvPair<T> {
 }
 
 /// Keys, or values.
-#[derive(Debug)]
 struct KvTensor<T> {
     blocks: Vec<KvBlock<T>>,
 }
 
 /// Keys or values of some tokens.
-#[derive(Debug)]
 pub(super) struct KvBlock<T> {
     /// Capacity in tokens.
     tokens: usize,
@@ -99,9 +94,9 @@ pub(super) struct KvBlock<T> {
 }
 
 impl<T: Element> KvBlock<T> {
-    fn new(tokens: usize, shape: &KvShape) -> Self {
-        let scales = if T::SCALED { vec![0.0; tokens * shape.kv_heads] } else { Vec::new() };
-        Self { tokens, values: vec![T::default(); tokens * shape.width()], scales }
+    fn new(tokens: usize, shape: &KvShape) -> Result<Self> {
+        let scales = if T::SCALED { zeros(tokens * shape.kv_heads)? } else { Vec::new() };
+        Ok(Self { tokens, values: zeros(tokens * shape.width())?, scales })
     }
 
     /// Writes tokens `[n, kv_heads, head_dim]` from place `first` on.
@@ -119,16 +114,30 @@ impl<T: Element> KvBlock<T> {
     }
 }
 
+/// Zeros, or an error where there is no memory for them.
+fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let failed = |_| Error::KvMemory { bytes: len as u64 * size_of::<T>() as u64 };
+    values.try_reserve_exact(len).map_err(failed)?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
 impl<T: Element> KvTensor<T> {
-    /// Writes tokens `[n, kv_heads, head_dim]` from `position` on, and allocates the blocks that are missing.
+    /// Allocates the blocks that are missing for `tokens` tokens.
+    fn reserve(&mut self, tokens: usize, shape: &KvShape) -> Result<()> {
+        while self.blocks.len() < tokens.div_ceil(KV_BLOCK_TOKENS) {
+            self.blocks.push(KvBlock::new(shape.block_tokens(self.blocks.len()), shape)?);
+        }
+        Ok(())
+    }
+
+    /// Writes tokens `[n, kv_heads, head_dim]` from `position` on, into blocks that are there.
     fn append(&mut self, position: usize, values: &[f32], shape: &KvShape) {
         let width = shape.width();
         let n = values.len().checked_div(width).unwrap_or(0);
         if n == 0 {
             return;
-        }
-        while self.blocks.len() * KV_BLOCK_TOKENS < position + n {
-            self.blocks.push(KvBlock::new(shape.block_tokens(self.blocks.len()), shape));
         }
         let first_block = position / KV_BLOCK_TOKENS;
         let write = |(index, block): (usize, &mut KvBlock<T>)| {
@@ -150,7 +159,8 @@ impl KvStorage {
     /// The formats that keys and values can have.
     pub const FORMATS: [Format; 3] = [Format::F32, Format::BF16, Format::Q8_0];
 
-    /// Storage for up to `capacity` tokens; `None` for a format that is not one of [`KvStorage::FORMATS`].
+    /// Storage for up to `capacity` tokens, or for as many of them as can be addressed; `None` for a format that is not
+    /// one of [`KvStorage::FORMATS`]. Nothing is allocated yet.
     pub fn new(format: Format, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<Self> {
         let tensors = match format {
             Format::F32 => KvTensors::F32(KvPair::new()),
@@ -158,11 +168,16 @@ impl KvStorage {
             Format::Q8_0 => KvTensors::Q8(KvPair::new()),
             _ => return None,
         };
-        Some(Self { shape: KvShape { kv_heads, head_dim, capacity }, tensors })
+        let mut storage = Self { shape: KvShape { kv_heads, head_dim, capacity }, tensors };
+        storage.shape.capacity = match storage.token_bytes() {
+            Some(bytes) => capacity.min(isize::MAX as usize / bytes.max(1)),
+            None => 0,
+        };
+        Some(storage)
     }
 
-    /// Maximum number of tokens.
-    pub(super) fn capacity(&self) -> usize {
+    /// Maximum number of tokens: less than was asked for where so many cannot be addressed.
+    pub fn capacity(&self) -> usize {
         self.shape.capacity
     }
 
@@ -178,25 +193,42 @@ impl KvStorage {
 
     /// Bytes of the blocks allocated so far.
     pub fn bytes(&self) -> usize {
-        let blocks = with_pair!(&self.tensors, pair => pair.keys.blocks.len());
-        (0..blocks).map(|index| self.token_bytes() * self.shape.block_tokens(index)).sum()
+        self.block_bytes(with_pair!(&self.tensors, pair => pair.values.blocks.len()))
     }
 
     /// Bytes of `tokens` tokens, in whole blocks.
     pub fn bytes_of(&self, tokens: usize) -> usize {
-        let blocks = tokens.min(self.shape.capacity).div_ceil(KV_BLOCK_TOKENS);
-        (0..blocks).map(|index| self.token_bytes() * self.shape.block_tokens(index)).sum()
+        self.block_bytes(tokens.min(self.shape.capacity).div_ceil(KV_BLOCK_TOKENS))
     }
 
-    /// Bytes of keys and values of a token.
-    fn token_bytes(&self) -> usize {
+    /// Bytes of the first `blocks` blocks: all but the last one are full.
+    fn block_bytes(&self, blocks: usize) -> usize {
+        let tokens = blocks.saturating_mul(KV_BLOCK_TOKENS).min(self.shape.capacity);
+        // `new` has chosen the capacity so that this cannot overflow.
+        self.token_bytes().unwrap_or(0) * tokens
+    }
+
+    /// Bytes of keys and values of a token; `None` where they cannot be counted.
+    fn token_bytes(&self) -> Option<usize> {
         let KvShape { kv_heads, head_dim, .. } = self.shape;
-        2 * kv_heads
-            * match self.tensors {
-                KvTensors::F32(_) => 4 * head_dim,
-                KvTensors::BF16(_) => 2 * head_dim,
-                KvTensors::Q8(_) => head_dim + size_of::<f32>(),
-            }
+        let head_bytes = match self.tensors {
+            KvTensors::F32(_) => head_dim.checked_mul(4),
+            KvTensors::BF16(_) => head_dim.checked_mul(2),
+            KvTensors::Q8(_) => head_dim.checked_add(size_of::<f32>()),
+        };
+        head_bytes?.checked_mul(kv_heads)?.checked_mul(2)
+    }
+
+    /// Allocates what `tokens` tokens need, of those that fit, in blocks of [`KV_BLOCK_TOKENS`].
+    ///
+    /// # Errors
+    /// [`Error::KvMemory`] where there is no memory for them. What was there before, and maybe some more, is there.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let (shape, tokens) = (self.shape, tokens.min(self.shape.capacity));
+        with_pair!(&mut self.tensors, pair => {
+            pair.keys.reserve(tokens, &shape)?;
+            pair.values.reserve(tokens, &shape)
+        })
     }
 
     /// Returns the blocks that the first `len` tokens do not need.
@@ -209,8 +241,13 @@ impl KvStorage {
     }
 
     /// Writes keys and values `[len, kv_heads, head_dim]` from `position` on.
+    ///
+    /// # Panics
+    /// If there is no memory for them. [`KvStorage::reserve`] says so before.
     pub(super) fn append(&mut self, position: usize, keys: &[f32], values: &[f32]) {
         let shape = self.shape;
+        let n = keys.len().checked_div(shape.width()).unwrap_or(0);
+        self.reserve(position + n).expect("the caller has reserved memory");
         with_pair!(&mut self.tensors, pair => {
             pair.keys.append(position, keys, &shape);
             pair.values.append(position, values, &shape);
@@ -236,7 +273,7 @@ pub(super) struct KvViews<'a, T> {
 }
 
 /// The first tokens of one head of keys or values, in blocks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct KvView<'a, T> {
     pub(super) blocks: &'a [KvBlock<T>],
     pub(super) kv_head: usize,
@@ -359,6 +396,12 @@ impl Element for i8 {
         let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         to.iter_mut().zip(values).for_each(|(to, value)| *to = (value * factor).round() as Self);
         largest / 127.0
+    }
+}
+
+impl std::fmt::Debug for KvStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KvStorage").field("shape", &self.shape).field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 

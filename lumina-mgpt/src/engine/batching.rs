@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lumina_sampling::{Modality, Sampler};
 
-use super::clock::Clock;
+use super::clock::{Clock, now};
 use super::entry::Entry;
 use super::event::Event;
 use super::event_decoder::EventDecoder;
@@ -16,6 +16,7 @@ use super::request::Request;
 use super::scheduler::Scheduler;
 use super::sequence::{Sequence, SequenceParts};
 use super::step;
+use crate::error::catch;
 use crate::model::ModelParts;
 use crate::{Error, Result};
 
@@ -84,8 +85,8 @@ impl Engine {
     /// Adds a request. It runs from the next [`Engine::step`] on for which there is memory, in the order of submission.
     ///
     /// # Errors
-    /// What is wrong with the request, and [`Error::KvBudget`] where it can never fit the budget. Nothing has been
-    /// added then.
+    /// What is wrong with the request, [`Error::KvLimit`] where its keys and values exceed the limit, and
+    /// [`Error::KvBudget`] where it can never fit the budget. Nothing has been added then.
     pub fn submit(&mut self, request: &Request) -> Result<RequestId> {
         self.submit_with(request, Submission::default())
     }
@@ -97,24 +98,37 @@ impl Engine {
     pub fn submit_with(&mut self, request: &Request, submission: Submission) -> Result<RequestId> {
         let Submission { cancel, sampler: adapt } = submission;
         let sampling = &request.options.sampling;
-        if sampling.modality == Modality::Image && !self.model.image_tokenizer()?.has_decoder() {
-            // Now, and not after all passes of an image that could not be shown.
-            return Err(lumina_vq::Error::NoDecoder.into());
+        // Now, and not after all passes of an image that could not be shown.
+        if sampling.modality == Modality::Image {
+            let images = self.model.image_tokenizer()?;
+            if !images.has_decoder() {
+                return Err(lumina_vq::Error::NoDecoder.into());
+            }
+            if let Some(size) = sampling.image_size {
+                images.bands_within_limits([size.latent_rows(), size.latent_columns()].map(|side| side as usize))?;
+            }
         }
         let unirep = &self.model.unirep;
         let context = self.model.transformer.architecture().max_positions();
         let prompt = unirep.encode_within(&request.conversation, context)?.tokens;
         let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
-        let sampler = adapt.iter().fold(sampler, |sampler, adapt| adapt(sampler));
+        let sampler = match adapt {
+            Some(adapt) => catch("the function that changes the sampler", || adapt(sampler))?,
+            None => sampler,
+        };
         let parts = SequenceParts {
             transformer: &self.model.transformer,
             vocabulary: unirep.vocabulary(),
             options: &request.options,
             cancel,
-            now: self.clock.now(),
+            now: now(&*self.clock)?,
         };
         let sequence = Sequence::new(parts, prompt, sampler)?;
         let needed = sequence.least_bytes();
+        let limit = self.model.limits.kv_cache_bytes;
+        if needed > limit {
+            return Err(Error::KvLimit { needed, limit });
+        }
         if let Some(budget) = self.options.kv_budget_bytes.filter(|&budget| needed > budget) {
             return Err(Error::KvBudget { needed, budget });
         }
@@ -155,7 +169,8 @@ impl Engine {
     }
 
     /// Makes one pass over the weights for all requests that run, and returns the events that are there, each with its
-    /// request; those of one request are in order. A request that fails has its error as its last event.
+    /// request; those of one request are in order. A request that fails has its error as its last event, and a panic of
+    /// its sampling steps is such a failure. The others go on.
     pub fn step(&mut self) -> Vec<(RequestId, Result<Event>)> {
         let mut events = Vec::new();
         // Tokens that are there without a pass, in the beginning, are events before the first one.
@@ -164,14 +179,23 @@ impl Engine {
         if !events.is_empty() {
             return events;
         }
-        let now = self.clock.now();
-        self.scheduler.entries_mut().for_each(|entry| entry.sequence.check_deadline(now));
+        match now(&*self.clock) {
+            Ok(now) => self.scheduler.entries_mut().for_each(|entry| entry.sequence.check_deadline(now)),
+            Err(error) => {
+                let error = Arc::new(error);
+                for entry in self.scheduler.entries_mut() {
+                    entry.sequence.fail();
+                    self.errors.push_back((entry.id, Error::Pass(error.clone())));
+                }
+            }
+        }
         self.end();
         if let Some((index, error)) = self.scheduler.schedule(&self.options) {
             let entry = &mut self.scheduler.running[index];
             entry.sequence.fail();
             self.errors.push_back((entry.id, error));
         }
+        self.reserve();
         self.end();
         match step::step(&self.model.transformer, &mut self.scheduler.running, &*self.clock) {
             Ok(failed) => {
@@ -180,7 +204,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                // The device failed under all of them.
+                // The device, or the clock, failed under all of them.
                 let error = Arc::new(error);
                 for entry in &mut self.scheduler.running {
                     entry.sequence.fail();
@@ -207,6 +231,19 @@ impl Engine {
         {
             entry.sequence.fail();
             self.errors.push_back((id, error));
+        }
+    }
+
+    /// Takes memory for the keys and values of the next pass. Sequences for which there is none fail, and no others.
+    fn reserve(&mut self) {
+        let limit = self.model.limits.kv_cache_bytes;
+        for entry in &mut self.scheduler.running {
+            if !entry.sequence.is_done()
+                && let Err(error) = entry.sequence.reserve(limit)
+            {
+                entry.sequence.fail();
+                self.errors.push_back((entry.id, error));
+            }
         }
     }
 
@@ -244,12 +281,14 @@ impl Engine {
                 }
             }
         }
-        for (id, error) in self.errors.drain(..) {
-            self.ending.retain(|entry| entry.id != id);
-            self.work.retain(|work| work.request != id);
-            events.push((id, Err(error)));
+        let failed: Vec<_> = self.errors.drain(..).collect();
+        self.work.retain(|work| failed.iter().all(|(id, _)| *id != work.request));
+        let is_over = |entry: &mut Entry| entry.events.is_drained() || failed.iter().any(|(id, _)| *id == entry.id);
+        for entry in self.ending.extract_if(.., is_over) {
+            // A sampling step of the program is dropped with it. The request has had its last event.
+            let _ = catch("dropping a request", || drop(entry));
         }
-        self.ending.retain(|entry| !entry.events.is_drained());
+        events.extend(failed.into_iter().map(|(id, error)| (id, Err(error))));
     }
 }
 

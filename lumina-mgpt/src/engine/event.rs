@@ -9,7 +9,7 @@ use lumina_tokenizer::MalformedImage;
 use crate::stop_reason::StopReason;
 
 /// Something that has happened to a request.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// More text. The pieces together are the whole text, `<|image|>` in the places of images aside.
@@ -84,5 +84,26 @@ impl Stats {
     pub fn tokens_per_second(&self) -> f64 {
         let seconds = (self.decode + self.sampling).as_secs_f64();
         if seconds > 0.0 { self.generated_tokens.saturating_sub(1) as f64 / seconds } else { 0.0 }
+    }
+}
+
+impl std::fmt::Debug for Event {
+    /// Sizes and lengths, without the answer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = |image: &RgbImage| format!("{}x{} pixels", image.width(), image.height());
+        match self {
+            Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::ImageStarted { size } => f.debug_struct("ImageStarted").field("size", size).finish(),
+            Self::ImageRow { row, codes } => write!(f, "ImageRow({row}, <{} codes>)", codes.len()),
+            Self::Preview(image) => write!(f, "Preview({})", size(image)),
+            Self::Image { image, .. } => write!(f, "Image({})", size(image)),
+            Self::Malformed { malformed, partial } => {
+                let partial = partial.as_ref().map(size);
+                f.debug_struct("Malformed").field("malformed", malformed).field("partial", &partial).finish()
+            }
+            Self::Done { stats, tokens } => {
+                f.debug_struct("Done").field("stats", stats).field("tokens", &tokens.len()).finish()
+            }
+        }
     }
 }

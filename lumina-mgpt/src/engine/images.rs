@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use image::RgbImage;
 use lumina_core::CodeGrid;
-use lumina_vq::Bands;
 
-use super::clock::Clock;
+use super::clock::{Clock, now};
 use super::options::RequestId;
+use crate::error::catch;
 use crate::model::ModelParts;
 use crate::{Error, Result};
 
@@ -27,7 +27,6 @@ pub struct DecodeWork {
 }
 
 /// What became of a [`DecodeWork`].
-#[derive(Debug)]
 #[must_use = "the request waits for it"]
 pub struct DecodeResult {
     pub(super) id: u64,
@@ -47,12 +46,21 @@ impl DecodeWork {
         &self.codes
     }
 
-    /// Decodes the image; `clock` says how long it took.
+    /// Decodes the image; `clock` says how long it took. Whatever fails, a panic included, is an error of the request.
     pub fn run(self, clock: &dyn Clock) -> DecodeResult {
         let Self { id, request, codes, model } = self;
-        let started = clock.now();
-        let image = model.image_tokenizer().and_then(|images| Ok(images.decode(&codes, Bands::Whole)?));
-        DecodeResult { id, request, image, time: clock.now().saturating_sub(started) }
+        let decode = || {
+            let started = now(clock)?;
+            let images = model.image_tokenizer()?;
+            let bands = images.bands_within_limits([codes.rows(), codes.columns()].map(|side| side as usize))?;
+            let image = catch("decoding an image", || images.decode(&codes, bands))??;
+            Ok((image, now(clock)?.saturating_sub(started)))
+        };
+        let (image, time) = match decode() {
+            Ok((image, time)) => (Ok(image), time),
+            Err(error) => (Err(error), Duration::ZERO),
+        };
+        DecodeResult { id, request, image, time }
     }
 
     /// The result of work that nobody can do.
@@ -160,5 +168,15 @@ impl Worker {
 impl fmt::Debug for ImageDecoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImageDecoder").field("pending", &self.given.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for DecodeResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecodeResult")
+            .field("request", &self.request)
+            .field("is_ok", &self.image.is_ok())
+            .field("time", &self.time)
+            .finish_non_exhaustive()
     }
 }

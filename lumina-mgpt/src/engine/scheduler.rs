@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::entry::Entry;
 use super::options::EngineOptions;
-use super::sequence::Sequence;
 use crate::Error;
 
 /// The entries of an engine, by what they wait for.
@@ -42,6 +41,11 @@ impl Scheduler {
         self.running.iter().map(|entry| entry.sequence.kv_bytes()).sum()
     }
 
+    /// Bytes of keys and values of all that run in the next pass.
+    fn next_kv_bytes(&self) -> u64 {
+        self.running.iter().map(|entry| entry.sequence.next_kv_bytes()).fold(0, u64::saturating_add)
+    }
+
     /// Removes the entries whose sequence has ended.
     pub(super) fn remove_ended(&mut self, mut ended: impl FnMut(Entry)) {
         let mut index = 0;
@@ -72,7 +76,7 @@ impl Scheduler {
         let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);
         let mut preempted = false;
         loop {
-            let used: u64 = self.running.iter().map(|entry| need(&entry.sequence)).sum();
+            let used = self.next_kv_bytes();
             if used <= budget {
                 break;
             }
@@ -86,7 +90,10 @@ impl Scheduler {
                 }
                 None => {
                     let index = self.running.len() - 1;
-                    return Some((index, Error::KvBudget { needed: need(&self.running[index].sequence), budget }));
+                    return Some((
+                        index,
+                        Error::KvBudget { needed: self.running[index].sequence.next_kv_bytes(), budget },
+                    ));
                 }
             }
         }
@@ -95,18 +102,15 @@ impl Scheduler {
             && self.running.len() < options.max_sequences
             && let Some(next) = self.waiting.front()
         {
-            let used: u64 = self.running.iter().map(|entry| need(&entry.sequence)).sum();
+            let used = self.next_kv_bytes();
             let whole = next.sequence.whole_bytes();
-            if used.saturating_add(whole) > budget && !(self.running.is_empty() && need(&next.sequence) <= budget) {
+            if used.saturating_add(whole) > budget
+                && !(self.running.is_empty() && next.sequence.next_kv_bytes() <= budget)
+            {
                 break;
             }
             self.running.extend(self.waiting.pop_front());
         }
         None
     }
-}
-
-/// Bytes of a sequence in the next pass.
-fn need(sequence: &Sequence) -> u64 {
-    sequence.kv_bytes() + sequence.growth()
 }

@@ -185,7 +185,7 @@ impl Sequence {
         let known = self.sampler.longest_answer(&self.state).is_some();
         let tokens = if known { cache.capacity() } else { (self.tokens.len() + 1).min(cache.capacity()) };
         let guidance = self.unconditional.as_ref().map_or(0, |branch| branch.cache.bytes_of(branch.cache.capacity()));
-        cache.bytes_of(tokens) + guidance
+        cache.bytes_of(tokens).saturating_add(guidance)
     }
 
     /// The tokens generated so far.
@@ -220,7 +220,7 @@ impl Sequence {
 
     /// Bytes of keys and values of all tokens, run and pending, and of one more.
     pub(super) fn whole_bytes(&self) -> u64 {
-        self.branches().map(|branch| branch.cache.bytes_of(branch.len + 1)).sum()
+        self.branches().map(|branch| branch.cache.bytes_of(branch.len + 1)).fold(0, u64::saturating_add)
     }
 
     fn branches(&self) -> impl Iterator<Item = &Branch> {
@@ -246,7 +246,28 @@ impl Sequence {
     /// Bytes that the caches lack for the next pass.
     pub(super) fn growth(&self) -> u64 {
         let growth = |(branch, chunk): (&Branch, Option<Chunk>)| chunk.map_or(0, |chunk| branch.growth(chunk));
-        self.branches().zip(self.chunks()).map(growth).sum()
+        self.branches().zip(self.chunks()).map(growth).fold(0, u64::saturating_add)
+    }
+
+    /// Takes memory for the keys and values of the next pass.
+    ///
+    /// # Errors
+    /// [`Error::KvLimit`] where they would be more than `limit` bytes, [`Error::KvMemory`].
+    pub(super) fn reserve(&mut self, limit: u64) -> Result<()> {
+        let needed = self.next_kv_bytes();
+        if needed > limit {
+            return Err(Error::KvLimit { needed, limit });
+        }
+        let chunks = self.chunks();
+        for (branch, chunk) in self.branches_mut().zip(chunks) {
+            branch.cache.reserve(branch.cache.len() + chunk.map_or(0, |chunk| chunk.len))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of keys and values in the next pass.
+    pub(super) fn next_kv_bytes(&self) -> u64 {
+        self.kv_bytes().saturating_add(self.growth())
     }
 
     /// Whether the next pass runs all that is pending, and so gives the logits of a draw.
@@ -271,24 +292,17 @@ impl Sequence {
     /// Draws a token from the logits of a pass, and appends it and those that are forced after it.
     ///
     /// # Errors
-    /// Those of the sampler; the sequence has ended then.
+    /// Those of the sampler; the sequence cannot go on then.
     pub(super) fn draw(
         &mut self,
         conditional: LogitsRow<'_>,
         unconditional: Option<LogitsRow<'_>>,
         transformer: &Transformer,
     ) -> Result<()> {
-        match self.sampler.sample(conditional, unconditional, &self.state) {
-            Ok(token) => {
-                self.append(token, transformer);
-                self.append_forced(transformer);
-                Ok(())
-            }
-            Err(error) => {
-                self.fail();
-                Err(error.into())
-            }
-        }
+        let token = self.sampler.sample(conditional, unconditional, &self.state)?;
+        self.append(token, transformer);
+        self.append_forced(transformer);
+        Ok(())
     }
 
     /// Appends a token to the sequence and to the branches that see it.

@@ -8,11 +8,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use lumina_sampling::LogitsRow;
 use smallvec::SmallVec;
 
-use super::clock::Clock;
+use super::clock::{Clock, now};
 use super::entry::Entry;
 use super::sequence::{Chunk, Sequence};
+use crate::error::catch;
 use crate::model::{Logits, MAX_INLINE_ROWS, Row, Transformer};
 use crate::{Error, Result};
 
@@ -32,11 +34,12 @@ struct Ran {
 /// The error of an entry's draw is returned with the entry's index; others are not affected.
 ///
 /// # Errors
-/// [`Error::Nn`] where the device fails; the sequences cannot go on then.
+/// [`Error::Nn`] where the device fails, [`Error::Panicked`] where a backend or the clock does; the sequences cannot go
+/// on then.
 pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn Clock) -> Result<Vec<(usize, Error)>> {
-    let started = clock.now();
-    let (logits, ran) = run(transformer, entries)?;
-    let time = clock.now().saturating_sub(started);
+    let started = now(clock)?;
+    let (logits, ran) = catch("a pass over the weights", || run(transformer, entries))??;
+    let time = now(clock)?.saturating_sub(started);
     for row in &ran {
         let sequence = &mut entries[row.entry].sequence;
         let branch = sequence.branches_mut().nth(usize::from(row.is_unconditional));
@@ -56,14 +59,26 @@ pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn
     while let Some((index, conditional)) = rows.next() {
         let unconditional = rows.next_if(|(next, _)| *next == index).map(|(_, logits)| logits);
         let sequence = &mut entries[index].sequence;
-        let started = clock.now();
-        let drawn = sequence.draw(conditional, unconditional, transformer);
-        sequence.stats.sampling += clock.now().saturating_sub(started);
-        if let Err(error) = drawn {
+        if let Err(error) = draw(sequence, conditional, unconditional, transformer, clock) {
+            sequence.fail();
             failed.push((index, error));
         }
     }
     Ok(failed)
+}
+
+/// Draws from the logits of the conditional and the unconditional row, and notes the time.
+fn draw(
+    sequence: &mut Sequence,
+    conditional: LogitsRow<'_>,
+    unconditional: Option<LogitsRow<'_>>,
+    transformer: &Transformer,
+    clock: &dyn Clock,
+) -> Result<()> {
+    let started = now(clock)?;
+    sequence.draw(conditional, unconditional, transformer)?;
+    sequence.stats.sampling += now(clock)?.saturating_sub(started);
+    Ok(())
 }
 
 /// The pass itself: the logits of all draws, and which rows ran.

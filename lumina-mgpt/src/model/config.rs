@@ -12,7 +12,7 @@ use crate::{Error, Result};
 ///
 /// Keys that do not change the result are tolerated; defaults are those of `ChameleonConfig`. A `null` stands for the
 /// default, as newer versions of transformers write it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
     /// `chameleon`.
@@ -292,7 +292,7 @@ pub(crate) enum RopeScaling {
 }
 
 /// The checked shape of a transformer, made by [`ModelConfig::resolve`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Architecture {
     pub(crate) vocab_size: usize,
     pub(crate) hidden: usize,
@@ -333,6 +333,40 @@ impl Architecture {
     /// Bytes of keys and values that one token takes in all layers, at `bytes_per_value` bytes a value.
     pub fn cache_bytes_per_token(&self, bytes_per_value: usize) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+    }
+}
+
+impl std::fmt::Debug for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Architecture")
+            .field("vocab_size", &self.vocab_size)
+            .field("hidden", &self.hidden)
+            .field("intermediate", &self.intermediate)
+            .field("layers", &self.layers)
+            .field("heads", &self.heads)
+            .field("kv_heads", &self.kv_heads)
+            .field("head_dim", &self.head_dim)
+            .field("max_positions", &self.max_positions)
+            .field("rope_theta", &self.rope_theta)
+            .field("rope_scaling", &self.rope_scaling)
+            .field("swin_norm", &self.swin_norm)
+            .field("qk_norm_parts", &self.qk_norm_parts)
+            .field("masked_logits", &self.masked_logits.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ModelConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelConfig")
+            .field("vocab_size", &self.vocab_size)
+            .field("hidden_size", &self.hidden_size)
+            .field("intermediate_size", &self.intermediate_size)
+            .field("num_hidden_layers", &self.num_hidden_layers)
+            .field("num_attention_heads", &self.num_attention_heads)
+            .field("max_position_embeddings", &self.max_position_embeddings)
+            .field("rope_theta", &self.rope_theta)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,13 +5,21 @@ use lumina_nn::Compute;
 use lumina_nn::ops::KvStorage;
 
 use super::config::Architecture;
+use crate::{Error, Result};
+
+/// From this growth on, all of it is asked of the system at once before it is taken in blocks.
+const MIN_TRIAL_BYTES: u64 = 1 << 30;
+
+/// Whether the system would hand out so many bytes at once.
+fn can_allocate(bytes: u64) -> bool {
+    Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok()
+}
 
 /// The keys and values of one sequence in all layers, of a capacity fixed when it is made.
 ///
 /// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the
 /// sequence grows. On a device it is allocated with the first token, for the whole capacity, and written in place. Not
 /// `Clone`: a second handle on a tensor would turn every write into a copy.
-#[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
     len: usize,
@@ -19,7 +27,6 @@ pub struct KvCache {
 }
 
 /// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
-#[derive(Debug)]
 pub(crate) enum LayerCache {
     /// In host memory.
     Host(KvStorage),
@@ -28,15 +35,20 @@ pub(crate) enum LayerCache {
 }
 
 impl KvCache {
-    /// An empty cache for up to `capacity` tokens.
+    /// An empty cache for up to `capacity` tokens, or for as many of them as can be addressed.
     pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
         let &Architecture { kv_heads, head_dim, .. } = architecture;
         let (device, dtype) = compute.options();
         let layer = |_| match compute.kv_storage(kv_heads, capacity, head_dim) {
             Some(own) => LayerCache::Host(own),
-            None => LayerCache::Device(Box::new(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype))),
+            None => {
+                let is_host = compute.has_host_memory();
+                LayerCache::Device(Box::new(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype, is_host)))
+            }
         };
-        Self { layers: (0..architecture.layers).map(layer).collect(), len: 0, capacity }
+        let layers: Vec<LayerCache> = (0..architecture.layers).map(layer).collect();
+        let capacity = layers.iter().map(LayerCache::capacity).fold(capacity, usize::min);
+        Self { layers, len: 0, capacity }
     }
 
     /// Tokens written so far.
@@ -49,7 +61,7 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Tokens that fit.
+    /// Tokens that fit: less than was asked for where so many cannot be addressed.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -60,16 +72,41 @@ impl KvCache {
             LayerCache::Host(own) => own.bytes() as u64,
             LayerCache::Device(own) => own.bytes(),
         };
-        self.layers.iter().map(bytes).sum()
+        self.layers.iter().map(bytes).fold(0, u64::saturating_add)
     }
 
-    /// Bytes that the cache takes with `tokens` tokens, in whole blocks.
+    /// Bytes that the cache takes with `tokens` tokens, in whole blocks. Beyond what can be counted it is [`u64::MAX`].
     pub fn bytes_of(&self, tokens: usize) -> u64 {
         let bytes = |layer: &LayerCache| match layer {
             LayerCache::Host(own) => own.bytes_of(tokens) as u64,
             LayerCache::Device(own) => own.bytes_of(tokens),
         };
-        self.layers.iter().map(bytes).sum()
+        self.layers.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Takes the memory for `tokens` tokens in all, so that a pass cannot fail for want of it. A pass does so itself.
+    ///
+    /// # Errors
+    /// [`Error::CacheFull`] where they do not fit; [`Error::KvMemory`] where the system has no memory for them. The
+    /// tokens written before are still there.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        if tokens > self.capacity {
+            return Err(Error::CacheFull { needed: tokens, capacity: self.capacity });
+        }
+        // Linux hands out more memory than there is, block by block, and then ends the process. All at once it refuses.
+        let growth = self.bytes_of(tokens).saturating_sub(self.bytes());
+        let is_possible = growth < MIN_TRIAL_BYTES || !self.is_host() || can_allocate(growth);
+        let reserved = is_possible
+            && self.layers.iter_mut().all(|layer| match layer {
+                LayerCache::Host(own) => own.reserve(tokens).is_ok(),
+                LayerCache::Device(own) => own.can_allocate(),
+            });
+        if !reserved {
+            let error = Error::KvMemory { needed: self.bytes_of(tokens), tokens };
+            self.truncate(self.len);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Forgets the tokens from `len` on, and frees memory that is not needed any more: blocks on the processor; on a
@@ -95,19 +132,39 @@ impl KvCache {
     }
 }
 
+impl LayerCache {
+    /// Tokens that fit.
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Host(own) => own.capacity(),
+            Self::Device(own) => own.shape[1],
+        }
+    }
+}
+
 /// Keys and values of one layer on a device, in memory that is allocated with the first of them.
-#[derive(Debug)]
 pub(crate) struct DeviceKv {
     /// `[kv_heads, capacity, head_dim]`.
     shape: [usize; 3],
     device: Device,
     dtype: DType,
+    /// Whether the device's memory is that of the process.
+    is_host: bool,
     tensors: Option<[Tensor<3>; 2]>,
 }
 
 impl DeviceKv {
-    fn new(shape: [usize; 3], device: &Device, dtype: DType) -> Self {
-        Self { shape, device: device.clone(), dtype, tensors: None }
+    /// Of a smaller capacity where so many tokens cannot be addressed.
+    fn new([kv_heads, capacity, head_dim]: [usize; 3], device: &Device, dtype: DType, is_host: bool) -> Self {
+        let token_bytes = [2, kv_heads, head_dim].into_iter().try_fold(dtype.size(), usize::checked_mul);
+        let capacity = token_bytes.map_or(0, |bytes| capacity.min(isize::MAX as usize / bytes.max(1)));
+        Self { shape: [kv_heads, capacity, head_dim], device: device.clone(), dtype, is_host, tensors: None }
+    }
+
+    /// Whether the memory is there, or can be taken. Burn ends the process where the processor's memory is exhausted, so
+    /// that is tried before. Other devices report it themselves.
+    fn can_allocate(&self) -> bool {
+        self.tensors.is_some() || !self.is_host || can_allocate(self.bytes_of(1))
     }
 
     /// Bytes that are allocated.
@@ -123,7 +180,7 @@ impl DeviceKv {
 
     /// Writes keys and values `[kv_heads, n, head_dim]` from position `start` on, and returns views of all up to there.
     pub(crate) fn append(&mut self, start: usize, keys: Tensor<3>, values: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let &mut Self { shape, ref device, dtype, ref mut tensors } = self;
+        let &mut Self { shape, ref device, dtype, ref mut tensors, .. } = self;
         let zeros = || Tensor::zeros(shape, (device, dtype));
         let [own_keys, own_values] = tensors.get_or_insert_with(|| [zeros(), zeros()]);
         let [kv_heads, n, head_dim] = keys.dims();
@@ -133,5 +190,15 @@ impl DeviceKv {
             cache.clone().narrow(1, 0, start + n)
         };
         (write(own_keys, keys), write(own_values, values))
+    }
+}
+
+impl std::fmt::Debug for KvCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KvCache")
+            .field("len", &self.len)
+            .field("capacity", &self.capacity)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
     }
 }

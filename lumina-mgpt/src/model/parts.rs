@@ -1,5 +1,6 @@
 //! The parts of an opened model.
 
+use lumina_core::Limits;
 use lumina_tokenizer::UniRep;
 use lumina_vq::ImageTokenizer;
 
@@ -11,6 +12,7 @@ pub(crate) struct ModelParts {
     pub(crate) transformer: Transformer,
     pub(crate) unirep: UniRep,
     pub(crate) image_tokenizer: Option<ImageTokenizer>,
+    pub(crate) limits: Limits,
 }
 
 impl ModelParts {

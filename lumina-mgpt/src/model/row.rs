@@ -13,7 +13,6 @@ pub(crate) const MAX_INLINE_ROWS: usize = 8;
 ///
 /// The tokens of all rows lie one after the other in `[n, hidden]`. Linear layers compute all of them at once;
 /// attention gives each row its own keys and values.
-#[derive(Debug)]
 pub struct Row<'a> {
     /// The tokens to run, at least one.
     pub tokens: &'a [u32],
@@ -70,5 +69,17 @@ impl<'a> Row<'a> {
     /// Whether keys and values are in host memory.
     pub(crate) fn has_host_cache(&self) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.is_host())
+    }
+}
+
+impl std::fmt::Debug for Row<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Row")
+            .field("tokens", &self.tokens.len())
+            .field("cache", &self.cache)
+            .field("planned_len", &self.planned_len)
+            .field("logits", &self.logits)
+            .field("attention", &self.attention)
+            .finish()
     }
 }

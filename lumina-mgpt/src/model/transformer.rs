@@ -28,7 +28,7 @@ use crate::{Error, Result};
 /// Rows of different lengths share a pass without padding: their tokens lie one after the other in `[n, hidden]`, the
 /// linear layers see all of them at once, and attention gives each row its own keys and values.
 /// Mirrors `modeling_chameleon.py::ChameleonForConditionalGeneration`.
-#[derive(Module, Debug)]
+#[derive(Module)]
 pub struct Transformer {
     embed_tokens: Embedding,
     layers: Vec<Layer>,
@@ -250,7 +250,8 @@ impl Transformer {
     ///
     /// # Errors
     /// [`Error::Token`] where a token is beyond the vocabulary, [`Error::CacheFull`] where a row does not fit its
-    /// cache, [`Error::EmptyRow`] where there is nothing to run. Nothing has been written then.
+    /// cache, [`Error::KvMemory`] where there is no memory for it, [`Error::EmptyRow`] where there is nothing to run.
+    /// Nothing has been written then.
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Hidden> {
         self.compute.in_pool(|| self.forward_with(rows, &mut |_| {}))
     }
@@ -312,6 +313,10 @@ impl Transformer {
                     attention: row.attention,
                 })
                 .collect();
+            for row in &mut all {
+                let len = row.position() + row.len();
+                row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
+            }
             for (index, layer) in self.layers.iter().enumerate() {
                 observe(&x);
                 let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
@@ -433,5 +438,14 @@ impl Transformer {
             }
         }
         Ok(Logits::new(logits, ids))
+    }
+}
+
+impl std::fmt::Debug for Transformer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transformer")
+            .field("architecture", &self.architecture)
+            .field("compute", &self.compute)
+            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
-use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX};
+use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
@@ -38,6 +38,7 @@ impl Lumina {
             image_tokenizer: None,
             compute: None,
             target_size_px: 768,
+            limits: Limits::default(),
             progress: Box::new(|_| {}),
         }
     }
@@ -104,6 +105,7 @@ pub struct LuminaBuilder<'a> {
     image_tokenizer: Option<PathBuf>,
     compute: Option<Compute>,
     target_size_px: u32,
+    limits: Limits,
     progress: Box<dyn Fn(LoadProgress) + 'a>,
 }
 
@@ -142,6 +144,14 @@ impl<'a> LuminaBuilder<'a> {
         self
     }
 
+    /// Sets what one request may take: bytes of its keys and values ([`Limits::kv_cache_bytes`]) and of decoding an image
+    /// ([`Limits::vq_decode_bytes`]). The defaults are far above what published models need. What all requests may hold
+    /// together is [`EngineOptions::kv_budget_bytes`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Sets a function that is called for each tensor that is loaded.
     pub fn on_progress<'b>(self, progress: impl Fn(LoadProgress) + 'b) -> LuminaBuilder<'b>
     where
@@ -155,7 +165,7 @@ impl<'a> LuminaBuilder<'a> {
     /// # Errors
     /// Whatever is missing, broken or does not fit, by file and name: see [`Error`].
     pub fn load(self) -> Result<Lumina> {
-        let Self { path, adapter, tokenizer, image_tokenizer, compute, target_size_px, progress } = self;
+        let Self { path, adapter, tokenizer, image_tokenizer, compute, target_size_px, limits, progress } = self;
         let compute = match compute {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
@@ -199,6 +209,7 @@ impl<'a> LuminaBuilder<'a> {
         {
             return Err(Error::Factor { found: images.config().factor(), expected: LATENT_PX });
         }
+        let image_tokenizer = image_tokenizer.map(|images| images.with_limits(limits));
         let adapter = adapter.map(Adapter::open).transpose()?;
         let mut loader = Loader::with_progress(&checkpoint, &compute, &*progress);
         if let Some(adapter) = &adapter {
@@ -206,7 +217,7 @@ impl<'a> LuminaBuilder<'a> {
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
         let preprocessor = Preprocessor::new(target_size_px)?;
-        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer });
+        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits });
         Ok(Lumina { parts, preprocessor, target_size_px })
     }
 }

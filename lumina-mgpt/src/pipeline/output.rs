@@ -8,7 +8,7 @@ use crate::engine::{Event, Stats};
 use crate::{Error, Result};
 
 /// A whole answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Output {
     /// The text, with `<|image|>` in the place of each image of [`Output::images`].
     pub text: String,
@@ -44,6 +44,13 @@ impl Output {
     }
 }
 
+/// The beginning of a text, for a message.
+fn beginning(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    let more = if text.chars().nth(MAX_CHARS).is_some() { "…" } else { "" };
+    text.chars().take(MAX_CHARS).flat_map(char::escape_debug).chain(more.chars()).collect()
+}
+
 /// What an answer can be taken as.
 pub trait Answer: Sized {
     /// Takes it from the whole output.
@@ -74,7 +81,20 @@ impl Answer for RgbImage {
             (None, Some((malformed, _))) => {
                 Err(Error::Malformed { malformed: Box::new(malformed), stop: Some(stats.stop) })
             }
-            (None, None) => Err(Error::Answer { expected: "image", found: text, stop: stats.stop }),
+            (None, None) => Err(Error::Answer { expected: "image", found: beginning(&text), stop: stats.stop }),
         }
+    }
+}
+
+impl std::fmt::Debug for Output {
+    /// Numbers and lengths, without the answer.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("text_bytes", &self.text.len())
+            .field("images", &self.images.len())
+            .field("malformed", &self.malformed.len())
+            .field("tokens", &self.tokens.len())
+            .field("stats", &self.stats)
+            .finish()
     }
 }

@@ -34,7 +34,7 @@ use crate::{Error, Result};
 /// # }
 /// # Ok::<(), lumina_nn::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Compute {
     name: &'static str,
     device: Device,
@@ -229,6 +229,11 @@ impl Compute {
         self.kind == DeviceKind::Cpu
     }
 
+    /// Whether the device's memory is that of the process.
+    pub fn has_host_memory(&self) -> bool {
+        self.kind != DeviceKind::Tensors
+    }
+
     /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then
     /// enter the pool once, which takes about as long as a small product. Elsewhere `op` stays on the calling thread.
     pub fn in_pool<R: Send>(&self, op: impl FnOnce() -> R + Send) -> R {
@@ -366,5 +371,21 @@ impl std::str::FromStr for Compute {
                 Err(Error::UnknownName { what: "device of this build", name: name.to_owned(), choices })
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Compute {
+    /// The settings, without the memory for activations.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compute")
+            .field("name", &self.name)
+            .field("device", &self.device)
+            .field("dtype", &self.dtype)
+            .field("residence", &self.residence)
+            .field("weights", &self.weights)
+            .field("kv_cache", &self.kv_cache)
+            .field("activations", &self.activations)
+            .field("master_weights", &self.master_weights)
+            .finish_non_exhaustive()
     }
 }

@@ -13,11 +13,9 @@ use crate::{Compute, Result};
 /// With [`Compute::cpu`] they are in host memory, in `f32`, in buffers that are used again: a step of decoding
 /// allocates nothing. Elsewhere they are a tensor, which may record gradients. The operators take either, so a network
 /// is written once.
-#[derive(Debug)]
 pub struct Hidden(pub(super) Activation);
 
 /// Where activations are.
-#[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation")]
 pub(super) enum Activation {
     Host(HostRows),
@@ -196,4 +194,11 @@ impl std::ops::Add for Hidden {
 pub(super) enum Pair {
     Host(HostRows, HostRows),
     Burn(Tensor<2>, Tensor<2>),
+}
+
+impl std::fmt::Debug for Hidden {
+    /// The shape, without the values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hidden").field("shape", &self.dims()).finish_non_exhaustive()
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`swiglu`] | silu(gate) · up | `elementwise::swiglu` |
 //! | [`dropout_add`] | x + dropout(y) | `elementwise::add` |
 //! | [`conv3x3`], [`upsample2x`], [`scaled_swish`], [`group_moments`] | the VQGAN | `conv`, `elementwise::swish`, `norm::group_moments` |
+//! | [`zeros`] | memory for a result in parts | |
 //! | [`cross_entropy`] | the loss and its z-loss | `loss::cross_entropy` |
 //! | [`adamw`], [`square_sum`] | an optimizer's step | `optim::adamw` |
 //!
@@ -44,6 +45,7 @@ mod rms_norm;
 mod swiglu;
 mod values;
 pub(crate) mod weight;
+mod zeros;
 
 pub use lumina_kernels::ActivationPrecision;
 pub use lumina_kernels::attention::cached::{AttentionPath, CachedRow, MIN_GEMM_QUERIES};
@@ -66,3 +68,4 @@ pub use self::linear::Linear;
 pub use self::rms_norm::{add_rms_norm, rms_norm};
 pub use self::swiglu::swiglu;
 pub use self::values::Values;
+pub use self::zeros::zeros;

@@ -16,7 +16,7 @@ pub enum Values<const D: usize> {
 }
 
 /// A parameter's values in host memory. Cloning it copies none.
-#[derive(Module, Debug)]
+#[derive(Module)]
 pub struct HostValues<const D: usize> {
     #[module(skip)]
     values: Arc<[f32]>,
@@ -64,5 +64,11 @@ impl<const D: usize> Values<D> {
             Self::Tensor(param) => param.device(),
             Self::Host(host) => host.device.clone(),
         }
+    }
+}
+
+impl<const D: usize> std::fmt::Debug for HostValues<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostValues").field("shape", &self.shape).finish_non_exhaustive()
     }
 }

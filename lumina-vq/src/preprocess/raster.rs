@@ -3,7 +3,7 @@
 use image::metadata::Orientation as ExifOrientation;
 
 /// `width` × `height` pixels of `channels` samples: `[height, width, channels]`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Raster<T> {
     pub(super) width: usize,
     pub(super) height: usize,
@@ -45,6 +45,12 @@ impl<T: Copy> Raster<T> {
             }
         }
         Self::new(width, height, self.channels, data)
+    }
+}
+
+impl<T> std::fmt::Debug for Raster<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{} pixels of {} channels", self.width, self.height, self.channels)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Error, Result, map};
 const MAX_INTEGERS: usize = 1 << 22;
 
 /// A value in a pickled dict.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Integers {
     /// One integer.
     One(i64),
@@ -51,6 +51,15 @@ pub fn read_integers(file: &Path) -> Result<BTreeMap<String, Integers>> {
         integers.insert(name.to_owned(), found);
     }
     Ok(integers)
+}
+
+impl std::fmt::Debug for Integers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(integer) => write!(f, "One({integer})"),
+            Self::List(integers) => write!(f, "List(<{} integers>)", integers.len()),
+        }
+    }
 }
 
 #[cfg(test)]

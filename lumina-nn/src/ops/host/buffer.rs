@@ -10,7 +10,7 @@ const MAX_POOLED_BYTES: usize = 128 << 20;
 
 /// A pool of buffers. It belongs to a [`Compute`](crate::Compute) and the models made with it, and is dropped with the
 /// last of them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Buffers {
     free: Mutex<Vec<Vec<f32>>>,
 }
@@ -45,7 +45,6 @@ impl Buffers {
 }
 
 /// Values whose memory returns to its pool when dropped.
-#[derive(Debug)]
 pub(crate) struct Buffer {
     /// At least `len`.
     values: Vec<f32>,

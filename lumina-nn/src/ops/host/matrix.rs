@@ -11,7 +11,7 @@ use super::HostRows;
 
 /// A matrix `[rows, columns]` in one of the formats that kernels read, memory-mapped or on the heap. Cloning it copies
 /// no weight.
-#[derive(Module, Debug)]
+#[derive(Module)]
 pub struct HostMatrix {
     rows: usize,
     columns: usize,
@@ -79,6 +79,16 @@ impl HostMatrix {
             }
         }
         results
+    }
+}
+
+impl std::fmt::Debug for HostMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostMatrix")
+            .field("format", &self.format)
+            .field("rows", &self.rows)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
     }
 }
 

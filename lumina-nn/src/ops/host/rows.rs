@@ -3,7 +3,6 @@
 use super::buffer::Buffer;
 
 /// `[n, width]` in host memory.
-#[derive(Debug)]
 pub(in crate::ops) struct HostRows {
     pub(in crate::ops) values: Buffer,
     pub(in crate::ops) width: usize,
