@@ -22,7 +22,10 @@ pub enum Error {
         range: &'static str,
     },
     /// The image size fixed by the caller has no size token.
-    #[error("image size {size} cannot be stated: the vocabulary's size tokens end at {largest_px} pixels a side")]
+    #[error(
+        "image size {size} cannot be stated: the vocabulary's size tokens end at {largest_px} pixels a side; choose a \
+         smaller size"
+    )]
     ImageSize {
         /// The size asked for.
         size: ImageSize,
