@@ -37,12 +37,22 @@ impl<E: Into<anyhow::Error>> From<E> for Error {
     }
 }
 
-/// What `main` prints: the message and its causes.
+/// The message and its causes in one line.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_flags(format!("{:#}", self.0)))
+    }
+}
+
+/// What `main` prints: the message and its causes, a line each, and a backtrace if the environment asks for it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = FLAGS.iter().fold(format!("{:?}", self.0), |message, (name, flag)| message.replace(name, flag));
-        f.write_str(&message)
+        f.write_str(&with_flags(format!("{:?}", self.0)))
     }
+}
+
+fn with_flags(message: String) -> String {
+    FLAGS.iter().fold(message, |message, (name, flag)| message.replace(name, flag))
 }
 
 #[cfg(test)]
@@ -53,7 +63,7 @@ mod tests {
     use super::*;
 
     fn shown(error: impl Into<anyhow::Error>) -> String {
-        format!("{:?}", Error::from(error))
+        Error::from(error).to_string()
     }
 
     /// No message names a method that `FLAGS` does not know.

@@ -46,9 +46,9 @@ pub enum Error {
     },
     /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {} logits from token {} on, and the unconditional one {} from token {} on; both must \
-         come from one model",
-        conditional.len(), conditional.start, unconditional.len(), unconditional.start
+        "the conditional row has {} logits and the unconditional one {}, from the tokens {} and {} on; both must come \
+         from one model",
+        conditional.len(), unconditional.len(), conditional.start, unconditional.start
     )]
     RowsDiffer {
         /// The ids of the conditional row.

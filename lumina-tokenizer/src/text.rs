@@ -73,15 +73,15 @@ impl TextTokenizer {
     ///
     /// - `normalizer`: null, `NFC`, `NFD`, `NFKC`, `NFKD`, `Lowercase`, and once each `Prepend` and `Replace` of short
     ///   literal texts.
-    /// - `pre_tokenizer`: `ByteLevel`, required, and `Split`, `Digits`, `Punctuation`, `UnicodeScripts`, which must not
+    /// - `pre_tokenizer`: `ByteLevel`, required, and `Split`, `Digits` and `Punctuation`, which must not
     ///   remove text. A `Split` takes a short literal text, a pattern of a published tokenizer, or a regular expression
     ///   without look-around in which nothing comes after an unbounded repetition.
     /// - `added_tokens` may take the whitespace next to them away (`lstrip`, `rstrip`), as in the original.
     /// - `post_processor`, `truncation` and `padding` are not used, as in the original.
     ///
     /// # Errors
-    /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Unsupported`], [`Error::TokenizerPart`],
-    /// [`Error::TokenizerSize`], [`Error::Tokenizer`], [`Error::DuplicateId`].
+    /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Unsupported`],
+    /// [`Error::TokenizerPart`], [`Error::TokenizerSize`], [`Error::Tokenizer`], [`Error::DuplicateId`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
@@ -126,8 +126,8 @@ impl TextTokenizer {
     /// takes up to 600 times as much memory.
     ///
     /// # Errors
-    /// [`Error::TextTooLong`]; [`Error::NoToken`] where the vocabulary lacks a byte of the text, which would be left out;
-    /// [`Error::Encode`].
+    /// [`Error::TextTooLong`]; [`Error::NoToken`] where the vocabulary lacks a byte of the text, which would be left
+    /// out; [`Error::Encode`].
     pub fn encode_up_to(&self, text: &str, specials: Specials, limit: u64) -> Result<Vec<u32>> {
         let check = |bytes: usize| {
             let bytes = bytes as u64;
@@ -164,8 +164,9 @@ impl TextTokenizer {
     /// The most bytes of text that `tokens` tokens can stand for: that many of the vocabulary's longest, which a
     /// normalizer may have shortened. A longer text need not be encoded to know that it does not fit.
     ///
-    /// Where a token takes any amount of whitespace away (`lstrip`, `rstrip`) or stands for any number of unknown bytes, it
-    /// is at least [`Limits::message_bytes`](lumina_core::Limits::message_bytes), which texts are held to there.
+    /// Where a token takes any amount of whitespace away (`lstrip`, `rstrip`) or stands for any number of unknown
+    /// bytes, it is at least [`Limits::message_bytes`](lumina_core::Limits::message_bytes), which texts are held to
+    /// there.
     pub fn max_text_bytes(&self, tokens: usize) -> u64 {
         let bytes = self.inner.max_token_bytes.saturating_mul(tokens as u64);
         if self.inner.has_unbounded_token { bytes.max(Limits::default().message_bytes) } else { bytes }

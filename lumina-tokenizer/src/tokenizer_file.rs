@@ -124,8 +124,8 @@ impl TokenizerFile {
         self.max_ratio = normalizer.as_ref().map_or(1, Normalizer::max_ratio);
         self.json["normalizer"] = serde_json::to_value(normalizer).unwrap_or_default();
         self.json["pre_tokenizer"] = serde_json::to_value(pre_tokenizer).unwrap_or_default();
-        // The original encodes with none of these, whatever the file says; `<s>` is added by the conversation, and tokens
-        // are decoded by `TextTokenizer`.
+        // The original encodes with none of these, whatever the file says; `<s>` is added by the conversation, and
+        // tokens are decoded by `TextTokenizer`.
         for field in ["truncation", "padding", "post_processor", "decoder"] {
             self.json[field] = Value::Null;
         }
@@ -148,8 +148,8 @@ impl TokenizerFile {
         self.added_tokens().filter_map(|token| token["content"].as_str())
     }
 
-    /// Whether a token can stand for a text of any length: it takes the whitespace next to it away, or all unknown bytes
-    /// in a row are one.
+    /// Whether a token can stand for a text of any length: it takes the whitespace next to it away, or all unknown
+    /// bytes in a row are one.
     pub(crate) fn has_unbounded_token(&self) -> bool {
         let strips = |token: &Value| token["lstrip"] == true || token["rstrip"] == true;
         let fuses = self.json["model"]["fuse_unk"] == true && self.has_unknown_token();
@@ -211,7 +211,7 @@ impl TokenizerFile {
     }
 }
 
-/// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, and not the character of the text.
+/// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, not the character of the text.
 fn is_letter(name: &str) -> bool {
     let mut characters = name.chars();
     !name.is_ascii() && characters.next().and_then(crate::text::byte_of_char).is_some() && characters.next().is_none()

@@ -1,8 +1,8 @@
 //! The parts of a `tokenizer.json` that prepare text for the BPE, in the forms that are supported.
 //!
-//! The `tokenizers` crate knows more of them. Some lose text (`WhitespaceSplit`), some need no end or no bounded memory
-//! on some input (`FixedLength` of 0, a `Replace` that grows what another one made), and some panic (`Precompiled`).
-//! Only forms that do none of this are read, and they are handed on as they were understood here.
+//! The `tokenizers` crate knows more of them. Some lose text (`WhitespaceSplit`, `UnicodeScripts`), some need no end or
+//! no bounded memory on some input (`FixedLength` of 0, a `Replace` that grows what another one made), and some panic
+//! (`Precompiled`). Only forms that do none of this are read, and they are handed on as they were understood here.
 
 use regex_syntax::hir::{Hir, HirKind};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,10 @@ const KNOWN_PATTERNS: [&str; 7] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     // GPT-4 and Llama 3.
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
     // Qwen 2.
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     // GPT-4o.
@@ -88,7 +91,6 @@ pub(crate) enum PreTokenizer {
         #[serde(default)]
         behavior: Behavior,
     },
-    UnicodeScripts {},
     Sequence {
         pretokenizers: Vec<PreTokenizer>,
     },
@@ -168,8 +170,8 @@ impl Normalizer {
     /// An upper bound of how many bytes of text become one byte, and one byte of text becomes.
     pub(crate) fn max_ratio(&self) -> u64 {
         let ratio = |part: &Self| match part {
-            // A composed character, of 2 bytes at least, has at most 4 characters of at most 4 bytes. U+FDFA, of 3 bytes,
-            // becomes 33.
+            // A composed character, of 2 bytes at least, has at most 4 characters of at most 4 bytes. U+FDFA, of 3
+            // bytes, becomes 33.
             Self::Nfc {} | Self::Nfd {} | Self::Nfkc {} | Self::Nfkd {} => 12,
             Self::Lowercase {} => 4,
             Self::Prepend { prepend } => 1 + prepend.len() as u64,
@@ -184,8 +186,7 @@ impl Normalizer {
 }
 
 impl PreTokenizer {
-    pub(crate) const SUPPORTED: &str = "`ByteLevel` with `Split`, `Digits`, `Punctuation` and `UnicodeScripts` that remove \
-                                        nothing, and patterns that published tokenizers have";
+    pub(crate) const SUPPORTED: &str = "`ByteLevel` with `Split`, `Digits` and `Punctuation` that remove nothing, and patterns of published tokenizers";
 
     /// Reads and checks the pre-tokenizer.
     pub(crate) fn read(part: &Value) -> Result<Self, Reason> {
@@ -315,7 +316,6 @@ mod tests {
             any::<bool>().prop_map(|individual| json!({ "type": "Digits", "individual_digits": individual })),
             behaviors().prop_map(|behavior| json!({ "type": "Punctuation", "behavior": behavior })),
             Just(json!({ "type": "Punctuation" })),
-            Just(json!({ "type": "UnicodeScripts" })),
             Just(json!({ "type": "Sequence", "pretokenizers": [] })),
             (prop::sample::select(patterns), behaviors(), any::<bool>()).prop_map(|(pattern, behavior, invert)| split(
                 &json!({ "Regex": pattern }),
@@ -390,7 +390,7 @@ mod tests {
         }
     }
 
-    /// For each character and each normalizer: no more bytes become one, and one becomes no more, than `max_ratio` says.
+    /// For each character and each normalizer: no more bytes become one than `max_ratio` says, and one becomes no more.
     #[test]
     fn normalizers_change_lengths_no_more_than_is_said() {
         for name in ["NFC", "NFD", "NFKC", "NFKD", "Lowercase"] {

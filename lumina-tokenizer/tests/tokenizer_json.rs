@@ -103,6 +103,8 @@ fn pre_tokenizers_that_lose_text_or_do_not_end_are_refused() {
         (before_byte_level(json!({ "type": "FixedLength", "length": 0 })), &["`FixedLength`"]),
         (before_byte_level(json!({ "type": "Whitespace" })), &["`Whitespace`"]),
         (before_byte_level(json!({ "type": "WhitespaceSplit" })), &["`WhitespaceSplit`"]),
+        // It loses characters of no script at the start of a text.
+        (before_byte_level(json!({ "type": "UnicodeScripts" })), &["`UnicodeScripts`"]),
         (before_byte_level(json!({ "type": "BertPreTokenizer" })), &["`BertPreTokenizer`"]),
         (before_byte_level(json!({ "type": "CharDelimiterSplit", "delimiter": "a" })), &["`CharDelimiterSplit`"]),
         (
@@ -127,7 +129,10 @@ fn pre_tokenizers_that_lose_text_or_do_not_end_are_refused() {
 #[test]
 fn parts_of_published_tokenizers_are_read() {
     let digits = json!({ "type": "Digits", "individual_digits": true });
-    let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let llama = concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    );
     let split = json!({ "type": "Split", "pattern": { "Regex": llama }, "behavior": "Isolated", "invert": false });
     let whole = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
     let text = "Hello  wörld 123, e\u{301}\n\nit's 世界\t x ";
