@@ -6,11 +6,15 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a library's message says, and what a user of a program can do instead.
-const FLAGS: [(&str, &str); 15] = [
+const FLAGS: [(&str, &str); 19] = [
     ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
     ("`LuminaBuilder::target_size_px`", "`--target-size`"),
     ("`Compute::kv_cache`", "`--kv-cache`"),
     (", or take the whole `Output` with `Malformed::Partial` to get the rows that are there", ""),
+    (", or raise `Limits::max_pixels`", ""),
+    (", or encode it in parts or with `TextTokenizer::encode_up_to`", ""),
+    ("; decode with `Malformed::Partial` to keep its complete rows", ""),
+    (", or raise `EngineOptions::kv_budget_bytes`", ""),
     ("`max_new_tokens`", "`--max-new-tokens`"),
     ("`preview_every_rows`", "`--preview-every`"),
     ("`guidance_scale`", "`--guidance`"),
@@ -33,12 +37,22 @@ impl<E: Into<anyhow::Error>> From<E> for Error {
     }
 }
 
-/// What `main` prints: the message and its causes.
+/// The message and its causes in one line.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_flags(format!("{:#}", self.0)))
+    }
+}
+
+/// What `main` prints: the message and its causes, a line each, and a backtrace if the environment asks for it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = FLAGS.iter().fold(format!("{:?}", self.0), |message, (name, flag)| message.replace(name, flag));
-        f.write_str(&message)
+        f.write_str(&with_flags(format!("{:?}", self.0)))
     }
+}
+
+fn with_flags(message: String) -> String {
+    FLAGS.iter().fold(message, |message, (name, flag)| message.replace(name, flag))
 }
 
 #[cfg(test)]
@@ -49,7 +63,24 @@ mod tests {
     use super::*;
 
     fn shown(error: impl Into<anyhow::Error>) -> String {
-        format!("{:?}", Error::from(error))
+        Error::from(error).to_string()
+    }
+
+    /// No message names a method that `FLAGS` does not know.
+    #[test]
+    fn every_name_of_the_libraries_is_known() {
+        let mut n_names = 0;
+        for name in ["lumina-core", "lumina-tokenizer", "lumina-sampling", "lumina-mgpt"] {
+            let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src/error.rs");
+            let source = std::fs::read_to_string(&file).unwrap();
+            for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                for quoted in line.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::")) {
+                    n_names += 1;
+                    assert!(FLAGS.iter().any(|(name, _)| name.contains(&format!("`{quoted}`"))), "{name}: {quoted}");
+                }
+            }
+        }
+        assert!(n_names >= 5, "{n_names}");
     }
 
     #[test]

@@ -25,9 +25,12 @@ fn another_target_size_is_named() {
     let model = Lumina::from_pretrained(small_model()).load().unwrap();
     let image = InputImage::open(small_model().join("scene.png")).unwrap();
     let message = model.caption(image).run().unwrap_err().to_string();
-    assert!(message.contains("768x768") && message.contains("`LuminaBuilder::target_size_px`"), "{message}");
-    let message =
-        format!("{:?}", lumina_examples::Error::from(model.encode_image(&RgbImage::new(96, 96).into()).unwrap_err()));
+    assert!(
+        message.contains("target size of 768 pixels") && message.contains("`LuminaBuilder::target_size_px`"),
+        "{message}"
+    );
+    let error = model.encode_image(&RgbImage::new(96, 96).into()).unwrap_err();
+    let message = lumina_examples::Error::from(error).to_string();
     assert!(message.contains("`--target-size`") && !message.contains("::"), "{message}");
 }
 

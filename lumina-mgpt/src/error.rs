@@ -203,9 +203,8 @@ pub enum Error {
     },
     /// Keys and values of a request are more than the engine may hold.
     #[error(
-        "the request needs {needed} bytes of keys and values, and the engine may hold {budget}; raise \
-         `EngineOptions::kv_budget_bytes`, shorten the prompt or the answer, choose a smaller image, or a \
-         narrower `Compute::kv_cache`"
+        "the request needs {needed} bytes of keys and values, and the engine may hold {budget}; shorten the prompt or \
+         the answer, choose a smaller image or a narrower `Compute::kv_cache`, or raise `EngineOptions::kv_budget_bytes`"
     )]
     KvBudget {
         /// Bytes that it needs at least.

@@ -22,7 +22,10 @@ pub enum Error {
         range: &'static str,
     },
     /// The image size fixed by the caller has no size token.
-    #[error("image size {size} cannot be stated: the vocabulary's size tokens end at {largest_px} pixels a side")]
+    #[error(
+        "image size {size} cannot be stated: the vocabulary's size tokens end at {largest_px} pixels a side; choose a \
+         smaller size"
+    )]
     ImageSize {
         /// The size asked for.
         size: ImageSize,
@@ -43,9 +46,9 @@ pub enum Error {
     },
     /// The rows of the two guidance branches are for different ids.
     #[error(
-        "the conditional row has {} logits from token {} on, and the unconditional one {} from token {} on; both must \
-         come from one model",
-        conditional.len(), conditional.start, unconditional.len(), unconditional.start
+        "the conditional row has {} logits and the unconditional one {}, from the tokens {} and {} on; both must come \
+         from one model",
+        conditional.len(), unconditional.len(), conditional.start, unconditional.start
     )]
     RowsDiffer {
         /// The ids of the conditional row.

@@ -36,8 +36,8 @@ pub enum Error {
     },
     /// A part of a `tokenizer.json` that would lose text, or take any amount of time or memory, or is not known.
     #[error(
-        "{}: the tokenizer cannot be built: its `{part}` {reason}; save the tokenizer with one of the forms that \
-         `TextTokenizer::open` lists, or use the file of the published checkpoint",
+        "{}: the tokenizer cannot be built: its `{part}` {reason}; save the tokenizer with what is supported, {supported}, \
+         or use the file of the published checkpoint",
         shown(file)
     )]
     TokenizerPart {
@@ -47,6 +47,8 @@ pub enum Error {
         part: &'static str,
         /// What is wrong with it.
         reason: String,
+        /// What is supported there.
+        supported: &'static str,
     },
     /// A `tokenizer.json` with more of something than any tokenizer has.
     #[error("{}: {found} {what}, more than the limit of {limit}; is it the right file?", shown(file))]

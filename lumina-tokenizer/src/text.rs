@@ -1,5 +1,6 @@
 //! Text to token ids and back: the byte-level BPE tokenizer of a checkpoint's `tokenizer.json`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,10 +53,10 @@ struct Inner {
     plain: Encoder,
     /// Names that are text rather than bytes.
     texts: HashSet<String>,
-    /// The most bytes of text that a token stands for, whitespace that it takes away aside.
+    /// The most bytes of text that a token stands for, unless it is unbounded.
     max_token_bytes: u64,
-    /// Whether a token can take any amount of whitespace away.
-    strips: bool,
+    /// Whether a token can stand for a text of any length.
+    has_unbounded_token: bool,
 }
 
 /// A tokenizer, and the bytes of text that it would leave out.
@@ -72,14 +73,15 @@ impl TextTokenizer {
     ///
     /// - `normalizer`: null, `NFC`, `NFD`, `NFKC`, `NFKD`, `Lowercase`, and once each `Prepend` and `Replace` of short
     ///   literal texts.
-    /// - `pre_tokenizer`: `ByteLevel`, required, and `Split`, `Digits`, `Punctuation`, `UnicodeScripts`, which must not
+    /// - `pre_tokenizer`: `ByteLevel`, required, and `Split`, `Digits` and `Punctuation`, which must not
     ///   remove text. A `Split` takes a short literal text, a pattern of a published tokenizer, or a regular expression
     ///   without look-around in which nothing comes after an unbounded repetition.
+    /// - `added_tokens` may take the whitespace next to them away (`lstrip`, `rstrip`), as in the original.
     /// - `post_processor`, `truncation` and `padding` are not used, as in the original.
     ///
     /// # Errors
-    /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Unsupported`], [`Error::TokenizerPart`],
-    /// [`Error::TokenizerSize`], [`Error::Tokenizer`], [`Error::DuplicateId`].
+    /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Unsupported`],
+    /// [`Error::TokenizerPart`], [`Error::TokenizerSize`], [`Error::Tokenizer`], [`Error::DuplicateId`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
@@ -98,17 +100,17 @@ impl TextTokenizer {
         full.tokenizer.add_tokens(&[AddedToken::from(Vocabulary::PLACEHOLDER, false)]);
         let ids = full.tokenizer.get_vocab(true);
         check_unique(&ids, &file)?;
-        let longest = ids.keys().map(|name| name.len() as u64).max().unwrap_or(1).max(1);
         let texts = description.added_texts();
-        let (strips, shrinking) = (description.strips(), description.shrinking());
+        let longest = ids.keys().map(|name| bytes_of(name, &texts).len() as u64).max().unwrap_or(1);
+        let max_token_bytes = longest.saturating_mul(description.max_ratio());
+        let has_unbounded_token = description.has_unbounded_token();
         if description.has_unknown_token() {
             // As in the original, what is unknown is that token.
             full.missing_bytes.clear();
         }
         description.remove_specials(&ids);
         let plain = Encoder::build(&description)?;
-        let max_token_bytes = longest.saturating_mul(shrinking);
-        Ok(Self { inner: Arc::new(Inner { file, full, plain, texts, max_token_bytes, strips }) })
+        Ok(Self { inner: Arc::new(Inner { file, full, plain, texts, max_token_bytes, has_unbounded_token }) })
     }
 
     /// The tokens of a text, without `<s>`. The text has at most
@@ -120,50 +122,54 @@ impl TextTokenizer {
         self.encode_up_to(text, specials, Limits::default().message_bytes)
     }
 
-    /// The tokens of a text of at most `limit` bytes, without `<s>`. Encoding takes up to 150 times as much memory.
+    /// The tokens of a text that has at most `limit` bytes, before and after it is normalized, without `<s>`. Encoding
+    /// takes up to 600 times as much memory.
     ///
     /// # Errors
-    /// [`Error::TextTooLong`]; [`Error::NoToken`] where the vocabulary lacks a byte of the text, which would be left out;
-    /// [`Error::Encode`].
+    /// [`Error::TextTooLong`]; [`Error::NoToken`] where the vocabulary lacks a byte of the text, which would be left
+    /// out; [`Error::Encode`].
     pub fn encode_up_to(&self, text: &str, specials: Specials, limit: u64) -> Result<Vec<u32>> {
-        if text.len() as u64 > limit {
-            return Err(Error::TextTooLong { bytes: text.len() as u64, limit });
-        }
+        let check = |bytes: usize| {
+            let bytes = bytes as u64;
+            if bytes > limit { Err(Error::TextTooLong { bytes, limit }) } else { Ok(()) }
+        };
+        check(text.len())?;
         let encoder = match specials {
             Specials::Plain => &self.inner.plain,
             Specials::Parse => &self.inner.full,
         };
         let failed = |error: tokenizers::Error| Error::Encode { length: text.len(), source: Cause::new(&error) };
+        // A character can become eighteen.
+        let normalized = encoder.normalize(text).map_err(failed)?;
+        check(normalized.len())?;
         let encoding = encoder.tokenizer.encode_fast(text, false).map_err(failed)?;
         let ids = encoding.get_ids().to_vec();
-        if !encoder.missing_bytes.is_empty() {
-            self.check_whole(encoder, text, &ids)
-                .map_err(failed)?
-                .map_or(Ok(()), |byte| Err(Error::NoToken { file: self.inner.file.clone(), byte }))?;
+        match self.lost_byte(encoder, &normalized, &ids) {
+            Some(byte) => Err(Error::NoToken { file: self.inner.file.clone(), byte }),
+            None => Ok(ids),
         }
-        Ok(ids)
     }
 
-    /// A byte of the text, as it is normalized, that its tokens lack.
-    fn check_whole(&self, encoder: &Encoder, text: &str, ids: &[u32]) -> tokenizers::Result<Option<u8>> {
-        let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = encoder.tokenizer.get_normalizer() {
-            normalizer.normalize(&mut normalized)?;
+    /// A byte of the normalized text that its tokens lack.
+    fn lost_byte(&self, encoder: &Encoder, normalized: &str, ids: &[u32]) -> Option<u8> {
+        if encoder.missing_bytes.is_empty() {
+            return None;
         }
         let encoded: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
         let count = |bytes: &[u8], byte: u8| bytes.iter().filter(|&&other| other == byte).count();
-        let lost = |&byte: &u8| count(&encoded, byte) < count(normalized.get().as_bytes(), byte);
-        Ok(encoder.missing_bytes.iter().copied().find(lost))
+        let lost = |&byte: &u8| count(&encoded, byte) < count(normalized.as_bytes(), byte);
+        encoder.missing_bytes.iter().copied().find(lost)
     }
 
     /// The most bytes of text that `tokens` tokens can stand for: that many of the vocabulary's longest, which a
     /// normalizer may have shortened. A longer text need not be encoded to know that it does not fit.
     ///
-    /// Where a token takes any amount of whitespace away (`lstrip`, `rstrip`), it is at least
-    /// [`Limits::message_bytes`](lumina_core::Limits::message_bytes), which texts are held to there.
+    /// Where a token takes any amount of whitespace away (`lstrip`, `rstrip`) or stands for any number of unknown
+    /// bytes, it is at least [`Limits::message_bytes`](lumina_core::Limits::message_bytes), which texts are held to
+    /// there.
     pub fn max_text_bytes(&self, tokens: usize) -> u64 {
         let bytes = self.inner.max_token_bytes.saturating_mul(tokens as u64);
-        if self.inner.strips { bytes.max(Limits::default().message_bytes) } else { bytes }
+        if self.inner.has_unbounded_token { bytes.max(Limits::default().message_bytes) } else { bytes }
     }
 
     /// The text of tokens. Special tokens appear as their names, ids that the tokenizer lacks are skipped, and bytes
@@ -180,13 +186,7 @@ impl TextTokenizer {
 
     /// The bytes of a token, which need not be whole characters.
     pub(crate) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let token = self.name_of(id)?;
-        if self.inner.texts.contains(&token) {
-            return Some(token.into_bytes());
-        }
-        // A name with a character outside the byte alphabet does not encode bytes, but is the text itself.
-        let bytes: Option<Vec<u8>> = token.chars().map(byte_of_char).collect();
-        Some(bytes.unwrap_or_else(|| token.into_bytes()))
+        self.name_of(id).map(|name| bytes_of(&name, &self.inner.texts))
     }
 
     /// The id of a token, by its name in the file.
@@ -246,6 +246,21 @@ impl Encoder {
     fn build(description: &TokenizerFile) -> Result<Self> {
         Ok(Self { tokenizer: description.build()?, missing_bytes: description.missing_bytes() })
     }
+
+    /// The text as it is split into words.
+    fn normalize<'t>(&self, text: &'t str) -> tokenizers::Result<Cow<'t, str>> {
+        let Some(normalizer) = self.tokenizer.get_normalizer() else { return Ok(Cow::Borrowed(text)) };
+        let mut normalized = NormalizedString::from(text);
+        normalizer.normalize(&mut normalized)?;
+        Ok(Cow::Owned(normalized.get().to_owned()))
+    }
+}
+
+/// The bytes of the token with this name; `texts` are the names that are text.
+fn bytes_of(name: &str, texts: &HashSet<String>) -> Vec<u8> {
+    // A name with a character outside the byte alphabet does not encode bytes, but is the text itself.
+    let bytes: Option<Vec<u8>> = if texts.contains(name) { None } else { name.chars().map(byte_of_char).collect() };
+    bytes.unwrap_or_else(|| name.as_bytes().to_vec())
 }
 
 /// Checks that each id has one name. With two names text with the one would decode to the other.

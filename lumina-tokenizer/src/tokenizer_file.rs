@@ -25,7 +25,7 @@ const MAX_NAME_BYTES: usize = 4096;
 pub(crate) struct TokenizerFile {
     file: PathBuf,
     json: Value,
-    shrinking: u64,
+    max_ratio: u64,
 }
 
 impl TokenizerFile {
@@ -42,15 +42,15 @@ impl TokenizerFile {
             Ok(json) => json,
             Err(error) => return Err(Error::Json { file, source: Cause::new(&error) }),
         };
-        let mut this = Self { file, json, shrinking: 1 };
+        let mut this = Self { file, json, max_ratio: 1 };
         this.check_model()?;
         this.check_parts()?;
         Ok(this)
     }
 
-    /// An upper bound of how many bytes of text become one byte of tokens.
-    pub(crate) fn shrinking(&self) -> u64 {
-        self.shrinking
+    /// An upper bound of how many bytes of text become one byte of tokens, and one becomes.
+    pub(crate) fn max_ratio(&self) -> u64 {
+        self.max_ratio
     }
 
     /// Refuses settings of the model that would change the result silently or make the `tokenizers` crate panic.
@@ -113,16 +113,19 @@ impl TokenizerFile {
 
     /// Reads the other parts, and writes them back as they were understood.
     fn check_parts(&mut self) -> Result<()> {
-        let file = self.file.clone();
-        let refused = |part, reason| Error::TokenizerPart { file: file.clone(), part, reason };
-        let normalizer = Normalizer::read(&self.json["normalizer"]).map_err(|reason| refused("normalizer", reason))?;
-        self.shrinking = normalizer.as_ref().map_or(1, Normalizer::shrinking);
+        let refused = |part, supported| {
+            let file = self.file.clone();
+            move |reason| Error::TokenizerPart { file, part, reason, supported }
+        };
+        let normalizer = Normalizer::read(&self.json["normalizer"]);
+        let normalizer = normalizer.map_err(refused("normalizer", Normalizer::SUPPORTED))?;
         let pre_tokenizer = PreTokenizer::read(&self.json["pre_tokenizer"]);
-        let pre_tokenizer = pre_tokenizer.map_err(|reason| refused("pre_tokenizer", reason))?;
+        let pre_tokenizer = pre_tokenizer.map_err(refused("pre_tokenizer", PreTokenizer::SUPPORTED))?;
+        self.max_ratio = normalizer.as_ref().map_or(1, Normalizer::max_ratio);
         self.json["normalizer"] = serde_json::to_value(normalizer).unwrap_or_default();
         self.json["pre_tokenizer"] = serde_json::to_value(pre_tokenizer).unwrap_or_default();
-        // The original encodes with none of these, whatever the file says; `<s>` is added by the conversation, and tokens
-        // are decoded by `TextTokenizer`.
+        // The original encodes with none of these, whatever the file says; `<s>` is added by the conversation, and
+        // tokens are decoded by `TextTokenizer`.
         for field in ["truncation", "padding", "post_processor", "decoder"] {
             self.json[field] = Value::Null;
         }
@@ -145,9 +148,12 @@ impl TokenizerFile {
         self.added_tokens().filter_map(|token| token["content"].as_str())
     }
 
-    /// Whether an added token takes whitespace next to it away, without which a text can be of any length.
-    pub(crate) fn strips(&self) -> bool {
-        self.added_tokens().any(|token| token["lstrip"] == true || token["rstrip"] == true)
+    /// Whether a token can stand for a text of any length: it takes the whitespace next to it away, or all unknown
+    /// bytes in a row are one.
+    pub(crate) fn has_unbounded_token(&self) -> bool {
+        let strips = |token: &Value| token["lstrip"] == true || token["rstrip"] == true;
+        let fuses = self.json["model"]["fuse_unk"] == true && self.has_unknown_token();
+        self.added_tokens().any(strips) || (fuses && !self.missing_bytes().is_empty())
     }
 
     /// The bytes that no token encodes, of those that UTF-8 has.
@@ -205,7 +211,7 @@ impl TokenizerFile {
     }
 }
 
-/// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, and not the character of the text.
+/// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, not the character of the text.
 fn is_letter(name: &str) -> bool {
     let mut characters = name.chars();
     !name.is_ascii() && characters.next().and_then(crate::text::byte_of_char).is_some() && characters.next().is_none()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lumina_core::CodeGrid;
 use lumina_tokenizer::{Conversation, Error, Part, Specials, TextTokenizer, UniRep};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// A file of this repository's reference data, whatever data the tests run on.
@@ -102,6 +103,8 @@ fn pre_tokenizers_that_lose_text_or_do_not_end_are_refused() {
         (before_byte_level(json!({ "type": "FixedLength", "length": 0 })), &["`FixedLength`"]),
         (before_byte_level(json!({ "type": "Whitespace" })), &["`Whitespace`"]),
         (before_byte_level(json!({ "type": "WhitespaceSplit" })), &["`WhitespaceSplit`"]),
+        // It loses characters of no script at the start of a text.
+        (before_byte_level(json!({ "type": "UnicodeScripts" })), &["`UnicodeScripts`"]),
         (before_byte_level(json!({ "type": "BertPreTokenizer" })), &["`BertPreTokenizer`"]),
         (before_byte_level(json!({ "type": "CharDelimiterSplit", "delimiter": "a" })), &["`CharDelimiterSplit`"]),
         (
@@ -126,7 +129,10 @@ fn pre_tokenizers_that_lose_text_or_do_not_end_are_refused() {
 #[test]
 fn parts_of_published_tokenizers_are_read() {
     let digits = json!({ "type": "Digits", "individual_digits": true });
-    let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let llama = concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    );
     let split = json!({ "type": "Split", "pattern": { "Regex": llama }, "behavior": "Isolated", "invert": false });
     let whole = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
     let text = "Hello  wörld 123, e\u{301}\n\nit's 世界\t x ";
@@ -254,6 +260,10 @@ fn texts_are_bounded_before_they_are_encoded() {
     for word in ["50000000 bytes", &format!("{limit} at most"), "4096 tokens", "shorten"] {
         assert!(message.contains(word), "{message}");
     }
+    // A character of 3 bytes that the normalizer makes 33 of.
+    let tokenizer = with("normalizer", json!({ "type": "NFKC" })).expect("it is known");
+    let message = tokenizer.encode(&"\u{fdfa}".repeat(200_000), Specials::Plain).expect_err("6.6 MB").to_string();
+    assert!(message.contains("6600000 bytes"), "{message}");
     // Many turns are as long as one.
     let piece = "x".repeat(limit as usize / 4);
     let turns = (0..5).fold(Conversation::new(), |turns, turn| {
@@ -379,5 +389,68 @@ fn a_conversation_that_is_read_is_plain_and_has_known_keys() {
     ] {
         let error = read(json).expect_err(key);
         assert!(error.contains(key), "{error}");
+    }
+}
+
+/// Values that a damaged or hostile file may have anywhere.
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop::sample::select(vec![0u64, 1, 7, 333, 334, u64::from(u32::MAX), 1 << 31, u64::MAX]).prop_map(Value::from),
+        "\\PC{0,4}|<s>|a|Ġ|<reserved08706>|NFC|ByteLevel|Sequence|BPE".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!({ "type": "Sequence", "normalizers": [], "pretokenizers": [] })),
+        Just(json!([["a", "b"], "a b", ["a"]])),
+    ]
+}
+
+/// All places in a JSON value.
+fn places(value: &Value, place: &str, found: &mut Vec<String>) {
+    found.push(place.to_owned());
+    let escape = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    match value {
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| places(value, &format!("{place}/{}", escape(key)), found))
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(i, value)| places(value, &format!("{place}/{i}"), found))
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A file with anything anywhere is refused, or read, and then encodes without a panic.
+    #[test]
+    fn damaged_files_are_refused_or_read(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
+        text in "\\PC{0,20}|(<s>| |a|the){0,9}",
+    ) {
+        let mut json = json_of("mini/tokenizer.json");
+        for (place, value) in changes {
+            let mut found = Vec::new();
+            // Whole vocabularies would hide the rest.
+            for part in ["/added_tokens", "/normalizer", "/pre_tokenizer", "/model/vocab", "/model/merges", "/decoder"] {
+                if let Some(part_value) = json.pointer(part) {
+                    places(part_value, part, &mut found);
+                }
+            }
+            found.extend(["/model/unk_token", "/model/fuse_unk", "/model/byte_fallback", "/version"].map(str::to_owned));
+            if let Some(slot) = json.pointer_mut(&found[place.index(found.len())]) {
+                *slot = value;
+            }
+        }
+        match tokenizer(&json) {
+            Ok(tokenizer) => for specials in [Specials::Plain, Specials::Parse] {
+                if let Ok(ids) = tokenizer.encode(&text, specials) {
+                    tokenizer.decode(&ids);
+                }
+            },
+            Err(error) => prop_assert!(chain(&error).contains("folder/tokenizer.json"), "{error}"),
+        }
     }
 }

@@ -15,8 +15,8 @@ use crate::{Error, Result};
 /// round otherwise for another number of rows, which can tip the balance between two tokens that are all but equal.
 /// Images are stored as codes, so it is small.
 ///
-/// A request can be read from what a client sends (serde): names of special tokens in its texts are plain text, whatever
-/// it says ([`Conversation`]), and keys that are not known, such as a misspelt limit, are errors.
+/// A request can be read from what a client sends (serde): names of special tokens in its texts are plain text,
+/// whatever it says ([`Conversation`]), and keys that are not known, such as a misspelt limit, are errors.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
