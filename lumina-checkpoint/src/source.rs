@@ -89,8 +89,8 @@ impl Source {
 /// to a mapped file.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Core`] for what is no regular file, and [`Error::Damaged`] for a file of no bytes, which some
-/// systems do not map.
+/// [`Error::Read`], [`Error::Core`] for what is no regular file, and [`Error::Damaged`] for a file of no bytes, which
+/// some systems do not map.
 pub fn map(file: &Path) -> Result<Bytes> {
     let (handle, size) = lumina_core::file::open(file)?;
     if size == 0 {
