@@ -92,8 +92,8 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// Two tensors with one name, in two shards or after [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
-    #[error("tensor `{tensor}` is both in {} and in {}; the shards are of different checkpoints", first.display(), second.display())]
+    /// Two tensors with one name after [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
+    #[error("two tensors are called `{tensor}`, one in {} and one in {}; remove one of them from its file", first.display(), second.display())]
     DuplicateTensor {
         /// The tensor.
         tensor: String,
