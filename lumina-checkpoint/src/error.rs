@@ -176,6 +176,16 @@ pub enum Error {
         /// The types that can be used.
         expected: &'static str,
     },
+    /// A tensor with an element type of GGUF that is not read.
+    #[error("{}: tensor `{tensor}` has GGUF's type {found}; quantised types that are read are q8_0, q5_1, q5_0, q4_1, q4_0 and q2_k to q6_k; convert the file with llama.cpp's `llama-quantize --allow-requantize` to Q8_0, or open the folder that it was made from", file.display())]
+    GgufType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The name of the type.
+        found: String,
+    },
     /// A file could not be written.
     #[error("{}: cannot be written; check that the folder exists, is writable and has space", file.display())]
     Write {
