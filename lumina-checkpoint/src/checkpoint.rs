@@ -1,7 +1,7 @@
 //! A checkpoint: the tensors of one or several files, by name.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Checkpoint {
     /// Opens a folder or a file on disk.
     ///
     /// In a folder, `model.safetensors` is opened, else the shards that `model.safetensors.index.json` names, else
-    /// `model.gguf`. The format of a file follows from its first bytes, or from the extension `safetensors`.
+    /// `model.gguf`. Of a shard only the tensors count that the index assigns to it; the others are passed over. The format of a file follows from its first bytes, or from the extension `safetensors`.
     ///
     /// # Errors
     /// Where something is missing, cut short, damaged, or not a tensor. Each error names the file.
@@ -225,19 +225,16 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// Reads all shards that an index names, and checks that each tensor is in the shard that the index says.
+/// Reads all shards that an index names. A tensor counts only in the shard that the index names for it: a shard that was
+/// made for another checkpoint can also contain old copies and tensors that the index leaves out.
 fn read_shards(source: &Source, file: &Path, index: &[u8]) -> Result<BTreeMap<String, Arc<Stored>>> {
-    let index: Index = serde_json::from_slice(index).map_err(|error| Error::Json {
+    let Index { weight_map } = serde_json::from_slice(index).map_err(|error| Error::Json {
         file: file.to_owned(),
         problem: "not an index of shards",
         source: error,
     })?;
     let mut tensors = BTreeMap::new();
-    let mut shards: BTreeMap<&str, PathBuf> = BTreeMap::new();
-    for shard in index.weight_map.values() {
-        if shards.contains_key(shard.as_str()) {
-            continue;
-        }
+    for shard in weight_map.values().collect::<BTreeSet<_>>() {
         // A downloaded index must not read files outside of its folder.
         if Path::new(shard).file_name().is_none_or(|name| name != shard.as_str()) {
             let reason = format!("the shard `{shard}` is not the plain name of a file");
@@ -246,23 +243,14 @@ fn read_shards(source: &Source, file: &Path, index: &[u8]) -> Result<BTreeMap<St
         let bytes = source
             .weights(shard)?
             .ok_or_else(|| Error::MissingShard { index: file.to_owned(), shard: shard.clone() })?;
-        let path = source.file(shard);
-        insert(&mut tensors, format::read(&path, &bytes)?.tensors)?;
-        shards.insert(shard, path);
+        let mut read = format::read(&source.file(shard), &bytes)?.tensors;
+        read.retain(|stored| weight_map.get(&stored.name) == Some(shard));
+        insert(&mut tensors, read)?;
     }
-    for (tensor, shard) in &index.weight_map {
-        let found = tensors
-            .get(tensor)
-            .is_some_and(|stored| shards.get(shard.as_str()).is_some_and(|path| **path == *stored.file));
-        if !found {
-            return Err(Error::MissingFromShard {
-                index: file.to_owned(),
-                shard: shard.clone(),
-                tensor: tensor.clone(),
-            });
-        }
+    match weight_map.into_iter().find(|(tensor, _)| !tensors.contains_key(tensor)) {
+        Some((tensor, shard)) => Err(Error::MissingFromShard { index: file.to_owned(), shard, tensor }),
+        None => Ok(tensors),
     }
-    Ok(tensors)
 }
 
 /// Adds the tensors of one file to those of the others.

@@ -35,8 +35,20 @@ pub enum Dtype {
     Q8_0,
     /// [`Format::Q4_0`] of GGUF: 4.5 bits an element.
     Q4_0,
+    /// [`Format::Q4_1`] of GGUF: 5 bits an element. Read, not written.
+    Q4_1,
+    /// [`Format::Q5_0`] of GGUF: 5.5 bits an element. Read, not written.
+    Q5_0,
+    /// [`Format::Q5_1`] of GGUF: 6 bits an element. Read, not written.
+    Q5_1,
+    /// [`Format::Q2_K`] of GGUF: 2.6 bits an element. Read, not written.
+    Q2_K,
+    /// [`Format::Q3_K`] of GGUF: 3.4 bits an element. Read, not written.
+    Q3_K,
     /// [`Format::Q4_K`] of GGUF: 4.5 bits an element. Read, not written.
     Q4_K,
+    /// [`Format::Q5_K`] of GGUF: 5.5 bits an element. Read, not written.
+    Q5_K,
     /// [`Format::Q6_K`] of GGUF: 6.6 bits an element. Read, not written.
     Q6_K,
 }
@@ -50,7 +62,13 @@ impl Dtype {
             Self::BF16 => Format::BF16,
             Self::Q8_0 => Format::Q8_0,
             Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q2_K => Format::Q2_K,
+            Self::Q3_K => Format::Q3_K,
             Self::Q4_K => Format::Q4_K,
+            Self::Q5_K => Format::Q5_K,
             Self::Q6_K => Format::Q6_K,
             Self::F64 | Self::I64 | Self::I32 | Self::I16 | Self::I8 | Self::U8 | Self::Bool => return None,
         })
@@ -73,7 +91,13 @@ impl Dtype {
             Self::I8 | Self::U8 | Self::Bool => 1,
             Self::Q8_0 => Format::Q8_0.block_bytes(),
             Self::Q4_0 => Format::Q4_0.block_bytes(),
+            Self::Q4_1 => Format::Q4_1.block_bytes(),
+            Self::Q5_0 => Format::Q5_0.block_bytes(),
+            Self::Q5_1 => Format::Q5_1.block_bytes(),
+            Self::Q2_K => Format::Q2_K.block_bytes(),
+            Self::Q3_K => Format::Q3_K.block_bytes(),
             Self::Q4_K => Format::Q4_K.block_bytes(),
+            Self::Q5_K => Format::Q5_K.block_bytes(),
             Self::Q6_K => Format::Q6_K.block_bytes(),
         }
     }
@@ -121,7 +145,13 @@ impl fmt::Display for Dtype {
             Self::Bool => "bool",
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
+            Self::Q2_K => "q2_k",
+            Self::Q3_K => "q3_k",
             Self::Q4_K => "q4_k",
+            Self::Q5_K => "q5_k",
             Self::Q6_K => "q6_k",
         })
     }

@@ -92,8 +92,8 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// Two tensors with one name, in two shards or after [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
-    #[error("tensor `{tensor}` is both in {} and in {}; the shards are of different checkpoints", first.display(), second.display())]
+    /// Two tensors with one name after [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
+    #[error("two tensors are called `{tensor}`, one in {} and one in {}; remove one of them from its file", first.display(), second.display())]
     DuplicateTensor {
         /// The tensor.
         tensor: String,
@@ -175,6 +175,16 @@ pub enum Error {
         found: String,
         /// The types that can be used.
         expected: &'static str,
+    },
+    /// A tensor with an element type of GGUF that is not read.
+    #[error("{}: tensor `{tensor}` has GGUF's type {found}; quantised types that are read are q8_0, q5_1, q5_0, q4_1, q4_0 and q2_k to q6_k; convert the file with llama.cpp's `llama-quantize --allow-requantize` to Q8_0, or open the folder that it was made from", file.display())]
+    GgufType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The name of the type.
+        found: String,
     },
     /// A file could not be written.
     #[error("{}: cannot be written; check that the folder exists, is writable and has space", file.display())]

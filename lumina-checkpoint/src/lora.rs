@@ -15,9 +15,8 @@ const PREFIX: &str = "base_model.model.";
 const SUFFIXES: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 
 /// Settings of PEFT that change what an adapter computes, and are not supported.
-const UNSUPPORTED: [&str; 16] = [
+const UNSUPPORTED: [&str; 14] = [
     "alora_invocation_tokens",
-    "alpha_pattern",
     "arrow_config",
     "fan_in_fan_out",
     "kasa_config",
@@ -25,7 +24,6 @@ const UNSUPPORTED: [&str; 16] = [
     "lora_bias",
     "modules_to_save",
     "monteclora_config",
-    "rank_pattern",
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
@@ -33,6 +31,9 @@ const UNSUPPORTED: [&str; 16] = [
     "use_qalora",
     "velora_config",
 ];
+/// Settings with other values of a setting for some layers. They are supported where they change no layer.
+const PATTERNS: [(&str, &str); 2] = [("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")];
+
 /// Initialisations that leave the weights of the model as they are. Others (`pissa`, `loftq`, …) change the model too.
 const INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
@@ -46,7 +47,7 @@ pub struct Adapter {
     config: Map<String, Value>,
     rank: usize,
     scale: f64,
-    /// Ends of the paths of layers that must have a pair, as far as the config lists them.
+    /// Ends of the paths of layers that must have a pair where the model has them, as far as the config lists them.
     targets: Vec<String>,
     layers: BTreeSet<String>,
     checkpoint: Checkpoint,
@@ -82,11 +83,11 @@ impl Adapter {
     }
 
     fn of_source(source: &Source) -> Result<Self> {
-        let file = source.file(Self::CONFIG);
+        let config_file = source.file(Self::CONFIG);
         let text = source.document(Self::CONFIG)?.ok_or_else(|| source.missing(Self::CONFIG))?;
         let config: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|error| refused(&file, format!("not a config: {error}")))?;
-        let (rank, scale) = check(&config).map_err(|reason| refused(&file, reason))?;
+            serde_json::from_slice(&text).map_err(|error| refused(&config_file, format!("not a config: {error}")))?;
+        let (rank, scale) = check(&config).map_err(|reason| refused(&config_file, reason))?;
         let file = source.file(Self::WEIGHTS);
         let weights = source.weights(Self::WEIGHTS)?.ok_or_else(|| source.missing(Self::WEIGHTS))?;
         let checkpoint = Checkpoint::from_bytes(file.clone(), weights)?;
@@ -108,12 +109,8 @@ impl Adapter {
         for layer in &adapter.layers {
             adapter.check_pair(layer).map_err(|reason| refused(&file, reason))?;
         }
-        let unused =
-            adapter.targets.iter().find(|target| !adapter.layers.iter().any(|layer| Self::is_target(layer, target)));
-        match unused {
-            Some(target) => Err(refused(&file, format!("it has no tensor for `{target}`, one of `target_modules`"))),
-            None => Ok(adapter),
-        }
+        check_patterns(&adapter.config, &adapter.layers).map_err(|reason| refused(&config_file, reason))?;
+        Ok(adapter)
     }
 
     /// The settings, as the file has them.
@@ -161,7 +158,13 @@ impl Adapter {
 
     /// Whether the layer at `path` must have matrices.
     pub fn adapts(&self, path: &str) -> bool {
-        self.layers.contains(path) || self.targets.iter().any(|target| Self::is_target(path, target))
+        self.layers.contains(path) || self.target_of(path).is_some()
+    }
+
+    /// The name in `target_modules` that stands for the layer at `path`. A name that stands for no layer of a model is
+    /// no error, as in PEFT: lists are written for many kinds of models.
+    pub fn target_of(&self, path: &str) -> Option<&str> {
+        self.targets.iter().map(String::as_str).find(|target| Self::is_target(path, target))
     }
 
     /// Checks the matrices of a layer, as far as that is possible without the model.
@@ -187,28 +190,69 @@ impl Adapter {
 fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
     let get = |key: &str| config.get(key).unwrap_or(&Value::Null);
     if get("peft_type") != "LORA" {
-        return Err(format!("`peft_type` is {}, expected \"LORA\"", get("peft_type")));
+        return Err(format!("`peft_type` is {}, expected \"LORA\"", shown(get("peft_type"))));
     }
     if let Some(key) = UNSUPPORTED.into_iter().find(|key| is_set(get(key))) {
-        return Err(format!("`{key}` is {}, which is not supported", get(key)));
+        return Err(format!("`{key}` is {}, which is not supported", shown(get(key))));
     }
     if is_set(get("bias")) && get("bias") != "none" {
-        return Err(format!("`bias` is {}, expected \"none\"", get("bias")));
+        return Err(format!("`bias` is {}, expected \"none\"", shown(get("bias"))));
     }
-    if let Value::String(first) = get("init_lora_weights")
-        && !INITIALISATIONS.contains(&first.as_str())
+    if let first @ Value::String(name) = get("init_lora_weights")
+        && !INITIALISATIONS.contains(&name.as_str())
     {
         let reason = "it changes the model's own weights; save the adapter as a plain LoRA from PEFT";
-        return Err(format!("`init_lora_weights` is \"{first}\", which is not supported: {reason}"));
+        return Err(format!("`init_lora_weights` is {}, which is not supported: {reason}", shown(first)));
     }
     // Far above any real rank, and so small that no product of two sizes overflows.
     const LARGEST: u64 = 1 << 24;
     let rank = get("r").as_u64().filter(|rank| (1..=LARGEST).contains(rank));
-    let rank = rank.ok_or_else(|| format!("`r` is {}, expected an integer from 1 to {LARGEST}", get("r")))?;
+    let rank = rank.ok_or_else(|| format!("`r` is {}, expected an integer from 1 to {LARGEST}", shown(get("r"))))?;
     let alpha = get("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
-    let alpha = alpha.ok_or_else(|| format!("`lora_alpha` is {}, expected a number", get("lora_alpha")))?;
+    let alpha = alpha.ok_or_else(|| format!("`lora_alpha` is {}, expected a number", shown(get("lora_alpha"))))?;
     let divisor = if is_set(get("use_rslora")) { (rank as f64).sqrt() } else { rank as f64 };
     Ok((rank as usize, alpha / divisor))
+}
+
+/// Checks that no pattern gives a layer another rank or scale than the config gives to all.
+fn check_patterns(config: &Map<String, Value>, layers: &BTreeSet<String>) -> Result<(), String> {
+    for (pattern, setting) in PATTERNS {
+        let Some(value) = config.get(pattern).filter(|value| is_set(value)) else { continue };
+        let of_all = config.get(setting).and_then(Value::as_f64);
+        let same = |other: &Value| other.as_f64().is_some_and(|other| Some(other) == of_all);
+        let is_noop = value.as_object().is_some_and(|entries| {
+            entries.iter().all(|(key, other)| same(other) || !layers.iter().any(|layer| can_match(key, layer)))
+        });
+        if !is_noop {
+            let reason = format!("only one `{setting}` for all layers is supported");
+            return Err(format!("`{pattern}` is {}: {reason}", shown(value)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a key of a pattern can be that of a layer. It is a regular expression for the path or the end of the path
+/// after a dot. A key that is no plain name, in which only dots stand for any character, counts as one of every layer.
+///
+/// Mirrors `peft/utils/other.py::get_pattern_key`.
+fn can_match(key: &str, layer: &str) -> bool {
+    if !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        return true;
+    }
+    let (layer, key) = (layer.as_bytes(), key.as_bytes());
+    let Some((rest, end)) = layer.len().checked_sub(key.len()).map(|at| layer.split_at(at)) else { return false };
+    let is_end = end.iter().zip(key).all(|(byte, expected)| byte == expected || *expected == b'.');
+    is_end && (rest.is_empty() || rest.ends_with(b"."))
+}
+
+/// A value of the config, for messages.
+fn shown(value: &Value) -> String {
+    const MOST: usize = 100;
+    let text = value.to_string();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// Whether a setting exists and is not the empty default.

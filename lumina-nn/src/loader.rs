@@ -253,6 +253,10 @@ impl<'a> Loader<'a> {
     }
 
     fn embedding_of(&self, role: Role, entries: usize, width: usize) -> Embedding {
+        if let Some(target) = self.adapter.and_then(|adapter| adapter.target_of(&self.prefix)) {
+            let problem = format!("`{target}`, one of `target_modules`, is an embedding, not a linear layer");
+            self.shared.state.borrow_mut().problems.add(|| problem);
+        }
         Embedding::new(self.weight(self.path("weight"), [entries, width], Part::Model, Some(role)), entries)
     }
 
@@ -301,7 +305,10 @@ impl<'a> Loader<'a> {
         };
         let Some(view) = checkpoint.get(path) else {
             let file = checkpoint.path().display();
-            state.problems.add(|| format!("`{path}` {shape:?} is missing from {file}"));
+            let target =
+                self.adapter.filter(|_| part == Part::Adapter).and_then(|adapter| adapter.target_of(&self.prefix));
+            let why = target.map(|target| format!(": `{target}` is one of `target_modules`")).unwrap_or_default();
+            state.problems.add(|| format!("`{path}` {shape:?} is missing from {file}{why}"));
             return None;
         };
         let file = view.file().display();

@@ -79,4 +79,4 @@ pub use error::{Error, Result};
 pub use layers::Bands;
 pub use lumina_nn::Compute;
 pub use model::VqModel;
-pub use tokenizer::ImageTokenizer;
+pub use tokenizer::{ImageTokenizer, is_training_state};

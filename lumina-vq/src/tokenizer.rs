@@ -42,6 +42,12 @@ const FEWEST_BYTES: Bands = Bands::Rows(64);
 /// The file names of weights, the published one first.
 const WEIGHT_FILES: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
 
+/// Whether a tensor of a checkpoint is not of the network but of its training: the discriminator and the perceptual loss
+/// (`loss.`), and the moving averages of weights (`model_ema.`, of `LitEma`). The original ignores them too.
+pub fn is_training_state(name: &str) -> bool {
+    ["loss.", "model_ema."].iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl ImageTokenizer {
     /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), such as Meta's `tokenizer/`.
     ///
@@ -63,8 +69,7 @@ impl ImageTokenizer {
     /// As [`ImageTokenizer::open`].
     pub fn from_file(file: &Path, config: VqConfig, compute: &Compute) -> Result<Self> {
         let checkpoint = Checkpoint::open(file)?;
-        // The discriminator and the perceptual loss of training. The original ignores them too.
-        Self::load(&checkpoint, "", config, compute, |name| name.starts_with("loss."))
+        Self::load(&checkpoint, "", config, compute, is_training_state)
     }
 
     /// Opens the encoder in a Hugging Face folder (`model.vqmodel.*`). It cannot decode. `None` if the folder

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
-use lumina_checkpoint::{Checkpoint, TensorView};
+use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_core::CodeGrid;
 use lumina_nn::Compute;
 use lumina_testing::{cases, integers, part, report};
-use lumina_vq::{Bands, ImageTokenizer};
+use lumina_vq::{Bands, ImageTokenizer, VqConfig};
 
 /// Relative to the largest magnitude: the reference's own tolerance for `z` and `decoded`.
 const TOLERANCE: f32 = 1e-4;
@@ -131,6 +131,43 @@ fn encoder_of_the_model_folder() {
         0 => eprintln!("no model folder of this data holds an encoder"),
         _ => report("encoders in model folders", ran),
     }
+}
+
+/// Averages of the weights, which training with `use_ema` leaves next to them, change nothing.
+#[test]
+fn moving_averages_are_passed_over() {
+    let compute = &Compute::available()[0];
+    let config = VqConfig::open(&part("vq/vqgan.yaml")).unwrap();
+    let checkpoint = Checkpoint::open(part("vq/vqgan.ckpt")).unwrap();
+    let views = checkpoint.names().map(|name| checkpoint.get(name).unwrap());
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = views
+        .map(|view| (view.name().to_owned(), view.dtype(), view.shape().to_vec(), view.bytes().to_vec()))
+        .collect();
+    let first = checkpoint.get("encoder.conv_in.weight").unwrap();
+    let zeros = vec![0; first.bytes().len()];
+    tensors.extend([
+        ("model_ema.decay".to_owned(), Dtype::F32, vec![], 0.9999f32.to_le_bytes().to_vec()),
+        ("model_ema.num_updates".to_owned(), Dtype::I32, vec![], 7i32.to_le_bytes().to_vec()),
+        ("model_ema.encoderconv_inweight".to_owned(), first.dtype(), first.shape().to_vec(), zeros),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vqgan.safetensors");
+    let open = |tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]| {
+        let tensors = tensors.iter().cloned();
+        save_safetensors(
+            &file,
+            tensors.map(|(name, dtype, shape, bytes)| (name, dtype, shape, move || Ok(bytes.into()))),
+        )
+        .unwrap();
+        ImageTokenizer::from_file(&file, config.clone(), compute)
+    };
+    let image = RgbImage::from_fn(48, 32, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, (x * y) as u8]));
+    let codes = ImageTokenizer::open(part("vq"), compute).unwrap().encode(&image).unwrap();
+    assert_eq!(open(&tensors).unwrap().encode(&image).unwrap(), codes);
+    // A name that nothing is known of is still an error.
+    tensors.push(("model_emas.decay".to_owned(), Dtype::F32, vec![], vec![0; 4]));
+    let error = open(&tensors).unwrap_err().to_string();
+    assert!(error.contains("model_emas.decay"), "{error}");
 }
 
 /// A batch gives the same codes and images as each image alone.

@@ -1,7 +1,8 @@
 //! GGUF, the format of llama.cpp: one file with metadata and tensors, quantised or not.
 //!
 //! [`Checkpoint::open`](crate::Checkpoint::open) reads such a file as any other: versions 2 and 3, little-endian, with
-//! tensors in `f32`, `f16`, `bf16`, `q8_0`, `q4_0`, `q4_k` and `q6_k`, under the names in the file.
+//! tensors in `f32`, `f16`, `bf16`, `q8_0`, `q5_1`, `q5_0`, `q4_1`, `q4_0` and `q2_k` to `q6_k`, under the names in
+//! the file.
 //! [`Checkpoint::metadata`](crate::Checkpoint::metadata) returns the rest. [`GgufWriter`] writes any file, and
 //! [`quantise_tensor`] converts a tensor. This module does not know what names and keys mean: for the models of this
 //! project, `lumina_mgpt::convert` does.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cursor::Cursor;
-use super::dtype::from_gguf;
+use super::dtype::{from_gguf, unread};
 use super::metadata::Metadata;
 use crate::format::{Contents, FileFormat};
 use crate::tensor_view::{Layout, Stored};
@@ -122,11 +122,10 @@ impl<'a> Described<'a> {
         }
         let number = cursor.u32()?;
         let offset = cursor.u64()?;
-        let dtype = from_gguf(number).ok_or_else(|| Error::TensorType {
+        let dtype = from_gguf(number).ok_or_else(|| Error::GgufType {
             file: file.to_owned(),
             tensor: name.to_owned(),
-            found: format!("number {number} of GGUF"),
-            expected: "f32, f16, bf16, q8_0, q4_0, q4_k, q6_k or a plain number",
+            found: unread(number),
         })?;
         let length = dtype.bytes_of(&shape).ok_or_else(|| {
             wrong(format!("shape {shape:?} overflows, or has rows that are no whole blocks of {dtype}"))

@@ -34,6 +34,17 @@ pub(crate) fn to_safetensors(dtype: Dtype) -> Option<Stored> {
         Dtype::I8 => Stored::I8,
         Dtype::U8 => Stored::U8,
         Dtype::Bool => Stored::BOOL,
-        Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_K | Dtype::Q6_K => return None,
+        Dtype::Q8_0
+        | Dtype::Q4_0
+        | Dtype::Q4_1
+        | Dtype::Q5_0
+        | Dtype::Q5_1
+        | Dtype::Q2_K
+        | Dtype::Q3_K
+        | Dtype::Q4_K
+        | Dtype::Q5_K
+        | Dtype::Q6_K => {
+            return None;
+        }
     })
 }

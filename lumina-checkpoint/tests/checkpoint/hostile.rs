@@ -114,13 +114,13 @@ fn folders() -> Vec<Case> {
             &["tensor `x`", "`b.safetensors`"],
         ),
         folder(
-            "a tensor in two shards",
+            "a tensor in two shards, one of which lacks its own",
             vec![
                 ("a.safetensors", two_bytes("x")),
                 ("b.safetensors", two_bytes("x")),
                 (index_name, index(r#"{"x":"a.safetensors","z":"b.safetensors"}"#)),
             ],
-            &["tensor `x`", "a.safetensors", "b.safetensors"],
+            &["tensor `z`", "`b.safetensors`", index_name],
         ),
         folder(
             "an index leading out of its folder",

@@ -1,10 +1,35 @@
 //! What is read from well-formed files.
 
-use lumina_checkpoint::Dtype;
+use std::path::Path;
+
+use lumina_checkpoint::{Checkpoint, Dtype};
 use proptest::prelude::*;
 
-use crate::build::{Pickle, legacy, open, torch};
+use crate::build::{Pickle, legacy, open, safetensors, torch, two_bytes};
 use crate::shared::{f32_bytes, read_all};
+
+/// A shard that was reused has an old copy of `x`, and a tensor that the index does not name.
+#[test]
+fn a_tensor_counts_only_in_the_shard_that_the_index_names() {
+    let one =
+        |name: &str, at: u64| format!(r#""{name}":{{"dtype":"U8","shape":[2],"data_offsets":[{at},{}]}}"#, at + 2);
+    let reused = format!("{{{},{},{}}}", one("x", 0), one("y", 2), one("left_over", 4));
+    let files = |x: &str, y: &str| {
+        let index = format!(r#"{{"weight_map":{{"x":"{x}.safetensors","y":"{y}.safetensors"}}}}"#);
+        [
+            ("model.safetensors.index.json", index.into_bytes()),
+            ("a.safetensors", two_bytes("x")),
+            ("b.safetensors", safetensors(&reused, &[1, 2, 3, 4, 5, 6])),
+        ]
+    };
+    for (x, y, values) in [("a", "b", [7, 9]), ("b", "b", [1, 2])] {
+        let checkpoint = Checkpoint::from_files("model", files(x, y)).unwrap();
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(checkpoint.get("x").unwrap().bytes(), &values[..]);
+        assert_eq!(checkpoint.get("y").unwrap().bytes(), &[3u8, 4][..]);
+        assert_eq!(checkpoint.file_of("x"), Some(&*Path::new("model").join(format!("{x}.safetensors"))));
+    }
+}
 
 #[test]
 fn tensors_next_to_leftovers_of_training() {

@@ -10,7 +10,13 @@
 //! | `F16`, `BF16` | 1 | 2 | 16 | itself |
 //! | `Q8_0` | 32 | 34 | 8.5 | `d · q`, `q` −127 … 127 |
 //! | `Q4_0` | 32 | 18 | 4.5 | `d · (q − 8)`, `q` 0 … 15 |
+//! | `Q4_1` | 32 | 20 | 5 | `d · q + m`, `q` 0 … 15 |
+//! | `Q5_0` | 32 | 22 | 5.5 | `d · (q − 16)`, `q` 0 … 31 |
+//! | `Q5_1` | 32 | 24 | 6 | `d · q + m`, `q` 0 … 31 |
+//! | `Q2_K` | 256 | 84 | 2.625 | `d · s · q − m · t`, `q` 0 … 3, with 4-bit `s` and `t` for each 16 elements |
+//! | `Q3_K` | 256 | 110 | 3.4375 | `d · (s − 32) · (q − 4)`, `q` 0 … 7, with 6-bit `s` for each 16 elements |
 //! | `Q4_K` | 256 | 144 | 4.5 | `d · s · q − m · t`, `q` 0 … 15, with 6-bit `s` and `t` for each 32 elements |
+//! | `Q5_K` | 256 | 176 | 5.5 | `d · s · q − m · t`, `q` 0 … 31, with 6-bit `s` and `t` for each 32 elements |
 //! | `Q6_K` | 256 | 210 | 6.5625 | `d · s · (q − 32)`, `q` 0 … 63, with 8-bit `s` for each 16 elements |
 //!
 //! ```
@@ -32,8 +38,14 @@ use crate::{Error, Result};
 
 mod block;
 mod float;
+mod q2_k;
+mod q3_k;
 pub(crate) mod q4_0;
+mod q4_1;
 mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
 mod q6_k;
 pub(crate) mod q8_0;
 
@@ -55,8 +67,20 @@ pub enum Format {
     Q8_0,
     /// Blocks of 32: 4-bit integers and an `f16` scale.
     Q4_0,
+    /// Blocks of 32: 4-bit integers, an `f16` scale and an `f16` minimum. Read only.
+    Q4_1,
+    /// Blocks of 32: 5-bit integers and an `f16` scale. Read only.
+    Q5_0,
+    /// Blocks of 32: 5-bit integers, an `f16` scale and an `f16` minimum. Read only.
+    Q5_1,
+    /// Blocks of 256: 2-bit integers, 16 four-bit scales and minima, and two `f16` scales of those. Read only.
+    Q2_K,
+    /// Blocks of 256: 3-bit integers, 16 six-bit scales, and an `f16` scale of those. Read only.
+    Q3_K,
     /// Blocks of 256: 4-bit integers, 8 six-bit scales and minima, and two `f16` scales of those. Read only.
     Q4_K,
+    /// Blocks of 256: 5-bit integers, 8 six-bit scales and minima, and two `f16` scales of those. Read only.
+    Q5_K,
     /// Blocks of 256: 6-bit integers, 16 eight-bit scales, and an `f16` scale of those. Read only.
     Q6_K,
 }
@@ -91,7 +115,21 @@ impl Spec {
 
 impl Format {
     /// Every format, from the widest to the narrowest.
-    pub const ALL: [Self; 7] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q6_K, Self::Q4_K, Self::Q4_0];
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q6_K,
+        Self::Q5_1,
+        Self::Q5_K,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_K,
+        Self::Q4_0,
+        Self::Q3_K,
+        Self::Q2_K,
+    ];
 
     const fn spec(self) -> &'static Spec {
         use float::*;
@@ -104,7 +142,13 @@ impl Format {
             Self::BF16 => const { &float("bf16", 2, read_bf16, write_bf16) },
             Self::Q8_0 => const { &Spec::blocks::<q8_0::BlockQ8_0, 32>("q8_0") },
             Self::Q4_0 => const { &Spec::blocks::<q4_0::BlockQ4_0, 32>("q4_0") },
+            Self::Q4_1 => const { &Spec::read_only::<q4_1::BlockQ4_1, 32>("q4_1") },
+            Self::Q5_0 => const { &Spec::read_only::<q5_0::BlockQ5_0, 32>("q5_0") },
+            Self::Q5_1 => const { &Spec::read_only::<q5_1::BlockQ5_1, 32>("q5_1") },
+            Self::Q2_K => const { &Spec::read_only::<q2_k::BlockQ2K, 256>("q2_k") },
+            Self::Q3_K => const { &Spec::read_only::<q3_k::BlockQ3K, 256>("q3_k") },
             Self::Q4_K => const { &Spec::read_only::<q4_k::BlockQ4K, 256>("q4_k") },
+            Self::Q5_K => const { &Spec::read_only::<q5_k::BlockQ5K, 256>("q5_k") },
             Self::Q6_K => const { &Spec::read_only::<q6_k::BlockQ6K, 256>("q6_k") },
         }
     }
@@ -239,7 +283,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_gguf() {
         let bytes: Vec<usize> = Format::ALL.iter().map(|f| f.row_bytes(512).unwrap()).collect();
-        assert_eq!(bytes, [2048, 1024, 1024, 544, 420, 288, 288]);
+        assert_eq!(bytes, [2048, 1024, 1024, 544, 420, 384, 352, 352, 320, 288, 288, 220, 168]);
         assert_eq!(Format::Q4_0.matrix_bytes(3, 64).unwrap(), 108);
         assert_eq!(Format::Q8_0.bits_per_element(), 8.5);
     }

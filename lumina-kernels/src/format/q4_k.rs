@@ -11,19 +11,24 @@ pub(crate) struct BlockQ4K {
     d: [u8; 2],
     /// The scale `m` of the minima, an `f16`.
     m: [u8; 2],
-    /// Eight pairs `(s, t)` of 6 bits each. The first four have the low 6 bits of bytes 0–3 and 4–7. The others have
-    /// their low halves in bytes 8–11, and their upper two bits above the first four.
-    pairs: [u8; 12],
+    /// The scales `s` and minima `t`.
+    pairs: Pairs,
     /// The integers `q`: in each 32 bytes the low halves are 32 elements, and the high halves the next 32.
     nibbles: [[u8; 32]; 4],
 }
 
 const _: () = assert!(size_of::<BlockQ4K>() == 144);
 
-impl BlockQ4K {
+/// Eight pairs `(s, t)` of 6 bits each. The first four have the low 6 bits of bytes 0–3 and 4–7. The others have their
+/// low halves in bytes 8–11, and their upper two bits above the first four.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(transparent)]
+pub(super) struct Pairs([u8; 12]);
+
+impl Pairs {
     /// Scale and minimum of elements `32 · index` to `32 · index + 31`.
-    fn pair(&self, index: usize) -> (u8, u8) {
-        let pairs = &self.pairs;
+    pub(super) fn get(&self, index: usize) -> (u8, u8) {
+        let Self(pairs) = self;
         if index < 4 {
             (pairs[index] & 63, pairs[index + 4] & 63)
         } else {
@@ -39,7 +44,7 @@ unsafe impl Block<256> for BlockQ4K {
     fn dequantise(&self, values: &mut [f32; 256]) {
         let (d, m) = (f16_to_f32(self.d), f16_to_f32(self.m));
         for (part, values) in values.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (scale, minimum) = self.pair(part);
+            let (scale, minimum) = self.pairs.get(part);
             let (scale, minimum) = (d * f32::from(scale), m * f32::from(minimum));
             for (value, byte) in values.iter_mut().zip(&self.nibbles[part / 2]) {
                 let quant = if part % 2 == 0 { byte & 15 } else { byte >> 4 };
@@ -53,13 +58,11 @@ unsafe impl Block<256> for BlockQ4K {
 mod tests {
     use super::*;
 
-    const ZERO: BlockQ4K = BlockQ4K { d: [0; 2], m: [0; 2], pairs: [0; 12], nibbles: [[0; 32]; 4] };
-
     #[test]
     fn pairs_are_where_the_format_has_them() {
         // Scale i is 5i + 1, minimum i is 7i + 2; packed by hand from the description.
-        let mut block = ZERO;
-        let packed = &mut block.pairs;
+        let mut pairs = Pairs([0; 12]);
+        let packed = &mut pairs.0;
         for i in 0..8u8 {
             let (s, t) = (5 * i + 1, 7 * i + 2);
             if i < 4 {
@@ -72,7 +75,7 @@ mod tests {
             }
         }
         for i in 0..8u8 {
-            assert_eq!(block.pair(i.into()), (5 * i + 1, 7 * i + 2));
+            assert_eq!(pairs.get(i.into()), (5 * i + 1, 7 * i + 2));
         }
     }
 

@@ -75,7 +75,7 @@ const TASKS_PER_THREAD: usize = 32;
 /// | `F32`, `F16` | `f32` | `f32` |
 /// | `BF16` | `f32` | `bf16` with AVX-512 BF16 or AMX, else `f32` |
 /// | `Q8_0`, `Q4_0` | `f32`, weights dequantised at each call: slow | blocks of 32 8-bit integers |
-/// | `Q4_K`, `Q6_K` | `f32`, weights dequantised at each call: slow | the same |
+/// | other quantised formats | `f32`, weights dequantised at each call: slow | the same |
 ///
 /// Activations in `bf16` have a relative error of at most 2⁻⁸ each, and are summed in `f32`. In blocks of integers they
 /// have an error of at most 1/254 of the block's largest each; sums of a block are exact, and results the same on every

@@ -23,7 +23,13 @@ fn weights(format: Format, rows: usize, columns: usize, shift: usize) -> Vec<u8>
             Ok(()) => {}
             // Formats that are only read: any bytes but for the scales, which are made small and finite.
             Err(_) => {
-                let scales: &[usize] = if format == Format::Q4_K { &[0, 2] } else { &[208] };
+                let scales: &[usize] = match format {
+                    Format::Q6_K => &[208],
+                    Format::Q5_0 => &[0],
+                    Format::Q3_K => &[108],
+                    Format::Q2_K => &[80, 82],
+                    _ => &[0, 2],
+                };
                 for (block, bytes) in bytes[from..].chunks_mut(format.block_bytes()).enumerate() {
                     for (index, byte) in bytes.iter_mut().enumerate() {
                         *byte = (index * 31 + block * 7 + row * 13) as u8;

@@ -44,6 +44,12 @@ fn every_type_is_read_as_the_package_reads_it() {
         ("q4_0", Dtype::Q4_0),
         ("q4_k", Dtype::Q4_K),
         ("q6_k", Dtype::Q6_K),
+        ("q4_1", Dtype::Q4_1),
+        ("q5_0", Dtype::Q5_0),
+        ("q5_1", Dtype::Q5_1),
+        ("q5_k", Dtype::Q5_K),
+        ("q2_k", Dtype::Q2_K),
+        ("q3_k", Dtype::Q3_K),
         ("bf16", Dtype::BF16),
         ("f16", Dtype::F16),
     ] {

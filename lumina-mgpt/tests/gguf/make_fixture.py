@@ -3,8 +3,8 @@ what that package makes of them in f32.
 
     pip install "gguf==0.19.0" numpy && python make_fixture.py
 
-Two rows of 512 a type. `q8_0`, `q4_0`, `bf16` and `f16` are the package's quantisation of normal numbers times 0.02 (seed 0).
-It does not quantise to `q4_k` and `q6_k`, so their blocks are random bytes with scales of 2**-6 to 2**-4: any bytes are a block.
+Two rows of 512 a type. Types without `_k` are the package's quantisation of normal numbers times 0.02 (seed 0). It does not
+quantise to `q2_k` … `q6_k`, so their blocks are random bytes with scales of 2**-6 to 2**-4: any bytes are a block.
 """
 from pathlib import Path
 
@@ -30,16 +30,18 @@ writer.add_string("value.string", "Größe")
 writer.add_array("value.strings", ["a", "", "b"])
 writer.add_array("value.numbers", [1, -2, 3])
 
-for name in ("Q8_0", "Q4_0", "BF16", "F16", "Q4_K", "Q6_K"):
+for name in ("Q8_0", "Q4_0", "BF16", "F16", "Q4_K", "Q6_K", "Q4_1", "Q5_0", "Q5_1", "Q5_K", "Q2_K", "Q3_K"):
     kind = GGMLQuantizationType[name]
     block, size = GGML_QUANT_SIZES[kind]
     if name.endswith("_K"):
         raw = rng.integers(0, 256, (ROWS, COLUMNS // block, size), dtype=np.uint8)
         scale = rng.uniform(2.0**-6, 2.0**-4, (ROWS, COLUMNS // block, 2)).astype(np.float16).view(np.uint8)
-        if name == "Q4_K":
-            raw[..., :4] = scale
-        else:
+        if name in ("Q3_K", "Q6_K"):
             raw[..., -2:] = scale[..., :2]
+        elif name == "Q2_K":
+            raw[..., -4:] = scale
+        else:
+            raw[..., :4] = scale
         raw = raw.reshape(ROWS, -1)
     else:
         values = rng.standard_normal((ROWS, COLUMNS), dtype=np.float32) * np.float32(0.02)

@@ -91,6 +91,9 @@ fn tensors_of_every_type() {
         (27, Dtype::I64, 64 * 8),
         (8, Dtype::Q8_0, 2 * 34),
         (2, Dtype::Q4_0, 2 * 18),
+        (3, Dtype::Q4_1, 2 * 20),
+        (6, Dtype::Q5_0, 2 * 22),
+        (7, Dtype::Q5_1, 2 * 24),
     ];
     for version in [2, 3] {
         for alignment in [8, 32, 4096] {
@@ -100,11 +103,13 @@ fn tensors_of_every_type() {
                 let data: Vec<u8> = (0..3 * bytes).map(|at| (at * 7 + number as usize) as u8).collect();
                 file = file.tensor(&dtype.to_string(), &[64, 3], number, &data);
             }
-            for (number, name, bytes) in [(12, "q4_k", 144), (14, "q6_k", 210)] {
+            for (number, name, bytes) in
+                [(10, "q2_k", 84), (11, "q3_k", 110), (12, "q4_k", 144), (13, "q5_k", 176), (14, "q6_k", 210)]
+            {
                 file = file.tensor(name, &[256, 1, 2], number, &vec![1; 2 * bytes]);
             }
             let checkpoint = open("types.gguf", &file.end()).unwrap();
-            assert_eq!(read_all(&checkpoint), types.len() + 2);
+            assert_eq!(read_all(&checkpoint), types.len() + 5);
             for (number, dtype, bytes) in types {
                 let view = checkpoint.get(&dtype.to_string()).unwrap();
                 assert_eq!((view.dtype(), view.shape()), (dtype, &[3, 64][..]));

@@ -26,6 +26,8 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
         check_fits(&base, &adapter, layer)
             .map_err(|reason| lumina_checkpoint::Error::Adapter { file: file.clone(), reason })?;
     }
+    check_targets(&base, &adapter)
+        .map_err(|reason| lumina_checkpoint::Error::Adapter { file: file.clone(), reason })?;
     let weight_type = WeightType::try_from(dtype)?;
     checkpoint::create(merged, |partial| {
         let file = ModelFiles::of_model(model)?.write(partial, weight_type)?;
@@ -42,6 +44,17 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
         });
         Ok(save_safetensors(partial.join(file), tensors)?)
     })
+}
+
+/// Whether the adapter has a pair for every layer of the model that it says it changes.
+fn check_targets(checkpoint: &Checkpoint, adapter: &Adapter) -> Result<(), String> {
+    let matrices = checkpoint.names().filter_map(|name| checkpoint.get(name)).filter(|view| view.shape().len() == 2);
+    for layer in matrices.filter_map(|view| view.name().strip_suffix(".weight").map(str::to_owned)) {
+        if let (Some(target), None) = (adapter.target_of(&layer), adapter.matrices(&layer)) {
+            return Err(format!("it has no matrices for `{layer}`, and `{target}` is one of `target_modules`"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a layer's matrices belong to a weight of the model.

@@ -8,7 +8,7 @@ use image::RgbImage;
 use lumina_checkpoint::{Checkpoint, Dtype, save_bytes};
 use lumina_nn::ops::read;
 use lumina_nn::{Compute, Loader};
-use lumina_vq::{VqConfig, VqModel};
+use lumina_vq::{VqConfig, VqModel, is_training_state};
 
 use super::adversarial_loss::DiscriminatorTrainer;
 use super::codebook::CodebookState;
@@ -111,7 +111,7 @@ impl VqTrainer {
         compute.check()?;
         let loader = Loader::new(weights, &compute);
         let model = VqModel::new(&loader, &config, true);
-        loader.finish(|name| name.starts_with("loss."))?;
+        loader.finish(is_training_state)?;
         let names = loader.parameter_names();
         let entries = read(model.codebook())?;
         let codebook = CodebookState::new(&entries, config.embed_dim(), &options);

@@ -9,7 +9,7 @@ use lumina_nn::ops::Hidden;
 use lumina_nn::{Compute, Loader};
 use lumina_testing::part;
 use lumina_train::fine_tune::merge;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Place, largest_difference, placements, set, tensors, tokens, write};
 
@@ -64,6 +64,40 @@ fn an_adapter_equals_the_merged_model() {
     }
     let again = merge(&place.model, &adapter, &merged, Dtype::F32).unwrap_err();
     assert!(matches!(again, lumina_train::Error::Write { .. }), "{again}");
+}
+
+/// What PEFT and the programs around it write: lists of names for many kinds of models, and patterns of ranks and scales
+/// that name no layer of this one or repeat what holds for all.
+#[test]
+fn settings_that_change_no_layer() {
+    let place = Place::new();
+    let adapter = place.trained("adapter");
+    let tokens = tokens(9, 1);
+    let expected = logits(&place.transformer(Some(&adapter), &Compute::cpu()).unwrap(), &[&tokens]);
+    place.merged(&adapter, "expected");
+    let targets = ["q_proj", "v_proj", "down_proj", "fc1", "out_proj", "query_key_value"];
+    for (index, (key, value)) in [
+        ("target_modules", json!(targets)),
+        ("target_modules", json!(["fc1"])),
+        ("rank_pattern", json!({"nothing_here": 8, "lm_head": 2})),
+        ("rank_pattern", json!({"q_proj": 4, "^model\\.layers\\.\\d+": 4.0})),
+        ("rank_pattern", Value::Null),
+        ("alpha_pattern", json!({"self_attn": 16, "proj": 16, "layers.2.self_attn.q_proj": 16})),
+        ("alpha_pattern", json!({"q_proj": 6, "k_proj": 6.0})),
+        ("alpha_pattern", json!({})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        set(&adapter, key, value.clone());
+        let found = logits(&place.transformer(Some(&adapter), &Compute::cpu()).unwrap(), &[&tokens]);
+        assert_eq!(found, expected, "{key} {value}");
+        let merged = place.merged(&adapter, &format!("merged {index}"));
+        for name in merged.names() {
+            let of_expected = Checkpoint::open(place.path("expected")).unwrap().get(name).unwrap();
+            assert_eq!(merged.get(name).unwrap().bytes(), of_expected.bytes(), "{key} {value}: {name}");
+        }
+    }
 }
 
 #[test]

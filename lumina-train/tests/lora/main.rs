@@ -14,7 +14,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
 use lumina_nn::{Compute, Loader};
 use lumina_testing::{lcg, part};
-use lumina_train::fine_tune::LoraOptions;
+use lumina_train::fine_tune::{LoraOptions, merge};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,6 +53,12 @@ impl Place {
             }
         });
         adapter
+    }
+
+    /// The model with an adapter's updates in its weights.
+    fn merged(&self, adapter: &Path, name: &str) -> Checkpoint {
+        merge(&self.model, adapter, &self.path(name), Dtype::F32).unwrap();
+        Checkpoint::open(self.path(name)).unwrap()
     }
 
     fn transformer(&self, adapter: Option<&Path>, compute: &Compute) -> lumina_mgpt::Result<Transformer> {

@@ -56,12 +56,20 @@ fn adapters_that_do_not_fit_are_refused() {
     refused("targets", &["`lm_head`", "target_modules"], &|adapter| {
         set(adapter, "target_modules", json!(["q_proj", "lm_head"]));
     });
+    refused("embedding", &["`embed_tokens`", "target_modules"], &|adapter| {
+        set(adapter, "target_modules", json!(["q_proj", "embed_tokens"]));
+    });
     for (key, value) in [
         ("peft_type", json!("IA3")),
         ("use_dora", json!(true)),
         ("modules_to_save", json!(["lm_head"])),
         ("rank_pattern", json!({ "q_proj": 8 })),
         ("alpha_pattern", json!({ "q_proj": 8 })),
+        ("rank_pattern", json!({ "layers.0.mlp.down_proj": 8, "nothing_here": 8 })),
+        ("rank_pattern", json!({ "nothing_here|q_proj": 8 })),
+        ("alpha_pattern", json!({ "model.layers...self_attn.q_proj": 8 })),
+        ("alpha_pattern", json!({ "q_proj": "6" })),
+        ("alpha_pattern", json!(["q_proj"])),
         ("fan_in_fan_out", json!(true)),
         ("bias", json!("all")),
         ("lora_bias", json!(true)),
@@ -72,7 +80,7 @@ fn adapters_that_do_not_fit_are_refused() {
         ("r", Value::Null),
         ("lora_alpha", json!("8")),
     ] {
-        let name = format!("{key} {value}").replace(['"', '{', '}', ':', '[', ']'], "_");
+        let name = format!("{key} {value}").replace(['"', '{', '}', ':', '[', ']', '|'], "_");
         refused(&name, &[&format!("`{key}` is"), Adapter::CONFIG], &|adapter| set(adapter, key, value.clone()));
     }
     let adapter = place.fresh("dropout");
@@ -93,6 +101,10 @@ fn adapters_that_do_not_fit_are_refused() {
 fn merging_checks_first() {
     let place = Place::new();
     let adapter = place.fresh("adapter");
+    set(&adapter, "target_modules", json!(["q_proj", "lm_head"]));
+    let error = merge(&place.model, &adapter, &place.path("merged"), Dtype::F32).unwrap_err().to_string();
+    assert!(error.contains("`lm_head`") && error.contains("`target_modules`"), "{error}");
+    set(&adapter, "target_modules", json!(["q_proj"]));
     let integers = merge(&place.model, &adapter, &place.path("merged"), Dtype::I32).unwrap_err().to_string();
     assert!(integers.contains("i32"), "{integers}");
     rewrite(&adapter, |tensors| {

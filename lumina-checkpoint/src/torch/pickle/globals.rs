@@ -7,8 +7,11 @@ use crate::Dtype;
 pub(crate) enum Global {
     /// A function that builds a tensor from a storage.
     Rebuild(Rebuild),
-    /// `_rebuild_parameter`: its first argument is the tensor.
+    /// `_rebuild_parameter`, and `_rebuild_parameter_with_state` for one with attributes: the first argument is the
+    /// tensor.
     Parameter,
+    /// `_rebuild_from_type_v2`, for a tensor with attributes: function, class, arguments, attributes.
+    OfClass,
     /// `OrderedDict`: a dict.
     OrderedDict,
     /// The class of a storage, with the element type if [`Dtype`] has it.
@@ -36,7 +39,10 @@ impl Global {
         Some(match (module, name) {
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::Rebuild(Rebuild::TypeOfStorage),
             ("torch._utils", "_rebuild_tensor_v3") => Self::Rebuild(Rebuild::OwnType),
-            ("torch._utils", "_rebuild_parameter") => Self::Parameter,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Self::Parameter,
+            // Version 1 was in `torch.tensor` at first.
+            ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2")
+            | ("torch.tensor", "_rebuild_from_type") => Self::OfClass,
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch" | "torch.storage", "UntypedStorage") => Self::UntypedStorage,
             ("torch", _) if name.ends_with("Storage") => Self::Storage(storage(name)),
@@ -117,7 +123,8 @@ fn is_leftover(module: &str, name: &str) -> bool {
         "pathlib" => matches!(name, "Path" | "PosixPath" | "PurePosixPath" | "PureWindowsPath" | "WindowsPath"),
         "numpy" => matches!(name, "dtype" | "ndarray"),
         "numpy.core.multiarray" | "numpy._core.multiarray" => matches!(name, "_reconstruct" | "scalar"),
-        "torch" => matches!(name, "device" | "Size"),
+        "torch" => matches!(name, "device" | "Size" | "Tensor"),
+        "torch.nn.parameter" => name == "Parameter",
         "torch._utils" => name.starts_with("_rebuild_"),
         _ => {
             let is_rest = matches!(

@@ -273,6 +273,14 @@ impl<'a> Machine<'a> {
                 Some(&tensor) => self.push_id(tensor),
                 None => malformed("a parameter without a tensor"),
             },
+            // The class and the attributes do not change the elements.
+            Global::OfClass => match *given.as_slice() {
+                [function, _, arguments, _] => match self.values[function as usize] {
+                    Value::Global { global: Global::OfClass, .. } => malformed("a tensor of a class of a class"),
+                    _ => self.call(function, arguments),
+                },
+                _ => malformed("a tensor of a class without its four parts"),
+            },
             Global::OrderedDict if given.is_empty() => self.push(Value::Dict(Vec::new())),
             _ => self.push(Value::Object { class: callable }),
         }

@@ -125,9 +125,10 @@ fn lies_are_told_by_name() {
         ),
         (
             "a type of llama.cpp's that is not read",
-            Gguf::new().tensor("w", &[256], 13, &[0; 176]).end(),
-            &["`w`", "number 13", "q4_k"],
+            Gguf::new().describe("w", &[256], 23, 0).end(),
+            &["m.gguf", "`w`", "type IQ4_XS", "`llama-quantize --allow-requantize` to Q8_0", "q6_k"],
         ),
+        ("a type that is not known", Gguf::new().describe("w", &[256], 999, 0).end(), &["`w`", "number 999"]),
         (
             "an offset between",
             Gguf::new().describe("w", &[1], U8, 1).end(),

@@ -104,12 +104,12 @@ proptest! {
     #[test]
     fn what_is_written_is_read(
         metadata in prop::collection::btree_map("[a-z]{1,8}", value(), 0..6),
-        tensors in prop::collection::vec((0usize..12, prop::collection::vec(0usize..4, 0..4)), 0..6),
+        tensors in prop::collection::vec((0usize..18, prop::collection::vec(0usize..4, 0..4)), 0..6),
         piece in 1usize..100,
     ) {
         let types = [
             Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::I64, Dtype::I32, Dtype::I16, Dtype::I8,
-            Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_K, Dtype::Q6_K,
+            Dtype::Q8_0, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q5_0, Dtype::Q5_1, Dtype::Q2_K, Dtype::Q3_K, Dtype::Q4_K, Dtype::Q5_K, Dtype::Q6_K,
         ];
         let metadata: Vec<(String, Value)> = metadata.into_iter().collect();
         let tensors: Vec<Tensor> = tensors.into_iter().enumerate().map(|(i, (dtype, mut shape))| {
