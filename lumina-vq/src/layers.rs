@@ -47,9 +47,9 @@ const MAX_PRECISE_POSITIONS: usize = 64;
 
 /// The activation in the type that a layer computes it in: `f64` where it is small, else `dtype`.
 ///
-/// A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so enlarges
-/// rounding errors that much. In a larger activation the spread is that of the image. Small ones cost next to nothing.
-/// Where gradients are recorded, and on devices without `f64`, nothing changes.
+/// A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so
+/// enlarges rounding errors that much. In a larger activation the spread is that of the image. Small ones cost next to
+/// nothing. Where gradients are recorded, and on devices without `f64`, nothing changes.
 pub(crate) fn in_precision(x: Tensor<4>, dtype: DType) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let device = x.device();

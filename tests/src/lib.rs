@@ -33,8 +33,8 @@ pub fn part(path: &str) -> PathBuf {
     part
 }
 
-/// A file or folder of the project's own reference data, whatever `LUMINA_REFERENCE` names: for tests of one model by its
-/// name, which other data need not have.
+/// A file or folder of the project's own reference data, whatever `LUMINA_REFERENCE` names: for tests of one model by
+/// its name, which other data need not have.
 pub fn own(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(path)
 }

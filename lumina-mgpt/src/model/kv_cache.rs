@@ -161,8 +161,8 @@ impl DeviceKv {
         Self { shape: [kv_heads, capacity, head_dim], device: device.clone(), dtype, is_host, tensors: None }
     }
 
-    /// Whether the memory is there, or can be taken. Burn ends the process where the processor's memory is exhausted, so
-    /// that is tried before. Other devices report it themselves.
+    /// Whether the memory is there, or can be taken. Burn ends the process where the processor's memory is exhausted,
+    /// so that is tried before. Other devices report it themselves.
     fn can_allocate(&self) -> bool {
         self.tensors.is_some() || !self.is_host || can_allocate(self.bytes_of(1))
     }

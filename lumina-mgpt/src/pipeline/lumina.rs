@@ -137,9 +137,9 @@ impl<'a> LuminaBuilder<'a> {
         self
     }
 
-    /// Sets what one request may take: bytes of its keys and values ([`Limits::kv_cache_bytes`]) and of decoding an image
-    /// ([`Limits::vq_decode_bytes`]). The defaults are far above what published models need. What all requests may hold
-    /// together is [`EngineOptions::kv_budget_bytes`].
+    /// Sets what one request may take: bytes of its keys and values ([`Limits::kv_cache_bytes`]) and of decoding an
+    /// image ([`Limits::vq_decode_bytes`]). The defaults are far above what published models need. What all requests
+    /// may hold together is [`EngineOptions::kv_budget_bytes`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self

@@ -76,8 +76,8 @@ fn errors_are_within_their_bounds() {
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
                 let what = format!("{}/{} in {name}", folder.display(), case["name"]);
-                // Of a file in `bf16` nothing is lost. Of one in `f16` three of eleven bits are, in every weight: as much
-                // as where activations are rounded.
+                // Of a file in `bf16` nothing is lost. Of one in `f16` three of eleven bits are, in every weight: as
+                // much as where activations are rounded.
                 let bounds = match name {
                     "bf16" if stored_in(&folder) == Dtype::F16 => (3e-2, 5e-4),
                     _ => (largest_error, largest_divergence),
@@ -129,7 +129,8 @@ fn a_quantised_file_is_the_model_that_is_quantised_at_load() {
         for (index, folder) in folders().into_iter().enumerate() {
             let file = target.path().join(format!("{index}-{weights}.gguf"));
             write(&folder, &file, &QuantiseOptions::new(dtype));
-            // Rows in llama.cpp's order are put back whole. It has no models whose rotary scaling depends on the length.
+            // Rows in llama.cpp's order are put back whole. It has no models whose rotary scaling depends on the
+            // length.
             let other_order = (!scaled_dynamically(&folder)).then(|| {
                 let file = target.path().join("other-order.gguf");
                 write(&folder, &file, &QuantiseOptions::new(dtype).row_order(RowOrder::LlamaCpp));
