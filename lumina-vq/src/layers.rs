@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::module::{Module, Param};
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 use lumina_nn::Loader;
 use lumina_nn::ops::{Conv3x3, conv3x3, group_moments, scaled_swish, upsample2x, zeros};
 
@@ -40,6 +40,27 @@ impl Bands {
             Self::Rows(rows) => rows.max(1),
         }
     }
+}
+
+/// Activations of at most this many positions, 8×8, are computed in `f64`.
+const MAX_PRECISE_POSITIONS: usize = 64;
+
+/// The activation in the type that a layer computes it in: `f64` where it is small, else `dtype`.
+///
+/// A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so
+/// enlarges rounding errors that much. In a larger activation the spread is that of the image. Small ones cost next to
+/// nothing. Where gradients are recorded, and on devices without `f64`, nothing changes.
+pub(crate) fn in_precision(x: Tensor<4>, dtype: DType) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let device = x.device();
+    let is_small = height * width <= MAX_PRECISE_POSITIONS;
+    let precise = is_small && dtype == DType::F32 && !device.is_autodiff() && device.supports_dtype(DType::F64);
+    as_type(x, if precise { DType::F64 } else { dtype })
+}
+
+/// The tensor in another type.
+pub(crate) fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
 /// A convolution with its bias.
@@ -77,7 +98,7 @@ impl Conv {
 
     /// Convolves with `padding` rows of zeros above and below.
     fn padded(&self, x: Tensor<4>, padding: (usize, usize), stride: usize) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let (weight, bias) = (as_type(self.weight.val(), x.dtype()), as_type(self.bias.val(), x.dtype()));
         match self.kernel {
             3 => conv3x3(x, weight, bias, Conv3x3 { padding_rows: padding, stride }),
             _ => conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [0, 0], [1, 1], 1)),
@@ -127,7 +148,7 @@ impl Norm {
         let inverse = (variance + 1e-6).sqrt().recip();
         let per_channel =
             |group: Tensor<3>| group.expand([batch, GROUPS, channels / GROUPS]).reshape([batch, channels, 1, 1]);
-        let parameter = |value: &Param<Tensor<1>>| value.val().reshape([1, self.channels, 1, 1]);
+        let parameter = |value: &Param<Tensor<1>>| as_type(value.val(), x.dtype()).reshape([1, self.channels, 1, 1]);
         let scale = per_channel(inverse) * parameter(&self.weight);
         let shift = parameter(&self.bias) - per_channel(mean) * scale.clone();
         ScaleShift { scale, shift }

@@ -85,6 +85,8 @@ impl Walk {
         let (x, y) = (self.rows_of(inputs, rows.saturating_add(2)), self.rows_of(outputs, rows));
         let tiles = rayon::current_num_threads() as u64 * TILE_VALUES * (inputs as u64 + 32);
         let copies = if self.plane[1] < 12 { x.saturating_add(y) } else { weights + tiles };
+        // Small activations are computed in `f64`, with a copy of the weights.
+        let copies = copies.max(if self.plane[0].saturating_mul(self.plane[1]) <= 64 { weights } else { 0 });
         x.saturating_add(y).saturating_add(copies)
     }
 

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use lumina_nn::Loader;
 use lumina_nn::ops::read;
 
-use crate::layers::{Bands, Conv};
+use crate::layers::{Bands, Conv, as_type, in_precision};
 use crate::networks::{Decoder, Encoder};
 use crate::{Error, Result, VqConfig};
 
@@ -62,7 +62,8 @@ impl VqModel {
 
     /// [`VqModel::latents`] that computes some rows of an activation at a time.
     pub(crate) fn latents_in(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
-        self.quant_conv.forward(self.encoder.forward(pixels, bands))
+        let dtype = pixels.dtype();
+        as_type(self.quant_conv.forward(self.encoder.forward(pixels, bands)), dtype)
     }
 
     /// The code with the smallest squared L2 distance to each latent, in the order batch, row, column. Of equal
@@ -142,7 +143,9 @@ impl VqModel {
     /// [`Error::NoDecoder`].
     pub fn decode_features(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        Ok(part.decoder.features(part.post_quant_conv.forward(latents)))
+        let dtype = latents.dtype();
+        let features = part.decoder.features(part.post_quant_conv.forward(in_precision(latents, dtype)), dtype);
+        Ok(as_type(features, dtype))
     }
 
     /// The last convolution of the decoder, `decoder.conv_out`: features of [`VqModel::decode_features`] to pixels. The
@@ -161,7 +164,9 @@ impl VqModel {
     /// [`Error::NoDecoder`].
     pub fn decode(&self, latents: Tensor<4>, bands: Bands) -> Result<Tensor<4>> {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        Ok(part.decoder.forward(part.post_quant_conv.forward(latents), bands))
+        let dtype = latents.dtype();
+        let pixels = part.decoder.forward(part.post_quant_conv.forward(in_precision(latents, dtype)), dtype, bands);
+        Ok(as_type(pixels, dtype))
     }
 }
 

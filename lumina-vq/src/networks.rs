@@ -1,11 +1,13 @@
 //! The encoder and the decoder of the VQGAN.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use lumina_nn::Loader;
 
 use crate::VqConfig;
-use crate::layers::{Bands, Conv, Level, LevelConfig, Middle, Norm, downsample, norm_swish, norm_swish_conv, upsample};
+use crate::layers::{
+    Bands, Conv, Level, LevelConfig, Middle, Norm, downsample, in_precision, norm_swish, norm_swish_conv, upsample,
+};
 
 /// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
 ///
@@ -45,12 +47,14 @@ impl Encoder {
         }
     }
 
+    /// Small activations, and so maybe the result, are in `f64`.
     pub(crate) fn forward(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
-        let mut x = self.conv_in.forward(pixels);
+        let dtype = pixels.dtype();
+        let mut x = self.conv_in.forward(in_precision(pixels, dtype));
         for (index, level) in self.down.iter().enumerate() {
             x = level.forward(x, bands);
             if let Some(conv) = self.downsample.get(index) {
-                x = downsample(conv, x);
+                x = in_precision(downsample(conv, x), dtype);
             }
         }
         let x = self.mid.forward(x);
@@ -98,13 +102,14 @@ impl Decoder {
         }
     }
 
-    pub(crate) fn forward(&self, latents: Tensor<4>, bands: Bands) -> Tensor<4> {
-        norm_swish_conv(&self.norm_out, &self.conv_out, &self.levels(latents, bands), bands)
+    /// Small activations are in `f64`, those of the last level in `dtype`.
+    pub(crate) fn forward(&self, latents: Tensor<4>, dtype: DType, bands: Bands) -> Tensor<4> {
+        norm_swish_conv(&self.norm_out, &self.conv_out, &self.levels(latents, dtype, bands), bands)
     }
 
     /// All layers but the last convolution.
-    pub(crate) fn features(&self, latents: Tensor<4>) -> Tensor<4> {
-        norm_swish(&self.norm_out, self.levels(latents, Bands::Whole))
+    pub(crate) fn features(&self, latents: Tensor<4>, dtype: DType) -> Tensor<4> {
+        norm_swish(&self.norm_out, self.levels(latents, dtype, Bands::Whole))
     }
 
     /// The last convolution.
@@ -112,11 +117,11 @@ impl Decoder {
         self.conv_out.forward(features)
     }
 
-    fn levels(&self, latents: Tensor<4>, bands: Bands) -> Tensor<4> {
+    fn levels(&self, latents: Tensor<4>, dtype: DType, bands: Bands) -> Tensor<4> {
         let mut x = self.mid.forward(self.conv_in.forward(latents));
         for (index, level) in self.up.iter().enumerate().rev() {
             if let Some(conv) = self.upsample.get(index) {
-                x = upsample(conv, &x, bands);
+                x = in_precision(upsample(conv, &x, bands), dtype);
             }
             x = level.forward(x, bands);
         }

@@ -33,10 +33,20 @@ pub fn part(path: &str) -> PathBuf {
     part
 }
 
+/// A file or folder of the project's own reference data, whatever `LUMINA_REFERENCE` names: for tests of one model by
+/// its name, which other data need not have.
+pub fn own(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(path)
+}
+
 /// The JSON in a file of the reference data.
 pub fn json(path: &str) -> Value {
-    let file = part(path);
-    let text = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    json_file(&part(path))
+}
+
+/// The JSON in a file.
+pub fn json_file(file: &Path) -> Value {
+    let text = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 

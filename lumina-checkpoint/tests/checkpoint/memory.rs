@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, Error, save_safetensors};
-use lumina_testing::part;
+use lumina_testing::own;
 
 use crate::build::{Pickle, torch, two_bytes};
 use crate::gguf::build::Gguf;
@@ -30,7 +30,7 @@ fn assert_same(disk: &Checkpoint, memory: &Checkpoint) {
 #[test]
 fn folders() {
     for name in ["prenorm", "swin"] {
-        let folder = part(&format!("model/{name}"));
+        let folder = own(&format!("model/{name}"));
         let disk = Checkpoint::open(&folder).unwrap();
         let memory = Checkpoint::from_files(&folder, files_of(&folder)).unwrap();
         assert_same(&disk, &memory);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use lumina_checkpoint::gguf::{Metadata, Value};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
-use lumina_testing::{cases, integers, part, report};
+use lumina_testing::{integers, json_file, own, report};
 
 /// The tensors of a file by its own names and in its own order: another architecture, of as many letters, is not known.
 fn as_stored(source: &Checkpoint) -> Checkpoint {
@@ -136,14 +136,14 @@ impl Model {
 fn its_graph_gives_the_logits_of_the_original() {
     let mut compared = 0;
     for name in ["prenorm", "swin", "qk_norm_per_head"] {
-        let stored = as_stored(&convert::open(part(&format!("model/{name}"))).unwrap());
+        let stored = as_stored(&convert::open(own(&format!("model/{name}"))).unwrap());
         let tensors = stored.names().map(|name| {
             let view = stored.get(name).unwrap();
             let values = view.to_f32().unwrap().into_iter().map(f64::from).collect();
             (name.to_owned(), (view.shape().to_vec(), values))
         });
         let model = Model { metadata: stored.metadata().unwrap().clone(), tensors: tensors.collect() };
-        for case in cases(&format!("model/{name}/cases.json")) {
+        for case in json_file(&own(&format!("model/{name}/cases.json"))).as_array().unwrap() {
             let hidden = model.hidden(&integers(&case["tokens"]));
             let at: Vec<usize> = integers(&case["at"]);
             let rows: Rows = at.iter().map(|&at| hidden[at].clone()).collect();

@@ -8,7 +8,7 @@ use lumina_checkpoint::Result;
 use lumina_checkpoint::gguf::{Value, quantise_tensor};
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
-use lumina_testing::{json, part, report};
+use lumina_testing::{json_file, own, report};
 use proptest::prelude::*;
 
 use crate::shared::{f32_bytes, read_all};
@@ -17,7 +17,7 @@ const FOLDERS: [&str; 3] = ["prenorm", "swin", "qk_norm_per_head"];
 const ORDERS: [RowOrder; 2] = [RowOrder::HuggingFace, RowOrder::LlamaCpp];
 
 fn folder(name: &str) -> PathBuf {
-    part(&format!("model/{name}"))
+    own(&format!("model/{name}"))
 }
 
 fn write(from: &Checkpoint, to: &Path, options: &QuantiseOptions) -> Result<Checkpoint> {
@@ -164,7 +164,7 @@ fn llama_cpp_finds_its_keys() {
     let options = QuantiseOptions::new(Dtype::F16).row_order(RowOrder::LlamaCpp);
     for name in FOLDERS {
         let source = convert::open(folder(name)).unwrap();
-        let config = json(&format!("model/{name}/config.json"));
+        let config = json_file(&folder(name).join("config.json"));
         let integer = |key: &str| Value::U32(config[key].as_u64().unwrap() as u32);
         let model = write(&source, &written.path().join(name), &options).unwrap();
         let metadata = model.metadata().unwrap();

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_mgpt::{Compute, Dtype, Lumina, Row, Transformer, Weights};
-use lumina_testing::{divergence, integers, part, report};
+use lumina_testing::{divergence, integers, own, part, reference, report};
 
-use super::model::{cases, folders, largest};
+use super::model::{cases, folders, largest, scaled_dynamically};
 
 const QUANTISED: [(Weights, Dtype); 2] = [(Weights::Q8, Dtype::Q8_0), (Weights::Q4, Dtype::Q4_0)];
 
@@ -21,11 +21,24 @@ fn write(folder: &Path, file: &Path, options: &QuantiseOptions) {
     quantise(&convert::open(folder).unwrap(), file, options, &mut |_| ControlFlow::Continue(())).unwrap();
 }
 
+/// The type of the linear weights in a folder.
+fn stored_in(folder: &Path) -> Dtype {
+    let checkpoint = convert::open(folder).unwrap();
+    let mut linear = checkpoint.names().filter(|name| name.ends_with("_proj.weight"));
+    checkpoint.get(linear.next().unwrap()).unwrap().dtype()
+}
+
 /// Logits at every position.
 fn logits(model: &Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
     let hidden = model.forward(&mut [Row::whole(tokens)]).unwrap();
     let logits = model.logits_at(&hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap();
     logits.rows().map(<[f32]>::to_vec).collect()
+}
+
+/// How far beyond the bounds networks of other data may be: the bounds are those of the project's own networks, which
+/// leave little room, and random weights differ in how they enlarge an error.
+fn margin() -> f32 {
+    if reference() == own("") { 1.0 } else { 2.0 }
 }
 
 /// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the
@@ -40,8 +53,8 @@ fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_e
     }
     mean /= expected.len() as f64;
     report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
-    assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
-    assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
+    assert!(error <= margin() * largest_error * scale, "{what}: differs by {error} of {scale}");
+    assert!(mean <= f64::from(margin().powi(2)) * largest_divergence, "{what}: diverges by {mean} nats");
 }
 
 /// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly
@@ -63,7 +76,12 @@ fn errors_are_within_their_bounds() {
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
                 let what = format!("{}/{} in {name}", folder.display(), case["name"]);
-                let bounds = (largest_error, largest_divergence);
+                // Of a file in `bf16` nothing is lost. Of one in `f16` three of eleven bits are, in every weight: as
+                // much as where activations are rounded.
+                let bounds = match name {
+                    "bf16" if stored_in(&folder) == Dtype::F16 => (3e-2, 5e-4),
+                    _ => (largest_error, largest_divergence),
+                };
                 assert_near(&what, &logits(&exact, &tokens), &logits(&quantised, &tokens), bounds);
                 ran += 1;
             }
@@ -84,11 +102,14 @@ fn quantised_keys_and_values_are_within_their_bounds() {
             for case in cases(&folder) {
                 let tokens: Vec<u32> = integers(&case["tokens"]);
                 let mut cache = quantised.new_cache(tokens.len());
+                // Rotary scaling may depend on the length, which is the whole one in every pass.
+                let planned_len = tokens.len();
                 let mut found = Vec::new();
                 // Half at once, then one by one.
                 let (first, rest) = tokens.split_at(tokens.len() / 2);
                 for tokens in [first].into_iter().chain(rest.chunks(1)).filter(|tokens| !tokens.is_empty()) {
-                    let hidden = quantised.forward(&mut [Row::cached(tokens, &mut cache)]).unwrap();
+                    let hidden =
+                        quantised.forward(&mut [Row { planned_len, ..Row::cached(tokens, &mut cache) }]).unwrap();
                     let logits = quantised.logits_at(&hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap();
                     found.extend(logits.rows().map(<[f32]>::to_vec));
                 }
@@ -108,10 +129,13 @@ fn a_quantised_file_is_the_model_that_is_quantised_at_load() {
         for (index, folder) in folders().into_iter().enumerate() {
             let file = target.path().join(format!("{index}-{weights}.gguf"));
             write(&folder, &file, &QuantiseOptions::new(dtype));
-            // Rows in llama.cpp's order are put back whole.
-            let other_order = target.path().join("other-order.gguf");
-            write(&folder, &other_order, &QuantiseOptions::new(dtype).row_order(RowOrder::LlamaCpp));
-            let other_order = open(&other_order, Weights::AsStored);
+            // Rows in llama.cpp's order are put back whole. It has no models whose rotary scaling depends on the
+            // length.
+            let other_order = (!scaled_dynamically(&folder)).then(|| {
+                let file = target.path().join("other-order.gguf");
+                write(&folder, &file, &QuantiseOptions::new(dtype).row_order(RowOrder::LlamaCpp));
+                open(&file, Weights::AsStored)
+            });
             let (at_load, saved, widened) = (
                 open(&folder, weights),
                 open(&file, Weights::AsStored),
@@ -124,11 +148,13 @@ fn a_quantised_file_is_the_model_that_is_quantised_at_load() {
                 let expected = logits(&at_load, &tokens);
                 assert_eq!(logits(&saved, &tokens), expected, "{}", file.display());
                 assert_eq!(logits(&again, &tokens), expected, "{}", file.display());
-                assert_eq!(logits(&other_order, &tokens), expected, "{} in the other order", file.display());
+                if let Some(other_order) = &other_order {
+                    assert_eq!(logits(other_order, &tokens), expected, "{} in the other order", file.display());
+                }
                 // In tensors the same weights meet activations in f32, not in bytes: an error like that of Q8 itself.
                 for (expected, found) in expected.iter().zip(logits(&widened, &tokens)) {
                     let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(error <= 0.08 * largest(expected), "{}: {error}", file.display());
+                    assert!(error <= margin() * 0.08 * largest(expected), "{}: {error}", file.display());
                 }
             }
         }
@@ -184,7 +210,11 @@ fn a_file_and_a_folder_with_one_are_whole_models() {
     write(&folder, &file, &QuantiseOptions::new(Dtype::Q8_0));
     let draw = |path: &Path, weights| {
         let compute = Compute::cpu().weights(weights);
-        let model = Lumina::from_pretrained(path).image_tokenizer(part("vq")).compute(compute).load().unwrap();
+        let model = Lumina::from_pretrained(path).image_tokenizer(part("vq")).compute(compute);
+        // As published, or that of all models of the data.
+        let has_tokenizer = folder.join("tokenizer.json").exists();
+        let model = if has_tokenizer { model } else { model.tokenizer(part("tokenizer")) };
+        let model = model.load().unwrap();
         model.text_to_image("a tree", (64, 32)).seed(1).run().unwrap()
     };
     let expected = draw(&folder, Weights::Q8);

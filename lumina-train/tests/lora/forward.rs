@@ -7,7 +7,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Lumina, Row, Transformer};
 use lumina_nn::ops::Hidden;
 use lumina_nn::{Compute, Loader};
-use lumina_testing::part;
+use lumina_testing::own;
 use lumina_train::fine_tune::merge;
 use serde_json::{Value, json};
 
@@ -156,7 +156,7 @@ fn a_model_generates_with_an_adapter() {
     merge(&place.model, &adapter, &place.path("merged"), Dtype::F32).unwrap();
     let answer = |model: &Path, adapter: Option<&Path>| {
         let model =
-            Lumina::from_pretrained(model).image_tokenizer(part("vq")).compute(Compute::cpu()).target_size_px(96);
+            Lumina::from_pretrained(model).image_tokenizer(own("vq")).compute(Compute::cpu()).target_size_px(96);
         let model = match adapter {
             Some(adapter) => model.adapter(adapter),
             None => model,

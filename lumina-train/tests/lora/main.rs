@@ -13,7 +13,7 @@ use lumina_checkpoint::Adapter;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{ModelConfig, Transformer};
 use lumina_nn::{Compute, Loader};
-use lumina_testing::{lcg, part};
+use lumina_testing::{lcg, own};
 use lumina_train::fine_tune::{LoraOptions, merge};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -26,7 +26,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { model: part("model/prenorm"), folder: tempfile::tempdir().unwrap() }
+        Self { model: own("model/prenorm"), folder: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {

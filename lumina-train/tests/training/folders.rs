@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_mgpt::{Row, Transformer};
 use lumina_nn::Compute;
-use lumina_testing::part;
+use lumina_testing::own;
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::Error;
 use lumina_train::fine_tune::{NewModel, Trainer};
@@ -116,8 +116,8 @@ fn new_models_have_the_published_names() {
         of_network.map(|name| (name.to_owned(), checkpoint.get(name).unwrap().shape().to_vec())).collect()
     };
     for name in ["prenorm", "swin"] {
-        let published = part("model").join(name);
-        let config = lumina_testing::json(&format!("model/{name}/config.json"));
+        let published = own(&format!("model/{name}"));
+        let config = lumina_testing::json_file(&published.join("config.json"));
         let field = |field: &str| config[field].as_u64().unwrap() as usize;
         let shape = NewModel {
             hidden_size: field("hidden_size"),
@@ -131,7 +131,7 @@ fn new_models_have_the_published_names() {
         };
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model");
-        shape.create(&part("tokenizer"), &model, &Compute::cpu()).unwrap();
+        shape.create(&own("tokenizer"), &model, &Compute::cpu()).unwrap();
         let (mut found, expected) = (shapes(&model), shapes(&published));
         // QK-norms have a row for each part of the model that trained on a machine of its own; new models have one.
         let parts = field("model_parallel_size");

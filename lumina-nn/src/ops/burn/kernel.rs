@@ -16,6 +16,7 @@ pub(in crate::ops) trait Kernel<const N: usize>: Clone + Debug + Send + Sync + '
     fn forward(&self, inputs: [View<'_>; N]) -> (Array, Self::Saved);
 
     /// The gradients of the inputs that are `wanted`, from that of the result; each has the shape of its input.
+    #[cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "without the feature nothing records gradients"))]
     fn backward(
         &self,
         inputs: [View<'_>; N],
@@ -48,6 +49,7 @@ pub(in crate::ops) struct Array {
 
 /// The gradient of an input.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "without the feature nothing records gradients"))]
 pub(in crate::ops) enum Gradient {
     /// These values.
     Values(Vec<f32>),
