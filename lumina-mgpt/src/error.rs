@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lumina_core::{ImageSize, quoted, shown};
+use lumina_core::{Cause, ImageSize, quoted, shown};
 
 use crate::stop_reason::StopReason;
 
@@ -41,7 +41,7 @@ pub enum Error {
         name: String,
     },
     /// A config is broken or asks for what is not supported.
-    #[error("{}: {reason}", shown(file))]
+    #[error("{}: {}", shown(file), Cause::new(reason))]
     Config {
         /// The file.
         file: PathBuf,

@@ -116,3 +116,37 @@ fn a_name_on_the_hub_is_recognised() {
         assert!(message.contains(path) && !message.contains("huggingface"), "{message}");
     }
 }
+
+/// A clone without Git LFS has pointers in the place of files: the remedy is the same for each document.
+#[test]
+fn documents_that_git_lfs_has_not_fetched_say_so() {
+    let cases = lumina_testing::cases("generate/cases.json");
+    let source = part("model").join(cases[0]["model"].as_str().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let file = entry.unwrap().path();
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let tokenizer = folder.path().join("tokenizer.json");
+    if !tokenizer.exists() {
+        std::fs::copy(part("tokenizer/tokenizer.json"), &tokenizer).unwrap();
+    }
+    let open = || Lumina::from_pretrained(folder.path()).image_tokenizer(part("vq")).load();
+    open().unwrap();
+    for name in ["tokenizer.json", "config.json"] {
+        let file = folder.path().join(name);
+        let whole = std::fs::read(&file).unwrap();
+        std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9085698\n").unwrap();
+        let message = open().unwrap_err().to_string();
+        assert!(message.contains("git lfs pull") && message.contains(name), "{message}");
+        std::fs::write(&file, whole).unwrap();
+    }
+    // What a message repeats from a file is short, and acts on no terminal.
+    let file = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["hidden_act"] = format!("\u{1b}]0;x\u{7}{}", "y".repeat(100_000)).into();
+    std::fs::write(&file, config.to_string()).unwrap();
+    let message = open().unwrap_err().to_string();
+    assert!(message.contains("config.json") && message.len() < 2000, "{} bytes", message.len());
+    assert!(!message.chars().any(char::is_control), "{message}");
+}
