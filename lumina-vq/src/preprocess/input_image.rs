@@ -3,6 +3,7 @@
 use image::metadata::Orientation as ExifOrientation;
 use image::{DynamicImage, RgbImage};
 
+use super::color;
 use super::color_mode::ColorMode;
 use super::raster::Raster;
 
@@ -86,6 +87,17 @@ impl InputImage {
     /// Height in pixels as stored; the EXIF orientation is not applied.
     pub fn height(&self) -> u32 {
         self.side(|_, height| height)
+    }
+
+    /// The image in RGB at its own size: transparent pixels are blended with white, and samples of more than 8 bits are
+    /// clamped, as [`Preprocessor`](super::Preprocessor) does after resizing. The EXIF orientation is not applied.
+    pub fn to_rgb(&self) -> RgbImage {
+        let samples = match &self.samples {
+            Samples::U8(raster) => raster.clone(),
+            Samples::U16(raster) => color::clamp_to_u8(raster),
+        };
+        RgbImage::from_raw(self.width(), self.height(), color::to_rgb(samples, self.mode, self.transparent))
+            .expect("the raster has as many pixels as its size says")
     }
 
     /// How the image stores its colours.

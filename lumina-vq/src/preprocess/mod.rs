@@ -29,7 +29,6 @@ mod color;
 mod color_mode;
 mod decode;
 mod input_image;
-mod limits;
 mod preprocessor;
 mod raster;
 mod resample;
@@ -37,6 +36,6 @@ mod values;
 
 pub use color_mode::ColorMode;
 pub use input_image::InputImage;
-pub use limits::Limits;
+pub use lumina_core::Limits;
 pub use preprocessor::{Crop, Fit, Orientation, Preprocessor};
 pub use values::{to_image, to_tensor_values};

@@ -16,7 +16,7 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
     let damaged = |error| encoded.damaged("GIF", error);
     let mut options = DecodeOptions::new();
     options.set_memory_limit(
-        NonZeroU64::new(encoded.limits.max_bytes()).map_or(MemoryLimit::Unlimited, MemoryLimit::Bytes),
+        NonZeroU64::new(encoded.limits.image_bytes).map_or(MemoryLimit::Unlimited, MemoryLimit::Bytes),
     );
     let mut decoder = options.read_info(Cursor::new(encoded.bytes)).map_err(damaged)?;
     let screen = (u32::from(decoder.width()), u32::from(decoder.height()));

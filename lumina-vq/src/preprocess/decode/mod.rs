@@ -10,10 +10,11 @@ mod png;
 use std::path::Path;
 
 use image::ImageFormat;
+use lumina_core::Limits;
 
+pub(super) use self::encoded::check_sides;
 use self::encoded::EncodedImage;
 use super::input_image::{IN_MEMORY, InputImage};
-use super::limits::Limits;
 use crate::{Error, Result};
 
 impl InputImage {
@@ -32,7 +33,7 @@ impl InputImage {
     /// As [`InputImage::open`].
     pub fn open_with_limits(file: impl AsRef<Path>, limits: Limits) -> Result<Self> {
         let file = file.as_ref();
-        let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let bytes = lumina_core::file::read(file, limits.image_file_bytes)?;
         decode(EncodedImage { name: &file.display().to_string(), bytes: &bytes, limits })
     }
 

@@ -72,7 +72,7 @@ fn read_pixels(encoded: &EncodedImage<'_>, format: &'static str, decoder: impl I
     let mut decoder = decoder;
     encoded.check(decoder.dimensions())?;
     let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(encoded.limits.max_bytes());
+    limits.max_alloc = Some(encoded.limits.image_bytes);
     let damaged = |error| encoded.damaged(format, error);
     decoder.set_limits(limits).map_err(damaged)?;
     let exif = decoder.orientation().unwrap_or(ExifOrientation::NoTransforms);

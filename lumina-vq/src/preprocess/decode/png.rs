@@ -14,7 +14,7 @@ use crate::preprocess::input_image::{InputImage, grey_alpha_to_rgba};
 /// Mirrors `PngImagePlugin.py`.
 pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
     let damaged = |error| encoded.damaged("PNG", error);
-    let limits = Limits { bytes: usize::try_from(encoded.limits.max_bytes()).unwrap_or(usize::MAX) };
+    let limits = Limits { bytes: usize::try_from(encoded.limits.image_bytes).unwrap_or(usize::MAX) };
     let mut decoder = Decoder::new_with_limits(Cursor::new(encoded.bytes), limits);
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_ignore_text_chunk(true);
