@@ -20,7 +20,7 @@ except ImportError as error:
     sys.exit(0)
 
 Image.init()
-FORMATS = ["PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF"]
 LOSSY = (8, 1.0)
 
 
@@ -46,7 +46,9 @@ def by_pillow(file):
 
 def is_lossy(file):
     head = file.read_bytes()
-    return head[:2] == b"\xff\xd8" or b"VP8 " in head[:4096] and head[8:12] == b"WEBP" or b"JFIF" in head[:2**20]
+    # In a TIFF: tag 259, compression, of one SHORT, 7.
+    in_tiff = b"\x03\x01\x03\0\x01\0\0\0\x07\0" in head or b"\x01\x03\0\x03\0\0\0\x01\0\x07" in head
+    return head[:2] == b"\xff\xd8" or b"VP8 " in head[:4096] and head[8:12] == b"WEBP" or in_tiff
 
 
 def main():

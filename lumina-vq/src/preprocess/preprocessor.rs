@@ -208,6 +208,8 @@ impl Preprocessor {
                 }
             }),
             Samples::U16(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
+            Samples::I32(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
+            Samples::F32(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
         };
         let pixels = color::to_rgb(cropped, image.mode, image.transparent);
         Ok(RgbImage::from_raw(size.width_px(), size.height_px(), pixels)

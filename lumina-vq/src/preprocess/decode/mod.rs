@@ -1,21 +1,24 @@
 //! Decodes image files in the colour mode in which Pillow opens them.
 
+mod bmp;
 mod encoded;
 mod gif;
 mod jpeg;
-mod other;
+mod kind;
 mod palette;
 mod png;
+mod tiff;
+mod webp;
 
 use std::path::Path;
 
-use image::ImageFormat;
 use lumina_core::Limits;
 
 pub(super) use self::encoded::check_sides;
 use self::encoded::EncodedImage;
+use self::kind::{FileKind, file_kind};
 use super::input_image::{IN_MEMORY, InputImage};
-use crate::{Error, Result};
+use crate::Result;
 
 impl InputImage {
     /// Reads a PNG, JPEG, WebP, GIF (first frame), BMP or TIFF file, within the default [`Limits`].
@@ -55,18 +58,16 @@ impl InputImage {
 }
 
 fn decode(encoded: EncodedImage<'_>) -> Result<InputImage> {
-    match image::guess_format(encoded.bytes) {
-        Ok(ImageFormat::Png) => png::decode(&encoded),
-        Ok(ImageFormat::Jpeg) => jpeg::decode(&encoded),
-        Ok(ImageFormat::Gif) => gif::decode(&encoded),
-        Ok(ImageFormat::Bmp) => other::decode_bmp(&encoded),
-        Ok(ImageFormat::Tiff) => other::decode_tiff(&encoded),
-        Ok(ImageFormat::WebP) => other::decode_webp(&encoded),
-        Ok(format) => {
-            let extension = format.extensions_str().first().unwrap_or(&"such");
-            Err(encoded.unsupported(format!("{extension} files are not supported")))
-        }
-        Err(_) if encoded.bytes.is_empty() => Err(encoded.unsupported("the file is empty")),
-        Err(_) => Err(encoded.unsupported("the first bytes are not those of a known image format")),
+    match file_kind(encoded.bytes) {
+        FileKind::Png => png::decode(&encoded),
+        FileKind::Jpeg => jpeg::decode(&encoded),
+        FileKind::Gif => gif::decode(&encoded),
+        FileKind::Bmp => bmp::decode(&encoded),
+        FileKind::Dib => bmp::decode_without_file_header(&encoded),
+        FileKind::Tiff => tiff::decode(&encoded),
+        FileKind::WebP => webp::decode(&encoded),
+        FileKind::Other(name) => Err(encoded.unsupported(format!("this is a file of {name}, which is not supported"))),
+        FileKind::Unknown if encoded.bytes.is_empty() => Err(encoded.unsupported("the file is empty")),
+        FileKind::Unknown => Err(encoded.unsupported("the first bytes are not those of a known image format")),
     }
 }

@@ -82,10 +82,6 @@ impl Frame {
         Ok(Self { progressive, width, height, components, h_max, v_max, mcu_columns, mcu_rows })
     }
 
-    pub(super) fn size(&self) -> (u32, u32) {
-        (self.width as u32, self.height as u32)
-    }
-
     /// Columns of whole MCUs, for rows of upsampled samples.
     pub(super) fn padded_width(&self) -> usize {
         8 * self.h_max * self.mcu_columns

@@ -31,7 +31,7 @@ const MAX_SCANS: usize = 200;
 
 /// How the components are to be understood.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Colors {
+pub(super) enum Colors {
     Grey,
     YCbCr,
     Rgb,
@@ -39,8 +39,30 @@ enum Colors {
     Cmyk,
 }
 
+/// The pixels of a file.
+pub(super) struct Pixels<'a> {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) channels: usize,
+    /// `[height, width, channels]`.
+    pub(super) data: Vec<u8>,
+    exif: Option<&'a [u8]>,
+}
+
 /// Mirrors `JpegImagePlugin.py`.
 pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
+    let Pixels { width, height, channels, data, exif } = decode_as(encoded, None)?;
+    let mode = match channels {
+        1 => ColorMode::Luma,
+        3 => ColorMode::Rgb,
+        _ => ColorMode::Cmyk,
+    };
+    let size = (width as u32, height as u32);
+    Ok(InputImage::new(encoded.name, mode, size, channels, data).with_exif(exif))
+}
+
+/// Decodes a file whose components are to be understood as `known` says, or else as its markers say. Inks are inverted.
+pub(super) fn decode_as<'a>(encoded: &EncodedImage<'a>, known: Option<Colors>) -> Result<Pixels<'a>> {
     let damaged = |reason: &'static str| encoded.damaged("JPEG", reason);
     let mut segments = Segments::new(encoded.bytes);
     let mut tables = Tables::default();
@@ -72,11 +94,9 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
             0xDA => {
                 let (frame, decoded) = started.as_mut().ok_or_else(|| damaged("a scan comes before the frame"))?;
                 if n_scans == 0 {
-                    let colors = colors(frame, jfif, adobe);
-                    if let Some(pixels) = fast::decode(encoded, frame, colors, payload) {
-                        let mode = if colors == Colors::Grey { ColorMode::Luma } else { ColorMode::Rgb };
-                        let channels = frame.components.len();
-                        return Ok(InputImage::new(encoded.name, mode, frame.size(), channels, pixels).with_exif(exif));
+                    let colors = known.unwrap_or_else(|| colors(frame, jfif, adobe));
+                    if let Some(data) = fast::decode(encoded, frame, colors, payload) {
+                        return Ok(Pixels::new(frame, data, exif));
                     }
                     *decoded = Decoded::new(encoded, frame)?;
                 }
@@ -98,14 +118,15 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
     }
     let (frame, decoded) = started.ok_or_else(|| damaged("it has no frame"))?;
     let planes = decoded.into_planes(encoded, &frame)?;
-    let colors = colors(&frame, jfif, adobe);
+    let colors = known.unwrap_or_else(|| colors(&frame, jfif, adobe));
     let data = interleave(encoded, &frame, &planes, colors)?;
-    let (mode, channels) = match colors {
-        Colors::Grey => (ColorMode::Luma, 1),
-        Colors::YCbCr | Colors::Rgb => (ColorMode::Rgb, 3),
-        Colors::Ycck | Colors::Cmyk => (ColorMode::Cmyk, 4),
-    };
-    Ok(InputImage::new(encoded.name, mode, frame.size(), channels, data).with_exif(exif))
+    Ok(Pixels::new(&frame, data, exif))
+}
+
+impl<'a> Pixels<'a> {
+    fn new(frame: &Frame, data: Vec<u8>, exif: Option<&'a [u8]>) -> Self {
+        Self { width: frame.width, height: frame.height, channels: frame.components.len(), data, exif }
+    }
 }
 
 /// The rules of libjpeg's `default_decompress_parms`: JFIF before Adobe before the ids of the components.
