@@ -62,7 +62,8 @@ impl Header {
             let (size, bits) = ((field(4, 2)?, field(6, 2)?), field(10, 2)? as usize);
             let n_colors = 1 << bits.min(8);
             let (compression, end) = (Compression::None, start + header_bytes);
-            let header = Self { size, top_down: false, bits, compression, n_colors, color_bytes: 3, masks: [0; 4], end };
+            let header =
+                Self { size, top_down: false, bits, compression, n_colors, color_bytes: 3, masks: [0; 4], end };
             return header.check(encoded);
         }
         if !matches!(header_bytes, 16..=64 | 108 | 124) {
@@ -139,7 +140,9 @@ fn decode_bitmap(encoded: &EncodedImage<'_>, start: usize, offset: Option<usize>
     let palette = &palette[..palette_bytes.min(palette.len())];
     let colors: Vec<[u8; 3]> =
         palette.chunks_exact(header.color_bytes).map(|bgr| [bgr[2], bgr[1], bgr[0]]).take(256).collect();
-    let pixels = encoded.bytes.get(offset.unwrap_or(header.end + palette_bytes)..).ok_or_else(cut_off)?;
+    // Some writers forget the palette in the position of the pixels.
+    let offset = offset.filter(|&offset| offset != header.end).unwrap_or(header.end + palette_bytes);
+    let pixels = encoded.bytes.get(offset..).ok_or_else(cut_off)?;
     let mut indices = encoded.zeroed(width * height)?;
     match header.compression {
         Compression::Rle { four_bits } => read_rle(pixels, four_bits, width, &mut indices).ok_or_else(cut_off)?,
@@ -228,8 +231,8 @@ fn flip(indices: &mut [u8], width: usize) {
     }
 }
 
-/// Mirrors `BmpRleDecoder` of `BmpImagePlugin.py`: pixels that are passed over are 0, and pixels that run over the end of
-/// a row are left out. `None` if the pixels are cut off.
+/// Mirrors `BmpRleDecoder` of `BmpImagePlugin.py`: pixels that are passed over are 0, and pixels that run over the end
+/// of a row are left out. `None` if the pixels are cut off.
 fn read_rle(bytes: &[u8], four_bits: bool, width: usize, indices: &mut [u8]) -> Option<()> {
     // Runs fill the pixels one after the other, as Pillow's do.
     let (mut at, mut x, mut bytes_left) = (0usize, 0usize, bytes);
@@ -254,7 +257,8 @@ fn read_rle(bytes: &[u8], four_bits: bool, width: usize, indices: &mut [u8]) -> 
                 let n_bytes = if four_bits { usize::from(n).div_ceil(2) } else { usize::from(n) };
                 let values = bytes_left.get(..n_bytes)?;
                 bytes_left = bytes_left.get(n_bytes.next_multiple_of(2)..).unwrap_or_default();
-                let pixels = values.iter().flat_map(|&value| if four_bits { [value >> 4, value & 15] } else { [value; 2] });
+                let pixels =
+                    values.iter().flat_map(|&value| if four_bits { [value >> 4, value & 15] } else { [value; 2] });
                 let step = if four_bits { 1 } else { 2 };
                 for value in pixels.step_by(step).take(usize::from(n)) {
                     if let Some(index) = indices.get_mut(at) {

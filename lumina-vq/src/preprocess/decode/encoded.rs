@@ -36,9 +36,7 @@ impl EncodedImage<'_> {
         let mut zeros = Vec::new();
         let bytes = (n as u64).saturating_mul(size_of::<T>() as u64);
         let limit = self.limits.image_bytes;
-        zeros
-            .try_reserve_exact(n)
-            .map_err(|_| Error::ImageMemory { image: self.name.to_owned(), bytes, limit })?;
+        zeros.try_reserve_exact(n).map_err(|_| Error::ImageMemory { image: self.name.to_owned(), bytes, limit })?;
         zeros.resize(n, T::default());
         Ok(zeros)
     }
@@ -49,12 +47,6 @@ impl EncodedImage<'_> {
 
     pub(super) fn unsupported(&self, reason: impl Into<String>) -> Error {
         Error::UnsupportedImage { image: self.name.to_owned(), reason: reason.into(), source: None }
-    }
-
-    /// The error of a format whose decoder does not support this file.
-    pub(super) fn unsupported_kind(&self, format: &'static str, cause: impl Into<Cause>) -> Error {
-        let reason = format!("a {format} of an unsupported kind");
-        Error::UnsupportedImage { image: self.name.to_owned(), reason, source: Some(cause.into()) }
     }
 }
 

@@ -69,7 +69,7 @@ fn other(bytes: &[u8]) -> Option<&'static str> {
         (b"%PDF-", "PDF"),
         (b"%!PS", "PostScript"),
         (b"8BPS", "Photoshop (PSD)"),
-        (b"qoif", "QOI"),
+        (b"qoif", "the Quite OK Image format (qoi)"),
         (b"DDS ", "DDS"),
         (b"farbfeld", "farbfeld"),
         (b"\x76\x2F\x31\x01", "OpenEXR"),

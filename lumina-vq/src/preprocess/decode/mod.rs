@@ -14,23 +14,27 @@ use std::path::Path;
 
 use lumina_core::Limits;
 
-pub(super) use self::encoded::check_sides;
 use self::encoded::EncodedImage;
+pub(super) use self::encoded::check_sides;
 use self::kind::{FileKind, file_kind};
 use super::input_image::{IN_MEMORY, InputImage};
 use crate::Result;
 
 impl InputImage {
-    /// Reads a PNG, JPEG, WebP, GIF (first frame), BMP or TIFF file, within the default [`Limits`].
+    /// Reads a PNG, JPEG, WebP (first frame), GIF (first frame), BMP or TIFF (first page) file, within the default
+    /// [`Limits`].
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::UnsupportedImage`], [`Error::Decode`], [`Error::NoPixels`] and
-    /// [`Error::TooManyPixels`]. They name the file.
+    /// [`Error::Core`](crate::Error::Core) if it is no regular file, is too large, is a Git LFS pointer or cannot be
+    /// read; [`UnsupportedImage`](crate::Error::UnsupportedImage), [`Decode`](crate::Error::Decode),
+    /// [`NoPixels`](crate::Error::NoPixels), [`TooManyPixels`](crate::Error::TooManyPixels) and
+    /// [`ImageMemory`](crate::Error::ImageMemory). They name the file.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_limits(file, Limits::default())
     }
 
-    /// [`InputImage::open`] with other limits. They are checked before pixels are allocated.
+    /// [`InputImage::open`] with other limits: `image_file_bytes`, `image_pixels` and `image_bytes`. They are checked
+    /// before memory is allocated.
     ///
     /// # Errors
     /// As [`InputImage::open`].

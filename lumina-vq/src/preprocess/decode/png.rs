@@ -87,7 +87,7 @@ fn decode_whole(encoded: &EncodedImage<'_>) -> Result<InputImage> {
         (ColorType::Grayscale, depth) => {
             let mode = if depth == BitDepth::One { ColorMode::Bilevel } else { ColorMode::Luma };
             let scale = 255 / ((1u16 << depth as u16) - 1) as u8;
-            // `collect` keeps the vector.
+            // Collecting reuses the memory.
             new(mode, 1, bytes.into_iter().map(|value| value * scale).collect())
         }
         (ColorType::Indexed, _) => {

@@ -107,7 +107,8 @@ impl<'a> Bits<'a> {
         self.check()?;
         let rest = &self.bytes[self.position..];
         let marker = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
-        let at = marker.filter(|&at| usize::from(rest[at + 1]) == 0xD0 + index % 8).ok_or("a restart marker is missing")?;
+        let at =
+            marker.filter(|&at| usize::from(rest[at + 1]) == 0xD0 + index % 8).ok_or("a restart marker is missing")?;
         *self = Self { position: self.position + at + 2, ..Self::new(self.bytes) };
         Ok(())
     }

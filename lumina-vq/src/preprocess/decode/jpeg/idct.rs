@@ -107,8 +107,7 @@ mod tests {
         };
         for (i, &found) in samples.iter().enumerate() {
             let (y, x) = (i / 8, i % 8);
-            let sum: f64 =
-                (0..64).map(|k| basis(y, k / 8) * basis(x, k % 8) * f64::from(2 * coefficients[k])).sum();
+            let sum: f64 = (0..64).map(|k| basis(y, k / 8) * basis(x, k % 8) * f64::from(2 * coefficients[k])).sum();
             let expected = (sum + 128.0).clamp(0.0, 255.0);
             assert!((f64::from(found) - expected).abs() < 1.0, "{i}: {found}, not {expected}");
         }

@@ -2,9 +2,9 @@
 //!
 //! No decoder that is kept up reads all files that libjpeg reads. `zune-jpeg` 0.5.15 gives wrong pixels without an
 //! error for one scan a component, for chroma finer than luma, and where the JFIF and Adobe markers disagree;
-//! `jpeg-decoder` 0.3.2 is no longer developed, and has errors of the same kind. So `zune-jpeg` decodes the usual kinds,
-//! four times as fast ([`fast`]), and the code here the others, and what `zune-jpeg` refuses. Its pixels are those of
-//! libjpeg-turbo. `tests/images/jpeg_matrix.py` makes files of all kinds.
+//! `jpeg-decoder` 0.3.2 is no longer developed, and has errors of the same kind. So `zune-jpeg` decodes the usual
+//! kinds, four times as fast ([`fast`]), and the code here the others, and what `zune-jpeg` refuses. Its pixels are
+//! those of libjpeg-turbo. `tests/images/jpeg_matrix.py` makes files of all kinds.
 
 mod bits;
 mod fast;

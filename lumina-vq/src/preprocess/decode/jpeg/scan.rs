@@ -71,7 +71,8 @@ impl Decoded {
 
     /// Whether every coefficient that matters was read to its last bit.
     pub(super) fn is_complete(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|component| component.lowest[..NEEDED].iter().all(|&lowest| lowest == 0))
+        !self.0.is_empty()
+            && self.0.iter().all(|component| component.lowest[..NEEDED].iter().all(|&lowest| lowest == 0))
     }
 
     /// Reads a scan with the header `header` from `bytes`, and returns how many of them it has.
@@ -239,8 +240,8 @@ impl Blocks<'_> {
     }
 }
 
-/// Visits the blocks of a scan in their order: `visit` gets the component's place in the scan, row and column. A scan of
-/// one component has the blocks that the image needs, one of several has whole MCUs.
+/// Visits the blocks of a scan in their order: `visit` gets the component's place in the scan, row and column. A scan
+/// of one component has the blocks that the image needs, one of several has whole MCUs.
 fn walk<'a>(
     frame: &Frame,
     members: &[Member],

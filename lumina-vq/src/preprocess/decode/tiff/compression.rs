@@ -72,7 +72,8 @@ impl Compression {
                 while n_out < out.len() {
                     let result = decoder.decode_bytes(&bytes[n_in..], &mut out[n_out..]);
                     (n_in, n_out) = (n_in + result.consumed_in, n_out + result.consumed_out);
-                    if !matches!(result.status, Ok(weezl::LzwStatus::Ok)) || result.consumed_in + result.consumed_out == 0
+                    if !matches!(result.status, Ok(weezl::LzwStatus::Ok))
+                        || result.consumed_in + result.consumed_out == 0
                     {
                         break;
                     }
@@ -158,7 +159,8 @@ fn decode_jpeg(encoded: &EncodedImage<'_>, chunk: &Chunk<'_>, out: &mut [u8]) ->
         _ => jpeg::Colors::Cmyk,
     };
     let decoded = jpeg::decode_as(&file, Some(colors))?;
-    let is_whole = decoded.width == chunk.width && decoded.height >= chunk.height && decoded.channels == chunk.n_samples;
+    let is_whole =
+        decoded.width == chunk.width && decoded.height >= chunk.height && decoded.channels == chunk.n_samples;
     match decoded.data.get(..out.len()) {
         Some(data) if is_whole => out.copy_from_slice(data),
         _ => return Err(encoded.damaged("TIFF", "a JPEG chunk has another size than its place")),

@@ -79,10 +79,8 @@ impl<'a> Directory<'a> {
             let Ok(tag) = at(start, 2) else { break };
             let (kind, count) = (at(start + 2, 2)? as u16, at(start + 4, offset_bytes)?);
             let place = start + 4 + offset_bytes;
-            let values = usize::try_from(count)
-                .ok()
-                .and_then(|count| count.checked_mul(value_bytes(kind)))
-                .and_then(|length| {
+            let values =
+                usize::try_from(count).ok().and_then(|count| count.checked_mul(value_bytes(kind))).and_then(|length| {
                     let start = if length <= offset_bytes { place } else { at(place, offset_bytes).ok()? as usize };
                     bytes.get(start..start.checked_add(length)?)
                 });

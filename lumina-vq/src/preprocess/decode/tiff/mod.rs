@@ -45,9 +45,8 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
     encoded.check(size)?;
     let (width, height) = (size.0 as usize, size.1 as usize);
 
-    let compression = Compression::new(one(tag::COMPRESSION, 1)?).map_err(|name| {
-        encoded.unsupported(format!("a TIFF with {name} compression is not supported"))
-    })?;
+    let compression = Compression::new(one(tag::COMPRESSION, 1)?)
+        .map_err(|name| encoded.unsupported(format!("a TIFF with {name} compression is not supported")))?;
     let photometric = one(tag::PHOTOMETRIC, 0)?;
     let default_samples = if compression == Compression::Jpeg && matches!(photometric, 2 | 6) { 3 } else { 1 };
     let n_samples = one(tag::SAMPLES, default_samples)?;
@@ -67,7 +66,6 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
         .map_err(|reason| encoded.unsupported(reason))?;
     let encoding = Encoding {
         bits: bits as usize,
-        format,
         n_samples: n_samples as usize,
         big_endian: directory.big_endian,
         predictor: one(tag::PREDICTOR, 1)?,
@@ -75,6 +73,11 @@ pub(super) fn decode(encoded: &EncodedImage<'_>) -> Result<InputImage> {
     encoding.check().map_err(|reason| encoded.unsupported(reason))?;
 
     let grid = Grid::new(&directory, width, height).map_err(damaged)?;
+    // Tiles extend beyond the image, and a few bytes can decompress to many large ones.
+    let padded = |n: usize, side: usize| u32::try_from(n.saturating_mul(side)).unwrap_or(u32::MAX);
+    if directory.has(tag::TILE_WIDTH) {
+        encoded.check((padded(grid.columns, grid.width), padded(grid.rows, grid.height)))?;
+    }
     let pixels = read(encoded, &directory, (width, height), &grid, &encoding, &kind, compression)?;
     let mut image = match (kind, pixels) {
         (Kind::Palette, Pixels::U8(indices)) => {
@@ -141,10 +144,13 @@ fn read(
             let n_rows = grid.height.min(height - row * grid.height);
             // Tiles are whole, also at the borders.
             let stored_rows = if is_tiled { grid.height } else { n_rows };
-            let (Some(&offset), Some(length)) = (offsets.get(index), lengths.get(index).copied().or(
-                // Old writers leave the length of a single uncompressed strip out.
-                (compression == Compression::None).then_some(chunk_bytes),
-            )) else {
+            let (Some(&offset), Some(length)) = (
+                offsets.get(index),
+                lengths.get(index).copied().or(
+                    // Old writers leave the length of a single uncompressed strip out.
+                    (compression == Compression::None).then_some(chunk_bytes),
+                ),
+            ) else {
                 return Err(damaged("chunks are missing"));
             };
             let start = usize::try_from(offset).ok().filter(|&start| start < encoded.bytes.len());

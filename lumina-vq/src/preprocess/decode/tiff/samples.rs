@@ -9,16 +9,24 @@ use crate::preprocess::color_mode::ColorMode;
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// Grey of at most 8 bits. Zero is white if `inverted`.
-    Luma { inverted: bool },
-    LumaAlpha { premultiplied: bool },
+    Luma {
+        inverted: bool,
+    },
+    LumaAlpha {
+        premultiplied: bool,
+    },
     /// Grey of 12 or 16 bits. Pillow does not invert it.
     Luma16,
     /// Grey of signed 16 bits, or of 32 bits.
     Integer,
     Float,
     Palette,
-    Rgb { luma_chroma: bool },
-    Rgba { premultiplied: bool },
+    Rgb {
+        luma_chroma: bool,
+    },
+    Rgba {
+        premultiplied: bool,
+    },
     Cmyk,
 }
 
@@ -137,7 +145,6 @@ pub(super) enum Pixels {
 /// How samples are stored in a chunk.
 pub(super) struct Encoding {
     pub(super) bits: usize,
-    pub(super) format: u64,
     /// Samples of a pixel.
     pub(super) n_samples: usize,
     pub(super) big_endian: bool,
