@@ -11,7 +11,9 @@ pub struct Limits {
     pub document_bytes: u64,
     /// Bytes of an image file.
     pub image_file_bytes: u64,
-    /// Bytes that decoding an image file takes beside the file itself.
+    /// Pixels of an image file.
+    pub image_pixels: u64,
+    /// Bytes that decoding an image file takes, besides the file itself.
     pub image_bytes: u64,
     /// Bytes that decoding VQ codes into an image takes, or encoding an image.
     pub vq_decode_bytes: u64,
@@ -27,10 +29,21 @@ impl Default for Limits {
         Self {
             document_bytes: 128 * MIB,
             image_file_bytes: 256 * MIB,
-            image_bytes: 512 * MIB,
+            // Above it Pillow refuses a file as a decompression bomb.
+            image_pixels: 178_956_970,
+            image_bytes: 768 * MIB,
             vq_decode_bytes: 8192 * MIB,
             kv_cache_bytes: u64::MAX,
             message_bytes: MIB,
         }
+    }
+}
+
+impl Limits {
+    /// Refuses image files of more than `max_pixels`. What decoding them takes is bounded by
+    /// [`Limits::image_bytes`] as well.
+    pub fn max_pixels(mut self, max_pixels: u64) -> Self {
+        self.image_pixels = max_pixels;
+        self
     }
 }

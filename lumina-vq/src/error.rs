@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lumina_core::ImageSize;
 
 /// Shorthand for this crate's results.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in `lumina-vq`. The field `image` is the image's file, or "image in memory".
 #[non_exhaustive]
@@ -65,6 +65,19 @@ pub enum Error {
         height: u32,
         /// The limit.
         max_pixels: u64,
+    },
+    /// Decoding an image takes more memory than the limits allow, or than there is.
+    #[error(
+        "{image}: decoding it takes {bytes} bytes of memory, and the limit is {limit}; \
+         make the image smaller, or raise `Limits::image_bytes`"
+    )]
+    ImageMemory {
+        /// The image.
+        image: String,
+        /// Bytes that decoding takes.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
     },
     /// An image has no pixels.
     #[error("{image}: {width}x{height} pixels; both sides must be at least 1")]

@@ -60,8 +60,9 @@
 //!
 //! # Untrusted input
 //!
-//! Images are checked against [`Limits`](preprocess::Limits) before their pixels are allocated. `vqgan.yaml` is
-//! checked before the network is built. The pickle in `vqgan.ckpt` is read by an interpreter that executes no code.
+//! Image files are checked against [`Limits`](preprocess::Limits), in pixels and in bytes, before memory is allocated.
+//! `vqgan.yaml` is checked before the network is built. The pickle in `vqgan.ckpt` is read by an interpreter that
+//! executes no code.
 //! Codes outside the codebook, image sides that are not multiples of the factor, and latents with NaN are errors.
 #![forbid(unsafe_code)]
 

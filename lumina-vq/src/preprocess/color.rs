@@ -2,6 +2,7 @@
 
 use super::color_mode::ColorMode;
 use super::raster::Raster;
+use super::resample::Sample;
 
 /// `a * b / 255`, rounded: Pillow's `MULDIV255`.
 fn multiply(a: u8, b: u8) -> u8 {
@@ -32,9 +33,9 @@ pub(super) fn unpremultiply(raster: &mut Raster<u8>) {
     }
 }
 
-/// Converts 16 bits to 8 like Pillow: values are clamped to 255, not scaled.
-pub(super) fn clamp_to_u8(raster: &Raster<u16>) -> Raster<u8> {
-    let data = raster.data.iter().map(|&value| value.min(255) as u8).collect();
+/// Converts 16 or 32 bits to 8 like Pillow: values are clamped to 0..=255, not scaled.
+pub(super) fn clamp_to_u8<T: Sample>(raster: &Raster<T>) -> Raster<u8> {
+    let data = raster.data.iter().map(|value| value.clamp_to_u8()).collect();
     Raster::new(raster.width, raster.height, raster.channels, data)
 }
 

@@ -16,6 +16,10 @@ pub enum ColorMode {
     LumaAlpha,
     /// `I;16`: 16-bit grey. Values above 255 all become white.
     Luma16,
+    /// `I`: grey of signed 16 bits or of 32 bits, clamped to 0..=255 after resizing.
+    Integer,
+    /// `F`: grey of 32-bit floats, clamped to 0..=255 after resizing.
+    Float,
     /// `RGB`.
     Rgb,
     /// `RGBA`.
@@ -44,6 +48,8 @@ impl fmt::Display for ColorMode {
             Self::Luma => "L",
             Self::LumaAlpha => "LA",
             Self::Luma16 => "I;16",
+            Self::Integer => "I",
+            Self::Float => "F",
             Self::Rgb => "RGB",
             Self::Rgba => "RGBA",
             Self::Cmyk => "CMYK",

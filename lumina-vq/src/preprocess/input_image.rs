@@ -3,14 +3,18 @@
 use image::metadata::Orientation as ExifOrientation;
 use image::{DynamicImage, RgbImage};
 
+use super::color;
 use super::color_mode::ColorMode;
 use super::raster::Raster;
 
-/// The samples of an image: 8 bits each, or 16 bits for [`ColorMode::Luma16`].
+/// The samples of an image: 8 bits each, 16 bits for [`ColorMode::Luma16`], 32 bits for [`ColorMode::Integer`] and
+/// [`ColorMode::Float`].
 #[derive(Debug, Clone)]
 pub(super) enum Samples {
     U8(Raster<u8>),
     U16(Raster<u16>),
+    I32(Raster<i32>),
+    F32(Raster<f32>),
 }
 
 /// An image in the colour mode of its file: the input of [`Preprocessor`](super::Preprocessor).
@@ -48,8 +52,21 @@ impl InputImage {
 
     pub(super) fn grey16(name: &str, (width, height): (u32, u32), data: Vec<u16>) -> Self {
         let samples = Samples::U16(Raster::new(width as usize, height as usize, 1, data));
-        let exif = ExifOrientation::NoTransforms;
-        Self { name: name.to_owned(), mode: ColorMode::Luma16, samples, transparent: None, exif }
+        Self::grey(name, ColorMode::Luma16, samples)
+    }
+
+    pub(super) fn numbers(name: &str, (width, height): (u32, u32), data: Vec<i32>) -> Self {
+        let samples = Samples::I32(Raster::new(width as usize, height as usize, 1, data));
+        Self::grey(name, ColorMode::Integer, samples)
+    }
+
+    pub(super) fn floats(name: &str, (width, height): (u32, u32), data: Vec<f32>) -> Self {
+        let samples = Samples::F32(Raster::new(width as usize, height as usize, 1, data));
+        Self::grey(name, ColorMode::Float, samples)
+    }
+
+    fn grey(name: &str, mode: ColorMode, samples: Samples) -> Self {
+        Self { name: name.to_owned(), mode, samples, transparent: None, exif: ExifOrientation::NoTransforms }
     }
 
     /// Sets the orientation that an EXIF block states, if it states one.
@@ -64,6 +81,8 @@ impl InputImage {
             self.samples = match &self.samples {
                 Samples::U8(raster) => Samples::U8(raster.oriented(self.exif)),
                 Samples::U16(raster) => Samples::U16(raster.oriented(self.exif)),
+                Samples::I32(raster) => Samples::I32(raster.oriented(self.exif)),
+                Samples::F32(raster) => Samples::F32(raster.oriented(self.exif)),
             };
             self.exif = ExifOrientation::NoTransforms;
         }
@@ -74,6 +93,8 @@ impl InputImage {
         let side = match &self.samples {
             Samples::U8(raster) => side(raster.width, raster.height),
             Samples::U16(raster) => side(raster.width, raster.height),
+            Samples::I32(raster) => side(raster.width, raster.height),
+            Samples::F32(raster) => side(raster.width, raster.height),
         };
         u32::try_from(side).expect("images are made from u32 sides")
     }
@@ -86,6 +107,19 @@ impl InputImage {
     /// Height in pixels as stored; the EXIF orientation is not applied.
     pub fn height(&self) -> u32 {
         self.side(|_, height| height)
+    }
+
+    /// The image in RGB at its own size: transparent pixels are blended with white, and samples of more than 8 bits are
+    /// clamped, as [`Preprocessor`](super::Preprocessor) does after resizing. The EXIF orientation is not applied.
+    pub fn to_rgb(&self) -> RgbImage {
+        let samples = match &self.samples {
+            Samples::U8(raster) => raster.clone(),
+            Samples::U16(raster) => color::clamp_to_u8(raster),
+            Samples::I32(raster) => color::clamp_to_u8(raster),
+            Samples::F32(raster) => color::clamp_to_u8(raster),
+        };
+        RgbImage::from_raw(self.width(), self.height(), color::to_rgb(samples, self.mode, self.transparent))
+            .expect("the raster has as many pixels as its size says")
     }
 
     /// How the image stores its colours.

@@ -18,18 +18,19 @@
 //! 5. The image is converted to RGB. Transparent pixels are blended with white, after resizing. 16-bit grey is clamped
 //!    to 255, not scaled: an ordinary 16-bit image becomes white, as in the original. Colour profiles are ignored.
 //!
-//! Lossless files give exactly the original's pixels. JPEG and lossy WebP are decoded by other libraries than Pillow's,
-//! and their rounding differs by a few levels. All later steps are exact.
+//! Lossless files give exactly the original's pixels. Usual JPEG and lossy WebP are decoded by other libraries than
+//! Pillow's, and their rounding differs by a few levels; unusual JPEG (CMYK, one scan a component, other sampling
+//! factors) gives exactly Pillow's pixels. All later steps are exact.
 //!
 //! # Untrusted input
-//! The size in the file's header is checked against [`Limits`] before pixels are allocated. Damaged files are errors.
+//! The size in the file's header is checked against [`Limits`] before pixels are allocated, and so is everything that
+//! decoding will hold at one time. Damaged files are errors.
 //! Only the cropped part of the scaled image is computed, so an image of 1×10,000 pixels costs no more than others.
 
 mod color;
 mod color_mode;
 mod decode;
 mod input_image;
-mod limits;
 mod preprocessor;
 mod raster;
 mod resample;
@@ -37,6 +38,6 @@ mod values;
 
 pub use color_mode::ColorMode;
 pub use input_image::InputImage;
-pub use limits::Limits;
+pub use lumina_core::Limits;
 pub use preprocessor::{Crop, Fit, Orientation, Preprocessor};
 pub use values::{to_image, to_tensor_values};

@@ -7,8 +7,8 @@ use image::metadata::Orientation as ExifOrientation;
 use lumina_core::{ImageSize, choose_size, crop_sizes, rank_sizes};
 
 use super::color;
+use super::decode::check_sides;
 use super::input_image::{InputImage, Samples};
-use super::limits::Limits;
 use super::raster::Raster;
 use super::resample::{Filter, Window, resize};
 use crate::{Error, Result};
@@ -160,7 +160,7 @@ impl Preprocessor {
     /// [`Error::NoPixels`] if the image has none, [`Error::TooNarrow`] if a scaled side is too long.
     pub fn fit(&self, image: &InputImage, size: ImageSize) -> Result<Fit> {
         let (width, height) = self.dimensions(image);
-        Limits::default().max_pixels(u64::MAX).check(&image.name, (width, height))?;
+        check_sides(&image.name, (width, height))?;
         Fit::new(width, height, size).ok_or_else(|| {
             let (scaled_width, scaled_height) = scaled((width, height), size);
             let scaled_px = scaled_width.max(scaled_height) as u64;
@@ -208,6 +208,8 @@ impl Preprocessor {
                 }
             }),
             Samples::U16(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
+            Samples::I32(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
+            Samples::F32(raster) => color::clamp_to_u8(&scale(&oriented(raster, exif), &fit, window, resize)),
         };
         let pixels = color::to_rgb(cropped, image.mode, image.transparent);
         Ok(RgbImage::from_raw(size.width_px(), size.height_px(), pixels)

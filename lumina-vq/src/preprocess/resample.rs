@@ -67,6 +67,8 @@ pub(super) trait Sample: Copy + Default + Send + Sync {
     fn round(sum: Self::Sum) -> Self;
     /// The filter's result for two samples of weight one half.
     fn average(self, other: Self) -> Self;
+    /// The nearest 8-bit level below; values outside are clamped.
+    fn clamp_to_u8(self) -> u8;
 }
 
 /// Fractional bits of the fixed-point weights of 8-bit samples.
@@ -94,6 +96,9 @@ impl Sample for u8 {
         // The compiler turns this form into one vector instruction for 16 samples.
         ((u16::from(self) + u16::from(other) + 1) >> 1) as u8
     }
+    fn clamp_to_u8(self) -> u8 {
+        self
+    }
 }
 
 impl Sample for u16 {
@@ -116,6 +121,60 @@ impl Sample for u16 {
     #[inline(always)]
     fn average(self, other: u16) -> u16 {
         ((u32::from(self) + u32::from(other) + 1) >> 1) as u16
+    }
+    fn clamp_to_u8(self) -> u8 {
+        self.min(255) as u8
+    }
+}
+
+impl Sample for i32 {
+    type Weight = f64;
+    type Sum = f64;
+    const INITIAL_SUM: f64 = 0.0;
+
+    fn weight(weight: f64) -> f64 {
+        weight
+    }
+    #[inline(always)]
+    fn add(sum: f64, sample: i32, weight: f64) -> f64 {
+        sum + f64::from(sample) * weight
+    }
+    #[inline(always)]
+    fn round(sum: f64) -> i32 {
+        (sum + 0.5f64.copysign(sum)) as i32
+    }
+    #[inline(always)]
+    fn average(self, other: i32) -> i32 {
+        Self::round(f64::from(self) * 0.5 + f64::from(other) * 0.5)
+    }
+    fn clamp_to_u8(self) -> u8 {
+        self.clamp(0, 255) as u8
+    }
+}
+
+impl Sample for f32 {
+    type Weight = f64;
+    type Sum = f64;
+    const INITIAL_SUM: f64 = 0.0;
+
+    fn weight(weight: f64) -> f64 {
+        weight
+    }
+    #[inline(always)]
+    fn add(sum: f64, sample: f32, weight: f64) -> f64 {
+        sum + f64::from(sample) * weight
+    }
+    #[inline(always)]
+    fn round(sum: f64) -> f32 {
+        sum as f32
+    }
+    #[inline(always)]
+    fn average(self, other: f32) -> f32 {
+        (f64::from(self) * 0.5 + f64::from(other) * 0.5) as f32
+    }
+    fn clamp_to_u8(self) -> u8 {
+        // The cast clamps, and takes NaN for zero.
+        self as u8
     }
 }
 

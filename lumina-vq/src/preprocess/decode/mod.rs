@@ -1,38 +1,46 @@
 //! Decodes image files in the colour mode in which Pillow opens them.
 
+mod bmp;
 mod encoded;
 mod gif;
 mod jpeg;
-mod other;
+mod kind;
 mod palette;
 mod png;
+mod tiff;
+mod webp;
 
 use std::path::Path;
 
-use image::ImageFormat;
+use lumina_core::Limits;
 
 use self::encoded::EncodedImage;
+pub(super) use self::encoded::check_sides;
+use self::kind::{FileKind, file_kind};
 use super::input_image::{IN_MEMORY, InputImage};
-use super::limits::Limits;
-use crate::{Error, Result};
+use crate::Result;
 
 impl InputImage {
-    /// Reads a PNG, JPEG, WebP, GIF (first frame), BMP or TIFF file, within the default [`Limits`].
+    /// Reads a PNG, JPEG, WebP (first frame), GIF (first frame), BMP or TIFF (first page) file, within the default
+    /// [`Limits`].
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::UnsupportedImage`], [`Error::Decode`], [`Error::NoPixels`] and
-    /// [`Error::TooManyPixels`]. They name the file.
+    /// [`Error::Core`](crate::Error::Core) if it is no regular file, is too large, is a Git LFS pointer or cannot be
+    /// read; [`UnsupportedImage`](crate::Error::UnsupportedImage), [`Decode`](crate::Error::Decode),
+    /// [`NoPixels`](crate::Error::NoPixels), [`TooManyPixels`](crate::Error::TooManyPixels) and
+    /// [`ImageMemory`](crate::Error::ImageMemory). They name the file.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         Self::open_with_limits(file, Limits::default())
     }
 
-    /// [`InputImage::open`] with other limits. They are checked before pixels are allocated.
+    /// [`InputImage::open`] with other limits: `image_file_bytes`, `image_pixels` and `image_bytes`. They are checked
+    /// before memory is allocated.
     ///
     /// # Errors
     /// As [`InputImage::open`].
     pub fn open_with_limits(file: impl AsRef<Path>, limits: Limits) -> Result<Self> {
         let file = file.as_ref();
-        let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let bytes = lumina_core::file::read(file, limits.image_file_bytes)?;
         decode(EncodedImage { name: &file.display().to_string(), bytes: &bytes, limits })
     }
 
@@ -54,18 +62,16 @@ impl InputImage {
 }
 
 fn decode(encoded: EncodedImage<'_>) -> Result<InputImage> {
-    match image::guess_format(encoded.bytes) {
-        Ok(ImageFormat::Png) => png::decode(&encoded),
-        Ok(ImageFormat::Jpeg) => jpeg::decode(&encoded),
-        Ok(ImageFormat::Gif) => gif::decode(&encoded),
-        Ok(ImageFormat::Bmp) => other::decode_bmp(&encoded),
-        Ok(ImageFormat::Tiff) => other::decode_tiff(&encoded),
-        Ok(ImageFormat::WebP) => other::decode_webp(&encoded),
-        Ok(format) => {
-            let extension = format.extensions_str().first().unwrap_or(&"such");
-            Err(encoded.unsupported(format!("{extension} files are not supported")))
-        }
-        Err(_) if encoded.bytes.is_empty() => Err(encoded.unsupported("the file is empty")),
-        Err(_) => Err(encoded.unsupported("the first bytes are not those of a known image format")),
+    match file_kind(encoded.bytes) {
+        FileKind::Png => png::decode(&encoded),
+        FileKind::Jpeg => jpeg::decode(&encoded),
+        FileKind::Gif => gif::decode(&encoded),
+        FileKind::Bmp => bmp::decode(&encoded),
+        FileKind::Dib => bmp::decode_without_file_header(&encoded),
+        FileKind::Tiff => tiff::decode(&encoded),
+        FileKind::WebP => webp::decode(&encoded),
+        FileKind::Other(name) => Err(encoded.unsupported(format!("this is a file of {name}, which is not supported"))),
+        FileKind::Unknown if encoded.bytes.is_empty() => Err(encoded.unsupported("the file is empty")),
+        FileKind::Unknown => Err(encoded.unsupported("the first bytes are not those of a known image format")),
     }
 }

@@ -1,4 +1,7 @@
-//! Palettes of PNG and GIF files.
+//! Palettes of PNG, GIF and TIFF files.
+
+use super::encoded::EncodedImage;
+use crate::Result;
 
 /// The colours of a palette's 256 indices.
 pub(super) struct Palette(pub(super) [[u8; 4]; 256]);
@@ -23,12 +26,12 @@ impl Palette {
     }
 
     /// The colours of indices: the number of channels, 3 or 4, and the samples.
-    pub(super) fn look_up(&self, indices: &[u8]) -> (usize, Vec<u8>) {
-        let color = |index: &u8| self.0[usize::from(*index)];
-        if self.is_opaque() {
-            (3, indices.iter().flat_map(|index| color(index).into_iter().take(3)).collect())
-        } else {
-            (4, indices.iter().flat_map(color).collect())
+    pub(super) fn look_up(&self, encoded: &EncodedImage<'_>, indices: &[u8]) -> Result<(usize, Vec<u8>)> {
+        let channels = if self.is_opaque() { 3 } else { 4 };
+        let mut samples = encoded.zeroed(channels * indices.len())?;
+        for (sample, &index) in samples.chunks_exact_mut(channels).zip(indices) {
+            sample.copy_from_slice(&self.0[usize::from(index)][..channels]);
         }
+        Ok((channels, samples))
     }
 }
