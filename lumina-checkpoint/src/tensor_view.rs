@@ -49,19 +49,28 @@ impl Stored {
             Layout::Strides(strides) => Layout::Strides(strides.clone()),
         };
         let (file, shape, bytes) = (self.file.clone(), self.shape.clone(), self.bytes.clone());
-        Self { name, file, dtype: self.dtype, shape, bytes, layout, reorder: reorder.or_else(|| self.reorder.clone()) }
+        let reorder = match (self.reorder.clone(), reorder) {
+            (Some(first), Some(second)) => Some(Arc::new(move |bytes: &[u8], ordered: &mut [u8]| {
+                let mut between = vec![0; bytes.len()];
+                first(bytes, &mut between);
+                second(&between, ordered);
+            }) as Reorder),
+            (first, second) => second.or(first),
+        };
+        Self { name, file, dtype: self.dtype, shape, bytes, layout, reorder }
     }
 }
 
-/// Copies the bytes of a tensor, which are row-major, into another order. It must return as many bytes.
-pub type Reorder = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+/// Copies the bytes of a tensor, which are row-major, in another order into the second slice, which is as long.
+pub type Reorder = Arc<dyn Fn(&[u8], &mut [u8]) + Send + Sync>;
 
 /// The new name and order of a tensor, for [`Checkpoint::map_tensors`](crate::Checkpoint::map_tensors).
 #[derive(Clone)]
 pub struct MappedTensor {
     /// The new name.
     pub name: String,
-    /// Reorders the rows; `None` keeps the order of the file. It runs when the bytes are first asked for.
+    /// Reorders the rows as they are, after an earlier mapping; `None` keeps their order. It runs when the bytes are
+    /// first asked for.
     pub reorder: Option<Reorder>,
 }
 
@@ -124,7 +133,12 @@ impl TensorView {
         match (layout, reorder) {
             (Layout::RowMajor, None) => bytes,
             (_, None) => self.contiguous.get_or_init(row_major),
-            (_, Some(reorder)) => self.contiguous.get_or_init(|| reorder(&row_major()).into()),
+            (_, Some(reorder)) => self.contiguous.get_or_init(|| {
+                let bytes = row_major();
+                let mut ordered = vec![0; bytes.len()];
+                reorder(&bytes, &mut ordered);
+                ordered.into()
+            }),
         }
     }
 

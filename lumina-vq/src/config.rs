@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lumina_core::{Limits, file};
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -249,10 +250,10 @@ impl VqConfig {
     /// Reads `vqgan.yaml`.
     ///
     /// # Errors
-    /// [`Error::Read`], and those of [`VqConfig::from_yaml`].
-    pub fn open(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        Self::from_yaml(&text, file)
+    /// [`Error::Read`], [`Error::Core`] where it is no document, and those of [`VqConfig::from_yaml`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = file::read_text(path, Limits::default().document_bytes)?;
+        Self::from_yaml(&text, path)
     }
 
     /// Parses the text of a `vqgan.yaml`; `file` is named in error messages.

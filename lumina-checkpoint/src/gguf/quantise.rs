@@ -4,7 +4,11 @@ use bytes::Bytes;
 #[cfg(feature = "threads")]
 use rayon::prelude::*;
 
+use crate::dequantise::dequantise;
 use crate::{Dtype, Error, Result, TensorView};
+
+/// What to do about a type that does not fit a tensor.
+const REMEDY: &str = "choose another type for it, f32 holds all values";
 
 /// Elements that one thread converts at a time. It is a multiple of the blocks of every type.
 const CHUNK: usize = 1 << 14;
@@ -37,7 +41,10 @@ pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
         return Ok(view.bytes().clone());
     }
     let Some(length) = dtype.bytes_of(view.shape()) else {
-        return Err(unfit(view, format!("rows of shape {:?} are no whole number of blocks of {dtype}", view.shape())));
+        return Err(unfit(
+            view,
+            format!("rows of shape {:?} are no whole number of blocks of {dtype}; {REMEDY}", view.shape()),
+        ));
     };
     let mut converted = Vec::with_capacity(length);
     quantise_slices(view, view.bytes(), dtype, |bytes, _| {
@@ -72,7 +79,7 @@ pub fn quantise_slices(
             take(slice, share)?;
             continue;
         }
-        let format = dtype.format().ok_or_else(|| unfit(view, format!("{dtype} is no type for weights")))?;
+        let format = dtype.format().ok_or_else(|| unfit(view, format!("{dtype} is no type for weights; {REMEDY}")))?;
         let elements = slice.len() / from.block_bytes() * from.block_elements();
         converted.resize(bytes_in(dtype, elements), 0);
         for_each_chunk(
@@ -88,6 +95,36 @@ pub fn quantise_slices(
             },
         )?;
         take(&converted, share)?;
+    }
+    Ok(())
+}
+
+/// Refuses elements that are infinite or NaN. `bytes` are of `dtype`, converted from the tensor of `view`, from element
+/// `first` on. Integers are finite.
+///
+/// # Errors
+/// [`Error::Quantise`].
+pub fn check_finite(view: &TensorView, dtype: Dtype, bytes: &[u8], first: usize) -> Result<()> {
+    let mut values = [0.0; 1024];
+    let piece = values.len() / dtype.block_elements() * dtype.block_bytes();
+    for (index, bytes) in bytes.chunks(piece).enumerate() {
+        let values = &mut values[..bytes.len() / dtype.block_bytes() * dtype.block_elements()];
+        // A float of 64 bits can be out of the range of 32.
+        let finite = |bytes: &[u8; 8]| f64::from_le_bytes(*bytes).is_finite();
+        if dtype == Dtype::F64 && bytes.as_chunks().0.iter().all(finite) || !dequantise(dtype, bytes, values) {
+            continue;
+        }
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let (element, value) = (first + index * 1024 + at, values[at]);
+            return Err(Error::Quantise {
+                file: view.file().to_owned(),
+                tensor: view.name().to_owned(),
+                reason: format!(
+                    "element {element} is {value} in {dtype}; choose a type of a wider range, f32 holds all finite \
+                     values, or mend the checkpoint if it is so there"
+                ),
+            });
+        }
     }
     Ok(())
 }
@@ -116,10 +153,13 @@ fn for_each_chunk(
 /// The message of the kernel, which was called for elements from `first` on, with the index in the tensor.
 fn describe_failure(error: &lumina_kernels::Error, first: usize) -> String {
     match error {
-        lumina_kernels::Error::Value { format, element, value } => {
-            format!("element {} is {value}, which {format} cannot hold", first + element)
+        lumina_kernels::Error::Value { format, element, value } if !value.is_finite() => {
+            format!("element {} is {value}, which {format} cannot hold; mend the checkpoint", first + element)
         }
-        other => other.to_string(),
+        lumina_kernels::Error::Value { format, element, value } => {
+            format!("element {} is {value}, which {format} cannot hold; {REMEDY}", first + element)
+        }
+        other => format!("{other}; {REMEDY}"),
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is read from well-formed files.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use lumina_checkpoint::{Checkpoint, Dtype};
+use lumina_checkpoint::gguf::check_finite;
+use lumina_checkpoint::{Checkpoint, Dtype, Error, MappedTensor, Reorder};
 use proptest::prelude::*;
 
 use crate::build::{Pickle, legacy, open, safetensors, torch, two_bytes};
@@ -218,5 +220,69 @@ proptest! {
         let bytes = torch(&pickle.end(), &[("0", f32_bytes((0..length).map(|place| place as f32)))]);
         let view = open("w.pt", &bytes).unwrap().get("w").unwrap();
         prop_assert_eq!(view.to_f32().unwrap(), expected.collect::<Vec<_>>());
+    }
+}
+
+/// Each order is that of the tensor before, so two mappings are one after the other.
+#[test]
+fn reorders_compose() {
+    let header = r#"{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+    let checkpoint = Checkpoint::from_bytes("m.safetensors", safetensors(header, &[1, 2, 3, 4])).unwrap();
+    let map = |checkpoint: &Checkpoint, reorder: Option<Reorder>| {
+        checkpoint
+            .map_tensors(|view| Ok(MappedTensor { name: view.name().to_owned(), reorder: reorder.clone() }))
+            .unwrap()
+    };
+    let rotate: Reorder = Arc::new(|from, to| {
+        to.copy_from_slice(from);
+        to.rotate_left(1);
+    });
+    let swap: Reorder = Arc::new(|from, to| {
+        to.copy_from_slice(from);
+        to.swap(0, 1);
+    });
+    let mapped = map(&map(&map(&checkpoint, Some(rotate)), None), Some(swap));
+    // 2 3 4 1, then 3 2 4 1.
+    assert_eq!(mapped.get("w").unwrap().bytes()[..], [3, 2, 4, 1]);
+}
+
+#[test]
+fn values_that_are_not_finite_are_found() {
+    let header = r#"{"w":{"dtype":"F32","shape":[2000],"data_offsets":[0,8000]}}"#;
+    let checkpoint = Checkpoint::from_bytes("m.safetensors", safetensors(header, &[0; 8000])).unwrap();
+    let view = checkpoint.get("w").unwrap();
+    let mut values = vec![1.0; 2000];
+    assert!(check_finite(&view, Dtype::F32, &f32_bytes(values.clone()), 0).is_ok());
+    values[1500] = f32::INFINITY;
+    let error = check_finite(&view, Dtype::F32, &f32_bytes(values), 10).unwrap_err().to_string();
+    assert!(error.contains("`w`") && error.contains("element 1510 is inf"), "{error}");
+    assert!(check_finite(&view, Dtype::F64, &1e300f64.to_le_bytes(), 0).is_ok());
+    assert!(check_finite(&view, Dtype::F64, &f64::NAN.to_le_bytes(), 0).is_err());
+    // A scale of infinity in a block.
+    let block = [&[0x00, 0x7C][..], &[1; 32]].concat();
+    assert!(check_finite(&view, Dtype::Q8_0, &block, 0).is_err());
+    assert!(check_finite(&view, Dtype::I8, &[255], 0).is_ok());
+}
+
+#[test]
+fn documents_are_read_not_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    std::fs::write(folder.path().join("model.safetensors"), safetensors(header, &[1])).unwrap();
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n").unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let error = checkpoint.document("config.json").unwrap_err().to_string();
+    assert!(error.contains("git lfs pull") && error.contains("config.json"), "{error}");
+    std::fs::write(&file, "{}").unwrap();
+    let document = checkpoint.document("config.json").unwrap().unwrap();
+    // A mapping would see what is written later.
+    std::fs::write(&file, "[]").unwrap();
+    assert_eq!(document[..], b"{}"[..]);
+    #[cfg(target_os = "linux")]
+    {
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        assert!(matches!(checkpoint.document("config.json"), Err(Error::Core(lumina_core::Error::NotAFile { .. }))));
     }
 }

@@ -32,24 +32,24 @@ impl Heads {
         head * self.width + channel / 2 + channel % 2 * half
     }
 
-    /// Copies from llama.cpp's order into Hugging Face's. Bytes beyond the last whole head are left out.
-    pub(super) fn pairs_to_halves(self, bytes: &[u8]) -> Vec<u8> {
-        self.gather(bytes, Self::place_in_pairs)
+    /// Copies from llama.cpp's order into Hugging Face's. Bytes beyond the last whole head are left as they are.
+    pub(super) fn pairs_to_halves(self, bytes: &[u8], ordered: &mut [u8]) {
+        self.gather(bytes, ordered, Self::place_in_pairs);
     }
 
     /// Copies from Hugging Face's order into llama.cpp's. Bytes beyond the last whole head are left out.
     pub(super) fn halves_to_pairs(self, bytes: &[u8]) -> Vec<u8> {
-        self.gather(bytes, Self::place_in_halves)
+        let mut ordered = vec![0; bytes.len() / (self.width * self.unit_bytes) * self.width * self.unit_bytes];
+        self.gather(bytes, &mut ordered, Self::place_in_halves);
+        ordered
     }
 
-    fn gather(self, bytes: &[u8], place: impl Fn(Self, usize) -> usize) -> Vec<u8> {
+    fn gather(self, bytes: &[u8], ordered: &mut [u8], place: impl Fn(Self, usize) -> usize) {
         let units = bytes.len() / (self.width * self.unit_bytes) * self.width;
-        let mut ordered = Vec::with_capacity(units * self.unit_bytes);
-        for at in 0..units {
+        for (at, unit) in ordered.chunks_exact_mut(self.unit_bytes).enumerate().take(units) {
             let from = place(self, at) * self.unit_bytes;
-            ordered.extend_from_slice(&bytes[from..from + self.unit_bytes]);
+            unit.copy_from_slice(&bytes[from..from + self.unit_bytes]);
         }
-        ordered
     }
 }
 
@@ -68,14 +68,18 @@ mod tests {
         }
         let in_pairs: Vec<u8> = pairs.iter().map(|&at| at as u8).collect();
         let in_halves: Vec<u8> = (0..12).collect();
-        assert_eq!(heads.pairs_to_halves(&in_pairs), in_halves);
+        let mut ordered = [0; 12];
+        heads.pairs_to_halves(&in_pairs, &mut ordered);
+        assert_eq!(ordered[..], in_halves);
         assert_eq!(heads.halves_to_pairs(&in_halves), in_pairs);
     }
 
     #[test]
     fn units_of_several_bytes_move_whole() {
         let heads = Heads::new(4, 2).unwrap();
-        assert_eq!(heads.pairs_to_halves(&[0, 0, 2, 2, 1, 1, 3, 3]), [0, 0, 1, 1, 2, 2, 3, 3]);
+        let mut ordered = [0; 8];
+        heads.pairs_to_halves(&[0, 0, 2, 2, 1, 1, 3, 3], &mut ordered);
+        assert_eq!(ordered, [0, 0, 1, 1, 2, 2, 3, 3]);
     }
 
     #[test]

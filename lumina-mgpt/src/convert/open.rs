@@ -53,7 +53,8 @@ pub fn as_model(checkpoint: Checkpoint) -> Result<Checkpoint> {
             RowOrder::LlamaCpp => heads(&name, view.dtype(), view.shape(), &metadata)
                 .map_err(|reason| Error::TensorLayout { file: view.file().to_owned(), tensor: name.clone(), reason })?,
         };
-        let reorder = heads.map(|heads| Arc::new(move |bytes: &[u8]| heads.pairs_to_halves(bytes)) as _);
+        let reorder = heads
+            .map(|heads| Arc::new(move |bytes: &[u8], ordered: &mut [u8]| heads.pairs_to_halves(bytes, ordered)) as _);
         Ok(MappedTensor { name, reorder })
     })?;
     let tensors = Tensors {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
-use lumina_checkpoint::gguf::{GgufWriter, quantise_slices};
+use lumina_checkpoint::gguf::{GgufWriter, check_finite, quantise_slices};
 use lumina_checkpoint::{Checkpoint, Dtype, Error, Result, TensorView};
 use lumina_nn::head_dtype;
 
@@ -124,7 +124,8 @@ pub struct QuantiseProgress<'a> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Quantise`] where a type cannot represent the values of a tensor, or can be read only; [`Error::Unsavable`]
+/// [`Error::Quantise`] where a type cannot represent the values of a tensor, or can be read only, and where a value is
+/// infinite or NaN; [`Error::Unsavable`]
 /// where GGUF lacks a type; [`Error::Metadata`] where `config.json` or the tokenizer cannot be used;
 /// [`Error::Cancelled`]; [`Error::Write`]. An existing file at `path` then stays as it is.
 pub fn quantise(
@@ -164,7 +165,10 @@ pub fn quantise(
             None => view.bytes().clone(),
             Some(rotated) => in_pairs(view, *rotated, config.heads(rotated.query))?,
         };
+        let mut elements = 0;
         quantise_slices(view, &source, *dtype, |converted, share| {
+            check_finite(view, *dtype, converted, elements)?;
+            elements += converted.len() / dtype.block_bytes() * dtype.block_elements();
             writer.append(converted)?;
             let bytes = bytes_before + (view_bytes(view) as f64 * share) as u64;
             let report = QuantiseProgress { tensor: view.name(), bytes, total_bytes };

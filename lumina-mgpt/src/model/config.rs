@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use lumina_core::{Limits, file};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -118,9 +119,9 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`Error::Read`] and [`Error::Config`].
-    pub fn open(file: &Path) -> Result<Self> {
-        let json = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-        Self::from_json(&json, file)
+    pub fn open(path: &Path) -> Result<Self> {
+        let json = file::read(path, Limits::default().document_bytes)?;
+        Self::from_json(&json, path)
     }
 
     /// The config of a `config.json` in memory; `file` is what errors call it.

@@ -243,6 +243,7 @@ fn what_cannot_be_written_is_said_by_name() {
     const UP: &str = "model.layers.0.mlp.up_proj.weight";
     const NORM: &str = "model.layers.0.self_attn.q_norm.weight";
     const Q: &str = "model.layers.0.self_attn.q_proj.weight";
+    const NORMS: &str = "model.norm.weight";
     // Beyond the first part that a thread converts.
     let mut large = vec![0.5; 3 * 16384];
     large[40_000] = f32::NAN;
@@ -267,6 +268,9 @@ fn what_cannot_be_written_is_said_by_name() {
             QuantiseOptions::new(Dtype::I8),
             &[UP, "i8 is no type for weights"],
         ),
+        // Written as they are, they would make every logit NaN.
+        (vec![(NORMS, &[2], vec![1.0, f32::NAN])], "{}", q8.clone(), &[NORMS, "element 1 is NaN"]),
+        (vec![(NORMS, &[2], vec![f32::INFINITY, 0.0])], "{}", q8.clone(), &[NORMS, "element 0 is inf"]),
         (vec![(UP, &[1, 32], vec![0.0; 32])], "", q8.clone(), &["holds no checkpoint", "config.json"]),
         (vec![(UP, &[1, 32], vec![0.0; 32])], "[", q8.clone(), &["`config.json` does not hold"]),
         (vec![(UP, &[1, 32], vec![0.0; 32])], r#"{"num_attention_heads": 0}"#, q8.clone(), &["num_attention_heads"]),

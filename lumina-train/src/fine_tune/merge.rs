@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use lumina_checkpoint::gguf::check_finite;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
@@ -15,14 +16,16 @@ use crate::checkpoint::{self, ModelFiles, WeightType};
 /// as they are. One tensor at a time is on the heap. Mirrors `peft`'s `merge_and_unload`.
 ///
 /// # Errors
-/// [`Error::Checkpoint`](crate::Error::Checkpoint) where model or adapter cannot be opened or do not fit each other;
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) where model or adapter cannot be opened or do not fit each other, and
+/// where a merged weight would be infinite or NaN;
 /// [`Error::WeightType`](crate::Error::WeightType) for a `dtype` other than `f32`, `bf16` and `f16`;
 /// [`Error::Write`](crate::Error::Write), also where the folder exists already.
 pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Result<()> {
     let base = lumina_mgpt::convert::open(model)?;
     let file = adapter.join(Adapter::WEIGHTS);
     let adapter = Adapter::open(adapter)?;
-    for layer in adapter.layers() {
+    let listed = base.names().filter_map(|name| name.strip_suffix(".weight").filter(|layer| adapter.adapts(layer)));
+    for layer in adapter.layers().chain(listed) {
         check_fits(&base, &adapter, layer)
             .map_err(|reason| lumina_checkpoint::Error::Adapter { file: file.clone(), reason })?;
     }
@@ -62,7 +65,8 @@ fn check_fits(checkpoint: &Checkpoint, adapter: &Adapter, layer: &str) -> Result
     let name = format!("{layer}.weight");
     let file = checkpoint.path().display();
     let weight = checkpoint.get(&name).ok_or_else(|| format!("it changes `{name}`, which is missing from {file}"))?;
-    let [a, b] = adapter.matrices(layer).ok_or_else(|| format!("it lacks a matrix of `{layer}`"))?;
+    let [a, b] =
+        adapter.matrices(layer).ok_or_else(|| format!("it has no tensor for `{layer}`, one of `target_modules`"))?;
     let expected = [b.shape()[0], a.shape()[1]];
     if weight.shape() != expected || !weight.dtype().is_float() {
         let (found, dtype) = (weight.shape(), weight.dtype());
@@ -95,5 +99,7 @@ fn updated(
             *value += scale as f32 * update;
         }
     });
-    Ok(dtype.bytes_of(&values))
+    let bytes = dtype.bytes_of(&values);
+    check_finite(weight, dtype.dtype(), &bytes, 0)?;
+    Ok(bytes)
 }
