@@ -48,7 +48,9 @@ fn main() -> lumina_examples::Result<()> {
     })?;
 
     let result = args.run.join("result");
-    if ended == Ended::Finished && !result.exists() {
+    if ended == Ended::Finished && result.exists() {
+        println!("{} was there before and stays; remove it for a new one", result.display());
+    } else if ended == Ended::Finished {
         trainer.export(&result, Dtype::BF16)?;
         println!("wrote {}", result.display());
     }

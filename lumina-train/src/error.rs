@@ -121,11 +121,12 @@ pub enum Error {
     DifferentOptions {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// The first option that differs, such as `schedule.learning_rate`.
+        /// The first option that differs, such as `schedule.learning_rate`; `model`, `lora` and `data` are what the run
+        /// began with.
         field: String,
-        /// Its value in the checkpoint, as JSON.
+        /// Its value in the checkpoint, as JSON or as a fingerprint.
         saved: String,
-        /// Its value now, as JSON.
+        /// Its value now.
         given: String,
     },
     /// A run was to be resumed on another number of devices.

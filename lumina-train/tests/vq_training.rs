@@ -355,6 +355,17 @@ fn each_patch_cluster_gets_a_code_and_training_continues() {
     let steps = run(&mut trainer, &at("again"));
     let seen: HashSet<_> = (0..6).flat_map(batch).flat_map(|image| fewer.codes(&image).unwrap()).collect();
     assert_eq!(steps.last().unwrap().codes_used, seen.len());
+    // The run goes on with its clusters alone, and as long as its constant learning rate allows.
+    let resume = |options| VqTrainer::resume(at("again"), options, &Compute::cpu()).unwrap();
+    let longer = || again().steps(again().steps + 1);
+    for (mut other, part) in [
+        (resume(longer()), "`clusters` 2 clusters"),
+        (resume(longer()).with_clusters(own.clone()).unwrap(), "resumed with 1"),
+    ] {
+        let message = other.run(&at("again"), |step| Ok(batch(step)), |_| ()).unwrap_err().to_string();
+        assert!(message.contains("`clusters`") && message.contains(part), "{message}");
+    }
+    assert_eq!(run(&mut resume(longer()).with_clusters(fewer.clone()).unwrap(), &at("again")).len(), 1);
     let chosen = run(&mut open(&at("fewer"), again()), &at("chosen"));
     assert_ne!(chosen.last().unwrap(), steps.last().unwrap());
 

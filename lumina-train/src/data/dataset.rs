@@ -111,6 +111,21 @@ impl Dataset {
         self.sources.iter().map(group).collect()
     }
 
+    /// Tells this data set from others: the number of items and tokens, and a checksum of kinds, ratios, ids and lengths
+    /// and of samples of what the items hold. Where the files lie does not matter.
+    pub fn fingerprint(&self) -> String {
+        let mut crc32 = crc32fast::Hasher::new();
+        let mut n_tokens = 0u64;
+        for (meta, items) in &self.sources {
+            crc32.update(&(meta.kind.len() as u64).to_le_bytes());
+            crc32.update(meta.kind.as_bytes());
+            crc32.update(&meta.ratio.to_bits().to_le_bytes());
+            items.fingerprint(&mut crc32);
+            n_tokens += items.lens().map(u64::from).sum::<u64>();
+        }
+        format!("{} items of {n_tokens} tokens, CRC-32 {:08x}", self.len(), crc32.finalize())
+    }
+
     /// The item of an index, counted over all sources.
     ///
     /// # Errors

@@ -73,6 +73,24 @@ impl TokenItems {
         self.entries.iter().map(|entry| entry.len)
     }
 
+    /// Adds what tells these items from others: ids and lengths of all, and of samples what the items hold.
+    pub(super) fn fingerprint(&self, crc32: &mut crc32fast::Hasher) {
+        const SAMPLES: usize = 256;
+        crc32.update(&(self.len() as u64).to_le_bytes());
+        let every = self.len().div_ceil(SAMPLES).max(1);
+        for (place, entry) in self.entries.iter().enumerate() {
+            crc32.update(&entry.id.to_le_bytes());
+            crc32.update(&entry.len.to_le_bytes());
+            if place.is_multiple_of(every) {
+                let sample = match &self.files[entry.file] {
+                    ItemFile::Shard(shard) => shard.checksum_at(entry.offset).map_or(0, u64::from),
+                    ItemFile::Pickle(file) => std::fs::metadata(file).map_or(0, |metadata| metadata.len()),
+                };
+                crc32.update(&sample.to_le_bytes());
+            }
+        }
+    }
+
     /// The item of an entry of the index.
     ///
     /// # Errors

@@ -91,6 +91,13 @@ impl TokenShard {
         Ok(Self { file, bytes })
     }
 
+    /// The checksum that the item which begins at byte `offset` states, if the shard has as many bytes.
+    pub(super) fn checksum_at(&self, offset: u64) -> Option<u32> {
+        let header = self.bytes.get(usize::try_from(offset).ok()?..)?;
+        let checksum = header.get(CHECKSUM)?.first_chunk()?;
+        Some(u32::from_le_bytes(*checksum))
+    }
+
     /// The item that begins at byte `offset`, of `len` tokens, as the index says.
     ///
     /// # Errors

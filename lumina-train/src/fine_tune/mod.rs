@@ -13,6 +13,7 @@ mod options;
 mod recipe;
 mod report;
 mod run;
+mod start;
 mod step;
 mod trainable;
 mod trainer;

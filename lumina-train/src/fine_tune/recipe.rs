@@ -51,7 +51,8 @@ impl Recipe {
     /// `model`. `observe` gets the stage's name with each event, and may stop the run.
     ///
     /// # Errors
-    /// Those of [`FineTune::run`].
+    /// Those of [`FineTune::run`]; [`Error::DifferentOptions`](crate::Error::DifferentOptions) also where a stage that
+    /// is done had other options or began with another model.
     pub fn run<O: ObserverResult>(
         &self,
         folder: &Path,
@@ -62,9 +63,11 @@ impl Recipe {
         for (index, stage) in self.stages.iter().enumerate() {
             let stage_folder = folder.join(&stage.name);
             let result = stage_folder.join(MODEL);
-            if !result.exists() {
-                let image_rows = if index == 0 { self.image_rows } else { ImageRows::Keep };
-                let run = FineTune::new(&model, stage.options.clone(), devices).image_rows(image_rows);
+            let image_rows = if index == 0 { self.image_rows } else { ImageRows::Keep };
+            let run = FineTune::new(&model, stage.options.clone(), devices).image_rows(image_rows);
+            if result.exists() {
+                run.check_finished(&stage_folder)?;
+            } else {
                 let data = Dataset::open(&stage.data)?;
                 let (trainer, ended) = run.run(&data, &stage_folder, |event| observe(&stage.name, event))?;
                 if ended == Ended::Stopped {

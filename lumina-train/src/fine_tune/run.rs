@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 
-use super::trainer::first_device;
+use super::start::Start;
+use super::trainer::{check_same_run, check_same_start, first_device};
 use super::{FineTuneOptions, LoraOptions, StepReport, Trainer};
 use crate::data::Dataset;
 use crate::{Ended, ObserverResult, Result, RunEvent, checkpoint};
@@ -69,22 +70,31 @@ impl FineTune {
     ///
     /// # Errors
     /// Those of [`Trainer::resume`], or of [`Trainer::new`], [`LoraOptions::create`] and [`Trainer::with_adapter`];
+    /// [`Error::DifferentOptions`](crate::Error::DifferentOptions) where the run, or the adapter in its folder, was begun
+    /// with other LoRA options, with or without an adapter, on another model, or with other rows of the head;
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) where rows of the head become zero.
     pub fn open(&self, folder: &Path) -> Result<Trainer> {
         let (options, devices) = (self.options.clone(), &self.devices);
+        let start = self.start()?;
         if let Some(checkpoint) = checkpoint::latest(folder)? {
-            return Trainer::resume(&checkpoint, options, devices);
+            check_same_start(&checkpoint, &start)?;
+            let mut trainer = Trainer::resume(&checkpoint, options, devices)?;
+            // The state of an older run does not say it.
+            trainer.start.get_or_insert(start);
+            return Ok(trainer);
         }
-        let trainer = match &self.lora {
+        let mut trainer = match &self.lora {
             None => Trainer::new(&self.model, options, devices)?,
             Some(lora) => {
                 let adapter = folder.join("adapter");
+                start.check_adapter(&adapter)?;
                 if !adapter.exists() {
                     lora.create(&self.model, &adapter, first_device(&options, devices)?)?;
                 }
                 Trainer::with_adapter(&self.model, &adapter, options, devices)?
             }
         };
+        trainer.start = Some(start);
         Ok(match self.image_rows {
             ImageRows::Keep => trainer,
             ImageRows::Zero => {
@@ -92,6 +102,18 @@ impl FineTune {
                 trainer.zero_head_rows(vocabulary.image_tokens())
             }
         })
+    }
+
+    fn start(&self) -> Result<Start> {
+        Start::new(&self.model, self.lora.as_ref(), self.image_rows)
+    }
+
+    /// An error where the finished run in a folder is not this one, as far as its checkpoints tell.
+    pub(super) fn check_finished(&self, folder: &Path) -> Result<()> {
+        match checkpoint::latest(folder)? {
+            Some(checkpoint) => check_same_run(&checkpoint, &self.start()?, &self.options),
+            None => Ok(()),
+        }
     }
 
     /// Opens the run in a folder and trains until all epochs are done or `observe` stops it. Returns the trainer as

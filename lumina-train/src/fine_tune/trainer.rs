@@ -9,6 +9,7 @@ use lumina_nn::Compute;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::epochs::Epochs;
+use super::start::Start;
 use super::{FineTuneOptions, Position, StepReport, Trainable, recording};
 use crate::checkpoint::{
     self, ModelFiles, WeightType, base_model, check_same_options, read_json, run_folder, save_parameters, write_json,
@@ -30,6 +31,10 @@ pub struct Trainer {
     pub(super) position: Position,
     pub(super) pool: Option<Arc<ThreadPool>>,
     files: ModelFiles,
+    /// What the run began with, where that is known.
+    pub(super) start: Option<Start>,
+    /// The fingerprint of its data, once there are any.
+    data: Option<String>,
 }
 
 /// The file of a checkpoint with the optimizer's state.
@@ -42,6 +47,31 @@ struct State {
     options: FineTuneOptions,
     /// How many devices share a step: part of the batch.
     devices: usize,
+    /// What it began with. Older states and those of trainers without a [`FineTune`](super::FineTune) have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start: Option<Start>,
+    /// The fingerprint of the data set. Older states and those of steps without a data set have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+}
+
+/// The state in a checkpoint, if it is one of a run with these options.
+fn read_state(checkpoint: &Path, options: &FineTuneOptions, may_grow: &[&str]) -> Result<State> {
+    let state: State = read_json(&run_folder::state_file(checkpoint))?;
+    check_same_options(checkpoint, &state.options, options, may_grow)?;
+    Ok(state)
+}
+
+/// An error where the checkpoint is of a run that began with something else or has other options. None may have grown.
+pub(super) fn check_same_run(checkpoint: &Path, start: &Start, options: &FineTuneOptions) -> Result<()> {
+    check_same_start(checkpoint, start)?;
+    read_state(checkpoint, options, &[]).map(|_| ())
+}
+
+/// An error where the checkpoint is of a run that began with something else.
+pub(super) fn check_same_start(checkpoint: &Path, start: &Start) -> Result<()> {
+    let state: State = read_json(&run_folder::state_file(checkpoint))?;
+    start.check_same(checkpoint, state.start.as_ref())
 }
 
 impl Trainer {
@@ -80,6 +110,8 @@ impl Trainer {
             // Without one, steps are slower.
             pool: ThreadPoolBuilder::new().build().ok().map(Arc::new),
             files,
+            start: None,
+            data: None,
         };
         trainer.replicate();
         trainer
@@ -91,12 +123,13 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new`]; [`Error::NoCheckpoint`], [`Error::Read`], [`Error::TrainerState`]; where options or
     /// devices are not those of the run, [`Error::DifferentOptions`] and [`Error::DifferentDevices`]. Only
-    /// `checkpoint_every` and `keep_checkpoints` may change.
+    /// `checkpoint_every` and `keep_checkpoints` may change, and `schedule.epochs` may grow where the learning rate is
+    /// constant after the warm-up: with a cosine, the steps that are done had been made with other rates.
     pub fn resume(folder: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
         options.check()?;
         let checkpoint = run_folder::find(folder)?;
-        let state: State = read_json(&run_folder::state_file(&checkpoint))?;
-        check_same_options(&checkpoint, &state.options, &options)?;
+        let may_grow: &[&str] = if options.schedule.may_grow() { &["schedule.epochs"] } else { &[] };
+        let state = read_state(&checkpoint, &options, may_grow)?;
         if state.devices != devices.len() {
             let (saved, given) = (state.devices, devices.len());
             return Err(Error::DifferentDevices { checkpoint, saved, given });
@@ -106,6 +139,7 @@ impl Trainer {
             Some(model) => Self::with_adapter(&model, &checkpoint, options, devices)?,
         };
         trainer.position = state.position;
+        (trainer.start, trainer.data) = (state.start, state.data);
         trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.position.step, &trainer.trainable.model)?;
         Ok(trainer)
     }
@@ -142,15 +176,32 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`Trainer::step`], [`Trainer::save`] and the data set; [`Error::LaterCheckpoint`] where `folder` is of
-    /// a run that is further; the observer's. [`Error::NotFinite`] names the items of the batch.
+    /// a run that is further; [`Error::DifferentOptions`] where the data are not those that the run began with
+    /// ([`Dataset::fingerprint`]); the observer's. [`Error::NotFinite`] names the items of the batch.
     pub fn run<O: ObserverResult>(
         &mut self,
         data: &Dataset,
         folder: &Path,
         observe: impl FnMut(RunEvent<'_, StepReport>) -> O,
     ) -> Result<Ended, O::Error> {
+        self.check_data(data, folder)?;
         let (every, keep) = (self.options.checkpoint_every, self.options.keep_checkpoints);
         run(&mut Epochs::new(self, data)?, Checkpoints { folder, every, keep }, observe)
+    }
+
+    /// The run goes on with the data that it began with.
+    fn check_data(&mut self, data: &Dataset, folder: &Path) -> Result<()> {
+        let given = data.fingerprint();
+        match &self.data {
+            Some(saved) if *saved != given => {
+                let (checkpoint, field, saved) = (folder.to_owned(), "data".to_owned(), saved.clone());
+                Err(Error::DifferentOptions { checkpoint, field, saved, given })
+            }
+            _ => {
+                self.data = Some(given);
+                Ok(())
+            }
+        }
     }
 
     /// Copies the first device's weights to the others.
@@ -168,7 +219,13 @@ impl Trainer {
         checkpoint::create(checkpoint, |partial| {
             self.write_weights(partial, WeightType::F32)?;
             self.optimizer.save(&partial.join(OPTIMIZER))?;
-            let state = State { position: self.position, options: self.options.clone(), devices: self.devices.len() };
+            let state = State {
+                position: self.position,
+                options: self.options.clone(),
+                devices: self.devices.len(),
+                start: self.start.clone(),
+                data: self.data.clone(),
+            };
             write_json(&run_folder::new_state_file(partial), &state)
         })
     }

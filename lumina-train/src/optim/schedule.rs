@@ -26,6 +26,12 @@ impl Default for EpochSchedule {
 }
 
 impl EpochSchedule {
+    /// Whether the learning rates of steps that are done stay the same if `epochs` grows: it is constant after the
+    /// warm-up.
+    pub(crate) fn may_grow(&self) -> bool {
+        self.learning_rate.to_bits() == self.min_learning_rate.to_bits()
+    }
+
     /// The learning rate at `epoch`.
     ///
     /// ```

@@ -83,6 +83,19 @@ impl PatchClusters {
         self.len
     }
 
+    /// Tells these clusters from others: their number, the side of a patch, and a checksum of the patches.
+    pub(super) fn fingerprint(&self) -> String {
+        // The order of a map is another one each time, so the checksums are added up.
+        let patches = self.codes.iter().map(|(patch, code)| {
+            let mut crc32 = crc32fast::Hasher::new();
+            crc32.update(patch);
+            crc32.update(&code.to_le_bytes());
+            crc32.finalize()
+        });
+        let sum = patches.fold(0u32, u32::wrapping_add);
+        format!("{} clusters of patches of {} pixels, checksum {sum:08x}", self.len, self.side)
+    }
+
     /// Never: there is at least one cluster.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -20,7 +20,7 @@ use super::report::VqStepReport;
 use crate::checkpoint::{
     self, WeightType, check_same_options, read_json, run_folder, save_parameters, state_values, write_json,
 };
-use crate::optim::{AdamW, AdamWOptions};
+use crate::optim::{AdamW, AdamWOptions, StepSchedule};
 use crate::run::{Checkpoints, Steps, run};
 use crate::{Ended, Error, ObserverResult, Result, RunEvent};
 
@@ -59,6 +59,8 @@ pub struct VqTrainer {
     pub(super) clusters: Option<PatchClusters>,
     pub(super) steps_done: u64,
     names: HashMap<ParamId, String>,
+    /// The fingerprint of the clusters that the run was saved with, where that is known.
+    saved_clusters: Option<String>,
 }
 
 /// The decoder's last weight, at which the adaptive weight is measured.
@@ -82,7 +84,13 @@ struct State {
     /// Steps of the discriminator.
     discriminator_steps: u64,
     options: VqTrainingOptions,
+    /// The fingerprint of the patch clusters. Older states have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clusters: Option<String>,
 }
+
+/// What a state says of a run without clusters.
+const NO_CLUSTERS: &str = "none";
 
 impl VqTrainer {
     /// Begins a run on a folder with `vqgan.yaml` and `vqgan.safetensors` (or `vqgan.ckpt`), from
@@ -131,8 +139,19 @@ impl VqTrainer {
             }
         };
         let optimizer = adam(&options, &names);
-        let (clusters, steps_done) = (None, 0);
-        Ok(Self { config, options, compute, model, names, optimizer, codebook, discriminator, clusters, steps_done })
+        Ok(Self {
+            config,
+            options,
+            compute,
+            model,
+            optimizer,
+            codebook,
+            discriminator,
+            clusters: None,
+            steps_done: 0,
+            names,
+            saved_clusters: None,
+        })
     }
 
     /// Resumes a run from a checkpoint, or from the newest one in the folder of a run. The run continues as if it had
@@ -141,7 +160,7 @@ impl VqTrainer {
     /// # Errors
     /// As [`VqTrainer::new`]; [`Error::NoCheckpoint`]; [`Error::Read`], [`Error::StateFormat`] and
     /// [`Error::TrainerState`] where the checkpoint is damaged; [`Error::DifferentOptions`]: only `checkpoint_every`
-    /// and `keep_checkpoints` may change.
+    /// and `keep_checkpoints` may change, and `steps` may grow where the schedule is [`StepSchedule::Constant`].
     pub fn resume(folder: impl AsRef<Path>, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
         options.check()?;
         let checkpoint = run_folder::find(folder.as_ref())?;
@@ -150,7 +169,9 @@ impl VqTrainer {
         if state.format != FORMAT {
             return Err(Error::StateFormat { file, found: state.format, expected: FORMAT });
         }
-        check_same_options(&checkpoint, &state.options, &options)?;
+        // With a cosine, the steps that are done had been made with other learning rates.
+        let may_grow: &[&str] = if options.schedule == StepSchedule::Constant { &["steps"] } else { &[] };
+        check_same_options(&checkpoint, &state.options, &options, may_grow)?;
         let weights = Checkpoint::open(checkpoint.join(WEIGHTS))?;
         let discriminator = match options.discriminator {
             Some(_) => Some(Checkpoint::open(checkpoint.join(DISCRIMINATOR))?),
@@ -158,6 +179,7 @@ impl VqTrainer {
         };
         let mut trainer = Self::load(&checkpoint, &weights, discriminator.as_ref(), options, compute)?;
         trainer.steps_done = state.step;
+        trainer.saved_clusters = state.clusters;
         trainer.codebook.load(&checkpoint.join(CODEBOOK))?;
         trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.step, &trainer.model)?;
         if let Some(DiscriminatorTrainer { model, optimizer, .. }) = &mut trainer.discriminator {
@@ -206,15 +228,33 @@ impl VqTrainer {
     ///
     /// # Errors
     /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::LaterCheckpoint`] where `folder` is of a run that
-    /// is further; those of `batch` and of the observer.
+    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and of
+    /// the observer.
     pub fn run<O: ObserverResult>(
         &mut self,
         folder: &Path,
         batch: impl FnMut(u64) -> Result<Vec<RgbImage>, O::Error>,
         observe: impl FnMut(RunEvent<'_, VqStepReport>) -> O,
     ) -> Result<Ended, O::Error> {
+        self.check_clusters(folder)?;
         let (every, keep) = (self.options.checkpoint_every, self.options.keep_checkpoints);
         run(&mut Batches { trainer: self, batch }, Checkpoints { folder, every, keep }, observe)
+    }
+
+    fn clusters_fingerprint(&self) -> String {
+        self.clusters.as_ref().map_or(NO_CLUSTERS.to_owned(), PatchClusters::fingerprint)
+    }
+
+    /// The run goes on with the clusters that it was saved with.
+    fn check_clusters(&self, folder: &Path) -> Result<()> {
+        let given = self.clusters_fingerprint();
+        match &self.saved_clusters {
+            Some(saved) if *saved != given => {
+                let (checkpoint, field, saved) = (folder.to_owned(), "clusters".to_owned(), saved.clone());
+                Err(Error::DifferentOptions { checkpoint, field, saved, given })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes `vqgan.yaml` and `vqgan.safetensors`, which [`lumina_vq::ImageTokenizer::open`] reads, with weights in
@@ -250,7 +290,8 @@ impl VqTrainer {
             }
             let discriminator_steps = self.discriminator.as_ref().map_or(0, |trainer| trainer.optimizer.steps());
             let (step, options) = (self.steps_done, self.options.clone());
-            let state = State { format: FORMAT, step, discriminator_steps, options };
+            let clusters = Some(self.clusters_fingerprint());
+            let state = State { format: FORMAT, step, discriminator_steps, options, clusters };
             write_json(&run_folder::new_state_file(partial), &state)
         })
     }

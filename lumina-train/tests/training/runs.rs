@@ -8,9 +8,9 @@ use lumina_nn::Compute;
 use lumina_testing::{part, small_tokenizer};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
-use lumina_train::fine_tune::{FineTune, FineTuneOptions, NewModel, Recipe, Stage, Trainer};
+use lumina_train::fine_tune::{FineTune, FineTuneOptions, ImageRows, LoraOptions, NewModel, Recipe, Stage, Trainer};
 use lumina_train::optim::EpochSchedule;
-use lumina_train::{Ended, RunEvent};
+use lumina_train::{Ended, Error, RunEvent};
 use lumina_vq::ImageTokenizer;
 
 /// A tiny model and a data set of texts of several lengths.
@@ -135,6 +135,11 @@ fn stages_follow_each_other_and_zeroed_rows_begin_the_first() {
     let expected = ["one", "two"].into_iter().flat_map(|name| (1..=8).map(move |step| (name.to_owned(), step)));
     assert_eq!(names, expected.collect::<Vec<_>>());
     assert_eq!(recipe.result(&runs), runs.join("two/model"));
+    // A stage that is done is that stage only with its options.
+    let mut other = recipe.clone();
+    other.stages[0].options.seed = 5;
+    let refused = other.run(&runs, &devices, |_, _| ()).unwrap_err();
+    assert!(matches!(&refused, Error::DifferentOptions { field, .. } if field == "seed"), "{refused}");
     lumina_mgpt::Transformer::open(recipe.result(&runs), &Compute::cpu()).unwrap();
 }
 
@@ -185,4 +190,115 @@ fn activations_in_bf16_update_weights_in_f32() {
         assert!((full - half).abs() < 0.02 * full, "{full} and {half}");
         assert_ne!(*full, half, "bf16 activations round");
     }
+}
+
+/// The error of a run in a folder that was begun differently: the field, and both values.
+fn refusal(run: &FineTune, data: &Dataset, folder: &Path) -> (String, String, String) {
+    match run.run(data, folder, |_| ()) {
+        Err(Error::DifferentOptions { field, saved, given, .. }) => (field, saved, given),
+        Err(other) => panic!("{other}"),
+        Ok((trainer, ended)) => panic!("{ended:?} at {:?}", trainer.position()),
+    }
+}
+
+#[test]
+fn a_run_is_resumed_as_the_one_that_it_was_begun_as() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, config) = start(folder.path());
+    let data = Dataset::open(&config).unwrap();
+    let other_model = folder.path().join("other");
+    let shape =
+        NewModel { seed: 1, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2, ..NewModel::default() };
+    let shape = NewModel { num_attention_heads: 2, num_key_value_heads: 2, max_position_embeddings: 128, ..shape };
+    shape.create(&folder.path().join("tokenizer"), &other_model, &Compute::cpu()).unwrap();
+    let devices = [Compute::cpu()];
+    let of = |model: &Path| FineTune::new(model, options(), &devices);
+    let lora = |rank: usize| of(&model).lora(LoraOptions::with_rank(rank));
+    let [with_adapter, whole] = ["adapter run", "whole run"].map(|name| folder.path().join(name));
+    let stop = |event: RunEvent<'_, _>| match event {
+        RunEvent::Step(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    assert_eq!(lora(4).run(&data, &with_adapter, stop).unwrap().1, Ended::Stopped);
+    assert_eq!(of(&model).run(&data, &whole, stop).unwrap().1, Ended::Stopped);
+
+    let of_an_older_version = |run: &Path| {
+        let file = lumina_train::checkpoint::latest(run).unwrap().unwrap().join("trainer.json");
+        let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let state = state.as_object_mut().unwrap();
+        assert!(state.remove("start").is_some() && state.remove("data").is_some());
+        std::fs::write(&file, serde_json::to_vec(state).unwrap()).unwrap();
+    };
+    let text = |parts: [&str; 3]| (parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned());
+    let (whole_model, adapter) = ("none: the whole model", "an adapter");
+    for is_old in [false, true] {
+        assert_eq!(refusal(&lora(8), &data, &with_adapter), text(["lora.rank", "4", "8"]));
+        let alpha = LoraOptions { alpha: 2.0, ..LoraOptions::with_rank(4) };
+        assert_eq!(refusal(&lora(4).lora(alpha), &data, &with_adapter).0, "lora.alpha");
+        let targets = LoraOptions { targets: vec!["q_proj".to_owned()], ..LoraOptions::with_rank(4) };
+        assert_eq!(refusal(&lora(4).lora(targets), &data, &with_adapter).0, "lora.targets");
+        assert_eq!(refusal(&of(&model), &data, &with_adapter), text(["lora", adapter, whole_model]));
+        assert_eq!(refusal(&lora(4), &data, &whole), text(["lora", whole_model, adapter]));
+        let (field, saved, given) = refusal(&of(&other_model).lora(LoraOptions::with_rank(4)), &data, &with_adapter);
+        let starts = [(&saved, &model), (&given, &other_model)];
+        assert!(field == "model" && starts.iter().all(|(text, path)| text.starts_with(path.to_str().unwrap())));
+        if !is_old {
+            assert_eq!(refusal(&of(&other_model), &data, &whole).0, "model");
+            let rows = refusal(&of(&model).image_rows(ImageRows::Zero), &data, &whole);
+            assert_eq!(rows, text(["image_rows", "\"keep\"", "\"zero\""]));
+            let seed = LoraOptions { seed: 1, ..LoraOptions::with_rank(4) };
+            assert_eq!(refusal(&lora(4).lora(seed), &data, &with_adapter), text(["lora.seed", "0", "1"]));
+            for run in [&with_adapter, &whole] {
+                of_an_older_version(run);
+            }
+        }
+    }
+    // The order of targets makes no other adapter, and older states go on, with what they are told to be.
+    let mut reordered = LoraOptions::with_rank(4);
+    reordered.targets.reverse();
+    assert_eq!(lora(4).lora(reordered).run(&data, &with_adapter, stop).unwrap().1, Ended::Stopped);
+    assert_eq!(of(&model).run(&data, &whole, stop).unwrap().1, Ended::Stopped);
+    assert_eq!(refusal(&of(&other_model), &data, &whole).0, "model");
+    // An adapter of a run that has no checkpoint yet.
+    let begun = folder.path().join("begun");
+    LoraOptions::with_rank(4).create(&model, &begun.join("adapter"), &Compute::cpu()).unwrap();
+    assert_eq!(refusal(&lora(8), &data, &begun), text(["lora.rank", "4", "8"]));
+}
+
+#[test]
+fn a_run_goes_on_with_its_data_and_as_long_as_its_schedule_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, config) = start(folder.path());
+    let data = Dataset::open(&config).unwrap();
+    let other = folder.path().join("tokens/other.yaml");
+    std::fs::write(&other, "META: [{path: record.json, ratio: 0.5}]").unwrap();
+    let other = Dataset::open(&other).unwrap();
+    let (devices, run) = ([Compute::cpu()], folder.path().join("run"));
+    let epochs = |epochs: u64, min_learning_rate: f64| {
+        let schedule = EpochSchedule { epochs, min_learning_rate, ..options().schedule };
+        FineTune::new(&model, FineTuneOptions { schedule, ..options() }, &devices)
+    };
+    epochs(1, 1e-3).run(&data, &run, |_| ()).unwrap();
+    let (field, saved, given) = refusal(&epochs(1, 1e-3), &other, &run);
+    assert!(field == "data" && saved == data.fingerprint() && given == other.fingerprint(), "{saved} {given}");
+    assert!(saved.starts_with("26 items of "), "{saved}");
+    // The same items from another place are the same data.
+    let moved = folder.path().join("moved");
+    std::fs::rename(folder.path().join("tokens"), &moved).unwrap();
+    assert_eq!(Dataset::open(moved.join("data.yaml")).unwrap().fingerprint(), data.fingerprint());
+
+    let mut steps = Vec::new();
+    let longer = epochs(2, 1e-3).run(&data, &run, |event| {
+        if let RunEvent::Step(step) = event {
+            steps.push(step.step);
+        }
+    });
+    assert_eq!((longer.unwrap().1, steps), (Ended::Finished, (5..=8).collect()));
+    let shorter = refusal(&epochs(1, 1e-3), &data, &run);
+    assert_eq!(shorter, ("schedule.epochs".to_owned(), "2".to_owned(), "1".to_owned()));
+    // A cosine had made the steps that are done with other learning rates.
+    let cosine = folder.path().join("cosine");
+    epochs(1, 0.0).run(&data, &cosine, |_| ()).unwrap();
+    let refused = refusal(&epochs(2, 0.0), &data, &cosine);
+    assert_eq!(refused, ("schedule.epochs".to_owned(), "1".to_owned(), "2".to_owned()));
 }
