@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_mgpt::{Compute, Dtype, Lumina, Row, Transformer, Weights};
-use lumina_testing::{divergence, integers, own, part, reference, report};
+use lumina_testing::{divergence, integers, part, report};
 
 use super::model::{cases, folders, largest, scaled_dynamically};
 
@@ -35,12 +35,6 @@ fn logits(model: &Transformer, tokens: &[u32]) -> Vec<Vec<f32>> {
     logits.rows().map(<[f32]>::to_vec).collect()
 }
 
-/// How far beyond the bounds networks of other data may be: the bounds are those of the project's own networks, which
-/// leave little room, and random weights differ in how they enlarge an error.
-fn margin() -> f32 {
-    if reference() == own("") { 1.0 } else { 2.0 }
-}
-
 /// That logits at all positions are within an error, of the largest logit, and a mean divergence, in nats, of the
 /// expected ones.
 fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_error, largest_divergence): (f32, f64)) {
@@ -53,8 +47,8 @@ fn assert_near(what: &str, expected: &[Vec<f32>], found: &[Vec<f32>], (largest_e
     }
     mean /= expected.len() as f64;
     report(&format!("{what}: {} of the largest logit, {mean:.2e} nats", error / scale), 1);
-    assert!(error <= margin() * largest_error * scale, "{what}: differs by {error} of {scale}");
-    assert!(mean <= f64::from(margin().powi(2)) * largest_divergence, "{what}: diverges by {mean} nats");
+    assert!(error <= largest_error * scale, "{what}: differs by {error} of {scale}");
+    assert!(mean <= largest_divergence, "{what}: diverges by {mean} nats");
 }
 
 /// The bounds are for networks of the worst kind: random weights, and rows of one or two blocks, so that hardly
@@ -154,7 +148,7 @@ fn a_quantised_file_is_the_model_that_is_quantised_at_load() {
                 // In tensors the same weights meet activations in f32, not in bytes: an error like that of Q8 itself.
                 for (expected, found) in expected.iter().zip(logits(&widened, &tokens)) {
                     let error = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(error <= margin() * 0.08 * largest(expected), "{}: {error}", file.display());
+                    assert!(error <= 0.08 * largest(expected), "{}: {error}", file.display());
                 }
             }
         }
