@@ -128,8 +128,8 @@ impl Dataset {
         self.sources.iter().map(group).collect()
     }
 
-    /// Tells this data set from others: the number of items and tokens, and a checksum of kinds, ratios, ids and lengths
-    /// and of samples of what the items hold. Where the files lie does not matter.
+    /// Tells this data set from others: the number of items and tokens, and a checksum of kinds, ratios, ids and
+    /// lengths and of samples of what the items hold. Where the files lie does not matter.
     pub fn fingerprint(&self) -> String {
         let mut crc32 = crc32fast::Hasher::new();
         let mut n_tokens = 0u64;

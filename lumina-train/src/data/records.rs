@@ -88,8 +88,8 @@ impl<'a> Records<'a> {
     /// The record of an index, and its images.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be decoded, [`Error::Core`]
-    /// where it cannot be read or lies outside of its folder, [`Error::NoItem`].
+    /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be decoded,
+    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::NoItem`].
     pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
             return Err(Error::NoItem { index, len: self.len() });

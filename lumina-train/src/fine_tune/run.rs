@@ -71,8 +71,8 @@ impl FineTune {
     ///
     /// # Errors
     /// Those of [`Trainer::resume`], or of [`Trainer::new`], [`LoraOptions::create`] and [`Trainer::with_adapter`];
-    /// [`Error::DifferentOptions`](crate::Error::DifferentOptions) where the run, or the adapter in its folder, was begun
-    /// with other LoRA options, with or without an adapter, on another model, or with other rows of the head;
+    /// [`Error::DifferentOptions`](crate::Error::DifferentOptions) where the run, or the adapter in its folder, was
+    /// begun with other LoRA options, with or without an adapter, on another model, or with other rows of the head;
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) where rows of the head become zero.
     pub fn open(&self, folder: &Path) -> Result<Trainer> {
         let (options, devices) = (self.options.clone(), &self.devices);

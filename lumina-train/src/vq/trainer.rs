@@ -229,8 +229,8 @@ impl VqTrainer {
     /// # Errors
     /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::FolderBusy`] where another process writes
     /// `folder`; [`Error::LaterCheckpoint`] where `folder` is of a run that
-    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and of
-    /// the observer.
+    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and
+    /// of the observer.
     pub fn run<O: ObserverResult>(
         &mut self,
         folder: &Path,
