@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use lumina_examples::{RecordProgress, TokenizerArgs};
+use lumina_examples::{RecordProgress, TokenizerArgs, read_and_skipped};
 use lumina_train::data::{CropChoice, PretokenizeOptions, Pretokenizer, Records, concatenate};
 
 /// Turns records into token shards.
@@ -33,6 +33,9 @@ struct Args {
     /// Afterwards join the indexes of all ranks into record.json
     #[arg(long)]
     join: bool,
+    /// Fail if a record was skipped
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     tokenizers: TokenizerArgs,
 }
@@ -44,10 +47,10 @@ fn main() -> lumina_examples::Result<()> {
     let crop = CropChoice::Random { seed, best_of: 1 };
     let options = PretokenizeOptions { rank, splits, crop, ..PretokenizeOptions::new(args.target_size) };
     let (records, progress) = (Records::open(&args.records)?, RecordProgress::new());
-    let done =
-        Pretokenizer::new(&images, &unirep, options)?.run(&records, &args.output, |event| progress.show(&event))?;
+    let pretokenizer = Pretokenizer::new(&images, &unirep, options)?;
+    let done = pretokenizer.run(&records, &args.output, |event| progress.show(&event))?;
     progress.finish();
-    println!("{} records of rank {rank}, {} skipped, {} tokens", done.done, done.skipped, done.tokens);
+    println!("{}", read_and_skipped(&done, &pretokenizer.skipped(&args.output)?, args.strict)?);
     if args.join {
         let joined = concatenate(&args.output)?;
         println!("wrote {}: {} items", joined.index.display(), joined.items);

@@ -21,4 +21,4 @@ pub use errors::{Error, Result};
 pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
 pub use progress::{Progress, summary};
 pub use scenes::count_correct_reconstructions;
-pub use training::{FineTuneArgs, RecordProgress, TokenizerArgs};
+pub use training::{FineTuneArgs, RecordProgress, TokenizerArgs, read_and_skipped};

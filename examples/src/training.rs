@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_tokenizer::UniRep;
-use lumina_train::data::PretokenizeEvent;
+use lumina_train::data::{PretokenizeEvent, PretokenizeProgress, SkippedRecord};
 use lumina_train::fine_tune::{ActivationMemory, FineTuneOptions};
 use lumina_train::optim::EpochSchedule;
 use lumina_vq::ImageTokenizer;
@@ -71,6 +71,24 @@ impl TokenizerArgs {
         let images = ImageTokenizer::open(folder(&self.image_tokenizer), &self.compute.open()?)?;
         Ok((images, UniRep::open(folder(&self.tokenizer))?))
     }
+}
+
+/// What became of the records of a rank: how many were read, how many skipped, and why.
+///
+/// # Errors
+/// The same text, if records were skipped and none may be.
+pub fn read_and_skipped(done: &PretokenizeProgress, skipped: &[SkippedRecord], strict: bool) -> Result<String> {
+    const SHOWN: usize = 10;
+    let read = done.done - done.skipped;
+    let mut text = format!("{} records: {read} read, {} skipped; {} tokens", done.done, done.skipped, done.tokens);
+    for SkippedRecord { index, reason } in skipped.iter().take(SHOWN) {
+        text += &format!("\n  record {index} was skipped: {reason}");
+    }
+    if skipped.len() > SHOWN {
+        text += &format!("\n  and {} more, in the list `…-skipped.jsonl`", skipped.len() - SHOWN);
+    }
+    ensure!(!strict || done.skipped == 0, "{text}");
+    Ok(text)
 }
 
 /// A bar of pre-tokenised records, on a terminal's error output; elsewhere it shows nothing.

@@ -46,7 +46,7 @@ pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use lora::Adapter;
-pub use save::{save_bytes, save_safetensors};
+pub use save::{save_bytes, save_safetensors, sync_folder};
 pub use source::map;
 pub use tensor_view::{MappedTensor, Reorder, TensorView};
 pub use torch::{Integers, read_integers};

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -113,7 +113,20 @@ fn header(infos: Vec<(String, TensorInfo)>) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// A file under a temporary name. It is removed unless it is finished.
+/// Flushes to the disk which files a folder has, so that a power cut does not undo a rename. It does nothing where the
+/// system has no such call.
+///
+/// # Errors
+/// Those of the system.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+/// A file under a temporary name, which its writer has a lock on. It is removed unless it is finished.
 pub(super) struct Partial<'a> {
     target: &'a Path,
     path: PathBuf,
@@ -126,13 +139,16 @@ impl<'a> Partial<'a> {
         let failed = |source| Error::Write { file: target.to_owned(), source };
         let name = target.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
         // Another process may write the same file. The last one to finish wins, and the file is complete either way.
+        // What a process left that was killed has no lock any more, and is removed.
         for attempt in 0..1000 {
             let mut partial = name.to_owned();
             partial.push(format!(".{attempt}.partial"));
             let path = target.with_file_name(partial);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok(Self { target, path, file, finished: false }),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // Between the two calls the file may have been taken for one that was left.
+                Ok(file) if lock(&file) && path.exists() => return Ok(Self { target, path, file, finished: false }),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => remove_if_left(&path),
                 Err(error) => return Err(failed(error)),
             }
         }
@@ -144,9 +160,41 @@ impl<'a> Partial<'a> {
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
-        let done = self.file.sync_all().and_then(|()| fs::rename(&self.path, self.target));
+        let done = self.publish();
         self.finished = done.is_ok();
-        done.map_err(|source| Error::Write { file: self.target.to_owned(), source })
+        done.map_err(|source| Error::Write { file: self.target.to_owned(), source })?;
+        // The rename is durable once the folder is synced. Where a system cannot sync folders, a power cut may lose it.
+        let _ = sync_folder(self.path.parent().unwrap_or(Path::new("")));
+        Ok(())
+    }
+
+    /// Gives the file the permissions of the one that it replaces, and its name.
+    fn publish(&self) -> io::Result<()> {
+        match fs::metadata(self.target) {
+            Ok(replaced) => self.file.set_permissions(replaced.permissions())?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.path, self.target)
+    }
+}
+
+/// Locks a file, unless another process has. Where a file system has no locks, all is as if there were one process.
+fn lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// Removes a partial file whose writer is gone. Where that cannot be told it stays.
+fn remove_if_left(path: &Path) {
+    // Only regular files, as opening a pipe blocks.
+    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file
+        && let Ok(file) = File::open(path)
+        && file.try_lock().is_ok()
+    {
+        let _ = fs::remove_file(path);
+        let _ = file.unlock();
     }
 }
 
@@ -156,5 +204,7 @@ impl Drop for Partial<'_> {
             // The caller already has an error, which matters more than a file that is left behind.
             let _ = fs::remove_file(&self.path);
         }
+        // A process that is being started at this moment has a copy of the file, and with it the lock.
+        let _ = self.file.unlock();
     }
 }

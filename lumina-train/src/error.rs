@@ -275,6 +275,15 @@ pub enum Error {
         /// The shard.
         file: PathBuf,
     },
+    /// Another run writes the same folder.
+    #[error(
+        "{folder}: another run is writing this folder; wait until it has ended, or choose another folder",
+        folder = folder.display()
+    )]
+    FolderBusy {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A shard was begun with other settings.
     #[error(
         "{file}: this shard was begun with {found}, not with {wanted}; use the same settings, or another folder",

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::run_folder;
+use crate::checkpoint::{FolderLock, run_folder};
 use crate::{Error, Result};
 
 /// What a run reports to its observer. `R` is the report of a step: [`StepReport`](crate::fine_tune::StepReport) or
@@ -132,6 +132,8 @@ where
     S: Steps<O::Error>,
     O: ObserverResult,
 {
+    // Held until the run ends. What another one saved meanwhile is seen after it.
+    let _lock = FolderLock::new(checkpoints.folder)?;
     run_folder::refuse_later(checkpoints.folder, steps.done())?;
     let started = RunEvent::Started { step: steps.done(), steps: steps.done() + steps.left() };
     let mut flow = observe(started).into_flow();

@@ -101,6 +101,11 @@ fn items_are_what_the_tokenizers_make_of_records() {
     assert_eq!((done.done, done.total, done.skipped), (13, 13, 1));
     let bad = events.iter().find(|event| event.starts_with("5: ")).unwrap().clone();
     assert!(bad.contains("<|image|>"), "{bad}");
+    let skipped = pretokenizer.skipped(folder.path()).unwrap();
+    assert_eq!(
+        skipped.iter().map(|skipped| format!("{}: {}", skipped.index, skipped.reason)).collect::<Vec<_>>(),
+        [&*bad]
+    );
     events.retain(|event| *event != bad);
     assert_eq!(events, ["0", "4", "8", "12", "13"]);
 

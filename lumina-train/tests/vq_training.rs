@@ -355,17 +355,15 @@ fn each_patch_cluster_gets_a_code_and_training_continues() {
     let steps = run(&mut trainer, &at("again"));
     let seen: HashSet<_> = (0..6).flat_map(batch).flat_map(|image| fewer.codes(&image).unwrap()).collect();
     assert_eq!(steps.last().unwrap().codes_used, seen.len());
-    // The run goes on with its clusters alone, and as long as its constant learning rate allows.
-    let resume = |options| VqTrainer::resume(at("again"), options, &Compute::cpu()).unwrap();
-    let longer = || again().steps(again().steps + 1);
-    for (mut other, part) in [
-        (resume(longer()), "`clusters` 2 clusters"),
-        (resume(longer()).with_clusters(own.clone()).unwrap(), "resumed with 1"),
-    ] {
+    // The run goes on with its clusters alone.
+    let resume = || VqTrainer::resume(at("again"), again(), &Compute::cpu()).unwrap();
+    for (mut other, given) in
+        [(resume(), "resumed with none"), (resume().with_clusters(own.clone()).unwrap(), "1 clusters")]
+    {
         let message = other.run(&at("again"), |step| Ok(batch(step)), |_| ()).unwrap_err().to_string();
-        assert!(message.contains("`clusters`") && message.contains(part), "{message}");
+        assert!(message.contains("`clusters`") && message.contains(given), "{message}");
     }
-    assert_eq!(run(&mut resume(longer()).with_clusters(fewer.clone()).unwrap(), &at("again")).len(), 1);
+    assert!(run(&mut resume().with_clusters(fewer.clone()).unwrap(), &at("again")).is_empty());
     let chosen = run(&mut open(&at("fewer"), again()), &at("chosen"));
     assert_ne!(chosen.last().unwrap(), steps.last().unwrap());
 
@@ -391,4 +389,24 @@ fn each_patch_cluster_gets_a_code_and_training_continues() {
     assert!(matches!(make("none", vec![alone], &every), Err(Error::EmptyCluster { .. })));
     assert!(matches!(open(&at("alone"), again()).with_clusters(every), Err(Error::TooManyClusters { .. })));
     assert!(!at("none").exists());
+}
+
+#[test]
+fn steps_may_grow_where_the_learning_rate_is_constant() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    start(&at("start"));
+    let cosine = StepSchedule::Cosine { warmup_steps: 1, floor: 0.0 };
+    for (name, schedule) in [("constant", StepSchedule::Constant), ("cosine", cosine)] {
+        let of = |steps| options().steps(steps).schedule(schedule);
+        run(&mut open(&at("start"), of(2)), &at(name));
+        let longer = VqTrainer::resume(at(name), of(3), &Compute::cpu());
+        let refused = if schedule == StepSchedule::Constant {
+            assert_eq!(run(&mut longer.unwrap(), &at(name)).len(), 1);
+            VqTrainer::resume(at(name), of(2), &Compute::cpu()).unwrap_err().to_string()
+        } else {
+            longer.unwrap_err().to_string()
+        };
+        assert!(refused.contains("`steps`") && refused.contains('2') && refused.contains('3'), "{refused}");
+    }
 }

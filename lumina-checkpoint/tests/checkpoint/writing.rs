@@ -159,3 +159,31 @@ proptest! {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_replaced_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("weights.safetensors");
+    for mode in [0o600, 0o640, 0o444] {
+        lumina_checkpoint::save_bytes(&file, b"old").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        lumina_checkpoint::save_bytes(&file, b"new").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, mode);
+    }
+}
+
+#[test]
+fn what_a_killed_writer_left_is_removed_and_what_another_writes_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("a.0.partial"), "left").unwrap();
+    let other = std::fs::File::create(at("a.1.partial")).unwrap();
+    other.lock().unwrap();
+    lumina_checkpoint::save_bytes(at("a"), b"new").unwrap();
+    let mut names = names_in(folder.path());
+    names.sort();
+    assert_eq!(names, ["a", "a.1.partial"]);
+}

@@ -1,10 +1,10 @@
 //! Files of a checkpoint: JSON, and the tokenizer's.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use lumina_checkpoint::save_bytes;
+use lumina_core::{Limits, file};
 
 use crate::{Error, Result};
 
@@ -20,15 +20,33 @@ pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> Result<(
 
 /// Reads a JSON file.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let failed = |source| Error::Read { file: file.to_owned(), source };
-    serde_json::from_slice(&fs::read(file).map_err(failed)?).map_err(|error| failed(error.into()))
+    let text = file::read_text(file, Limits::default().document_bytes)?;
+    serde_json::from_str(&text).map_err(|error| Error::Read { file: file.to_owned(), source: error.into() })
 }
 
-/// Copies a file if it exists.
+/// The bytes of a document, if it exists.
+pub(crate) fn read_if_present(file: &Path) -> Result<Option<Vec<u8>>> {
+    match file::read(file, Limits::default().document_bytes) {
+        Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        bytes => Ok(Some(bytes?)),
+    }
+}
+
+/// Copies a document if it exists.
 pub(crate) fn copy_if_present(from: &Path, to: &Path) -> Result<()> {
-    match fs::copy(from, to) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Read { file: from.to_owned(), source }),
-        Ok(_) => Ok(()),
+    match read_if_present(from)? {
+        Some(bytes) => Ok(save_bytes(to, &bytes)?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to write to what is there and is no regular file: a pipe blocks, and a device keeps nothing.
+pub(crate) fn check_regular(file: &Path) -> Result<()> {
+    match file.metadata() {
+        Ok(metadata) if !metadata.is_file() => {
+            let source = std::io::Error::new(ErrorKind::InvalidInput, "not a regular file");
+            Err(Error::Write { file: file.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }

@@ -1,14 +1,12 @@
 //! The files of a model or an adapter besides its weights.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use lumina_checkpoint::{Adapter, save_bytes};
 use serde_json::{Map, Value};
 
-use super::{TOKENIZER_FILES, WeightType, read_json, with_base_model, write_json};
-use crate::{Error, Result};
+use super::{TOKENIZER_FILES, WeightType, read_if_present, read_json, with_base_model, write_json};
+use crate::Result;
 
 /// The files that each folder saved of a model or an adapter gets. They are kept in memory, as the folder that they
 /// came from may be a checkpoint that is removed during the run.
@@ -25,11 +23,8 @@ impl ModelFiles {
     pub(crate) fn of_model(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for name in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
-            let file = folder.join(name);
-            match fs::read(&file) {
-                Ok(bytes) => files.push((name, bytes)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Read { file, source }),
+            if let Some(bytes) = read_if_present(&folder.join(name))? {
+                files.push((name, bytes));
             }
         }
         Ok(Self::Model { config: read_json(&folder.join("config.json"))?, files })

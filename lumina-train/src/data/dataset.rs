@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use lumina_core::Limits;
+
 use super::collate::Batch;
 use super::index::resolve;
 use super::items::TokenItems;
@@ -76,12 +78,27 @@ impl Dataset {
     /// Opens a data config and the indexes it names. Shards are mapped; items are read by [`Dataset::get`].
     ///
     /// # Errors
-    /// [`Error::Read`], and those of [`DataConfig::from_yaml`] and [`TokenItems::open`].
+    /// [`Error::Core`] where it cannot be read, and those of [`DataConfig::from_yaml`] and [`TokenItems::open`].
     pub fn open(config: impl AsRef<Path>) -> Result<Self> {
-        let file = config.as_ref();
-        let yaml = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        Self::open_in(config.as_ref(), None)
+    }
+
+    /// [`Dataset::open`] of a config that somebody else wrote: it and all files that it leads to lie inside a folder,
+    /// which they cannot leave by `..`, as absolute paths or through symbolic links.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`], and [`Error::Core`] where a file lies outside.
+    pub fn open_inside(root: impl AsRef<Path>, config: impl AsRef<Path>) -> Result<Self> {
+        Self::open_in(config.as_ref(), Some(root.as_ref()))
+    }
+
+    fn open_in(file: &Path, root: Option<&Path>) -> Result<Self> {
+        let yaml = lumina_core::file::read_text(file, Limits::default().document_bytes)?;
         let config = DataConfig::from_yaml(&yaml, file)?;
-        let open = |meta: DataMeta| Ok((meta.clone(), TokenItems::open(resolve(file, &meta.path))?));
+        let open = |meta: DataMeta| {
+            let items = TokenItems::open_in(&resolve(file, &meta.path, root)?, root)?;
+            Ok((meta, items))
+        };
         Ok(Self { sources: config.meta.into_iter().map(open).collect::<Result<_>>()? })
     }
 
@@ -111,8 +128,8 @@ impl Dataset {
         self.sources.iter().map(group).collect()
     }
 
-    /// Tells this data set from others: the number of items and tokens, and a checksum of kinds, ratios, ids and lengths
-    /// and of samples of what the items hold. Where the files lie does not matter.
+    /// Tells this data set from others: the number of items and tokens, and a checksum of kinds, ratios, ids and
+    /// lengths and of samples of what the items hold. Where the files lie does not matter.
     pub fn fingerprint(&self) -> String {
         let mut crc32 = crc32fast::Hasher::new();
         let mut n_tokens = 0u64;

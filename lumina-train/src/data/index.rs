@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use lumina_core::file;
+
+use super::json_text::{other_encoding, without_mark};
 use crate::{Error, Result};
 
 /// The place of an item: `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`.
@@ -26,12 +29,16 @@ impl IndexEntry {
     /// Reads an index, and whether its last line is unfinished, as it can be after a kill. Such a line is left out.
     ///
     /// # Errors
-    /// [`Error::Read`], and [`Error::Data`] with the number of a line that is not an entry.
+    /// [`Error::Core`] where it cannot be read, and [`Error::Data`] with the number of a line that is not an entry.
     pub fn read_all(file: &Path) -> Result<(Vec<Self>, LastLine)> {
-        let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+        let bytes = file::read(file, u64::MAX)?;
+        let bytes = without_mark(&bytes);
         let fault = |reason: String| Error::Data { file: file.to_owned(), reason };
+        if let Some(encoding) = other_encoding(bytes) {
+            return Err(fault(format!("the text is in {encoding}; save it as UTF-8")));
+        }
         if bytes.trim_ascii_start().starts_with(b"[") {
-            let entries = serde_json::from_slice(&bytes).map_err(|error| fault(format!("not an index: {error}")))?;
+            let entries = serde_json::from_slice(bytes).map_err(|error| fault(format!("not an index: {error}")))?;
             return Ok((entries, LastLine::Whole));
         }
         let mut entries = Vec::new();
@@ -64,10 +71,21 @@ pub(super) fn push_line(lines: &mut Vec<u8>, value: &impl serde::Serialize) {
 }
 
 /// Resolves a path that is in a data file: from that file's folder, or else from the working directory, as in the
-/// original.
-pub(super) fn resolve(from: &Path, path: &Path) -> PathBuf {
-    let in_folder = from.parent().unwrap_or(Path::new("")).join(path);
-    if in_folder.exists() { in_folder } else { path.to_owned() }
+/// original. Inside a root it is that file's folder alone, and neither that folder nor the path may leave the root.
+pub(super) fn resolve(from: &Path, path: &Path, root: Option<&Path>) -> Result<PathBuf> {
+    let folder = match from.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let Some(root) = root else {
+        let in_folder = folder.join(path);
+        return Ok(if in_folder.exists() { in_folder } else { path.to_owned() });
+    };
+    let real = |path: &Path| path.canonicalize().map_err(|source| Error::Read { file: path.to_owned(), source });
+    let (real_folder, real_root) = (real(folder)?, real(root)?);
+    let below = real_folder.strip_prefix(&real_root);
+    let below = below.map_err(|_| lumina_core::Error::OutsideRoot { file: from.to_owned(), root: root.to_owned() })?;
+    Ok(file::inside(root, &below.join(path))?)
 }
 
 #[cfg(test)]

@@ -36,7 +36,19 @@ impl TokenItems {
     /// # Errors
     /// Those of [`IndexEntry::read_all`] and [`TokenShard::open`].
     pub fn open(index: impl AsRef<Path>) -> Result<Self> {
-        let index = index.as_ref();
+        Self::open_in(index.as_ref(), None)
+    }
+
+    /// [`TokenItems::open`] of an index that somebody else wrote: it and the files that it names lie inside a folder,
+    /// which they cannot leave by `..`, as absolute paths or through symbolic links.
+    ///
+    /// # Errors
+    /// Those of [`TokenItems::open`], and [`Error::Core`] where a file lies outside.
+    pub fn open_inside(root: impl AsRef<Path>, index: impl AsRef<Path>) -> Result<Self> {
+        Self::open_in(index.as_ref(), Some(root.as_ref()))
+    }
+
+    pub(super) fn open_in(index: &Path, root: Option<&Path>) -> Result<Self> {
         let mut shards: HashMap<String, usize> = HashMap::new();
         let mut files = Vec::new();
         let mut entries = Vec::new();
@@ -44,12 +56,12 @@ impl TokenItems {
             let file = match (offset, shards.get(&file)) {
                 (Some(_), Some(&shard)) => shard,
                 (Some(_), None) => {
-                    files.push(ItemFile::Shard(TokenShard::open(resolve(index, Path::new(&file)))?));
+                    files.push(ItemFile::Shard(TokenShard::open(resolve(index, Path::new(&file), root)?)?));
                     shards.insert(file, files.len() - 1);
                     files.len() - 1
                 }
                 (None, _) => {
-                    files.push(ItemFile::Pickle(resolve(index, Path::new(&file))));
+                    files.push(ItemFile::Pickle(resolve(index, Path::new(&file), root)?));
                     files.len() - 1
                 }
             };

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::random_crop::{CropChoice, Crops};
 use super::records::Records;
-use super::shard_writer::{Outcome, ShardWriter};
+use super::shard_writer::{Outcome, ShardWriter, SkippedRecord, read_skipped};
 use crate::{Error, ObserverResult, Result};
 
 /// How records are pre-tokenised, and which of them.
@@ -169,6 +169,14 @@ impl<'a> Pretokenizer<'a> {
                 }
             }
         }
+    }
+
+    /// The bad records of this rank so far, which have no tokens: those of all runs on the folder.
+    ///
+    /// # Errors
+    /// [`Error::Core`] where their list cannot be read.
+    pub fn skipped(&self, folder: impl AsRef<Path>) -> Result<Vec<SkippedRecord>> {
+        read_skipped(folder.as_ref(), &self.options.stem())
     }
 
     /// The results of a window of records. The batch that an image is in changes the last bit of the encoder's sums, so

@@ -1,14 +1,16 @@
 //! Records of conversations and their images.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lumina_checkpoint::map;
+use lumina_core::file;
 use lumina_tokenizer::Record;
 use lumina_vq::preprocess::InputImage;
-use serde::de::IgnoredAny;
 
+use super::json_text::{elements, lines, other_encoding, with_finite_numbers, without_mark};
 use crate::{Error, Result};
 
 /// Records with their images. Each is loaded when it is used.
@@ -17,7 +19,7 @@ pub struct Records<'a> {
 }
 
 enum RecordSource<'a> {
-    File { file: PathBuf, bytes: Bytes, places: Vec<Range<usize>> },
+    File { file: PathBuf, bytes: Bytes, places: Vec<Range<usize>>, images: Option<PathBuf> },
     Made { n_records: usize, make: Make<'a> },
 }
 
@@ -28,23 +30,39 @@ impl Records<'static> {
     /// mapped, and a record is parsed when it is loaded; see [`lumina_checkpoint`] on files that are cut short while
     /// they are mapped.
     ///
-    /// Paths of images are relative to the file's folder.
+    /// The text is UTF-8, with or without a byte order mark. As Python's `json` reads them, `NaN`, `Infinity` and
+    /// `-Infinity` may be values of keys that nobody reads. Paths of images are relative to the file's folder, and may
+    /// lead anywhere; see [`Records::images_inside`].
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is a list whose JSON is broken. A broken
-    /// line is a bad record.
+    /// [`Error::Core`] and [`Error::Checkpoint`] where it cannot be read, is not a regular file, or is a pointer of Git
+    /// LFS; [`Error::Data`] where it is in UTF-16 or UTF-32, or a list whose JSON is broken. A broken line is a bad
+    /// record.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
-        let bytes = match std::fs::metadata(&file) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Bytes::new(),
-            _ => map(&file)?,
-        };
-        let places = if bytes.trim_ascii_start().starts_with(b"[") {
-            elements(&bytes).map_err(|reason| Error::Data { file: file.clone(), reason })?
+        let bytes = if file::open(&file)?.1 == 0 { Bytes::new() } else { map(&file)? };
+        file::check_lfs(&file, &bytes)?;
+        if let Some(encoding) = other_encoding(&bytes) {
+            let reason = format!("the text is in {encoding}; save it as UTF-8");
+            return Err(Error::Data { file, reason });
+        }
+        let text = without_mark(&bytes).trim_ascii_start();
+        let places = if text.starts_with(b"[") {
+            elements(&bytes, bytes.len() - text.len()).map_err(|reason| Error::Data { file: file.clone(), reason })?
         } else {
             lines(&bytes)
         };
-        Ok(Self { source: RecordSource::File { file, bytes, places } })
+        Ok(Self { source: RecordSource::File { file, bytes, places, images: None } })
+    }
+
+    /// Keeps images inside a folder, to which their paths are then relative: a record whose image lies elsewhere, by
+    /// `..`, as an absolute path or through a symbolic link, is a bad one. For records that somebody else wrote.
+    #[must_use]
+    pub fn images_inside(mut self, root: impl Into<PathBuf>) -> Self {
+        if let RecordSource::File { images, .. } = &mut self.source {
+            *images = Some(root.into());
+        }
+        self
     }
 }
 
@@ -70,18 +88,30 @@ impl<'a> Records<'a> {
     /// The record of an index, and its images.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be read,
-    /// [`Error::NoItem`].
+    /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be decoded,
+    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::NoItem`].
     pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
             return Err(Error::NoItem { index, len: self.len() });
         }
         match &self.source {
-            RecordSource::File { file, bytes, places } => {
+            RecordSource::File { file, bytes, places, images } => {
                 // Bytes that are not UTF-8 become U+FFFD: better than to lose the record.
-                let record = Record::from_json(&String::from_utf8_lossy(&bytes[places[index].clone()]))?;
+                let text = String::from_utf8_lossy(&bytes[places[index].clone()]);
+                let record = Record::from_json(&text).or_else(|error| match with_finite_numbers(text.as_bytes()) {
+                    Cow::Borrowed(_) => Err(error),
+                    Cow::Owned(finite) => Record::from_json(&String::from_utf8_lossy(&finite)),
+                })?;
                 let folder = file.parent().unwrap_or(Path::new(""));
-                let open = |path: &PathBuf| Ok(InputImage::open(folder.join(path))?);
+                let open = |path: &PathBuf| {
+                    let image = match images {
+                        None => folder.join(path),
+                        Some(root) => file::inside(root, path)?,
+                    };
+                    // A pipe would block.
+                    file::open(&image)?;
+                    Ok(InputImage::open(image)?)
+                };
                 let images = record.image.iter().map(open).collect::<Result<_>>()?;
                 Ok((record, images))
             }
@@ -107,54 +137,6 @@ impl std::fmt::Debug for Records<'_> {
             debug.field("file", file);
         }
         debug.field("len", &self.len()).finish()
-    }
-}
-
-/// The places of the lines that are not empty.
-fn lines(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    let places = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
-        end += line.len();
-        end - line.len()..end
-    });
-    places.filter(|place| !bytes[place.clone()].trim_ascii().is_empty()).collect()
-}
-
-/// The places of the elements of a JSON list.
-fn elements(bytes: &[u8]) -> std::result::Result<Vec<Range<usize>>, String> {
-    let skip_space = |position: usize| bytes.len() - bytes[position..].trim_ascii_start().len();
-    let cut = || "the list of records does not end; is the file whole?".to_owned();
-    let mut places = Vec::new();
-    // After the bracket that opens the list.
-    let mut position = skip_space(skip_space(0) + 1);
-    if bytes.get(position) == Some(&b']') {
-        position += 1;
-    } else {
-        loop {
-            let mut values = serde_json::Deserializer::from_slice(&bytes[position..]).into_iter::<IgnoredAny>();
-            let index = places.len();
-            match values.next() {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(format!("record {index}, from byte {position}: {error}")),
-                None => return Err(cut()),
-            }
-            let end = position + values.byte_offset();
-            places.push(position..end);
-            position = skip_space(end);
-            match bytes.get(position) {
-                Some(b',') => position = skip_space(position + 1),
-                Some(b']') => {
-                    position += 1;
-                    break;
-                }
-                Some(_) => return Err(format!("record {index}: no comma after it, at byte {position}")),
-                None => return Err(cut()),
-            }
-        }
-    }
-    match skip_space(position) {
-        end if end == bytes.len() => Ok(places),
-        end => Err(format!("something follows the list of records, at byte {end}")),
     }
 }
 

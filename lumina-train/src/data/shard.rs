@@ -79,10 +79,12 @@ impl TokenShard {
     /// Opens a shard. It may still grow; items that are appended later are not seen.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Data`] where it is not a shard.
+    /// [`Error::Checkpoint`] where it cannot be read, [`Error::Core`] where it is a pointer of Git LFS, [`Error::Data`]
+    /// where it is not a shard.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
         let bytes = map(&file)?;
+        lumina_core::file::check_lfs(&file, &bytes)?;
         if !bytes.starts_with(&MAGIC) {
             let start = &bytes[..bytes.len().min(MAGIC.len())];
             let reason = format!("not a token shard of this version: it begins with {start:02x?}");

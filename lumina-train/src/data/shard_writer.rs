@@ -19,20 +19,35 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::save_bytes;
+use lumina_core::{Limits, file};
 use lumina_tokenizer::Encoded;
 
 use super::index::{IndexEntry, push_line};
 use super::shard::{MAGIC, append_item, item_bytes};
+use crate::checkpoint::check_regular;
 use crate::{Error, Result};
 
 /// The result of a record: tokens, or why it has none.
 pub(super) type Outcome = std::result::Result<Encoded, String>;
 
-/// A line of the list of bad records.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct Skipped {
-    index: u64,
-    reason: String,
+/// A bad record, which has no tokens: a line of the list of bad records.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SkippedRecord {
+    /// Its index in its file.
+    pub index: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The file with the bad records of a rank.
+fn skipped_file(folder: &Path, stem: &str) -> PathBuf {
+    folder.join(format!("{stem}-skipped.jsonl"))
+}
+
+/// The bad records of a rank, as its files list them.
+pub(super) fn read_skipped(folder: &Path, stem: &str) -> Result<Vec<SkippedRecord>> {
+    let bytes = file::read(&skipped_file(folder, stem), u64::MAX)?;
+    Ok(whole_lines(&bytes).into_iter().map(|(skipped, _)| skipped).collect())
 }
 
 /// What a shard has so far.
@@ -66,7 +81,7 @@ impl ShardWriter {
             Err(TryLockError::Error(source)) => return Err(Error::Write { file: folder.join(&name), source }),
         }
         let mut index = GrowingFile::open(folder.join(format!("{stem}-record.jsonl")))?;
-        let mut skipped = GrowingFile::open(folder.join(format!("{stem}-skipped.jsonl")))?;
+        let mut skipped = GrowingFile::open(skipped_file(folder, stem))?;
         check_settings(&folder.join(format!("{stem}-run.json")), settings, tokens.length()?)?;
 
         let found = Found::read(&name, &mut tokens, &mut index, &mut skipped)?;
@@ -102,7 +117,7 @@ impl ShardWriter {
                     self.written.tokens += u64::from(len);
                 }
                 Err(reason) => {
-                    push_line(&mut bad, &Skipped { index: id, reason: reason.clone() });
+                    push_line(&mut bad, &SkippedRecord { index: id, reason: reason.clone() });
                     self.written.skipped += 1;
                 }
             }
@@ -123,17 +138,17 @@ impl ShardWriter {
 
 /// The settings of a run that is continued must be those that it was begun with.
 fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
-    match std::fs::read_to_string(file) {
+    match file::read_text(file, Limits::default().document_bytes) {
         Ok(found) if found == settings => Ok(()),
         Ok(found) => Err(Error::OtherRun { file: file.to_owned(), found, wanted: settings.to_owned() }),
-        Err(error) if error.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
+        Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
             Ok(save_bytes(file, settings.as_bytes())?)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
             let reason = "missing, and the shard is not continued without its settings; use another folder";
             Err(Error::Data { file: file.to_owned(), reason: reason.to_owned() })
         }
-        Err(source) => Err(Error::Read { file: file.to_owned(), source }),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -145,6 +160,7 @@ struct GrowingFile {
 
 impl GrowingFile {
     fn open(path: PathBuf) -> Result<Self> {
+        check_regular(&path)?;
         match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(Error::Write { file: path, source }),
@@ -230,7 +246,7 @@ impl Found {
             end = item_end;
             found.items.push(FoundItem { record: entry.id, len: entry.len, end, line_end });
         }
-        let lines = whole_lines::<Skipped>(&skipped.start(usize::MAX)?);
+        let lines = whole_lines::<SkippedRecord>(&skipped.start(usize::MAX)?);
         found.skipped = lines.into_iter().map(|(skipped, line_end)| (skipped.index, line_end)).collect();
         Ok(found)
     }

@@ -8,6 +8,7 @@ use lumina_tokenizer::TextTokenizer;
 use super::start::Start;
 use super::trainer::{check_same_run, check_same_start, first_device};
 use super::{FineTuneOptions, LoraOptions, StepReport, Trainer};
+use crate::checkpoint::FolderLock;
 use crate::data::Dataset;
 use crate::{Ended, ObserverResult, Result, RunEvent, checkpoint};
 
@@ -70,8 +71,8 @@ impl FineTune {
     ///
     /// # Errors
     /// Those of [`Trainer::resume`], or of [`Trainer::new`], [`LoraOptions::create`] and [`Trainer::with_adapter`];
-    /// [`Error::DifferentOptions`](crate::Error::DifferentOptions) where the run, or the adapter in its folder, was begun
-    /// with other LoRA options, with or without an adapter, on another model, or with other rows of the head;
+    /// [`Error::DifferentOptions`](crate::Error::DifferentOptions) where the run, or the adapter in its folder, was
+    /// begun with other LoRA options, with or without an adapter, on another model, or with other rows of the head;
     /// [`Error::Tokenizer`](crate::Error::Tokenizer) where rows of the head become zero.
     pub fn open(&self, folder: &Path) -> Result<Trainer> {
         let (options, devices) = (self.options.clone(), &self.devices);
@@ -120,14 +121,18 @@ impl FineTune {
     /// well, which [exports](Trainer::export) the result.
     ///
     /// # Errors
-    /// Those of [`FineTune::open`] and [`Trainer::run`].
+    /// Those of [`FineTune::open`] and [`Trainer::run`]; [`Error::FolderBusy`](crate::Error::FolderBusy) at once where
+    /// another process has the run.
     pub fn run<O: ObserverResult>(
         &self,
         data: &Dataset,
         folder: &Path,
         observe: impl FnMut(RunEvent<'_, StepReport>) -> O,
     ) -> Result<(Trainer, Ended), O::Error> {
+        // Before the model is opened, which takes long. The loop has a lock of its own.
+        let lock = FolderLock::new(folder)?;
         let mut trainer = self.open(folder)?;
+        drop(lock);
         let ended = trainer.run(data, folder, observe)?;
         Ok((trainer, ended))
     }

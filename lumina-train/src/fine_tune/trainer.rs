@@ -175,9 +175,10 @@ impl Trainer {
     /// and resumed ends, on the CPU, with the same weights as one that was not.
     ///
     /// # Errors
-    /// Those of [`Trainer::step`], [`Trainer::save`] and the data set; [`Error::LaterCheckpoint`] where `folder` is of
-    /// a run that is further; [`Error::DifferentOptions`] where the data are not those that the run began with
-    /// ([`Dataset::fingerprint`]); the observer's. [`Error::NotFinite`] names the items of the batch.
+    /// Those of [`Trainer::step`], [`Trainer::save`] and the data set; [`Error::FolderBusy`] where another process
+    /// writes `folder`; [`Error::LaterCheckpoint`] where `folder` is of a run that is further;
+    /// [`Error::DifferentOptions`] where the data are not those that the run began with ([`Dataset::fingerprint`]); the
+    /// observer's. [`Error::NotFinite`] names the items of the batch.
     pub fn run<O: ObserverResult>(
         &mut self,
         data: &Dataset,

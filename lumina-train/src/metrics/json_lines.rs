@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{MetricsWriter, StepRecord};
+use crate::checkpoint::check_regular;
 use crate::{Error, Result};
 
 /// A file of one JSON object a line, in the order in which they were written.
@@ -23,8 +24,9 @@ impl JsonLines {
     /// interrupted.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Write`].
+    /// [`Error::Read`], [`Error::Write`], also for what is no regular file.
     pub fn append(file: &Path) -> Result<Self> {
+        check_regular(file)?;
         let failed = |source| Error::Write { file: file.to_owned(), source };
         let out = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file).map_err(failed)?;
         let mut lines = Self { file: file.to_owned(), out };

@@ -18,7 +18,7 @@ use super::options::VqTrainingOptions;
 use super::patch_clusters::PatchClusters;
 use super::report::VqStepReport;
 use crate::checkpoint::{
-    self, WeightType, check_same_options, read_json, run_folder, save_parameters, state_values, write_json,
+    self, FolderLock, WeightType, check_same_options, read_json, run_folder, save_parameters, state_values, write_json,
 };
 use crate::optim::{AdamW, AdamWOptions, StepSchedule};
 use crate::run::{Checkpoints, Steps, run};
@@ -227,9 +227,10 @@ impl VqTrainer {
     /// equal one that was not stopped.
     ///
     /// # Errors
-    /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::LaterCheckpoint`] where `folder` is of a run that
-    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and of
-    /// the observer.
+    /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::FolderBusy`] where another process writes
+    /// `folder`; [`Error::LaterCheckpoint`] where `folder` is of a run that
+    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and
+    /// of the observer.
     pub fn run<O: ObserverResult>(
         &mut self,
         folder: &Path,
@@ -261,10 +262,11 @@ impl VqTrainer {
     /// `f32`, `bf16` or `f16`. Files of these names in the folder are replaced.
     ///
     /// # Errors
-    /// [`Error::WeightType`]; [`Error::Write`] and [`Error::Checkpoint`] where the files cannot be written.
+    /// [`Error::WeightType`]; [`Error::Write`] and [`Error::Checkpoint`] where the files cannot be written;
+    /// [`Error::FolderBusy`].
     pub fn export(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
         let (folder, weights) = (folder.as_ref(), dtype.try_into()?);
-        std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
+        let _lock = FolderLock::new(folder)?;
         self.write_weights(folder, weights)
     }
 

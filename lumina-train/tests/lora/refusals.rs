@@ -143,3 +143,29 @@ fn options_out_of_range() {
     target("lm_head").create(&place.model, &place.path("head"), &Compute::cpu()).unwrap();
     place.transformer(Some(&place.path("head")), &Compute::cpu()).unwrap();
 }
+
+#[test]
+fn merged_values_that_are_not_finite_are_refused() {
+    let place = Place::new();
+    let name = "layers.0.mlp.up_proj";
+    for (n, (value, dtype)) in
+        [(f32::INFINITY, Dtype::F32), (f32::NAN, Dtype::BF16), (3e38, Dtype::F32), (1e6, Dtype::F16)]
+            .into_iter()
+            .enumerate()
+    {
+        let adapter = place.trained(&format!("adapter {n}"));
+        rewrite(&adapter, |tensors| {
+            for (_, (_, values)) in tensors.iter_mut().filter(|(tensor, _)| tensor.contains(name)) {
+                // Both matrices, so that products overflow.
+                values.fill(value);
+            }
+        });
+        let merged = place.path("merged");
+        let error = merge(&place.model, &adapter, &merged, dtype).unwrap_err().to_string();
+        let named = error.contains(&format!("{name}.weight"))
+            && error.contains("not finite")
+            && error.contains(&dtype.to_string());
+        assert!(named, "{error}");
+        assert!(!merged.exists());
+    }
+}

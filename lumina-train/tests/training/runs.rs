@@ -302,3 +302,32 @@ fn a_run_goes_on_with_its_data_and_as_long_as_its_schedule_allows() {
     let refused = refusal(&epochs(2, 0.0), &data, &cosine);
     assert_eq!(refused, ("schedule.epochs".to_owned(), "1".to_owned(), "2".to_owned()));
 }
+
+#[test]
+fn a_second_run_in_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, config) = start(folder.path());
+    let data = Dataset::open(&config).unwrap();
+    let (devices, folder) = ([Compute::cpu()], folder.path().join("run"));
+    let run = || FineTune::new(&model, options(), &devices);
+    let mut trainer = Trainer::new(&model, options(), &devices).unwrap();
+    let mut refused = Vec::new();
+    let (_, ended) = run()
+        .run(&data, &folder, |event| {
+            if let RunEvent::Step(_) = event {
+                refused.push(run().run(&data, &folder, |_| ()).err().unwrap());
+                refused.push(trainer.run(&data, &folder, |_| ()).unwrap_err());
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((ended, refused.len()), (Ended::Stopped, 2));
+    for error in refused {
+        assert!(matches!(&error, Error::FolderBusy { folder: busy } if *busy == folder), "{error}");
+        assert!(error.to_string().contains("another run is writing this folder"), "{error}");
+    }
+    // The lock ends with the run, and leaves nothing.
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+    assert_eq!(run().run(&data, &folder, |_| ()).unwrap().1, Ended::Finished);
+}
