@@ -6,12 +6,15 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a library's message says, and what a user of a program can do instead.
-const FLAGS: [(&str, &str); 19] = [
+const FLAGS: [(&str, &str); 22] = [
     ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
     ("`LuminaBuilder::target_size_px`", "`--target-size`"),
     ("`Compute::kv_cache`", "`--kv-cache`"),
     (", or take the whole `Output` with `Malformed::Partial` to get the rows that are there", ""),
     (", or raise `Limits::max_pixels`", ""),
+    (", or raise `Limits::image_bytes`", ""),
+    (", or raise `Limits::vq_decode_bytes`", ""),
+    (", or raise `Limits::kv_cache_bytes`", ""),
     (", or encode it in parts or with `TextTokenizer::encode_up_to`", ""),
     ("; decode with `Malformed::Partial` to keep its complete rows", ""),
     (", or raise `EngineOptions::kv_budget_bytes`", ""),

@@ -43,7 +43,8 @@ impl Checkpoint {
     /// Opens a folder or a file on disk.
     ///
     /// In a folder, `model.safetensors` is opened, else the shards that `model.safetensors.index.json` names, else
-    /// `model.gguf`. Of a shard only the tensors count that the index assigns to it; the others are passed over. The format of a file follows from its first bytes, or from the extension `safetensors`.
+    /// `model.gguf`. Of a shard only the tensors count that the index assigns to it; the others are passed over. The
+    /// format of a file follows from its first bytes, or from the extension `safetensors`.
     ///
     /// # Errors
     /// Where something is missing, cut short, damaged, or not a tensor. Each error names the file.
@@ -225,8 +226,8 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// Reads all shards that an index names. A tensor counts only in the shard that the index names for it: a shard that was
-/// made for another checkpoint can also contain old copies and tensors that the index leaves out.
+/// Reads all shards that an index names. A tensor counts only in the shard that the index names for it: a shard that
+/// was made for another checkpoint can also contain old copies and tensors that the index leaves out.
 fn read_shards(source: &Source, file: &Path, index: &[u8]) -> Result<BTreeMap<String, Arc<Stored>>> {
     let Index { weight_map } = serde_json::from_slice(index).map_err(|error| Error::Json {
         file: file.to_owned(),

@@ -81,9 +81,9 @@ pub enum Error {
     },
     /// Keys and values of a request are more than one request may have.
     #[error(
-        "the request needs {needed} bytes of keys and values, more than the limit of {limit}; raise \
-         `Limits::kv_cache_bytes`, shorten the prompt or the answer, choose a smaller image, or a narrower \
-         `Compute::kv_cache`"
+        "the request needs {needed} bytes of keys and values, more than the limit of {limit}; shorten the \
+         prompt or the answer, choose a smaller image, a narrower `Compute::kv_cache`, or raise \
+         `Limits::kv_cache_bytes`"
     )]
     KvLimit {
         /// Bytes that it needs.

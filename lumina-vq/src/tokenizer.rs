@@ -42,8 +42,8 @@ const FEWEST_BYTES: Bands = Bands::Rows(64);
 /// The file names of weights, the published one first.
 const WEIGHT_FILES: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
 
-/// Whether a tensor of a checkpoint is not of the network but of its training: the discriminator and the perceptual loss
-/// (`loss.`), and the moving averages of weights (`model_ema.`, of `LitEma`). The original ignores them too.
+/// Whether a tensor of a checkpoint is not of the network but of its training: the discriminator and the perceptual
+/// loss (`loss.`), and the moving averages of weights (`model_ema.`, of `LitEma`). The original ignores them too.
 pub fn is_training_state(name: &str) -> bool {
     ["loss.", "model_ema."].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -12,8 +12,8 @@ pub(crate) struct BlockQ3K {
     high: [u8; 32],
     /// Their lower two bits.
     low: Quants2,
-    /// The scales `s`. Those of index 0–7 have their low 4 bits in the low halves of the first eight bytes, the others in
-    /// the high halves. The upper two bits of scale `i` are bits `2 · (i / 4)` and the next of byte `8 + i % 4`.
+    /// The scales `s`. Those of index 0–7 have their low 4 bits in the low halves of the first eight bytes, the others
+    /// in the high halves. The upper two bits of scale `i` are bits `2 · (i / 4)` and the next of byte `8 + i % 4`.
     scales: [u8; 12],
     /// The scale `d` of the scales, an `f16`.
     d: [u8; 2],

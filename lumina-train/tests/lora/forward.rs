@@ -66,8 +66,8 @@ fn an_adapter_equals_the_merged_model() {
     assert!(matches!(again, lumina_train::Error::Write { .. }), "{again}");
 }
 
-/// What PEFT and the programs around it write: lists of names for many kinds of models, and patterns of ranks and scales
-/// that name no layer of this one or repeat what holds for all.
+/// What PEFT and the programs around it write: lists of names for many kinds of models, and patterns of ranks and
+/// scales that name no layer of this one or repeat what holds for all.
 #[test]
 fn settings_that_change_no_layer() {
     let place = Place::new();
