@@ -9,7 +9,7 @@
 //! - [`ImageSize`], [`CodeGrid`], [`crop_sizes`]: the sizes that an image can have, and an image as VQ codes.
 //! - [`layout`]: which tokens an image consists of, and [`layout::StreamLayout`], the state machine that follows a
 //!   stream.
-//! - [`file`], [`Limits`]: how all crates open files, and what one input may take.
+//! - [`mod@file`], [`Limits`]: how all crates open files, and what one input may take.
 //! - [`quoted`], [`shown`], [`Cause`]: texts, paths and errors from elsewhere as parts of a message.
 //! - [`unwind`]: a panic in code that a program gave becomes a message.
 //!

@@ -73,7 +73,7 @@ fn blocks_of_a_gguf_that_are_not_there_are_not_made() {
         ];
         let metadata = entries.map(|(key, value)| (key.to_owned(), value)).to_vec();
         let shape = vec![4];
-        let writer = GgufWriter::create(&file, metadata, [("output_norm.weight", Dtype::F32, &shape)].into_iter());
+        let writer = GgufWriter::create(&file, metadata, [("output_norm.weight", Dtype::F32, &shape)]);
         let mut writer = writer.unwrap();
         writer.append(&[0; 16]).unwrap();
         writer.finish().unwrap();

@@ -280,7 +280,7 @@ fn texts_are_bounded_before_they_are_encoded() {
 fn a_text_that_fits_is_never_too_long() {
     let unirep = UniRep::open(own("")).expect("a tokenizer");
     let text = unirep.text();
-    let names = (0..text.n_tokens() as u32).filter_map(|id| Some((text.decode(&[id]), id)));
+    let names = (0..text.n_tokens() as u32).map(|id| (text.decode(&[id]), id));
     // The longest word that is one token again.
     let is_word = |word: &str| text.encode(word, Specials::Plain).is_ok_and(|ids| ids.len() == 1);
     let words = names.filter(|(word, _)| is_word(word)).max_by_key(|(word, _)| word.len());

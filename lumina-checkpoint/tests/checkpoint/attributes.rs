@@ -37,9 +37,12 @@ fn parameter(pickle: Pickle) -> Pickle {
     attributes(pickle.global("collections", "OrderedDict").op(b")R")).op(b"tR")
 }
 
+/// What is added to a pickle.
+type Change = fn(Pickle) -> Pickle;
+
 #[test]
 fn tensors_and_parameters_with_attributes_are_read() {
-    let forms: [(&str, fn(Pickle) -> Pickle); 5] = [
+    let forms: [(&str, Change); 5] = [
         ("a parameter", parameter),
         ("a tensor", |pickle| of_class(pickle, REBUILD, TENSOR)),
         ("a parameter by its class", |pickle| of_class(pickle, REBUILD, ("torch.nn.parameter", "Parameter"))),

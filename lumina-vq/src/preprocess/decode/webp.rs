@@ -44,8 +44,11 @@ fn chunks_end(bytes: &[u8]) -> Result<usize, &'static str> {
     Ok(file.len())
 }
 
-/// The kind and the payload of the chunk at a position; `None` where no chunk begins any more.
-fn chunk(bytes: &[u8], at: usize) -> Result<Option<([u8; 4], &[u8])>, &'static str> {
+/// The kind and the payload of a chunk.
+type Chunk<'a> = ([u8; 4], &'a [u8]);
+
+/// The chunk at a position; `None` where no chunk begins any more.
+fn chunk(bytes: &[u8], at: usize) -> Result<Option<Chunk<'_>>, &'static str> {
     let Some((kind, rest)) = bytes.get(at..).and_then(<[u8]>::split_first_chunk::<4>) else { return Ok(None) };
     let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
     let payload = rest.get(..u32::from_le_bytes(*length) as usize).ok_or("a chunk is longer than the file")?;
