@@ -11,7 +11,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor, activation};
 use lumina_nn::Loader;
-use lumina_nn::ops::{Conv3x3, conv3x3, group_moments, scaled_swish, upsample2x, zeros};
+use lumina_nn::ops::{Conv3x3, RowWriter, conv3x3, group_moments, scaled_swish, upsample2x};
 
 use crate::config::GROUPS;
 
@@ -112,14 +112,13 @@ fn in_bands(bands: Bands, height: usize, compute: impl Fn(Range<usize>) -> Tenso
     if bands.rows(height) >= height {
         return compute(0..height);
     }
-    let mut result: Option<Tensor<4>> = None;
+    let mut result: Option<RowWriter> = None;
     for band in bands.split(height) {
         let part = compute(band.clone());
-        let [batch, channels, _, width] = part.dims();
-        let whole = result.take().unwrap_or_else(|| zeros([batch, channels, height, width], &part));
-        result = Some(whole.slice_assign([0..batch, 0..channels, band, 0..width], part));
+        let whole = result.take().unwrap_or_else(|| RowWriter::new(height, &part));
+        result = Some(whole.write(band, part));
     }
-    result.expect("an activation has rows")
+    result.expect("an activation has rows").finish()
 }
 
 /// What a group norm computes from an image's statistics: `norm(x) = x · scale + shift`, both

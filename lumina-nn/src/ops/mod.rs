@@ -11,7 +11,7 @@
 //! | [`swiglu`] | silu(gate) · up | `elementwise::swiglu` |
 //! | [`dropout_add`] | x + dropout(y) | `elementwise::add` |
 //! | [`conv3x3`], [`upsample2x`], [`scaled_swish`], [`group_moments`] | the VQGAN | `conv`, `elementwise::swish`, `norm::group_moments` |
-//! | [`zeros`] | memory for a result in parts | |
+//! | [`RowWriter`] | a result in bands of rows | |
 //! | [`cross_entropy`] | the loss and its z-loss | `loss::cross_entropy` |
 //! | [`adamw`], [`square_sum`] | an optimizer's step | `optim::adamw` |
 //!
@@ -42,10 +42,10 @@ pub(crate) mod host;
 mod linear;
 pub(crate) mod low_rank;
 mod rms_norm;
+mod row_writer;
 mod swiglu;
 mod values;
 pub(crate) mod weight;
-mod zeros;
 
 pub use lumina_kernels::ActivationPrecision;
 pub use lumina_kernels::attention::cached::{AttentionPath, CachedRow, MIN_GEMM_QUERIES};
@@ -66,6 +66,6 @@ pub use self::hidden::Hidden;
 pub use self::host::HostMatrix;
 pub use self::linear::Linear;
 pub use self::rms_norm::{add_rms_norm, rms_norm};
+pub use self::row_writer::RowWriter;
 pub use self::swiglu::swiglu;
 pub use self::values::Values;
-pub use self::zeros::zeros;
