@@ -11,7 +11,7 @@ use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor, activation};
 use lumina_nn::Loader;
-use lumina_nn::ops::{Conv3x3, RowWriter, conv3x3, group_moments, scaled_swish, upsample2x};
+use lumina_nn::ops::{Conv3x3, RowWriter, conv3x3, group_moments, is_on_cpu, scaled_swish, upsample2x};
 
 use crate::config::GROUPS;
 
@@ -49,12 +49,11 @@ const MAX_PRECISE_POSITIONS: usize = 64;
 ///
 /// A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so
 /// enlarges rounding errors that much. In a larger activation the spread is that of the image. Small ones cost next to
-/// nothing. Where gradients are recorded, and on devices without `f64`, nothing changes.
+/// nothing. Where gradients are recorded, and on other backends, nothing changes.
 pub(crate) fn in_precision(x: Tensor<4>, dtype: DType) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
-    let device = x.device();
     let is_small = height * width <= MAX_PRECISE_POSITIONS;
-    let precise = is_small && dtype == DType::F32 && !device.is_autodiff() && device.supports_dtype(DType::F64);
+    let precise = is_small && dtype == DType::F32 && (x.dtype() == DType::F64 || is_on_cpu(&x));
     as_type(x, if precise { DType::F64 } else { dtype })
 }
 

@@ -66,6 +66,6 @@ pub use self::hidden::Hidden;
 pub use self::host::HostMatrix;
 pub use self::linear::Linear;
 pub use self::rms_norm::{add_rms_norm, rms_norm};
-pub use self::row_writer::RowWriter;
+pub use self::row_writer::{RowWriter, is_on_cpu};
 pub use self::swiglu::swiglu;
 pub use self::values::Values;

@@ -61,6 +61,11 @@ impl RowWriter {
     }
 }
 
+/// Whether a tensor is in `f32` on the CPU backend and records no gradients: where the CPU kernels compute.
+pub fn is_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    Constant::unrecorded(tensor).is_some()
+}
+
 impl std::fmt::Debug for RowWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RowWriter").field("shape", &self.shape).finish_non_exhaustive()
