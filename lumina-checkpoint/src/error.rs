@@ -149,13 +149,13 @@ pub enum Error {
         reason: String,
     },
     /// A tensor that cannot be converted to the type that was asked for.
-    #[error("{}: tensor `{tensor}`: {reason}; choose another type for it, f32 holds all values", file.display())]
+    #[error("{}: tensor `{tensor}`: {reason}", file.display())]
     Quantise {
         /// The file that contains the tensor.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The value or shape, and the type.
+        /// The value or shape, the type, and what to do.
         reason: String,
     },
     /// The caller stopped the writing of a file before the end.

@@ -105,28 +105,31 @@ pub fn quantise_slices(
 /// # Errors
 /// [`Error::Quantise`].
 pub fn check_finite(view: &TensorView, dtype: Dtype, bytes: &[u8], first: usize) -> Result<()> {
-    let mut values = [0.0; 1024];
-    let piece = values.len() / dtype.block_elements() * dtype.block_bytes();
-    for (index, bytes) in bytes.chunks(piece).enumerate() {
+    /// Elements that are looked at together: a whole number of blocks of every type.
+    const PIECE: usize = 1024;
+    let not_finite = |(index, bytes): (usize, &[u8])| {
+        let mut values = [0.0; PIECE];
         let values = &mut values[..bytes.len() / dtype.block_bytes() * dtype.block_elements()];
         // A float of 64 bits can be out of the range of 32.
         let finite = |bytes: &[u8; 8]| f64::from_le_bytes(*bytes).is_finite();
         if dtype == Dtype::F64 && bytes.as_chunks().0.iter().all(finite) || !dequantise(dtype, bytes, values) {
-            continue;
+            return None;
         }
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let (element, value) = (first + index * 1024 + at, values[at]);
-            return Err(Error::Quantise {
-                file: view.file().to_owned(),
-                tensor: view.name().to_owned(),
-                reason: format!(
-                    "element {element} is {value} in {dtype}; choose a type of a wider range, f32 holds all finite \
-                     values, or mend the checkpoint if it is so there"
-                ),
-            });
-        }
-    }
-    Ok(())
+        let at = values.iter().position(|value| !value.is_finite())?;
+        Some((first + index * PIECE + at, values[at]))
+    };
+    let piece = PIECE / dtype.block_elements() * dtype.block_bytes();
+    #[cfg(feature = "threads")]
+    let found = bytes.par_chunks(piece).enumerate().find_map_first(not_finite);
+    #[cfg(not(feature = "threads"))]
+    let found = bytes.chunks(piece).enumerate().find_map(not_finite);
+    found.map_or(Ok(()), |(element, value)| {
+        let reason = format!(
+            "element {element} is {value}, which is not finite in {dtype}; choose a type of a wider range, f32 holds \
+             all finite values, or mend the checkpoint or adapter if it is so there"
+        );
+        Err(unfit(view, reason))
+    })
 }
 
 /// Calls `convert` for each chunk, with room for its elements in `f32`, its number, its bytes and the bytes to write.

@@ -304,6 +304,7 @@ fn what_cannot_be_written_is_said_by_name() {
         for part in says {
             assert!(error.contains(part), "no `{part}` in `{error}`");
         }
+        assert!(error.matches("choose another type").count() <= 1, "the remedy is said twice: {error}");
         assert!(!target.exists());
     }
 }

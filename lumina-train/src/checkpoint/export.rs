@@ -51,15 +51,6 @@ impl WeightType {
         }
     }
 
-    /// Whether a value is finite in this type.
-    pub(crate) fn is_finite(self, value: f32) -> bool {
-        match self {
-            Self::F32 => value.is_finite(),
-            Self::BF16 => bf16::from_f32(value).is_finite(),
-            Self::F16 => f16::from_f32(value).is_finite(),
-        }
-    }
-
     /// Values in this type, little-endian.
     pub(crate) fn bytes_of(self, values: &[f32]) -> Bytes {
         match self {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use lumina_checkpoint::gguf::check_finite;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView, save_safetensors};
 use rayon::prelude::*;
 
@@ -40,7 +41,7 @@ pub fn merge(model: &Path, adapter: &Path, merged: &Path, dtype: Dtype) -> Resul
             let stored = if matrices.is_some() { dtype } else { view.dtype() };
             let scale = adapter.scale();
             (name, stored, shape, move || match matrices {
-                Some([a, b]) => updated(&view, &a, &b, scale, weight_type, merged),
+                Some([a, b]) => updated(&view, &a, &b, scale, weight_type),
                 None => Ok(view.bytes().clone()),
             })
         });
@@ -83,7 +84,6 @@ fn updated(
     b: &TensorView,
     scale: f64,
     dtype: WeightType,
-    merged: &Path,
 ) -> lumina_checkpoint::Result<Bytes> {
     let (mut values, a_values, b_values) = (weight.to_f32()?, a.to_f32()?, b.to_f32()?);
     let (rank, inputs) = (a.shape()[0], a.shape()[1]);
@@ -99,15 +99,7 @@ fn updated(
             *value += scale as f32 * update;
         }
     });
-    // Rounding is monotonic, so the value of largest size says whether any overflows; NaN is larger than all.
-    let largest = values.par_iter().map(|value| value.abs()).max_by(f32::total_cmp).unwrap_or(0.0);
-    if !dtype.is_finite(largest) {
-        let (file, tensor) = (merged.to_owned(), weight.name().to_owned());
-        let reason = format!(
-            "its merged values reach {largest}, which is not finite in {}; choose a wider type, or look at the adapter",
-            dtype.dtype()
-        );
-        return Err(lumina_checkpoint::Error::Unsavable { file, tensor, reason });
-    }
-    Ok(dtype.bytes_of(&values))
+    let bytes = dtype.bytes_of(&values);
+    check_finite(weight, dtype.dtype(), &bytes, 0)?;
+    Ok(bytes)
 }
