@@ -47,19 +47,16 @@ pub(crate) fn folder_files() -> impl Iterator<Item = &'static str> {
 
 /// Reads one file of any format.
 pub(crate) fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
-    let not_a_checkpoint = |reason: String| Error::NotACheckpoint { file: file.to_owned(), reason };
     if bytes.is_empty() {
         return Err(empty(file));
     }
-    if bytes.starts_with(b"version https://git-lfs") {
-        let reason = "this is a Git LFS pointer; fetch the file itself with `git lfs pull`";
-        return Err(not_a_checkpoint(reason.to_owned()));
-    }
+    lumina_core::file::check_lfs(file, bytes)?;
     match FORMATS.iter().find(|format| (format.matches)(file, bytes)) {
         Some(format) => (format.read)(file, bytes),
         None => {
             let start = &bytes[..bytes.len().min(8)];
-            Err(not_a_checkpoint(format!("neither {}; it begins with {start:02x?}", names(" nor "))))
+            let reason = format!("neither {}; it begins with {start:02x?}", names(" nor "));
+            Err(Error::NotACheckpoint { file: file.to_owned(), reason })
         }
     }
 }

@@ -6,7 +6,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lumina_core::Limits;
 
 use crate::{Error, Result};
 
@@ -62,7 +61,7 @@ impl Source {
     /// to the heap, as it may be replaced while the model is in use.
     pub(crate) fn document(&self, name: &str) -> Result<Option<Bytes>> {
         self.get(name, |file| {
-            let bytes = lumina_core::file::read(file, Limits::default().document_bytes)?;
+            let bytes = lumina_core::file::read_document(file)?;
             if bytes.is_empty() { Err(empty(file)) } else { Ok(bytes.into()) }
         })
     }

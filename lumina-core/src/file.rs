@@ -7,10 +7,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Limits, Result};
 
 /// How every Git LFS pointer begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
+/// The byte order mark of UTF-8, as Windows writes it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Opens a regular file, and returns its size in bytes with it.
 ///
@@ -56,10 +59,29 @@ pub fn read(file: &Path, limit: u64) -> Result<Vec<u8>> {
 pub fn read_text(file: &Path, limit: u64) -> Result<String> {
     let mut text = String::from_utf8(read(file, limit)?)
         .map_err(|error| Error::NotUtf8 { file: file.to_owned(), byte: error.utf8_error().valid_up_to() })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
+    text.drain(..text.len() - without_mark(text.as_bytes()).len());
     Ok(text)
+}
+
+/// [`read`] of a document, with the default [`Limits::document_bytes`].
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_document(file: &Path) -> Result<Vec<u8>> {
+    read(file, Limits::default().document_bytes)
+}
+
+/// [`read_text`] of a document, with the default [`Limits::document_bytes`].
+///
+/// # Errors
+/// Those of [`read_text`].
+pub fn read_document_text(file: &Path) -> Result<String> {
+    read_text(file, Limits::default().document_bytes)
+}
+
+/// Text without its byte order mark.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// Refuses the bytes of a Git LFS pointer.

@@ -85,7 +85,7 @@ impl TextTokenizer {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = lumina_core::file::read(&file, Limits::default().document_bytes)?;
+        let json = lumina_core::file::read_document(&file)?;
         Self::from_json(&json, file)
     }
 

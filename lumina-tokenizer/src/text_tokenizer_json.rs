@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use lumina_core::{Cause, Limits, Vocabulary};
+use lumina_core::{Cause, Vocabulary};
 
 use crate::{Error, Result, UniRep};
 
@@ -25,7 +25,7 @@ struct BpeModel {
 /// [`Error::Core`] where the file cannot be read, [`Error::Json`], [`Error::Vocabulary`].
 pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
     let file = file.as_ref();
-    let json = lumina_core::file::read_text(file, Limits::default().document_bytes)?;
+    let json = lumina_core::file::read_document_text(file)?;
     let parsed: TextTokenizerJson = serde_json::from_str(&json)
         .map_err(|error| Error::Json { file: file.to_owned(), source: Cause::new(&error) })?;
     Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))

@@ -31,7 +31,7 @@ pub(crate) struct TokenizerFile {
 impl TokenizerFile {
     pub(crate) fn parse(json: &[u8], file: &Path) -> Result<Self> {
         lumina_core::file::check_lfs(file, json)?;
-        let json = json.strip_prefix("\u{feff}".as_bytes()).unwrap_or(json);
+        let json = lumina_core::file::without_mark(json);
         let file = file.to_owned();
         // Each value but the last of a list or a map is followed by a comma.
         let values = json.iter().filter(|&&byte| byte == b',').count();

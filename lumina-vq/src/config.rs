@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lumina_core::{Limits, file};
+use lumina_core::file;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -250,9 +250,9 @@ impl VqConfig {
     /// Reads `vqgan.yaml`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Core`] where it is no document, and those of [`VqConfig::from_yaml`].
+    /// [`Error::Core`] where it cannot be read, and those of [`VqConfig::from_yaml`].
     pub fn open(path: &Path) -> Result<Self> {
-        let text = file::read_text(path, Limits::default().document_bytes)?;
+        let text = file::read_document_text(path)?;
         Self::from_yaml(&text, path)
     }
 

@@ -11,15 +11,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be opened or read.
-    #[error("{}: cannot be read; check that the path is right and the file is readable", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The system's error.
-        #[source]
-        source: std::io::Error,
-    },
     /// An error of an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),

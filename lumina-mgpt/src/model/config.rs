@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use lumina_core::{Limits, file};
+use lumina_core::file;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -120,7 +120,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Read`] and [`Error::Config`].
     pub fn open(path: &Path) -> Result<Self> {
-        let json = file::read(path, Limits::default().document_bytes)?;
+        let json = file::read_document(path)?;
         Self::from_json(&json, path)
     }
 
@@ -143,12 +143,11 @@ impl ModelConfig {
     /// What is not supported, as a sentence.
     pub(crate) fn rope(&self) -> std::result::Result<(f64, RopeScaling), String> {
         // An empty object is none, as in Python.
+        let empty = RopeScalingConfig::default();
         let stated =
-            |rope: &'_ Option<RopeScalingConfig>| rope.clone().filter(|rope| *rope != RopeScalingConfig::default());
-        let (older, newer) = (stated(&self.rope_scaling), stated(&self.rope_parameters));
-        let both = [older.as_ref(), newer.as_ref()];
-        let theta = both.iter().flatten().find_map(|rope| rope.rope_theta).unwrap_or(self.rope_theta);
-        let partial = both.iter().flatten().find_map(|rope| rope.partial_rotary_factor).or(self.partial_rotary_factor);
+            || [&self.rope_scaling, &self.rope_parameters].into_iter().flatten().filter(|rope| **rope != empty);
+        let theta = stated().find_map(|rope| rope.rope_theta).unwrap_or(self.rope_theta);
+        let partial = stated().find_map(|rope| rope.partial_rotary_factor).or(self.partial_rotary_factor);
         if let Some(partial) = partial.filter(|partial| *partial != 1.0) {
             return Err(format!("`partial_rotary_factor` {partial} is not supported, only 1"));
         }
@@ -156,7 +155,7 @@ impl ModelConfig {
         if !positive(theta) {
             return Err(format!("`rope_theta` is {theta}, expected a positive number"));
         }
-        let Some(scaling) = both.into_iter().flatten().next() else { return Ok((theta, RopeScaling::None)) };
+        let Some(scaling) = stated().next() else { return Ok((theta, RopeScaling::None)) };
         let kind = scaling.rope_type.as_deref().or(scaling.older_type.as_deref());
         let scaling = match (kind, scaling.factor) {
             (None, None) | (Some("default"), _) => RopeScaling::None,

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use lumina_checkpoint::save_bytes;
-use lumina_core::{Limits, file};
+use lumina_core::file;
 
 use crate::{Error, Result};
 
@@ -20,13 +20,13 @@ pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> Result<(
 
 /// Reads a JSON file.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = file::read_text(file, Limits::default().document_bytes)?;
+    let text = file::read_document_text(file)?;
     serde_json::from_str(&text).map_err(|error| Error::Read { file: file.to_owned(), source: error.into() })
 }
 
 /// The bytes of a document, if it exists.
 pub(crate) fn read_if_present(file: &Path) -> Result<Option<Vec<u8>>> {
-    match file::read(file, Limits::default().document_bytes) {
+    match file::read_document(file) {
         Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         bytes => Ok(Some(bytes?)),
     }

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use lumina_core::Limits;
-
 use super::collate::Batch;
 use super::index::resolve;
 use super::items::TokenItems;
@@ -93,7 +91,7 @@ impl Dataset {
     }
 
     fn open_in(file: &Path, root: Option<&Path>) -> Result<Self> {
-        let yaml = lumina_core::file::read_text(file, Limits::default().document_bytes)?;
+        let yaml = lumina_core::file::read_document_text(file)?;
         let config = DataConfig::from_yaml(&yaml, file)?;
         let open = |meta: DataMeta| {
             let items = TokenItems::open_in(&resolve(file, &meta.path, root)?, root)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lumina_core::file;
 
-use super::json_text::{other_encoding, without_mark};
+use super::json_text::other_encoding;
 use crate::{Error, Result};
 
 /// The place of an item: `{"file":"0-of-2.tokens","len":29,"id":0,"offset":8}`.
@@ -32,7 +32,7 @@ impl IndexEntry {
     /// [`Error::Core`] where it cannot be read, and [`Error::Data`] with the number of a line that is not an entry.
     pub fn read_all(file: &Path) -> Result<(Vec<Self>, LastLine)> {
         let bytes = file::read(file, u64::MAX)?;
-        let bytes = without_mark(&bytes);
+        let bytes = file::without_mark(&bytes);
         let fault = |reason: String| Error::Data { file: file.to_owned(), reason };
         if let Some(encoding) = other_encoding(bytes) {
             return Err(fault(format!("the text is in {encoding}; save it as UTF-8")));

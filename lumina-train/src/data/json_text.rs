@@ -3,15 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use lumina_core::file::without_mark;
 use serde::de::IgnoredAny;
-
-/// The byte order mark of UTF-8, as Windows writes it.
-const MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Text without its byte order mark.
-pub(super) fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(MARK).unwrap_or(text)
-}
 
 /// The encoding of JSON text that is not in UTF-8: by its byte order mark, or as the first character of JSON is ASCII
 /// (RFC 4627, section 3).

@@ -10,7 +10,7 @@ use lumina_core::file;
 use lumina_tokenizer::Record;
 use lumina_vq::preprocess::InputImage;
 
-use super::json_text::{elements, lines, other_encoding, with_finite_numbers, without_mark};
+use super::json_text::{elements, lines, other_encoding, with_finite_numbers};
 use crate::{Error, Result};
 
 /// Records with their images. Each is loaded when it is used.
@@ -46,7 +46,7 @@ impl Records<'static> {
             let reason = format!("the text is in {encoding}; save it as UTF-8");
             return Err(Error::Data { file, reason });
         }
-        let text = without_mark(&bytes).trim_ascii_start();
+        let text = file::without_mark(&bytes).trim_ascii_start();
         let places = if text.starts_with(b"[") {
             elements(&bytes, bytes.len() - text.len()).map_err(|reason| Error::Data { file: file.clone(), reason })?
         } else {
@@ -108,8 +108,6 @@ impl<'a> Records<'a> {
                         None => folder.join(path),
                         Some(root) => file::inside(root, path)?,
                     };
-                    // A pipe would block.
-                    file::open(&image)?;
                     Ok(InputImage::open(image)?)
                 };
                 let images = record.image.iter().map(open).collect::<Result<_>>()?;

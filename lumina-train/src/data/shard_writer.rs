@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::save_bytes;
-use lumina_core::{Limits, file};
+use lumina_core::file;
 use lumina_tokenizer::Encoded;
 
 use super::index::{IndexEntry, push_line};
@@ -138,7 +138,7 @@ impl ShardWriter {
 
 /// The settings of a run that is continued must be those that it was begun with.
 fn check_settings(file: &Path, settings: &str, shard_bytes: u64) -> Result<()> {
-    match file::read_text(file, Limits::default().document_bytes) {
+    match file::read_document_text(file) {
         Ok(found) if found == settings => Ok(()),
         Ok(found) => Err(Error::OtherRun { file: file.to_owned(), found, wanted: settings.to_owned() }),
         Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound && shard_bytes == 0 => {
