@@ -84,21 +84,12 @@ impl Dtype {
 
     /// Bytes of one block. A block is one element unless the type is quantised.
     pub const fn block_bytes(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
-            Self::Q8_0 => Format::Q8_0.block_bytes(),
-            Self::Q4_0 => Format::Q4_0.block_bytes(),
-            Self::Q4_1 => Format::Q4_1.block_bytes(),
-            Self::Q5_0 => Format::Q5_0.block_bytes(),
-            Self::Q5_1 => Format::Q5_1.block_bytes(),
-            Self::Q2_K => Format::Q2_K.block_bytes(),
-            Self::Q3_K => Format::Q3_K.block_bytes(),
-            Self::Q4_K => Format::Q4_K.block_bytes(),
-            Self::Q5_K => Format::Q5_K.block_bytes(),
-            Self::Q6_K => Format::Q6_K.block_bytes(),
+        match (self.format(), self) {
+            (Some(format), _) => format.block_bytes(),
+            (None, Self::F64 | Self::I64) => 8,
+            (None, Self::I32) => 4,
+            (None, Self::I16) => 2,
+            (None, _) => 1,
         }
     }
 
@@ -134,25 +125,13 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F64 => "f64",
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::BF16 => "bf16",
             Self::I64 => "i64",
             Self::I32 => "i32",
             Self::I16 => "i16",
             Self::I8 => "i8",
             Self::U8 => "u8",
             Self::Bool => "bool",
-            Self::Q8_0 => "q8_0",
-            Self::Q4_0 => "q4_0",
-            Self::Q4_1 => "q4_1",
-            Self::Q5_0 => "q5_0",
-            Self::Q5_1 => "q5_1",
-            Self::Q2_K => "q2_k",
-            Self::Q3_K => "q3_k",
-            Self::Q4_K => "q4_k",
-            Self::Q5_K => "q5_k",
-            Self::Q6_K => "q6_k",
+            _ => return self.format().map_or(Ok(()), |format| format.fmt(f)),
         })
     }
 }

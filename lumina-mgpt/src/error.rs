@@ -163,7 +163,7 @@ pub enum Error {
     Answer {
         /// What was expected.
         expected: &'static str,
-        /// The beginning of the answer's text, at most 200 characters, with control characters escaped.
+        /// The beginning of the answer's text, at most 400 characters, with control characters escaped.
         found: String,
         /// Why it ended.
         stop: StopReason,

@@ -52,7 +52,7 @@ impl ImageTokenizer {
     /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), such as Meta's `tokenizer/`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::ParseConfig`], [`Error::Config`], [`Error::NoWeights`], and [`Error::Nn`] for
+    /// [`Error::Core`], [`Error::ParseConfig`], [`Error::Config`], [`Error::NoWeights`], and [`Error::Nn`] for
     /// tensors that are missing, unexpected or of the wrong shape.
     pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
@@ -132,12 +132,11 @@ impl ImageTokenizer {
     /// # Errors
     /// [`Error::Memory`] where neither does.
     pub fn bands_within_limits(&self, [rows, columns]: [usize; 2]) -> Result<Bands> {
-        let bands = [Bands::Whole, FEWEST_BYTES];
-        let fitting = bands.into_iter().find(|&bands| self.check_decode([1, rows, columns], bands).is_ok());
-        match fitting {
-            Some(bands) => Ok(bands),
-            None => self.check_decode([1, rows, columns], FEWEST_BYTES).map(|()| FEWEST_BYTES),
+        if self.decode_bytes([rows, columns], Bands::Whole) <= self.max_bytes {
+            return Ok(Bands::Whole);
         }
+        self.check_decode([1, rows, columns], FEWEST_BYTES)?;
+        Ok(FEWEST_BYTES)
     }
 
     /// Whether decoding keeps the limit.

@@ -1,7 +1,7 @@
 //! A whole answer, and what of it a caller takes.
 
 use image::RgbImage;
-use lumina_core::{CodeGrid, Vocabulary};
+use lumina_core::{Cause, CodeGrid, Vocabulary};
 use lumina_tokenizer::MalformedImage;
 
 use crate::engine::{Event, Stats};
@@ -44,13 +44,6 @@ impl Output {
     }
 }
 
-/// The beginning of a text, for a message.
-fn beginning(text: &str) -> String {
-    const MAX_CHARS: usize = 200;
-    let more = if text.chars().nth(MAX_CHARS).is_some() { "…" } else { "" };
-    text.chars().take(MAX_CHARS).flat_map(char::escape_debug).chain(more.chars()).collect()
-}
-
 /// What an answer can be taken as.
 pub trait Answer: Sized {
     /// Takes it from the whole output.
@@ -81,7 +74,9 @@ impl Answer for RgbImage {
             (None, Some((malformed, _))) => {
                 Err(Error::Malformed { malformed: Box::new(malformed), stop: Some(stats.stop) })
             }
-            (None, None) => Err(Error::Answer { expected: "image", found: beginning(&text), stop: stats.stop }),
+            (None, None) => {
+                Err(Error::Answer { expected: "image", found: Cause::new(&text).to_string(), stop: stats.stop })
+            }
         }
     }
 }

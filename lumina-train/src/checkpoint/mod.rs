@@ -22,6 +22,6 @@ pub use export::{convert, save_parameters};
 pub(crate) use files::{TOKENIZER_FILES, check_regular, copy_if_present, read_if_present, read_json, write_json};
 pub(crate) use model_files::ModelFiles;
 pub use run_folder::latest;
-pub(crate) use same_options::check_same_options;
+pub(crate) use same_options::{check_same_options, different};
 pub(crate) use state_values::state_values;
 pub(crate) use whole_folder::{FolderLock, create};

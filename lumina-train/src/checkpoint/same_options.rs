@@ -24,13 +24,14 @@ pub(crate) fn check_same_options<T: Serialize>(
     let saved = serde_json::to_value(saved).expect("options have a JSON form");
     match first_difference(&saved, &given, "", may_grow) {
         None => Ok(()),
-        Some((field, saved, given)) => Err(Error::DifferentOptions {
-            checkpoint: checkpoint.to_owned(),
-            field,
-            saved: saved.to_string(),
-            given: given.to_string(),
-        }),
+        Some((field, saved, given)) => Err(different(checkpoint, &field, &saved.to_string(), &given.to_string())),
     }
+}
+
+/// The error of a run that is resumed with another value of `field`.
+pub(crate) fn different(checkpoint: &Path, field: &str, saved: &str, given: &str) -> Error {
+    let [field, saved, given] = [field, saved, given].map(str::to_owned);
+    Error::DifferentOptions { checkpoint: checkpoint.to_owned(), field, saved, given }
 }
 
 /// The path of the first field that differs, with both its values.

@@ -5,11 +5,11 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::Adapter;
-use lumina_core::{Limits, file};
+use lumina_core::file;
 use serde_json::{Map, Value, json};
 
 use super::{ImageRows, LoraOptions};
-use crate::checkpoint::{base_model, read_json};
+use crate::checkpoint::{base_model, different, read_json};
 use crate::{Error, Result};
 
 /// What a run began with, besides its options and its data.
@@ -77,11 +77,6 @@ impl Start {
     }
 }
 
-fn different(checkpoint: &Path, field: &str, saved: &str, given: &str) -> Error {
-    let [field, saved, given] = [field, saved, given].map(str::to_owned);
-    Error::DifferentOptions { checkpoint: checkpoint.to_owned(), field, saved, given }
-}
-
 fn to_json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("options have a JSON form")
 }
@@ -129,7 +124,7 @@ impl StartModel {
         }
         let failed = |source| Error::Read { file: folder.to_owned(), source };
         let mut crc32 = crc32fast::Hasher::new();
-        let text = file::read_text(&config, Limits::default().document_bytes)?;
+        let text = file::read_document_text(&config)?;
         // Spaces do not make another model.
         match serde_json::from_str::<Value>(&text) {
             Ok(config) => crc32.update(config.to_string().as_bytes()),

@@ -12,7 +12,8 @@ use super::epochs::Epochs;
 use super::start::Start;
 use super::{FineTuneOptions, Position, StepReport, Trainable, recording};
 use crate::checkpoint::{
-    self, ModelFiles, WeightType, base_model, check_same_options, read_json, run_folder, save_parameters, write_json,
+    self, ModelFiles, WeightType, base_model, check_same_options, different, read_json, run_folder, save_parameters,
+    write_json,
 };
 use crate::data::Dataset;
 use crate::optim::AdamW;
@@ -194,10 +195,7 @@ impl Trainer {
     fn check_data(&mut self, data: &Dataset, folder: &Path) -> Result<()> {
         let given = data.fingerprint();
         match &self.data {
-            Some(saved) if *saved != given => {
-                let (checkpoint, field, saved) = (folder.to_owned(), "data".to_owned(), saved.clone());
-                Err(Error::DifferentOptions { checkpoint, field, saved, given })
-            }
+            Some(saved) if *saved != given => Err(different(folder, "data", saved, &given)),
             _ => {
                 self.data = Some(given);
                 Ok(())

@@ -18,7 +18,8 @@ use super::options::VqTrainingOptions;
 use super::patch_clusters::PatchClusters;
 use super::report::VqStepReport;
 use crate::checkpoint::{
-    self, FolderLock, WeightType, check_same_options, read_json, run_folder, save_parameters, state_values, write_json,
+    self, FolderLock, WeightType, check_same_options, different, read_json, run_folder, save_parameters, state_values,
+    write_json,
 };
 use crate::optim::{AdamW, AdamWOptions, StepSchedule};
 use crate::run::{Checkpoints, Steps, run};
@@ -250,10 +251,7 @@ impl VqTrainer {
     fn check_clusters(&self, folder: &Path) -> Result<()> {
         let given = self.clusters_fingerprint();
         match &self.saved_clusters {
-            Some(saved) if *saved != given => {
-                let (checkpoint, field, saved) = (folder.to_owned(), "clusters".to_owned(), saved.clone());
-                Err(Error::DifferentOptions { checkpoint, field, saved, given })
-            }
+            Some(saved) if *saved != given => Err(different(folder, "clusters", saved, &given)),
             _ => Ok(()),
         }
     }

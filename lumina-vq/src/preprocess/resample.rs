@@ -101,18 +101,26 @@ impl Sample for u8 {
     }
 }
 
-impl Sample for u16 {
-    type Weight = f64;
-    type Sum = f64;
-    const INITIAL_SUM: f64 = 0.0;
+/// How samples are weighted and added up in `f64`: part of their [`Sample`].
+macro_rules! sums_in_f64 {
+    () => {
+        type Weight = f64;
+        type Sum = f64;
+        const INITIAL_SUM: f64 = 0.0;
 
-    fn weight(weight: f64) -> f64 {
-        weight
-    }
-    #[inline(always)]
-    fn add(sum: f64, sample: u16, weight: f64) -> f64 {
-        sum + f64::from(sample) * weight
-    }
+        fn weight(weight: f64) -> f64 {
+            weight
+        }
+        #[inline(always)]
+        fn add(sum: f64, sample: Self, weight: f64) -> f64 {
+            sum + f64::from(sample) * weight
+        }
+    };
+}
+
+impl Sample for u16 {
+    sums_in_f64!();
+
     #[inline(always)]
     fn round(sum: f64) -> u16 {
         // The cast clamps negative sums to zero, so adding one half rounds correctly.
@@ -128,17 +136,8 @@ impl Sample for u16 {
 }
 
 impl Sample for i32 {
-    type Weight = f64;
-    type Sum = f64;
-    const INITIAL_SUM: f64 = 0.0;
+    sums_in_f64!();
 
-    fn weight(weight: f64) -> f64 {
-        weight
-    }
-    #[inline(always)]
-    fn add(sum: f64, sample: i32, weight: f64) -> f64 {
-        sum + f64::from(sample) * weight
-    }
     #[inline(always)]
     fn round(sum: f64) -> i32 {
         (sum + 0.5f64.copysign(sum)) as i32
@@ -153,17 +152,8 @@ impl Sample for i32 {
 }
 
 impl Sample for f32 {
-    type Weight = f64;
-    type Sum = f64;
-    const INITIAL_SUM: f64 = 0.0;
+    sums_in_f64!();
 
-    fn weight(weight: f64) -> f64 {
-        weight
-    }
-    #[inline(always)]
-    fn add(sum: f64, sample: f32, weight: f64) -> f64 {
-        sum + f64::from(sample) * weight
-    }
     #[inline(always)]
     fn round(sum: f64) -> f32 {
         sum as f32
