@@ -71,3 +71,30 @@ pub fn add_scaled(gpu: &Gpu, x: &Buffer, y: &Buffer, scale: f32) -> Buffer {
     }
     out
 }
+
+#[cube(launch_unchecked)]
+fn copy_kernel(from: &[u32], to: &mut [u32], len: u32) {
+    let at = ABSOLUTE_POS;
+    if (at as u32) < len {
+        to[at] = from[at];
+    }
+}
+
+/// [`Gpu::copy`].
+pub(crate) fn copy(gpu: &Gpu, from: &Buffer, to: &Buffer) {
+    assert!(from.len() <= to.len(), "{} words do not fit a buffer of {}", from.len(), to.len());
+    if from.is_empty() {
+        return;
+    }
+    // SAFETY: both have `from.len()` words.
+    unsafe {
+        copy_kernel::launch_unchecked(
+            gpu.client(),
+            gpu.cubes_for(from.len()),
+            CubeDim::new_1d(UNITS),
+            from.arg(1),
+            to.arg(1),
+            from.len() as u32,
+        );
+    }
+}

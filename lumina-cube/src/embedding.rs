@@ -31,7 +31,7 @@ fn kernel(
             out[at as usize] = f32::reinterpret(table[(base + column) as usize]);
         } else if comptime!(format == Format::BF16) {
             let word = table[(base + column / 2) as usize];
-            out[at as usize] = f32::reinterpret(select(column % 2 == 0, word << 16u32, word & 0xffff_0000u32));
+            out[at as usize] = f32::reinterpret((word >> (column % 2 * 16u32)) << 16u32);
         } else if comptime!(format == Format::F16) {
             let word = table[(base + column / 2) as usize];
             out[at as usize] = half_pair((word >> (column % 2 * 16u32)) & 0xffffu32).extract(0usize);
@@ -83,7 +83,6 @@ pub fn embedding(gpu: &Gpu, table: &Matrix, indices: &Buffer) -> Buffer {
     }
     out
 }
-
 
 /// Grid: units of 256. A unit has a number of the result.
 #[cube(launch_unchecked)]

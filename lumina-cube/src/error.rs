@@ -42,3 +42,10 @@ pub enum Error {
         expected: usize,
     },
 }
+
+impl Error {
+    /// Whether memory is what lacks.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. })
+    }
+}

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cubecl::Device;
 use cubecl::bytes::Bytes;
+use cubecl::client::Graph;
 use cubecl::device::WgpuDeviceKind;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, IoError, ServerError};
-use cubecl::stream_id::StreamId;
-use cubecl::Device;
 
 use crate::{Error, Result};
 
@@ -38,8 +39,17 @@ struct Inner {
     client: Client,
     name: String,
     lanes: u32,
-    /// What a recording uses, while there is one: it must outlive the recording.
+    /// What a recording uses, while there is one: it must live as long as the recording.
     recorded: Mutex<Option<Vec<Handle>>>,
+    /// Held by who launches what belongs together.
+    turn: Mutex<()>,
+}
+
+/// Launches that were recorded, to be made again at once. They read and write the buffers of the first time.
+pub struct Recording {
+    graph: Graph,
+    /// Temporary buffers of the launches.
+    _kept: Vec<Handle>,
 }
 
 /// 32-bit words on a device: `f32`, or whole numbers. Clones are the same memory.
@@ -84,16 +94,20 @@ impl Gpu {
     }
 
     fn of_client(mut client: Client) -> Self {
-        // One stream for all threads: memory and order are per stream.
-        // SAFETY: streams are names; this one is that of the thread that opens the device.
-        unsafe { client.set_stream(StreamId::current()) };
+        // One stream for all threads, as memory and order are per stream, and no other program part's: a recording would
+        // take up what that launches.
+        static STREAMS: AtomicU64 = AtomicU64::new(1 << 40);
+        let mut stream = client.empty(WORD).stream;
+        stream.value = STREAMS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: streams are names, and only this device uses this one.
+        unsafe { client.set_stream(stream) };
         let hardware = &client.properties().hardware;
         // Units that exchange numbers without shared memory. Where planes vary in size, the smallest are meant: larger
         // ones are then several of those.
         let lanes = hardware.plane_size_min.clamp(4, 32);
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
-        Self(Arc::new(Inner { client, name, lanes, recorded: Mutex::new(None) }))
+        Self(Arc::new(Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) }))
     }
 
     /// The name of the runtime, such as `cuda` or `wgpu<wgsl>`.
@@ -188,6 +202,49 @@ impl Gpu {
         Ok(self.read(buffer)?.into_iter().map(f32::from_bits).collect())
     }
 
+    /// Whether memory for a buffer could be had, and whatever is to be written into it could be launched. It does not
+    /// wait for the device to compute.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Device`].
+    pub fn check(&self, buffer: &Buffer) -> Result<()> {
+        self.client().check([&buffer.handle]).map_err(|error| failed("taking memory", &error))
+    }
+
+    /// Copies the words of a buffer to the beginning of another.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn copy(&self, from: &Buffer, to: &Buffer) {
+        crate::elementwise::copy(self, from, to);
+    }
+
+    /// A turn on the device. Launches that belong together, such as those of a pass, are made in one, so that those of
+    /// another thread do not come between them, nor into a recording.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the launches of `run`, and records them. It is run twice, first as it is, so that kernels are compiled and
+    /// memory is there; the result is that of the second time, whose launches are only recorded:
+    /// [`Recording::replay`] makes them. The caller has the [turn](Gpu::turn).
+    ///
+    /// # Errors
+    /// [`Error::Device`] where something was uploaded, written or read inside, memory ran out, or the device cannot.
+    pub fn record<T>(&self, mut run: impl FnMut() -> T) -> Result<(Recording, T)> {
+        let failed = |error: ServerError| failed("recording launches", &error);
+        let client = self.client();
+        client.graph_prepare().map_err(failed)?;
+        drop(run());
+        client.start_capture().map_err(failed)?;
+        let recorded = || self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        *recorded() = Some(Vec::new());
+        let result = run();
+        let kept = recorded().take().unwrap_or_default();
+        let graph = client.stop_capture().map_err(failed)?;
+        Ok((Recording { graph, _kept: kept }, result))
+    }
+
     /// Waits until everything before is done.
     ///
     /// # Errors
@@ -201,6 +258,24 @@ impl Gpu {
         if let Some(kept) = &mut *self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner) {
             kept.push(handle.clone());
         }
+    }
+}
+
+impl Recording {
+    /// Makes the launches again, in the order of everything else. The caller has the [turn](Gpu::turn).
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn replay(&self) -> Result<()> {
+        // SAFETY: the recording keeps its temporary buffers, its caller the others, and all work on them is in one
+        // stream, in order.
+        unsafe { self.graph.replay() }.map_err(|error| failed("replaying launches", &error))
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording").field("buffers", &self._kept.len()).finish_non_exhaustive()
     }
 }
 
@@ -240,8 +315,7 @@ impl Buffer {
 
     /// Whether both are the same words of one buffer.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let place = |buffer: &Self| (buffer.handle.offset_start, buffer.handle.offset_end);
-        self.handle.memory.id() == other.handle.memory.id() && place(self) == place(other)
+        self.handle.clone().binding().claim_key() == other.handle.clone().binding().claim_key()
     }
 }
 

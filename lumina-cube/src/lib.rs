@@ -39,5 +39,5 @@ mod reduce;
 mod weights;
 
 pub use error::{Error, Result};
-pub use gpu::{Buffer, DeviceChoice, Gpu};
+pub use gpu::{Buffer, DeviceChoice, Gpu, Recording};
 pub use weights::{Arena, Format, Matrix, MatrixRows};

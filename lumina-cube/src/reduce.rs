@@ -28,12 +28,7 @@ pub(crate) fn lane_max(value: f32, #[comptime] lanes: u32) -> f32 {
 
 /// The sum over all units of a cube of `parts` · `lanes` units, which all of them get. `scratch` has `parts` numbers.
 #[cube]
-pub(crate) fn cube_sum(
-    value: f32,
-    scratch: &mut Shared<[f32]>,
-    #[comptime] lanes: u32,
-    #[comptime] parts: u32,
-) -> f32 {
+pub(crate) fn cube_sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] lanes: u32, #[comptime] parts: u32) -> f32 {
     let own = lane_sum(value, lanes);
     if comptime!(parts == 1) {
         own

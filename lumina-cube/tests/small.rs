@@ -51,8 +51,7 @@ fn sums_repeat_the_shorter_one() {
     let Some(gpu) = gpu() else { return };
     let (x, y) = (values(60, 1), values(20, 2));
     let found = elementwise::add_scaled(&gpu, &gpu.upload_f32(&x), &gpu.upload_f32(&y), 0.5);
-    let expected: Vec<f64> =
-        x.iter().enumerate().map(|(i, x)| f64::from(*x) + 0.5 * f64::from(y[i % 20])).collect();
+    let expected: Vec<f64> = x.iter().enumerate().map(|(i, x)| f64::from(*x) + 0.5 * f64::from(y[i % 20])).collect();
     assert!(worst(&gpu.read_f32(&found).unwrap(), &expected) < 1e-6);
 }
 
@@ -79,5 +78,40 @@ fn too_much_is_an_error() {
     let error = gpu.read(&huge.part(0..4)).unwrap_err();
     assert!(matches!(error, lumina_cube::Error::OutOfMemory { .. }), "{error}");
     // And the device goes on.
+    assert_eq!(gpu.read(&gpu.upload(&[7])).unwrap(), [7]);
+}
+
+/// A recording computes on what its buffers hold when it is replayed.
+#[test]
+fn recordings_compute_anew() {
+    let Some(gpu) = gpu() else { return };
+    let (x, weight) = (gpu.upload_f32(&[1.0; 64]), gpu.upload_f32(&[2.0; 64]));
+    let turn = gpu.turn();
+    let run = || {
+        let doubled = elementwise::add_scaled(&gpu, &x, &x, 1.0);
+        norm::add_rms_norm(&gpu, &doubled, &weight, &weight, 0.0)
+    };
+    let (recording, [sum, normed]) = gpu.record(run).unwrap();
+    drop(turn);
+    for value in [3.0f32, -5.0, 0.5] {
+        // Memory that is taken and given back in between is not that of the recording.
+        let other = gpu.upload_f32(&[9.0; 64]);
+        gpu.write(&x, &[value.to_bits(); 64]);
+        recording.replay().unwrap();
+        let sums = gpu.read_f32(&sum).unwrap();
+        assert_eq!(sums, [2.0 * value + 2.0; 64]);
+        let sign = sums[0].signum() * 2.0;
+        assert!(gpu.read_f32(&normed).unwrap().iter().all(|found| (found - sign).abs() < 1e-6));
+        assert_eq!(gpu.read_f32(&other).unwrap(), [9.0; 64]);
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let turn = gpu.turn();
+    let error = gpu.record(|| gpu.upload(&[1, 2, 3])).unwrap_err();
+    assert!(matches!(error, lumina_cube::Error::Device { .. }), "{error}");
+    drop(turn);
     assert_eq!(gpu.read(&gpu.upload(&[7])).unwrap(), [7]);
 }

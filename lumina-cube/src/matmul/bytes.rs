@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{Float4, Launch, Load, half_pair, pick};
+use super::{Float4, Launch, Load, Part, half_pair, pick};
 use crate::reduce::lane_sum;
 use crate::weights::{BLOCK, Format};
 use crate::{Buffer, Gpu};
@@ -95,11 +95,9 @@ fn kernel(
     out: &mut [f32],
     k: u32,
     n: u32,
-    load: (u32, u32, u32),
-    scale: (u32, u32, u32),
-    outputs: (u32, u32, u32),
-    places: (u32, u32, u32),
-    end: (u32, u32),
+    a: Part,
+    b: Part,
+    c: Part,
     #[comptime] rows: usize,
     #[comptime] format: Format,
     #[comptime] per_team: usize,
@@ -107,7 +105,8 @@ fn kernel(
 ) {
     let loads = comptime!(if matches!(format, Format::Q8_0) { 2usize } else { 1usize });
     let blocks = k as usize / comptime!(BLOCK);
-    let (first_load, first_scale, outputs, place, first) = pick(load, scale, outputs, places, end, per_team);
+    let (part, first) = pick(a, b, c, per_team);
+    let outputs = part.outputs;
     let first_row = CUBE_POS_Y * rows as u32;
 
     // Rows that are not there are computed as the last one, and not written.
@@ -116,8 +115,8 @@ fn kernel(
     #[unroll]
     for p in 0..per_team {
         let row = min(first + p as u32, outputs - 1u32) as usize;
-        weight_rows[p] = first_load as usize + row * blocks * loads;
-        scale_rows[p] = first_scale as usize + row * blocks;
+        weight_rows[p] = part.first_load as usize + row * blocks * loads;
+        scale_rows[p] = part.first_scale as usize + row * blocks;
     }
     let mut x_rows = Array::<usize>::new(rows);
     #[unroll]
@@ -182,7 +181,7 @@ fn kernel(
             let row = first_row + r as u32;
             let output = first + p as u32;
             if UNIT_POS_X == 0 && row < n && output < outputs {
-                out[(place + row * outputs + output) as usize] = sum;
+                out[(part.out + row * outputs + output) as usize] = sum;
             }
         }
     }
@@ -203,11 +202,9 @@ pub(super) fn launch(launch: &Launch<'_>, x: &Quantised, out: &Buffer) {
             out.arg(1),
             matrix.columns() as u32,
             n as u32,
-            (a.first_load, b.first_load, c.first_load),
-            (a.first_scale, b.first_scale, c.first_scale),
-            (a.outputs, b.outputs, c.outputs),
-            (a.out, b.out, c.out),
-            (a.end, b.end),
+            a.arg(),
+            b.arg(),
+            c.arg(),
             rows,
             matrix.format(),
             per_team,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 use half::f16;
 
-use super::{Float4, Launch, Load, pick};
+use super::{Float4, Launch, Load, Part, pick};
 use crate::reduce::lane_sum;
 use crate::weights::Format;
 use crate::{Buffer, Gpu};
@@ -64,10 +64,9 @@ fn kernel(
     out: &mut [f32],
     k: u32,
     n: u32,
-    load: (u32, u32, u32),
-    outputs: (u32, u32, u32),
-    places: (u32, u32, u32),
-    end: (u32, u32),
+    a: Part,
+    b: Part,
+    c: Part,
     #[comptime] rows: usize,
     #[comptime] format: Format,
     #[comptime] per_team: usize,
@@ -77,14 +76,15 @@ fn kernel(
     let vectors = comptime!(per / 4);
     let loads = k as usize / per;
     let x_row = k as usize / 4;
-    let (first_load, _, outputs, place, first) = pick(load, load, outputs, places, end, per_team);
+    let (part, first) = pick(a, b, c, per_team);
+    let outputs = part.outputs;
     let first_row = CUBE_POS_Y * rows as u32;
 
     // Rows that are not there are computed as the last one, and not written.
     let mut weight_rows = Array::<usize>::new(per_team);
     #[unroll]
     for p in 0..per_team {
-        weight_rows[p] = first_load as usize + min(first + p as u32, outputs - 1u32) as usize * loads;
+        weight_rows[p] = part.first_load as usize + min(first + p as u32, outputs - 1u32) as usize * loads;
     }
     let mut x_rows = Array::<usize>::new(rows);
     #[unroll]
@@ -116,8 +116,7 @@ fn kernel(
                 let w = unpack(loaded[p], format);
                 #[unroll]
                 for i in 0..per {
-                    sums[r * per_team + p] =
-                        fma(w[i], xs[i / 4].extract(comptime!(i % 4)), sums[r * per_team + p]);
+                    sums[r * per_team + p] = fma(w[i], xs[i / 4].extract(comptime!(i % 4)), sums[r * per_team + p]);
                 }
             }
         }
@@ -132,7 +131,7 @@ fn kernel(
             let row = first_row + r as u32;
             let output = first + p as u32;
             if UNIT_POS_X == 0 && row < n && output < outputs {
-                out[(place + row * outputs + output) as usize] = sum;
+                out[(part.out + row * outputs + output) as usize] = sum;
             }
         }
     }
@@ -151,10 +150,9 @@ pub(super) fn launch(launch: &Launch<'_>, x: &Buffer, out: &Buffer) {
             out.arg(1),
             matrix.padded_columns() as u32,
             n as u32,
-            (a.first_load, b.first_load, c.first_load),
-            (a.outputs, b.outputs, c.outputs),
-            (a.out, b.out, c.out),
-            (a.end, b.end),
+            a.arg(),
+            b.arg(),
+            c.arg(),
             rows,
             matrix.format(),
             per_team,

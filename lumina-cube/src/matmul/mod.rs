@@ -34,7 +34,7 @@ const MAX_ROWS: usize = 8;
 const UNITS: u32 = 256;
 
 /// Rows of weights of one matrix, as a launch sees them.
-#[derive(Clone, Copy, Default)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Part {
     first_load: u32,
     first_scale: u32,
@@ -45,11 +45,27 @@ struct Part {
     end: u32,
 }
 
+/// [`Part`] before it is an argument.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    first_load: u32,
+    first_scale: u32,
+    outputs: u32,
+    out: u32,
+    end: u32,
+}
+
+impl Place {
+    fn arg(self) -> PartLaunch {
+        PartLaunch::new(self.first_load, self.first_scale, self.outputs, self.out, self.end)
+    }
+}
+
 /// The matrices of one launch, and how the work is dealt out.
 struct Launch<'a> {
     gpu: &'a Gpu,
     matrix: &'a Matrix,
-    parts: [Part; MAX_GROUP],
+    parts: [Place; MAX_GROUP],
     /// Rows of activations.
     n: usize,
     /// Rows of activations of a team.
@@ -115,17 +131,12 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// One launch for matrices that lie in one buffer, each with the place of its results.
-    fn run<'m>(
-        &mut self,
-        matrix: &Matrix,
-        group: impl Iterator<Item = (&'m MatrixRows<'m>, usize)>,
-        out: &Buffer,
-    ) {
+    fn run<'m>(&mut self, matrix: &Matrix, group: impl Iterator<Item = (&'m MatrixRows<'m>, usize)>, out: &Buffer) {
         let &mut Self { gpu, x, n, columns, .. } = self;
         let rows = n.next_power_of_two().clamp(1, MAX_ROWS);
         // More rows of activations are read again for each row of weights: more of those share them.
         let per_team = if rows >= 4 { 4 } else { 2 };
-        let mut launch = Launch { gpu, matrix, parts: [Part::default(); MAX_GROUP], n, rows, per_team };
+        let mut launch = Launch { gpu, matrix, parts: [Place::default(); MAX_GROUP], n, rows, per_team };
         let mut end = 0;
         let mut group = group;
         for part in &mut launch.parts {
@@ -159,28 +170,19 @@ impl Inputs<'_> {
     }
 }
 
-/// The part of a launch that a cube works on: (first load, first scale, outputs, place of the results, first row of the
-/// team).
+/// The part of a launch that a cube works on, and the team's first row of it.
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "three parts of five numbers: kernels have no arrays of scalars")]
-fn pick(
-    load: (u32, u32, u32),
-    scale: (u32, u32, u32),
-    outputs: (u32, u32, u32),
-    out: (u32, u32, u32),
-    end: (u32, u32),
-    #[comptime] per_team: usize,
-) -> (u32, u32, u32, u32, u32) {
+fn pick(a: Part, b: Part, c: Part, #[comptime] per_team: usize) -> (Part, u32) {
     let cube = CUBE_POS_X;
-    let second = cube >= end.0;
-    let third = cube >= end.1;
-    let start = select(third, end.1, select(second, end.0, 0u32));
-    let first = ((cube - start) * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32;
-    (
-        select(third, load.2, select(second, load.1, load.0)),
-        select(third, scale.2, select(second, scale.1, scale.0)),
-        select(third, outputs.2, select(second, outputs.1, outputs.0)),
-        select(third, out.2, select(second, out.1, out.0)),
-        first,
-    )
+    let second = cube >= a.end;
+    let third = cube >= b.end;
+    let start = select(third, b.end, select(second, a.end, 0u32));
+    let part = Part {
+        first_load: select(third, c.first_load, select(second, b.first_load, a.first_load)),
+        first_scale: select(third, c.first_scale, select(second, b.first_scale, a.first_scale)),
+        outputs: select(third, c.outputs, select(second, b.outputs, a.outputs)),
+        out: select(third, c.out, select(second, b.out, a.out)),
+        end: start,
+    };
+    (part, ((cube - start) * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32)
 }

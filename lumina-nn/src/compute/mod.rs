@@ -262,6 +262,11 @@ impl Compute {
         Self { name, kind, residence: Residence::Device, weights: Weights::ComputeType, ..self }
     }
 
+    /// The type of the keys and values that are kept of a sequence.
+    pub fn kv_dtype(&self) -> Dtype {
+        self.kv_cache
+    }
+
     /// The Burn device.
     pub fn device(&self) -> &Device {
         &self.device
@@ -382,7 +387,8 @@ impl Compute {
                     return Err(Error::KvCacheType { dtype: kv_cache });
                 }
                 if let Some(gpu) = &self.gpu {
-                    gpu.open().map_err(|reason| Error::Gpu(lumina_cube::Error::NoDevice { reason: reason.to_owned() }))?;
+                    gpu.open()
+                        .map_err(|reason| Error::Gpu(lumina_cube::Error::NoDevice { reason: reason.to_owned() }))?;
                 }
                 return Ok(());
             }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::host::HostRows;
-use super::host::buffer::Buffers;
 #[cfg(feature = "cube")]
 use super::cube::GpuRows;
+use super::host::HostRows;
+use super::host::buffer::Buffers;
 use crate::{Compute, Result};
 
 /// Activations `[n, width]`, a row a token.
@@ -187,7 +187,8 @@ impl Hidden {
             Activation::Gpu(rows) => {
                 let indices: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
                 let indices = rows.gpu.upload(&indices);
-                rows.with(lumina_cube::embedding::select(&rows.gpu, &rows.values, rows.width, &indices), rows.width).into()
+                rows.with(lumina_cube::embedding::select(&rows.gpu, &rows.values, rows.width, &indices), rows.width)
+                    .into()
             }
             Activation::Burn(tensor) => {
                 let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
@@ -260,7 +261,8 @@ pub(super) enum Pair {
 
 /// Why no activations of a GPU meet tensors.
 #[cfg(feature = "cube")]
-pub(super) const NO_TENSORS: &str = "weights on a GPU make no tensors; only a program that mixes both gets here, and its GPU works";
+pub(super) const NO_TENSORS: &str =
+    "weights on a GPU make no tensors; only a program that mixes both gets here, and its GPU works";
 
 impl std::fmt::Debug for Hidden {
     /// The shape, without the values.

@@ -32,9 +32,9 @@ mod adamw;
 mod attention;
 mod burn;
 mod conv;
+mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
-mod cross_entropy;
 mod dropout_add;
 mod embedding;
 mod gather;
