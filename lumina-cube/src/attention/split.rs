@@ -77,7 +77,7 @@ struct Sizes {
     mask_words: u32,
 }
 
-/// Grid: (splits, groups of heads, tiles). Cube: (lanes, teams).
+/// Grid: (splits, groups of heads, tiles). Cube: teams of lanes.
 ///
 /// For the scores each lane has whole keys, so that no sums are exchanged; for the weighted sums it has some numbers of
 /// the values of every so many tokens.
@@ -118,8 +118,8 @@ fn kernel(
     let limit = positions[last as usize] + 1u32;
     let split = CUBE_POS_X * comptime!(SPLIT as u32);
     if split < limit {
-        let team = UNIT_POS_Y;
-        let lane = UNIT_POS_X;
+        let team = UNIT_POS / comptime!(lanes as u32);
+        let lane = UNIT_POS % comptime!(lanes as u32);
         let start = split + team * comptime!(span as u32);
         // Teams beyond the limit read nothing, and have results that weigh nothing.
         let filled = min(max(limit, start) - start, comptime!(span as u32));
@@ -161,6 +161,12 @@ fn kernel(
             }
             #[unroll]
             for i in 0..queries {
+                // Added up load by load, which is more exact than a sum over all numbers.
+                let mut partial = Array::<f32>::new(keys);
+                #[unroll]
+                for j in 0..keys {
+                    partial[j] = 0.0f32;
+                }
                 #[unroll]
                 for v in 0..comptime!(per / 4) {
                     let four = q[query_rows[i] + load * comptime!(per / 4) + v];
@@ -168,10 +174,13 @@ fn kernel(
                     for j in 0..keys {
                         #[unroll]
                         for c in 0..4usize {
-                            let number = numbers[j * per + v * 4 + c];
-                            scores[i * keys + j] = fma(four.extract(c), number, scores[i * keys + j]);
+                            partial[j] = fma(four.extract(c), numbers[j * per + v * 4 + c], partial[j]);
                         }
                     }
+                }
+                #[unroll]
+                for j in 0..keys {
+                    scores[i * keys + j] = scores[i * keys + j] + partial[j];
                 }
             }
             load += 1;
@@ -296,7 +305,6 @@ fn kernel(
             }
             sync_cube();
             let mut most = f32::new(LOWEST);
-            #[unroll]
             for t in 0..teams {
                 most = max(most, shared_stats[t * 2]);
             }
@@ -306,7 +314,6 @@ fn kernel(
             let mut number = UNIT_POS as usize;
             while number < padded && token <= last {
                 let mut sum = 0.0f32;
-                #[unroll]
                 for t in 0..teams {
                     let share = (shared_stats[t * 2] - most).exp();
                     sum = fma(shared_sums[t * padded + number], share, sum);
@@ -316,7 +323,6 @@ fn kernel(
             }
             if UNIT_POS == 0u32 && token <= last {
                 let mut total = 0.0f32;
-                #[unroll]
                 for t in 0..teams {
                     total = fma(shared_stats[t * 2 + 1], (shared_stats[t * 2] - most).exp(), total);
                 }
@@ -388,7 +394,7 @@ fn launch(
         kernel::launch_unchecked(
             gpu.client(),
             CubeCount::Static(parts.splits as u32, groups as u32, tiles.len() as u32),
-            CubeDim::new_2d(config.lanes as u32, config.teams() as u32),
+            CubeDim::new_1d((config.lanes * config.teams()) as u32),
             q.arg(LOAD),
             cache.arg(LOAD),
             cache.arg(1),
