@@ -28,6 +28,9 @@ const MAX_QUERIES: usize = 8;
 /// Bytes of results of splits at most. More tokens are dealt with one part after the other.
 const MAX_PART_BYTES: usize = 16 << 20;
 
+/// Cubes that every device allows along each axis of a grid.
+const MAX_GRID: usize = 65_535;
+
 /// The score of a key that is not seen.
 pub(super) const LOWEST: f32 = -1e30;
 
@@ -355,7 +358,7 @@ pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, 
     };
     let splits = pass.max_len.div_ceil(SPLIT);
     let token_bytes = heads * splits * (padded + 2) * WORD;
-    let most = (MAX_PART_BYTES / token_bytes).max(MAX_QUERIES);
+    let most = (MAX_PART_BYTES / token_bytes).clamp(MAX_QUERIES, MAX_GRID);
     let mut first_tile = 0;
     while let Some(first) = tiles.tiles.get(first_tile) {
         let first_token = first.first;
