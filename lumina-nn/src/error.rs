@@ -73,7 +73,7 @@ pub enum Error {
         choices: &'static str,
     },
     /// A type that a KV cache cannot have.
-    #[error("{dtype} is not a type for keys and values; choose f32, bf16 or q8_0")]
+    #[error("{dtype} is not a type for keys and values; choose f32, bf16 or q8_0, on a GPU also f16")]
     KvCacheType {
         /// The type asked for.
         dtype: Dtype,
@@ -96,6 +96,10 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no GPU, or it failed.
+    #[cfg(feature = "cube")]
+    #[error(transparent)]
+    Gpu(#[from] lumina_cube::Error),
     /// A checkpoint could not be read.
     #[error(transparent)]
     Checkpoint(#[from] lumina_checkpoint::Error),

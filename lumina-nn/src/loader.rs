@@ -13,6 +13,8 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
 
 use crate::ops::low_rank::LowRank;
+#[cfg(feature = "cube")]
+use crate::ops::weight::GpuMatrix;
 use crate::ops::weight::Weight;
 use crate::ops::{Embedding, HostMatrix, Linear, Values};
 use crate::{Compute, Error, Residence, Result, Role, Weights};
@@ -64,6 +66,9 @@ struct State {
     problems: Problems,
     names: HashMap<ParamId, String>,
     bytes: u64,
+    /// Where weights go on a GPU.
+    #[cfg(feature = "cube")]
+    arena: Option<lumina_cube::Arena>,
 }
 
 /// What does not fit: how much, and the first of it.
@@ -191,6 +196,11 @@ impl<'a> Loader<'a> {
             let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
             return Values::host(values, shape, self.shared.compute.device());
         }
+        #[cfg(feature = "cube")]
+        if let (Some(gpu), Some(view)) = (self.shared.compute.gpu(), &view) {
+            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            return Values::on_gpu(gpu, &values, shape, self.shared.compute.device());
+        }
         Values::Tensor(self.parameter(path, view, Part::Model))
     }
 
@@ -263,12 +273,47 @@ impl<'a> Loader<'a> {
     /// A tensor as a matrix, where the compute target wants it. Without a role it stays in the type of the file.
     fn weight(&self, path: String, shape: [usize; 2], part: Part, role: Option<Role>) -> Weight {
         let view = self.view(&path, &shape, part);
+        #[cfg(feature = "cube")]
+        if let (Some(gpu), Some(view)) = (self.shared.compute.gpu(), &view)
+            && let Some(matrix) = self.gpu_matrix(gpu, view, role)
+        {
+            return Weight::Gpu(matrix);
+        }
         match self.shared.compute.residence() {
             Residence::Mapped | Residence::Host => match view.as_ref().and_then(|view| self.matrix(view, role)) {
                 Some(matrix) => Weight::Host(matrix),
                 None => Weight::Burn(self.parameter(path, view, part)),
             },
             Residence::Device => Weight::Burn(self.parameter(path, view, part)),
+        }
+    }
+
+    /// A tensor on a GPU, in its own format or quantised; `None`, with the problem noted, where it cannot be.
+    #[cfg(feature = "cube")]
+    fn gpu_matrix(&self, gpu: &lumina_cube::Gpu, view: &TensorView, role: Option<Role>) -> Option<GpuMatrix> {
+        use lumina_cube::Format;
+        let dtype = role.and_then(|role| smaller(self.shared.compute.format(), role, view)).unwrap_or(view.dtype());
+        let (dtype, format) = match dtype {
+            Dtype::F16 => (dtype, Format::F16),
+            Dtype::BF16 => (dtype, Format::BF16),
+            Dtype::Q8_0 => (dtype, Format::Q8_0),
+            Dtype::Q4_0 => (dtype, Format::Q4_0),
+            // Other formats of blocks become the one that loses least of them.
+            other if other.is_quantised() => (Dtype::Q8_0, Format::Q8_0),
+            _ => (Dtype::F32, Format::F32),
+        };
+        let mut state = self.shared.state.borrow_mut();
+        let shape = [view.shape()[0], view.shape()[1]];
+        let arena = state.arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
+        let matrix = quantise_tensor(view, dtype)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| arena.matrix(format, shape, &bytes).map_err(|error| error.to_string()));
+        match matrix {
+            Ok(matrix) => Some(GpuMatrix { matrix }),
+            Err(problem) => {
+                state.problems.add(|| problem);
+                None
+            }
         }
     }
 

@@ -3,11 +3,15 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lumina_nn::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
+#[cfg(feature = "cube")]
+use lumina_nn::ops::{GpuPass, norm_attention};
 use lumina_nn::{Compute, Loader};
 use smallvec::SmallVec;
 
 use super::config::Architecture;
 use super::kv_cache::LayerCache;
+#[cfg(feature = "cube")]
+use super::norm::EPSILON;
 use super::norm::HeadNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -30,6 +34,9 @@ pub(crate) enum PassRows<'p, 'a> {
     Whole(&'p [usize]),
     /// Rows that all have a cache.
     Cached { rows: &'p mut [Row<'a>], layer: usize, compute: &'p Compute },
+    /// Rows that all have a cache on a GPU.
+    #[cfg(feature = "cube")]
+    Gpu { pass: &'p GpuPass, layer: usize },
 }
 
 impl Attention {
@@ -50,6 +57,12 @@ impl Attention {
     /// `x` `[n, hidden]` holds the tokens of all rows, one row after the other; a row attends to itself alone.
     pub(crate) fn forward(&self, x: &Hidden, rotation: &Rotation, rows: PassRows<'_, '_>) -> Hidden {
         let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        #[cfg(feature = "cube")]
+        if let PassRows::Gpu { pass, layer } = rows {
+            let norms = [self.q_norm.parameters(), self.k_norm.parameters()];
+            let attended = norm_attention([&q, &k, &v], norms, rotation.factors(), EPSILON, pass, layer);
+            return self.o_proj.forward(&attended);
+        }
         let q = self.q_norm.forward(&q, rotation);
         let k = self.k_norm.forward(&k, rotation);
         let attended = match rows {
@@ -61,6 +74,8 @@ impl Attention {
                     self.on_device([q, k, v], rows, layer, compute)
                 }
             }
+            #[cfg(feature = "cube")]
+            PassRows::Gpu { .. } => return q,
         };
         self.o_proj.forward(&attended)
     }

@@ -3,6 +3,10 @@
 use burn::tensor::{DType, Device, Tensor};
 use lumina_nn::Compute;
 use lumina_nn::ops::KvStorage;
+#[cfg(feature = "cube")]
+use lumina_nn::ops::{GpuKv, GpuKvPool};
+#[cfg(feature = "cube")]
+use std::sync::Arc;
 
 use super::config::Architecture;
 use crate::{Error, Result};
@@ -18,10 +22,14 @@ fn can_allocate(bytes: u64) -> bool {
 /// The keys and values of one sequence in all layers, of a capacity fixed when it is made.
 ///
 /// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the
-/// sequence grows. On a device it is allocated with the first token, for the whole capacity, and written in place. Not
-/// `Clone`: a second handle on a tensor would turn every write into a copy.
+/// sequence grows, and on a GPU in blocks of a pool that all sequences of the model share. In Burn's tensors it is
+/// allocated with the first token, for the whole capacity, and written in place. Not `Clone`: a second handle on a
+/// tensor would turn every write into a copy.
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
+    /// Blocks on a GPU, which serve all layers; there are no `layers` then.
+    #[cfg(feature = "cube")]
+    pub(crate) gpu: Option<GpuKv>,
     len: usize,
     capacity: usize,
 }
@@ -48,7 +56,20 @@ impl KvCache {
         };
         let layers: Vec<LayerCache> = (0..architecture.layers).map(layer).collect();
         let capacity = layers.iter().map(LayerCache::capacity).fold(capacity, usize::min);
-        Self { layers, len: 0, capacity }
+        Self {
+            layers,
+            #[cfg(feature = "cube")]
+            gpu: None,
+            len: 0,
+            capacity,
+        }
+    }
+
+    /// [`KvCache::new`] with blocks of a pool.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(pool: &Arc<GpuKvPool>, capacity: usize) -> Self {
+        let capacity = capacity.min(pool.max_tokens());
+        Self { layers: Vec::new(), gpu: Some(GpuKv::new(pool)), len: 0, capacity }
     }
 
     /// Tokens written so far.
@@ -68,6 +89,10 @@ impl KvCache {
 
     /// Bytes that the cache takes now.
     pub fn bytes(&self) -> u64 {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = &self.gpu {
+            return gpu.bytes();
+        }
         let bytes = |layer: &LayerCache| match layer {
             LayerCache::Host(own) => own.bytes() as u64,
             LayerCache::Device(own) => own.bytes(),
@@ -77,6 +102,10 @@ impl KvCache {
 
     /// Bytes that the cache takes with `tokens` tokens, in whole blocks. Beyond what can be counted it is [`u64::MAX`].
     pub fn bytes_of(&self, tokens: usize) -> u64 {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = &self.gpu {
+            return gpu.bytes_of(tokens);
+        }
         let bytes = |layer: &LayerCache| match layer {
             LayerCache::Host(own) => own.bytes_of(tokens) as u64,
             LayerCache::Device(own) => own.bytes_of(tokens),
@@ -92,6 +121,14 @@ impl KvCache {
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         if tokens > self.capacity {
             return Err(Error::CacheFull { needed: tokens, capacity: self.capacity });
+        }
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = &mut self.gpu {
+            let needed = gpu.bytes_of(tokens);
+            return gpu.reserve(tokens).map_err(|error| match error {
+                lumina_nn::Error::Gpu(error) if error.is_out_of_memory() => Error::KvMemory { needed, tokens },
+                other => other.into(),
+            });
         }
         // Linux hands out more memory than there is, block by block, and then ends the process. All at once it refuses.
         let growth = self.bytes_of(tokens).saturating_sub(self.bytes());
@@ -113,6 +150,10 @@ impl KvCache {
     /// device all of it, if no token is left.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = &mut self.gpu {
+            gpu.truncate(self.len);
+        }
         for layer in &mut self.layers {
             match layer {
                 LayerCache::Host(own) => own.truncate(self.len),

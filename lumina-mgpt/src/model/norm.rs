@@ -41,7 +41,7 @@ pub(crate) struct HeadNorm {
     bias: Values<2>,
 }
 
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 
 impl HeadNorm {
     /// `parts` is the number of rows that the config states. A checkpoint with a row for each head is read as well.
@@ -49,6 +49,12 @@ impl HeadNorm {
         let per_head = loader.shape("weight").is_some_and(|shape| shape == [heads, head_dim]);
         let rows = if per_head { heads } else { parts };
         Self { weight: loader.values("weight", [rows, head_dim]), bias: loader.values("bias", [rows, head_dim]) }
+    }
+
+    /// Weight and bias, `[parts, head_dim]`.
+    #[cfg(feature = "cube")]
+    pub(super) fn parameters(&self) -> (&Values<2>, &Values<2>) {
+        (&self.weight, &self.bias)
     }
 
     /// `[n, heads · head_dim]` → the same, with rotary positions.

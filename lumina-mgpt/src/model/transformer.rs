@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+#[cfg(feature = "cube")]
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
 use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
+#[cfg(feature = "cube")]
+use lumina_nn::ops::{GpuKvPool, GpuPass, GpuRow};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
@@ -38,6 +42,10 @@ pub struct Transformer {
     architecture: Architecture,
     #[module(skip)]
     compute: Compute,
+    /// The keys and values of all sequences, where they are on a GPU.
+    #[cfg(feature = "cube")]
+    #[module(skip)]
+    kv_pool: Option<Arc<GpuKvPool>>,
 }
 
 /// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
@@ -138,6 +146,26 @@ impl Residual<'_> {
     }
 }
 
+/// Keys and values for sequences of a transformer of this shape, where they are on a GPU.
+#[cfg(feature = "cube")]
+fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPool>> {
+    let &Architecture { layers, heads, kv_heads, head_dim, .. } = architecture;
+    GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
+}
+
+/// The rows of a pass on a GPU, if their caches are there.
+#[cfg(feature = "cube")]
+fn gpu_pass(rows: &[Row<'_>]) -> Option<GpuPass> {
+    let rows: Option<SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]>> = rows
+        .iter()
+        .map(|row| {
+            let kv = row.cache.as_ref()?.gpu.as_ref()?;
+            Some(GpuRow { kv, position: row.position(), len: row.len() })
+        })
+        .collect();
+    GpuPass::new(&rows?)
+}
+
 impl Transformer {
     /// Builds the network from its tensors; problems are reported by [`Loader::finish`].
     pub fn new(loader: &Loader<'_>, architecture: Architecture) -> Self {
@@ -154,6 +182,8 @@ impl Transformer {
             layers: layers.parts(architecture.layers, |layer, _| Layer::new(layer, &architecture)),
             norm: RmsNorm::new(&model.pp("norm"), hidden, architecture.rms_norm_eps),
             lm_head: head.head(hidden, vocab_size),
+            #[cfg(feature = "cube")]
+            kv_pool: kv_pool(&architecture, loader.compute()),
             compute: loader.compute().clone(),
             architecture,
         }
@@ -234,11 +264,19 @@ impl Transformer {
     pub fn replica(&self, compute: &Compute) -> Self {
         let mut replica = self.clone().fork(compute.device());
         replica.compute = compute.clone();
+        #[cfg(feature = "cube")]
+        {
+            replica.kv_pool = kv_pool(&replica.architecture, compute);
+        }
         replica
     }
 
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
+        #[cfg(feature = "cube")]
+        if let Some(pool) = &self.kv_pool {
+            return KvCache::on_gpu(pool, capacity);
+        }
         KvCache::new(&self.architecture, capacity, &self.compute)
     }
 
@@ -293,7 +331,7 @@ impl Transformer {
         let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
         let mut x = self.embed(&tokens, rows)?;
         let rotation = Rotation::new(&self.architecture, rows, &self.compute);
-        if rows.iter().all(|row| row.cache.is_none()) {
+        if !self.has_gpu_cache() && rows.iter().all(|row| row.cache.is_none()) {
             let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
             for layer in &self.layers {
                 observe(&x);
@@ -317,8 +355,15 @@ impl Transformer {
                 let len = row.position() + row.len();
                 row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
             }
+            #[cfg(feature = "cube")]
+            let pass = gpu_pass(&all);
             for (index, layer) in self.layers.iter().enumerate() {
                 observe(&x);
+                #[cfg(feature = "cube")]
+                if let Some(pass) = &pass {
+                    x = layer.forward(x, &rotation, PassRows::Gpu { pass, layer: index }, Residual::Plain);
+                    continue;
+                }
                 let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
                 x = layer.forward(x, &rotation, rows, Residual::Plain);
             }
@@ -332,6 +377,14 @@ impl Transformer {
         let x = self.norm.forward(&x);
         observe(&x);
         Ok(x)
+    }
+
+    /// Whether keys and values are in blocks on a GPU.
+    fn has_gpu_cache(&self) -> bool {
+        #[cfg(feature = "cube")]
+        return self.kv_pool.is_some();
+        #[cfg(not(feature = "cube"))]
+        false
     }
 
     /// The hidden states of the tokens of all rows.

@@ -16,12 +16,14 @@ use crate::{Error, Result};
 /// Where and how a network computes: the device, where its linear weights reside, and their format.
 ///
 /// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are
-/// follows from the device alone: in host memory for [`Compute::cpu`], in tensors of the device elsewhere.
+/// follows from the device alone: in host memory for [`Compute::cpu`], in buffers of our own kernels on a GPU, in Burn's
+/// tensors elsewhere, as training needs them.
 ///
 /// | device | residence | format |
 /// | --- | --- | --- |
 /// | `cpu` | [`Residence::Mapped`] (default), [`Residence::Host`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
-/// | `flex`, `ndarray`, `cuda`, `wgpu` | [`Residence::Device`] | [`Weights::ComputeType`] |
+/// | `cuda`, `wgpu` | [`Residence::Device`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
+/// | `flex`, `ndarray`, any after [`Compute::in_tensors`] | [`Residence::Device`] | [`Weights::ComputeType`] |
 ///
 /// Nothing here is global: two models in one program may compute in two places.
 ///
@@ -46,6 +48,9 @@ pub struct Compute {
     activations: ActivationPrecision,
     master_weights: bool,
     buffers: Arc<Buffers>,
+    /// The device of our own kernels.
+    #[cfg(feature = "cube")]
+    gpu: Option<GpuSlot>,
 }
 
 /// How a device is computed on.
@@ -55,13 +60,45 @@ enum DeviceKind {
     Cpu,
     /// The processor, by a backend of Burn, whose tensors are in host memory.
     CpuTensors,
+    /// A GPU, by the kernels of `lumina-cube`.
+    #[cfg(feature = "cube")]
+    Gpu,
     /// Another device, by a backend of Burn.
     Tensors,
 }
 
+/// A GPU that is opened when it is first needed, and then shared by clones.
+#[cfg(feature = "cube")]
+#[derive(Clone)]
+struct GpuSlot {
+    choice: lumina_cube::DeviceChoice,
+    opened: Arc<std::sync::OnceLock<std::result::Result<lumina_cube::Gpu, String>>>,
+}
+
+#[cfg(feature = "cube")]
+impl GpuSlot {
+    fn new(choice: lumina_cube::DeviceChoice) -> Self {
+        Self { choice, opened: Arc::default() }
+    }
+
+    /// The device, or why there is none.
+    fn open(&self) -> std::result::Result<&lumina_cube::Gpu, &str> {
+        let open = || {
+            lumina_cube::Gpu::open(self.choice).map_err(|error| match error {
+                lumina_cube::Error::NoDevice { reason } => reason,
+                other => other.to_string(),
+            })
+        };
+        self.opened.get_or_init(open).as_ref().map_err(String::as_str)
+    }
+}
+
 impl Compute {
-    /// The types that [`Compute::kv_cache`] takes.
+    /// The types that [`Compute::kv_cache`] takes on the processor.
     pub const KV_CACHE_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::BF16, Dtype::Q8_0];
+
+    /// The types that [`Compute::kv_cache`] takes on a GPU.
+    pub const GPU_KV_CACHE_DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0];
 
     /// The processor: `f32` activations, weights read from the memory-mapped file in its own format.
     #[cfg(feature = "flex")]
@@ -89,20 +126,34 @@ impl Compute {
         Self { name: "ndarray", kind: DeviceKind::CpuTensors, ..Self::new(Device::ndarray()) }
     }
 
-    /// The CUDA device with this index. [`Compute::dtype`] with [`Dtype::BF16`] halves its memory.
+    /// The CUDA device with this index: weights in the format of the file, keys and values in `f16`.
     #[cfg(feature = "cuda")]
     pub fn cuda(index: usize) -> Self {
-        Self { name: "cuda", ..Self::new(Device::cuda(index)) }
+        Self::on_gpu("cuda", lumina_cube::DeviceChoice::Cuda(index), Device::cuda(index))
     }
 
-    /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has.
+    #[cfg(feature = "cube")]
+    fn on_gpu(name: &'static str, choice: lumina_cube::DeviceChoice, device: Device) -> Self {
+        Self {
+            name,
+            kind: DeviceKind::Gpu,
+            weights: Weights::AsStored,
+            kv_cache: Dtype::F16,
+            gpu: Some(GpuSlot::new(choice)),
+            ..Self::new(device)
+        }
+    }
+
+    /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has. Weights are in the format of
+    /// the file, keys and values in `f16`.
     ///
     /// On a machine without them wgpu takes OpenGL ES, which is not tested. With a software driver of it, it stops with
     /// "Could not lock adapter context", and whoever waits for a result waits for ever. Mesa's Vulkan driver helps, or
     /// `Compute::cpu`.
     #[cfg(feature = "wgpu")]
     pub fn wgpu() -> Self {
-        Self { name: "wgpu", ..Self::new(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)) }
+        let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
+        Self::on_gpu("wgpu", lumina_cube::DeviceChoice::Wgpu, device)
     }
 
     /// Every target that is compiled in and found on this machine, the first a good default for a small model.
@@ -136,6 +187,8 @@ impl Compute {
             activations: ActivationPrecision::F32,
             master_weights: false,
             buffers: Arc::default(),
+            #[cfg(feature = "cube")]
+            gpu: None,
         }
     }
 
@@ -161,9 +214,9 @@ impl Compute {
         self
     }
 
-    /// Sets the type of the keys and values that a CPU keeps of a sequence: [`Dtype::F32`], [`Dtype::BF16`], or
-    /// [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all of them: with a long
-    /// context they are as many bytes as quantised weights.
+    /// Sets the type of the keys and values that are kept of a sequence: [`Dtype::F32`], [`Dtype::BF16`], on a GPU
+    /// [`Dtype::F16`] as well, or [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all
+    /// of them: with a long context they are as many bytes as quantised weights.
     #[must_use]
     pub fn kv_cache(mut self, dtype: Dtype) -> Self {
         self.kv_cache = dtype;
@@ -193,15 +246,25 @@ impl Compute {
         Self { device, ..self.in_tensors() }
     }
 
-    /// The same device with weights and activations in Burn's tensors. Nothing changes but for [`Compute::cpu`], which
-    /// becomes `Compute::flex`.
+    /// The same device with weights and activations in Burn's tensors, as training and [`Compute::dtype`] need them.
+    /// [`Compute::cpu`] becomes `Compute::flex`.
     #[must_use]
     pub fn in_tensors(self) -> Self {
         let (name, kind) = match self.kind {
             DeviceKind::Cpu => ("flex", DeviceKind::CpuTensors),
+            #[cfg(feature = "cube")]
+            DeviceKind::Gpu => {
+                let kept = Self { kind: DeviceKind::Tensors, kv_cache: Dtype::F32, gpu: None, ..self };
+                return kept.in_tensors();
+            }
             other => (self.name, other),
         };
         Self { name, kind, residence: Residence::Device, weights: Weights::ComputeType, ..self }
+    }
+
+    /// The type of the keys and values that are kept of a sequence.
+    pub fn kv_dtype(&self) -> Dtype {
+        self.kv_cache
     }
 
     /// The Burn device.
@@ -231,7 +294,13 @@ impl Compute {
 
     /// Whether the device's memory is that of the process.
     pub fn has_host_memory(&self) -> bool {
-        self.kind != DeviceKind::Tensors
+        matches!(self.kind, DeviceKind::Cpu | DeviceKind::CpuTensors)
+    }
+
+    /// The GPU whose kernels compute, once [`Compute::check`] has opened it.
+    #[cfg(feature = "cube")]
+    pub(crate) fn gpu(&self) -> Option<&lumina_cube::Gpu> {
+        self.gpu.as_ref()?.open().ok()
     }
 
     /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then
@@ -253,7 +322,7 @@ impl Compute {
 
     /// Whether keys and values are kept in host memory.
     fn has_host_cache(&self) -> bool {
-        self.kind != DeviceKind::Tensors && self.dtype == Dtype::F32
+        self.has_host_memory() && self.dtype == Dtype::F32
     }
 
     /// The type of activations, as Burn names it.
@@ -300,6 +369,28 @@ impl Compute {
                     let choices = "`as-stored`, which loses nothing, or one of bf16, f16, q8, q4";
                     return Err(Error::WeightFormat { device, weights, choices });
                 }
+            }
+            #[cfg(feature = "cube")]
+            DeviceKind::Gpu => {
+                if dtype != Dtype::F32 {
+                    let choices = "f32, or `Compute::in_tensors()`, which computes in Burn's tensors";
+                    return Err(Error::DeviceType { device, dtype, choices });
+                }
+                if residence != Residence::Device {
+                    return Err(Error::Residence { device, residence, choices: "`device`" });
+                }
+                if weights == Weights::ComputeType {
+                    let choices = "`as-stored`, which loses nothing, or one of bf16, f16, q8, q4";
+                    return Err(Error::WeightFormat { device, weights, choices });
+                }
+                if !Self::GPU_KV_CACHE_DTYPES.contains(&kv_cache) {
+                    return Err(Error::KvCacheType { dtype: kv_cache });
+                }
+                if let Some(gpu) = &self.gpu {
+                    gpu.open()
+                        .map_err(|reason| Error::Gpu(lumina_cube::Error::NoDevice { reason: reason.to_owned() }))?;
+                }
+                return Ok(());
             }
             DeviceKind::CpuTensors | DeviceKind::Tensors => {
                 if residence != Residence::Device {

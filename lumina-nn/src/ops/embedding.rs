@@ -36,6 +36,12 @@ impl Embedding {
                     table.read_row(index as usize, row);
                 }
             }),
+            #[cfg(feature = "cube")]
+            Weight::Gpu(table) => {
+                let gpu = compute.gpu()?;
+                let values = lumina_cube::embedding::embedding(gpu, &table.matrix, &gpu.upload(indices));
+                super::cube::GpuRows { gpu: gpu.clone(), values, width: table.matrix.columns() }.into()
+            }
         };
         Some(rows)
     }

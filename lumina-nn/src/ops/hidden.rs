@@ -1,9 +1,11 @@
-//! Activations: in host memory, or in a tensor.
+//! Activations: in host memory, on a GPU, or in a tensor.
 
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+#[cfg(feature = "cube")]
+use super::cube::GpuRows;
 use super::host::HostRows;
 use super::host::buffer::Buffers;
 use crate::{Compute, Result};
@@ -11,15 +13,24 @@ use crate::{Compute, Result};
 /// Activations `[n, width]`, a row a token.
 ///
 /// With [`Compute::cpu`] they are in host memory, in `f32`, in buffers that are used again: a step of decoding
-/// allocates nothing. Elsewhere they are a tensor, which may record gradients. The operators take either, so a network
-/// is written once.
+/// allocates nothing. On a GPU they are in its memory, in `f32`. Elsewhere they are a tensor, which may record
+/// gradients. The operators take either, so a network is written once.
 pub struct Hidden(pub(super) Activation);
 
 /// Where activations are.
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation")]
 pub(super) enum Activation {
     Host(HostRows),
+    #[cfg(feature = "cube")]
+    Gpu(GpuRows),
     Burn(Tensor<2>),
+}
+
+#[cfg(feature = "cube")]
+impl From<GpuRows> for Hidden {
+    fn from(rows: GpuRows) -> Self {
+        Self(Activation::Gpu(rows))
+    }
 }
 
 impl From<Tensor<2>> for Hidden {
@@ -37,6 +48,12 @@ impl From<HostRows> for Hidden {
 impl Hidden {
     /// `[n, width]`, where `compute` has its activations. `write` gets all values, of arbitrary content, row by row.
     pub fn new(compute: &Compute, n: usize, width: usize, write: impl FnOnce(&mut [f32])) -> Self {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = compute.gpu() {
+            let mut values = vec![0.0; n * width];
+            write(&mut values);
+            return GpuRows { gpu: gpu.clone(), values: gpu.upload_f32(&values), width }.into();
+        }
         let (device, dtype) = compute.options();
         let host = Self::on_host(compute, n, width, write);
         if compute.is_host() { host } else { host.into_tensor(device).cast(dtype).into() }
@@ -53,15 +70,17 @@ impl Hidden {
     pub fn dims(&self) -> [usize; 2] {
         match &self.0 {
             Activation::Host(host) => [host.n(), host.width],
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => [rows.n(), rows.width],
             Activation::Burn(tensor) => tensor.dims(),
         }
     }
 
-    /// That of the tensor; `None` in host memory.
+    /// That of the tensor; `None` where it is none.
     pub(super) fn device(&self) -> Option<Device> {
         match &self.0 {
-            Activation::Host(_) => None,
             Activation::Burn(tensor) => Some(tensor.device()),
+            _ => None,
         }
     }
 
@@ -72,6 +91,11 @@ impl Hidden {
             Activation::Host(host) => {
                 Tensor::from_data(TensorData::new(host.values.into_vec(), shape), (device, DType::F32))
             }
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => {
+                let values = rows.read().expect(NO_TENSORS);
+                Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+            }
             Activation::Burn(tensor) => tensor,
         }
     }
@@ -81,6 +105,11 @@ impl Hidden {
         match &self.0 {
             Activation::Host(host) => {
                 Tensor::from_data(TensorData::new(host.values.to_vec(), self.dims()), (device, DType::F32))
+            }
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => {
+                let values = rows.read().expect(NO_TENSORS);
+                Tensor::from_data(TensorData::new(values, self.dims()), (device, DType::F32))
             }
             Activation::Burn(tensor) => tensor.clone(),
         }
@@ -98,7 +127,7 @@ impl Hidden {
     pub fn as_slice(&self) -> Option<&[f32]> {
         match &self.0 {
             Activation::Host(host) => Some(&host.values),
-            Activation::Burn(_) => None,
+            _ => None,
         }
     }
 
@@ -106,7 +135,7 @@ impl Hidden {
     pub fn as_mut_slice(&mut self) -> Option<&mut [f32]> {
         match &mut self.0 {
             Activation::Host(host) => Some(&mut host.values),
-            Activation::Burn(_) => None,
+            _ => None,
         }
     }
 
@@ -114,6 +143,11 @@ impl Hidden {
         let width = self.dims()[1];
         match self.0 {
             Activation::Host(host) => Ok(host),
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => {
+                let values = Arc::new(Buffers::default()).adopt(rows.read()?);
+                Ok(HostRows { values, width })
+            }
             Activation::Burn(tensor) => {
                 let values = Arc::new(Buffers::default()).adopt(super::read(tensor)?);
                 Ok(HostRows { values, width })
@@ -128,6 +162,8 @@ impl Hidden {
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match &self.0 {
             Activation::Host(host) => Ok(host.values.to_vec()),
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => rows.read(),
             Activation::Burn(tensor) => super::read(tensor.clone()),
         }
     }
@@ -147,6 +183,13 @@ impl Hidden {
                 }
                 HostRows { values, width }.into()
             }
+            #[cfg(feature = "cube")]
+            Activation::Gpu(rows) => {
+                let indices: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+                let indices = rows.gpu.upload(&indices);
+                rows.with(lumina_cube::embedding::select(&rows.gpu, &rows.values, rows.width, &indices), rows.width)
+                    .into()
+            }
             Activation::Burn(tensor) => {
                 let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
                 let indices = Tensor::from_data(indices.as_slice(), &tensor.device());
@@ -163,14 +206,32 @@ impl Hidden {
                 x.values.iter_mut().zip(&*y.values).for_each(|(x, y)| *x += scale * y);
                 x.into()
             }
+            #[cfg(feature = "cube")]
+            Pair::Gpu(x, y) => {
+                let sum = lumina_cube::elementwise::add_scaled(&x.gpu, &x.values, &y.values, scale as f32);
+                x.with(sum, x.width).into()
+            }
             Pair::Burn(x, y) => (x + if scale == 1.0 { y } else { y * scale }).into(),
         }
     }
 
-    /// Both in the same place: in host memory if both are, else in tensors.
+    /// Both in the same place: where they are if both are there, else in tensors.
     pub(super) fn pair(self, other: Self) -> Pair {
         match (self.0, other.0) {
             (Activation::Host(x), Activation::Host(y)) => Pair::Host(x, y),
+            #[cfg(feature = "cube")]
+            (Activation::Gpu(x), Activation::Gpu(y)) => Pair::Gpu(x, y),
+            #[cfg(feature = "cube")]
+            (Activation::Gpu(x), Activation::Host(y)) => {
+                let values = x.gpu.upload_f32(&y.values);
+                let y = x.with(values, y.width);
+                Pair::Gpu(x, y)
+            }
+            #[cfg(feature = "cube")]
+            (Activation::Host(x), Activation::Gpu(y)) => {
+                let values = y.gpu.upload_f32(&x.values);
+                Pair::Gpu(y.with(values, x.width), y)
+            }
             (Activation::Burn(x), y) => {
                 let y = Self(y).into_tensor(&x.device());
                 Pair::Burn(x, y)
@@ -193,8 +254,15 @@ impl std::ops::Add for Hidden {
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation")]
 pub(super) enum Pair {
     Host(HostRows, HostRows),
+    #[cfg(feature = "cube")]
+    Gpu(GpuRows, GpuRows),
     Burn(Tensor<2>, Tensor<2>),
 }
+
+/// Why no activations of a GPU meet tensors.
+#[cfg(feature = "cube")]
+pub(super) const NO_TENSORS: &str =
+    "weights on a GPU make no tensors; only a program that mixes both gets here, and its GPU works";
 
 impl std::fmt::Debug for Hidden {
     /// The shape, without the values.

@@ -73,6 +73,17 @@ fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
             }
             y.into()
         }
+        #[cfg(feature = "cube")]
+        (Activation::Gpu(y), _) if let Some(bias) = bias.buffer() => {
+            // Some outputs begin where they may, and parts of buffers do not: then they are picked one by one.
+            let bias = if outputs.len() == bias.len() {
+                bias.clone()
+            } else {
+                let outputs: Vec<u32> = outputs.map(|output| output as u32).collect();
+                lumina_cube::embedding::select(&y.gpu, bias, 1, &y.gpu.upload(&outputs))
+            };
+            y.with(lumina_cube::elementwise::add_scaled(&y.gpu, &y.values, &bias, 1.0), y.width).into()
+        }
         (y, _) => {
             let (y, bias) = (Hidden(y).into_tensor(&bias.device()), bias.tensor());
             let bias =

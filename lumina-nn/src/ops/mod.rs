@@ -19,6 +19,7 @@
 //!
 //! - `host/`: on slices in host memory, which is where activations are with [`Compute::cpu`](crate::Compute::cpu).
 //!   Nothing is allocated for a step of decoding but what the step before has returned.
+//! - `cube/`: on a GPU, with [`Compute::cuda`](crate::Compute) and `wgpu`, by the kernels of `lumina-cube`.
 //! - `burn/`: on Burn's tensors, with gradients. On its `flex` backend in `f32`, operators are CPU kernels with
 //!   backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
 
@@ -32,6 +33,8 @@ mod attention;
 mod burn;
 mod conv;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod dropout_add;
 mod embedding;
 mod gather;
@@ -57,6 +60,8 @@ pub use self::burn::attention::attention;
 pub use self::burn::read::read;
 pub use self::conv::{Conv3x3, conv3x3, scaled_swish, upsample2x};
 pub use self::cross_entropy::cross_entropy;
+#[cfg(feature = "cube")]
+pub use self::cube::{GpuKv, GpuKvPool, GpuPass, GpuRow, norm_attention};
 pub use self::dropout_add::dropout_add;
 pub use self::embedding::Embedding;
 pub use self::gather::gather;

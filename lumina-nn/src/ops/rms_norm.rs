@@ -13,6 +13,10 @@ use super::values::Values;
 pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
     match (&x.0, weight.slice()) {
         (Activation::Host(x), Some(weight)) => on_host(x, weight, epsilon).into(),
+        #[cfg(feature = "cube")]
+        (Activation::Gpu(x), _) if let Some(weight) = weight.buffer() => {
+            x.with(lumina_cube::norm::rms_norm(&x.gpu, &x.values, weight, epsilon as f32), x.width).into()
+        }
         _ => super::burn::rms_norm(x.to_tensor(&weight.device()), weight.tensor(), epsilon).into(),
     }
 }
@@ -29,6 +33,12 @@ pub fn add_rms_norm(x: Hidden, y: Hidden, weight: &Values<1>, epsilon: f64) -> (
             let inputs = kernel::AddRmsNorm { y: &y.values, weight, epsilon: epsilon as f32 };
             kernel::add_forward_into(&mut x.values, inputs, &mut normed.values, &mut inverse_rms);
             (x.into(), normed.into())
+        }
+        #[cfg(feature = "cube")]
+        (Activation::Gpu(x), Activation::Gpu(y), _) if let Some(weight) = weight.buffer() => {
+            let both = lumina_cube::norm::add_rms_norm(&x.gpu, &x.values, &y.values, weight, epsilon as f32);
+            let [sum, normed] = both.map(|values| x.with(values, x.width).into());
+            (sum, normed)
         }
         (x, y, _) => {
             let sum = Hidden(x) + Hidden(y);

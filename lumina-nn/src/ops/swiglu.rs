@@ -12,6 +12,10 @@ pub fn swiglu(gate: Hidden, up: Hidden) -> Hidden {
             kernel::forward_into(&gate.values, &up.values, &mut y.values);
             y.into()
         }
+        #[cfg(feature = "cube")]
+        Pair::Gpu(gate, up) => {
+            gate.with(lumina_cube::elementwise::swiglu(&gate.gpu, &gate.values, &up.values), gate.width).into()
+        }
         Pair::Burn(gate, up) => super::burn::swiglu(gate, up).into(),
     }
 }

@@ -13,6 +13,16 @@ use super::host::HostMatrix;
 pub(crate) enum Weight {
     Burn(Param<Tensor<2>>),
     Host(HostMatrix),
+    #[cfg(feature = "cube")]
+    Gpu(GpuMatrix),
+}
+
+/// A matrix on a GPU. Cloning it copies no weight.
+#[cfg(feature = "cube")]
+#[derive(Module, Debug)]
+pub(crate) struct GpuMatrix {
+    #[module(skip)]
+    pub(super) matrix: lumina_cube::Matrix,
 }
 
 /// Some rows of a weight.
@@ -28,6 +38,8 @@ impl Weight {
         match self {
             Self::Burn(weight) => weight.dims()[0],
             Self::Host(weight) => weight.rows(),
+            #[cfg(feature = "cube")]
+            Self::Gpu(weight) => weight.matrix.rows(),
         }
     }
 
@@ -39,9 +51,25 @@ impl Weight {
 
 /// `x · Wᵀ` with some rows of each weight: `[n, inputs]` → `[n, rows]` each, where the weights are.
 pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -> [Hidden; N] {
+    #[cfg(feature = "cube")]
+    {
+        let on_gpu = weights.each_ref().map(|WeightRows { weight, rows }| match weight {
+            Weight::Gpu(GpuMatrix { matrix }) => Some(lumina_cube::MatrixRows { matrix, rows: rows.clone() }),
+            _ => None,
+        });
+        if let Activation::Gpu(x) = &x.0
+            && on_gpu.iter().all(Option::is_some)
+        {
+            let weights = on_gpu.map(|weight| weight.expect("all of them are, by the line above"));
+            let widths = weights.each_ref().map(|weight| weight.rows.len());
+            let mut widths = widths.into_iter();
+            return lumina_cube::matmul::matmul(&x.gpu, &x.values, x.n(), weights)
+                .map(|y| x.with(y, widths.next().unwrap_or(0)).into());
+        }
+    }
     let on_host = weights.each_ref().map(|WeightRows { weight, rows }| match weight {
         Weight::Host(matrix) => Some((matrix, rows.clone())),
-        Weight::Burn(_) => None,
+        _ => None,
     });
     if on_host.iter().all(Option::is_some) {
         return host_matmul(on_host.map(|weight| weight.expect("all of them are, by the line above")), x);
@@ -55,6 +83,8 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
             let [y] = host_matmul([(weight, rows)], x);
             y
         }
+        #[cfg(feature = "cube")]
+        Weight::Gpu(_) => unreachable!("weights on a GPU are for activations there, which `Compute` makes sure of"),
     })
 }
 
@@ -62,6 +92,8 @@ fn host_matmul<const N: usize>(weights: [(&HostMatrix, Range<usize>); N], x: &Hi
     let read;
     let x = match &x.0 {
         Activation::Host(x) => x,
+        #[cfg(feature = "cube")]
+        Activation::Gpu(_) => unreachable!("weights in host memory are for CPU devices, which `Compute` makes sure of"),
         Activation::Burn(x) => {
             let x = Hidden::from(x.clone()).into_host();
             read = x.expect("weights in host memory are for CPU devices, which `Compute::check` made sure of");

@@ -1,0 +1,43 @@
+//! GPU kernels of the Lumina-mGPT networks in CubeCL, without a tensor library: one source for CUDA, Vulkan, Metal and
+//! WebGPU. The counterpart of `lumina-kernels`.
+//!
+//! | module | kernels |
+//! | --- | --- |
+//! | [`matmul`] | products with weights in 32, 16, 8 and 4 bits |
+//! | [`norm`] | RMS norm, alone and after a residual addition |
+//! | [`elementwise`] | SwiGLU, additions |
+//! | [`embedding`] | rows of a table by token |
+//!
+//! A [`Gpu`] is a device that is open, a [`Buffer`] numbers on it, a [`Matrix`] weights on it. Kernels are launched in
+//! order and run later; [`Gpu::read`] waits for them, and reports what went wrong.
+//!
+//! # Results
+//!
+//! The order of every sum depends on shapes and on the device alone, never on the number of rows: a row has the same
+//! result alone and in any company, to the bit.
+//!
+//! # Features
+//!
+//! - `cuda`: NVIDIA's driver, through NVRTC. It needs the headers of the CUDA toolkit.
+//! - `wgpu`: Vulkan, Metal, DirectX 12 or WebGPU, through WGSL; `vulkan` and `metal` go through SPIR-V and MSL, which
+//!   are faster.
+//!
+//! Without any of them the crate compiles, and no device can be opened.
+//!
+//! # Unsafe code
+//!
+//! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
+//! checks the lengths of its buffers first.
+
+pub mod elementwise;
+pub mod embedding;
+mod error;
+mod gpu;
+pub mod matmul;
+pub mod norm;
+mod reduce;
+mod weights;
+
+pub use error::{Error, Result};
+pub use gpu::{Buffer, DeviceChoice, Gpu, Recording};
+pub use weights::{Arena, Format, Matrix, MatrixRows};

@@ -1,0 +1,188 @@
+//! Products with weights: `x · Wᵀ`.
+//!
+//! Weights are read in loads of 16 bytes, each for up to eight rows of activations. A team of lanes has some rows of the
+//! weights; each lane adds up its loads in their order, and the lanes' sums are added in a fixed order: it depends on
+//! the shape of the weights and on the device alone.
+//!
+//! With 8- and 4-bit weights activations are rounded to bytes, a scale for each 32 of them, as on the CPU: a block's sum
+//! is then a whole number.
+
+mod bytes;
+mod floats;
+
+use cubecl::prelude::*;
+
+use crate::gpu::ALIGNMENT;
+use crate::weights::{Matrix, MatrixRows};
+use crate::{Buffer, Gpu};
+
+pub(crate) use self::floats::half_pair;
+
+/// 16 bytes of weights.
+pub(crate) type Load = Vector<u32, Const<4>>;
+
+/// Four numbers of activations.
+pub(crate) type Float4 = Vector<f32, Const<4>>;
+
+/// The most matrices of one launch.
+const MAX_GROUP: usize = 3;
+
+/// The most rows of activations that a team has at once.
+const MAX_ROWS: usize = 8;
+
+/// Units of a cube.
+const UNITS: u32 = 256;
+
+/// Rows of weights of one matrix, as a launch sees them.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Part {
+    first_load: u32,
+    first_scale: u32,
+    outputs: u32,
+    /// Where its results begin.
+    out: u32,
+    /// The first cube after its own.
+    end: u32,
+}
+
+/// [`Part`] before it is an argument.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    first_load: u32,
+    first_scale: u32,
+    outputs: u32,
+    out: u32,
+    end: u32,
+}
+
+impl Place {
+    fn arg(self) -> PartLaunch {
+        PartLaunch::new(self.first_load, self.first_scale, self.outputs, self.out, self.end)
+    }
+}
+
+/// The matrices of one launch, and how the work is dealt out.
+struct Launch<'a> {
+    gpu: &'a Gpu,
+    matrix: &'a Matrix,
+    parts: [Place; MAX_GROUP],
+    /// Rows of activations.
+    n: usize,
+    /// Rows of activations of a team.
+    rows: usize,
+    /// Rows of weights of a team.
+    per_team: usize,
+}
+
+impl Launch<'_> {
+    fn teams(&self) -> u32 {
+        UNITS / self.gpu.lanes()
+    }
+
+    fn count(&self) -> CubeCount {
+        CubeCount::Static(self.parts[MAX_GROUP - 1].end, self.n.div_ceil(self.rows) as u32, 1)
+    }
+
+    fn dim(&self) -> CubeDim {
+        CubeDim::new_2d(self.gpu.lanes(), self.teams())
+    }
+}
+
+/// `x · Wᵀ` with some rows of each matrix: `x` `[n, columns]` → `[n, rows]` each. The matrices have equal columns.
+///
+/// # Panics
+/// If `x` is of another size, a matrix has other columns, or rows are not in their matrix.
+pub fn matmul<const N: usize>(gpu: &Gpu, x: &Buffer, n: usize, weights: [MatrixRows<'_>; N]) -> [Buffer; N] {
+    let columns = weights.first().map_or(0, |part| part.matrix.columns());
+    assert_eq!(x.len(), n * columns, "activations are [{n}, {columns}]");
+    for MatrixRows { matrix, rows } in &weights {
+        assert_eq!(matrix.columns(), columns, "matrices of one input have equal columns");
+        assert!(rows.start <= rows.end && rows.end <= matrix.rows(), "{rows:?} of {} rows", matrix.rows());
+    }
+    let mut end = 0;
+    let places = weights.each_ref().map(|part| {
+        let start = end;
+        end = (start + n * part.rows.len()).next_multiple_of(ALIGNMENT);
+        start..start + n * part.rows.len()
+    });
+    let out = gpu.empty(end);
+    let mut inputs = Inputs { gpu, x, n, columns, padded: None, quantised: None };
+    let mut done = 0;
+    while done < N {
+        let first = weights[done].matrix;
+        let fits = |part: &&MatrixRows<'_>| part.matrix.lies_with(first);
+        let len = weights[done..].iter().take(MAX_GROUP).take_while(fits).count();
+        let group = weights[done..done + len].iter().zip(&places[done..]).map(|(part, place)| (part, place.start));
+        inputs.run(first, group, &out);
+        done += len;
+    }
+    places.map(|place| out.part(place))
+}
+
+/// Activations `[n, columns]` in the forms that kernels read, each made once.
+struct Inputs<'a> {
+    gpu: &'a Gpu,
+    x: &'a Buffer,
+    n: usize,
+    columns: usize,
+    padded: Option<Buffer>,
+    quantised: Option<bytes::Quantised>,
+}
+
+impl Inputs<'_> {
+    /// One launch for matrices that lie in one buffer, each with the place of its results.
+    fn run<'m>(&mut self, matrix: &Matrix, group: impl Iterator<Item = (&'m MatrixRows<'m>, usize)>, out: &Buffer) {
+        let &mut Self { gpu, x, n, columns, .. } = self;
+        let rows = n.next_power_of_two().clamp(1, MAX_ROWS);
+        // More rows of activations are read again for each row of weights: more of those share them.
+        let per_team = if rows >= 4 { 4 } else { 2 };
+        let mut launch = Launch { gpu, matrix, parts: [Place::default(); MAX_GROUP], n, rows, per_team };
+        let mut end = 0;
+        let mut group = group;
+        for part in &mut launch.parts {
+            if let Some((MatrixRows { matrix, rows }, place)) = group.next() {
+                end += rows.len().div_ceil(per_team * (UNITS / gpu.lanes()) as usize) as u32;
+                part.first_load = matrix.load_of(rows.start) as u32;
+                part.first_scale = matrix.scale_of(rows.start) as u32;
+                part.outputs = rows.len() as u32;
+                part.out = place as u32;
+            }
+            part.end = end;
+        }
+        if end == 0 || n == 0 {
+            return;
+        }
+        let padded = matrix.padded_columns();
+        if matrix.format().has_scales() {
+            let x = self.quantised.get_or_insert_with(|| bytes::quantise(gpu, x, n, columns));
+            bytes::launch(&launch, x, out);
+        } else if padded == columns {
+            floats::launch(&launch, x, out);
+        } else {
+            // Formats of one launch differ in no padding but that of the first; others have launches of their own.
+            if self.padded.as_ref().is_none_or(|padded_x| padded_x.len() != n * padded) {
+                self.padded = Some(floats::pad(gpu, x, n, columns, padded));
+            }
+            if let Some(x) = &self.padded {
+                floats::launch(&launch, x, out);
+            }
+        }
+    }
+}
+
+/// The part of a launch that a cube works on, and the team's first row of it.
+#[cube]
+fn pick(a: Part, b: Part, c: Part, #[comptime] per_team: usize) -> (Part, u32) {
+    let cube = CUBE_POS_X;
+    let second = cube >= a.end;
+    let third = cube >= b.end;
+    let start = select(third, b.end, select(second, a.end, 0u32));
+    let part = Part {
+        first_load: select(third, c.first_load, select(second, b.first_load, a.first_load)),
+        first_scale: select(third, c.first_scale, select(second, b.first_scale, a.first_scale)),
+        outputs: select(third, c.outputs, select(second, b.outputs, a.outputs)),
+        out: select(third, c.out, select(second, b.out, a.out)),
+        end: start,
+    };
+    (part, ((cube - start) * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32)
+}

@@ -1,0 +1,272 @@
+//! Weights on a device: in 16-byte words, with the scales of blocks apart.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::gpu::{ALIGNMENT, Buffer, WORD};
+use crate::{Error, Gpu, Result};
+
+/// Numbers of a block that share a scale.
+pub(crate) const BLOCK: usize = 32;
+
+/// Words of 32 bits in the unit that kernels load: 16 bytes.
+pub(crate) const LOAD: usize = 4;
+
+/// How weights are stored on a device. The numbers are those of the formats of the same name in `lumina-kernels`.
+#[allow(non_camel_case_types, reason = "the names that GGUF's users know")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats of IEEE 754.
+    F16,
+    /// The upper halves of 32-bit floats.
+    BF16,
+    /// Blocks of 32 signed bytes with a scale in `f16`.
+    Q8_0,
+    /// Blocks of 32 4-bit integers with a scale in `f16`.
+    Q4_0,
+}
+
+impl Format {
+    /// Numbers in a load of 16 bytes.
+    pub(crate) const fn per_load(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 8,
+            Self::Q8_0 => 16,
+            Self::Q4_0 => 32,
+        }
+    }
+
+    /// Whether blocks have scales.
+    pub(crate) const fn has_scales(self) -> bool {
+        matches!(self, Self::Q8_0 | Self::Q4_0)
+    }
+
+    /// Bytes of a row of `columns` as files store it; `None` where it is no whole number of blocks.
+    fn file_row_bytes(self, columns: usize) -> Option<usize> {
+        match self {
+            Self::F32 => columns.checked_mul(4),
+            Self::F16 | Self::BF16 => columns.checked_mul(2),
+            Self::Q8_0 => columns.is_multiple_of(BLOCK).then(|| columns / BLOCK * 34),
+            Self::Q4_0 => columns.is_multiple_of(BLOCK).then(|| columns / BLOCK * 18),
+        }
+    }
+
+    /// Loads of a row of `columns`; the last is padded with zeros.
+    pub(crate) const fn row_loads(self, columns: usize) -> usize {
+        let loads = columns.div_ceil(self.per_load());
+        // A block of bytes is two loads.
+        if matches!(self, Self::Q8_0) { loads.next_multiple_of(2) } else { loads }
+    }
+
+    /// Bytes on the device of a matrix `[rows, columns]`.
+    pub fn device_bytes(self, rows: usize, columns: usize) -> u64 {
+        let scales = if self.has_scales() { 2 * columns.div_ceil(BLOCK) } else { 0 };
+        rows as u64 * (self.row_loads(columns) * LOAD * WORD + scales) as u64
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        })
+    }
+}
+
+/// Where weights go: large buffers that are filled one matrix after the other, so that those of one input lie in one.
+pub struct Arena {
+    gpu: Gpu,
+    words: Chunk,
+    scales: Chunk,
+}
+
+/// A buffer that is filled from the front.
+struct Chunk {
+    buffer: Option<Buffer>,
+    used: usize,
+    /// Words of the next buffer.
+    next: usize,
+}
+
+/// Words of the first buffer, and of the largest: each is twice as large as the one before.
+const CHUNK_WORDS: (usize, usize) = (1 << 18, 1 << 26);
+
+impl Chunk {
+    const NEW: Self = Self { buffer: None, used: 0, next: CHUNK_WORDS.0 };
+
+    /// Room for so many words: the buffer, and where in it.
+    fn take(&mut self, gpu: &Gpu, words: usize) -> (Buffer, usize) {
+        let words = words.next_multiple_of(ALIGNMENT);
+        match &self.buffer {
+            Some(buffer) if self.used + words <= buffer.len() => {
+                let start = self.used;
+                self.used += words;
+                (buffer.clone(), start)
+            }
+            _ => {
+                let buffer = gpu.empty(words.max(self.next));
+                self.next = (2 * self.next).min(CHUNK_WORDS.1);
+                self.buffer = Some(buffer.clone());
+                self.used = words;
+                (buffer, 0)
+            }
+        }
+    }
+}
+
+/// A matrix `[rows, columns]` on a device. Clones are the same memory.
+#[derive(Clone)]
+pub struct Matrix {
+    format: Format,
+    rows: usize,
+    columns: usize,
+    words: Buffer,
+    /// The first load in `words`.
+    first_load: usize,
+    scales: Buffer,
+    /// The first scale in `scales`, which has two in a word.
+    first_scale: usize,
+}
+
+/// Some rows of a matrix.
+#[derive(Clone, Debug)]
+pub struct MatrixRows<'a> {
+    /// The matrix.
+    pub matrix: &'a Matrix,
+    /// Which rows of it.
+    pub rows: Range<usize>,
+}
+
+impl Arena {
+    /// An empty one.
+    pub fn new(gpu: &Gpu) -> Self {
+        Self { gpu: gpu.clone(), words: Chunk::NEW, scales: Chunk::NEW }
+    }
+
+    /// Copies a matrix to the device. `bytes` are its rows as safetensors and GGUF store them.
+    ///
+    /// # Errors
+    /// [`Error::MatrixBytes`] where there are more or fewer bytes than the shape takes, or a row is no whole number of
+    /// blocks.
+    pub fn matrix(&mut self, format: Format, [rows, columns]: [usize; 2], bytes: &[u8]) -> Result<Matrix> {
+        let row_bytes = format.file_row_bytes(columns);
+        let expected = row_bytes.and_then(|bytes| bytes.checked_mul(rows));
+        if expected != Some(bytes.len()) {
+            let expected = expected.unwrap_or(0);
+            return Err(Error::MatrixBytes { found: bytes.len(), rows, columns, format, expected });
+        }
+        let row_loads = format.row_loads(columns);
+        let (mut words, mut scales) = (Vec::new(), Vec::new());
+        match format {
+            Format::F32 | Format::F16 | Format::BF16 => {
+                let padded = row_loads * LOAD * WORD;
+                if row_bytes == Some(padded) {
+                    words.extend_from_slice(bytes);
+                } else {
+                    words.reserve(rows * padded);
+                    for row in bytes.chunks_exact(row_bytes.unwrap_or(0).max(1)) {
+                        words.extend_from_slice(row);
+                        words.resize(words.len().next_multiple_of(padded.max(1)), 0);
+                    }
+                }
+            }
+            Format::Q8_0 => split::<34>(bytes, &mut words, &mut scales),
+            Format::Q4_0 => split::<18>(bytes, &mut words, &mut scales),
+        }
+        let (word_buffer, first_word) = self.words.take(&self.gpu, words.len() / WORD);
+        let (scale_buffer, first_scale) = self.scales.take(&self.gpu, scales.len().div_ceil(WORD));
+        let place = |buffer: &Buffer, first: usize, bytes: usize| buffer.part(first..first + bytes.div_ceil(WORD));
+        self.gpu.write_bytes(&place(&word_buffer, first_word, words.len()), words);
+        scales.resize(scales.len().next_multiple_of(WORD), 0);
+        self.gpu.write_bytes(&place(&scale_buffer, first_scale, scales.len()), scales);
+        let (first_load, first_scale) = (first_word / LOAD, first_scale * 2);
+        Ok(Matrix { format, rows, columns, words: word_buffer, first_load, scales: scale_buffer, first_scale })
+    }
+}
+
+/// Blocks of a scale and `N` − 2 bytes of numbers, as two lists.
+fn split<const N: usize>(bytes: &[u8], words: &mut Vec<u8>, scales: &mut Vec<u8>) {
+    let blocks = bytes.as_chunks::<N>().0;
+    words.reserve(blocks.len() * (N - 2));
+    scales.reserve(blocks.len() * 2);
+    for block in blocks {
+        scales.extend_from_slice(&block[..2]);
+        words.extend_from_slice(&block[2..]);
+    }
+}
+
+impl Matrix {
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Number of rows: outputs of a linear layer, entries of an embedding.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns: inputs of a linear layer, width of an embedding.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// All rows.
+    pub fn all(&self) -> MatrixRows<'_> {
+        MatrixRows { matrix: self, rows: 0..self.rows }
+    }
+
+    /// Columns with the zeros that fill the last load.
+    pub(crate) fn padded_columns(&self) -> usize {
+        self.format.row_loads(self.columns) * self.format.per_load()
+    }
+
+    pub(crate) fn words(&self) -> &Buffer {
+        &self.words
+    }
+
+    pub(crate) fn scales(&self) -> &Buffer {
+        &self.scales
+    }
+
+    /// Whether a kernel can read both by one pair of buffers.
+    pub(crate) fn lies_with(&self, other: &Self) -> bool {
+        self.format == other.format
+            && self.columns == other.columns
+            && self.words.is_same(&other.words)
+            && (!self.format.has_scales() || self.scales.is_same(&other.scales))
+    }
+
+    /// The first load of a row.
+    pub(crate) fn load_of(&self, row: usize) -> usize {
+        self.first_load + row * self.format.row_loads(self.columns)
+    }
+
+    /// The first scale of a row.
+    pub(crate) fn scale_of(&self, row: usize) -> usize {
+        self.first_scale + row * (self.columns / BLOCK)
+    }
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matrix")
+            .field("format", &self.format)
+            .field("rows", &self.rows)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").finish_non_exhaustive()
+    }
+}
