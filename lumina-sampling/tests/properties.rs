@@ -395,6 +395,25 @@ fn similar_distributions_draw_the_same_tokens() {
     assert!(n_same as f64 / N_DRAWS as f64 > least - slack, "{n_same}, {distance}");
 }
 
+/// A few seeds have a pair of tokens that arrive at once, among many tokens.
+#[test]
+fn of_ties_the_lower_token_wins() {
+    let mut n_ties = 0;
+    for seed in 0..24 {
+        let time = |token| (race::arrival(race::noise(seed, 0, 0, token)), token);
+        let mut times: Vec<(u32, u32)> = (0..8192).map(time).collect();
+        times.sort_unstable();
+        for pair in times.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let mut row = vec![f32::NEG_INFINITY; 8192];
+            pair.iter().for_each(|&(_, token)| row[token as usize] = 1.5);
+            let candidates = Candidates::from_row(&row).unwrap();
+            assert_eq!(candidates.draw(DrawKey { seed, branch: 0 }), Ok(pair[0].1));
+            n_ties += 1;
+        }
+    }
+    assert!(n_ties > 4, "{n_ties} ties");
+}
+
 #[test]
 fn infinite_logits_win_evenly() {
     let mut row = [f32::MAX; N_LOGITS];
