@@ -7,6 +7,7 @@
 //! | [`norm`] | RMS norm, alone and after a residual addition |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
+//! | [`draw`] | a token from logits: guidance, top-k, temperature and the draw |
 //!
 //! A [`Gpu`] is a device that is open, a [`Buffer`] numbers on it, a [`Matrix`] weights on it. Kernels are launched in
 //! order and run later; [`Gpu::read`] waits for them, and reports what went wrong.
@@ -29,12 +30,14 @@
 //! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
 //! checks the lengths of its buffers first.
 
+pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 mod error;
 mod gpu;
 pub mod matmul;
 pub mod norm;
+mod race;
 mod reduce;
 mod weights;
 

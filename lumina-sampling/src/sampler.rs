@@ -8,7 +8,9 @@ use std::sync::Arc;
 use lumina_core::layout::Phase;
 use lumina_core::{Vocabulary, unwind};
 
-use crate::{Allowed, Candidates, DrawKey, Error, Grammar, LogitsRow, Result, SamplingOptions, Step, StreamState};
+use crate::{
+    Allowed, Candidates, DrawKey, DrawRule, Error, Grammar, LogitsRow, Result, SamplingOptions, Step, StreamState,
+};
 
 /// Chooses tokens: what a generation loop calls.
 ///
@@ -67,7 +69,9 @@ impl Sampler {
         let choice = if options.greedy {
             Choice::MostLikely
         } else {
-            Choice::Draw(DrawKey { seed: options.seed, branch: options.branch })
+            match options.draw {
+                DrawRule::Race => Choice::Draw(DrawKey { seed: options.seed, branch: options.branch }),
+            }
         };
         Ok(Self {
             grammar: Grammar::new(vocabulary, options.modality, options.image_size)?,
@@ -195,7 +199,7 @@ impl Sampler {
         let candidates = self.candidates(logits, unconditional, state)?;
         match choice {
             Choice::MostLikely => candidates.most_likely(),
-            Choice::Draw(key) => candidates.draw(key.uniform(state.len(), 0)),
+            Choice::Draw(key) => candidates.draw(key),
         }
     }
 }
