@@ -12,7 +12,7 @@ use lumina_core::Limits;
 use lumina_mgpt::{ModelConfig, convert};
 use lumina_testing::{Counting, own};
 use lumina_tokenizer::TextTokenizer;
-use lumina_train::data::{Records, TokenItems};
+use lumina_train::data::{Dataset, Records, TokenItems};
 use lumina_vq::VqConfig;
 
 #[global_allocator]
@@ -98,7 +98,7 @@ fn tokenizers() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let open = |json: &str| TextTokenizer::from_json(json.as_bytes(), "tokenizer.json");
 
-    // Half a million tokens, each merged in all ways from two shorter ones; in pairs, which take more memory than texts.
+    // Half a million tokens, each merged in all ways from two shorter ones. Pairs take more memory than texts.
     let words: Vec<String> = (2..=4)
         .flat_map(|length| (0..32usize.pow(length as u32)).map(move |number| name(number, length)))
         .take(500_000)
@@ -325,7 +325,7 @@ fn records_and_indexes_of_items() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("records.jsonl");
     let write = |bytes: Vec<u8>| std::fs::write(&file, bytes).unwrap();
-    let lines = 100_000_000;
+    let lines = 40_000_000;
     write(b"1\n".repeat(lines));
     refused_records("lines", &file);
     write([&b"["[..], &b"1,".repeat(lines), b"1]"].concat());
@@ -340,6 +340,14 @@ fn records_and_indexes_of_items() {
     write([b"{\"conversations\":[],\"x\":", maps(DOCUMENT).as_bytes(), b"}\n"].concat());
     let records = Records::open(&file).unwrap();
     refused("a record of maps", "its JSON takes up to", || records.load(0));
+
+    // One image that a record names many times.
+    image::GrayImage::new(9500, 9500).save(folder.path().join("large.png")).unwrap();
+    let images = vec!["\"large.png\""; 100].join(",");
+    write(format!("{{\"conversations\":[],\"image\":[{images}]}}\n").into_bytes());
+    let records = Records::open(&file).unwrap();
+    let message = cost("images", || records.load(0)).unwrap();
+    assert!(message.contains("record 0 have more than 357913940 pixels together"), "{message}");
 
     // An index takes its file and at most twice as much.
     let line = b"{\"file\":\"0.pkl\",\"len\":0,\"id\":0}\n";
@@ -358,8 +366,24 @@ fn records_and_indexes_of_items() {
     }
 }
 
+/// A data config can name one index many times.
+#[test]
+fn data_configs() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let (index, config) = (folder.path().join("index.jsonl"), folder.path().join("data.yaml"));
+    std::fs::write(&index, b"{\"file\":\"0.pkl\",\"len\":0,\"id\":0}\n".repeat(20_000)).unwrap();
+    let yaml = |n: usize| ["META:\n", &"- {path: index.jsonl}\n".repeat(n)].concat();
+    std::fs::write(&config, yaml(4000)).unwrap();
+    let (dataset, peak) = ALLOCATOR.peak_of(|| Dataset::open(&config));
+    assert_eq!(dataset.unwrap().len(), 80_000_000);
+    assert!(peak < 64 << 20, "{peak} bytes");
+    std::fs::write(&config, yaml(5000)).unwrap();
+    refused("sources", "5000 sources, more than 4096", || Dataset::open(&config));
+}
+
 fn refused_records(what: &str, file: &Path) {
     let (result, peak) = ALLOCATOR.peak_of(|| Records::open(file));
     let message = result.err().unwrap().to_string();
-    assert!(peak < 600 << 20 && message.contains("too short to be records"), "{what}: {peak} bytes: {message}");
+    assert!(peak < 256 << 20 && message.contains("too short to be records"), "{what}: {peak} bytes: {message}");
 }

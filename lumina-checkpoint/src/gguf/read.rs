@@ -59,12 +59,12 @@ fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
         return Err(cursor.damaged(format!("{n_tensors} tensors, more than the {MAX_TENSORS} that any model has")));
     }
 
+    cursor.expect(n_entries, ENTRY_BYTES)?;
     if n_entries > MAX_ENTRIES {
         return Err(
             cursor.damaged(format!("{n_entries} entries of metadata, more than the {MAX_ENTRIES} of any model"))
         );
     }
-    cursor.expect(n_entries, ENTRY_BYTES)?;
     let mut entries = BTreeMap::new();
     for _ in 0..n_entries {
         let key = cursor.string()?.to_owned();

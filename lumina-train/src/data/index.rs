@@ -40,7 +40,8 @@ impl IndexEntry {
         Ok((entries, last))
     }
 
-    /// [`IndexEntry::read_all`] one by one, as a name of its own for each of millions of entries takes more than the file.
+    /// [`IndexEntry::read_all`] one by one: a list of millions of entries, each with a name of its own, takes more than
+    /// their file.
     pub(super) fn read_each(file: &Path, mut take: impl FnMut(Self) -> Result<()>) -> Result<LastLine> {
         let bytes = file::read(file, u64::MAX)?;
         let bytes = file::without_mark(&bytes);

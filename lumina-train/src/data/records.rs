@@ -86,7 +86,8 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be decoded,
-    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::NoItem`].
+    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::Data`] where the record or its
+    /// images together are too large, [`Error::NoItem`].
     pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
             return Err(Error::NoItem { index, len: self.len() });
@@ -107,12 +108,23 @@ impl<'a> Records<'a> {
                     Cow::Owned(finite) => Record::from_json(&String::from_utf8_lossy(&finite)),
                 })?;
                 let folder = file.parent().unwrap_or(Path::new(""));
+                // All are in memory at once.
+                let (mut pixels, most) = (0, 2 * Limits::default().image_pixels);
                 let open = |path: &PathBuf| {
                     let image = match images {
                         None => folder.join(path),
                         Some(root) => file::inside(root, path)?,
                     };
-                    Ok(InputImage::open(image)?)
+                    let image = InputImage::open(image)?;
+                    // One image can be named many times.
+                    pixels += u64::from(image.width()) * u64::from(image.height());
+                    if pixels > most {
+                        let reason = format!(
+                            "the images of record {index} have more than {most} pixels together; make them smaller"
+                        );
+                        return Err(Error::Data { file: file.clone(), reason });
+                    }
+                    Ok(image)
                 };
                 let images = record.image.iter().map(open).collect::<Result<_>>()?;
                 Ok((record, images))
