@@ -10,7 +10,7 @@ use crate::{Buffer, Gpu};
 
 /// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL and
 /// CUDA are right.
-const NATIVE_F16: bool = !cfg!(feature = "wgpu") || cfg!(any(feature = "vulkan", feature = "metal"));
+pub(crate) const NATIVE_F16: bool = !cfg!(feature = "wgpu") || cfg!(any(feature = "vulkan", feature = "metal"));
 
 /// The two `f16` of a word.
 #[cube]

@@ -16,7 +16,7 @@ use crate::gpu::ALIGNMENT;
 use crate::weights::{Matrix, MatrixRows};
 use crate::{Buffer, Gpu};
 
-pub(crate) use self::floats::half_pair;
+pub(crate) use self::floats::{NATIVE_F16, half_pair};
 
 /// 16 bytes of weights.
 pub(crate) type Load = Vector<u32, Const<4>>;

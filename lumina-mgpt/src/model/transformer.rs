@@ -11,7 +11,7 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
 use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
 #[cfg(feature = "cube")]
-use lumina_nn::ops::{GpuKvPool, GpuPass, GpuRow};
+use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
@@ -34,18 +34,22 @@ use crate::{Error, Result};
 /// Mirrors `modeling_chameleon.py::ChameleonForConditionalGeneration`.
 #[derive(Module)]
 pub struct Transformer {
-    embed_tokens: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    lm_head: Linear,
+    pub(super) embed_tokens: Embedding,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: RmsNorm,
+    pub(super) lm_head: Linear,
     #[module(skip)]
-    architecture: Architecture,
+    pub(super) architecture: Architecture,
     #[module(skip)]
     compute: Compute,
     /// The keys and values of all sequences, where they are on a GPU.
     #[cfg(feature = "cube")]
     #[module(skip)]
     kv_pool: Option<Arc<GpuKvPool>>,
+    /// Short passes on a GPU, by their range of logits.
+    #[cfg(feature = "cube")]
+    #[module(skip)]
+    pub(super) recordings: Arc<Recordings<Range<usize>>>,
 }
 
 /// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
@@ -57,7 +61,7 @@ pub struct Pass {
 }
 
 #[derive(Module, Debug)]
-struct Layer {
+pub(super) struct Layer {
     self_attn: Attention,
     mlp: Mlp,
     input_layernorm: RmsNorm,
@@ -103,7 +107,13 @@ impl Layer {
 
     /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on
     /// their outputs.
-    fn forward(&self, x: Hidden, rotation: &Rotation, rows: PassRows<'_, '_>, residual: Residual<'_>) -> Hidden {
+    pub(super) fn forward(
+        &self,
+        x: Hidden,
+        rotation: &Rotation,
+        rows: PassRows<'_, '_>,
+        residual: Residual<'_>,
+    ) -> Hidden {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
             let y = norm_1.forward(&self.self_attn.forward(&x, rotation, rows));
@@ -127,7 +137,7 @@ impl Layer {
 
 /// How the output of attention or MLP is added to the residual stream.
 #[derive(Clone, Copy)]
-enum Residual<'a> {
+pub(super) enum Residual<'a> {
     /// As it is.
     Plain,
     /// After dropout, in training.
@@ -153,19 +163,6 @@ fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPo
     GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
 }
 
-/// The rows of a pass on a GPU, if their caches are there.
-#[cfg(feature = "cube")]
-fn gpu_pass(rows: &[Row<'_>]) -> Option<GpuPass> {
-    let rows: Option<SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]>> = rows
-        .iter()
-        .map(|row| {
-            let kv = row.cache.as_ref()?.gpu.as_ref()?;
-            Some(GpuRow { kv, position: row.position(), len: row.len() })
-        })
-        .collect();
-    GpuPass::new(&rows?)
-}
-
 impl Transformer {
     /// Builds the network from its tensors; problems are reported by [`Loader::finish`].
     pub fn new(loader: &Loader<'_>, architecture: Architecture) -> Self {
@@ -184,6 +181,8 @@ impl Transformer {
             lm_head: head.head(hidden, vocab_size),
             #[cfg(feature = "cube")]
             kv_pool: kv_pool(&architecture, loader.compute()),
+            #[cfg(feature = "cube")]
+            recordings: Arc::default(),
             compute: loader.compute().clone(),
             architecture,
         }
@@ -267,6 +266,7 @@ impl Transformer {
         #[cfg(feature = "cube")]
         {
             replica.kv_pool = kv_pool(&replica.architecture, compute);
+            replica.recordings = Arc::default();
         }
         replica
     }
@@ -310,6 +310,12 @@ impl Transformer {
             positions.extend(row.logits.clone().map(|token| start + token));
             start += row.len();
         }
+        #[cfg(feature = "cube")]
+        if let Some(pool) = &self.kv_pool
+            && !positions.is_empty()
+        {
+            return self.run_on_gpu(pool, rows, &positions, self.known_ids(ids));
+        }
         self.compute.in_pool(|| {
             let hidden = self.forward_with(rows, &mut |_| {})?;
             self.logits_among(&hidden, &positions, ids)
@@ -328,10 +334,14 @@ impl Transformer {
                 return Err(Error::CacheFull { needed: cache.len() + row.len(), capacity: cache.capacity() });
             }
         }
+        #[cfg(feature = "cube")]
+        if let Some(pool) = &self.kv_pool {
+            return self.forward_on_gpu(pool, rows, observe);
+        }
         let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
         let mut x = self.embed(&tokens, rows)?;
         let rotation = Rotation::new(&self.architecture, rows, &self.compute);
-        if !self.has_gpu_cache() && rows.iter().all(|row| row.cache.is_none()) {
+        if rows.iter().all(|row| row.cache.is_none()) {
             let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
             for layer in &self.layers {
                 observe(&x);
@@ -355,15 +365,8 @@ impl Transformer {
                 let len = row.position() + row.len();
                 row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
             }
-            #[cfg(feature = "cube")]
-            let pass = gpu_pass(&all);
             for (index, layer) in self.layers.iter().enumerate() {
                 observe(&x);
-                #[cfg(feature = "cube")]
-                if let Some(pass) = &pass {
-                    x = layer.forward(x, &rotation, PassRows::Gpu { pass, layer: index }, Residual::Plain);
-                    continue;
-                }
                 let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
                 x = layer.forward(x, &rotation, rows, Residual::Plain);
             }
@@ -379,24 +382,18 @@ impl Transformer {
         Ok(x)
     }
 
-    /// Whether keys and values are in blocks on a GPU.
-    fn has_gpu_cache(&self) -> bool {
-        #[cfg(feature = "cube")]
-        return self.kv_pool.is_some();
-        #[cfg(not(feature = "cube"))]
-        false
-    }
-
     /// The hidden states of the tokens of all rows.
     fn embed(&self, tokens: &[u32], rows: &[Row<'_>]) -> Result<Hidden> {
         if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
             return Err(Error::EmptyRow);
         }
+        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| self.unknown_token(tokens))
+    }
+
+    pub(super) fn unknown_token(&self, tokens: &[u32]) -> Error {
         let vocab_size = self.architecture.vocab_size;
-        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| {
-            let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
-            Error::Token { token, vocab_size }
-        })
+        let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
+        Error::Token { token, vocab_size }
     }
 
     /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
@@ -464,21 +461,29 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::logits_at`].
     pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
-        let vocab_size = self.architecture.vocab_size;
         let [n, _] = hidden.dims();
         if let Some(&position) = positions.iter().find(|&&position| position >= n) {
             return Err(Error::Position { position, tokens: n });
         }
-        let end = ids.end.min(vocab_size);
-        let ids = ids.start.min(end)..end;
+        let ids = self.known_ids(ids);
         self.compute.in_pool(|| self.some_logits(hidden, positions, ids))
+    }
+
+    /// Those that the vocabulary has.
+    fn known_ids(&self, ids: Range<usize>) -> Range<usize> {
+        let end = ids.end.min(self.architecture.vocab_size);
+        ids.start.min(end)..end
     }
 
     fn some_logits(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
         if ids.is_empty() {
             return Ok(Logits::new(Hidden::on_host(&self.compute, positions.len(), 0, |_| {}), ids));
         }
-        let logits = self.lm_head.forward_some(&hidden.select(positions), ids.clone());
+        self.read_logits(self.lm_head.forward_some(&hidden.select(positions), ids.clone()), ids)
+    }
+
+    /// The logits of the tokens `ids` in host memory, without those that the model must never give.
+    pub(super) fn read_logits(&self, logits: Hidden, ids: Range<usize>) -> Result<Logits> {
         let mut logits = logits.read()?;
         let masked = &self.architecture.masked_logits;
         if let Some(values) = logits.as_mut_slice()

@@ -2,6 +2,8 @@
 
 mod attention;
 mod rows;
+mod step;
 
-pub use attention::{GpuKv, GpuKvPool, GpuPass, GpuRow, norm_attention};
+pub use attention::{GpuKv, GpuKvPool, GpuRow, norm_attention};
 pub(super) use rows::GpuRows;
+pub use step::{GpuInputs, GpuPass, Recordings};
