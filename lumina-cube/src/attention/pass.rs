@@ -1,5 +1,7 @@
 //! Which tokens a pass has.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::{Buffer, Gpu};
 
 use super::kv::{AttentionShape, BLOCK_TOKENS};
@@ -23,7 +25,23 @@ pub struct Pass {
     /// Runs of consecutive tokens: the first, and how many.
     runs: Vec<(usize, usize)>,
     pub(super) mask: Option<Mask>,
+    /// Tiles that were made, by their size. They follow from the runs, so a recording can be made again with them.
+    tiles: Arc<Mutex<Vec<(usize, Tiles)>>>,
     host: Host,
+}
+
+/// Queries that share reads of the keys, on the host and on the device.
+pub(super) type Tiles = (Arc<[Tile]>, Buffer);
+
+/// Parts of a pass on the device, for [`Pass::of_parts`].
+#[derive(Clone, Debug)]
+pub struct PassParts {
+    /// `[n]`: the position of each token in its row.
+    pub positions: Buffer,
+    /// `[n]`: which row of `tables` each token is of.
+    pub rows: Buffer,
+    /// `[rows, table_len]`: the blocks of each row, of which those that no token sees may be any.
+    pub tables: Buffer,
 }
 
 /// What a launch must know of the tokens on the host.
@@ -86,8 +104,29 @@ impl Pass {
             blocks,
             runs: runs(positions, rows),
             mask: None,
+            tiles: Arc::default(),
             host,
         }
+    }
+
+    /// The tokens of a pass whose parts the caller has put on the device: rows of `lens` consecutive tokens each, and
+    /// tables of `table_len` blocks for each, of caches of at least `blocks` blocks.
+    ///
+    /// # Panics
+    /// If there are more or fewer positions than tokens.
+    pub fn of_parts(lens: &[usize], parts: PassParts, table_len: usize, blocks: usize) -> Self {
+        let PassParts { positions, rows, tables } = parts;
+        let mut n = 0;
+        let mut runs = Vec::with_capacity(lens.len());
+        for &len in lens {
+            runs.push((n, len));
+            n += len;
+        }
+        assert!(positions.len() == n && rows.len() == n, "{n} tokens have a position and a row each");
+        assert_eq!(tables.len(), lens.len() * table_len, "each row has {table_len} blocks in its table");
+        let max_len = table_len * BLOCK_TOKENS;
+        let host = Host { rows: Vec::new(), n_rows: lens.len() };
+        Self { n, positions, rows, tables, table_len, max_len, blocks, runs, mask: None, tiles: Arc::default(), host }
     }
 
     /// Other positions and blocks for the same rows: what was recorded with the pass then works on them.
@@ -146,14 +185,20 @@ impl Pass {
         self.runs.iter().map(|run| run.1).max().unwrap_or(0)
     }
 
-    /// The tokens in tiles of up to `size` that are consecutive in a row, and the same on the device.
-    pub(super) fn tiles(&self, gpu: &Gpu, size: usize) -> (Vec<Tile>, Buffer) {
+    /// The tokens in tiles of up to `size` that are consecutive in a row. They are uploaded by the first layer that asks.
+    pub(super) fn tiles(&self, gpu: &Gpu, size: usize) -> Tiles {
+        let mut made = self.tiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tiles)) = made.iter().find(|(own, _)| *own == size) {
+            return tiles.clone();
+        }
         let of_run = |&(first, len): &(usize, usize)| {
             (first..first + len).step_by(size).map(move |start| (start, size.min(first + len - start)))
         };
-        let tiles: Vec<Tile> = self.runs.iter().flat_map(of_run).collect();
+        let tiles: Arc<[Tile]> = self.runs.iter().flat_map(of_run).collect();
         let words: Vec<u32> = tiles.iter().flat_map(|tile| [tile.0 as u32, tile.1 as u32]).collect();
-        (tiles, gpu.upload(&words))
+        let tiles = (tiles, gpu.upload(&words));
+        made.push((size, tiles.clone()));
+        tiles
     }
 
     pub(super) fn check_cache(&self, shape: &AttentionShape, cache: &Buffer) {

@@ -353,7 +353,7 @@ pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, 
     let splits = pass.max_len.div_ceil(SPLIT);
     let token_words = heads * splits * (padded + 2);
     let most = (MAX_PART_BYTES / 4 / token_words.max(1)).max(MAX_QUERIES);
-    let mut rest = tiles.as_slice();
+    let mut rest = &tiles[..];
     while let Some(&(first_token, _)) = rest.first() {
         let count = rest.partition_point(|(first, len)| first + len - first_token <= most);
         let (own, later) = rest.split_at(count);

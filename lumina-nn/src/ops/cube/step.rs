@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lumina_cube::attention::{BLOCK_TOKENS, Pass};
+use lumina_cube::attention::{BLOCK_TOKENS, Pass, PassParts};
 use lumina_cube::{Buffer, Recording};
 
 use super::attention::{GpuKvPool, GpuRow};
@@ -37,7 +37,7 @@ struct Shape {
     table_len: usize,
     half: usize,
     selected: usize,
-    /// Which buffers keys and values are in.
+    /// Blocks of the buffers that keys and values are in: others are larger.
     generation: usize,
 }
 
@@ -107,8 +107,8 @@ impl GpuPass {
             start += len.next_multiple_of(ALIGNMENT);
             part
         });
-        let max_len = shape.table_len * BLOCK_TOKENS;
-        let pass = Pass::new(shape.n, positions, rows, tables, shape.table_len, max_len);
+        let parts = PassParts { positions, rows, tables };
+        let pass = Pass::of_parts(&shape.lens, parts, shape.table_len, shape.generation);
         Self { pool: pool.clone(), pass, inputs: buffer, tokens, cos, sin, selected, half: shape.half }
     }
 
