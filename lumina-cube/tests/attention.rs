@@ -28,6 +28,7 @@ struct Layer {
     tables: Vec<Vec<u32>>,
     /// Weight and bias of queries and keys, `[parts, head_dim]`.
     norms: [Vec<f32>; 4],
+    norm_buffers: [Buffer; 4],
 }
 
 impl Layer {
@@ -51,7 +52,8 @@ impl Layer {
             norm(kv_heads, 3),
             values(part(kv_heads) * head_dim, 4),
         ];
-        Self { gpu: gpu.clone(), shape, cache, tables, norms }
+        let norm_buffers = norms.each_ref().map(|values| gpu.upload_f32(values));
+        Self { gpu: gpu.clone(), shape, cache, tables, norms, norm_buffers }
     }
 
     fn pass(&self, tokens: &[Token]) -> Pass {
@@ -80,14 +82,20 @@ impl Layer {
         }
     }
 
+    /// q, k, v, cosines and sines on the device.
+    fn upload(&self, inputs: &Inputs) -> [Buffer; 5] {
+        [&inputs.q, &inputs.k, &inputs.v, &inputs.cos, &inputs.sin].map(|values| self.gpu.upload_f32(values))
+    }
+
     /// Writes the tokens, and returns their rotated queries.
     fn write(&self, inputs: &Inputs, pass: &Pass) -> Buffer {
-        let upload = |values: &Vec<f32>| self.gpu.upload_f32(values);
-        let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(upload);
-        let [cos, sin] = [&inputs.cos, &inputs.sin].map(upload);
-        let [q_weight, q_bias, k_weight, k_bias] = &self.norms.each_ref().map(|values| upload(values));
-        let params = NormParams { q_weight, q_bias, k_weight, k_bias, cos: &cos, sin: &sin, epsilon: EPSILON };
-        norm_rotate_write(&self.gpu, [&q, &k, &v], &params, &self.shape, &self.cache, pass)
+        self.launch(&self.upload(inputs), pass)
+    }
+
+    fn launch(&self, [q, k, v, cos, sin]: &[Buffer; 5], pass: &Pass) -> Buffer {
+        let [q_weight, q_bias, k_weight, k_bias] = &self.norm_buffers;
+        let params = NormParams { q_weight, q_bias, k_weight, k_bias, cos, sin, epsilon: EPSILON };
+        norm_rotate_write(&self.gpu, [q, k, v], &params, &self.shape, &self.cache, pass)
     }
 
     /// Writes the tokens and attends to them: `[n, heads · head_dim]`.
@@ -297,44 +305,184 @@ fn attention_is_that_of_f64() {
 #[test]
 fn a_token_has_the_same_result_in_any_company() {
     let Some(gpu) = gpu() else { return };
-    for [heads, kv_heads, dim] in [[2, 2, 128], [8, 2, 16], [8, 1, 20]] {
-        for format in FORMATS {
+    let shapes = [[2, 2, 128], [8, 2, 16], [8, 1, 20]];
+    for (index, format) in FORMATS.into_iter().enumerate() {
+        for [heads, kv_heads, dim] in [shapes[0], shapes[1 + index % 2]] {
             let shape = shape(heads, kv_heads, dim, format);
-            let len = 300;
-            let alone = Layer::new(&gpu, shape, 3, len);
             let width = heads * dim;
-            // All at once, in a cube of eight queries where a head of keys has few.
-            let together = alone.run(&row(0, 0, len));
-            let others = alone.run(&row(1, 0, 40));
-            let compare = |found: &[f32], expected: &[f32], tokens: &[Token], what: &str| {
+            let expect = |found: &[f32], expected: &[f32], tokens: &[Token], what: &str| {
+                assert_eq!(found.len(), expected.len());
                 for ((found, expected), token) in found.chunks(width).zip(expected.chunks(width)).zip(tokens) {
                     assert_eq!(found, expected, "[{heads}, {kv_heads}, {dim}] in {format:?}, {what}, {token:?}");
                 }
             };
-            let fresh = Layer::new(&gpu, shape, 3, len);
-            for position in 0..len {
-                let found = fresh.run(&[(0, position)]);
-                compare(&found, &together[position * width..][..width], &[(0, position)], "one by one");
-            }
-            let fresh = Layer::new(&gpu, shape, 3, 2 * len);
-            let mut position = 0;
+            // All at once, eight queries of a head of keys in a cube.
+            let len = 300;
+            let at_once = Layer::new(&gpu, shape, 3, len);
+            let [together, other] = [row(0, 0, len), row(1, 0, 40)].map(|tokens| at_once.run(&tokens));
+            let of =
+                |from: &[f32], range: std::ops::Range<usize>| from[range.start * width..range.end * width].to_vec();
+
+            // In pieces, between tokens of two other rows, in another cache where nothing is written after them.
+            let pieces = Layer::new(&gpu, shape, 3, 2 * len);
+            let mut start = 0;
             for (index, n) in [2, 5, 9, 1, 50, 13, 3, 200, 17].into_iter().enumerate() {
-                // With another row before, after, and of one token or more.
-                let other = row(1, index * 4, 1 + index % 4);
-                let own = row(0, position, n);
-                let third = [(2, index)];
-                let tokens = [&other[..], &own[..], &third].concat();
-                let found = fresh.run(&tokens);
-                let first = other.len() * width;
-                compare(&found[first..], &together[position * width..][..n * width], &own, "with others");
-                if index % 4 == 3 {
-                    compare(&found, &others[index * 4 * width..][..4 * width], &other, "the others");
-                }
-                position += n;
-                for position in index * 4 + other.len()..index * 4 + 4 {
-                    fresh.run(&[(1, position)]);
-                }
+                let (before, own) = (row(1, index * 4, 4), row(0, start, n));
+                let tokens = [&before[..], &own, &[(2, index)]].concat();
+                let found = pieces.run(&tokens);
+                expect(&of(&found, 0..4), &of(&other, index * 4..index * 4 + 4), &before, "before others");
+                expect(&of(&found, 4..4 + n), &of(&together, start..start + n), &own, "after others");
+                start += n;
+            }
+            assert_eq!(pieces.cached(&row(0, 0, len)), at_once.cached(&row(0, 0, len)));
+
+            // One by one, where a cube has one query: at first alone in the cache, then with later ones in it.
+            let alone = Layer::new(&gpu, shape, 3, len);
+            for position in (0..12).chain([62, 63, 64, 65, 127, 128, 191, 192, 254, 255, 256, 257, 299]) {
+                let layer = if position < 12 { &alone } else { &pieces };
+                let found = layer.run(&[(0, position)]);
+                expect(&found, &of(&together, position..position + 1), &[(0, position)], "alone");
             }
         }
+    }
+}
+
+/// More tokens than have their results of splits at a time.
+#[test]
+fn many_tokens_are_dealt_with_in_parts() {
+    let Some(gpu) = gpu() else { return };
+    let shape = shape(64, 8, 8, KvFormat::F32);
+    let layer = Layer::new(&gpu, shape, 1, 1300);
+    let all = layer.run(&row(0, 0, 1300));
+    for position in [0, 7, 500, 700, 1092, 1093, 1299] {
+        let found = layer.run(&[(0, position)]);
+        assert_eq!(found, all[position * 512..][..512], "{position}");
+    }
+}
+
+/// Drafts that branch: each token sees what was there before, and its own branch.
+#[test]
+fn masks_show_branches() {
+    let Some(gpu) = gpu() else { return };
+    for (format, [heads, kv_heads, dim]) in FORMATS.into_iter().zip([[2, 2, 128], [8, 1, 16], [4, 2, 20], [2, 2, 8]]) {
+        for before in [0, 60, 250] {
+            let layer = Layer::new(&gpu, shape(heads, kv_heads, dim, format), 2, before + 50);
+            let width = heads * dim;
+            if before > 0 {
+                layer.run(&row(0, 0, before));
+            }
+            layer.run(&row(1, 0, 3));
+            // The parent of each token of row 0; a token sees itself and those above. 40 tokens take two words.
+            let parents: Vec<Option<usize>> = (0..40usize).map(|i| i.checked_sub(1).map(|i| i / 2)).collect();
+            let branch = |i: usize| std::iter::successors(Some(i), |i| parents[*i]).collect::<Vec<_>>();
+            let tokens = [row(1, 3, 2), row(0, before, 40)].concat();
+            let mut mask = vec![0b01, 0, 0b11, 0];
+            for token in 0..40 {
+                let mut words = [0u32; 2];
+                branch(token).into_iter().for_each(|seen| words[seen / 32] |= 1 << (seen % 32));
+                mask.extend(words);
+            }
+            let pass = layer.pass(&tokens).with_mask(&gpu, &mask, 2);
+            let q = layer.write(&layer.inputs(&tokens), &pass);
+            let found = gpu.read_f32(&attention(&gpu, &q, &layer.shape, &layer.cache, &pass)).unwrap();
+            let queries = layer.queries(&q);
+            for token in 0..40 {
+                let mut seen = row(0, 0, before);
+                seen.extend(branch(token).into_iter().rev().map(|index| (0, before + index)));
+                let place = (token + 2) * width;
+                let expected = layer.exact(&queries[place..][..width], &seen);
+                let worst = worst(&found[place..][..width], &expected);
+                assert!(worst < 2e-6, "{format:?} after {before}, token {token}: {worst:e}");
+            }
+            // The other row has a mask that hides nothing, and the results of none.
+            assert_eq!(found[..2 * width], layer.run(&row(1, 3, 2)), "{format:?}");
+        }
+    }
+}
+
+/// What was recorded works on the positions and blocks of later passes.
+#[test]
+fn a_recording_serves_all_positions() {
+    let Some(gpu) = gpu() else { return };
+    let layer = Layer::new(&gpu, shape(4, 2, 16, KvFormat::F16), 2, 600);
+    let fresh = Layer::new(&gpu, layer.shape, 2, 600);
+    layer.run(&[row(0, 0, 300), row(1, 0, 600)].concat());
+    fresh.run(&[row(0, 0, 300), row(1, 0, 600)].concat());
+    let tokens = |first: usize| [row(0, first, 3), row(1, 2 * first, 3)].concat();
+    let (positions, rows) = split(&tokens(0));
+    let mut pass = Pass::with_room(&gpu, &positions, &rows, &layer.tables(), [600, 20]);
+    let inputs = layer.inputs(&tokens(0));
+    let uploads = layer.upload(&inputs);
+    let turn = gpu.turn();
+    let run = || {
+        let q = layer.launch(&uploads, &pass);
+        attention(&gpu, &q, &layer.shape, &layer.cache, &pass)
+    };
+    let (recording, result) = gpu.record(run).unwrap();
+    for first in [0, 62, 255, 297] {
+        let tokens = tokens(first);
+        let inputs = layer.inputs(&tokens);
+        for (buffer, values) in uploads.iter().zip([&inputs.q, &inputs.k, &inputs.v, &inputs.cos, &inputs.sin]) {
+            gpu.write(buffer, &values.iter().map(|value| value.to_bits()).collect::<Vec<_>>());
+        }
+        pass.update(&gpu, &split(&tokens).0, &layer.tables());
+        recording.replay().unwrap();
+        assert_eq!(gpu.read_f32(&result).unwrap(), fresh.run(&tokens), "from {first}");
+    }
+    drop(turn);
+}
+
+/// Numbers beyond those of `f16` become its largest, and what is NaN spoils those who see it, and no others.
+#[test]
+fn what_is_not_finite_stays_visible() {
+    let Some(gpu) = gpu() else { return };
+    for format in FORMATS {
+        let layer = Layer::new(&gpu, shape(2, 2, 16, format), 2, 64);
+        let tokens = row(0, 0, 3);
+        let mut inputs = layer.inputs(&tokens);
+        inputs.v[3] = 1e6;
+        inputs.v[20] = f32::NAN;
+        inputs.v[32 + 16 + 5] = f32::NEG_INFINITY;
+        let pass = layer.pass(&tokens);
+        let q = layer.write(&inputs, &pass);
+        let found = gpu.read_f32(&attention(&gpu, &q, &layer.shape, &layer.cache, &pass)).unwrap();
+        let [_, values] = layer.cached(&tokens);
+        match format {
+            KvFormat::F16 => assert_eq!((values[3], values[32 + 16 + 5]), (65504.0, -65504.0)),
+            KvFormat::Q8_0 => assert!(values[32 + 16..][..16].iter().all(|value| value.is_nan())),
+            _ => assert_eq!(values[32 + 16 + 5], f32::NEG_INFINITY),
+        }
+        for token in 0..3 {
+            // Head 0 has no NaN, head 1 has one at number 4.
+            assert!(found[token * 32..][..16].iter().all(|x| x.is_finite()), "{format:?}");
+            assert!(found[token * 32 + 16 + 4].is_nan(), "{format:?}: {found:?}");
+        }
+        assert!(layer.run(&row(1, 0, 2)).iter().all(|x| x.is_finite()), "{format:?}");
+    }
+}
+
+/// The CPU's attention, which the tests of models compare with.
+#[test]
+fn attention_is_that_of_the_cpu() {
+    use lumina_kernels::attention::cached::{AttentionPath, CachedRow, forward_into};
+    use lumina_kernels::attention::causal::AttentionInputs;
+    use lumina_kernels::attention::kv_storage::KvStorage;
+    let Some(gpu) = gpu() else { return };
+    for (format, host) in [(KvFormat::F32, lumina_kernels::Format::F32), (KvFormat::BF16, lumina_kernels::Format::BF16)]
+    {
+        let layer = Layer::new(&gpu, shape(4, 2, 32, format), 1, 100);
+        let tokens = row(0, 0, 100);
+        let pass = layer.pass(&tokens);
+        let q = layer.write(&layer.inputs(&tokens), &pass);
+        let found = gpu.read_f32(&attention(&gpu, &q, &layer.shape, &layer.cache, &pass)).unwrap();
+        let [k, v] = layer.cached(&tokens);
+        let q = layer.queries(&q);
+        let mut cache = KvStorage::new(host, 2, 100, 32).unwrap();
+        let mut rows = [CachedRow { cache: &mut cache, position: 0, len: 100, path: AttentionPath::AsDecoding }];
+        let mut expected = vec![0.0; q.len()];
+        forward_into(AttentionInputs { q: &q, k: &k, v: &v }, &mut rows, &mut expected);
+        let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
+        let worst = worst(&found, &expected);
+        assert!(worst < 4e-6, "{format:?}: {worst:e}");
     }
 }

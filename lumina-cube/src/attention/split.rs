@@ -1,10 +1,13 @@
 //! Attention of a few queries to a split of the keys.
 
+use std::ops::Range;
+
 use cubecl::prelude::*;
 
 use super::combine::{self, Parts};
 use super::kv::{AttentionShape, BLOCK_TOKENS, KvFormat, unpack};
-use super::pass::{Pass, Tile};
+use super::pass::Pass;
+use crate::gpu::WORD;
 use crate::matmul::{Float4, Load};
 use crate::reduce::{lane_max, lane_sum};
 use crate::weights::LOAD;
@@ -23,7 +26,7 @@ const MAX_SHARED: usize = 2048;
 const MAX_QUERIES: usize = 8;
 
 /// Bytes of results of splits at most. More tokens are dealt with one part after the other.
-const MAX_PART_BYTES: usize = 64 << 20;
+const MAX_PART_BYTES: usize = 16 << 20;
 
 /// The score of a key that is not seen.
 pub(super) const LOWEST: f32 = -1e30;
@@ -41,14 +44,6 @@ struct Config {
 }
 
 impl Config {
-    fn new(gpu: &Gpu, shape: &AttentionShape, pass: &Pass) -> Self {
-        let group = shape.heads / shape.kv_heads;
-        let heads = (1..=group.min(MAX_QUERIES)).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1);
-        let most = pass.longest_run().clamp(1, MAX_QUERIES / heads);
-        let (tokens, lanes) = (1 << most.ilog2(), gpu.lanes() as usize);
-        Self { shape: *shape, tokens, heads, lanes, is_masked: pass.mask.is_some() }
-    }
-
     /// Teams of lanes, each with an equal part of the split.
     const fn teams(&self) -> usize {
         let most = MAX_SHARED / self.shape.padded_dim();
@@ -348,16 +343,25 @@ pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, 
     assert_eq!(q.len(), pass.n * heads * padded, "queries are [{}, {heads}, {padded}]", pass.n);
     pass.check_cache(shape, cache);
     let out = gpu.empty(pass.n * heads * head_dim);
-    let config = Config::new(gpu, shape, pass);
-    let (tiles, tile_buffer) = pass.tiles(gpu, config.tokens);
+    let group = heads / shape.kv_heads;
+    let shared = (1..=group.min(MAX_QUERIES)).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1);
+    let Some(tiles) = pass.tiles_of(MAX_QUERIES / shared) else { return out };
+    let config = Config {
+        shape: *shape,
+        tokens: tiles.size,
+        heads: shared,
+        lanes: gpu.lanes() as usize,
+        is_masked: pass.mask.is_some(),
+    };
     let splits = pass.max_len.div_ceil(SPLIT);
-    let token_words = heads * splits * (padded + 2);
-    let most = (MAX_PART_BYTES / 4 / token_words.max(1)).max(MAX_QUERIES);
-    let mut rest = &tiles[..];
-    while let Some(&(first_token, _)) = rest.first() {
-        let count = rest.partition_point(|(first, len)| first + len - first_token <= most);
-        let (own, later) = rest.split_at(count);
-        let tokens = own.iter().map(|tile| tile.1).sum();
+    let token_bytes = heads * splits * (padded + 2) * WORD;
+    let most = (MAX_PART_BYTES / token_bytes).max(MAX_QUERIES);
+    let mut first_tile = 0;
+    while let Some(first) = tiles.tiles.get(first_tile) {
+        let first_token = first.first;
+        let rest = &tiles.tiles[first_tile..];
+        let own = &rest[..rest.partition_point(|tile| tile.first + tile.len - first_token <= most)];
+        let tokens = own.iter().map(|tile| tile.len).sum();
         let parts = Parts {
             sums: gpu.empty(tokens * heads * splits * padded),
             stats: gpu.empty(tokens * heads * splits * 2),
@@ -365,29 +369,22 @@ pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, 
             tokens,
             splits,
         };
-        let first_tile = tiles.len() - rest.len();
-        launch(gpu, q, cache, pass, (&tile_buffer, first_tile, own), &parts, config);
+        launch(gpu, q, cache, pass, tiles.before + first_tile..tiles.before + first_tile + own.len(), &parts, config);
         combine::launch(gpu, shape, pass, &parts, &out);
-        rest = later;
+        first_tile += own.len();
     }
     out
 }
 
-fn launch(
-    gpu: &Gpu,
-    q: &Buffer,
-    cache: &Buffer,
-    pass: &Pass,
-    (tile_buffer, first_tile, tiles): (&Buffer, usize, &[Tile]),
-    parts: &Parts,
-    config: Config,
-) {
+fn launch(gpu: &Gpu, q: &Buffer, cache: &Buffer, pass: &Pass, tiles: Range<usize>, parts: &Parts, config: Config) {
     // Without a mask nothing is read of these.
     let (starts, bits, mask_words) = match &pass.mask {
         Some(mask) => (&mask.starts, &mask.bits, mask.words),
         None => (&pass.positions, &pass.positions, 0),
     };
     let groups = config.shape.heads / config.heads;
+    let sizes =
+        SizesLaunch::new(pass.table_len as u32, tiles.start as u32, parts.first_token as u32, mask_words as u32);
     // SAFETY: tiles are of tokens of the pass, whose positions have blocks, which are in the cache; results have a place
     // for each token, head and split.
     unsafe {
@@ -401,12 +398,12 @@ fn launch(
             pass.positions.arg(1),
             pass.rows.arg(1),
             pass.tables.arg(1),
-            tile_buffer.arg(1),
+            pass.tiles.arg(1),
             starts.arg(1),
             bits.arg(1),
             parts.sums.arg(1),
             parts.stats.arg(1),
-            SizesLaunch::new(pass.table_len as u32, first_tile as u32, parts.first_token as u32, mask_words as u32),
+            sizes,
             (config.shape.head_dim as f32).sqrt().recip(),
             config,
         );

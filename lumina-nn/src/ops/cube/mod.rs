@@ -6,4 +6,5 @@ mod step;
 
 pub use attention::{GpuKv, GpuKvPool, GpuRow, norm_attention};
 pub(super) use rows::GpuRows;
-pub use step::{GpuInputs, GpuPass, Recordings};
+pub use lumina_cube::draw::Draw as GpuDraw;
+pub use step::{GpuInputs, GpuPass, GpuResult, GpuTokens, Recordings};
