@@ -29,6 +29,7 @@ pub use config::{Architecture, ModelConfig, RopeScalingConfig};
 pub use dropout::Dropout;
 pub use fit::Fit;
 pub use kv_cache::KvCache;
+pub(crate) use logits::Drawn;
 pub use logits::Logits;
 pub(crate) use parts::ModelParts;
 pub(crate) use row::MAX_INLINE_ROWS;

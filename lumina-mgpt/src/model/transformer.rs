@@ -13,13 +13,14 @@ use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
+use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::{Attention, PassRows};
 use super::config::{Architecture, ModelConfig};
 use super::dropout::{Dropout, Site};
 use super::kv_cache::KvCache;
-use super::logits::Logits;
+use super::logits::{Drawn, Logits};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -163,6 +164,20 @@ fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPo
     GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
 }
 
+/// The tokens of a pass after which logits are wanted.
+fn positions(rows: &[Row<'_>]) -> Result<SmallVec<[usize; MAX_INLINE_ROWS]>> {
+    let mut positions = SmallVec::new();
+    let mut start = 0;
+    for row in rows {
+        if row.logits.end > row.len() {
+            return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
+        }
+        positions.extend(row.logits.clone().map(|token| start + token));
+        start += row.len();
+    }
+    Ok(positions)
+}
+
 impl Transformer {
     /// Builds the network from its tensors; problems are reported by [`Loader::finish`].
     pub fn new(loader: &Loader<'_>, architecture: Architecture) -> Self {
@@ -301,15 +316,7 @@ impl Transformer {
     /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not
     /// have.
     pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
-        let mut positions: SmallVec<[usize; MAX_INLINE_ROWS]> = SmallVec::new();
-        let mut start = 0;
-        for row in rows.iter() {
-            if row.logits.end > row.len() {
-                return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
-            }
-            positions.extend(row.logits.clone().map(|token| start + token));
-            start += row.len();
-        }
+        let positions = positions(rows)?;
         #[cfg(feature = "cube")]
         if let Some(pool) = &self.kv_pool
             && !positions.is_empty()
@@ -320,6 +327,36 @@ impl Transformer {
             let hidden = self.forward_with(rows, &mut |_| {})?;
             self.logits_among(&hidden, &positions, ids)
         })
+    }
+
+    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their order,
+    /// but that a draw with guidance takes two, the conditional one first. Logits otherwise.
+    ///
+    /// # Errors
+    /// As [`Transformer::run`].
+    pub(crate) fn run_and_draw(
+        &self,
+        rows: &mut [Row<'_>],
+        ids: Range<usize>,
+        draws: Option<&[PlainDraw]>,
+    ) -> Result<Drawn> {
+        #[cfg(feature = "cube")]
+        if let (Some(pool), Some(draws)) = (&self.kv_pool, draws)
+            && !self.architecture.masked_logits.iter().any(|&token| ids.contains(&(token as usize)))
+        {
+            let positions = positions(rows)?;
+            return self.draw_on_gpu(pool, rows, &positions, self.known_ids(ids), &super::gpu::draws(draws));
+        }
+        let _ = draws;
+        self.run(rows, ids).map(Drawn::Logits)
+    }
+
+    /// Whether tokens can be drawn where the network computes.
+    pub(crate) fn draws_on_device(&self) -> bool {
+        #[cfg(feature = "cube")]
+        return self.kv_pool.is_some();
+        #[cfg(not(feature = "cube"))]
+        false
     }
 
     /// [`Transformer::forward`] that calls `observe` with the input of each layer and the final hidden states.
