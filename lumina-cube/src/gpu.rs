@@ -132,6 +132,11 @@ impl Gpu {
         CubeCount::Static(x as u32, cubes.div_ceil(x) as u32, 1)
     }
 
+    /// Bytes of its memory, where the driver says so.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.client().properties().memory.max_memory()
+    }
+
     /// The most bytes that one buffer can have.
     pub fn max_buffer_bytes(&self) -> u64 {
         self.client().properties().memory.max_page_size
@@ -214,7 +219,7 @@ impl Gpu {
     /// Copies the words of a buffer to the beginning of another.
     ///
     /// # Panics
-    /// If they do not fit.
+    /// If they do not fit, or fill only a part of it that does not end at a multiple of four words.
     pub fn copy(&self, from: &Buffer, to: &Buffer) {
         crate::elementwise::copy(self, from, to);
     }

@@ -8,6 +8,7 @@
 //! | [`attention`] | norms of heads with rotary positions, the cache of keys and values, attention to it |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
+//! | [`draw`] | a token from logits: guidance, top-k, temperature and the draw |
 //!
 //! A [`Gpu`] is a device that is open, a [`Buffer`] numbers on it, a [`Matrix`] weights on it. Kernels are launched in
 //! order and run later; [`Gpu::read`] waits for them, and reports what went wrong.
@@ -31,12 +32,14 @@
 //! checks the lengths of its buffers first.
 
 pub mod attention;
+pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 mod error;
 mod gpu;
 pub mod matmul;
 pub mod norm;
+mod race;
 mod reduce;
 mod weights;
 

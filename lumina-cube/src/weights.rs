@@ -102,20 +102,21 @@ impl Chunk {
     const NEW: Self = Self { buffer: None, used: 0, next: CHUNK_WORDS.0 };
 
     /// Room for so many words: the buffer, and where in it.
-    fn take(&mut self, gpu: &Gpu, words: usize) -> (Buffer, usize) {
+    fn take(&mut self, gpu: &Gpu, words: usize) -> Result<(Buffer, usize)> {
         let words = words.next_multiple_of(ALIGNMENT);
         match &self.buffer {
             Some(buffer) if self.used + words <= buffer.len() => {
                 let start = self.used;
                 self.used += words;
-                (buffer.clone(), start)
+                Ok((buffer.clone(), start))
             }
             _ => {
                 let buffer = gpu.empty(words.max(self.next));
+                gpu.check(&buffer)?;
                 self.next = (2 * self.next).min(CHUNK_WORDS.1);
                 self.buffer = Some(buffer.clone());
                 self.used = words;
-                (buffer, 0)
+                Ok((buffer, 0))
             }
         }
     }
@@ -154,7 +155,7 @@ impl Arena {
     ///
     /// # Errors
     /// [`Error::MatrixBytes`] where there are more or fewer bytes than the shape takes, or a row is no whole number of
-    /// blocks.
+    /// blocks; [`Error::OutOfMemory`].
     pub fn matrix(&mut self, format: Format, [rows, columns]: [usize; 2], bytes: &[u8]) -> Result<Matrix> {
         let row_bytes = format.file_row_bytes(columns);
         let expected = row_bytes.and_then(|bytes| bytes.checked_mul(rows));
@@ -180,8 +181,8 @@ impl Arena {
             Format::Q8_0 => split::<34>(bytes, &mut words, &mut scales),
             Format::Q4_0 => split::<18>(bytes, &mut words, &mut scales),
         }
-        let (word_buffer, first_word) = self.words.take(&self.gpu, words.len() / WORD);
-        let (scale_buffer, first_scale) = self.scales.take(&self.gpu, scales.len().div_ceil(WORD));
+        let (word_buffer, first_word) = self.words.take(&self.gpu, words.len() / WORD)?;
+        let (scale_buffer, first_scale) = self.scales.take(&self.gpu, scales.len().div_ceil(WORD))?;
         let place = |buffer: &Buffer, first: usize, bytes: usize| buffer.part(first..first + bytes.div_ceil(WORD));
         self.gpu.write_bytes(&place(&word_buffer, first_word, words.len()), words);
         scales.resize(scales.len().next_multiple_of(WORD), 0);

@@ -16,5 +16,5 @@ mod split;
 
 pub use self::kv::{AttentionShape, BLOCK_TOKENS, KvFormat};
 pub use self::norm_rotate::{NormParams, norm_rotate_write};
-pub use self::pass::Pass;
+pub use self::pass::{Pass, PassWords};
 pub use self::split::attention;

@@ -27,6 +27,18 @@ pub struct Pass {
     tokens: Tokens,
 }
 
+/// A pass before it is on the device: so that it can share an upload.
+#[derive(Clone, Debug)]
+pub struct PassWords {
+    /// What the device reads: positions, rows, tables, tiles.
+    pub words: [Vec<u32>; 4],
+    table_len: usize,
+    max_len: usize,
+    blocks: usize,
+    tiles_by_size: Vec<Tiles>,
+    tokens: Tokens,
+}
+
 /// A token of a pass is of a row, at a position.
 #[derive(Clone, Debug)]
 struct Tokens {
@@ -90,26 +102,23 @@ impl Pass {
         tables: &[&[u32]],
         [max_len, blocks]: [usize; 2],
     ) -> Self {
-        let longest = tables.iter().map(|table| table.len()).max().unwrap_or(0);
-        let table_len = max_len.div_ceil(BLOCK_TOKENS).max(longest).max(1);
-        let tokens = Tokens { positions: positions.to_vec(), rows: rows.to_vec(), n_rows: tables.len() };
-        tokens.check(tables, [max_len, blocks]);
-        let tiles_by_size = tokens.tiles();
-        let all = tiles_by_size.iter().flat_map(|tiles| &tiles.tiles);
-        let words: Vec<u32> = all.flat_map(|tile| [tile.first as u32, tile.len as u32]).collect();
-        Self {
-            n: positions.len(),
-            positions: gpu.upload(positions),
-            rows: gpu.upload(rows),
-            tables: gpu.upload(&padded(tables, table_len)),
-            table_len,
-            max_len,
-            blocks,
-            tiles: gpu.upload(&words),
-            tiles_by_size,
-            mask: None,
-            tokens,
+        let words = PassWords::new(positions, rows, tables, [max_len, blocks]);
+        let buffers = words.words.each_ref().map(|words| gpu.upload(words));
+        Self::of(words, buffers)
+    }
+
+    /// A pass whose words are in these buffers.
+    ///
+    /// # Panics
+    /// If they are of other sizes.
+    pub fn of(words: PassWords, buffers: [Buffer; 4]) -> Self {
+        let PassWords { words, table_len, max_len, blocks, tiles_by_size, tokens } = words;
+        for (words, buffer) in words.iter().zip(&buffers) {
+            assert_eq!(buffer.len(), words.len(), "a buffer has the words of its part");
         }
+        let [positions, rows, tables, tiles] = buffers;
+        let n = tokens.rows.len();
+        Self { n, positions, rows, tables, table_len, max_len, blocks, tiles, tiles_by_size, mask: None, tokens }
     }
 
     /// Other positions and blocks for the same rows: what was recorded with the pass then works on them. A mask stays.
@@ -166,6 +175,24 @@ impl Pass {
         let found = cache.len() / shape.block_words();
         assert!(found >= self.blocks, "the cache has {found} blocks, and the pass uses {}", self.blocks);
         assert!(u32::try_from(cache.len()).is_ok(), "a cache of {} words has indices beyond 32 bits", cache.len());
+    }
+}
+
+impl PassWords {
+    /// As [`Pass::with_room`].
+    ///
+    /// # Panics
+    /// As [`Pass::with_room`].
+    pub fn new(positions: &[u32], rows: &[u32], tables: &[&[u32]], [max_len, blocks]: [usize; 2]) -> Self {
+        let longest = tables.iter().map(|table| table.len()).max().unwrap_or(0);
+        let table_len = max_len.div_ceil(BLOCK_TOKENS).max(longest).max(1);
+        let tokens = Tokens { positions: positions.to_vec(), rows: rows.to_vec(), n_rows: tables.len() };
+        tokens.check(tables, [max_len, blocks]);
+        let tiles_by_size = tokens.tiles();
+        let all = tiles_by_size.iter().flat_map(|tiles| &tiles.tiles);
+        let tiles = all.flat_map(|tile| [tile.first as u32, tile.len as u32]).collect();
+        let words = [positions.to_vec(), rows.to_vec(), padded(tables, table_len), tiles];
+        Self { words, table_len, max_len, blocks, tiles_by_size, tokens }
     }
 }
 
