@@ -255,7 +255,8 @@ fn row(row: usize, first: usize, len: usize) -> Vec<Token> {
     (first..first + len).map(|position| (row, position)).collect()
 }
 
-/// Queries and keys in `f32` are those of `f64`; in other formats the cache has exactly what rounding on the host gives.
+/// Queries and keys in `f32` are those of `f64`, and in other formats the cache has exactly what rounding on the host
+/// gives.
 #[test]
 fn the_cache_has_what_is_written() {
     let Some(gpu) = gpu() else { return };
@@ -440,7 +441,7 @@ fn a_recording_serves_all_positions() {
     drop(turn);
 }
 
-/// Numbers beyond those of `f16` become its largest, and what is NaN spoils those who see it, and no others.
+/// Numbers beyond those of `f16` become its largest, and NaN spoils its number of a head and its row, and no others.
 #[test]
 fn what_is_not_finite_stays_visible() {
     let Some(gpu) = gpu() else { return };

@@ -156,8 +156,8 @@ fn bf16_bits(value: f32) -> u32 {
 /// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// Word `w` of the load that begins at number `first` of `values`. Bytes are `values · inverse`, rounded. `zero` is 0: the
-/// compiler does not know, and so cannot fuse a product and the sum after it.
+/// Word `w` of the load that begins at number `first` of `values`. Bytes are `values · inverse`, rounded. `zero` is 0:
+/// the compiler does not know, and so cannot fuse a product and the sum after it.
 #[cube]
 pub(super) fn pack(
     values: &Array<f32>,

@@ -225,8 +225,8 @@ fn scale_shift(x: f32, q_weight: &[f32], q_bias: &[f32], k_weight: &[f32], k_bia
 /// head_dim / 2)`, and writes `k` and `v`, of one shape, to the cache of a layer. For each head, `z = (x − mean) /
 /// √(variance + ε) · weight + bias`.
 ///
-/// Returns the queries for [`attention`](super::attention): `[n, heads, head_dim]`, with each head padded to whole loads
-/// of the format.
+/// Returns the queries for [`attention`](super::attention()): `[n, heads, head_dim]`, with each head padded to whole
+/// loads of the format.
 ///
 /// # Panics
 /// If a buffer is of another size, or the cache has fewer blocks than the pass uses.

@@ -141,9 +141,9 @@ impl Pass {
         }
     }
 
-    /// The pass with a mask, for drafts that branch: for each token `words` words with a bit for each token of its row in
-    /// this pass, in their order, set for those that it sees, itself included: `[n, words]`. It also sees all positions
-    /// before the row's first token of the pass, and none after its own.
+    /// The pass with a mask, for drafts that branch: for each token `words` words with a bit for each token of its row
+    /// in this pass, in their order, set for those that it sees, itself included: `[n, words]`. It also sees all
+    /// positions before the row's first token of the pass, and none after its own.
     ///
     /// Tokens of different branches have positions of their own here, whatever the angles of their rotation.
     ///

@@ -184,8 +184,8 @@ fn kernel(
             load += 1;
         }
 
-        // Weights: exponentials below the largest score of the team. Products that are added are in `fma` alone, so that
-        // no compiler can fuse them for some numbers of queries only.
+        // Weights: exponentials of scores less the largest of the team. Products that are added are in `fma` alone, so
+        // that no compiler can fuse them for some numbers of queries only.
         let scale_base = block_words + comptime!(2 * shape.tensor_words()) + kv * comptime!(BLOCK_TOKENS) + place;
         let mut factors = Array::<f32>::new(keys);
         let mut value_scales = Array::<f32>::new(keys);
@@ -331,11 +331,12 @@ fn kernel(
     }
 }
 
-/// `softmax(q · kᵀ / √head_dim) · v` over the cache of a layer: `q` as [`norm_rotate_write`](super::norm_rotate_write)
-/// returns it → `[n, heads · head_dim]`. Each token sees the positions of its row up to its own, or what its mask shows.
+/// `softmax(q · kᵀ / √head_dim) · v` over the cache of a layer: `q` as
+/// [`norm_rotate_write`](super::norm_rotate_write) returns it → `[n, heads · head_dim]`. Each token sees the positions
+/// of its row up to its own, or those of them that its mask shows.
 ///
 /// Up to eight queries share a read of the keys, by the number of consecutive tokens in the pass; that changes no
-/// result.
+/// result. What is not finite in the pass may spoil other tokens of its row.
 ///
 /// # Panics
 /// If `q` has another size, or the cache has fewer blocks than the pass uses.
@@ -388,8 +389,8 @@ fn launch(gpu: &Gpu, q: &Buffer, cache: &Buffer, pass: &Pass, tiles: Range<usize
     let groups = config.shape.heads / config.heads;
     let sizes =
         SizesLaunch::new(pass.table_len as u32, tiles.start as u32, parts.first_token as u32, mask_words as u32);
-    // SAFETY: tiles are of tokens of the pass, whose positions have blocks, which are in the cache; results have a place
-    // for each token, head and split.
+    // SAFETY: tiles are of tokens of the pass, whose positions have blocks, which are in the cache; results have a
+    // place for each token, head and split.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),
