@@ -181,7 +181,7 @@ pub(super) fn pack(
             let scaled = values[comptime!(4 * w + b)] * inverse;
             let alone = f32::reinterpret(u32::reinterpret(scaled) ^ zero);
             let whole = u32::reinterpret(alone + f32::new(ROUND)) - 0x4b40_0000u32;
-            word = word | ((whole & 0xffu32) << comptime!(8 * b as u32));
+            word |= (whole & 0xffu32) << comptime!(8 * b as u32);
         }
         word
     }

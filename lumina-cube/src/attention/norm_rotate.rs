@@ -199,8 +199,8 @@ fn kernel(
             load += lanes;
         }
         if comptime!(format == KvFormat::Q8_0) {
+            let scales = base + comptime!(2 * tensor) + select(is_v, comptime!(kv_heads * tokens), 0u32);
             if lane == 0u32 {
-                let scales = base + comptime!(2 * tensor) + select(is_v, comptime!(kv_heads * tokens), 0u32);
                 cache[(scales + head * tokens + slot) as usize] = u32::reinterpret(scale);
             }
         }

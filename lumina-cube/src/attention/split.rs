@@ -212,7 +212,7 @@ fn kernel(
                     }
                     #[unroll]
                     for j in 0..keys {
-                        scores[i * keys + j] = scores[i * keys + j] + partial[j];
+                        scores[i * keys + j] += partial[j];
                     }
                 }
             }
@@ -262,7 +262,7 @@ fn kernel(
             for j in 0..keys {
                 let below = fma(scores[i * keys + j], factors[j], -most);
                 let weight = select(seen[j], below.exp(), 0.0f32);
-                total = total + weight;
+                total += weight;
                 scores[i * keys + j] = select(seen[j], weight * value_scales[j], 0.0f32);
             }
             highest[i] = most;
