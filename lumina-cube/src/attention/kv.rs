@@ -156,30 +156,29 @@ fn bf16_bits(value: f32) -> u32 {
 /// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// Word `w` of the load that begins at number `first` of `values`. Bytes are `values · inverse`, rounded. `zero` is 0:
+/// Word `w` of the load of these values. Bytes are `values · inverse`, rounded. `zero` is 0:
 /// the compiler does not know, and so cannot fuse a product and the sum after it.
 #[cube]
 pub(super) fn pack(
     values: &Array<f32>,
     inverse: f32,
     zero: u32,
-    #[comptime] first: usize,
     #[comptime] w: usize,
     #[comptime] format: KvFormat,
 ) -> u32 {
     if comptime!(format == KvFormat::F32) {
-        u32::reinterpret(values[comptime!(first + w)])
+        u32::reinterpret(values[w])
     } else if comptime!(format == KvFormat::F16) {
-        let low = half_bits(values[comptime!(first + 2 * w)]);
-        low | (half_bits(values[comptime!(first + 2 * w + 1)]) << 16u32)
+        let low = half_bits(values[comptime!(2 * w)]);
+        low | (half_bits(values[comptime!(2 * w + 1)]) << 16u32)
     } else if comptime!(format == KvFormat::BF16) {
-        let low = bf16_bits(values[comptime!(first + 2 * w)]);
-        low | (bf16_bits(values[comptime!(first + 2 * w + 1)]) << 16u32)
+        let low = bf16_bits(values[comptime!(2 * w)]);
+        low | (bf16_bits(values[comptime!(2 * w + 1)]) << 16u32)
     } else {
         let mut word = 0u32;
         #[unroll]
         for b in 0..4usize {
-            let scaled = values[comptime!(first + 4 * w + b)] * inverse;
+            let scaled = values[comptime!(4 * w + b)] * inverse;
             let alone = f32::reinterpret(u32::reinterpret(scaled) ^ zero);
             let whole = u32::reinterpret(alone + f32::new(ROUND)) - 0x4b40_0000u32;
             word = word | ((whole & 0xffu32) << comptime!(8 * b as u32));

@@ -4,13 +4,15 @@ use cubecl::prelude::*;
 
 use super::kv::{AttentionShape, BLOCK_TOKENS, KvFormat, pack};
 use super::pass::Pass;
-use crate::matmul::Float4;
 use crate::reduce::lane_sum;
 use crate::weights::LOAD;
 use crate::{Buffer, Gpu};
 
-/// Units of a cube.
-const UNITS: u32 = 256;
+/// Units of a cube. Fewer where heads would need more shared memory than every device has.
+const UNITS: usize = 256;
+
+/// Numbers of heads in shared memory at most.
+const MAX_SHARED: usize = 2048;
 
 /// Parameters of the norms of queries and keys, and the angles of the rotation.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +40,19 @@ struct Config {
     /// Heads that share a row of weights.
     q_group: usize,
     k_group: usize,
-    lanes: u32,
+    lanes: usize,
 }
 
-/// Grid: teams of lanes, each with a head of q, k or v of a token. A lane has whole loads of the head.
+impl Config {
+    /// Teams of lanes of a cube, each with a head.
+    const fn teams(&self) -> usize {
+        let (by_units, by_memory) = (UNITS / self.lanes, MAX_SHARED / self.shape.padded_dim());
+        if by_units < by_memory { by_units } else { by_memory }
+    }
+}
+
+/// Grid: teams of lanes, each with a head of q, k or v of a token. A lane has some pairs of the rotation, and then, of what
+/// goes to the cache, some whole loads.
 #[cube(launch_unchecked)]
 fn kernel(
     q: &[f32],
@@ -56,7 +67,7 @@ fn kernel(
     positions: &[u32],
     rows: &[u32],
     tables: &[u32],
-    rotated: &mut [Float4],
+    rotated: &mut [f32],
     cache: &mut [u32],
     n: u32,
     table_len: u32,
@@ -66,14 +77,17 @@ fn kernel(
 ) {
     let shape = comptime!(config.shape);
     let (heads, kv_heads, dim) = comptime!((shape.heads as u32, shape.kv_heads as u32, shape.head_dim as u32));
-    let lanes = comptime!(config.lanes);
+    let lanes = comptime!(config.lanes as u32);
     let format = comptime!(shape.format);
-    let (per, loads) = comptime!((format.per_load(), shape.loads()));
-    let each = comptime!(loads.div_ceil(lanes as usize));
+    let (per, loads, padded) = comptime!((format.per_load(), shape.loads(), shape.padded_dim()));
     let of_token = comptime!(heads + 2 * kv_heads);
+    let half = comptime!(dim / 2);
+    let pairs = comptime!((half as usize).div_ceil(config.lanes));
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(config.teams() * padded));
 
     // Teams beyond the last head do its work and write nothing, as all lanes of a plane must exchange numbers.
     let team = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_Y + UNIT_POS_Y;
+    let is_inside = team < n * of_token;
     let job = min(team, n * of_token - 1u32);
     let token = job / of_token;
     let index = job % of_token;
@@ -83,63 +97,67 @@ fn kernel(
     let first = (token * select(is_q, heads, kv_heads) + head) * dim;
     let lane = UNIT_POS_X;
 
+    // Number i of each pair (i, i + half) of the head, and the other one.
+    let mut low = Array::<f32>::new(pairs);
+    let mut high = Array::<f32>::new(pairs);
     let mut sum = 0.0f32;
-    let mut at = lane;
-    while at < dim {
-        sum = sum + read(q, k, v, first + at, is_q, is_v);
-        at += lanes;
+    #[unroll]
+    for p in 0..pairs {
+        let i = comptime!(p as u32) * lanes + lane;
+        low[p] = 0.0f32;
+        high[p] = 0.0f32;
+        if i < half {
+            low[p] = read(q, k, v, first + i, is_q, is_v);
+            high[p] = read(q, k, v, first + i + half, is_q, is_v);
+            sum = sum + low[p] + high[p];
+        }
     }
     let mean = lane_sum(sum, lanes) / f32::cast_from(dim);
     let mut squares = 0.0f32;
-    let mut at = lane;
-    while at < dim {
-        let centred = read(q, k, v, first + at, is_q, is_v) - mean;
-        squares = fma(centred, centred, squares);
-        at += lanes;
+    #[unroll]
+    for p in 0..pairs {
+        if comptime!(p as u32) * lanes + lane < half {
+            let (a, b) = (low[p] - mean, high[p] - mean);
+            squares = fma(b, b, fma(a, a, squares));
+        }
     }
     let variance = lane_sum(squares, lanes) / f32::cast_from(dim);
     let inverse_deviation = 1.0f32 / (variance + epsilon).sqrt();
 
-    let half = comptime!(dim / 2);
-    let parameters =
-        select(is_q, head / comptime!(config.q_group as u32), head / comptime!(config.k_group as u32)) * dim;
-    let mut values = Array::<f32>::new(comptime!(each * per));
+    let group = select(is_q, head / comptime!(config.q_group as u32), head / comptime!(config.k_group as u32));
+    let parameters = group * dim;
+    let place = UNIT_POS_Y as usize * padded;
+    let mut largest = 0u32;
     #[unroll]
-    for e in 0..each {
-        #[unroll]
-        for i in 0..per {
-            let d = (comptime!(e as u32) * lanes + lane) * comptime!(per as u32) + comptime!(i as u32);
-            let mut value = 0.0f32;
-            if d < dim {
-                let own = read(q, k, v, first + d, is_q, is_v);
-                if is_v {
-                    value = own;
-                } else {
-                    let is_first = d < half;
-                    let other_d = select(is_first, d + half, d - half);
-                    let other = read(q, k, v, first + other_d, is_q, is_v);
-                    let a = (own - mean) * inverse_deviation;
-                    let b = (other - mean) * inverse_deviation;
-                    let normed = scale_shift(a, q_weight, q_bias, k_weight, k_bias, parameters + d, is_q);
-                    let partner = scale_shift(b, q_weight, q_bias, k_weight, k_bias, parameters + other_d, is_q);
-                    let angle = (token * half + select(is_first, d, other_d)) as usize;
-                    let sine = select(is_first, -sin[angle], sin[angle]);
-                    value = fma(normed, cos[angle], partner * sine);
-                }
+    for p in 0..pairs {
+        let i = comptime!(p as u32) * lanes + lane;
+        if i < half {
+            if !is_v {
+                let a = (low[p] - mean) * inverse_deviation;
+                let b = (high[p] - mean) * inverse_deviation;
+                let a = scale_shift(a, q_weight, q_bias, k_weight, k_bias, parameters + i, is_q);
+                let b = scale_shift(b, q_weight, q_bias, k_weight, k_bias, parameters + i + half, is_q);
+                let angle = (token * half + i) as usize;
+                low[p] = fma(a, cos[angle], -(b * sin[angle]));
+                high[p] = fma(b, cos[angle], a * sin[angle]);
             }
-            values[comptime!(e * per + i)] = value;
+            shared[place + i as usize] = low[p];
+            shared[place + (i + half) as usize] = high[p];
+            // As whole numbers magnitudes are ordered like the values, and what is not finite comes last.
+            largest = max(largest, u32::reinterpret(low[p]) & 0x7fff_ffffu32);
+            largest = max(largest, u32::reinterpret(high[p]) & 0x7fff_ffffu32);
         }
     }
+    let mut padding = dim + lane;
+    while padding < comptime!(padded as u32) {
+        shared[place + padding as usize] = 0.0f32;
+        padding += lanes;
+    }
+    sync_cube();
 
     let mut inverse = 1.0f32;
     let mut scale = 1.0f32;
     if comptime!(format == KvFormat::Q8_0) {
-        // As whole numbers magnitudes are ordered like the values, and what is not finite comes last.
-        let mut largest = 0u32;
-        #[unroll]
-        for i in 0..comptime!(each * per) {
-            largest = max(largest, u32::reinterpret(values[i]) & 0x7fff_ffffu32);
-        }
         #[unroll]
         for step in 0..comptime!(lanes.ilog2()) {
             largest = max(largest, plane_shuffle_xor(largest, comptime!(1u32 << step)));
@@ -149,51 +167,41 @@ fn kernel(
         inverse = select(magnitude > 4.0e-37f32, 127.0f32 / magnitude, 0.0f32);
         scale = select(finite, magnitude / 127.0f32, f32::reinterpret(0x7fc0_0000u32 ^ zero));
     }
-
-    if team < n * of_token {
-        if is_q {
+    if is_inside && is_q {
+        let to = (token * heads + head) as usize * padded;
+        let mut i = lane as usize;
+        while i < padded {
+            rotated[to + i] = shared[place + i];
+            i += comptime!(config.lanes);
+        }
+    } else if is_inside {
+        let tokens = comptime!(BLOCK_TOKENS as u32);
+        let tensor = comptime!(shape.tensor_words() as u32);
+        let position = positions[token as usize];
+        let block = tables[(rows[token as usize] * table_len + position / tokens) as usize];
+        let slot = position % tokens;
+        let base = block * comptime!(shape.block_words() as u32);
+        let mut load = lane;
+        while load < comptime!(loads as u32) {
+            let mut values = Array::<f32>::new(per);
             #[unroll]
-            for e in 0..each {
-                let load = comptime!(e as u32) * lanes + lane;
-                if load < comptime!(loads as u32) {
-                    let to = ((token * heads + head) * comptime!(loads as u32) + load) as usize * comptime!(per / 4);
-                    #[unroll]
-                    for f in 0..comptime!(per / 4) {
-                        let mut four = Float4::new(0.0f32);
-                        #[unroll]
-                        for i in 0..4usize {
-                            four.insert(i, values[comptime!(e * per + f * 4 + i)]);
-                        }
-                        rotated[to + f] = four;
-                    }
-                }
+            for i in 0..per {
+                values[i] = shared[place + load as usize * per + i];
             }
-        } else {
-            let tokens = comptime!(BLOCK_TOKENS as u32);
-            let tensor = comptime!(shape.tensor_words() as u32);
-            let position = positions[token as usize];
-            let block = tables[(rows[token as usize] * table_len + position / tokens) as usize];
-            let place = position % tokens;
-            let base = block * comptime!(shape.block_words() as u32);
+            let key = (head * comptime!(loads as u32) + load) * tokens + slot;
+            let value = (head * tokens + slot) * comptime!(loads as u32) + load;
+            let words = comptime!(LOAD as u32);
+            let to = (base + select(is_v, tensor + value * words, key * words)) as usize;
             #[unroll]
-            for e in 0..each {
-                let load = comptime!(e as u32) * lanes + lane;
-                if load < comptime!(loads as u32) {
-                    let key = (head * comptime!(loads as u32) + load) * tokens + place;
-                    let value = (head * tokens + place) * comptime!(loads as u32) + load;
-                    let words = comptime!(LOAD as u32);
-                    let to = (base + select(is_v, tensor + value * words, key * words)) as usize;
-                    #[unroll]
-                    for w in 0..4usize {
-                        cache[to + w] = pack(&values, inverse, zero, comptime!(e * per), w, format);
-                    }
-                }
+            for w in 0..4usize {
+                cache[to + w] = pack(&values, inverse, zero, w, format);
             }
-            if comptime!(format == KvFormat::Q8_0) {
-                if lane == 0u32 {
-                    let scales = base + comptime!(2 * tensor) + select(is_v, comptime!(kv_heads * tokens), 0u32);
-                    cache[(scales + head * tokens + place) as usize] = u32::reinterpret(scale);
-                }
+            load += lanes;
+        }
+        if comptime!(format == KvFormat::Q8_0) {
+            if lane == 0u32 {
+                let scales = base + comptime!(2 * tensor) + select(is_v, comptime!(kv_heads * tokens), 0u32);
+                cache[(scales + head * tokens + slot) as usize] = u32::reinterpret(scale);
             }
         }
     }
@@ -255,12 +263,11 @@ pub fn norm_rotate_write(
         heads / parts
     };
     pass.check_cache(shape, cache);
-    let lanes = gpu.lanes();
     let config = Config {
         shape: *shape,
         q_group: group(params.q_weight, params.q_bias, heads),
         k_group: group(params.k_weight, params.k_bias, kv_heads),
-        lanes,
+        lanes: gpu.lanes() as usize,
     };
     let rotated = gpu.empty(n * heads * shape.padded_dim());
     let jobs = n * (heads + 2 * kv_heads);
@@ -271,8 +278,8 @@ pub fn norm_rotate_write(
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),
-            gpu.cubes_for(jobs * lanes as usize),
-            CubeDim::new_2d(lanes, UNITS / lanes),
+            gpu.cubes_for(256 * jobs.div_ceil(config.teams())),
+            CubeDim::new_2d(config.lanes as u32, config.teams() as u32),
             q.arg(1),
             k.arg(1),
             v.arg(1),
@@ -285,7 +292,7 @@ pub fn norm_rotate_write(
             pass.positions.arg(1),
             pass.rows.arg(1),
             pass.tables.arg(1),
-            rotated.arg(LOAD),
+            rotated.arg(1),
             cache.arg(1),
             n as u32,
             pass.table_len as u32,
