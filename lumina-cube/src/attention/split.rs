@@ -64,6 +64,29 @@ impl Config {
         let loads = self.shape.loads().next_power_of_two();
         if loads < self.lanes { loads } else { self.lanes }
     }
+
+    /// Loads of a lane before the first of them is used, as memory is far away. With many queries there is enough to do
+    /// meanwhile, and registers are few.
+    const fn ahead(&self) -> usize {
+        let is_crowded = self.tokens * self.heads > 4;
+        match (self.tokens, is_crowded) {
+            (1, false) => 8,
+            (1, true) | (_, false) => 4,
+            _ => 2,
+        }
+    }
+
+    /// Loads of keys ahead, for each key of the lane: a divisor of all.
+    fn key_steps(&self) -> usize {
+        let most = (self.ahead() * self.lanes / self.span()).max(1);
+        (1..=most).rev().find(|steps| self.shape.loads().is_multiple_of(*steps)).unwrap_or(1)
+    }
+
+    /// Tokens whose values are loaded ahead: a divisor of those of a lane.
+    fn value_steps(&self) -> usize {
+        let each = self.shape.loads().div_ceil(self.members());
+        (self.ahead() / each).clamp(1, self.members())
+    }
 }
 
 /// Scalars of a launch.
@@ -145,43 +168,55 @@ fn kernel(
             query_rows[i] = row as usize * comptime!(padded / 4);
         }
         let key_base = base + kv * head_loads + place + lane as usize;
+        let steps = comptime!(config.key_steps());
         let mut load = 0usize;
         let loads_read = select(filled > 0u32, comptime!(loads as u32), 0u32) as usize;
         while load < loads_read {
-            let mut numbers = Array::<f32>::new(comptime!(keys * per));
+            let mut loaded = Array::<Load>::new(comptime!(steps * keys));
             #[unroll]
-            for j in 0..keys {
-                let unpacked = unpack(cache[key_base + load * comptime!(BLOCK_TOKENS) + j * lanes], format);
+            for s in 0..steps {
                 #[unroll]
-                for i in 0..per {
-                    numbers[j * per + i] = unpacked[i];
+                for j in 0..keys {
+                    loaded[s * keys + j] = cache[key_base + (load + s) * comptime!(BLOCK_TOKENS) + j * lanes];
                 }
             }
             #[unroll]
-            for i in 0..queries {
-                // Added up load by load, which is more exact than a sum over all numbers.
-                let mut partial = Array::<f32>::new(keys);
+            for s in 0..steps {
+                let mut numbers = Array::<f32>::new(comptime!(keys * per));
                 #[unroll]
                 for j in 0..keys {
-                    partial[j] = 0.0f32;
-                }
-                #[unroll]
-                for v in 0..comptime!(per / 4) {
-                    let four = q[query_rows[i] + load * comptime!(per / 4) + v];
+                    let unpacked = unpack(loaded[s * keys + j], format);
                     #[unroll]
-                    for j in 0..keys {
-                        #[unroll]
-                        for c in 0..4usize {
-                            partial[j] = fma(four.extract(c), numbers[j * per + v * 4 + c], partial[j]);
-                        }
+                    for i in 0..per {
+                        numbers[j * per + i] = unpacked[i];
                     }
                 }
                 #[unroll]
-                for j in 0..keys {
-                    scores[i * keys + j] = scores[i * keys + j] + partial[j];
+                for i in 0..queries {
+                    // Added up load by load, which is more exact than a sum over all numbers.
+                    let mut partial = Array::<f32>::new(keys);
+                    #[unroll]
+                    for j in 0..keys {
+                        partial[j] = 0.0f32;
+                    }
+                    #[unroll]
+                    for v in 0..comptime!(per / 4) {
+                        let four = q[query_rows[i] + (load + s) * comptime!(per / 4) + v];
+                        #[unroll]
+                        for j in 0..keys {
+                            #[unroll]
+                            for c in 0..4usize {
+                                partial[j] = fma(four.extract(c), numbers[j * per + v * 4 + c], partial[j]);
+                            }
+                        }
+                    }
+                    #[unroll]
+                    for j in 0..keys {
+                        scores[i * keys + j] = scores[i * keys + j] + partial[j];
+                    }
                 }
             }
-            load += 1;
+            load += steps;
         }
 
         // Weights: exponentials of scores less the largest of the team. Products that are added are in `fma` alone, so
@@ -244,33 +279,47 @@ fn kernel(
         let sharer = lane / comptime!(members as u32);
         let value_base = base + comptime!(shape.tensor_words() / LOAD) + kv * head_loads + place * loads;
         let first_lane = UNIT_POS_PLANE / comptime!(lanes as u32) * comptime!(lanes as u32);
+        let steps = comptime!(config.value_steps());
         #[unroll]
         for j in 0..keys {
             let mut turn = 0u32;
             while turn < comptime!(lanes as u32) && turn + comptime!((j * lanes) as u32) < filled {
                 let of_lane = turn + sharer;
-                // Beyond what is written a weight is zero, and what is there may be NaN.
-                let token = min(of_lane + comptime!((j * lanes) as u32), filled - 1u32) as usize;
-                let mut numbers = Array::<f32>::new(comptime!(each * per));
+                let mut loaded = Array::<Load>::new(comptime!(steps * each));
                 #[unroll]
-                for e in 0..each {
-                    let load = min(e * members + member, comptime!(loads - 1));
-                    let unpacked = unpack(cache[value_base + token * loads + load], format);
+                for s in 0..steps {
+                    // Beyond what is written a weight is zero, and what is there may be NaN.
+                    let token = of_lane + comptime!((s * sharers + j * lanes) as u32);
+                    let token = min(token, filled - 1u32) as usize;
                     #[unroll]
-                    for i in 0..per {
-                        numbers[e * per + i] = unpacked[i];
+                    for e in 0..each {
+                        let load = min(e * members + member, comptime!(loads - 1));
+                        loaded[s * each + e] = cache[value_base + token * loads + load];
                     }
                 }
                 #[unroll]
-                for i in 0..queries {
-                    let weight = plane_shuffle(scores[i * keys + j], first_lane + of_lane);
+                for s in 0..steps {
+                    let mut numbers = Array::<f32>::new(comptime!(each * per));
                     #[unroll]
-                    for r in 0..comptime!(each * per) {
-                        results[i * comptime!(each * per) + r] =
-                            fma(weight, numbers[r], results[i * comptime!(each * per) + r]);
+                    for e in 0..each {
+                        let unpacked = unpack(loaded[s * each + e], format);
+                        #[unroll]
+                        for i in 0..per {
+                            numbers[e * per + i] = unpacked[i];
+                        }
+                    }
+                    #[unroll]
+                    for i in 0..queries {
+                        let from = first_lane + of_lane + comptime!((s * sharers) as u32);
+                        let weight = plane_shuffle(scores[i * keys + j], from);
+                        #[unroll]
+                        for r in 0..comptime!(each * per) {
+                            results[i * comptime!(each * per) + r] =
+                                fma(weight, numbers[r], results[i * comptime!(each * per) + r]);
+                        }
                     }
                 }
-                turn += comptime!(sharers as u32);
+                turn += comptime!((steps * sharers) as u32);
             }
         }
 
