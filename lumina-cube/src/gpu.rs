@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::Device;
-use cubecl::bytes::Bytes;
+use cubecl::bytes::{AllocationProperty, Bytes};
 use cubecl::client::Graph;
 use cubecl::device::WgpuDeviceKind;
 use cubecl::prelude::*;
@@ -176,13 +176,17 @@ impl Gpu {
     /// If there are more words than the buffer has.
     pub fn write(&self, buffer: &Buffer, words: &[u32]) {
         assert!(words.len() <= buffer.len, "{} words do not fit a buffer of {}", words.len(), buffer.len);
-        let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.write_bytes(buffer, bytes);
-    }
-
-    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: Vec<u8>) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         if !bytes.is_empty() {
             self.client().write(&buffer.part_in_bytes(0..bytes.len() as u64), Bytes::from_bytes_vec(bytes));
+        }
+    }
+
+    /// [`Gpu::write`] of bytes that may be those of a mapped file.
+    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
+        if !bytes.is_empty() {
+            let part = buffer.part_in_bytes(0..bytes.len() as u64);
+            self.client().write(&part, Bytes::from_shared(bytes, AllocationProperty::File));
         }
     }
 
