@@ -51,8 +51,8 @@ impl Config {
     }
 }
 
-/// Grid: teams of lanes, each with a head of q, k or v of a token. A lane has some pairs of the rotation, and then, of what
-/// goes to the cache, some whole loads.
+/// Grid: teams of lanes, each with a head of q, k or v of a token. A lane has some pairs of the rotation, and then, of
+/// what goes to the cache, some whole loads.
 #[cube(launch_unchecked)]
 fn kernel(
     q: &[f32],
