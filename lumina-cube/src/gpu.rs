@@ -39,6 +39,7 @@ struct Inner {
     client: Client,
     name: String,
     lanes: u32,
+    tensor_cores: bool,
     /// What a recording uses, while there is one: it must live as long as the recording.
     recorded: Mutex<Option<Vec<Handle>>>,
     /// Held by who launches what belongs together.
@@ -70,6 +71,7 @@ impl Gpu {
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
         };
         let device = device.map_err(|error| Error::NoDevice { reason: error.to_string() })?;
+        check_compiler(choice)?;
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
             .map_err(|_| Error::NoDevice { reason: format!("the driver of {device:?} does not work") })?;
@@ -107,7 +109,8 @@ impl Gpu {
         let lanes = hardware.plane_size_min.clamp(4, 32);
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
-        Self(Arc::new(Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) }))
+        let tensor_cores = crate::matmul::mma::is_offered(&client);
+        Self(Arc::new(Inner { client, name, lanes, tensor_cores, recorded: Mutex::new(None), turn: Mutex::new(()) }))
     }
 
     /// The name of the runtime, such as `cuda` or `wgpu<wgsl>`.
@@ -122,6 +125,11 @@ impl Gpu {
     /// Units that exchange numbers without shared memory: a power of two from 4 to 32.
     pub(crate) fn lanes(&self) -> u32 {
         self.0.lanes
+    }
+
+    /// Whether weights in 16, 8 and 4 bits are multiplied by tensor cores.
+    pub fn has_tensor_cores(&self) -> bool {
+        self.0.tensor_cores
     }
 
     /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too long.
@@ -319,6 +327,34 @@ impl Buffer {
     }
 }
 
+/// Whether kernels can be compiled for a device. CubeCL would panic at the first one.
+#[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "other compilers are part of the program"))]
+fn check_compiler(choice: DeviceChoice) -> Result<()> {
+    match choice {
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Cuda(_) => check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a CUDA toolkit has the headers that NVRTC includes in each kernel.
+#[cfg(feature = "cuda")]
+fn check_cuda_headers(toolkit: Option<&std::path::Path>) -> Result<()> {
+    const INSTALL: &str = "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc nvidia-cuda-nvcc`, and set \
+                           CUDA_PATH to the folder that has include/cuda_fp16.h";
+    let reason = match toolkit {
+        None => format!("there is no CUDA toolkit at CUDA_PATH, /usr/local/cuda or /opt/cuda; {INSTALL}"),
+        Some(folder) => {
+            let missing = ["cuda_fp16.h", "cuda_bf16.h"].map(|name| folder.join("include").join(name));
+            match missing.iter().find(|header| !header.is_file()) {
+                None => return Ok(()),
+                Some(header) => format!("the CUDA toolkit has no {}; {INSTALL}", header.display()),
+            }
+        }
+    };
+    Err(Error::NoDevice { reason })
+}
+
 /// What a server said, without its traces.
 fn failed(doing: &'static str, error: &ServerError) -> Error {
     if let Some(bytes) = bytes_without_room(error) {
@@ -354,5 +390,35 @@ impl fmt::Debug for Gpu {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::{DeviceChoice, Gpu, check_cuda_headers};
+
+    /// Also where there is no driver: CubeCL asks for its library before it calls it.
+    #[test]
+    fn devices_that_are_listed_are_those_that_open() {
+        let first = DeviceChoice::Cuda(0);
+        match Gpu::open(first) {
+            Ok(_) => assert!(Gpu::enumerate().contains(&first)),
+            Err(error) => assert!(error.to_string().starts_with("no GPU: "), "{error}"),
+        }
+        let beyond = Gpu::enumerate().len();
+        assert!(Gpu::open(DeviceChoice::Cuda(beyond)).is_err());
+    }
+
+    #[test]
+    fn missing_headers_are_named() {
+        let folder = std::env::temp_dir().join(format!("lumina-cuda-headers-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("include")).expect("a temporary folder");
+        std::fs::write(folder.join("include/cuda_fp16.h"), "").expect("a file in it");
+        let error = check_cuda_headers(Some(&folder)).expect_err("one header is not there").to_string();
+        assert!(error.contains("cuda_bf16.h") && error.contains("CUDA_PATH"), "{error}");
+        std::fs::write(folder.join("include/cuda_bf16.h"), "").expect("a file in it");
+        assert!(check_cuda_headers(Some(&folder)).is_ok());
+        std::fs::remove_dir_all(&folder).expect("the folder is there");
+        assert!(check_cuda_headers(None).is_err());
     }
 }

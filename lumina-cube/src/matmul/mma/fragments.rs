@@ -1,0 +1,256 @@
+//! Fragments of matrix instructions, and a step of a tile.
+//!
+//! Of a tile of 16 rows of weights and 8 of activations lane `4g + t` has, in registers of 32 bits each:
+//!
+//! - weights: rows g and g + 8 at k = [t], rows g and g + 8 at k = [4 + t];
+//! - activations: row g at k = [t], and at k = [4 + t];
+//! - sums: rows g of weights and 2t, 2t + 1 of activations, then rows g + 8 and the same.
+//!
+//! `[i]` is the i-th word of k: two numbers of 16 bits, or four bytes.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::prelude::*;
+use half::{bf16, f16};
+
+use super::Kind;
+use crate::matmul::{Load, half_pair};
+use crate::weights::Format;
+
+/// Two numbers of neighbouring columns.
+pub(super) type Float2 = Vector<f32, Const<2>>;
+
+/// Words that each unit writes for an emulated instruction.
+pub(super) const EMULATED_WORDS: usize = 6;
+
+/// Of two words the lanes without the bit `mask` keep the first and those with it the second; they exchange the others.
+/// The result has both words in the order of the lanes that they come from.
+#[cube]
+fn exchange(first: u32, second: u32, lane: u32, #[comptime] mask: u32) -> (u32, u32) {
+    let upper = lane & mask != 0;
+    let got = plane_shuffle_xor(select(upper, first, second), mask);
+    (select(upper, got, first), select(upper, second, got))
+}
+
+/// The registers of a load of weights, two for each instruction of a step.
+///
+/// - 16 bits: as they lie. Instruction i has words 2i, 2i + 1 of each lane.
+/// - Q8_0: lanes 0 and 1 have the halves of a block, 2 and 3 those of the next one. They exchange 8 bytes, so that
+///   instruction i has block i: lane t has its bytes `8 · Q8_ORDER[t] …`.
+/// - Q4_0: a lane has a block. They exchange words, so that instruction i has block i: lane t has numbers 4t … 4t + 3
+///   and 16 + 4t … as 16 · (number − 8) in bytes.
+#[cube]
+pub(super) fn registers(load: Load, lane: u32, #[comptime] kind: Kind) -> Array<u32> {
+    let mut words = Array::<u32>::new(comptime!(2 * kind.products()));
+    if comptime!(kind.format == Format::Q8_0) {
+        let first = exchange(load.extract(0usize), load.extract(2usize), lane, 2u32);
+        let second = exchange(load.extract(1usize), load.extract(3usize), lane, 2u32);
+        words[0] = first.0;
+        words[1] = second.0;
+        words[2] = first.1;
+        words[3] = second.1;
+    } else if comptime!(kind.format == Format::Q4_0) {
+        let near = exchange(load.extract(0usize), load.extract(1usize), lane, 1u32);
+        let far = exchange(load.extract(2usize), load.extract(3usize), lane, 1u32);
+        let even = exchange(near.0, far.0, lane, 2u32);
+        let odd = exchange(near.1, far.1, lane, 2u32);
+        let mut blocks = Array::<u32>::new(4usize);
+        blocks[0] = even.0;
+        blocks[1] = odd.0;
+        blocks[2] = even.1;
+        blocks[3] = odd.1;
+        #[unroll]
+        for block in 0..4usize {
+            // A nibble in the upper half of a byte, less 128, is 16 · (number − 8).
+            words[block * 2] = ((blocks[block] << 4u32) & 0xf0f0_f0f0u32) ^ 0x8080_8080u32;
+            words[block * 2 + 1] = (blocks[block] & 0xf0f0_f0f0u32) ^ 0x8080_8080u32;
+        }
+    } else {
+        #[unroll]
+        for i in 0..4usize {
+            words[i] = load.extract(i);
+        }
+    }
+    words
+}
+
+/// Which 8 bytes of a block each of the four lanes of a row has, in Q8_0.
+pub(super) const Q8_ORDER: [usize; 4] = [0, 2, 1, 3];
+
+/// The scales of the blocks of a step, of a row of weights that has `blocks`. Blocks beyond the end have the last one's.
+#[cube]
+pub(super) fn step_scales(scales: &[u32], row: u32, step: u32, blocks: u32, #[comptime] kind: Kind) -> Array<f32> {
+    let count = comptime!(if kind.format.has_scales() { kind.blocks() } else { 1 });
+    let mut factors = Array::<f32>::new(count);
+    if comptime!(kind.format.has_scales()) {
+        #[unroll]
+        for i in 0..count {
+            let index = row + min(step * comptime!(kind.blocks() as u32) + i as u32, blocks - 1u32);
+            let word = scales[(index / 2) as usize] >> (index % 2 * 16u32);
+            let factor = half_pair(word & 0xffffu32).extract(0usize);
+            // The registers of Q4_0 are 16 times as large.
+            factors[i] = if comptime!(kind.format == Format::Q4_0) { factor * 0.0625f32 } else { factor };
+        }
+    }
+    factors
+}
+
+/// The scales of packed activations for a step and two columns of a tile, by block.
+#[cube]
+pub(super) fn column_scales(x_scales: &[Float2], at: u32, #[comptime] kind: Kind) -> Array<Float2> {
+    let count = comptime!(if kind.format.has_scales() { kind.blocks() } else { 1 });
+    let mut factors = Array::<Float2>::new(count);
+    if comptime!(kind.format.has_scales()) {
+        #[unroll]
+        for i in 0..count {
+            factors[i] = x_scales[(at + i as u32 * 4) as usize];
+        }
+    }
+    factors
+}
+
+/// Adds the products of a step to the sums of a tile. Beside 16 bits the sums run on in the instruction; a block of
+/// bytes has a sum of its own, a whole number, which its scales multiply.
+#[cube]
+pub(super) fn multiply(
+    low: &Array<u32>,
+    high: &Array<u32>,
+    low_scales: &Array<f32>,
+    high_scales: &Array<f32>,
+    x: &Array<Load>,
+    x_scales: &Array<Float2>,
+    sums: &mut Array<Float2>,
+    scratch: &mut Shared<[u32]>,
+    #[comptime] kind: Kind,
+) {
+    #[unroll]
+    for i in 0..comptime!(kind.products()) {
+        let mut a = Array::<u32>::new(4usize);
+        a[0] = low[i * 2];
+        a[1] = high[i * 2];
+        a[2] = low[i * 2 + 1];
+        a[3] = high[i * 2 + 1];
+        let mut b = Array::<u32>::new(2usize);
+        if comptime!(kind.format.has_scales()) {
+            b[0] = x[i / 2].extract(comptime!(i % 2 * 2));
+            b[1] = x[i / 2].extract(comptime!(i % 2 * 2 + 1));
+            let mut whole = Array::<Float2>::new(2usize);
+            whole[0] = Float2::new(0.0f32);
+            whole[1] = Float2::new(0.0f32);
+            bytes_instruction(&a, &b, &mut whole, scratch, kind);
+            sums[0] = fma(whole[0], Float2::new(low_scales[i]) * x_scales[i], sums[0]);
+            sums[1] = fma(whole[1], Float2::new(high_scales[i]) * x_scales[i], sums[1]);
+        } else {
+            #[unroll]
+            for part in 0..comptime!(kind.parts) {
+                b[0] = x[part].extract(comptime!(i * 2));
+                b[1] = x[part].extract(comptime!(i * 2 + 1));
+                if comptime!(kind.emulated) {
+                    emulate(&a, &b, sums, scratch, kind.format);
+                } else if comptime!(kind.format == Format::BF16) {
+                    floats_instruction::<bf16>(&a, &b, sums);
+                } else {
+                    floats_instruction::<f16>(&a, &b, sums);
+                }
+            }
+        }
+    }
+}
+
+/// `sums += a · b`: 16 × 8 sums of 16 products.
+#[cube]
+fn floats_instruction<E: Float>(a: &Array<u32>, b: &Array<u32>, sums: &mut Array<Float2>) {
+    let definition = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
+    let mut a_words = Array::<Vector<E, Const<2>>>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        a_words[i] = Vector::reinterpret(a[i]);
+    }
+    let mut b_words = Array::<Vector<E, Const<2>>>::new(2usize);
+    b_words[0] = Vector::reinterpret(b[0]);
+    b_words[1] = Vector::reinterpret(b[1]);
+    definition.execute_inplace(&a_words, &b_words, sums);
+}
+
+/// `sums = a · b`: 16 × 8 sums of 32 products of signed bytes, whole numbers below 2²⁰. `sums` are zeros before.
+#[cube]
+fn bytes_instruction(
+    a: &Array<u32>,
+    b: &Array<u32>,
+    sums: &mut Array<Float2>,
+    scratch: &mut Shared<[u32]>,
+    #[comptime] kind: Kind,
+) {
+    if comptime!(kind.emulated) {
+        emulate(a, b, sums, scratch, kind.format);
+    } else {
+        let definition = MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
+        let mut a_words = Array::<Vector<i8, Const<4>>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            a_words[i] = Vector::reinterpret(a[i]);
+        }
+        let mut b_words = Array::<Vector<i8, Const<4>>>::new(2usize);
+        b_words[0] = Vector::reinterpret(b[0]);
+        b_words[1] = Vector::reinterpret(b[1]);
+        let mut whole = Array::<Vector<i32, Const<2>>>::new(2usize);
+        whole[0] = Vector::new(0i32);
+        whole[1] = Vector::new(0i32);
+        definition.execute_inplace(&a_words, &b_words, &mut whole);
+        #[unroll]
+        for i in 0..2usize {
+            sums[i] = Float2::cast_from(whole[i]);
+        }
+    }
+}
+
+/// The instruction, number by number: units write their registers, and each computes its sums.
+#[cube]
+fn emulate(
+    a: &Array<u32>,
+    b: &Array<u32>,
+    sums: &mut Array<Float2>,
+    scratch: &mut Shared<[u32]>,
+    #[comptime] format: Format,
+) {
+    let base = (UNIT_POS_Y * CUBE_DIM_X) as usize;
+    let lane = UNIT_POS_X as usize;
+    #[unroll]
+    for i in 0..4usize {
+        scratch[(base + lane) * EMULATED_WORDS + i] = a[i];
+    }
+    scratch[(base + lane) * EMULATED_WORDS + 4] = b[0];
+    scratch[(base + lane) * EMULATED_WORDS + 5] = b[1];
+    sync_cube();
+    #[unroll]
+    for half in 0..2usize {
+        let mut pair = sums[half];
+        #[unroll]
+        for j in 0..2usize {
+            let mut sum = pair.extract(j);
+            for word in 0..8usize {
+                let t = word % 4;
+                let a_word = scratch[(base + lane / 4 * 4 + t) * EMULATED_WORDS + word / 4 * 2 + half];
+                let b_word = scratch[(base + (lane % 4 * 2 + j) * 4 + t) * EMULATED_WORDS + 4 + word / 4];
+                if comptime!(format.has_scales()) {
+                    for byte in 0..4u32 {
+                        let shift = 24u32 - byte * 8;
+                        let product = (i32::reinterpret(a_word << shift) >> 24i32)
+                            * (i32::reinterpret(b_word << shift) >> 24i32);
+                        sum = sum + f32::cast_from(product);
+                    }
+                } else if comptime!(format == Format::BF16) {
+                    sum = fma(f32::reinterpret(a_word << 16u32), f32::reinterpret(b_word << 16u32), sum);
+                    let (a_high, b_high) = (a_word & 0xffff_0000u32, b_word & 0xffff_0000u32);
+                    sum = fma(f32::reinterpret(a_high), f32::reinterpret(b_high), sum);
+                } else {
+                    let (a_pair, b_pair) = (half_pair(a_word), half_pair(b_word));
+                    sum = fma(a_pair.extract(0usize), b_pair.extract(0usize), sum);
+                    sum = fma(a_pair.extract(1usize), b_pair.extract(1usize), sum);
+                }
+            }
+            pair.insert(j, sum);
+        }
+        sums[half] = pair;
+    }
+    sync_cube();
+}
