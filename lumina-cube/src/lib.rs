@@ -36,6 +36,8 @@ mod gpu;
 pub mod matmul;
 pub mod norm;
 mod reduce;
+#[cfg(all(test, feature = "sources"))]
+mod sources;
 mod weights;
 
 pub use error::{Error, Result};

@@ -9,13 +9,14 @@ use crate::weights::Format;
 use crate::{Buffer, Gpu};
 
 /// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL and
-/// CUDA are right.
-const NATIVE_F16: bool = !cfg!(feature = "wgpu") || cfg!(any(feature = "vulkan", feature = "metal"));
+/// CUDA are right. Of these three only CUDA can be told by its features.
+const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
 
 /// The two `f16` of a word.
 #[cube]
 pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
-    if comptime!(NATIVE_F16) {
+    let features = &device_properties().comptime().features;
+    if comptime!(NATIVE_F16 || features.memory_reinterpret) {
         Vector::<f32, Const<2>>::cast_from(Vector::<f16, Const<2>>::reinterpret(word))
     } else {
         let mut pair = Vector::<f32, Const<2>>::new(half_value(word & 0xffffu32));

@@ -35,8 +35,8 @@ pub(crate) fn kernel(
     let mut partial = Shared::<[f32]>::new_slice(comptime!(runs * tiles * TILE));
     let scratch_words = comptime!(if kind.emulated { runs * PLANE as usize * EMULATED_WORDS } else { 1 });
     let mut scratch = Shared::<[u32]>::new_slice(scratch_words);
-    let unroll = comptime!(kind.unroll());
-    let turn = comptime!(kind.unroll() as u32);
+    let unroll = comptime!(if kind.emulated { 1 } else { kind.unroll() });
+    let turn = comptime!(unroll as u32);
     let (part, cube) = pick(a, b, c);
     let lane = UNIT_POS_X;
     let plane = UNIT_POS_Y;

@@ -122,38 +122,43 @@ pub(super) fn multiply(
     scratch: &mut Shared<[u32]>,
     #[comptime] kind: Kind,
 ) {
-    #[unroll]
-    for i in 0..comptime!(kind.products()) {
-        let mut a = Array::<u32>::new(4usize);
-        a[0] = low[i * 2];
-        a[1] = high[i * 2];
-        a[2] = low[i * 2 + 1];
-        a[3] = high[i * 2 + 1];
-        let mut b = Array::<u32>::new(2usize);
-        if comptime!(kind.format.has_scales()) {
-            b[0] = x[i / 2].extract(comptime!(i % 2 * 2));
-            b[1] = x[i / 2].extract(comptime!(i % 2 * 2 + 1));
-            let mut whole = Array::<Float2>::new(2usize);
-            whole[0] = Float2::new(0.0f32);
-            whole[1] = Float2::new(0.0f32);
-            bytes_instruction(&a, &b, &mut whole, scratch, kind);
-            sums[0] = fma(whole[0], Float2::new(low_scales[i]) * x_scales[i], sums[0]);
-            sums[1] = fma(whole[1], Float2::new(high_scales[i]) * x_scales[i], sums[1]);
-        } else {
-            #[unroll]
-            for part in 0..comptime!(kind.parts) {
-                b[0] = x[part].extract(comptime!(i * 2));
-                b[1] = x[part].extract(comptime!(i * 2 + 1));
-                if comptime!(kind.emulated) {
-                    emulate(&a, &b, sums, scratch, kind.format);
-                } else if comptime!(kind.format == Format::BF16) {
-                    floats_instruction::<bf16>(&a, &b, sums);
-                } else {
-                    floats_instruction::<f16>(&a, &b, sums);
+    if comptime!(kind.emulated) {
+        emulate(low, high, low_scales, high_scales, x, x_scales, sums, scratch, kind);
+    } else {
+        #[unroll]
+        for i in 0..comptime!(kind.products()) {
+            let mut a = Array::<u32>::new(4usize);
+            a[0] = low[i * 2];
+            a[1] = high[i * 2];
+            a[2] = low[i * 2 + 1];
+            a[3] = high[i * 2 + 1];
+            let mut b = Array::<u32>::new(2usize);
+            if comptime!(kind.format.has_scales()) {
+                b[0] = x[i / 2].extract(comptime!(i % 2 * 2));
+                b[1] = x[i / 2].extract(comptime!(i % 2 * 2 + 1));
+                let whole = bytes_instruction(&a, &b);
+                add_block(&whole, low_scales[i], high_scales[i], x_scales[i], sums);
+            } else {
+                #[unroll]
+                for part in 0..comptime!(kind.parts) {
+                    b[0] = x[part].extract(comptime!(i * 2));
+                    b[1] = x[part].extract(comptime!(i * 2 + 1));
+                    if comptime!(kind.format == Format::BF16) {
+                        floats_instruction::<bf16>(&a, &b, sums);
+                    } else {
+                        floats_instruction::<f16>(&a, &b, sums);
+                    }
                 }
             }
         }
     }
+}
+
+/// Adds the sums of a block of bytes, times its scales.
+#[cube]
+fn add_block(whole: &Array<Float2>, low_scale: f32, high_scale: f32, x_scales: Float2, sums: &mut Array<Float2>) {
+    sums[0] = fma(whole[0], Float2::new(low_scale) * x_scales, sums[0]);
+    sums[1] = fma(whole[1], Float2::new(high_scale) * x_scales, sums[1]);
 }
 
 /// `sums += a · b`: 16 × 8 sums of 16 products.
@@ -171,86 +176,109 @@ fn floats_instruction<E: Float>(a: &Array<u32>, b: &Array<u32>, sums: &mut Array
     definition.execute_inplace(&a_words, &b_words, sums);
 }
 
-/// `sums = a · b`: 16 × 8 sums of 32 products of signed bytes, whole numbers below 2²⁰. `sums` are zeros before.
+/// `a · b`: 16 × 8 sums of 32 products of signed bytes, whole numbers below 2²⁰.
 #[cube]
-fn bytes_instruction(
-    a: &Array<u32>,
-    b: &Array<u32>,
+fn bytes_instruction(a: &Array<u32>, b: &Array<u32>) -> Array<Float2> {
+    let definition = MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
+    let mut a_words = Array::<Vector<i8, Const<4>>>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        a_words[i] = Vector::reinterpret(a[i]);
+    }
+    let mut b_words = Array::<Vector<i8, Const<4>>>::new(2usize);
+    b_words[0] = Vector::reinterpret(b[0]);
+    b_words[1] = Vector::reinterpret(b[1]);
+    let mut whole = Array::<Vector<i32, Const<2>>>::new(2usize);
+    whole[0] = Vector::new(0i32);
+    whole[1] = Vector::new(0i32);
+    definition.execute_inplace(&a_words, &b_words, &mut whole);
+    let mut sums = Array::<Float2>::new(2usize);
+    #[unroll]
+    for i in 0..2usize {
+        sums[i] = Float2::cast_from(whole[i]);
+    }
+    sums
+}
+
+/// [`multiply`] number by number: units write the registers of an instruction, and each computes its sums. Loops are not
+/// unrolled, as barriers make programs large on a software driver.
+#[cube]
+fn emulate(
+    low: &Array<u32>,
+    high: &Array<u32>,
+    low_scales: &Array<f32>,
+    high_scales: &Array<f32>,
+    x: &Array<Load>,
+    x_scales: &Array<Float2>,
     sums: &mut Array<Float2>,
     scratch: &mut Shared<[u32]>,
     #[comptime] kind: Kind,
 ) {
-    if comptime!(kind.emulated) {
-        emulate(a, b, sums, scratch, kind.format);
-    } else {
-        let definition = MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
-        let mut a_words = Array::<Vector<i8, Const<4>>>::new(4usize);
+    let base = (UNIT_POS_Y * CUBE_DIM_X) as usize;
+    let unit = base + UNIT_POS_X as usize;
+    let (g, t) = (UNIT_POS_X as usize / 4, UNIT_POS_X as usize % 4);
+    let mut x_words = Array::<u32>::new(comptime!(kind.loads() * 4));
+    #[unroll]
+    for i in 0..comptime!(kind.loads() * 4) {
+        x_words[i] = x[i / 4].extract(comptime!(i % 4));
+    }
+    let parts = comptime!(if kind.format.has_scales() { 1 } else { kind.parts });
+    for index in 0..comptime!(kind.products() * parts) {
+        let (i, part) = (index / parts, index % parts);
+        scratch[unit * EMULATED_WORDS] = low[i * 2];
+        scratch[unit * EMULATED_WORDS + 1] = high[i * 2];
+        scratch[unit * EMULATED_WORDS + 2] = low[i * 2 + 1];
+        scratch[unit * EMULATED_WORDS + 3] = high[i * 2 + 1];
+        scratch[unit * EMULATED_WORDS + 4] = x_words[part * 4 + i * 2];
+        scratch[unit * EMULATED_WORDS + 5] = x_words[part * 4 + i * 2 + 1];
+        sync_cube();
+        let mut whole = Array::<Float2>::new(2usize);
         #[unroll]
-        for i in 0..4usize {
-            a_words[i] = Vector::reinterpret(a[i]);
+        for half in 0..2usize {
+            let mut pair = Float2::new(0.0f32);
+            if comptime!(!kind.format.has_scales()) {
+                pair = sums[half];
+            }
+            #[unroll]
+            for j in 0..2usize {
+                let mut sum = pair.extract(j);
+                for word in 0..8usize {
+                    let a = scratch[(base + g * 4 + word % 4) * EMULATED_WORDS + word / 4 * 2 + half];
+                    let b = scratch[(base + (t * 2 + j) * 4 + word % 4) * EMULATED_WORDS + 4 + word / 4];
+                    sum = add_words(a, b, sum, kind.format);
+                }
+                pair.insert(j, sum);
+            }
+            whole[half] = pair;
         }
-        let mut b_words = Array::<Vector<i8, Const<4>>>::new(2usize);
-        b_words[0] = Vector::reinterpret(b[0]);
-        b_words[1] = Vector::reinterpret(b[1]);
-        let mut whole = Array::<Vector<i32, Const<2>>>::new(2usize);
-        whole[0] = Vector::new(0i32);
-        whole[1] = Vector::new(0i32);
-        definition.execute_inplace(&a_words, &b_words, &mut whole);
-        #[unroll]
-        for i in 0..2usize {
-            sums[i] = Float2::cast_from(whole[i]);
+        if comptime!(kind.format.has_scales()) {
+            add_block(&whole, low_scales[i], high_scales[i], x_scales[i], sums);
+        } else {
+            sums[0] = whole[0];
+            sums[1] = whole[1];
         }
+        sync_cube();
     }
 }
 
-/// The instruction, number by number: units write their registers, and each computes its sums.
+/// `sum` and the products of the numbers of two words.
 #[cube]
-fn emulate(
-    a: &Array<u32>,
-    b: &Array<u32>,
-    sums: &mut Array<Float2>,
-    scratch: &mut Shared<[u32]>,
-    #[comptime] format: Format,
-) {
-    let base = (UNIT_POS_Y * CUBE_DIM_X) as usize;
-    let lane = UNIT_POS_X as usize;
-    #[unroll]
-    for i in 0..4usize {
-        scratch[(base + lane) * EMULATED_WORDS + i] = a[i];
-    }
-    scratch[(base + lane) * EMULATED_WORDS + 4] = b[0];
-    scratch[(base + lane) * EMULATED_WORDS + 5] = b[1];
-    sync_cube();
-    #[unroll]
-    for half in 0..2usize {
-        let mut pair = sums[half];
+fn add_words(a: u32, b: u32, sum: f32, #[comptime] format: Format) -> f32 {
+    let mut sum = sum;
+    if comptime!(format.has_scales()) {
         #[unroll]
-        for j in 0..2usize {
-            let mut sum = pair.extract(j);
-            for word in 0..8usize {
-                let t = word % 4;
-                let a_word = scratch[(base + lane / 4 * 4 + t) * EMULATED_WORDS + word / 4 * 2 + half];
-                let b_word = scratch[(base + (lane % 4 * 2 + j) * 4 + t) * EMULATED_WORDS + 4 + word / 4];
-                if comptime!(format.has_scales()) {
-                    for byte in 0..4u32 {
-                        let shift = 24u32 - byte * 8;
-                        let product = (i32::reinterpret(a_word << shift) >> 24i32)
-                            * (i32::reinterpret(b_word << shift) >> 24i32);
-                        sum = sum + f32::cast_from(product);
-                    }
-                } else if comptime!(format == Format::BF16) {
-                    sum = fma(f32::reinterpret(a_word << 16u32), f32::reinterpret(b_word << 16u32), sum);
-                    let (a_high, b_high) = (a_word & 0xffff_0000u32, b_word & 0xffff_0000u32);
-                    sum = fma(f32::reinterpret(a_high), f32::reinterpret(b_high), sum);
-                } else {
-                    let (a_pair, b_pair) = (half_pair(a_word), half_pair(b_word));
-                    sum = fma(a_pair.extract(0usize), b_pair.extract(0usize), sum);
-                    sum = fma(a_pair.extract(1usize), b_pair.extract(1usize), sum);
-                }
-            }
-            pair.insert(j, sum);
+        for byte in 0..4u32 {
+            let shift = comptime!(24 - byte * 8);
+            let product = (i32::reinterpret(a << shift) >> 24i32) * (i32::reinterpret(b << shift) >> 24i32);
+            sum = sum + f32::cast_from(product);
         }
-        sums[half] = pair;
+    } else if comptime!(format == Format::BF16) {
+        sum = fma(f32::reinterpret(a << 16u32), f32::reinterpret(b << 16u32), sum);
+        sum = fma(f32::reinterpret(a & 0xffff_0000u32), f32::reinterpret(b & 0xffff_0000u32), sum);
+    } else {
+        let (a_pair, b_pair) = (half_pair(a), half_pair(b));
+        sum = fma(a_pair.extract(0usize), b_pair.extract(0usize), sum);
+        sum = fma(a_pair.extract(1usize), b_pair.extract(1usize), sum);
     }
-    sync_cube();
+    sum
 }

@@ -67,6 +67,10 @@ impl Tile {
     }
 }
 
+/// All tiles that are used.
+#[cfg(all(test, feature = "sources"))]
+pub(crate) const TILES: [(Tile, &str); 3] = [(Tile::LARGE, "large"), (Tile::MIDDLE, "middle"), (Tile::SMALL, "small")];
+
 /// Grid: (cubes of all parts, tiles of rows, runs if they are split). Cube: (32, planes). `loads` are those of a row of
 /// weights, `len` steps of a run, `runs` their number. If they are split, a cube has one, and its sums go to the run's
 /// `stride` numbers of `out`.

@@ -13,10 +13,10 @@
 //!
 //! Runs are whole turns of a loop: activations are zeros beyond the end of k, and weights are some others of the row.
 
-mod few;
+pub(crate) mod few;
 mod fragments;
-mod many;
-mod pack;
+pub(crate) mod many;
+pub(crate) mod pack;
 #[cfg(all(test, feature = "wgpu"))]
 mod tests;
 
@@ -43,7 +43,7 @@ const MAX_RUNS: usize = 8;
 
 /// What a kernel multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// The weights' format, in 16 bits or fewer.
     format: Format,
     /// 16-bit numbers of an activation, beside weights in 16 bits.
@@ -53,7 +53,7 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub(super) fn new(format: Format, precision: MatmulPrecision) -> Self {
+    pub(crate) fn new(format: Format, precision: MatmulPrecision) -> Self {
         let parts = if precision == MatmulPrecision::High && !format.has_scales() { 2 } else { 1 };
         Self { format, parts, emulated: false }
     }
@@ -78,7 +78,7 @@ impl Kind {
         if matches!(self.format, Format::Q4_0) { 2 } else { self.parts }
     }
 
-    /// Steps that are loaded at once in `few`.
+    /// Steps that are loaded at once in `few`: runs are multiples of it.
     const fn unroll(self) -> usize {
         if self.format.has_scales() { 2 } else { 4 }
     }
