@@ -150,7 +150,9 @@ fn compile(language: Language, kernel: &dyn CubeKernel) -> Result<String, String
     };
     let options = CompilationOptions { supports_features: features, ..Default::default() };
     let source = match language {
-        Language::Cuda => CppCompiler::<Cuda>::default().compile(defined, &options).map(|source| source.to_string()),
+        Language::Cuda => CppCompiler::<Cuda>::default()
+            .compile(defined, &options)
+            .map(|source| format!("// shared memory: {} bytes\n{source}", source.shared_memory_size)),
         Language::Metal => {
             let options = CompilationOptions::default();
             CppCompiler::<Metal>::default().compile(defined, &options).map(|source| source.to_string())
@@ -306,7 +308,7 @@ fn tensor_cores(s: &mut Sources) {
         (Format::Q8_0, MatmulPrecision::High),
         (Format::Q4_0, MatmulPrecision::High),
     ] {
-        let kind = mma::Kind::new(format, precision);
+        let kind = mma::Kind::new(format, 4096, precision);
         let name = if format.has_scales() { format.to_string() } else { format!("{format}_{precision:?}") };
         if format.has_scales() {
             s.add(EVERYWHERE, "matmul::mma::pack::bytes_kernel", &name, |p, t| {
@@ -344,34 +346,33 @@ fn tensor_cores(s: &mut Sources) {
                 )
             });
         }
-        for (tile, tile_name) in many::TILES {
-            for split in [false, true] {
-                let variant = format!("{name}_{tile_name}{}", if split { "_split" } else { "" });
-                s.add(CUDA, "matmul::mma::many::kernel", &variant, |p, t| {
-                    many::kernel::create_dummy_kernel(
-                        p,
-                        t,
-                        count(),
-                        CubeDim::new_2d(32, 8),
-                        b(),
-                        b(),
-                        b(),
-                        b(),
-                        b(),
-                        512,
-                        16,
-                        8,
-                        0,
-                        99,
-                        part(),
-                        part(),
-                        part(),
-                        kind,
-                        tile,
-                        split,
-                    )
-                });
-            }
+        for (n, split) in [(64, false), (64, true), (512, false), (512, true)] {
+            let tile = many::Tile::new(kind, n);
+            let variant = format!("{name}_{n}{}", if split { "_split" } else { "" });
+            s.add(CUDA, "matmul::mma::many::kernel", &variant, |p, t| {
+                many::kernel::create_dummy_kernel(
+                    p,
+                    t,
+                    count(),
+                    CubeDim::new_2d(32, 8),
+                    b(),
+                    b(),
+                    b(),
+                    b(),
+                    b(),
+                    512,
+                    16,
+                    8,
+                    0,
+                    99,
+                    part(),
+                    part(),
+                    part(),
+                    kind,
+                    tile,
+                    split,
+                )
+            });
         }
     }
 }

@@ -15,8 +15,8 @@ const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
 /// The two `f16` of a word.
 #[cube]
 pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
-    let features = &device_properties().comptime().features;
-    if comptime!(NATIVE_F16 || features.memory_reinterpret) {
+    let properties = comptime::device_properties().comptime();
+    if comptime!(NATIVE_F16 || properties.features.memory_reinterpret) {
         Vector::<f32, Const<2>>::cast_from(Vector::<f16, Const<2>>::reinterpret(word))
     } else {
         let mut pair = Vector::<f32, Const<2>>::new(half_value(word & 0xffffu32));

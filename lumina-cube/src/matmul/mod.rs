@@ -207,7 +207,7 @@ impl Inputs<'_> {
 
     fn run_on_tensor_cores(&mut self, matrix: &Matrix, parts: [Place; MAX_GROUP], out: &Buffer) {
         let &mut Self { gpu, x, n, columns, precision, .. } = self;
-        let kind = mma::Kind::new(matrix.format(), precision);
+        let kind = mma::Kind::new(matrix.format(), columns, precision);
         let x = match self.packed.take() {
             Some(packed) if packed.serves(kind) => packed,
             _ => mma::pack(gpu, kind, x, n, columns),

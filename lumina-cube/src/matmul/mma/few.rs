@@ -2,9 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, step_scales};
+use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales};
 use super::{Kind, Launch, PLANE, TILE_OUTPUTS, TILE_ROWS};
-use crate::matmul::{Load, Part, pick};
+use crate::matmul::{Float4, Load, Part, pick};
 use crate::weights::Format;
 
 /// The most tiles of eight rows of activations that a plane has.
@@ -20,7 +20,7 @@ pub(crate) fn kernel(
     weights: &[Load],
     scales: &[u32],
     x: &[Load],
-    x_scales: &[Float2],
+    x_scales: &[Float4],
     out: &mut [f32],
     loads: u32,
     len: u32,
@@ -102,8 +102,7 @@ pub(crate) fn kernel(
                     let load = place * comptime!(kind.loads() as u32) + l as u32;
                     x_loads[l] = x[(load * 32 + lane) as usize];
                 }
-                let first_scale = place * comptime!(kind.blocks() as u32 * 4) + lane % 4;
-                let tile_scales = column_scales(x_scales, first_scale, kind);
+                let tile_scales = column_scales(x_scales, place, lane, kind);
                 multiply(
                     &low_words,
                     &high_words,
@@ -128,10 +127,7 @@ pub(crate) fn kernel(
     #[unroll]
     for tile in 0..tiles {
         let tile_sums = sums.index(tile);
-        let mut factor = Float2::new(1.0f32);
-        if comptime!(kind.format == Format::F16) {
-            factor = x_scales[(x_groups[tile] * 4 + lane % 4) as usize];
-        }
+        let factor = run_factor(x_scales, x_groups[tile], lane, kind);
         #[unroll]
         for half in 0..2usize {
             let pair = tile_sums[half] * factor;
@@ -174,7 +170,7 @@ pub(super) fn launch(launch: &Launch<'_>) {
             matrix.words().arg(4),
             matrix.scales().arg(1),
             x.words.arg(4),
-            x.scales.arg(2),
+            x.scales.arg(4),
             out.arg(1),
             launch.loads(),
             runs.len as u32,

@@ -13,7 +13,7 @@ use cubecl::prelude::*;
 use half::{bf16, f16};
 
 use super::Kind;
-use crate::matmul::{Load, half_pair};
+use crate::matmul::{Float4, Load, half_pair};
 use crate::weights::Format;
 
 /// Two numbers of neighbouring columns.
@@ -76,36 +76,67 @@ pub(super) fn registers(load: Load, lane: u32, #[comptime] kind: Kind) -> Array<
 /// Which 8 bytes of a block each of the four lanes of a row has, in Q8_0.
 pub(super) const Q8_ORDER: [usize; 4] = [0, 2, 1, 3];
 
-/// The scales of the blocks of a step, of a row of weights that has `blocks`. Blocks beyond the end have the last one's.
+/// The scales of the blocks of a step, of a row of weights that has `blocks`. Blocks beyond the end have those of others.
 #[cube]
 pub(super) fn step_scales(scales: &[u32], row: u32, step: u32, blocks: u32, #[comptime] kind: Kind) -> Array<f32> {
     let count = comptime!(if kind.format.has_scales() { kind.blocks() } else { 1 });
     let mut factors = Array::<f32>::new(count);
     if comptime!(kind.format.has_scales()) {
+        let first = step * count as u32;
+        // The registers of Q4_0 are 16 times as large.
+        let unit = comptime!(if kind.format == Format::Q4_0 { 0.0625f32 } else { 1.0f32 });
         #[unroll]
-        for i in 0..count {
-            let index = row + min(step * comptime!(kind.blocks() as u32) + i as u32, blocks - 1u32);
-            let word = scales[(index / 2) as usize] >> (index % 2 * 16u32);
-            let factor = half_pair(word & 0xffffu32).extract(0usize);
-            // The registers of Q4_0 are 16 times as large.
-            factors[i] = if comptime!(kind.format == Format::Q4_0) { factor * 0.0625f32 } else { factor };
+        for pair in 0..comptime!(count / 2) {
+            let block = first + comptime!(pair as u32 * 2);
+            if comptime!(kind.paired_scales) {
+                let both = half_pair(scales[((row + min(block, blocks - 2u32)) / 2) as usize]);
+                factors[pair * 2] = both.extract(0usize) * unit;
+                factors[pair * 2 + 1] = both.extract(1usize) * unit;
+            } else {
+                #[unroll]
+                for i in 0..2usize {
+                    let index = row + min(block + i as u32, blocks - 1u32);
+                    let word = scales[(index / 2) as usize] >> (index % 2 * 16u32);
+                    factors[pair * 2 + i] = half_pair(word & 0xffffu32).extract(0usize) * unit;
+                }
+            }
         }
     }
     factors
 }
 
-/// The scales of packed activations for a step and two columns of a tile, by block.
+/// The scales of packed activations for a step and two columns of a tile, by block. `place` is that of the step among
+/// those of all groups.
 #[cube]
-pub(super) fn column_scales(x_scales: &[Float2], at: u32, #[comptime] kind: Kind) -> Array<Float2> {
+pub(super) fn column_scales(x_scales: &[Float4], place: u32, lane: u32, #[comptime] kind: Kind) -> Array<Float2> {
     let count = comptime!(if kind.format.has_scales() { kind.blocks() } else { 1 });
     let mut factors = Array::<Float2>::new(count);
     if comptime!(kind.format.has_scales()) {
         #[unroll]
-        for i in 0..count {
-            factors[i] = x_scales[(at + i as u32 * 4) as usize];
+        for pair in 0..comptime!(count / 2) {
+            let index = (place * comptime!(count as u32 / 2) + pair as u32) * 4 + lane % 4;
+            let four = x_scales[index as usize];
+            #[unroll]
+            for i in 0..2usize {
+                let mut factor = Float2::new(four.extract(comptime!(i * 2)));
+                factor.insert(1usize, four.extract(comptime!(i * 2 + 1)));
+                factors[pair * 2 + i] = factor;
+            }
         }
     }
     factors
+}
+
+/// What the sums of two columns are multiplied with at the end of a run: a power of two beside `f16`.
+#[cube]
+pub(super) fn run_factor(x_scales: &[Float4], group: u32, lane: u32, #[comptime] kind: Kind) -> Float2 {
+    let mut factor = Float2::new(1.0f32);
+    if comptime!(kind.format == Format::F16) {
+        let four = x_scales[(group * 4 + lane % 4) as usize];
+        factor = Float2::new(four.extract(0usize));
+        factor.insert(1usize, four.extract(1usize));
+    }
+    factor
 }
 
 /// Adds the products of a step to the sums of a tile. Beside 16 bits the sums run on in the instruction; a block of

@@ -4,9 +4,9 @@
 use cubecl::prelude::*;
 
 use super::few::MAX_TILES as MAX_FEW_TILES;
-use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, step_scales};
+use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales};
 use super::{Kind, Launch, PLANE, TILE_OUTPUTS, TILE_ROWS};
-use crate::matmul::{Load, Part, Place, pick};
+use crate::matmul::{Float4, Load, Part, Place, pick};
 use crate::weights::Format;
 
 /// How a cube's tile is dealt to its planes.
@@ -55,7 +55,7 @@ impl Tile {
     }
 
     /// The tile for `n` rows of activations.
-    fn new(kind: Kind, n: usize) -> Self {
+    pub(crate) fn new(kind: Kind, n: usize) -> Self {
         if n <= Self::SMALL.cube_rows() {
             Self::SMALL
         } else if kind.format.has_scales() {
@@ -67,10 +67,6 @@ impl Tile {
     }
 }
 
-/// All tiles that are used.
-#[cfg(all(test, feature = "sources"))]
-pub(crate) const TILES: [(Tile, &str); 3] = [(Tile::LARGE, "large"), (Tile::MIDDLE, "middle"), (Tile::SMALL, "small")];
-
 /// Grid: (cubes of all parts, tiles of rows, runs if they are split). Cube: (32, planes). `loads` are those of a row of
 /// weights, `len` steps of a run, `runs` their number. If they are split, a cube has one, and its sums go to the run's
 /// `stride` numbers of `out`.
@@ -79,7 +75,7 @@ pub(crate) fn kernel(
     weights: &[Load],
     scales: &[u32],
     x: &[Load],
-    x_scales: &[Float2],
+    x_scales: &[Float4],
     out: &mut [f32],
     loads: u32,
     len: u32,
@@ -149,14 +145,8 @@ pub(crate) fn kernel(
     let mut totals = Sequence::<Array<Float2>>::new();
     #[unroll]
     for _ in 0..tiles {
-        let mut zeros = Array::<Float2>::new(2usize);
-        zeros[0] = Float2::new(0.0f32);
-        zeros[1] = Float2::new(0.0f32);
-        sums.push(zeros);
-        let mut zeros = Array::<Float2>::new(2usize);
-        zeros[0] = Float2::new(0.0f32);
-        zeros[1] = Float2::new(0.0f32);
-        totals.push(zeros);
+        sums.push(zeros());
+        totals.push(zeros());
     }
 
     // Without a split the grid has one layer.
@@ -206,8 +196,8 @@ pub(crate) fn kernel(
                 for l in 0..comptime!(kind.loads()) {
                     x_loads[l] = x_shared[place + l * 32];
                 }
-                let first_scale = (x_groups[j] * steps + step) * comptime!(kind.blocks() as u32 * 4) + lane % 4;
-                let tile_scales = column_scales(x_scales, first_scale, kind);
+                let place = x_groups[j] * steps + step;
+                let tile_scales = column_scales(x_scales, place, lane, kind);
                 multiply(
                     &low,
                     &high,
@@ -232,20 +222,13 @@ pub(crate) fn kernel(
             x_shared[stage * x_stage + unit as usize + i * units] = x_next[i];
         }
         step += 1u32;
-        if step == run_end {
-            run_end += len;
-            #[unroll]
-            for i in 0..tiles {
-                let run_sums = sums.index_mut(i);
-                let total = totals.index_mut(i);
-                let mut factor = Float2::new(1.0f32);
-                if comptime!(kind.format == Format::F16) {
-                    factor = x_scales[(x_groups[i % tile.rows] * 4 + lane % 4) as usize];
-                }
+        if comptime!(!split) {
+            if step == run_end {
+                run_end += len;
                 #[unroll]
-                for half in 0..2usize {
-                    total[half] = total[half] + run_sums[half] * factor;
-                    run_sums[half] = Float2::new(0.0f32);
+                for i in 0..tiles {
+                    let factor = run_factor(x_scales, x_groups[i % tile.rows], lane, kind);
+                    add_run(sums.index_mut(i), totals.index_mut(i), factor);
                 }
             }
         }
@@ -255,6 +238,10 @@ pub(crate) fn kernel(
     let base = part.out + CUBE_POS_Z * stride;
     #[unroll]
     for i in 0..tiles {
+        if comptime!(split) {
+            let factor = run_factor(x_scales, x_groups[i % tile.rows], lane, kind);
+            add_run(sums.index_mut(i), totals.index_mut(i), factor);
+        }
         let total = totals.index(i);
         #[unroll]
         for half in 0..2usize {
@@ -269,6 +256,24 @@ pub(crate) fn kernel(
                 }
             }
         }
+    }
+}
+
+#[cube]
+fn zeros() -> Array<Float2> {
+    let mut sums = Array::<Float2>::new(2usize);
+    sums[0] = Float2::new(0.0f32);
+    sums[1] = Float2::new(0.0f32);
+    sums
+}
+
+/// Adds the sums of a run to those of the runs before it, and begins the next one.
+#[cube]
+fn add_run(sums: &mut Array<Float2>, totals: &mut Array<Float2>, factor: Float2) {
+    #[unroll]
+    for half in 0..2usize {
+        totals[half] = totals[half] + sums[half] * factor;
+        sums[half] = Float2::new(0.0f32);
     }
 }
 
@@ -321,7 +326,7 @@ pub(super) fn launch_with(launch: &Launch<'_>, tile: Tile, split: bool) {
             matrix.words().arg(4),
             matrix.scales().arg(1),
             x.words.arg(4),
-            x.scales.arg(2),
+            x.scales.arg(4),
             partial.as_ref().unwrap_or(out).arg(1),
             launch.loads(),
             runs.len as u32,

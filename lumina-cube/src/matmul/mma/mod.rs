@@ -48,14 +48,17 @@ pub(crate) struct Kind {
     format: Format,
     /// 16-bit numbers of an activation, beside weights in 16 bits.
     parts: usize,
+    /// Rows of weights have an even number of blocks, so that the scales of two lie in one word.
+    paired_scales: bool,
     /// The instruction is computed number by number instead, for tests on devices without it.
     emulated: bool,
 }
 
 impl Kind {
-    pub(crate) fn new(format: Format, precision: MatmulPrecision) -> Self {
+    pub(crate) fn new(format: Format, columns: usize, precision: MatmulPrecision) -> Self {
         let parts = if precision == MatmulPrecision::High && !format.has_scales() { 2 } else { 1 };
-        Self { format, parts, emulated: false }
+        let paired_scales = columns.is_multiple_of(2 * BLOCK);
+        Self { format, parts, paired_scales: format.has_scales() && paired_scales, emulated: false }
     }
 
     /// Numbers of k in a step: a load of each of the four lanes that have a row.

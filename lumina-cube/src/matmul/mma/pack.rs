@@ -21,8 +21,8 @@ const UNITS: u32 = 256;
 pub(in crate::matmul) struct Packed {
     pub(super) kind: Kind,
     pub(super) words: Buffer,
-    /// By group, block and row of the group: what a block's numbers are multiplied with. Beside weights in `f16` a row
-    /// is one block, beside `bf16` there are none.
+    /// What a block's numbers are multiplied with, at `scale_index`. Beside weights in `f16` a row is one block, beside
+    /// `bf16` there are none.
     pub(super) scales: Buffer,
 }
 
@@ -38,6 +38,13 @@ impl Packed {
 fn load_index(row: u32, step: u32, part: u32, lane: u32, steps: u32, loads: u32) -> usize {
     let group = (row / 8 * steps + step) * loads + part;
     (group * 32 + row % 8 * 4 + lane) as usize
+}
+
+/// The scale of a block of a row that has `padded`: two blocks of two rows lie side by side, as a lane's columns are two.
+#[cube]
+fn scale_index(row: u32, block: u32, padded: u32) -> usize {
+    let pair = (row / 8 * (padded / 2) + block / 2) * 4 + row % 8 / 2;
+    (pair * 4 + block % 2 * 2 + row % 2) as usize
 }
 
 /// Rounds to `f16`, ties to even; what is too large or not finite becomes NaN.
@@ -114,7 +121,7 @@ pub(crate) fn floats_kernel(
         let exponent = clamp(scratch[0] >> 23u32, 15u32, 254u32);
         factor = f32::reinterpret((268u32 - exponent) << 23u32);
         if UNIT_POS == 0 {
-            scales[row as usize] = f32::reinterpret((exponent - 14u32) << 23u32);
+            scales[scale_index(row, 0u32, 2u32)] = f32::reinterpret((exponent - 14u32) << 23u32);
         }
     }
     let loads = columns / 8;
@@ -170,7 +177,7 @@ pub(crate) fn bytes_kernel(
         let from = (row * blocks + min(block, blocks - 1u32)) as usize;
         let mut rounded = Array::<u32>::new(8usize);
         let scale = round_block(x, from * 8, &mut rounded, zero);
-        scales[((row / 8 * padded + block) * 8 + row % 8) as usize] = select(inside, scale, 0.0f32);
+        scales[scale_index(row, block, padded)] = select(inside, scale, 0.0f32);
         #[unroll]
         for lane in 0..4usize {
             // A step of 64 numbers for each lane: blocks of a pair lie side by side.
@@ -193,7 +200,7 @@ pub(in crate::matmul) fn pack(gpu: &Gpu, kind: Kind, x: &Buffer, n: usize, colum
     let groups = n.div_ceil(TILE_ROWS);
     let words = gpu.empty(groups * steps * kind.loads() * PLANE as usize * 4);
     let padded = steps * kind.step() / BLOCK;
-    let scales = gpu.empty(groups * TILE_ROWS * if kind.format.has_scales() { padded } else { 1 });
+    let scales = gpu.empty(groups * TILE_ROWS * if kind.format.has_scales() { padded } else { 2 });
     // SAFETY: rows are whole blocks, and each step of each group has its place in `words` and `scales`.
     unsafe {
         if kind.format.has_scales() {
