@@ -6,7 +6,8 @@
 
 Each `*.cu` goes through NVRTC, as CubeCL compiles it, and ptxas. The table has, for each kernel: seconds of NVRTC,
 registers, bytes of spills (stores and loads), loads from global memory of 16 bytes and narrower ones in the PTX, matrix
-instructions, and bytes of shared memory. The exit status is 1 if a kernel does not compile or spills.
+instructions, and bytes of shared memory. The exit status is 1 if a kernel does not compile or spills more than one
+register.
 """
 
 import argparse
@@ -18,6 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+
+# One register that is stored before a loop and loaded after it: 4 bytes each.
+SPILL_LIMIT = 8
 
 PACKAGES = os.path.join(sys.prefix, "lib", "python3*", "site-packages", "nvidia", "cu*")
 
@@ -105,7 +109,7 @@ def main():
                     failed = True
                     continue
                 spills = number(r"(\d+) bytes spill", report)
-                failed = failed or spills > 0
+                failed = failed or spills > SPILL_LIMIT
                 wide = len(re.findall(r"ld\.global[.a-z:0-9]*\.v4\.[bfus]32", ptx))
                 wide += len(re.findall(r"ld\.global[.a-z:0-9]*\.v2\.[bfus]64", ptx))
                 loads = len(re.findall(r"ld\.global", ptx))

@@ -33,13 +33,15 @@ pub enum DeviceChoice {
 /// A device that is open. Clones are the same device, and may be used from any thread: all work is done in the order in
 /// which it was asked for.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu {
+    inner: Arc<Inner>,
+    tensor_cores: bool,
+}
 
 struct Inner {
     client: Client,
     name: String,
     lanes: u32,
-    tensor_cores: bool,
     /// What a recording uses, while there is one: it must live as long as the recording.
     recorded: Mutex<Option<Vec<Handle>>>,
     /// Held by who launches what belongs together.
@@ -110,26 +112,34 @@ impl Gpu {
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
         let tensor_cores = crate::matmul::mma::is_offered(&client);
-        Self(Arc::new(Inner { client, name, lanes, tensor_cores, recorded: Mutex::new(None), turn: Mutex::new(()) }))
+        let inner = Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
+        Self { inner: Arc::new(inner), tensor_cores }
     }
 
     /// The name of the runtime, such as `cuda` or `wgpu<wgsl>`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.inner.name
     }
 
     pub(crate) fn client(&self) -> &Client {
-        &self.0.client
+        &self.inner.client
     }
 
     /// Units that exchange numbers without shared memory: a power of two from 4 to 32.
     pub(crate) fn lanes(&self) -> u32 {
-        self.0.lanes
+        self.inner.lanes
     }
 
     /// Whether weights in 16, 8 and 4 bits are multiplied by tensor cores.
     pub fn has_tensor_cores(&self) -> bool {
-        self.0.tensor_cores
+        self.tensor_cores
+    }
+
+    /// The same device, on which they are multiplied as on one without tensor cores: sums are then those of `f32`, and
+    /// many rows take longer.
+    #[must_use]
+    pub fn without_tensor_cores(&self) -> Self {
+        Self { tensor_cores: false, ..self.clone() }
     }
 
     /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too long.
@@ -230,7 +240,7 @@ impl Gpu {
     /// A turn on the device. Launches that belong together, such as those of a pass, are made in one, so that those of
     /// another thread do not come between them, nor into a recording.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
-        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the launches of `run`, and records them. It is run twice, first as it is, so that kernels are compiled and
@@ -245,7 +255,7 @@ impl Gpu {
         client.graph_prepare().map_err(failed)?;
         drop(run());
         client.start_capture().map_err(failed)?;
-        let recorded = || self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = || self.inner.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         *recorded() = Some(Vec::new());
         let result = run();
         let kept = recorded().take().unwrap_or_default();
@@ -263,7 +273,7 @@ impl Gpu {
 
     /// Keeps memory alive for the recording, if there is one.
     fn keep(&self, handle: &Handle) {
-        if let Some(kept) = &mut *self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(kept) = &mut *self.inner.recorded.lock().unwrap_or_else(PoisonError::into_inner) {
             kept.push(handle.clone());
         }
     }
@@ -383,7 +393,7 @@ fn bytes_without_room(error: &ServerError) -> Option<u64> {
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gpu").field("name", &self.0.name).field("lanes", &self.0.lanes).finish_non_exhaustive()
+        f.debug_struct("Gpu").field("name", &self.inner.name).field("lanes", &self.inner.lanes).finish_non_exhaustive()
     }
 }
 

@@ -22,6 +22,15 @@ pub(super) type Float2 = Vector<f32, Const<2>>;
 /// Words that each unit writes for an emulated instruction.
 pub(super) const EMULATED_WORDS: usize = 6;
 
+/// The sums of a tile before its first product.
+#[cube]
+pub(super) fn zeros() -> Array<Float2> {
+    let mut sums = Array::<Float2>::new(2usize);
+    sums[0] = Float2::new(0.0f32);
+    sums[1] = Float2::new(0.0f32);
+    sums
+}
+
 /// Of two words the lanes without the bit `mask` keep the first and those with it the second; they exchange the others.
 /// The result has both words in the order of the lanes that they come from.
 #[cube]

@@ -4,7 +4,7 @@
 use cubecl::prelude::*;
 
 use super::few::MAX_TILES as MAX_FEW_TILES;
-use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales};
+use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales, zeros};
 use super::{Kind, Launch, PLANE, TILE_OUTPUTS, TILE_ROWS};
 use crate::matmul::{Float4, Load, Part, Place, pick};
 use crate::weights::Format;
@@ -257,14 +257,6 @@ pub(crate) fn kernel(
             }
         }
     }
-}
-
-#[cube]
-fn zeros() -> Array<Float2> {
-    let mut sums = Array::<Float2>::new(2usize);
-    sums[0] = Float2::new(0.0f32);
-    sums[1] = Float2::new(0.0f32);
-    sums
 }
 
 /// Adds the sums of a run to those of the runs before it, and begins the next one.
