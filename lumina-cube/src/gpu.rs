@@ -98,8 +98,8 @@ impl Gpu {
     }
 
     fn of_client(mut client: Client) -> Self {
-        // One stream for all threads, as memory and order are per stream, and no other program part's: a recording would
-        // take up what that launches.
+        // One stream for all threads, as memory and order are per stream, and no other program part's: a recording
+        // would take up what that launches.
         static STREAMS: AtomicU64 = AtomicU64::new(1 << 40);
         let mut stream = client.empty(WORD).stream;
         stream.value = STREAMS.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +142,8 @@ impl Gpu {
         Self { tensor_cores: false, ..self.clone() }
     }
 
-    /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too long.
+    /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too
+    /// long.
     pub(crate) fn cubes_for(&self, len: usize) -> CubeCount {
         let cubes = len.div_ceil(256).max(1);
         let most = self.client().properties().hardware.max_cube_count.0.max(1) as usize;

@@ -1,7 +1,7 @@
 //! Every kernel becomes source in each language, without a device. A new kernel has its lines in [`list`].
 //!
-//! With `LUMINA_SOURCES=<folder>` the sources are written there: `benches/gpu/sass.py` compiles those for CUDA to machine
-//! code.
+//! With `LUMINA_SOURCES=<folder>` the sources are written there: `benches/gpu/sass.py` compiles those for CUDA to
+//! machine code.
 #![allow(clippy::expect_used, clippy::panic, reason = "a panic is the failure")]
 
 use std::path::{Path, PathBuf};

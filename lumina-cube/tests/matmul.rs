@@ -44,8 +44,8 @@ fn rounded(x: &[f32], format: Format) -> Vec<f64> {
     x.chunks(32).flat_map(round).collect()
 }
 
-/// Sums in `f32`. Tensor cores see 17 or 22 bits of an activation beside 16-bit weights, and drop what lies below the last
-/// bit of the largest term of a sum; blocks of bytes are exact there, too.
+/// Sums in `f32`. Tensor cores see 17 or 22 bits of an activation beside 16-bit weights, and drop what lies below the
+/// last bit of the largest term of a sum; blocks of bytes are exact there, too.
 fn bound(gpu: &Gpu, format: Format) -> f64 {
     if gpu.has_tensor_cores() && matches!(format, Format::F16 | Format::BF16) { 1e-5 } else { 2e-6 }
 }
@@ -59,7 +59,8 @@ fn run<const N: usize>(gpu: &Gpu, x: &[f32], n: usize, weights: [MatrixRows<'_>;
     matmul(gpu, &gpu.upload_f32(x), n, weights).map(|y| gpu.read_f32(&y).unwrap())
 }
 
-/// Each format, for numbers of rows on both sides of each group, and with rows and columns that fill no team and no load.
+/// Each format, for numbers of rows on both sides of each group, and with rows and columns that fill no team and no
+/// load.
 #[test]
 fn products_are_those_of_f64() {
     let Some(gpu) = gpu() else { return };
@@ -111,8 +112,8 @@ fn a_row_has_the_same_result_in_any_company() {
     }
 }
 
-/// On the shapes of a network: sums of 4,096 numbers and more, in runs that end beyond k, and tiles of each size. Without
-/// tensor cores there is nothing to compare.
+/// On the shapes of a network: sums of 4,096 numbers and more, in runs that end beyond k, and tiles of each size.
+/// Without tensor cores there is nothing to compare.
 #[test]
 fn tensor_cores_compute_what_other_kernels_do() {
     let Some(gpu) = gpu().filter(Gpu::has_tensor_cores) else { return };

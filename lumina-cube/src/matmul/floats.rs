@@ -8,8 +8,8 @@ use crate::reduce::lane_sum;
 use crate::weights::Format;
 use crate::{Buffer, Gpu};
 
-/// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL and
-/// CUDA are right. Of these three only CUDA can be told by its features.
+/// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL
+/// and CUDA are right. Of these three only CUDA can be told by its features.
 const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
 
 /// The two `f16` of a word.

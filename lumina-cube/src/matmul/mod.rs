@@ -1,14 +1,14 @@
 //! Products with weights: `x · Wᵀ`.
 //!
-//! Weights are read in loads of 16 bytes, each for up to eight rows of activations. A team of lanes has some rows of the
-//! weights; each lane adds up its loads in their order, and the lanes' sums are added in a fixed order: it depends on
-//! the shape of the weights and on the device alone.
+//! Weights are read in loads of 16 bytes, each for up to eight rows of activations. A team of lanes has some rows of
+//! the weights; each lane adds up its loads in their order, and the lanes' sums are added in a fixed order: it
+//! depends on the shape of the weights and on the device alone.
 //!
-//! With 8- and 4-bit weights activations are rounded to bytes, a scale for each 32 of them, as on the CPU: a block's sum
-//! is then a whole number.
+//! With 8- and 4-bit weights activations are rounded to bytes, a scale for each 32 of them, as on the CPU: a block's
+//! sum is then a whole number.
 //!
-//! Where a device has tensor cores whose registers a kernel can name (CUDA), they multiply weights in 16, 8 and 4 bits for
-//! any number of rows: see `mma`.
+//! Where a device has tensor cores whose registers a kernel can name (CUDA), they multiply weights in 16, 8 and 4
+//! bits for any number of rows: see `mma`.
 
 pub(crate) mod bytes;
 pub(crate) mod floats;

@@ -18,8 +18,8 @@ pub(crate) const fn output_tiles(tiles: usize) -> usize {
     if tiles == 1 { 1 } else { 2 }
 }
 
-/// Grid: (cubes of all parts, groups of `tiles` · 8 rows). Cube: (32, runs). A plane has a run of `len` steps of k, for 16
-/// or 32 rows of weights. `loads` are those of a row of weights.
+/// Grid: (cubes of all parts, groups of `tiles` · 8 rows). Cube: (32, runs). A plane has a run of `len` steps of k,
+/// for 16 or 32 rows of weights. `loads` are those of a row of weights.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn kernel(
     weights: &[Load],
@@ -180,7 +180,8 @@ pub(super) fn launch(launch: &Launch<'_>) {
     let runs = launch.runs();
     let tiles = n.div_ceil(TILE_ROWS).next_power_of_two().min(MAX_TILES);
     let [a, b, c] = launch.places(output_tiles(tiles) * TILE_OUTPUTS);
-    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, and results have their places.
+    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, and results have their
+    // places.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),

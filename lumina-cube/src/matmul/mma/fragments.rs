@@ -85,7 +85,8 @@ pub(super) fn registers(load: Load, lane: u32, #[comptime] kind: Kind) -> Array<
 /// Which 8 bytes of a block each of the four lanes of a row has, in Q8_0.
 pub(super) const Q8_ORDER: [usize; 4] = [0, 2, 1, 3];
 
-/// The scales of the blocks of a step, of a row of weights that has `blocks`. Blocks beyond the end have those of others.
+/// The scales of the blocks of a step, of a row of weights that has `blocks`. Blocks beyond the end have those of
+/// others.
 #[cube]
 pub(super) fn step_scales(scales: &[u32], row: u32, step: u32, blocks: u32, #[comptime] kind: Kind) -> Array<f32> {
     let count = comptime!(if kind.format.has_scales() { kind.blocks() } else { 1 });
@@ -240,8 +241,8 @@ fn bytes_instruction(a: &Array<u32>, b: &Array<u32>) -> Array<Float2> {
     sums
 }
 
-/// [`multiply`] number by number: units write the registers of an instruction, and each computes its sums. Loops are not
-/// unrolled, as barriers make programs large on a software driver.
+/// [`multiply`] number by number: units write the registers of an instruction, and each computes its sums. Loops are
+/// not unrolled, as barriers make programs large on a software driver.
 #[cube]
 fn emulate(
     low: &Array<u32>,

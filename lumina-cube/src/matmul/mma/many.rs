@@ -308,8 +308,8 @@ pub(super) fn launch_with(launch: &Launch<'_>, tile: Tile, split: bool) {
     }
     let count = if split { runs.count } else { 1 };
     let [a, b, c] = places;
-    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, and results have their places,
-    // in each run's part of `partial` if there is one.
+    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, and results have their
+    // places, in each run's part of `partial` if there is one.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),

@@ -1,15 +1,15 @@
 //! Products by tensor cores, for devices that have them with fragments in registers (CUDA from compute capability 8.0).
 //!
 //! Weights are the 16 rows of a matrix instruction, up to eight rows of activations its columns. A lane's load of 16
-//! bytes of weights serves two to four instructions as it lies in memory: inside an instruction any order of k will do if
-//! both sides share it, so activations are packed in that order first (`pack`).
+//! bytes of weights serves two to four instructions as it lies in memory: inside an instruction any order of k will
+//! do if both sides share it, so activations are packed in that order first (`pack`).
 //!
 //! # One order of sums
 //!
 //! k is cut into runs of equal length by its size and the format alone. A run is a chain of products from zero, and the
 //! runs are added in their order, in `f32`. Up to 32 rows of activations each plane of a cube has a run (`few`); more
-//! rows go through tiles in shared memory, where a plane walks all runs, or a cube has one and a second kernel adds them
-//! (`many`). The instructions and their order are the same, and so are the bits of a row in any company.
+//! rows go through tiles in shared memory, where a plane walks all runs, or a cube has one and a second kernel adds
+//! them (`many`). The instructions and their order are the same, and so are the bits of a row in any company.
 //!
 //! Runs are whole turns of a loop: activations are zeros beyond the end of k, and weights are some others of the row.
 

@@ -40,7 +40,8 @@ fn load_index(row: u32, step: u32, part: u32, lane: u32, steps: u32, loads: u32)
     (group * 32 + row % 8 * 4 + lane) as usize
 }
 
-/// The scale of a block of a row that has `padded`: two blocks of two rows lie side by side, as a lane's columns are two.
+/// The scale of a block of a row that has `padded`: two blocks of two rows lie side by side, as a lane's columns are
+/// two.
 #[cube]
 fn scale_index(row: u32, block: u32, padded: u32) -> usize {
     let pair = (row / 8 * (padded / 2) + block / 2) * 4 + row % 8 / 2;
@@ -80,8 +81,8 @@ fn split(value: f32, #[comptime] format: Format) -> (u32, f32) {
     }
 }
 
-/// Grid: a cube a row. Numbers become one or two of 16 bits. Beside `f16`, which ends at 65,504, a row is multiplied with
-/// a power of two first, so that its largest number lies from 2¹⁴ to 2¹⁵.
+/// Grid: a cube a row. Numbers become one or two of 16 bits. Beside `f16`, which ends at 65,504, a row is multiplied
+/// with a power of two first, so that its largest number lies from 2¹⁴ to 2¹⁵.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn floats_kernel(
     x: &[Float4],

@@ -1,5 +1,5 @@
-//! The kernels of this tier with instructions that are computed number by number: indices, orders and tails are those of
-//! the kernels that run on tensor cores.
+//! The kernels of this tier with instructions that are computed number by number: indices, orders and tails are those
+//! of the kernels that run on tensor cores.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
 
 use half::{bf16, f16};
@@ -154,7 +154,8 @@ fn a_row_has_the_same_result_in_any_company() {
     let Some(gpu) = gpu() else { return };
     let mut arena = Arena::new(&gpu);
     let (columns, most) = (1056, 83);
-    for kind in kinds(columns) {
+    // One part or two make no difference to the order.
+    for kind in kinds(columns).into_iter().filter(|kind| kind.parts == 2 || kind.format.has_scales()) {
         let (a, _) = matrix(&mut arena, kind.format, [70, columns], 1);
         let (b, _) = matrix(&mut arena, kind.format, [33, columns], 2);
         let (c, _) = matrix(&mut arena, kind.format, [128, columns], 3);
