@@ -66,14 +66,19 @@ impl Gpu {
     /// Opens a device.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] where the machine has none, its driver does not work, or the program was built without it.
+    /// [`Error::NoDevice`] where the machine has none, its driver does not work, the program was built without it, or
+    /// the headers of the CUDA toolkit are not there.
     pub fn open(choice: DeviceChoice) -> Result<Self> {
         let device = match choice {
             DeviceChoice::Cuda(index) => Device::cuda(index),
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
         };
         let device = device.map_err(|error| Error::NoDevice { reason: error.to_string() })?;
-        check_compiler(choice)?;
+        // CubeCL would panic at the first kernel.
+        #[cfg(feature = "cuda")]
+        if matches!(choice, DeviceChoice::Cuda(_)) {
+            check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref())?;
+        }
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
             .map_err(|_| Error::NoDevice { reason: format!("the driver of {device:?} does not work") })?;
@@ -335,16 +340,6 @@ impl Buffer {
     /// Whether both are the same words of one buffer.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.handle.clone().binding().claim_key() == other.handle.clone().binding().claim_key()
-    }
-}
-
-/// Whether kernels can be compiled for a device. CubeCL would panic at the first one.
-#[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "other compilers are part of the program"))]
-fn check_compiler(choice: DeviceChoice) -> Result<()> {
-    match choice {
-        #[cfg(feature = "cuda")]
-        DeviceChoice::Cuda(_) => check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref()),
-        _ => Ok(()),
     }
 }
 
