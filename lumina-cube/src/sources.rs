@@ -158,7 +158,7 @@ fn compile(language: Language, kernel: &dyn CubeKernel) -> Result<String, String
             CppCompiler::<Metal>::default().compile(defined, &options).map(|source| source.to_string())
         }
         Language::Wgsl => {
-            let mut compiler = cubecl::wgpu::WgslCompiler::default();
+            let mut compiler = cubecl::wgpu::WgslCompiler;
             compiler.compile(defined, &Default::default()).map(|source| source.to_string())
         }
     };

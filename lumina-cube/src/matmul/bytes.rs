@@ -42,7 +42,7 @@ pub(super) fn round_block(x: &[Float4], at: usize, words: &mut Array<u32>, zero:
         for i in 0..4usize {
             let scaled = f32::reinterpret(u32::reinterpret(values[v].extract(i) * inverse) ^ zero);
             let whole = u32::reinterpret(scaled + f32::new(ROUND)) - 0x4b40_0000u32;
-            word = word | ((whole & 0xffu32) << comptime!(8 * i as u32));
+            word |= (whole & 0xffu32) << comptime!(8 * i as u32);
         }
         words[v] = select(finite, word, 0u32);
     }

@@ -162,7 +162,7 @@ pub(crate) fn kernel(
         let mut sum = 0.0f32;
         #[unroll]
         for run in 0..runs {
-            sum = sum + partial[run * comptime!(outputs * tiles * TILE) + i];
+            sum += partial[run * comptime!(outputs * tiles * TILE) + i];
         }
         let tile = i / TILE;
         let group = CUBE_POS_Y * tiles as u32 + (tile % tiles) as u32;

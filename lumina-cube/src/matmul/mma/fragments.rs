@@ -311,7 +311,7 @@ fn add_words(a: u32, b: u32, sum: f32, #[comptime] format: Format) -> f32 {
         for byte in 0..4u32 {
             let shift = comptime!(24 - byte * 8);
             let product = (i32::reinterpret(a << shift) >> 24i32) * (i32::reinterpret(b << shift) >> 24i32);
-            sum = sum + f32::cast_from(product);
+            sum += f32::cast_from(product);
         }
     } else if comptime!(format == Format::BF16) {
         sum = fma(f32::reinterpret(a << 16u32), f32::reinterpret(b << 16u32), sum);

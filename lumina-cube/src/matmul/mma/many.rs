@@ -222,6 +222,7 @@ pub(crate) fn kernel(
             x_shared[stage * x_stage + unit as usize + i * units] = x_next[i];
         }
         step += 1u32;
+        #[allow(clippy::collapsible_if, reason = "one is decided when the kernel is compiled")]
         if comptime!(!split) {
             if step == run_end {
                 run_end += len;
@@ -264,7 +265,7 @@ pub(crate) fn kernel(
 fn add_run(sums: &mut Array<Float2>, totals: &mut Array<Float2>, factor: Float2) {
     #[unroll]
     for half in 0..2usize {
-        totals[half] = totals[half] + sums[half] * factor;
+        totals[half] += sums[half] * factor;
         sums[half] = Float2::new(0.0f32);
     }
 }
@@ -277,7 +278,7 @@ pub(crate) fn add_runs_kernel(partial: &[f32], out: &mut [f32], first: u32, len:
         let mut sum = 0.0f32;
         let mut from = at;
         for _ in 0..runs {
-            sum = sum + partial[from];
+            sum += partial[from];
             from += len as usize;
         }
         out[first as usize + at] = sum;

@@ -141,10 +141,10 @@ pub(crate) fn floats_kernel(
             for i in 0..2usize {
                 let value = select(inside, four.extract(comptime!(w % 2 * 2 + i)) * factor, 0.0f32);
                 let (first_bits, rest) = split(value, format);
-                high_word = high_word | (first_bits << comptime!(16 * i as u32));
+                high_word |= first_bits << comptime!(16 * i as u32);
                 if comptime!(parts == 2) {
                     let (rest_bits, _) = split(rest, format);
-                    low_word = low_word | (rest_bits << comptime!(16 * i as u32));
+                    low_word |= rest_bits << comptime!(16 * i as u32);
                 }
             }
             high.insert(w, high_word);
@@ -180,7 +180,7 @@ pub(crate) fn bytes_kernel(
         let scale = round_block(x, from * 8, &mut rounded, zero);
         scales[scale_index(row, block, padded)] = select(inside, scale, 0.0f32);
         #[unroll]
-        for lane in 0..4usize {
+        for lane in 0..comptime!(Q8_ORDER.len()) {
             // A step of 64 numbers for each lane: blocks of a pair lie side by side.
             let load = load_index(row, block / 2, 0u32, lane as u32, padded / 2, 1u32);
             let order = comptime!(if format == Format::Q8_0 {

@@ -1,6 +1,6 @@
 //! The kernels of this tier with instructions that are computed number by number: indices, orders and tails are those
 //! of the kernels that run on tensor cores.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a panic is the failure")]
 
 use half::{bf16, f16};
 use lumina_kernels::Format as HostFormat;
