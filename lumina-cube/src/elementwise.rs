@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use crate::matmul::Load;
 use crate::{Buffer, Gpu};
 
 /// Units of a cube.
@@ -72,8 +73,9 @@ pub fn add_scaled(gpu: &Gpu, x: &Buffer, y: &Buffer, scale: f32) -> Buffer {
     out
 }
 
+/// A unit copies 16 bytes.
 #[cube(launch_unchecked, create_dummy_kernel)]
-pub(crate) fn copy_kernel(from: &[u32], to: &mut [u32], len: u32) {
+pub(crate) fn copy_kernel(from: &[Load], to: &mut [Load], len: u32) {
     let at = ABSOLUTE_POS;
     if (at as u32) < len {
         to[at] = from[at];
@@ -83,18 +85,22 @@ pub(crate) fn copy_kernel(from: &[u32], to: &mut [u32], len: u32) {
 /// [`Gpu::copy`].
 pub(crate) fn copy(gpu: &Gpu, from: &Buffer, to: &Buffer) {
     assert!(from.len() <= to.len(), "{} words do not fit a buffer of {}", from.len(), to.len());
-    if from.is_empty() {
+    // The padding after a buffer may be copied, words after the part that is meant may not.
+    let is_whole = from.len().is_multiple_of(4) || from.len() == to.len();
+    assert!(is_whole, "{} words are no whole number of 16 bytes", from.len());
+    let loads = from.len().div_ceil(4);
+    if loads == 0 {
         return;
     }
-    // SAFETY: both have `from.len()` words.
+    // SAFETY: both have so many loads, as buffers are padded to whole ones.
     unsafe {
         copy_kernel::launch_unchecked(
             gpu.client(),
-            gpu.cubes_for(from.len()),
+            gpu.cubes_for(loads),
             CubeDim::new_1d(UNITS),
-            from.arg(1),
-            to.arg(1),
-            from.len() as u32,
+            from.arg(4),
+            to.arg(4),
+            loads as u32,
         );
     }
 }

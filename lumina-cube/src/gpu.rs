@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::Device;
-use cubecl::bytes::Bytes;
+use cubecl::bytes::{AllocationProperty, Bytes};
 use cubecl::client::Graph;
 use cubecl::device::WgpuDeviceKind;
 use cubecl::prelude::*;
@@ -156,6 +156,11 @@ impl Gpu {
         CubeCount::Static(x as u32, cubes.div_ceil(x) as u32, 1)
     }
 
+    /// Bytes of its memory, where the driver says so.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.client().properties().memory.max_memory()
+    }
+
     /// The most bytes that one buffer can have.
     pub fn max_buffer_bytes(&self) -> u64 {
         self.client().properties().memory.max_page_size
@@ -195,13 +200,17 @@ impl Gpu {
     /// If there are more words than the buffer has.
     pub fn write(&self, buffer: &Buffer, words: &[u32]) {
         assert!(words.len() <= buffer.len, "{} words do not fit a buffer of {}", words.len(), buffer.len);
-        let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.write_bytes(buffer, bytes);
-    }
-
-    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: Vec<u8>) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         if !bytes.is_empty() {
             self.client().write(&buffer.part_in_bytes(0..bytes.len() as u64), Bytes::from_bytes_vec(bytes));
+        }
+    }
+
+    /// [`Gpu::write`] of bytes that may be those of a mapped file.
+    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
+        if !bytes.is_empty() {
+            let part = buffer.part_in_bytes(0..bytes.len() as u64);
+            self.client().write(&part, Bytes::from_shared(bytes, AllocationProperty::File));
         }
     }
 
@@ -238,7 +247,7 @@ impl Gpu {
     /// Copies the words of a buffer to the beginning of another.
     ///
     /// # Panics
-    /// If they do not fit.
+    /// If they do not fit, or fill only a part of it that does not end at a multiple of four words.
     pub fn copy(&self, from: &Buffer, to: &Buffer) {
         crate::elementwise::copy(self, from, to);
     }

@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | [`matmul`] | products with weights in 32, 16, 8 and 4 bits |
 //! | [`norm`] | RMS norm, alone and after a residual addition |
+//! | [`attention`] | norms of heads with rotary positions, the cache of keys and values, attention to it |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
+//! | [`draw`] | a token from logits: guidance, top-k, temperature and the draw |
 //!
 //! A [`Gpu`] is a device that is open, a [`Buffer`] numbers on it, a [`Matrix`] weights on it. Kernels are launched in
 //! order and run later; [`Gpu::read`] waits for them, and reports what went wrong.
@@ -29,12 +31,15 @@
 //! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
 //! checks the lengths of its buffers first.
 
+pub mod attention;
+pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 mod error;
 mod gpu;
 pub mod matmul;
 pub mod norm;
+mod race;
 mod reduce;
 #[cfg(all(test, feature = "sources"))]
 mod sources;

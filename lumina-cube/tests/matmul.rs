@@ -29,7 +29,7 @@ fn matrix(arena: &mut Arena, format: (Format, HostFormat), shape: [usize; 2], se
         format.1.quantise_row(row, bytes).unwrap();
         format.1.dequantise_row(bytes, &mut stored[index * columns..][..columns]).unwrap();
     }
-    (arena.matrix(format.0, shape, &bytes).unwrap(), stored)
+    (arena.matrix(format.0, shape, bytes.into()).unwrap(), stored)
 }
 
 /// Activations as the kernels see them: rounded to bytes beside 8- and 4-bit weights.
@@ -199,9 +199,9 @@ fn rows_of_a_table_are_as_stored() {
 fn bytes_of_another_length_are_no_matrix() {
     let Some(gpu) = gpu() else { return };
     let mut arena = Arena::new(&gpu);
-    assert!(arena.matrix(Format::Q4_0, [2, 32], &[0; 36]).is_ok());
+    assert!(arena.matrix(Format::Q4_0, [2, 32], vec![0; 36].into()).is_ok());
     for (shape, bytes) in [([3, 32], 36), ([2, 33], 36), ([2, 32], 35)] {
-        let error = arena.matrix(Format::Q4_0, shape, &vec![0; bytes]).unwrap_err();
+        let error = arena.matrix(Format::Q4_0, shape, vec![0; bytes].into()).unwrap_err();
         assert!(error.to_string().contains("q4_0"), "{error}");
     }
 }

@@ -67,6 +67,18 @@ pub enum Error {
         /// Tokens that fit.
         capacity: usize,
     },
+    /// A device with less memory than the model takes.
+    #[error(
+        "the model takes {} on the device, which has {}; {remedy}", gigabytes(*needed), gigabytes(*available)
+    )]
+    DoesNotFit {
+        /// Bytes of weights, and of what kernels take.
+        needed: u64,
+        /// Bytes that the device has.
+        available: u64,
+        /// What to do.
+        remedy: String,
+    },
     /// The system has no memory for keys and values.
     #[error(
         "the system has no memory for the keys and values of {tokens} tokens, {needed} bytes; shorten the prompt or the \
@@ -182,6 +194,10 @@ pub enum Error {
         /// The longest side that has a size token, in pixels.
         largest_px: u32,
     },
+    /// Keys and values that another model, or the same on another device, keeps.
+    #[cfg(feature = "cube")]
+    #[error("a KV cache of another model or device; make it with `Transformer::new_cache` of the model that runs")]
+    ForeignCache,
     /// A pass with nothing to run.
     #[error("a pass needs at least one row, and each row at least one token")]
     EmptyRow,
@@ -244,6 +260,10 @@ pub enum Error {
     /// An error of the image tokenizer.
     #[error(transparent)]
     Vq(#[from] lumina_vq::Error),
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// What a caller does against an image that was cut off.

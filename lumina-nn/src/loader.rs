@@ -69,6 +69,20 @@ struct State {
     /// Where weights go on a GPU.
     #[cfg(feature = "cube")]
     arena: Option<lumina_cube::Arena>,
+    /// Why no more weights go there.
+    #[cfg(feature = "cube")]
+    gpu_error: Option<lumina_cube::Error>,
+}
+
+impl State {
+    /// Whether the network cannot be made, and no more is to be looked at.
+    fn is_hopeless(&self) -> bool {
+        #[cfg(feature = "cube")]
+        if self.gpu_error.is_some() {
+            return true;
+        }
+        self.problems.n > Problems::SHOWN
+    }
 }
 
 /// What does not fit: how much, and the first of it.
@@ -147,8 +161,7 @@ impl<'a> Loader<'a> {
     pub fn parts<T>(&self, n: usize, mut part: impl FnMut(&Self, usize) -> T) -> Vec<T> {
         let mut parts = Vec::new();
         for index in 0..n {
-            let enough = self.shared.state.borrow().problems.n > Problems::SHOWN;
-            if enough {
+            if self.shared.state.borrow().is_hopeless() {
                 self.shared.state.borrow_mut().problems.stopped = true;
                 break;
             }
@@ -211,8 +224,7 @@ impl<'a> Loader<'a> {
         let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
         let tensor = match view {
             Some(view) => to_tensor(&view, compute, dtype),
-            // A placeholder for a tensor that is missing, which `finish` reports.
-            None => Tensor::zeros([1; D], (compute.device(), dtype)),
+            None => return self.placeholder(),
         };
         let param = Param::from_tensor(tensor);
         if frozen {
@@ -220,6 +232,12 @@ impl<'a> Loader<'a> {
         }
         self.shared.state.borrow_mut().names.insert(param.id, path);
         param
+    }
+
+    /// In place of a tensor that is missing, which [`Loader::finish`] reports.
+    fn placeholder<const D: usize>(&self) -> Param<Tensor<D>> {
+        let compute = &self.shared.compute;
+        Param::from_tensor(Tensor::zeros([1; D], (compute.device(), compute.parameter_dtype())))
     }
 
     /// The checkpoint's names of the parameters made so far, under which training saves them. A weight in host memory
@@ -274,10 +292,12 @@ impl<'a> Loader<'a> {
     fn weight(&self, path: String, shape: [usize; 2], part: Part, role: Option<Role>) -> Weight {
         let view = self.view(&path, &shape, part);
         #[cfg(feature = "cube")]
-        if let (Some(gpu), Some(view)) = (self.shared.compute.gpu(), &view)
-            && let Some(matrix) = self.gpu_matrix(gpu, view, role)
-        {
-            return Weight::Gpu(matrix);
+        if let Some(gpu) = self.shared.compute.gpu() {
+            return match view.and_then(|view| self.gpu_matrix(gpu, &view, role)) {
+                Some(matrix) => Weight::Gpu(matrix),
+                // `finish` fails then.
+                None => Weight::Burn(self.placeholder()),
+            };
         }
         match self.shared.compute.residence() {
             Residence::Mapped | Residence::Host => match view.as_ref().and_then(|view| self.matrix(view, role)) {
@@ -302,16 +322,22 @@ impl<'a> Loader<'a> {
             other if other.is_quantised() => (Dtype::Q8_0, Format::Q8_0),
             _ => (Dtype::F32, Format::F32),
         };
+        let bytes = match quantise_tensor(view, dtype) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.shared.state.borrow_mut().problems.add(|| error.to_string());
+                return None;
+            }
+        };
         let mut state = self.shared.state.borrow_mut();
-        let shape = [view.shape()[0], view.shape()[1]];
+        if state.gpu_error.is_some() {
+            return None;
+        }
         let arena = state.arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
-        let matrix = quantise_tensor(view, dtype)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| arena.matrix(format, shape, &bytes).map_err(|error| error.to_string()));
-        match matrix {
+        match arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes) {
             Ok(matrix) => Some(GpuMatrix { matrix }),
-            Err(problem) => {
-                state.problems.add(|| problem);
+            Err(error) => {
+                state.gpu_error = Some(error);
                 None
             }
         }
@@ -385,9 +411,14 @@ impl<'a> Loader<'a> {
     /// `ignored` says which of the checkpoint's other tensors are known and not for this network.
     ///
     /// # Errors
-    /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes.
+    /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes; [`Error::Gpu`] where its memory
+    /// is full.
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
         let TensorSource::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
+        #[cfg(feature = "cube")]
+        if let Some(error) = self.shared.state.borrow_mut().gpu_error.take() {
+            return Err(error.into());
+        }
         let state = self.shared.state.borrow();
         let mut problems = state.problems.clone();
         let unasked = |name: &&str| !state.asked.contains_key(*name);

@@ -68,6 +68,7 @@ fn main() {
     let draws = [
         ("image, guidance 4, top-k 2000", default(), &image),
         ("image, guidance 4, top-k 2000, temperature 0.9, top-p 0.9", default().temperature(0.9).top_p(0.9), &image),
+        ("image, no guidance, top-k 2000", no_guidance.clone(), &image),
         ("image, no guidance, top-k 200", no_guidance.image_top_k(200), &image),
         ("image, guidance 4, greedy", default().greedy(), &image),
         ("text, top-k 10", default(), &text),

@@ -22,7 +22,7 @@ pub struct Candidates {
     pub(crate) logits: Vec<f32>,
     /// Buffer of guidance and selections.
     scratch: Vec<f32>,
-    /// Buffer of the draw.
+    /// Buffer of the probabilities.
     pub(crate) weights: Vec<f64>,
 }
 
@@ -175,6 +175,8 @@ fn select(logits: &mut [f32], index: usize) -> Option<f32> {
     (index < logits.len()).then(|| *logits.select_nth_unstable_by(index, |a, b| b.total_cmp(a)).1)
 }
 
+// Inlined, so that blocks of a known size become vector code.
+#[inline]
 fn highest(logits: &[f32]) -> f32 {
     let higher = |a: f32, b: f32| if b > a { b } else { a };
     // Sixteen at a time, for vector code.

@@ -1,21 +1,35 @@
-//! The draw: softmax and a seeded random number, or the most likely token.
+//! The draw: the first of a race, or the most likely token.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
-use crate::{Candidates, Error, Result};
+use crate::{Candidates, Error, Result, race};
 
-/// What a token's random number depends on, in addition to its position.
+/// How a token is drawn from the candidates and their logits.
 ///
-/// Numbers come from a counter-based generator (ChaCha with 8 rounds: key = seed, stream = branch, counter = position),
-/// so each is computed independently of the others, of their order, and of the batch. They stay the same from version
-/// to version of this crate.
+/// What a seed gives belongs to the rule: a rule never changes, and a better one will be another variant. Options that
+/// name a rule that this version lacks cannot be read.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrawRule {
+    /// A [race] of all candidates: noise by seed, branch, position and token id from Philox 4×32-10, in whole numbers.
+    ///
+    /// Equal on every device. Two similar distributions mostly draw the same token, as each token has its own noise.
+    #[default]
+    Race,
+}
+
+/// What the noise of a draw depends on, in addition to position and token.
+///
+/// It comes from a [counter-based generator](race::noise), so each token's is computed independently of the others, of
+/// their order, and of the batch.
 ///
 /// ```
-/// let key = lumina_sampling::DrawKey { seed: 7, branch: 0 };
-/// let later = key.uniform(100, 0);
-/// assert_ne!(later, key.uniform(99, 0));
-/// assert_eq!(later, key.uniform(100, 0));
+/// use lumina_sampling::{Candidates, DrawKey};
+/// let key = DrawKey { seed: 7, branch: 0 };
+/// let candidates = Candidates::from_row(&[0.5, 1.0, 0.0])?;
+/// assert_eq!(candidates.draw(key)?, candidates.draw(key)?);
+/// # Ok::<(), lumina_sampling::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DrawKey {
@@ -23,22 +37,6 @@ pub struct DrawKey {
     pub seed: u64,
     /// Which of several answers to the same request.
     pub branch: u64,
-}
-
-impl DrawKey {
-    /// A uniform number in `[0, 1)` for the token at `position` of the stream. Sampling uses `index` 0; the others are
-    /// independent numbers for methods that need more than one per token, such as speculative decoding.
-    pub fn uniform(self, position: usize, index: u16) -> f64 {
-        const WORDS_PER_NUMBER: u128 = 2;
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        let mut generator = ChaCha8Rng::from_seed(key);
-        generator.set_stream(self.branch);
-        let words_per_position = WORDS_PER_NUMBER << u16::BITS;
-        generator.set_word_pos(position as u128 * words_per_position + WORDS_PER_NUMBER * u128::from(index));
-        // The 53 bits that an f64 holds.
-        (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 impl Candidates {
@@ -49,28 +47,44 @@ impl Candidates {
     pub fn most_likely(&self) -> Result<u32> {
         let highest = self.highest_to_draw()?;
         let best = self.iter().find(|&(_, logit)| logit == highest);
-        best.map_or(Err(Error::NothingLeft { position: self.position() }), |(token, _)| Ok(token))
+        best.map_or(Err(self.nothing_left()), |(token, _)| Ok(token))
     }
 
-    /// The candidate for a number in `[0, 1)`: the first, by ascending token, at which the cumulative probability
-    /// exceeds it.
+    /// The candidate that wins the [race] at [`Candidates::position`]: each as often as [`Candidates::probabilities`]
+    /// says, within what 32 bits of noise can tell apart. Of several that arrive at once, that with the lowest id.
+    ///
+    /// Of the position the lower 32 bits count.
     ///
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
-    pub fn draw(&mut self, uniform: f64) -> Result<u32> {
-        let mut left = uniform * self.weigh()?;
-        let mut picked = None;
-        for (&token, &weight) in self.tokens().iter().zip(&self.weights) {
-            if weight > 0.0 {
-                // After the last token rounding can leave a rest above zero: then it is that token.
-                picked = Some(token);
-                left -= weight;
+    pub fn draw(&self, key: DrawKey) -> Result<u32> {
+        /// Blocks of 16 tokens whose high bytes are computed at once, by vector code.
+        const BLOCKS: u32 = 16;
+        let highest = self.highest_to_draw()?;
+        let position = self.position() as u32;
+        let (mut winner, mut first) = (None, u32::MAX);
+        let (mut first_block, mut high_bytes) = (u32::MAX, [[0; BLOCKS as usize]; 4]);
+        for (token, logit) in self.iter() {
+            let depth = race::depth(highest, logit);
+            // It cannot win, whatever its noise.
+            if depth + race::EARLIEST[0] > first {
+                continue;
             }
-            if left < 0.0 {
-                break;
+            if token / 16 / BLOCKS * BLOCKS != first_block {
+                first_block = token / 16 / BLOCKS * BLOCKS;
+                let blocks = std::array::from_fn(|n| first_block + n as u32);
+                high_bytes = race::high_bytes(key.seed, key.branch, position, blocks);
+            }
+            // Most cannot win with this byte.
+            if depth + race::EARLIEST[race::high_byte(&high_bytes, first_block, token) as usize] > first {
+                continue;
+            }
+            let time = depth + race::arrival(race::noise(key.seed, key.branch, position, token));
+            if time < first {
+                (winner, first) = (Some(token), time);
             }
         }
-        picked.ok_or(Error::NothingLeft { position: self.position() })
+        winner.ok_or(self.nothing_left())
     }
 
     /// Softmax in `f64`, in the order of [`Candidates::tokens`].
@@ -80,30 +94,29 @@ impl Candidates {
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
     pub fn probabilities(&mut self) -> Result<&[f64]> {
-        let sum = self.weigh()?;
-        for weight in &mut self.weights {
-            *weight /= sum;
-        }
-        Ok(&self.weights)
-    }
-
-    /// Computes the weights, in proportion to the probabilities. Returns their sum, which is at least 1.
-    fn weigh(&mut self) -> Result<f64> {
         let highest = self.highest_to_draw()?;
         self.weights.clear();
         self.weights.extend(self.logits.iter().map(|&logit| {
             // Equality first: the difference of two infinities is NaN.
             if logit == highest { 1.0 } else { (f64::from(logit) - f64::from(highest)).exp() }
         }));
-        Ok(self.weights.iter().sum())
+        let sum: f64 = self.weights.iter().sum();
+        for weight in &mut self.weights {
+            *weight /= sum;
+        }
+        Ok(&self.weights)
     }
 
     /// The highest logit, if there is a candidate to draw.
     fn highest_to_draw(&self) -> Result<f32> {
         self.check()?;
         match self.highest() {
-            f32::NEG_INFINITY => Err(Error::NothingLeft { position: self.position() }),
+            f32::NEG_INFINITY => Err(self.nothing_left()),
             highest => Ok(highest),
         }
+    }
+
+    fn nothing_left(&self) -> Error {
+        Error::NothingLeft { position: self.position() }
     }
 }

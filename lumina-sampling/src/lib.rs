@@ -16,7 +16,7 @@
 //!         │                            ▼
 //!         └────────────────────▶  3 steps        Step
 //!                                      ▼
-//!                                 4 draw         DrawKey
+//!                                 4 draw         race
 //!                                      ▼
 //!                               the next token
 //! ```
@@ -38,7 +38,7 @@
 //!    | 5 | [top-p](TopP) | `top_p` | `top_p` |
 //!    | 6 | [min-p](MinP) | `min_p` | `min_p` |
 //!    | 7 | [yours](Step#your-own-step), by [`Sampler::step_after`] | | |
-//! 4. **Draw.** [`Candidates::draw`] takes a number from [`DrawKey`]; [`Candidates::most_likely`] needs none.
+//! 4. **Draw.** [`Candidates::draw`] is a [race] with noise by [`DrawKey`]; [`Candidates::most_likely`] needs none.
 //!
 //! [`SamplingOptions`] selects and configures all of this, and [`Sampler`] runs it.
 //!
@@ -85,10 +85,10 @@
 //!
 //! # Replay, batches, several tokens a pass
 //!
-//! A token depends on the options, the state and its logits, and its random number on seed, branch and position
-//! ([`DrawKey`]). So a request gives the same tokens alone or in a batch, and a position can be sampled before the
-//! previous one is settled. Methods that accept or reject drafted tokens get the distribution itself from
-//! [`Sampler::candidates`], further random numbers from [`DrawKey::uniform`], and go back by [`StreamState::rollback`].
+//! A token depends on the options, the state and its logits, and its noise on seed, branch, position and token id
+//! ([`race::noise`]). So a request gives the same tokens alone or in a batch, on any device that computes the same
+//! logits, and a position can be sampled before the previous one is settled. Methods that accept or reject drafted
+//! tokens get the distribution itself from [`Sampler::candidates`], and go back by [`StreamState::rollback`].
 //!
 //! # Memory and speed
 //!
@@ -109,19 +109,20 @@ mod grammar;
 mod guidance;
 mod logits_row;
 mod options;
+pub mod race;
 mod sampler;
 mod state;
 mod step;
 mod steps;
 
 pub use candidates::Candidates;
-pub use draw::DrawKey;
+pub use draw::{DrawKey, DrawRule};
 pub use error::{Error, Result};
 pub use grammar::{Allowed, Grammar, Modality};
 pub use guidance::guide;
 pub use logits_row::LogitsRow;
 pub use options::SamplingOptions;
-pub use sampler::Sampler;
+pub use sampler::{PlainDraw, Sampler};
 pub use state::{Snapshot, StreamState};
 pub use step::Step;
 pub use steps::*;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sampler::NamedStep;
 use crate::step::BuiltIn;
-use crate::{Error, MinP, Modality, RepetitionPenalty, Result, Temperature, TopK, TopP};
+use crate::{DrawRule, Error, MinP, Modality, RepetitionPenalty, Result, Temperature, TopK, TopP};
 
 /// Declares [`SamplingOptions`]: each option with its type and its default, and after the arrow the built-in step that
 /// it controls. Steps run in the order of this table.
@@ -46,10 +46,12 @@ macro_rules! sampling_options {
 }
 
 sampling_options! {
-    /// The seed of all draws. Same seed, same model, same compute: same tokens.
+    /// The seed of all draws. Same seed, same rule of the draw, same model, same compute: same tokens.
     seed: u64 = 0,
     /// Which of several answers to the same request this is; each has its own draws.
     branch: u64 = 0,
+    /// How seed and branch make the draws. Default: [`DrawRule::Race`].
+    draw: DrawRule = DrawRule::Race,
     /// Whether to choose the most likely token at each position, without a draw. Default: no.
     greedy: bool = false,
     /// What the answer is made of.
@@ -74,6 +76,11 @@ sampling_options! {
 }
 
 impl SamplingOptions {
+    /// Whether images are drawn with top-k and temperature alone.
+    pub(crate) fn has_plain_draws(&self) -> bool {
+        !self.greedy && self.repetition_penalty.is_none() && self.top_p.is_none() && self.min_p.is_none()
+    }
+
     /// Sets [`seed`](Self#structfield.seed).
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
@@ -174,6 +181,9 @@ mod tests {
         let json = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<SamplingOptions>(&json).unwrap(), options);
         assert_eq!(serde_json::from_str::<SamplingOptions>("{}").unwrap(), SamplingOptions::default());
+        assert!(json.contains(r#""draw":"race""#), "{json}");
+        let unknown = serde_json::from_str::<SamplingOptions>(r#"{"draw": "inverse"}"#).unwrap_err().to_string();
+        assert!(unknown.contains("inverse") && unknown.contains("race"), "{unknown}");
         assert!(serde_json::from_str::<SamplingOptions>(r#"{"topp": 1}"#).unwrap_err().to_string().contains("topp"));
     }
 }

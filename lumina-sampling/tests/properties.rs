@@ -278,61 +278,6 @@ proptest! {
     }
 }
 
-/// Pearson's statistic of draws at successive positions against the probabilities. Seeds are fixed, and so is the
-/// outcome.
-#[test]
-fn draws_follow_the_probabilities() {
-    const N_DRAWS: usize = 20_000;
-    let vocabulary = vocabulary();
-    for seed in 0..5 {
-        let options = SamplingOptions::default().seed(seed).text_top_k(20).temperature(2.5);
-        let mut sampler = Sampler::new(&vocabulary, &options).unwrap();
-        let row = logits(seed as u32, 0);
-        let mut state = StreamState::new(vocabulary.clone(), &[]);
-        let candidates = sampler.candidates(&row, None, &state).unwrap();
-        let tokens = candidates.tokens().to_vec();
-        let probabilities = candidates.probabilities().unwrap().to_vec();
-
-        let mut drawn = [0u32; N_LOGITS];
-        for _ in 0..N_DRAWS {
-            drawn[sampler.sample(&row, None, &state).unwrap() as usize] += 1;
-            state.push(vocabulary.pad());
-        }
-        let statistic: f64 = tokens
-            .iter()
-            .zip(&probabilities)
-            .map(|(&token, probability)| {
-                let expected = probability * N_DRAWS as f64;
-                (f64::from(drawn[token as usize]) - expected).powi(2) / expected
-            })
-            .sum();
-        // 99.9 % of chi-squared with 19 degrees of freedom lie below 43.8.
-        assert!(statistic < 43.8, "seed {seed}: {statistic}");
-        assert_eq!(tokens.iter().map(|&token| drawn[token as usize]).sum::<u32>(), N_DRAWS as u32);
-    }
-}
-
-#[test]
-fn seeds_branches_and_positions_draw_apart() {
-    let numbers = |seed, branch| {
-        let key = lumina_sampling::DrawKey { seed, branch };
-        (0..50).flat_map(move |position| [0, 1, u16::MAX].map(|index| key.uniform(position, index).to_bits()))
-    };
-    let all: Vec<_> =
-        [(0, 0), (1, 0), (0, 1), (u64::MAX, u64::MAX)].into_iter().flat_map(|(s, b)| numbers(s, b)).collect();
-    let distinct: std::collections::HashSet<_> = all.iter().collect();
-    assert_eq!(distinct.len(), all.len());
-}
-
-/// The numbers are part of the promise that a request can be replayed. Computed apart from this crate, by the
-/// definition of ChaCha.
-#[test]
-fn numbers_stay_the_same() {
-    let key = lumina_sampling::DrawKey { seed: 7, branch: 3 };
-    let numbers = [key.uniform(0, 0), key.uniform(1, 0), key.uniform(1, 1), key.uniform(1 << 20, 9)];
-    assert_eq!(numbers, [0.6629217734268726, 0.07733779244665961, 0.9340885883356259, 0.6782718843110234]);
-}
-
 #[test]
 fn bad_rows_are_named() {
     let vocabulary = vocabulary();

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each crate with those of the workspace that it may depend on.
-const CRATES: [(&str, &[&str]); 10] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("lumina-core", &[]),
     ("lumina-kernels", &[]),
+    ("lumina-cube", &[]),
     ("lumina-checkpoint", &["lumina-core", "lumina-kernels"]),
-    ("lumina-nn", &["lumina-core", "lumina-kernels", "lumina-checkpoint"]),
+    ("lumina-nn", &["lumina-core", "lumina-kernels", "lumina-cube", "lumina-checkpoint"]),
     ("lumina-tokenizer", &["lumina-core"]),
     ("lumina-sampling", &["lumina-core"]),
     ("lumina-vq", &["lumina-core", "lumina-checkpoint", "lumina-nn"]),

@@ -12,11 +12,18 @@ use crate::{Buffer, Gpu};
 /// and CUDA are right. Of these three only CUDA can be told by its features.
 const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
 
+/// Whether a word is reinterpreted as two `f16`, and not decoded in whole numbers.
+#[cube]
+pub(crate) fn native_f16() -> comptime_type!(bool) {
+    let properties = comptime::device_properties().comptime();
+    comptime!(NATIVE_F16 || properties.features.memory_reinterpret)
+}
+
 /// The two `f16` of a word.
 #[cube]
 pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
-    let properties = comptime::device_properties().comptime();
-    if comptime!(NATIVE_F16 || properties.features.memory_reinterpret) {
+    let native = native_f16();
+    if comptime!(native) {
         Vector::<f32, Const<2>>::cast_from(Vector::<f16, Const<2>>::reinterpret(word))
     } else {
         let mut pair = Vector::<f32, Const<2>>::new(half_value(word & 0xffffu32));

@@ -20,7 +20,7 @@ use crate::gpu::ALIGNMENT;
 use crate::weights::{Matrix, MatrixRows};
 use crate::{Buffer, Gpu};
 
-pub(crate) use self::floats::half_pair;
+pub(crate) use self::floats::{half_pair, native_f16};
 
 /// 16 bytes of weights.
 pub(crate) type Load = Vector<u32, Const<4>>;

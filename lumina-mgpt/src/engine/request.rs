@@ -11,8 +11,9 @@ use crate::{Error, Result};
 /// A conversation whose last turn is the human's, and options for its answer.
 ///
 /// The same request on the same model and compute target gives the same tokens, streamed or not; also in any batch,
-/// unless weights are on a device ([`Residence::Device`](crate::Residence::Device)). Then the backend's products may
-/// round otherwise for another number of rows, which can tip the balance between two tokens that are all but equal.
+/// unless the transformer computes in Burn's tensors ([`Compute::in_tensors`](crate::Compute::in_tensors)). Their
+/// products may round otherwise for another number of rows, which can tip the balance between two tokens that are all
+/// but equal.
 /// Images are stored as codes, so it is small.
 ///
 /// A request can be read from what a client sends (serde): names of special tokens in its texts are plain text,

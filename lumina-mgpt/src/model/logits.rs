@@ -22,6 +22,15 @@ pub struct Logits {
     ids: Range<usize>,
 }
 
+/// What a pass gives a sampler.
+#[derive(Debug)]
+pub(crate) enum Drawn {
+    /// Tokens that the device has drawn.
+    Tokens(Vec<u32>),
+    /// Logits to draw from.
+    Logits(Logits),
+}
+
 impl Logits {
     /// `values` `[n, ids.len()]` in host memory.
     pub(crate) fn new(values: Hidden, ids: Range<usize>) -> Self {

@@ -14,6 +14,9 @@
 mod attention;
 pub(crate) mod config;
 mod dropout;
+mod fit;
+#[cfg(feature = "cube")]
+mod gpu;
 mod kv_cache;
 mod logits;
 mod norm;
@@ -24,7 +27,9 @@ mod transformer;
 
 pub use config::{Architecture, ModelConfig, RopeScalingConfig};
 pub use dropout::Dropout;
+pub use fit::Fit;
 pub use kv_cache::KvCache;
+pub(crate) use logits::Drawn;
 pub use logits::Logits;
 pub(crate) use parts::ModelParts;
 pub(crate) use row::MAX_INLINE_ROWS;

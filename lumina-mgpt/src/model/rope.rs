@@ -18,29 +18,38 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// The rotation of the tokens of all rows.
     pub(crate) fn new(architecture: &Architecture, rows: &[Row<'_>], compute: &Compute) -> Self {
-        let half = architecture.head_dim / 2;
         let n: usize = rows.iter().map(Row::len).sum();
         let of_angles = |part: fn(f32) -> f32| {
-            Hidden::new(compute, n, half, |values| {
-                let mut tokens = values.chunks_exact_mut(half.max(1));
-                for row in rows {
-                    let frequencies = frequencies(architecture, row.planned_len());
-                    for (position, token) in (row.position()..row.position() + row.len()).zip(&mut tokens) {
-                        let position = match architecture.rope_scaling {
-                            RopeScaling::Linear(factor) => position as f32 / factor as f32,
-                            _ => position as f32,
-                        };
-                        token.iter_mut().zip(&frequencies).for_each(|(to, frequency)| *to = part(position * frequency));
-                    }
-                }
-            })
+            Hidden::new(compute, n, architecture.head_dim / 2, |values| write_angles(architecture, rows, part, values))
         };
         Self { cos: of_angles(f32::cos), sin: of_angles(f32::sin) }
+    }
+
+    /// Cosines and sines that are on a GPU.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu([cos, sin]: [Hidden; 2]) -> Self {
+        Self { cos, sin }
     }
 
     /// Cosines and sines.
     pub(crate) fn factors(&self) -> (&Hidden, &Hidden) {
         (&self.cos, &self.sin)
+    }
+}
+
+/// Writes `part` of the angle of each token and pair, `[n, head_dim / 2]`.
+pub(super) fn write_angles(architecture: &Architecture, rows: &[Row<'_>], part: fn(f32) -> f32, values: &mut [f32]) {
+    let half = architecture.head_dim / 2;
+    let mut tokens = values.chunks_exact_mut(half.max(1));
+    for row in rows {
+        let frequencies = frequencies(architecture, row.planned_len());
+        for (position, token) in (row.position()..row.position() + row.len()).zip(&mut tokens) {
+            let position = match architecture.rope_scaling {
+                RopeScaling::Linear(factor) => position as f32 / factor as f32,
+                _ => position as f32,
+            };
+            token.iter_mut().zip(&frequencies).for_each(|(to, frequency)| *to = part(position * frequency));
+        }
     }
 }
 

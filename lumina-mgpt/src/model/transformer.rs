@@ -11,15 +11,16 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
 use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
 #[cfg(feature = "cube")]
-use lumina_nn::ops::{GpuKvPool, GpuPass, GpuRow};
+use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
+use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::{Attention, PassRows};
 use super::config::{Architecture, ModelConfig};
 use super::dropout::{Dropout, Site};
 use super::kv_cache::KvCache;
-use super::logits::Logits;
+use super::logits::{Drawn, Logits};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -34,18 +35,22 @@ use crate::{Error, Result};
 /// Mirrors `modeling_chameleon.py::ChameleonForConditionalGeneration`.
 #[derive(Module)]
 pub struct Transformer {
-    embed_tokens: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    lm_head: Linear,
+    pub(super) embed_tokens: Embedding,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: RmsNorm,
+    pub(super) lm_head: Linear,
     #[module(skip)]
-    architecture: Architecture,
+    pub(super) architecture: Architecture,
     #[module(skip)]
     compute: Compute,
     /// The keys and values of all sequences, where they are on a GPU.
     #[cfg(feature = "cube")]
     #[module(skip)]
     kv_pool: Option<Arc<GpuKvPool>>,
+    /// Short passes on a GPU, by their range of logits.
+    #[cfg(feature = "cube")]
+    #[module(skip)]
+    pub(super) recordings: Arc<Recordings<Range<usize>>>,
 }
 
 /// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
@@ -57,7 +62,7 @@ pub struct Pass {
 }
 
 #[derive(Module, Debug)]
-struct Layer {
+pub(super) struct Layer {
     self_attn: Attention,
     mlp: Mlp,
     input_layernorm: RmsNorm,
@@ -103,7 +108,13 @@ impl Layer {
 
     /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on
     /// their outputs.
-    fn forward(&self, x: Hidden, rotation: &Rotation, rows: PassRows<'_, '_>, residual: Residual<'_>) -> Hidden {
+    pub(super) fn forward(
+        &self,
+        x: Hidden,
+        rotation: &Rotation,
+        rows: PassRows<'_, '_>,
+        residual: Residual<'_>,
+    ) -> Hidden {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
             let y = norm_1.forward(&self.self_attn.forward(&x, rotation, rows));
@@ -127,7 +138,7 @@ impl Layer {
 
 /// How the output of attention or MLP is added to the residual stream.
 #[derive(Clone, Copy)]
-enum Residual<'a> {
+pub(super) enum Residual<'a> {
     /// As it is.
     Plain,
     /// After dropout, in training.
@@ -153,17 +164,18 @@ fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPo
     GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
 }
 
-/// The rows of a pass on a GPU, if their caches are there.
-#[cfg(feature = "cube")]
-fn gpu_pass(rows: &[Row<'_>]) -> Option<GpuPass> {
-    let rows: Option<SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]>> = rows
-        .iter()
-        .map(|row| {
-            let kv = row.cache.as_ref()?.gpu.as_ref()?;
-            Some(GpuRow { kv, position: row.position(), len: row.len() })
-        })
-        .collect();
-    GpuPass::new(&rows?)
+/// The tokens of a pass after which logits are wanted.
+fn positions(rows: &[Row<'_>]) -> Result<SmallVec<[usize; MAX_INLINE_ROWS]>> {
+    let mut positions = SmallVec::new();
+    let mut start = 0;
+    for row in rows {
+        if row.logits.end > row.len() {
+            return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
+        }
+        positions.extend(row.logits.clone().map(|token| start + token));
+        start += row.len();
+    }
+    Ok(positions)
 }
 
 impl Transformer {
@@ -184,6 +196,8 @@ impl Transformer {
             lm_head: head.head(hidden, vocab_size),
             #[cfg(feature = "cube")]
             kv_pool: kv_pool(&architecture, loader.compute()),
+            #[cfg(feature = "cube")]
+            recordings: Arc::default(),
             compute: loader.compute().clone(),
             architecture,
         }
@@ -267,6 +281,7 @@ impl Transformer {
         #[cfg(feature = "cube")]
         {
             replica.kv_pool = kv_pool(&replica.architecture, compute);
+            replica.recordings = Arc::default();
         }
         replica
     }
@@ -301,19 +316,47 @@ impl Transformer {
     /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not
     /// have.
     pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
-        let mut positions: SmallVec<[usize; MAX_INLINE_ROWS]> = SmallVec::new();
-        let mut start = 0;
-        for row in rows.iter() {
-            if row.logits.end > row.len() {
-                return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
-            }
-            positions.extend(row.logits.clone().map(|token| start + token));
-            start += row.len();
+        let positions = positions(rows)?;
+        #[cfg(feature = "cube")]
+        if let Some(pool) = &self.kv_pool
+            && !positions.is_empty()
+        {
+            return self.run_on_gpu(pool, rows, &positions, self.known_ids(ids));
         }
         self.compute.in_pool(|| {
             let hidden = self.forward_with(rows, &mut |_| {})?;
             self.logits_among(&hidden, &positions, ids)
         })
+    }
+
+    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their order,
+    /// but that a draw with guidance takes two, the conditional one first. Logits otherwise.
+    ///
+    /// # Errors
+    /// As [`Transformer::run`].
+    pub(crate) fn run_and_draw(
+        &self,
+        rows: &mut [Row<'_>],
+        ids: Range<usize>,
+        draws: Option<&[PlainDraw]>,
+    ) -> Result<Drawn> {
+        #[cfg(feature = "cube")]
+        if let (Some(pool), Some(draws)) = (&self.kv_pool, draws)
+            && !self.architecture.masked_logits.iter().any(|&token| ids.contains(&(token as usize)))
+        {
+            let positions = positions(rows)?;
+            return self.draw_on_gpu(pool, rows, &positions, self.known_ids(ids), &super::gpu::draws(draws));
+        }
+        let _ = draws;
+        self.run(rows, ids).map(Drawn::Logits)
+    }
+
+    /// Whether tokens can be drawn where the network computes.
+    pub(crate) fn draws_on_device(&self) -> bool {
+        #[cfg(feature = "cube")]
+        return self.kv_pool.is_some();
+        #[cfg(not(feature = "cube"))]
+        false
     }
 
     /// [`Transformer::forward`] that calls `observe` with the input of each layer and the final hidden states.
@@ -328,10 +371,14 @@ impl Transformer {
                 return Err(Error::CacheFull { needed: cache.len() + row.len(), capacity: cache.capacity() });
             }
         }
+        #[cfg(feature = "cube")]
+        if let Some(pool) = &self.kv_pool {
+            return self.forward_on_gpu(pool, rows, observe);
+        }
         let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
         let mut x = self.embed(&tokens, rows)?;
         let rotation = Rotation::new(&self.architecture, rows, &self.compute);
-        if !self.has_gpu_cache() && rows.iter().all(|row| row.cache.is_none()) {
+        if rows.iter().all(|row| row.cache.is_none()) {
             let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
             for layer in &self.layers {
                 observe(&x);
@@ -355,15 +402,8 @@ impl Transformer {
                 let len = row.position() + row.len();
                 row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
             }
-            #[cfg(feature = "cube")]
-            let pass = gpu_pass(&all);
             for (index, layer) in self.layers.iter().enumerate() {
                 observe(&x);
-                #[cfg(feature = "cube")]
-                if let Some(pass) = &pass {
-                    x = layer.forward(x, &rotation, PassRows::Gpu { pass, layer: index }, Residual::Plain);
-                    continue;
-                }
                 let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
                 x = layer.forward(x, &rotation, rows, Residual::Plain);
             }
@@ -379,24 +419,18 @@ impl Transformer {
         Ok(x)
     }
 
-    /// Whether keys and values are in blocks on a GPU.
-    fn has_gpu_cache(&self) -> bool {
-        #[cfg(feature = "cube")]
-        return self.kv_pool.is_some();
-        #[cfg(not(feature = "cube"))]
-        false
-    }
-
     /// The hidden states of the tokens of all rows.
     fn embed(&self, tokens: &[u32], rows: &[Row<'_>]) -> Result<Hidden> {
         if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
             return Err(Error::EmptyRow);
         }
+        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| self.unknown_token(tokens))
+    }
+
+    pub(super) fn unknown_token(&self, tokens: &[u32]) -> Error {
         let vocab_size = self.architecture.vocab_size;
-        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| {
-            let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
-            Error::Token { token, vocab_size }
-        })
+        let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
+        Error::Token { token, vocab_size }
     }
 
     /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
@@ -464,21 +498,29 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::logits_at`].
     pub fn logits_among(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
-        let vocab_size = self.architecture.vocab_size;
         let [n, _] = hidden.dims();
         if let Some(&position) = positions.iter().find(|&&position| position >= n) {
             return Err(Error::Position { position, tokens: n });
         }
-        let end = ids.end.min(vocab_size);
-        let ids = ids.start.min(end)..end;
+        let ids = self.known_ids(ids);
         self.compute.in_pool(|| self.some_logits(hidden, positions, ids))
+    }
+
+    /// Those that the vocabulary has.
+    fn known_ids(&self, ids: Range<usize>) -> Range<usize> {
+        let end = ids.end.min(self.architecture.vocab_size);
+        ids.start.min(end)..end
     }
 
     fn some_logits(&self, hidden: &Hidden, positions: &[usize], ids: Range<usize>) -> Result<Logits> {
         if ids.is_empty() {
             return Ok(Logits::new(Hidden::on_host(&self.compute, positions.len(), 0, |_| {}), ids));
         }
-        let logits = self.lm_head.forward_some(&hidden.select(positions), ids.clone());
+        self.read_logits(self.lm_head.forward_some(&hidden.select(positions), ids.clone()), ids)
+    }
+
+    /// The logits of the tokens `ids` in host memory, without those that the model must never give.
+    pub(super) fn read_logits(&self, logits: Hidden, ids: Range<usize>) -> Result<Logits> {
         let mut logits = logits.read()?;
         let masked = &self.architecture.masked_logits;
         if let Some(values) = logits.as_mut_slice()

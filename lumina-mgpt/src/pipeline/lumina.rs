@@ -15,7 +15,7 @@ use lumina_vq::preprocess::{InputImage, Preprocessor};
 use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
-use crate::model::{ModelConfig, ModelParts, Transformer};
+use crate::model::{Fit, ModelConfig, ModelParts, Transformer};
 use crate::{Error, Result};
 
 /// An opened Lumina-mGPT or Chameleon checkpoint.
@@ -41,6 +41,18 @@ impl Lumina {
             limits: Limits::default(),
             progress: Box::new(|_| {}),
         }
+    }
+
+    /// What the model in a folder or a GGUF file takes where `compute` says, before anything is opened.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.
+    pub fn fit(path: impl AsRef<Path>, compute: &Compute) -> Result<Fit> {
+        compute.check()?;
+        let checkpoint = convert::open(path)?;
+        let (json, file) = document(&checkpoint, "config.json")?;
+        let architecture = ModelConfig::from_json(&json, &file)?.resolve(&file)?;
+        Ok(Fit::new(&checkpoint, &architecture, compute))
     }
 
     /// The transformer.
@@ -178,6 +190,16 @@ impl<'a> LuminaBuilder<'a> {
         let config = ModelConfig::from_json(&json, &config_file)?;
         let architecture = config.resolve(&config_file)?;
 
+        compute.check()?;
+        let fit = Fit::new(&checkpoint, &architecture, &compute);
+        if let (false, Some(available)) = (fit.fits(), fit.available) {
+            let remedy = match fit.format_that_fits() {
+                Some(format) => format!("it would fit with `Compute::weights` {format}"),
+                None => "choose a smaller model, a shorter context, or `Compute::cpu`".to_owned(),
+            };
+            return Err(Error::DoesNotFit { needed: fit.needed(), available, remedy });
+        }
+
         let text = match tokenizer {
             Some(path) => TextTokenizer::open(path)?,
             None => {
@@ -216,6 +238,7 @@ impl<'a> LuminaBuilder<'a> {
             loader = loader.with_adapter(adapter);
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
+        compute.sync()?;
         let preprocessor = Preprocessor::new(target_size_px)?;
         let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits });
         Ok(Lumina { parts, preprocessor, target_size_px })

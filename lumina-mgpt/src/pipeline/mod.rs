@@ -7,9 +7,11 @@ mod lumina;
 mod output;
 mod stream;
 mod tasks;
+mod warm_up;
 
 pub use clock::SystemClock;
 pub use generation::Generation;
 pub use lumina::{Lumina, LuminaBuilder};
 pub use output::{Answer, Output};
 pub use stream::{BatchStream, Stream};
+pub use warm_up::WarmUp;

@@ -160,15 +160,17 @@ impl Compute {
     ///
     /// Looking for GPUs starts their drivers.
     pub fn available() -> Vec<Self> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        let gpus = lumina_cube::Gpu::enumerate();
         let candidates = [
             #[cfg(feature = "flex")]
             Some(Self::cpu()),
             #[cfg(feature = "ndarray")]
             Some(Self::ndarray()),
             #[cfg(feature = "cuda")]
-            on_this_machine(burn::tensor::DeviceType::Cuda).then(|| Self::cuda(0)),
+            gpus.contains(&lumina_cube::DeviceChoice::Cuda(0)).then(|| Self::cuda(0)),
             #[cfg(feature = "wgpu")]
-            on_this_machine(burn::tensor::DeviceType::Wgpu).then(Self::wgpu),
+            gpus.contains(&lumina_cube::DeviceChoice::Wgpu).then(Self::wgpu),
             None,
         ];
         candidates.into_iter().flatten().collect()
@@ -297,6 +299,50 @@ impl Compute {
         matches!(self.kind, DeviceKind::Cpu | DeviceKind::CpuTensors)
     }
 
+    /// Bytes of the memory of a GPU that our own kernels compute on, where its driver says so.
+    pub fn device_memory(&self) -> Option<u64> {
+        #[cfg(feature = "cube")]
+        return self.gpu()?.memory_bytes();
+        #[cfg(not(feature = "cube"))]
+        None
+    }
+
+    /// Bytes a second that a GPU reads and writes, both counted, when it copies memory: the limit of decoding. It takes
+    /// half a gigabyte twice, for a moment.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] where it fails; [`Error::Residence`] on other devices.
+    pub fn copy_bandwidth(&self) -> Result<f64> {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = self.gpu() {
+            const WORDS: usize = 1 << 27;
+            const COPIES: u32 = 8;
+            let (from, to) = (gpu.empty(WORDS), gpu.empty(WORDS));
+            let mut fastest = f64::MAX;
+            for _ in 0..4 {
+                gpu.sync()?;
+                let start = std::time::Instant::now();
+                (0..COPIES).for_each(|_| gpu.copy(&from, &to));
+                gpu.sync()?;
+                fastest = fastest.min(start.elapsed().as_secs_f64());
+            }
+            return Ok(f64::from(COPIES) * (2 * WORDS * size_of::<u32>()) as f64 / fastest);
+        }
+        Err(Error::Residence { device: self.name, residence: self.residence, choices: "a GPU" })
+    }
+
+    /// Waits until a GPU has done what was launched on it, such as uploads of weights.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] with what failed.
+    pub fn sync(&self) -> Result<()> {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = self.gpu() {
+            gpu.sync()?;
+        }
+        Ok(())
+    }
+
     /// The GPU whose kernels compute, once [`Compute::check`] has opened it.
     #[cfg(feature = "cube")]
     pub(crate) fn gpu(&self) -> Option<&lumina_cube::Gpu> {
@@ -413,12 +459,6 @@ impl Compute {
         }
         Ok(())
     }
-}
-
-/// Whether a driver lists a device of this kind.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
-    !Device::enumerate(kind).into_vec().is_empty()
 }
 
 impl std::fmt::Display for Compute {

@@ -24,6 +24,19 @@ impl Embedding {
         self.entries
     }
 
+    /// The rows of the tokens of a pass on a GPU, `[n, width]`. An index that is no entry reads the last one: who makes
+    /// the pass has checked them.
+    ///
+    /// # Panics
+    /// If the table is not on the GPU.
+    #[cfg(feature = "cube")]
+    pub fn forward_on_gpu(&self, pass: &super::GpuPass) -> Hidden {
+        let Weight::Gpu(table) = &self.weight else {
+            unreachable!("with keys and values on a GPU weights are there, which `Compute` makes sure of")
+        };
+        pass.embed(&table.matrix)
+    }
+
     /// The rows of `indices`: `[indices.len(), width]`. `None` where an index is no entry.
     pub fn forward(&self, indices: &[u32], compute: &Compute) -> Option<Hidden> {
         if indices.iter().any(|&index| index as usize >= self.entries) {

@@ -115,12 +115,34 @@ impl Hidden {
         }
     }
 
+    /// A copy in host memory and `f32`.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) and [`Error::Gpu`](crate::Error::Gpu) where the device fails.
+    #[cfg(feature = "cube")]
+    pub fn to_host(&self) -> Result<Self> {
+        let values = Arc::new(Buffers::default()).adopt(self.to_vec()?);
+        Ok(HostRows { values, width: self.dims()[1] }.into())
+    }
+
     /// In host memory and `f32`: itself, or what the tensor holds.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) where the device fails.
     pub fn read(self) -> Result<Self> {
         Ok(self.into_host()?.into())
+    }
+
+    /// The values on the GPU.
+    ///
+    /// # Panics
+    /// If they are elsewhere: passes with keys and values on a GPU have nothing elsewhere.
+    #[cfg(feature = "cube")]
+    pub(super) fn buffer(&self) -> &lumina_cube::Buffer {
+        match &self.0 {
+            Activation::Gpu(rows) => &rows.values,
+            _ => unreachable!("with keys and values on a GPU activations are there, which `Compute` makes sure of"),
+        }
     }
 
     /// The values row by row, where they are in host memory.

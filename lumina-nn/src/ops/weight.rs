@@ -22,7 +22,7 @@ pub(crate) enum Weight {
 #[derive(Module, Debug)]
 pub(crate) struct GpuMatrix {
     #[module(skip)]
-    pub(super) matrix: lumina_cube::Matrix,
+    pub(crate) matrix: lumina_cube::Matrix,
 }
 
 /// Some rows of a weight.

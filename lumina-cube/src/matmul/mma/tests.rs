@@ -68,7 +68,7 @@ fn matrix(arena: &mut Arena, format: Format, [rows, columns]: [usize; 2], seed: 
         host.quantise_row(row, bytes).unwrap();
         host.dequantise_row(bytes, &mut stored[index * columns..][..columns]).unwrap();
     }
-    (arena.matrix(format, [rows, columns], &bytes).unwrap(), stored)
+    (arena.matrix(format, [rows, columns], bytes.into()).unwrap(), stored)
 }
 
 fn run(gpu: &Gpu, kind: Kind, weights: &[MatrixRows<'_>], x: &[f32], n: usize, way: Way) -> Vec<Vec<f32>> {

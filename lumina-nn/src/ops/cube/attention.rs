@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lumina_checkpoint::Dtype;
-use lumina_cube::attention::{AttentionShape, BLOCK_TOKENS, KvFormat, NormParams, Pass, attention, norm_rotate_write};
+use lumina_cube::attention::{AttentionShape, BLOCK_TOKENS, KvFormat, NormParams, attention, norm_rotate_write};
 use lumina_cube::{Buffer, Gpu};
 
-use crate::ops::hidden::{Activation, Hidden};
+use super::rows::GpuRows;
+use super::step::GpuPass;
+use crate::ops::hidden::Hidden;
 use crate::ops::values::Values;
 use crate::{Compute, Result};
 
@@ -42,6 +44,20 @@ impl GpuKvPool {
         let shape = AttentionShape { heads, kv_heads, head_dim, format };
         let state = PoolState { layers: Vec::new(), blocks: 0, free: Vec::new() };
         Some(Arc::new(Self { gpu, shape, state: Mutex::new(state), n_layers }))
+    }
+
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// A turn on the device: see [`Gpu::turn`].
+    pub fn turn(&self) -> impl Drop + '_ {
+        self.gpu.turn()
+    }
+
+    /// Which buffers the layers are in: it changes when they do.
+    pub(super) fn generation(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).blocks
     }
 
     /// Bytes of a block in all layers.
@@ -123,6 +139,19 @@ impl GpuKv {
         Self { pool: pool.clone(), blocks: Vec::new() }
     }
 
+    pub(super) fn pool(&self) -> &Arc<GpuKvPool> {
+        &self.pool
+    }
+
+    /// Whether its blocks are of this pool.
+    pub fn is_of(&self, pool: &Arc<GpuKvPool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
+    pub(super) fn blocks(&self) -> &[u32] {
+        &self.blocks
+    }
+
     /// Bytes that its blocks take in all layers.
     pub fn bytes(&self) -> u64 {
         self.blocks.len() as u64 * self.pool.block_bytes()
@@ -169,28 +198,6 @@ pub struct GpuRow<'a> {
     pub len: usize,
 }
 
-/// The rows of a pass, for all layers.
-pub struct GpuPass {
-    pool: Arc<GpuKvPool>,
-    pass: Pass,
-}
-
-impl GpuPass {
-    /// `None` where no row has tokens.
-    pub fn new(rows: &[GpuRow<'_>]) -> Option<Self> {
-        let pool = rows.first()?.kv.pool.clone();
-        let (mut positions, mut of_row) = (Vec::new(), Vec::new());
-        let mut tables: Vec<&[u32]> = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
-            positions.extend((row.position..row.position + row.len).map(|position| position as u32));
-            of_row.extend(std::iter::repeat_n(index as u32, row.len));
-            tables.push(&row.kv.blocks);
-        }
-        let pass = Pass::new(&pool.gpu, &positions, &of_row, &tables);
-        Some(Self { pool, pass })
-    }
-}
-
 /// QK-norm, rotary positions, the tokens' keys and values into the cache, and attention to it: `q` `[n, heads ·
 /// head_dim]`, `k` and `v` `[n, kv_heads · head_dim]` → the shape of `q`.
 ///
@@ -207,14 +214,7 @@ pub fn norm_attention(
     pass: &GpuPass,
     layer: usize,
 ) -> Hidden {
-    const ELSEWHERE: &str = "with keys and values on a GPU everything is there, which `Compute` makes sure of";
-    let rows = |hidden: &'_ Hidden| match &hidden.0 {
-        Activation::Gpu(rows) => rows.with(rows.values.clone(), rows.width),
-        _ => unreachable!("{ELSEWHERE}"),
-    };
-    let [q, k, v] = qkv.map(rows);
-    let (cos, sin) = (rows(cos), rows(sin));
-    let buffer = |values: &Values<2>| values.buffer().expect(ELSEWHERE).clone();
+    let buffer = |values: &'_ Values<2>| values.buffer().expect("parameters are where activations are").clone();
     let [q_weight, q_bias] = [q_norm.0, q_norm.1].map(buffer);
     let [k_weight, k_bias] = [k_norm.0, k_norm.1].map(buffer);
     let params = NormParams {
@@ -222,12 +222,14 @@ pub fn norm_attention(
         q_bias: &q_bias,
         k_weight: &k_weight,
         k_bias: &k_bias,
-        cos: &cos.values,
-        sin: &sin.values,
+        cos: cos.buffer(),
+        sin: sin.buffer(),
         epsilon: epsilon as f32,
     };
-    let GpuPass { pool, pass } = pass;
+    let GpuPass { pool, pass, .. } = pass;
+    let (gpu, shape) = (&pool.gpu, &pool.shape);
     let cache = pool.layer(layer).expect("a pass has tokens, for which blocks were taken in each layer");
-    let rotated = norm_rotate_write(&q.gpu, [&q.values, &k.values, &v.values], &params, &pool.shape, &cache, pass);
-    q.with(attention(&q.gpu, &rotated, &pool.shape, &cache, pass), q.width).into()
+    let rotated = norm_rotate_write(gpu, qkv.map(Hidden::buffer), &params, shape, &cache, pass);
+    let values = attention(gpu, &rotated, shape, &cache, pass);
+    GpuRows { gpu: gpu.clone(), values, width: qkv[0].dims()[1] }.into()
 }

@@ -1,0 +1,161 @@
+//! Passes on a GPU: one upload, and launches that are replayed.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lumina_nn::ops::{GpuDraw, GpuInputs, GpuKvPool, GpuPass, GpuResult, GpuRow, GpuTokens, Hidden};
+use lumina_sampling::PlainDraw;
+use smallvec::SmallVec;
+
+use super::attention::PassRows;
+use super::kv_cache::KvCache;
+use super::logits::{Drawn, Logits};
+use super::rope::{Rotation, write_angles};
+use super::row::{MAX_INLINE_ROWS, Row};
+use super::transformer::{Residual, Transformer};
+use crate::{Error, Result};
+
+/// Draws for the device, of the rows of logits in their order.
+pub(super) fn draws(plain: &[PlainDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]> {
+    let mut row = 0;
+    let draw = |plain: &PlainDraw| {
+        let conditional = row;
+        let unconditional = plain.guidance_scale.map(|_| row + 1);
+        row += if unconditional.is_some() { 2 } else { 1 };
+        GpuDraw {
+            row: conditional,
+            unconditional,
+            guidance_scale: plain.guidance_scale.unwrap_or(1.0),
+            top_k: u32::try_from(plain.top_k).unwrap_or(u32::MAX),
+            temperature: plain.temperature,
+            seed: plain.key.seed,
+            branch: plain.key.branch,
+            position: plain.position as u32,
+        }
+    };
+    plain.iter().map(draw).collect()
+}
+
+impl Transformer {
+    /// [`Transformer::forward_with`].
+    pub(super) fn forward_on_gpu(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        observe: &mut dyn FnMut(&Hidden),
+    ) -> Result<Hidden> {
+        self.with_inputs(pool, rows, (&[], &[]), |inputs| {
+            let _turn = pool.turn();
+            Ok(self.hidden_on_gpu(&GpuPass::new(inputs), observe))
+        })
+    }
+
+    /// [`Transformer::run`]: logits of the tokens `ids`, after the tokens at `positions` of the pass.
+    pub(super) fn run_on_gpu(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        positions: &[usize],
+        ids: Range<usize>,
+    ) -> Result<Logits> {
+        match self.draw_on_gpu(pool, rows, positions, ids.clone(), &[])? {
+            Drawn::Logits(logits) => Ok(logits),
+            Drawn::Tokens(_) => Err(Error::EmptyRow),
+        }
+    }
+
+    /// [`Transformer::run_on_gpu`] that draws a token for each of `draws`, which name rows of logits. Where there are
+    /// none, or one of them cannot be drawn, the logits are the result.
+    pub(super) fn draw_on_gpu(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        positions: &[usize],
+        ids: Range<usize>,
+        draws: &[GpuDraw],
+    ) -> Result<Drawn> {
+        let launch = |pass: &GpuPass| {
+            let hidden = self.hidden_on_gpu(pass, &mut |_| {});
+            let logits = self.lm_head.forward_some(&pass.select(&hidden), ids.clone());
+            let tokens = pass.draw(&logits, ids.start as u32);
+            GpuResult { logits, tokens }
+        };
+        let read = |result: &GpuResult| {
+            let tokens = result.tokens.as_ref().map_or(Ok(None), GpuTokens::read)?;
+            Ok(match tokens {
+                Some(tokens) => Ok(tokens),
+                None => Err(result.logits.to_host()?),
+            })
+        };
+        let result = self.with_inputs(pool, rows, (positions, draws), |inputs| {
+            Ok(self.recordings.run(inputs, ids.clone(), launch, read)?)
+        })?;
+        match result {
+            Ok(tokens) => Ok(Drawn::Tokens(tokens)),
+            Err(logits) => Ok(Drawn::Logits(self.read_logits(logits, ids)?)),
+        }
+    }
+
+    /// The launches of a pass, up to the final norm.
+    fn hidden_on_gpu(&self, pass: &GpuPass, observe: &mut dyn FnMut(&Hidden)) -> Hidden {
+        let mut x = self.embed_tokens.forward_on_gpu(pass);
+        let rotation = Rotation::on_gpu(pass.rotation());
+        for (layer, network) in self.layers.iter().enumerate() {
+            observe(&x);
+            x = network.forward(x, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
+        }
+        let x = self.norm.forward(&x);
+        observe(&x);
+        x
+    }
+
+    /// Takes room for the tokens of all rows, and calls `run` with what the pass reads. Rows without a cache have one
+    /// until its end.
+    fn with_inputs<T>(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        (selected, draws): (&[usize], &[GpuDraw]),
+        run: impl FnOnce(&GpuInputs) -> Result<T>,
+    ) -> Result<T> {
+        if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
+            return Err(Error::EmptyRow);
+        }
+        let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        if tokens.iter().any(|&token| token as usize >= self.architecture.vocab_size) {
+            return Err(self.unknown_token(&tokens));
+        }
+        let mut temporary: SmallVec<[KvCache; MAX_INLINE_ROWS]> =
+            rows.iter().filter(|row| row.cache.is_none()).map(|row| KvCache::on_gpu(pool, row.len())).collect();
+        let mut own = temporary.iter_mut();
+        for row in rows.iter_mut() {
+            let len = row.position() + row.len();
+            let cache = row.cache.as_deref_mut().or_else(|| own.next());
+            cache.map_or(Ok(()), |cache| cache.reserve(len))?;
+        }
+        let mut own = temporary.iter();
+        let mut parts: SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
+        for row in rows.iter() {
+            let cache = row.cache.as_deref().or_else(|| own.next());
+            let kv =
+                cache.and_then(|cache| cache.gpu.as_ref()).filter(|kv| kv.is_of(pool)).ok_or(Error::ForeignCache)?;
+            parts.push(GpuRow { kv, position: row.position(), len: row.len() });
+        }
+        let angles = |part| {
+            let mut values = vec![0.0; tokens.len() * self.architecture.head_dim / 2];
+            write_angles(&self.architecture, rows, part, &mut values);
+            values
+        };
+        let (cos, sin) = (angles(f32::cos), angles(f32::sin));
+        let inputs = GpuInputs::new(&parts, &tokens, (&cos, &sin), selected, draws).ok_or(Error::EmptyRow)?;
+        let result = run(&inputs)?;
+        drop(parts);
+        for row in rows.iter_mut() {
+            let len = row.len();
+            if let Some(cache) = row.cache.as_deref_mut() {
+                cache.advance(len);
+            }
+        }
+        Ok(result)
+    }
+}

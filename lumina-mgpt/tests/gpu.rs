@@ -1,0 +1,235 @@
+//! The transformer on a GPU, or on the software Vulkan driver: what is recorded, what depends on what.
+#![cfg(all(feature = "flex", any(feature = "wgpu", feature = "cuda")))]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a panic is the failure, a print the report")]
+
+use std::sync::Arc;
+
+use lumina_mgpt::{
+    AdaptSampler, Compute, Conversation, Dtype, EngineOptions, Event, Fit, ImageSize, KvCache, Lumina, Modality,
+    Request, Row, SamplingOptions, Stats, Submission, SystemClock, Transformer, Weights,
+};
+use lumina_sampling::{Candidates, Step, StreamState};
+use lumina_testing::part;
+
+/// The GPU of this machine, if there is one.
+fn gpu() -> Option<Compute> {
+    let is_gpu = |compute: &Compute| ["wgpu", "cuda"].iter().any(|name| compute.to_string().starts_with(name));
+    let gpu = Compute::available().into_iter().find(is_gpu);
+    if gpu.is_none() {
+        eprintln!("SKIPPED: this machine has no driver for a GPU");
+    }
+    gpu
+}
+
+const FOLDERS: [&str; 3] = ["model/prenorm", "model/swin", "model/qk_norm_per_head"];
+
+fn tokens(n: usize) -> Vec<u32> {
+    lumina_testing::lcg(7).take(n).map(|state| state >> 8 & 63).collect()
+}
+
+/// Logits of some tokens of each row, to the bit.
+fn run(model: &Transformer, rows: &mut [Row<'_>]) -> Vec<Vec<u32>> {
+    let ids = 0..model.architecture().vocab_size();
+    let logits = model.run(rows, ids).unwrap();
+    logits.rows().map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
+}
+
+/// What exact decoding of several tokens a pass rests on: one by one, several at once, in a batch, recorded or not.
+#[test]
+fn rows_do_not_depend_on_their_company() {
+    let Some(compute) = gpu() else { return };
+    for folder in FOLDERS {
+        for (weights, kv) in [
+            (Weights::AsStored, Dtype::F16),
+            (Weights::BF16, Dtype::F32),
+            (Weights::Q8, Dtype::Q8_0),
+            (Weights::Q4, Dtype::BF16),
+        ] {
+            let what = format!("{folder} in {weights} with keys in {kv}");
+            let model = Transformer::open(part(folder), &compute.clone().weights(weights).kv_cache(kv)).unwrap();
+            let (prompt, next) = (tokens(21), tokens(30)[21..].to_vec());
+            let filled = |prompt: &[u32]| {
+                let mut cache: KvCache = model.new_cache(64);
+                model.forward(&mut [Row::cached(prompt, &mut cache)]).unwrap();
+                cache
+            };
+            // One by one: the third is a replay.
+            let mut cache = filled(&prompt);
+            let alone: Vec<Vec<u32>> =
+                next.chunks(1).flat_map(|token| run(&model, &mut [Row::cached(token, &mut cache)])).collect();
+            // The prompt token by token gives the same keys and values.
+            let mut cache = model.new_cache(64);
+            for token in prompt.chunks(1) {
+                run(&model, &mut [Row::cached(token, &mut cache)]);
+            }
+            for _ in 0..3 {
+                // Several at once, three times: then it is recorded, too.
+                let mut other = filled(&prompt);
+                let window = Row { logits: 0..next.len(), ..Row::cached(&next, &mut other) };
+                assert_eq!(run(&model, &mut [window]), alone, "{what}: a window");
+            }
+            let window = Row { logits: 0..next.len(), ..Row::cached(&next, &mut cache) };
+            assert_eq!(run(&model, &mut [window]), alone, "{what}: after a prompt one by one");
+            for others in [1, 7] {
+                let mut own = filled(&prompt);
+                let mut caches: Vec<KvCache> = (0..others).map(|index| filled(&tokens(3 + index))).collect();
+                for (index, token) in next.chunks(1).enumerate() {
+                    let mut rows: Vec<Row<'_>> =
+                        caches.iter_mut().map(|cache| Row::cached(&prompt[..1], cache)).collect();
+                    rows.push(Row::cached(token, &mut own));
+                    let found = run(&model, &mut rows).pop().unwrap();
+                    assert_eq!(found, alone[index], "{what}: beside {others}, token {index}");
+                }
+            }
+        }
+    }
+}
+
+/// The pool of keys and values grows under sequences that are there, and takes back what they leave.
+#[test]
+fn sequences_outlive_the_growth_of_their_pool() {
+    let Some(compute) = gpu() else { return };
+    let model = Transformer::open(part(FOLDERS[0]), &compute).unwrap();
+    let prompt = tokens(9);
+    let mut first = model.new_cache(64);
+    model.forward(&mut [Row::cached(&prompt[..8], &mut first)]).unwrap();
+    let expected = run(&model, &mut [Row::whole(&prompt)]);
+    let mut others: Vec<KvCache> = Vec::new();
+    for _ in 0..40 {
+        let mut cache = model.new_cache(64);
+        model.forward(&mut [Row::cached(&prompt[..3], &mut cache)]).unwrap();
+        others.push(cache);
+    }
+    let bytes = first.bytes();
+    assert!(bytes > 0 && others.iter().all(|cache| cache.bytes() == bytes));
+    assert_eq!(run(&model, &mut [Row::cached(&prompt[8..], &mut first)]), expected);
+    first.truncate(8);
+    assert_eq!(run(&model, &mut [Row::cached(&prompt[8..], &mut first)]), expected, "after going back");
+    others.truncate(1);
+    assert_eq!(run(&model, &mut [Row::cached(&prompt[3..], &mut others[0])]), expected, "another sequence");
+    first.truncate(0);
+    assert_eq!((first.bytes(), first.len()), (0, 0));
+}
+
+/// With bytes on both sides sums of blocks are whole numbers, so the results are all but those of the CPU.
+#[test]
+fn quantised_weights_give_what_the_cpu_gives() {
+    let Some(compute) = gpu() else { return };
+    let tokens = tokens(30);
+    for weights in [Weights::Q8, Weights::Q4] {
+        let logits = |compute: Compute| {
+            let model = Transformer::open(part(FOLDERS[0]), &compute.weights(weights).kv_cache(Dtype::F32)).unwrap();
+            let mut rows = [Row { logits: 0..tokens.len(), ..Row::whole(&tokens) }];
+            let logits = model.run(&mut rows, 0..model.architecture().vocab_size()).unwrap();
+            logits.rows().flatten().copied().collect::<Vec<f32>>()
+        };
+        let (found, expected) = (logits(compute.clone()), logits(Compute::cpu()));
+        let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Where a number lies between two bytes, a rounding error of the number decides: a 127th of a block's largest.
+        assert!(worst <= 4e-3 * largest, "{weights}: {worst} of {largest}");
+    }
+}
+
+#[test]
+fn a_cache_of_another_model_is_an_error() {
+    let Some(compute) = gpu() else { return };
+    let open = |compute: &Compute| Transformer::open(part(FOLDERS[0]), compute).unwrap();
+    let (model, other, cpu) = (open(&compute), open(&compute), open(&Compute::cpu()));
+    for mut cache in [other.new_cache(8), cpu.new_cache(8)] {
+        let error = model.forward(&mut [Row::cached(&[1, 2], &mut cache)]).unwrap_err();
+        assert!(error.to_string().contains("another model or device"), "{error}");
+    }
+}
+
+#[test]
+fn warming_up_makes_no_difference() {
+    let Some(compute) = gpu() else { return };
+    let open = || {
+        Lumina::from_pretrained(part(FOLDERS[0])).image_tokenizer(part("vq")).compute(compute.clone()).load().unwrap()
+    };
+    let (cold, warm) = (open(), open());
+    let mut steps = Vec::new();
+    warm.warm_up(|step| steps.push((step.done, step.of))).unwrap();
+    assert_eq!(steps, [(0, 4), (1, 4), (2, 4), (3, 4)]);
+    let tokens = tokens(12);
+    let run = |model: &Lumina| run(model.transformer(), &mut [Row::whole(&tokens)]);
+    assert_eq!(run(&cold), run(&warm));
+}
+
+#[test]
+fn what_a_model_takes_is_known_before() {
+    let Some(compute) = gpu() else { return };
+    let fit: Fit = Lumina::fit(part(FOLDERS[0]), &compute).unwrap();
+    let q4 = Lumina::fit(part(FOLDERS[0]), &compute.weights(Weights::Q4)).unwrap();
+    assert!(fit.weights > q4.weights && q4.weights > 0 && fit.kv_cache > 0);
+    assert!(fit.smaller.iter().any(|(format, bytes)| *format == Weights::Q4 && *bytes == q4.weights));
+}
+
+/// Does nothing, but that the sampler has a step of its own: then the processor draws.
+#[derive(Debug)]
+struct Nothing;
+
+impl Step for Nothing {
+    fn apply(&self, _: &mut Candidates, _: &StreamState) {}
+}
+
+/// The tokens and statistics of requests that an engine answers together.
+fn answers(model: &Lumina, requests: &[Request], on_processor: bool) -> Vec<(Vec<u32>, Stats)> {
+    let mut engine = model.engine(EngineOptions::default(), Arc::new(SystemClock::new()));
+    let ids: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let own: AdaptSampler = Arc::new(|sampler| sampler.step_after(Nothing));
+            let sampler = on_processor.then_some(own);
+            engine.submit_with(request, Submission { sampler, ..Submission::default() }).unwrap()
+        })
+        .collect();
+    let mut done = vec![None; ids.len()];
+    while !engine.is_idle() {
+        for (id, event) in engine.step() {
+            if let Event::Done { tokens, stats } = event.unwrap() {
+                done[ids.iter().position(|own| *own == id).unwrap()] = Some((tokens, stats));
+            }
+        }
+        while let Some(work) = engine.next_work() {
+            engine.complete(work.run(&SystemClock::new()));
+        }
+    }
+    done.into_iter().map(Option::unwrap).collect()
+}
+
+/// Draws in images are the device's, and those of the processor to the token: with and without guidance, alone and
+/// together.
+#[test]
+fn the_device_draws_what_the_processor_draws() {
+    let Some(compute) = gpu() else { return };
+    let cases = lumina_testing::cases("generate/cases.json");
+    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
+    let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
+    let model = Lumina::from_pretrained(folder)
+        .tokenizer(tokenizer)
+        .image_tokenizer(part("vq"))
+        .compute(compute)
+        .load()
+        .unwrap();
+    let request = |seed, guidance, top_k, temperature| {
+        let mut request = Request::new(Conversation::new().human("a tree"));
+        let sampling = SamplingOptions::default().seed(seed).modality(Modality::Image);
+        let size = ImageSize::new(64, 96).unwrap();
+        request.options.sampling =
+            sampling.image_size(size).guidance_scale(guidance).image_top_k(top_k).temperature(temperature);
+        request
+    };
+    let requests = [request(1, 4.0, 2000, 1.0), request(2, 1.0, 5, 1.0), request(3, 2.5, 40, 0.7)];
+    let by_processor = answers(&model, &requests, true);
+    for (request, (expected, stats)) in requests.iter().zip(&by_processor) {
+        assert_eq!(stats.drawn_on_device, 0);
+        let (alone, stats) = answers(&model, std::slice::from_ref(request), false).remove(0);
+        assert_eq!(&alone, expected);
+        assert_eq!(stats.drawn_on_device, 4 * 6, "a token for each code");
+    }
+    let together = answers(&model, &requests, false);
+    assert!(together.iter().zip(&by_processor).all(|(found, expected)| found.0 == expected.0));
+    assert!(together.iter().any(|(_, stats)| stats.drawn_on_device > 0));
+}
