@@ -122,8 +122,8 @@ fn quotient(bits: u32, mantissa: u32, exponent: u32, reciprocal: u32) -> u32 {
 
 /// Grid: a cube a draw. A unit has every `units`-th block of four tokens that begin at a multiple of 4; `keys` has four
 /// numbers for each, those of tokens outside of the row as well.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     logits: &[f32],
     allowed: &[u32],
     draws: &[u32],

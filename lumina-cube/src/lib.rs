@@ -41,6 +41,8 @@ pub mod matmul;
 pub mod norm;
 mod race;
 mod reduce;
+#[cfg(all(test, feature = "sources"))]
+mod sources;
 mod weights;
 
 pub use error::{Error, Result};

@@ -19,8 +19,8 @@ pub(super) struct Parts {
 }
 
 /// Grid: (heads, tokens). A unit has a number of the head. Splits that the token does not see are not read.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     sums: &[f32],
     stats: &[f32],
     positions: &[u32],

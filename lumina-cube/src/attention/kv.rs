@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use crate::matmul::{Load, NATIVE_F16, half_pair};
+use crate::matmul::{Load, half_pair, native_f16};
 use crate::weights::LOAD;
 
 /// Tokens of a block.
@@ -119,7 +119,8 @@ pub(super) fn unpack(load: Load, #[comptime] format: KvFormat) -> Array<f32> {
 /// NaN where the `f16` in the lower bits is: [`half_pair`] in whole numbers makes a large number of it.
 #[cube]
 fn visible_nan(value: f32, half: u32) -> f32 {
-    if comptime!(NATIVE_F16) {
+    let native = native_f16();
+    if comptime!(native) {
         value
     } else {
         // All bits of the exponent, and some of the fraction: only NaN is written so.

@@ -8,11 +8,11 @@
 //! equal parts of the split, and results of teams and splits are added in their order. A query's sums depend on its
 //! position and the device alone, neither on the other tokens of the pass nor on how many share a cube.
 
-mod combine;
+pub(crate) mod combine;
 mod kv;
-mod norm_rotate;
+pub(crate) mod norm_rotate;
 mod pass;
-mod split;
+pub(crate) mod split;
 
 pub use self::kv::{AttentionShape, BLOCK_TOKENS, KvFormat};
 pub use self::norm_rotate::{NormParams, norm_rotate_write};

@@ -35,12 +35,12 @@ pub struct NormParams<'a> {
 
 /// What the kernel is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Config {
-    shape: AttentionShape,
+pub(crate) struct Config {
+    pub(crate) shape: AttentionShape,
     /// Heads that share a row of weights.
-    q_group: usize,
-    k_group: usize,
-    lanes: usize,
+    pub(crate) q_group: usize,
+    pub(crate) k_group: usize,
+    pub(crate) lanes: usize,
 }
 
 impl Config {
@@ -53,8 +53,8 @@ impl Config {
 
 /// Grid: teams of lanes, each with a head of q, k or v of a token. A lane has some pairs of the rotation, and then, of
 /// what goes to the cache, some whole loads.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     q: &[f32],
     k: &[f32],
     v: &[f32],

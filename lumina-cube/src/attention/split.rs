@@ -36,19 +36,19 @@ pub(super) const LOWEST: f32 = -1e30;
 
 /// What the kernel is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Config {
-    shape: AttentionShape,
+pub(crate) struct Config {
+    pub(crate) shape: AttentionShape,
     /// Tokens of a tile.
-    tokens: usize,
+    pub(crate) tokens: usize,
     /// Heads of queries of a tile, which share a head of keys.
-    heads: usize,
-    lanes: usize,
-    is_masked: bool,
+    pub(crate) heads: usize,
+    pub(crate) lanes: usize,
+    pub(crate) is_masked: bool,
 }
 
 impl Config {
     /// Teams of lanes, each with an equal part of the split.
-    const fn teams(&self) -> usize {
+    pub(crate) const fn teams(&self) -> usize {
         let most = MAX_SHARED / self.shape.padded_dim();
         let (by_units, by_memory) = (UNITS / self.lanes, 1 << most.ilog2());
         if by_units < by_memory { by_units } else { by_memory }
@@ -91,7 +91,7 @@ impl Config {
 
 /// Scalars of a launch.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Sizes {
+pub(crate) struct Sizes {
     table_len: u32,
     first_tile: u32,
     first_token: u32,
@@ -102,8 +102,8 @@ struct Sizes {
 ///
 /// For the scores each lane has whole keys, so that no sums are exchanged; for the weighted sums it has some numbers of
 /// the values of every so many tokens.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     q: &[Float4],
     cache: &[Load],
     scales: &[f32],

@@ -1,5 +1,5 @@
 //! Norms.
 
-mod rms_norm;
+pub(crate) mod rms_norm;
 
 pub use rms_norm::{add_rms_norm, rms_norm};
