@@ -1,15 +1,25 @@
 //! A layer: attention and MLP, each with its norm, on the residual stream.
 
 use burn::module::Module;
+use burn::tensor::Device;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Hidden, Linear, swiglu};
+use smallvec::SmallVec;
 
 use super::attention::{Attention, PassRows};
 use super::config::Architecture;
-use super::dropout::Site;
+use super::dropout::{Dropout, Site};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
-use super::transformer::Pass;
+use super::row::MAX_INLINE_ROWS;
+
+/// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
+pub struct Pass {
+    pub(super) rotation: Rotation,
+    pub(super) device: Device,
+    pub(super) lens: SmallVec<[usize; MAX_INLINE_ROWS]>,
+    pub(super) dropout: Dropout,
+}
 
 #[derive(Module, Debug)]
 pub(super) struct Layer {

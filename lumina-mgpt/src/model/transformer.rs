@@ -20,7 +20,7 @@ use super::attention::PassRows;
 use super::config::{Architecture, ModelConfig};
 use super::dropout::Dropout;
 use super::kv_cache::KvCache;
-use super::layer::{Layer, Residual, Stream};
+use super::layer::{Layer, Pass, Residual, Stream};
 use super::logits::{Drawn, Logits};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
@@ -52,14 +52,6 @@ pub struct Transformer {
     #[cfg(feature = "cube")]
     #[module(skip)]
     pub(super) recordings: Arc<Recordings<Range<usize>>>,
-}
-
-/// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
-pub struct Pass {
-    rotation: Rotation,
-    pub(super) device: Device,
-    lens: SmallVec<[usize; MAX_INLINE_ROWS]>,
-    pub(super) dropout: Dropout,
 }
 
 /// Keys and values for sequences of a transformer of this shape, where they are on a GPU.
