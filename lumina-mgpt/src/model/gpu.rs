@@ -9,10 +9,11 @@ use smallvec::SmallVec;
 
 use super::attention::PassRows;
 use super::kv_cache::KvCache;
+use super::layer::{Residual, Stream};
 use super::logits::{Drawn, Logits};
 use super::rope::{Rotation, write_angles};
 use super::row::{MAX_INLINE_ROWS, Row};
-use super::transformer::{Residual, Transformer};
+use super::transformer::Transformer;
 use crate::{Error, Result};
 
 /// Draws for the device, of the rows of logits in their order.
@@ -42,7 +43,7 @@ impl Transformer {
         &self,
         pool: &Arc<GpuKvPool>,
         rows: &mut [Row<'_>],
-        observe: &mut dyn FnMut(&Hidden),
+        observe: Option<&mut dyn FnMut(&Hidden)>,
     ) -> Result<Hidden> {
         self.with_inputs(pool, rows, (&[], &[]), |inputs| {
             let _turn = pool.turn();
@@ -75,7 +76,7 @@ impl Transformer {
         draws: &[GpuDraw],
     ) -> Result<Drawn> {
         let launch = |pass: &GpuPass| {
-            let hidden = self.hidden_on_gpu(pass, &mut |_| {});
+            let hidden = self.hidden_on_gpu(pass, None);
             let logits = self.lm_head.forward_some(&pass.select(&hidden), ids.clone());
             let tokens = pass.draw(&logits, ids.start as u32);
             GpuResult { logits, tokens }
@@ -97,16 +98,18 @@ impl Transformer {
     }
 
     /// The launches of a pass, up to the final norm.
-    fn hidden_on_gpu(&self, pass: &GpuPass, observe: &mut dyn FnMut(&Hidden)) -> Hidden {
-        let mut x = self.embed_tokens.forward_on_gpu(pass);
+    fn hidden_on_gpu(&self, pass: &GpuPass, mut observe: Option<&mut dyn FnMut(&Hidden)>) -> Hidden {
+        let mut stream = Stream::from(self.embed_tokens.forward_on_gpu(pass));
         let rotation = Rotation::on_gpu(pass.rotation());
         for (layer, network) in self.layers.iter().enumerate() {
-            observe(&x);
-            x = network.forward(x, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
+            stream = stream.observed(&mut observe);
+            stream = network.forward(stream, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
         }
-        let x = self.norm.forward(&x);
-        observe(&x);
-        x
+        let (_, normed) = stream.normed(&self.norm);
+        if let Some(observe) = observe {
+            observe(&normed);
+        }
+        normed
     }
 
     /// Takes room for the tokens of all rows, and calls `run` with what the pass reads. Rows without a cache have one
