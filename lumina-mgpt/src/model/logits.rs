@@ -26,6 +26,7 @@ pub struct Logits {
 #[derive(Debug)]
 pub(crate) enum Drawn {
     /// Tokens that the device has drawn.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code, reason = "only GPUs draw"))]
     Tokens(Vec<u32>),
     /// Logits to draw from.
     Logits(Logits),
