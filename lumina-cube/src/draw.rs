@@ -203,7 +203,7 @@ pub(crate) fn kernel(
             times[unit] = max(times[unit], times[unit + half]);
         }
         sync_cube();
-        half = half / 2usize;
+        half /= 2usize;
     }
     let greatest = times[0];
     let candidates = counts[0].load();
@@ -260,7 +260,7 @@ pub(crate) fn kernel(
             }
         }
         sync_cube();
-        prefix = prefix | (digit[0] << shift);
+        prefix |= digit[0] << shift;
         left -= digit[1];
         pass += 1u32;
         sync_cube();
@@ -316,7 +316,7 @@ pub(crate) fn kernel(
             }
         }
         sync_cube();
-        half = half / 2usize;
+        half /= 2usize;
     }
     if unit == 0usize {
         let is_nothing = candidates == 0u32 || highest == 0xff80_0000u32;

@@ -31,6 +31,12 @@
 //! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
 //! checks the lengths of its buffers first.
 
+#![allow(
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    reason = "kernels are in the part of Rust that CubeCL knows"
+)]
+
 pub mod attention;
 pub mod draw;
 pub mod elementwise;

@@ -9,7 +9,7 @@ pub(crate) fn lane_sum(value: f32, #[comptime] lanes: u32) -> f32 {
     #[unroll]
     for step in 0..comptime!(lanes.ilog2()) {
         let mask = comptime!(1u32 << step);
-        sum = sum + plane_shuffle_xor(sum, mask);
+        sum += plane_shuffle_xor(sum, mask);
     }
     sum
 }
@@ -42,7 +42,7 @@ pub(crate) fn cube_sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] lane
         let mut sum = 0.0f32;
         #[unroll]
         for part in 0..parts {
-            sum = sum + scratch[part as usize];
+            sum += scratch[part as usize];
         }
         sum
     }

@@ -28,7 +28,7 @@ pub(crate) fn kernel(
     while at < width as usize {
         let mut value = x[base + at];
         if comptime!(add) {
-            value = value + y[base + at];
+            value += y[base + at];
             sum[base + at] = value;
         }
         squares = fma(value, value, squares);
