@@ -1,6 +1,6 @@
 //! Attention and its cache, against `f64`.
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
-#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
 
 #[path = "support/layer.rs"]
 mod layer;

@@ -1,6 +1,6 @@
 //! Draws on the device against those of the host's sampler, to the bit.
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
-#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Products with weights, and rows of tables, against `f64`.
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
-#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Norms and functions of single numbers, against `f64`.
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
-#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure")]
 
 mod support;
 

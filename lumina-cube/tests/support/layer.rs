@@ -34,7 +34,10 @@ impl Layer {
         let per_row = len.div_ceil(BLOCK_TOKENS);
         let blocks = rows * per_row;
         // A step that divides no number of blocks goes through all of them.
-        let step = (1..).map(|n| 2 * n + 1).find(|step| (2..=*step).all(|d| step % d != 0 || blocks % d != 0)).unwrap();
+        let step = (1..)
+            .map(|n| 2 * n + 1)
+            .find(|step| (2..=*step).all(|d| step % d != 0 || !blocks.is_multiple_of(d)))
+            .unwrap();
         let place = |index: usize| ((index * step + 1) % blocks) as u32;
         let tables = (0..rows).map(|row| (0..per_row).map(|block| place(row * per_row + block)).collect()).collect();
         let cache = gpu.upload(&vec![u32::MAX; blocks * shape.block_words()]);

@@ -1,5 +1,11 @@
 //! What the tests share.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test uses a part; a panic is the failure")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "each test uses a part; a panic is the failure, a print the report"
+)]
 
 use lumina_cube::{DeviceChoice, Gpu};
 
