@@ -4,7 +4,8 @@
 //! | module | kernels |
 //! | --- | --- |
 //! | [`matmul`] | products with weights in 32, 16, 8 and 4 bits |
-//! | [`norm`] | RMS norm, alone and after a residual addition |
+//! | [`conv`] | convolutions, attention over images, codebooks |
+//! | [`norm`] | RMS norm, alone and after a residual addition; group norm |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
 //! | [`draw`] | a token from logits: guidance, top-k, temperature and the draw |
@@ -30,6 +31,7 @@
 //! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
 //! checks the lengths of its buffers first.
 
+pub mod conv;
 pub mod draw;
 pub mod elementwise;
 pub mod embedding;

@@ -1,5 +1,7 @@
 //! Norms.
 
+mod group_norm;
 mod rms_norm;
 
+pub use group_norm::{ScaleShift, group_norm};
 pub use rms_norm::{add_rms_norm, rms_norm};
