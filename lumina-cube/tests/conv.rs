@@ -4,7 +4,7 @@
 
 mod support;
 
-use lumina_cube::conv::{Codebook, ConvWeights, Input, Maps, NOT_FINITE, Resize, attention, conv};
+use lumina_cube::conv::{Codebook, ConvOptions, ConvWeights, Input, Maps, NOT_FINITE, Resize, attention, conv};
 use lumina_cube::norm::group_norm;
 use lumina_cube::{Error, Gpu};
 use support::{gpu, values, worst};
@@ -178,14 +178,19 @@ fn convolutions_are_those_of_f64() {
                 Resize::Halve => exact.conv(&layer, true),
                 Resize::Double => exact.doubled().conv(&layer, false),
             };
-            let found = conv(&gpu, &on_gpu, &layer.on(&gpu), resize, Input::Plain, None);
+            let found = conv(&gpu, &on_gpu, &layer.on(&gpu), ConvOptions { resize, ..ConvOptions::default() });
             assert_eq!(found.shape(), expected.shape);
             let error = worst(&planes(&gpu, &found), &expected.values);
             assert!(error < TOLERANCE, "{shape:?} → {outputs}, kernel {kernel}, {resize:?}: {error:.2e}");
             most = most.max(error);
             // A residual is added to the same sums.
             let residual = maps(&gpu, &numbers(expected.shape, 3), expected.shape);
-            let added = conv(&gpu, &on_gpu, &layer.on(&gpu), resize, Input::Plain, Some(&residual));
+            let added = conv(
+                &gpu,
+                &on_gpu,
+                &layer.on(&gpu),
+                ConvOptions { resize, residual: Some(&residual), ..ConvOptions::default() },
+            );
             let sums = planes(&gpu, &found).into_iter().zip(numbers(expected.shape, 3)).map(|(x, y)| x + y);
             assert_eq!(planes(&gpu, &added), sums.collect::<Vec<_>>());
         }
@@ -200,8 +205,8 @@ fn an_image_does_not_depend_on_its_batch() {
     let (one, many) = ([1, 8, 60, 70], [4, 8, 60, 70]);
     let layer = Layer::new(8, 8, 3).on(&gpu);
     let x = numbers(many, 1);
-    let alone = conv(&gpu, &maps(&gpu, &x[..x.len() / 4], one), &layer, Resize::Same, Input::Plain, None);
-    let batch = conv(&gpu, &maps(&gpu, &x, many), &layer, Resize::Same, Input::Plain, None);
+    let alone = conv(&gpu, &maps(&gpu, &x[..x.len() / 4], one), &layer, ConvOptions::default());
+    let batch = conv(&gpu, &maps(&gpu, &x, many), &layer, ConvOptions::default());
     assert_eq!(planes(&gpu, &batch)[..x.len() / 4], planes(&gpu, &alone));
 }
 
@@ -217,9 +222,9 @@ fn fused_inputs_are_unfused_ones() {
         let (layer, identity) = (Layer::new(channels, 12, 3).on(&gpu), Layer::identity(channels).on(&gpu));
         for input in [Input::Normed(&norm), Input::NormedSwish(&norm)] {
             for resize in [Resize::Same, Resize::Double] {
-                let inner = conv(&gpu, &x, &identity, resize, input, None);
-                let unfused = conv(&gpu, &inner, &layer, Resize::Same, Input::Plain, None);
-                let fused = conv(&gpu, &x, &layer, resize, input, None);
+                let inner = conv(&gpu, &x, &identity, ConvOptions { resize, input, ..ConvOptions::default() });
+                let unfused = conv(&gpu, &inner, &layer, ConvOptions::default());
+                let fused = conv(&gpu, &x, &layer, ConvOptions { resize, input, ..ConvOptions::default() });
                 assert_eq!(planes(&gpu, &fused), planes(&gpu, &unfused), "{shape:?}, {resize:?}");
             }
         }
@@ -233,7 +238,7 @@ fn normed(gpu: &Gpu, x: &[f32], shape: [usize; 4], groups: usize, swish: bool) -
     let on_gpu = maps(gpu, x, shape);
     let norm = group_norm(gpu, &on_gpu, groups, &gpu.upload_f32(&weight), &gpu.upload_f32(&bias));
     let input = if swish { Input::NormedSwish(&norm) } else { Input::Normed(&norm) };
-    let found = conv(gpu, &on_gpu, &Layer::identity(channels).on(gpu), Resize::Same, input, None);
+    let found = conv(gpu, &on_gpu, &Layer::identity(channels).on(gpu), ConvOptions { input, ..ConvOptions::default() });
     let expected = Planes::new(x, shape).group_norm(groups, &weight, &bias);
     let expected = if swish { expected.swish() } else { expected };
     let largest = expected.values.iter().fold(0.0f64, |most, value| most.max(value.abs()));

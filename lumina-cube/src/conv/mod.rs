@@ -8,6 +8,8 @@
 //! while loading.
 
 mod attention;
+mod input;
+mod mma;
 mod nearest;
 mod planes;
 mod tiles;
@@ -15,8 +17,10 @@ mod tiles;
 use std::fmt;
 
 pub use self::attention::attention;
+use self::input::{Loading, Sizes, Transform};
+use self::mma::Halves;
 pub use self::nearest::{Codebook, NOT_FINITE};
-use self::tiles::{Call, Kind, Transform};
+use self::tiles::{Call, Kind};
 use crate::norm::ScaleShift;
 use crate::{Buffer, Error, Gpu, Result};
 
@@ -70,15 +74,21 @@ const fn padded(channels: usize) -> usize {
     channels.next_multiple_of(LOAD)
 }
 
-/// Weights and bias of a convolution on a device.
+/// Weights and bias of a convolution on a device, in the form that its kernel reads.
 #[derive(Clone)]
 pub struct ConvWeights {
-    /// `[taps · inputs, outputs]`, inputs and outputs padded.
-    weight: Buffer,
-    bias: Buffer,
+    stored: Stored,
     inputs: usize,
     outputs: usize,
     kernel: usize,
+}
+
+#[derive(Clone)]
+enum Stored {
+    /// `[taps · inputs, outputs]`, inputs and outputs padded, and the bias.
+    Floats { weight: Buffer, bias: Buffer },
+    /// For tensor cores.
+    Halves(Halves),
 }
 
 impl ConvWeights {
@@ -89,6 +99,11 @@ impl ConvWeights {
     /// [`Error::Weights`] where there are more or fewer numbers or the kernel is of another width,
     /// [`Error::OutOfMemory`].
     pub fn new(gpu: &Gpu, shape: [usize; 4], weight: &[f32], bias: &[f32]) -> Result<Self> {
+        let form = if mma::is_offered(gpu) { Form::TensorCores } else { Form::Floats };
+        Self::in_form(gpu, shape, weight, bias, form)
+    }
+
+    fn in_form(gpu: &Gpu, shape: [usize; 4], weight: &[f32], bias: &[f32], form: Form) -> Result<Self> {
         let [outputs, inputs, kernel, columns] = shape;
         let n = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
         let error = |what, found| Error::Weights { what, found, shape: shape.to_vec() };
@@ -98,20 +113,32 @@ impl ConvWeights {
         if bias.len() != outputs {
             return Err(error("bias of a convolution", bias.len()));
         }
-        let (taps, row, rows) = (kernel * kernel, padded(outputs), padded(inputs));
-        let mut arranged = vec![0.0f32; taps * rows * row];
-        for (output, weight) in weight.chunks_exact(inputs * taps).enumerate() {
-            for (input, weight) in weight.chunks_exact(taps).enumerate() {
-                for (tap, weight) in weight.iter().enumerate() {
-                    arranged[(tap * rows + input) * row + output] = *weight;
+        let taps = kernel * kernel;
+        let stored = match form {
+            Form::Floats => {
+                let (row, rows) = (padded(outputs), padded(inputs));
+                let mut arranged = vec![0.0f32; taps * rows * row];
+                for (output, weight) in weight.chunks_exact(inputs * taps).enumerate() {
+                    for (input, weight) in weight.chunks_exact(taps).enumerate() {
+                        for (tap, weight) in weight.iter().enumerate() {
+                            arranged[(tap * rows + input) * row + output] = *weight;
+                        }
+                    }
                 }
+                let mut bias = bias.to_vec();
+                bias.resize(row, 0.0);
+                Stored::Floats { weight: gpu.upload_f32(&arranged), bias: gpu.upload_f32(&bias) }
             }
-        }
-        let mut bias = bias.to_vec();
-        bias.resize(row, 0.0);
-        let (weight, bias) = (gpu.upload_f32(&arranged), gpu.upload_f32(&bias));
-        gpu.check(&weight)?;
-        Ok(Self { weight, bias, inputs, outputs, kernel })
+            Form::TensorCores | Form::EmulatedTensorCores => {
+                let emulated = form == Form::EmulatedTensorCores;
+                Stored::Halves(Halves::new(gpu, [outputs, inputs, taps], weight, bias, emulated))
+            }
+        };
+        gpu.check(match &stored {
+            Stored::Floats { weight, .. } => weight,
+            Stored::Halves(halves) => halves.words(),
+        })?;
+        Ok(Self { stored, inputs, outputs, kernel })
     }
 
     /// Channels of the input.
@@ -128,6 +155,16 @@ impl ConvWeights {
     pub fn kernel(&self) -> usize {
         self.kernel
     }
+}
+
+/// Which kernel weights are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Floats,
+    TensorCores,
+    /// For tests on devices without them.
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests alone make it"))]
+    EmulatedTensorCores,
 }
 
 impl fmt::Debug for ConvWeights {
@@ -164,19 +201,35 @@ pub enum Input<'a> {
     NormedSwish(&'a ScaleShift),
 }
 
-/// A convolution: `x` `[batch, inputs, height, width]` → `[batch, outputs, …]`, plus `residual`, which has the shape of
-/// the result.
+/// How exactly tensor cores multiply. Devices without them compute in `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ConvPrecision {
+    /// As in `f32`: each number is two in `f16`.
+    #[default]
+    F32,
+    /// Numbers are rounded to `f16`, by at most 2⁻¹¹ of themselves; sums are in `f32`. Three times as fast.
+    F16,
+}
+
+/// What a convolution does besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConvOptions<'a> {
+    /// The size of the result.
+    pub resize: Resize,
+    /// What is done to the input.
+    pub input: Input<'a>,
+    /// What is added to the result, of its shape.
+    pub residual: Option<&'a Maps>,
+    /// How exactly it is computed.
+    pub precision: ConvPrecision,
+}
+
+/// A convolution: `x` `[batch, inputs, height, width]` → `[batch, outputs, …]`.
 ///
 /// # Panics
-/// If channels or shapes do not fit each other.
-pub fn conv(
-    gpu: &Gpu,
-    x: &Maps,
-    weights: &ConvWeights,
-    resize: Resize,
-    input: Input<'_>,
-    residual: Option<&Maps>,
-) -> Maps {
+/// If channels or shapes do not fit each other, or an activation has 2³² numbers.
+pub fn conv(gpu: &Gpu, x: &Maps, weights: &ConvWeights, options: ConvOptions<'_>) -> Maps {
+    let ConvOptions { resize, input, residual, precision } = options;
     let [batch, channels, height, width] = x.shape;
     assert_eq!(channels, weights.inputs, "the input of a convolution has its channels");
     let [out_height, out_width] = [height, width].map(|side| match resize {
@@ -187,25 +240,41 @@ pub fn conv(
     assert!(resize != Resize::Halve || weights.kernel == 3, "only a kernel of 3×3 halves an image");
     let out = Maps::empty(gpu, [batch, weights.outputs, out_height, out_width]);
     assert!(residual.is_none_or(|maps| maps.shape == out.shape), "what is added has the shape of the result");
+    let largest = x.values.len().max(out.values.len());
+    assert!(u32::try_from(largest).is_ok(), "{largest} numbers of an activation; indices have 32 bits");
     let (norm, transform) = match input {
         Input::Plain => (None, Transform::None),
         Input::Normed(norm) => (Some(norm), Transform::Norm),
         Input::NormedSwish(norm) => (Some(norm), Transform::NormSwish),
     };
     assert!(norm.is_none_or(|norm| norm.fits(x)), "a norm is that of the input");
-    let kind = Kind::new(weights.kernel, resize, transform, true, residual.is_some());
-    let mut call = Call::new(gpu, kind, &x.values, &weights.weight, &out.values);
-    call.bias = &weights.bias;
-    call.norm = norm.map_or(&x.values, ScaleShift::table);
-    call.residual = residual.map_or(&x.values, |maps| &maps.values);
-    call.size.height = height as u32;
-    call.size.width = width as u32;
-    call.size.out_height = out_height as u32;
-    call.size.out_width = out_width as u32;
-    call.size.positions = out.positions() as u32;
-    call.size.inputs = x.loads() as u32;
-    call.size.outputs = out.loads() as u32;
-    call.size.weight_rows = (weights.kernel * weights.kernel * padded(channels)) as u32;
-    call.run();
+    let loading = Loading { kernel: weights.kernel as u32, resize, transform };
+    let size = Sizes {
+        height: height as u32,
+        width: width as u32,
+        out_height: out_height as u32,
+        out_width: out_width as u32,
+        positions: out.positions() as u32,
+        inputs: x.loads() as u32,
+        outputs: out.loads() as u32,
+        weight_rows: (weights.kernel * weights.kernel * padded(channels)) as u32,
+        ..Sizes::default()
+    };
+    let norm = norm.map_or(&x.values, ScaleShift::table);
+    let has_residual = residual.is_some();
+    let residual = residual.map_or(&x.values, |maps| &maps.values);
+    match &weights.stored {
+        Stored::Floats { weight, bias } => {
+            let mut call = Call::new(gpu, Kind::new(loading, true, has_residual), &x.values, weight, &out.values);
+            (call.bias, call.norm, call.residual, call.size) = (bias, norm, residual, size);
+            call.run();
+        }
+        Stored::Halves(halves) => {
+            mma::launch(gpu, [&x.values, norm, residual, &out.values], halves, loading, has_residual, precision, size);
+        }
+    }
     out
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests;
