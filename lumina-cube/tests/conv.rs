@@ -5,7 +5,7 @@
 mod support;
 
 use lumina_cube::conv::{Codebook, ConvOptions, ConvWeights, Input, Maps, NOT_FINITE, Resize, attention, conv};
-use lumina_cube::norm::group_norm;
+use lumina_cube::norm::{group_norm, scaled};
 use lumina_cube::{Error, Gpu};
 use support::{gpu, values, worst};
 
@@ -220,9 +220,10 @@ fn fused_inputs_are_unfused_ones() {
         let [weight, bias] = [2, 3].map(|seed| gpu.upload_f32(&values(channels, seed)));
         let norm = group_norm(&gpu, &x, 32, &weight, &bias);
         let (layer, identity) = (Layer::new(channels, 12, 3).on(&gpu), Layer::identity(channels).on(&gpu));
-        for input in [Input::Normed(&norm), Input::NormedSwish(&norm)] {
+        for (swish, input) in [(false, Input::Normed(&norm)), (true, Input::NormedSwish(&norm))] {
+            let alone = scaled(&gpu, &x, &norm, swish);
             for resize in [Resize::Same, Resize::Double] {
-                let inner = conv(&gpu, &x, &identity, ConvOptions { resize, input, ..ConvOptions::default() });
+                let inner = conv(&gpu, &alone, &identity, ConvOptions { resize, ..ConvOptions::default() });
                 let unfused = conv(&gpu, &inner, &layer, ConvOptions::default());
                 let fused = conv(&gpu, &x, &layer, ConvOptions { resize, input, ..ConvOptions::default() });
                 assert_eq!(planes(&gpu, &fused), planes(&gpu, &unfused), "{shape:?}, {resize:?}");
@@ -332,6 +333,7 @@ fn nearest_codes_are_those_of_f64() {
     {
         let (entries, z) = (values(codes * width, 4), numbers(shape, 5));
         let codebook = Codebook::new(&gpu, [codes, width], &entries).unwrap();
+        assert_eq!(codebook.read(&gpu).unwrap(), entries);
         let latents = maps(&gpu, &z, shape);
         let found = gpu.read(&codebook.nearest(&gpu, &latents)).unwrap();
         let plane = shape[2] * shape[3];

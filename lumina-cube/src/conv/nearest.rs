@@ -11,8 +11,8 @@ use crate::{Buffer, Error, Gpu, Result, embedding};
 /// Units of a cube that has a latent.
 const UNITS: u32 = 256;
 
-/// The most words of products at a time: 32 MiB. At least one latent's are there.
-const PRODUCT_WORDS: usize = 8 << 20;
+/// The most words of products at a time: 16 MiB. At least one latent's are there.
+const PRODUCT_WORDS: usize = 4 << 20;
 
 /// The code of a latent that has no distance which is finite.
 pub const NOT_FINITE: u32 = u32::MAX;
@@ -106,6 +106,15 @@ impl Codebook {
     /// Channels of an entry.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// The entries, `[codes, width]`, on the host.
+    ///
+    /// # Errors
+    /// As [`Gpu::read`].
+    pub fn read(&self, gpu: &Gpu) -> Result<Vec<f32>> {
+        let rows = gpu.read_f32(&self.entries)?;
+        Ok(rows.chunks_exact(padded(self.width)).flat_map(|row| row[..self.width].iter().copied()).collect())
     }
 
     /// The code of the nearest entry of each position of `latents` `[batch, width, height, width]`: the one with the

@@ -260,3 +260,55 @@ pub fn group_norm(gpu: &Gpu, x: &Maps, groups: usize, weight: &Buffer, bias: &Bu
     }
     result
 }
+
+/// A unit has a load of the result.
+#[cube(launch_unchecked)]
+fn scaled_kernel(
+    x: &[Float4],
+    table: &[Float4],
+    out: &mut [Float4],
+    loads: u32,
+    image_loads: u32,
+    len: u32,
+    #[comptime] swish: bool,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < len {
+        let entry = ((at / image_loads * loads + at % loads) * 3) as usize;
+        let mut value = fma(x[at as usize] - table[entry], table[entry + 1], table[entry + 2]);
+        if comptime!(swish) {
+            value = value / (Float4::new(1.0f32) + (Float4::new(0.0f32) - value).exp());
+        }
+        out[at as usize] = value;
+    }
+}
+
+/// What a group norm does to `x`, and swish after it if it is asked for. Convolutions do the same while they load.
+///
+/// # Panics
+/// If the norm is of other images or channels.
+pub fn scaled(gpu: &Gpu, x: &Maps, norm: &ScaleShift, swish: bool) -> Maps {
+    assert!(norm.fits(x), "a norm is that of the input");
+    let [batch, ..] = x.shape();
+    let out = Maps::empty(gpu, x.shape());
+    let len = x.values().len() / 4;
+    if len == 0 {
+        return out;
+    }
+    // SAFETY: both are of one size, and the table has an entry for each image and load.
+    unsafe {
+        scaled_kernel::launch_unchecked(
+            gpu.client(),
+            gpu.cubes_for(len),
+            CubeDim::new_1d(UNITS),
+            x.values().arg(4),
+            norm.table.arg(4),
+            out.values().arg(4),
+            x.loads() as u32,
+            (len / batch) as u32,
+            len as u32,
+            swish,
+        );
+    }
+    out
+}

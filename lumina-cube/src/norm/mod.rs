@@ -3,5 +3,5 @@
 mod group_norm;
 mod rms_norm;
 
-pub use group_norm::{ScaleShift, group_norm};
+pub use group_norm::{ScaleShift, group_norm, scaled};
 pub use rms_norm::{add_rms_norm, rms_norm};
