@@ -18,8 +18,8 @@ const SIDE: usize = 16;
 
 /// Grid: (tiles of positions, tiles of channels, images). Keys `[batch, positions, channels]` to `[batch, channels,
 /// row]`, with zeros beyond the last position.
-#[cube(launch_unchecked)]
-fn transpose_kernel(x: &[f32], out: &mut [f32], positions: u32, channels: u32, row: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn transpose_kernel(x: &[f32], out: &mut [f32], positions: u32, channels: u32, row: u32) {
     let mut tile = Shared::<[f32]>::new_slice(comptime!(SIDE * (SIDE + 1)));
     let side = comptime!(SIDE as u32);
     let position = CUBE_POS_X * side + UNIT_POS_Y;
@@ -37,8 +37,15 @@ fn transpose_kernel(x: &[f32], out: &mut [f32], positions: u32, channels: u32, r
 }
 
 /// Grid: a cube a row of scores, folded. `softmax(scale · scores)` in place, with zeros beyond the last position.
-#[cube(launch_unchecked)]
-fn softmax_kernel(scores: &mut [f32], positions: u32, row: u32, rows: u32, scale: f32, #[comptime] lanes: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn softmax_kernel(
+    scores: &mut [f32],
+    positions: u32,
+    row: u32,
+    rows: u32,
+    scale: f32,
+    #[comptime] lanes: u32,
+) {
     let parts = comptime!(UNITS / lanes);
     let mut greatest = Shared::<[f32]>::new_slice(comptime!((UNITS / lanes) as usize));
     let mut scratch = Shared::<[f32]>::new_slice(comptime!((UNITS / lanes) as usize));
@@ -144,7 +151,7 @@ pub fn attention(gpu: &Gpu, q: &Maps, k: &Maps, v: &Maps) -> Maps {
             let first = ((image * positions + start) * loads) as u32;
             let scores = gpu.empty(rows * row);
             let product = |x, weight, out| {
-                let mut call = Call::new(gpu, Kind::product(), x, weight, out);
+                let mut call = Call::new(gpu, Kind::product(rows as u32), x, weight, out);
                 call.size.height = 1;
                 call.size.width = rows as u32;
                 call.size.out_height = 1;

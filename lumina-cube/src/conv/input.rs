@@ -7,7 +7,7 @@ use crate::matmul::Float4;
 
 /// What is done to the input while it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Transform {
+pub(crate) enum Transform {
     None,
     Norm,
     NormSwish,
@@ -15,16 +15,16 @@ pub(super) enum Transform {
 
 /// How a position of the result finds its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Loading {
+pub(crate) struct Loading {
     /// Side of the convolution's kernel.
-    pub(super) kernel: u32,
-    pub(super) resize: Resize,
-    pub(super) transform: Transform,
+    pub(crate) kernel: u32,
+    pub(crate) resize: Resize,
+    pub(crate) transform: Transform,
 }
 
 impl Loading {
     /// That of a product with a matrix.
-    pub(super) const PLAIN: Self = Self { kernel: 1, resize: Resize::Same, transform: Transform::None };
+    pub(crate) const PLAIN: Self = Self { kernel: 1, resize: Resize::Same, transform: Transform::None };
 
     /// Zeros above and to the left.
     const fn padding(self) -> u32 {
@@ -43,48 +43,48 @@ impl Loading {
 
 /// Sizes of a product. Channels and places are in loads.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) height: u32,
-    pub(super) width: u32,
-    pub(super) out_height: u32,
-    pub(super) out_width: u32,
-    pub(super) positions: u32,
-    pub(super) inputs: u32,
-    pub(super) outputs: u32,
-    pub(super) weight_rows: u32,
-    pub(super) weight_row: u32,
-    pub(super) first: u32,
-    pub(super) first_weight: u32,
-    pub(super) first_out: u32,
+pub(crate) struct Size {
+    pub(crate) height: u32,
+    pub(crate) width: u32,
+    pub(crate) out_height: u32,
+    pub(crate) out_width: u32,
+    pub(crate) positions: u32,
+    pub(crate) inputs: u32,
+    pub(crate) outputs: u32,
+    pub(crate) weight_rows: u32,
+    pub(crate) weight_row: u32,
+    pub(crate) first: u32,
+    pub(crate) first_weight: u32,
+    pub(crate) first_out: u32,
 }
 
 /// [`Size`] before it is an argument.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// Of the input, an image.
-    pub(super) height: u32,
-    pub(super) width: u32,
+    pub(crate) height: u32,
+    pub(crate) width: u32,
     /// Of the result, an image.
-    pub(super) out_height: u32,
-    pub(super) out_width: u32,
+    pub(crate) out_height: u32,
+    pub(crate) out_width: u32,
     /// Positions of the result, of all images.
-    pub(super) positions: u32,
+    pub(crate) positions: u32,
     /// Loads of a position of the input.
-    pub(super) inputs: u32,
+    pub(crate) inputs: u32,
     /// Loads of a position of the result.
-    pub(super) outputs: u32,
+    pub(crate) outputs: u32,
     /// Rows of the weights, steps of the sum. A row that lacks of the last load may be any number.
-    pub(super) weight_rows: u32,
+    pub(crate) weight_rows: u32,
     /// Loads from a row of weights to the next; as `outputs`, if 0.
-    pub(super) weight_row: u32,
+    pub(crate) weight_row: u32,
     /// Where the input, the weights and the result begin.
-    pub(super) first: u32,
-    pub(super) first_weight: u32,
-    pub(super) first_out: u32,
+    pub(crate) first: u32,
+    pub(crate) first_weight: u32,
+    pub(crate) first_out: u32,
 }
 
 impl Sizes {
-    pub(super) fn arg(self) -> SizeLaunch {
+    pub(crate) fn arg(self) -> SizeLaunch {
         SizeLaunch::new(
             self.height,
             self.width,
@@ -104,7 +104,7 @@ impl Sizes {
 
 /// Positions of the result, whose inputs a unit loads.
 #[derive(CubeType)]
-pub(super) struct Places {
+pub(crate) struct Places {
     image: Array<u32>,
     row: Array<u32>,
     column: Array<u32>,
@@ -112,7 +112,7 @@ pub(super) struct Places {
 
 /// The positions `first`, `first + apart` … Those beyond the last are that.
 #[cube]
-pub(super) fn find_places(first: u32, apart: u32, size: &Size, #[comptime] n: usize) -> Places {
+pub(crate) fn find_places(first: u32, apart: u32, size: &Size, #[comptime] n: usize) -> Places {
     let mut places = Places { image: Array::<u32>::new(n), row: Array::<u32>::new(n), column: Array::<u32>::new(n) };
     let plane = size.out_height * size.out_width;
     #[unroll]
@@ -129,7 +129,7 @@ pub(super) fn find_places(first: u32, apart: u32, size: &Size, #[comptime] n: us
 /// The input of a position under a tap, 16 bytes of its channels: zeros beyond the image, and where there is no such
 /// tap or load.
 #[cube]
-pub(super) fn load_input(
+pub(crate) fn load_input(
     x: &[Float4],
     norm: &[Float4],
     places: &Places,

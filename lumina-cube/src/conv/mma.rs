@@ -52,7 +52,7 @@ const EMULATED_WORDS: usize = 6;
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     loading: Loading,
     has_residual: bool,
     /// Numbers in `f16` of an input and a weight: 1 or 2.
@@ -66,6 +66,31 @@ pub(super) struct Kind {
 }
 
 impl Kind {
+    /// With the tile for a result of so many positions and outputs.
+    pub(crate) fn new(
+        loading: Loading,
+        has_residual: bool,
+        precision: ConvPrecision,
+        [positions, outputs]: [usize; 2],
+        emulated: bool,
+    ) -> Self {
+        let parts = if precision == ConvPrecision::F16 { 1 } else { 2 };
+        let columns = match outputs {
+            ..=32 => 1,
+            33..=64 => 2,
+            // Source of this size takes minutes to compile.
+            _ if emulated => 1,
+            _ => 4,
+        };
+        // With two parts the sums are there twice, which is registers enough.
+        let mut kind = Self { loading, has_residual, parts, rows: 4 / parts, columns, emulated };
+        let cubes = |kind: Self| positions.div_ceil(kind.positions()) * outputs.div_ceil(kind.outputs());
+        while kind.rows > 1 && cubes(kind) < MANY_CUBES {
+            kind.rows /= 2;
+        }
+        kind
+    }
+
     const fn positions(self) -> usize {
         POSITION_PLANES * self.rows * TILE_POSITIONS
     }
@@ -463,20 +488,7 @@ pub(super) fn launch(
     }
     let (positions, outputs) = (size.positions as usize, size.outputs as usize * LOAD);
     size.weight_rows = steps(size.inputs as usize * LOAD, (loading.kernel * loading.kernel) as usize) as u32;
-    let parts = if precision == ConvPrecision::F16 { 1 } else { 2 };
-    let columns = match outputs {
-        ..=32 => 1,
-        33..=64 => 2,
-        // Source of this size takes minutes to compile.
-        _ if weights.emulated => 1,
-        _ => 4,
-    };
-    // With two parts the sums are there twice, which is registers enough.
-    let mut kind = Kind { loading, has_residual, parts, rows: 4 / parts, columns, emulated: weights.emulated };
-    let cubes = |kind: Kind| positions.div_ceil(kind.positions()) * outputs.div_ceil(kind.outputs());
-    while kind.rows > 1 && cubes(kind) < MANY_CUBES {
-        kind.rows /= 2;
-    }
+    let kind = Kind::new(loading, has_residual, precision, [positions, outputs], weights.emulated);
     let tiles = positions.div_ceil(kind.positions()) as u32;
     let y = tiles.min(gpu.client().properties().hardware.max_cube_count.1.max(1));
     // SAFETY: the caller has `x`, the norm, the residual and the result of the layer's shape, and weights of its

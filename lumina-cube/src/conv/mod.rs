@@ -7,12 +7,12 @@
 //! load finds its position, and what lies between a layer and its input, a group norm, swish or doubled pixels, is done
 //! while loading.
 
-mod attention;
-mod input;
-mod mma;
-mod nearest;
-mod planes;
-mod tiles;
+pub(crate) mod attention;
+pub(crate) mod input;
+pub(crate) mod mma;
+pub(crate) mod nearest;
+pub(crate) mod planes;
+pub(crate) mod tiles;
 
 use std::fmt;
 
@@ -265,7 +265,8 @@ pub fn conv(gpu: &Gpu, x: &Maps, weights: &ConvWeights, options: ConvOptions<'_>
     let residual = residual.map_or(&x.values, |maps| &maps.values);
     match &weights.stored {
         Stored::Floats { weight, bias } => {
-            let mut call = Call::new(gpu, Kind::new(loading, true, has_residual), &x.values, weight, &out.values);
+            let mut call =
+                Call::new(gpu, Kind::new(loading, true, has_residual, size.positions), &x.values, weight, &out.values);
             (call.bias, call.norm, call.residual, call.size) = (bias, norm, residual, size);
             call.run();
         }

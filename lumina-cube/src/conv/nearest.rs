@@ -31,8 +31,16 @@ pub struct Codebook {
 }
 
 /// Grid: a cube a latent, folded. The least of `norm − 2 · product`, of equal ones the first.
-#[cube(launch_unchecked)]
-fn kernel(products: &[f32], norms: &[f32], nearest: &mut [u32], codes: u32, row: u32, first: u32, latents: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
+    products: &[f32],
+    norms: &[f32],
+    nearest: &mut [u32],
+    codes: u32,
+    row: u32,
+    first: u32,
+    latents: u32,
+) {
     let mut distances = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
     let mut indices = Shared::<[u32]>::new_slice(comptime!(UNITS as usize));
     let latent = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
@@ -132,7 +140,7 @@ impl Codebook {
         for start in (0..positions).step_by(chunk) {
             let rows = chunk.min(positions - start);
             let products = gpu.empty(rows * row);
-            let mut call = Call::new(gpu, Kind::product(), &latents.values, &self.transposed, &products);
+            let mut call = Call::new(gpu, Kind::product(rows as u32), &latents.values, &self.transposed, &products);
             call.size.height = 1;
             call.size.width = rows as u32;
             call.size.out_height = 1;

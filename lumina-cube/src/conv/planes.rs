@@ -7,8 +7,16 @@ use crate::elementwise::UNITS;
 use crate::{Buffer, Gpu};
 
 /// A unit has a number of the result. From `[batch, channels, plane]` to `[batch, plane, row]`, or back.
-#[cube(launch_unchecked)]
-fn kernel(x: &[f32], out: &mut [f32], channels: u32, row: u32, plane: u32, len: u32, #[comptime] to_planes: bool) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
+    x: &[f32],
+    out: &mut [f32],
+    channels: u32,
+    row: u32,
+    plane: u32,
+    len: u32,
+    #[comptime] to_planes: bool,
+) {
     let at = ABSOLUTE_POS as u32;
     if at < len {
         if comptime!(to_planes) {

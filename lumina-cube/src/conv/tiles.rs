@@ -28,7 +28,7 @@ const MANY_POSITIONS: u32 = 1 << 14;
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     loading: Loading,
     has_bias: bool,
     has_residual: bool,
@@ -37,13 +37,14 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub(super) fn new(loading: Loading, has_bias: bool, has_residual: bool) -> Self {
-        Self { loading, has_bias, has_residual, rows: 4 }
+    /// With the tile for so many positions.
+    pub(crate) fn new(loading: Loading, has_bias: bool, has_residual: bool, positions: u32) -> Self {
+        Self { loading, has_bias, has_residual, rows: if positions >= MANY_POSITIONS { 8 } else { 4 } }
     }
 
     /// A product with a matrix.
-    pub(super) fn product() -> Self {
-        Self::new(Loading::PLAIN, false, false)
+    pub(super) fn product(positions: u32) -> Self {
+        Self::new(Loading::PLAIN, false, false, positions)
     }
 
     /// Positions that a unit loads at once.
@@ -94,8 +95,8 @@ fn load_weights(weight: &[Float4], step: u32, size: &Size) -> Float4 {
 }
 
 /// Grid: (tiles of outputs, tiles of positions, folded). Cube: 16 × 16, outputs × positions.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     x: &[Float4],
     weight: &[Float4],
     bias: &[Float4],
@@ -188,11 +189,10 @@ impl<'a> Call<'a> {
 
     /// Launches it.
     pub(super) fn run(self) {
-        let Self { gpu, mut kind, x, weight, bias, norm, residual, out, mut size } = self;
+        let Self { gpu, kind, x, weight, bias, norm, residual, out, mut size } = self;
         if size.positions == 0 || size.outputs == 0 {
             return;
         }
-        kind.rows = if size.positions >= MANY_POSITIONS { 8 } else { 4 };
         if size.weight_row == 0 {
             size.weight_row = size.outputs;
         }

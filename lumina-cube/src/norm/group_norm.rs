@@ -61,7 +61,7 @@ impl fmt::Debug for ScaleShift {
 
 /// How the positions of an image are dealt out.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Split {
+pub(crate) struct Split {
     positions: u32,
     /// Loads of a position.
     loads: u32,
@@ -77,8 +77,8 @@ struct Split {
 /// Grid: (parts, groups of columns, images). The mean and the sum of squared differences from it of each unit's numbers,
 /// by channel: `[batch, parts, units of a column, loads, 2, 4]`. Means are
 /// relative to the first number of their group.
-#[cube(launch_unchecked)]
-fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], split: Split) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], split: Split) {
     let units = comptime!(UNITS) / split.columns;
     let unit = UNIT_POS / split.columns;
     let column = CUBE_POS_Y * split.columns + UNIT_POS % split.columns;
@@ -134,8 +134,8 @@ fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], split: Split) {
 }
 
 /// Grid: (groups, images). The parts of a group make its mean and variance, and these the table.
-#[cube(launch_unchecked)]
-fn table_kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn table_kernel(
     parts: &[f32],
     first: &[f32],
     weight: &[f32],
@@ -262,8 +262,8 @@ pub fn group_norm(gpu: &Gpu, x: &Maps, groups: usize, weight: &Buffer, bias: &Bu
 }
 
 /// A unit has a load of the result.
-#[cube(launch_unchecked)]
-fn scaled_kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn scaled_kernel(
     x: &[Float4],
     table: &[Float4],
     out: &mut [Float4],

@@ -1,6 +1,6 @@
 //! Norms.
 
-mod group_norm;
+pub(crate) mod group_norm;
 mod rms_norm;
 
 pub use group_norm::{ScaleShift, group_norm, scaled};
