@@ -94,9 +94,9 @@ pub struct ComputeArgs {
     /// Format of linear weights: `as-stored`, `compute-type`, `bf16`, `f16`, `q8` or `q4` [default: the device's]
     #[arg(long)]
     weights: Option<Weights>,
-    /// Data type of the KV cache on a CPU: f32, bf16 or q8_0
-    #[arg(long, default_value = "f32", value_parser = kv_dtype)]
-    kv_cache: Dtype,
+    /// Data type of the KV cache: f32, bf16 or q8_0, on a GPU also f16 [default: the device's]
+    #[arg(long, value_parser = kv_dtype)]
+    kv_cache: Option<Dtype>,
     /// Round activations to bf16 if the CPU has instructions for it (AVX-512 BF16, AMX): halves the time of prompts
     #[arg(long)]
     bf16_activations: bool,
@@ -116,7 +116,10 @@ impl ComputeArgs {
             // Memory-mapped weights require f32 activations.
             other => device.in_tensors().dtype(other),
         };
-        let device = device.kv_cache(self.kv_cache);
+        let device = match self.kv_cache {
+            Some(dtype) => device.kv_cache(dtype),
+            None => device,
+        };
         let device = if self.bf16_activations { device.bf16_activations() } else { device };
         Ok(match self.weights {
             Some(weights) => device.weights(weights),
@@ -222,16 +225,17 @@ pub fn width_x_height(text: &str) -> Result<(u32, u32), String> {
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
-    one_of([Dtype::F32, Dtype::F16, Dtype::BF16], name)
+    one_of(&[Dtype::F32, Dtype::F16, Dtype::BF16], name)
 }
 
 fn kv_dtype(name: &str) -> Result<Dtype, String> {
-    one_of([Dtype::F32, Dtype::BF16, Dtype::Q8_0], name)
+    one_of(&Compute::GPU_KV_CACHE_DTYPES, name)
 }
 
-fn one_of([first, second, third]: [Dtype; 3], name: &str) -> Result<Dtype, String> {
-    let known = [first, second, third].into_iter().find(|dtype| dtype.to_string() == name);
-    known.ok_or_else(|| format!("expected {first}, {second} or {third}"))
+fn one_of(choices: &[Dtype], name: &str) -> Result<Dtype, String> {
+    let known = choices.iter().copied().find(|dtype| dtype.to_string() == name);
+    let names = choices.iter().map(Dtype::to_string).collect::<Vec<_>>().join(", ");
+    known.ok_or_else(|| format!("expected one of {names}"))
 }
 
 #[cfg(test)]

@@ -229,6 +229,7 @@ impl fmt::Debug for Checkpoint {
 /// Reads all shards that an index names. A tensor counts only in the shard that the index names for it: a shard that
 /// was made for another checkpoint can also contain old copies and tensors that the index leaves out.
 fn read_shards(source: &Source, file: &Path, index: &[u8]) -> Result<BTreeMap<String, Arc<Stored>>> {
+    lumina_core::file::check_json(file, index)?;
     let Index { weight_map } = serde_json::from_slice(index).map_err(|error| Error::Json {
         file: file.to_owned(),
         problem: "not an index of shards",

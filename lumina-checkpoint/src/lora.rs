@@ -34,6 +34,10 @@ const UNSUPPORTED: [&str; 14] = [
 /// Settings with other values of a setting for some layers. They are supported where they change no layer.
 const PATTERNS: [(&str, &str); 2] = [("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")];
 
+/// Entries of a pattern and names in `target_modules`, each of which is compared with each layer. PEFT writes one a
+/// layer at most.
+const MAX_NAMES: usize = 1 << 12;
+
 /// Initialisations that leave the weights of the model as they are. Others (`pissa`, `loftq`, …) change the model too.
 const INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
@@ -85,6 +89,7 @@ impl Adapter {
     fn of_source(source: &Source) -> Result<Self> {
         let config_file = source.file(Self::CONFIG);
         let text = source.document(Self::CONFIG)?.ok_or_else(|| source.missing(Self::CONFIG))?;
+        lumina_core::file::check_json(&config_file, &text)?;
         let config: Map<String, Value> =
             serde_json::from_slice(&text).map_err(|error| refused(&config_file, format!("not a config: {error}")))?;
         let (rank, scale) = check(&config).map_err(|reason| refused(&config_file, reason))?;
@@ -203,6 +208,16 @@ fn check(config: &Map<String, Value>) -> Result<(usize, f64), String> {
     {
         let reason = "it changes the model's own weights; save the adapter as a plain LoRA from PEFT";
         return Err(format!("`init_lora_weights` is {}, which is not supported: {reason}", shown(first)));
+    }
+    for key in PATTERNS.map(|(pattern, _)| pattern).into_iter().chain(["target_modules"]) {
+        let names = match get(key) {
+            Value::Array(list) => list.len(),
+            Value::Object(map) => map.len(),
+            _ => 0,
+        };
+        if names > MAX_NAMES {
+            return Err(format!("`{key}` has {names} names, more than {MAX_NAMES}; is it the right file?"));
+        }
     }
     // Far above any real rank, and so small that no product of two sizes overflows.
     const LARGEST: u64 = 1 << 24;

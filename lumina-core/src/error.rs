@@ -105,6 +105,19 @@ pub enum Error {
         /// The most that may be read.
         limit: u64,
     },
+    /// A JSON text that would take more memory than it may, once it is parsed.
+    #[error(
+        "{}: its JSON takes up to {bytes} bytes of memory, more than the limit of {limit}; is it the right file?",
+        shown(file)
+    )]
+    JsonTooLarge {
+        /// The file.
+        file: PathBuf,
+        /// An upper bound of what it takes.
+        bytes: u64,
+        /// The most that it may take.
+        limit: u64,
+    },
     /// A file that Git LFS has not fetched.
     #[error("{}: this is a Git LFS pointer; fetch the file itself with `git lfs pull`", shown(file))]
     LfsPointer {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+use crate::json_size::tree_bytes;
 use crate::{Error, Limits, Result};
 
 /// How every Git LFS pointer begins.
@@ -79,6 +80,16 @@ pub fn read_document_text(file: &Path) -> Result<String> {
     read_text(file, Limits::default().document_bytes)
 }
 
+/// Refuses a JSON text that would take more than the default [`Limits::json_bytes`] once it is parsed. Whoever parses
+/// one from elsewhere asks first; `file` is what the error names.
+///
+/// # Errors
+/// [`Error::JsonTooLarge`].
+pub fn check_json(file: &Path, json: &[u8]) -> Result<()> {
+    let (bytes, limit) = (tree_bytes(json), Limits::default().json_bytes);
+    if bytes > limit { Err(Error::JsonTooLarge { file: file.to_owned(), bytes, limit }) } else { Ok(()) }
+}
+
 /// Text without its byte order mark.
 pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
@@ -129,6 +140,16 @@ mod tests {
         assert!(matches!(read(&file, 1000), Err(Error::LfsPointer { .. })));
         assert!(matches!(read(&folder.path().join("none"), 5), Err(Error::Read { .. })));
         assert!(matches!(read(folder.path(), 5), Err(Error::NotAFile { .. })));
+    }
+
+    #[test]
+    fn json_is_refused_before_it_takes_memory() {
+        let file = Path::new("a.json");
+        check_json(file, b"{\"a\": [1]}").unwrap();
+        let lists = "[".repeat(4 << 20);
+        assert!(
+            matches!(check_json(file, lists.as_bytes()), Err(Error::JsonTooLarge { bytes, .. }) if bytes == 512 << 20)
+        );
     }
 
     #[cfg(target_os = "linux")]

@@ -46,6 +46,7 @@
 
 mod error;
 mod geometry;
+mod json_size;
 mod limits;
 mod quoted;
 mod token_role;

@@ -9,6 +9,8 @@
 pub struct Limits {
     /// Bytes of a document: `config.json`, `tokenizer.json`, `vqgan.yaml`, the index of a checkpoint.
     pub document_bytes: u64,
+    /// Bytes of memory that a JSON text takes once it is parsed: a document, or the header of a safetensors file.
+    pub json_bytes: u64,
     /// Bytes of an image file.
     pub image_file_bytes: u64,
     /// Pixels of an image file.
@@ -27,7 +29,10 @@ impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
-            document_bytes: 128 * MIB,
+            // The largest published `tokenizer.json` has 35 MB.
+            document_bytes: 64 * MIB,
+            // That one takes half of it.
+            json_bytes: 384 * MIB,
             image_file_bytes: 256 * MIB,
             // Above it Pillow refuses a file as a decompression bomb.
             image_pixels: 178_956_970,

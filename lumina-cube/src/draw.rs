@@ -122,8 +122,8 @@ fn quotient(bits: u32, mantissa: u32, exponent: u32, reciprocal: u32) -> u32 {
 
 /// Grid: a cube a draw. A unit has every `units`-th block of four tokens that begin at a multiple of 4; `keys` has four
 /// numbers for each, those of tokens outside of the row as well.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     logits: &[f32],
     allowed: &[u32],
     draws: &[u32],
@@ -345,18 +345,35 @@ pub fn draw(
     draws: &Buffer,
     tokens: &Buffer,
 ) {
-    let n = tokens.len();
+    let keys = gpu.empty(tokens.len() * n_blocks(first_id, width) as usize * 4);
+    launch(gpu, logits, first_id, width, allowed, draws, [&keys, tokens]);
+}
+
+/// Blocks of four tokens that a row of `width` logits has tokens of.
+fn n_blocks(first_id: u32, width: usize) -> u32 {
+    assert!(u64::from(first_id) + width as u64 <= u64::from(NAN_LOGIT), "ids are of 32 bits");
+    (first_id + width as u32).div_ceil(4) - first_id / 4
+}
+
+/// [`draw`], with a place for the keys.
+fn launch(
+    gpu: &Gpu,
+    logits: &Buffer,
+    first_id: u32,
+    width: usize,
+    allowed: Option<&Buffer>,
+    draws: &Buffer,
+    [keys, tokens]: [&Buffer; 2],
+) {
+    let (n, blocks) = (tokens.len(), n_blocks(first_id, width));
     let rows = logits.len().checked_div(width).unwrap_or(0);
     assert!(rows > 0 && logits.len() == rows * width, "{} logits are no rows of {width}", logits.len());
     assert_eq!(draws.len(), n * Draw::WORDS, "draws are for {n} tokens");
     assert!(allowed.is_none_or(|allowed| allowed.len() == width.div_ceil(32)), "a bit of the mask a logit");
-    assert!(u64::from(first_id) + width as u64 <= u64::from(NAN_LOGIT), "ids are of 32 bits");
+    assert_eq!(keys.len(), n * blocks as usize * 4, "a key for each token of each block");
     if n == 0 {
         return;
     }
-    let end = first_id + width as u32;
-    let blocks = end.div_ceil(4) - first_id / 4;
-    let keys = gpu.empty(n * blocks as usize * 4);
     // A wide cube where there is work for it.
     let is_wide = blocks >= 1024 && gpu.client().properties().hardware.max_units_per_cube >= 1024;
     let units = if is_wide { 1024 } else { 256 };
@@ -381,3 +398,6 @@ pub fn draw(
         );
     }
 }
+
+#[cfg(all(test, any(feature = "wgpu", feature = "cuda")))]
+mod tests;

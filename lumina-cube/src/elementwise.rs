@@ -8,8 +8,8 @@ use crate::{Buffer, Gpu};
 /// Units of a cube.
 pub(crate) const UNITS: u32 = 256;
 
-#[cube(launch_unchecked)]
-fn swiglu_kernel(gate: &[f32], up: &[f32], out: &mut [f32], len: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn swiglu_kernel(gate: &[f32], up: &[f32], out: &mut [f32], len: u32) {
     let at = ABSOLUTE_POS;
     if (at as u32) < len {
         let g = gate[at];
@@ -41,8 +41,8 @@ pub fn swiglu(gpu: &Gpu, gate: &Buffer, up: &Buffer) -> Buffer {
 }
 
 /// `y` is repeated over `x`.
-#[cube(launch_unchecked)]
-fn add_kernel(x: &[f32], y: &[f32], out: &mut [f32], scale: f32, len: u32, period: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn add_kernel(x: &[f32], y: &[f32], out: &mut [f32], scale: f32, len: u32, period: u32) {
     let at = ABSOLUTE_POS;
     if (at as u32) < len {
         out[at] = fma(scale, y[(at as u32 % period) as usize], x[at]);
@@ -74,8 +74,8 @@ pub fn add_scaled(gpu: &Gpu, x: &Buffer, y: &Buffer, scale: f32) -> Buffer {
 }
 
 /// A unit copies 16 bytes.
-#[cube(launch_unchecked)]
-fn copy_kernel(from: &[Load], to: &mut [Load], len: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn copy_kernel(from: &[Load], to: &mut [Load], len: u32) {
     let at = ABSOLUTE_POS;
     if (at as u32) < len {
         to[at] = from[at];

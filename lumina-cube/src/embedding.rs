@@ -8,8 +8,8 @@ use crate::weights::{BLOCK, Format, Matrix};
 use crate::{Buffer, Gpu};
 
 /// A unit has a number of the result.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     table: &[u32],
     scales: &[u32],
     indices: &[u32],
@@ -85,8 +85,8 @@ pub fn embedding(gpu: &Gpu, table: &Matrix, indices: &Buffer) -> Buffer {
 }
 
 /// Grid: units of 256. A unit has a number of the result.
-#[cube(launch_unchecked)]
-fn select_kernel(x: &[f32], indices: &[u32], out: &mut [f32], width: u32, len: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn select_kernel(x: &[f32], indices: &[u32], out: &mut [f32], width: u32, len: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < len {
         let row = indices[(at / width) as usize];

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::Device;
-use cubecl::bytes::Bytes;
+use cubecl::bytes::{AllocationProperty, Bytes};
 use cubecl::client::Graph;
 use cubecl::device::WgpuDeviceKind;
 use cubecl::prelude::*;
@@ -33,7 +33,10 @@ pub enum DeviceChoice {
 /// A device that is open. Clones are the same device, and may be used from any thread: all work is done in the order in
 /// which it was asked for.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu {
+    inner: Arc<Inner>,
+    tensor_cores: bool,
+}
 
 struct Inner {
     client: Client,
@@ -63,13 +66,19 @@ impl Gpu {
     /// Opens a device.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] where the machine has none, its driver does not work, or the program was built without it.
+    /// [`Error::NoDevice`] where the machine has none, its driver does not work, the program was built without it, or
+    /// the headers of the CUDA toolkit are not there.
     pub fn open(choice: DeviceChoice) -> Result<Self> {
         let device = match choice {
             DeviceChoice::Cuda(index) => Device::cuda(index),
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
         };
         let device = device.map_err(|error| Error::NoDevice { reason: error.to_string() })?;
+        // CubeCL would panic at the first kernel.
+        #[cfg(feature = "cuda")]
+        if matches!(choice, DeviceChoice::Cuda(_)) {
+            check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref())?;
+        }
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
             .map_err(|_| Error::NoDevice { reason: format!("the driver of {device:?} does not work") })?;
@@ -94,8 +103,8 @@ impl Gpu {
     }
 
     fn of_client(mut client: Client) -> Self {
-        // One stream for all threads, as memory and order are per stream, and no other program part's: a recording would
-        // take up what that launches.
+        // One stream for all threads, as memory and order are per stream, and no other program part's: a recording
+        // would take up what that launches.
         static STREAMS: AtomicU64 = AtomicU64::new(1 << 40);
         let mut stream = client.empty(WORD).stream;
         stream.value = STREAMS.fetch_add(1, Ordering::Relaxed);
@@ -107,24 +116,39 @@ impl Gpu {
         let lanes = hardware.plane_size_min.clamp(4, 32);
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
-        Self(Arc::new(Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) }))
+        let tensor_cores = crate::matmul::mma::is_offered(&client);
+        let inner = Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
+        Self { inner: Arc::new(inner), tensor_cores }
     }
 
     /// The name of the runtime, such as `cuda` or `wgpu<wgsl>`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.inner.name
     }
 
     pub(crate) fn client(&self) -> &Client {
-        &self.0.client
+        &self.inner.client
     }
 
     /// Units that exchange numbers without shared memory: a power of two from 4 to 32.
     pub(crate) fn lanes(&self) -> u32 {
-        self.0.lanes
+        self.inner.lanes
     }
 
-    /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too long.
+    /// Whether weights in 16, 8 and 4 bits are multiplied by tensor cores.
+    pub fn has_tensor_cores(&self) -> bool {
+        self.tensor_cores
+    }
+
+    /// The same device, on which they are multiplied as on one without tensor cores: sums are then those of `f32`, and
+    /// many rows take longer.
+    #[must_use]
+    pub fn without_tensor_cores(&self) -> Self {
+        Self { tensor_cores: false, ..self.clone() }
+    }
+
+    /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too
+    /// long.
     pub(crate) fn cubes_for(&self, len: usize) -> CubeCount {
         let cubes = len.div_ceil(256).max(1);
         let most = self.client().properties().hardware.max_cube_count.0.max(1) as usize;
@@ -176,13 +200,17 @@ impl Gpu {
     /// If there are more words than the buffer has.
     pub fn write(&self, buffer: &Buffer, words: &[u32]) {
         assert!(words.len() <= buffer.len, "{} words do not fit a buffer of {}", words.len(), buffer.len);
-        let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.write_bytes(buffer, bytes);
-    }
-
-    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: Vec<u8>) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         if !bytes.is_empty() {
             self.client().write(&buffer.part_in_bytes(0..bytes.len() as u64), Bytes::from_bytes_vec(bytes));
+        }
+    }
+
+    /// [`Gpu::write`] of bytes that may be those of a mapped file.
+    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
+        if !bytes.is_empty() {
+            let part = buffer.part_in_bytes(0..bytes.len() as u64);
+            self.client().write(&part, Bytes::from_shared(bytes, AllocationProperty::File));
         }
     }
 
@@ -227,7 +255,7 @@ impl Gpu {
     /// A turn on the device. Launches that belong together, such as those of a pass, are made in one, so that those of
     /// another thread do not come between them, nor into a recording.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
-        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the launches of `run`, and records them. It is run twice, first as it is, so that kernels are compiled and
@@ -242,7 +270,7 @@ impl Gpu {
         client.graph_prepare().map_err(failed)?;
         drop(run());
         client.start_capture().map_err(failed)?;
-        let recorded = || self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = || self.inner.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         *recorded() = Some(Vec::new());
         let result = run();
         let kept = recorded().take().unwrap_or_default();
@@ -260,7 +288,7 @@ impl Gpu {
 
     /// Keeps memory alive for the recording, if there is one.
     fn keep(&self, handle: &Handle) {
-        if let Some(kept) = &mut *self.0.recorded.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(kept) = &mut *self.inner.recorded.lock().unwrap_or_else(PoisonError::into_inner) {
             kept.push(handle.clone());
         }
     }
@@ -324,6 +352,24 @@ impl Buffer {
     }
 }
 
+/// Whether a CUDA toolkit has the headers that NVRTC includes in each kernel.
+#[cfg(feature = "cuda")]
+fn check_cuda_headers(toolkit: Option<&std::path::Path>) -> Result<()> {
+    const INSTALL: &str = "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc nvidia-cuda-nvcc`, and set \
+                           CUDA_PATH to the folder that has include/cuda_fp16.h";
+    let reason = match toolkit {
+        None => format!("there is no CUDA toolkit at CUDA_PATH, /usr/local/cuda or /opt/cuda; {INSTALL}"),
+        Some(folder) => {
+            let missing = ["cuda_fp16.h", "cuda_bf16.h"].map(|name| folder.join("include").join(name));
+            match missing.iter().find(|header| !header.is_file()) {
+                None => return Ok(()),
+                Some(header) => format!("the CUDA toolkit has no {}; {INSTALL}", header.display()),
+            }
+        }
+    };
+    Err(Error::NoDevice { reason })
+}
+
 /// What a server said, without its traces.
 fn failed(doing: &'static str, error: &ServerError) -> Error {
     if let Some(bytes) = bytes_without_room(error) {
@@ -352,12 +398,42 @@ fn bytes_without_room(error: &ServerError) -> Option<u64> {
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gpu").field("name", &self.0.name).field("lanes", &self.0.lanes).finish_non_exhaustive()
+        f.debug_struct("Gpu").field("name", &self.inner.name).field("lanes", &self.inner.lanes).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::{DeviceChoice, Gpu, check_cuda_headers};
+
+    /// Also where there is no driver: CubeCL asks for its library before it calls it.
+    #[test]
+    fn devices_that_are_listed_are_those_that_open() {
+        let first = DeviceChoice::Cuda(0);
+        match Gpu::open(first) {
+            Ok(_) => assert!(Gpu::enumerate().contains(&first)),
+            Err(error) => assert!(error.to_string().starts_with("no GPU: "), "{error}"),
+        }
+        let beyond = Gpu::enumerate().len();
+        assert!(Gpu::open(DeviceChoice::Cuda(beyond)).is_err());
+    }
+
+    #[test]
+    fn missing_headers_are_named() {
+        let folder = std::env::temp_dir().join(format!("lumina-cuda-headers-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("include")).expect("a temporary folder");
+        std::fs::write(folder.join("include/cuda_fp16.h"), "").expect("a file in it");
+        let error = check_cuda_headers(Some(&folder)).expect_err("one header is not there").to_string();
+        assert!(error.contains("cuda_bf16.h") && error.contains("CUDA_PATH"), "{error}");
+        std::fs::write(folder.join("include/cuda_bf16.h"), "").expect("a file in it");
+        assert!(check_cuda_headers(Some(&folder)).is_ok());
+        std::fs::remove_dir_all(&folder).expect("the folder is there");
+        assert!(check_cuda_headers(None).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! | [`matmul`] | products with weights in 32, 16, 8 and 4 bits |
 //! | [`conv`] | convolutions, attention over images, codebooks |
 //! | [`norm`] | RMS norm, alone and after a residual addition; group norm |
+//! | [`attention`] | norms of heads with rotary positions, the cache of keys and values, attention to it |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
 //! | [`draw`] | a token from logits: guidance, top-k, temperature and the draw |
@@ -31,6 +32,7 @@
 //! Launching a kernel is unsafe in CubeCL, as the kernel may read beyond its buffers. Each launch is in a function that
 //! checks the lengths of its buffers first.
 
+pub mod attention;
 pub mod conv;
 pub mod draw;
 pub mod elementwise;
@@ -41,6 +43,8 @@ pub mod matmul;
 pub mod norm;
 mod race;
 mod reduce;
+#[cfg(all(test, feature = "sources"))]
+mod sources;
 mod weights;
 
 pub use error::{Error, Result};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use crate::gpu::{ALIGNMENT, Buffer, WORD};
 use crate::{Error, Gpu, Result};
 
@@ -101,6 +103,14 @@ const CHUNK_WORDS: (usize, usize) = (1 << 18, 1 << 26);
 impl Chunk {
     const NEW: Self = Self { buffer: None, used: 0, next: CHUNK_WORDS.0 };
 
+    /// Copies bytes, whole words of them: the buffer, and the first word of them.
+    fn put(&mut self, gpu: &Gpu, bytes: Bytes) -> Result<(Buffer, usize)> {
+        let len = bytes.len() / WORD;
+        let (buffer, start) = self.take(gpu, len)?;
+        gpu.write_bytes(&buffer.part(start..start + len), bytes);
+        Ok((buffer, start))
+    }
+
     /// Room for so many words: the buffer, and where in it.
     fn take(&mut self, gpu: &Gpu, words: usize) -> Result<(Buffer, usize)> {
         let words = words.next_multiple_of(ALIGNMENT);
@@ -151,56 +161,51 @@ impl Arena {
         Self { gpu: gpu.clone(), words: Chunk::NEW, scales: Chunk::NEW }
     }
 
-    /// Copies a matrix to the device. `bytes` are its rows as safetensors and GGUF store them.
+    /// Copies a matrix to the device. `bytes` are its rows as safetensors and GGUF store them: where the device stores
+    /// them alike, they go from a mapped file to the driver without a copy on the heap.
     ///
     /// # Errors
     /// [`Error::MatrixBytes`] where there are more or fewer bytes than the shape takes, or a row is no whole number of
     /// blocks; [`Error::OutOfMemory`].
-    pub fn matrix(&mut self, format: Format, [rows, columns]: [usize; 2], bytes: &[u8]) -> Result<Matrix> {
+    pub fn matrix(&mut self, format: Format, [rows, columns]: [usize; 2], bytes: Bytes) -> Result<Matrix> {
         let row_bytes = format.file_row_bytes(columns);
         let expected = row_bytes.and_then(|bytes| bytes.checked_mul(rows));
         if expected != Some(bytes.len()) {
             let expected = expected.unwrap_or(0);
             return Err(Error::MatrixBytes { found: bytes.len(), rows, columns, format, expected });
         }
-        let row_loads = format.row_loads(columns);
-        let (mut words, mut scales) = (Vec::new(), Vec::new());
-        match format {
+        let padded = format.row_loads(columns) * LOAD * WORD;
+        let (words, scales) = match format {
+            Format::F32 | Format::F16 | Format::BF16 if row_bytes == Some(padded) => (bytes, Bytes::new()),
             Format::F32 | Format::F16 | Format::BF16 => {
-                let padded = row_loads * LOAD * WORD;
-                if row_bytes == Some(padded) {
-                    words.extend_from_slice(bytes);
-                } else {
-                    words.reserve(rows * padded);
-                    for row in bytes.chunks_exact(row_bytes.unwrap_or(0).max(1)) {
-                        words.extend_from_slice(row);
-                        words.resize(words.len().next_multiple_of(padded.max(1)), 0);
-                    }
+                let mut words = Vec::with_capacity(rows * padded);
+                for row in bytes.chunks_exact(row_bytes.unwrap_or(0).max(1)) {
+                    words.extend_from_slice(row);
+                    words.resize(words.len().next_multiple_of(padded.max(1)), 0);
                 }
+                (words.into(), Bytes::new())
             }
-            Format::Q8_0 => split::<34>(bytes, &mut words, &mut scales),
-            Format::Q4_0 => split::<18>(bytes, &mut words, &mut scales),
-        }
-        let (word_buffer, first_word) = self.words.take(&self.gpu, words.len() / WORD)?;
-        let (scale_buffer, first_scale) = self.scales.take(&self.gpu, scales.len().div_ceil(WORD))?;
-        let place = |buffer: &Buffer, first: usize, bytes: usize| buffer.part(first..first + bytes.div_ceil(WORD));
-        self.gpu.write_bytes(&place(&word_buffer, first_word, words.len()), words);
-        scales.resize(scales.len().next_multiple_of(WORD), 0);
-        self.gpu.write_bytes(&place(&scale_buffer, first_scale, scales.len()), scales);
+            Format::Q8_0 => split::<34>(&bytes),
+            Format::Q4_0 => split::<18>(&bytes),
+        };
+        let (word_buffer, first_word) = self.words.put(&self.gpu, words)?;
+        let (scale_buffer, first_scale) = self.scales.put(&self.gpu, scales)?;
         let (first_load, first_scale) = (first_word / LOAD, first_scale * 2);
         Ok(Matrix { format, rows, columns, words: word_buffer, first_load, scales: scale_buffer, first_scale })
     }
 }
 
-/// Blocks of a scale and `N` − 2 bytes of numbers, as two lists.
-fn split<const N: usize>(bytes: &[u8], words: &mut Vec<u8>, scales: &mut Vec<u8>) {
+/// Blocks of a scale and `N` − 2 bytes of numbers, as two lists: the numbers, and the scales in whole words.
+fn split<const N: usize>(bytes: &[u8]) -> (Bytes, Bytes) {
     let blocks = bytes.as_chunks::<N>().0;
-    words.reserve(blocks.len() * (N - 2));
-    scales.reserve(blocks.len() * 2);
+    let mut words = Vec::with_capacity(blocks.len() * (N - 2));
+    let mut scales = Vec::with_capacity((blocks.len() * 2).next_multiple_of(WORD));
     for block in blocks {
         scales.extend_from_slice(&block[..2]);
         words.extend_from_slice(&block[2..]);
     }
+    scales.resize(scales.len().next_multiple_of(WORD), 0);
+    (words.into(), scales.into())
 }
 
 impl Matrix {

@@ -10,7 +10,7 @@ use lumina_core::{ImageSize, TokenRole, Vocabulary, reserved_token_name};
 use lumina_cube::draw::{Draw, NAN_LOGIT, NOTHING_LEFT, draw};
 use lumina_cube::{Buffer, Gpu};
 use lumina_sampling::{
-    Candidates, DrawKey, Error, LogitsRow, Sampler, SamplingOptions, Step, StreamState, Temperature, TopK, guide,
+    Candidates, DrawKey, Error, LogitsRow, Sampler, SamplingOptions, Step, StreamState, Temperature, TopK, guide, race,
 };
 use support::gpu;
 
@@ -126,7 +126,7 @@ fn any_logits_draw_the_token_of_the_host() {
                 row: 2 * at,
                 unconditional: (at % 4 != 0).then_some(2 * at + 1),
                 guidance_scale: random.pick(&[4.0, 1.5, 0.3, 0.0, -2.0, 7.3]),
-                top_k: random.pick(&[1, 2, 10, 200, 2000, u32::MAX]),
+                top_k: [1, 2, 10, 200, 2000, u32::MAX, 1 + random.below(width) as u32][at as usize % 7],
                 temperature: random.pick(&[1.0, 1.0, 0.4, 0.9, 2.5, 7.7, 1e-6, 3e5, f32::MAX]),
                 seed: u64::from(random.word()) << 32 | u64::from(random.word()),
                 branch: u64::from(random.word()) << random.below(33),
@@ -142,6 +142,37 @@ fn any_logits_draw_the_token_of_the_host() {
         }
     }
     assert!(n_draws > 3900 && n_errors > 50 && n_errors < n_draws / 4, "{n_errors} errors of {n_draws}");
+}
+
+/// Two tokens that arrive at once: a few seeds have such a pair among many tokens.
+#[test]
+fn of_ties_the_lower_token_wins() {
+    const WIDTH: usize = 8192;
+    let Some(gpu) = gpu() else { return };
+    let (mut rows, mut draws, mut lower) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in 0..24 {
+        let time = |token| (race::arrival(race::noise(seed, 0, 3, token)), token);
+        let mut times: Vec<(u32, u32)> = (0..WIDTH as u32).map(time).collect();
+        times.sort_unstable();
+        for pair in times.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let mut row = vec![f32::NEG_INFINITY; WIDTH];
+            pair.iter().for_each(|&(_, token)| row[token as usize] = 1.5);
+            rows.extend(row);
+            draws.push(Draw {
+                row: draws.len() as u32,
+                unconditional: None,
+                guidance_scale: 1.0,
+                top_k: 2,
+                temperature: 1.0,
+                seed,
+                branch: 0,
+                position: 3,
+            });
+            lower.push(pair[0].1);
+        }
+    }
+    assert!(lower.len() > 4, "{} ties", lower.len());
+    assert_eq!(run(&gpu, &rows, 0, WIDTH, None, &draws), lower);
 }
 
 /// The whole sampler in an image, at many positions, several draws of one pass with their own options.

@@ -384,7 +384,7 @@ impl<'a> Loader<'a> {
             return None;
         }
         let arena = state.arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
-        match arena.matrix(format, [view.shape()[0], view.shape()[1]], &bytes) {
+        match arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes) {
             Ok(matrix) => Some(GpuMatrix { matrix }),
             Err(error) => {
                 state.gpu_error = Some(error);

@@ -122,7 +122,7 @@ pub use grammar::{Allowed, Grammar, Modality};
 pub use guidance::guide;
 pub use logits_row::LogitsRow;
 pub use options::SamplingOptions;
-pub use sampler::Sampler;
+pub use sampler::{PlainDraw, Sampler};
 pub use state::{Snapshot, StreamState};
 pub use step::Step;
 pub use steps::*;

@@ -76,6 +76,11 @@ sampling_options! {
 }
 
 impl SamplingOptions {
+    /// Whether images are drawn with top-k and temperature alone.
+    pub(crate) fn has_plain_draws(&self) -> bool {
+        !self.greedy && self.repetition_penalty.is_none() && self.top_p.is_none() && self.min_p.is_none()
+    }
+
     /// Sets [`seed`](Self#structfield.seed).
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {

@@ -37,6 +37,8 @@ pub struct Sampler {
     steps: Vec<NamedStep>,
     /// How many of the steps were added by [`Sampler::step_before`].
     n_before: usize,
+    /// `None` where there are other steps than top-k and temperature.
+    plain: Option<Plain>,
     candidates: Candidates,
 }
 
@@ -51,6 +53,32 @@ impl NamedStep {
     pub(crate) fn new<S: Step + 'static>(step: S) -> Self {
         Self { name: type_name::<S>(), step: Arc::new(step) }
     }
+}
+
+/// A draw among consecutive ids that depends on the logits by guidance, top-k and temperature alone: one that a device
+/// can make, with the result of [`Sampler::sample`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PlainDraw {
+    /// The ids, all of which are allowed.
+    pub ids: Range<usize>,
+    /// The guidance scale; `None` where guidance does not apply.
+    pub guidance_scale: Option<f32>,
+    /// Candidates that are kept, with all that tie with the last.
+    pub top_k: usize,
+    /// The temperature.
+    pub temperature: f32,
+    /// Seed and branch of the noise.
+    pub key: DrawKey,
+    /// Index in the stream of the token to be drawn.
+    pub position: usize,
+}
+
+/// The options of draws that are plain in images.
+#[derive(Debug, Clone, Copy)]
+struct Plain {
+    top_k: usize,
+    temperature: f32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +107,9 @@ impl Sampler {
             choice,
             steps: options.steps()?,
             n_before: 0,
+            plain: options
+                .has_plain_draws()
+                .then_some(Plain { top_k: options.image_top_k, temperature: options.temperature }),
             candidates: Candidates::default(),
         })
     }
@@ -89,6 +120,7 @@ impl Sampler {
     pub fn step_before(mut self, step: impl Step + 'static) -> Self {
         self.steps.insert(self.n_before, NamedStep::new(step));
         self.n_before += 1;
+        self.plain = None;
         self
     }
 
@@ -97,6 +129,7 @@ impl Sampler {
     #[must_use]
     pub fn step_after(mut self, step: impl Step + 'static) -> Self {
         self.steps.push(NamedStep::new(step));
+        self.plain = None;
         self
     }
 
@@ -143,6 +176,22 @@ impl Sampler {
             Phase::Rows(image) if self.guidance_scale != 1.0 => Some(image.start()..state.len()),
             _ => None,
         }
+    }
+
+    /// The draw of the token after `state`, if it is in an image and no other steps have a say than top-k and
+    /// temperature: then a device can make it.
+    pub fn plain_draw(&self, state: &StreamState) -> Option<PlainDraw> {
+        let (Some(Plain { top_k, temperature }), Choice::Draw(key)) = (self.plain, self.choice) else { return None };
+        let Allowed::Only(tokens) = self.allowed(state) else { return None };
+        let (&first, &last) = (tokens.first()?, tokens.last()?);
+        // Ascending, so the range holds no other.
+        let is_range = (last - first) as usize + 1 == tokens.len();
+        if !state.in_image() || !is_range {
+            return None;
+        }
+        let guidance_scale = self.unconditional(state).map(|_| self.guidance_scale);
+        let ids = first as usize..last as usize + 1;
+        Some(PlainDraw { ids, guidance_scale, top_k, temperature, key, position: state.len() })
     }
 
     /// The candidates for the token after `state`, after all steps: the distribution from which [`Sampler::sample`]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lumina_core::{Cause, Limits, Vocabulary};
 use tokenizers::{AddedToken, NormalizedString, Normalizer, Tokenizer};
 
-use crate::tokenizer_file::TokenizerFile;
+use crate::tokenizer_file::{TokenizerFile, build};
 use crate::{Error, Result, TextStream};
 
 /// How names of special tokens in a text, such as `"<reserved08706>"`, are encoded.
@@ -85,8 +85,8 @@ impl TextTokenizer {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = lumina_core::file::read_document(&file)?;
-        Self::from_json(&json, file)
+        let description = TokenizerFile::parse(&lumina_core::file::read_document(&file)?, &file)?;
+        Self::of(description, file)
     }
 
     /// The tokenizer of a `tokenizer.json` in memory; errors name it `file`.
@@ -95,8 +95,13 @@ impl TextTokenizer {
     /// As [`TextTokenizer::open`].
     pub fn from_json(json: &[u8], file: impl Into<PathBuf>) -> Result<Self> {
         let file = file.into();
-        let mut description = TokenizerFile::parse(json, &file)?;
-        let mut full = Encoder::build(&description)?;
+        let description = TokenizerFile::parse(json, &file)?;
+        Self::of(description, file)
+    }
+
+    fn of(mut description: TokenizerFile, file: PathBuf) -> Result<Self> {
+        let missing_bytes = description.missing_bytes();
+        let mut full = Encoder { tokenizer: build(&description.to_json()?, &file)?, missing_bytes };
         full.tokenizer.add_tokens(&[AddedToken::from(Vocabulary::PLACEHOLDER, false)]);
         let ids = full.tokenizer.get_vocab(true);
         check_unique(&ids, &file)?;
@@ -109,7 +114,10 @@ impl TextTokenizer {
             full.missing_bytes.clear();
         }
         description.remove_specials(&ids);
-        let plain = Encoder::build(&description)?;
+        let (missing_bytes, json) = (description.missing_bytes(), description.to_json()?);
+        // A large vocabulary takes hundreds of megabytes in each of its forms.
+        drop((description, ids));
+        let plain = Encoder { tokenizer: build(&json, &file)?, missing_bytes };
         Ok(Self { inner: Arc::new(Inner { file, full, plain, texts, max_token_bytes, has_unbounded_token }) })
     }
 
@@ -243,10 +251,6 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl Encoder {
-    fn build(description: &TokenizerFile) -> Result<Self> {
-        Ok(Self { tokenizer: description.build()?, missing_bytes: description.missing_bytes() })
-    }
-
     /// The text as it is split into words.
     fn normalize<'t>(&self, text: &'t str) -> tokenizers::Result<Cow<'t, str>> {
         let Some(normalizer) = self.tokenizer.get_normalizer() else { return Ok(Cow::Borrowed(text)) };

@@ -26,6 +26,7 @@ struct BpeModel {
 pub fn read_text_tokenizer(file: impl AsRef<Path>) -> Result<Vocabulary> {
     let file = file.as_ref();
     let json = lumina_core::file::read_document_text(file)?;
+    lumina_core::file::check_json(file, json.as_bytes())?;
     let parsed: TextTokenizerJson = serde_json::from_str(&json)
         .map_err(|error| Error::Json { file: file.to_owned(), source: Cause::new(&error) })?;
     Vocabulary::from_tokens(parsed.model.vocab.iter().map(|(name, &id)| (name.as_str(), id)))

@@ -12,15 +12,42 @@ use crate::{Error, Result};
 
 /// No model has ids from here on, which would overflow in the `tokenizers` crate.
 const MAX_ID: u64 = 1 << 31;
-/// Tokens of a vocabulary; published ones have up to a quarter of this.
-const MAX_TOKENS: usize = 1 << 20;
+/// Tokens of a vocabulary; published ones have up to half of this.
+const MAX_TOKENS: usize = 1 << 19;
 /// Merges, and values in the file. With those of [`MAX_TOKENS`] they bound the memory that opening takes.
-const MAX_MERGES: usize = 1 << 21;
+const MAX_MERGES: usize = 1 << 20;
 const MAX_VALUES: usize = 1 << 23;
+/// Added tokens, each of which takes some 2 kB while the tokenizer is built. Published files have an eighth of this.
+const MAX_ADDED: usize = 1 << 18;
 /// Bytes of the names of all added tokens, which text is searched for.
 const MAX_ADDED_BYTES: usize = 1 << 23;
 /// Bytes of the name of a token. A prompt is bounded by the longest.
 const MAX_NAME_BYTES: usize = 4096;
+
+/// The keys of the file and of its model that the `tokenizers` crate reads. It stumbles over others.
+const KEYS: [&str; 9] = [
+    "added_tokens",
+    "decoder",
+    "model",
+    "normalizer",
+    "padding",
+    "post_processor",
+    "pre_tokenizer",
+    "truncation",
+    "version",
+];
+const MODEL_KEYS: [&str; 10] = [
+    "byte_fallback",
+    "continuing_subword_prefix",
+    "dropout",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "ignore_merges",
+    "merges",
+    "type",
+    "unk_token",
+    "vocab",
+];
 
 pub(crate) struct TokenizerFile {
     file: PathBuf,
@@ -38,6 +65,7 @@ impl TokenizerFile {
         if values > MAX_VALUES {
             return Err(Error::TokenizerSize { file, what: "values", found: values, limit: MAX_VALUES });
         }
+        lumina_core::file::check_json(&file, json)?;
         let json = match serde_json::from_slice(json) {
             Ok(json) => json,
             Err(error) => return Err(Error::Json { file, source: Cause::new(&error) }),
@@ -45,6 +73,7 @@ impl TokenizerFile {
         let mut this = Self { file, json, max_ratio: 1 };
         this.check_model()?;
         this.check_parts()?;
+        this.keep_what_is_read();
         Ok(this)
     }
 
@@ -94,7 +123,11 @@ impl TokenizerFile {
         if n_merges > MAX_MERGES {
             return Err(too_large("merges", n_merges, MAX_MERGES));
         }
-        let n_tokens = vocab.map_or(0, |vocab| vocab.len()) + self.added_tokens().count();
+        let n_added = self.added_tokens().count();
+        if n_added > MAX_ADDED {
+            return Err(too_large("added tokens", n_added, MAX_ADDED));
+        }
+        let n_tokens = vocab.map_or(0, |vocab| vocab.len()) + n_added;
         if n_tokens > MAX_TOKENS {
             return Err(too_large("tokens", n_tokens, MAX_TOKENS));
         }
@@ -132,11 +165,24 @@ impl TokenizerFile {
         Ok(())
     }
 
-    pub(crate) fn build(&self) -> Result<Tokenizer> {
-        // Through bytes: the `tokenizers` crate borrows strings from its input, which a `Value` does not allow.
+    /// Drops what nobody reads, and writes merges as texts where all can be: lists of two texts take several times as
+    /// much memory, here and in the `tokenizers` crate.
+    fn keep_what_is_read(&mut self) {
+        let Some(file) = self.json.as_object_mut() else { return };
+        file.retain(|key, _| KEYS.contains(&key.as_str()));
+        let Some(model) = file.get_mut("model").and_then(Value::as_object_mut) else { return };
+        model.retain(|key, _| MODEL_KEYS.contains(&key.as_str()));
+        let Some(merges) = model.get_mut("merges").and_then(Value::as_array_mut) else { return };
+        if merges.iter().all(|merge| pair_as_text(merge).is_some()) {
+            for merge in merges {
+                *merge = pair_as_text(merge).into();
+            }
+        }
+    }
+
+    /// The text that [`build`] reads.
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(&self.json)
-            .map_err(Into::into)
-            .and_then(Tokenizer::from_bytes)
             .map_err(|error| Error::Tokenizer { file: self.file.clone(), source: Cause::new(&error) })
     }
 
@@ -209,6 +255,19 @@ impl TokenizerFile {
         }
         self.json["added_tokens"] = Value::Array(words);
     }
+}
+
+/// The tokenizer of a description, by way of its text: the `tokenizers` crate borrows strings from its input, which a
+/// `Value` does not allow.
+pub(crate) fn build(json: &[u8], file: &Path) -> Result<Tokenizer> {
+    Tokenizer::from_bytes(json).map_err(|error| Error::Tokenizer { file: file.to_owned(), source: Cause::new(&error) })
+}
+
+/// A merge of two texts as one text, if that can be told apart again and is no comment.
+fn pair_as_text(merge: &Value) -> Option<String> {
+    let [Value::String(left), Value::String(right)] = merge.as_array()?.as_slice() else { return None };
+    let can_be = !left.contains(' ') && !right.contains(' ') && !left.starts_with("#version");
+    can_be.then(|| [left, " ", right].concat())
 }
 
 /// Whether a name is a letter of the byte alphabet that is no ASCII character: a byte, not the character of the text.

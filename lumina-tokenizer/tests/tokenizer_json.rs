@@ -339,6 +339,38 @@ fn files_with_more_than_any_tokenizer_has_are_refused() {
     assert!(message.contains("5000 bytes in the name of a token"), "{message}");
 }
 
+/// `"a b"` and `["a", "b"]` are the same, and only the latter can have a space in a name. Keys that nobody reads do no harm.
+#[test]
+fn merges_are_texts_or_pairs() {
+    let mut json = json_of("mini/tokenizer.json");
+    let merges = json["model"]["merges"].as_array().expect("a list").clone();
+    let pair = |merge: &Value| match merge {
+        Value::String(text) => json!(text.split(' ').collect::<Vec<_>>()),
+        pair => pair.clone(),
+    };
+    let pairs: Vec<Value> = merges.iter().map(pair).collect();
+    let texts: Vec<Value> = pairs
+        .iter()
+        .map(|pair| json!([&pair[0], &pair[1]].map(|part| part.as_str().expect("a text")).join(" ")))
+        .collect();
+    let mut with_space = pairs.clone();
+    with_space.push(json!(["x y", "z"]));
+    let text = "The bird is flying over the water, 2024 times.";
+    let mut encoded = Vec::new();
+    for merges in [texts, pairs, with_space] {
+        json["model"]["merges"] = merges.into();
+        for (name, id) in [("x y", 100_000), ("z", 100_001), ("x yz", 100_002)] {
+            let vocabulary = json["model"]["vocab"].as_object_mut().expect("a map");
+            vocabulary.entry(name).or_insert(id.into());
+        }
+        json["x"] = json!({ "y": [1, {}] });
+        json["model"]["x"] = json!("z");
+        let tokenizer = TextTokenizer::from_json(json.to_string().as_bytes(), "merges.json").expect("it is whole");
+        encoded.push(tokenizer.encode(text, Specials::Plain).expect("it fits"));
+    }
+    assert!(encoded[0].len() < text.len() && encoded.iter().all(|ids| *ids == encoded[0]), "{encoded:?}");
+}
+
 /// Whatever a file says, messages are short, and nothing in them acts on a terminal.
 #[test]
 fn messages_are_short_and_clean() {

@@ -410,3 +410,17 @@ fn steps_may_grow_where_the_learning_rate_is_constant() {
         assert!(refused.contains("`steps`") && refused.contains('2') && refused.contains('3'), "{refused}");
     }
 }
+
+#[test]
+fn a_run_on_other_images_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    start(&at("start"));
+    let on = |data: &str| options().steps(2).data(Some(data.to_owned()));
+    run(&mut open(&at("start"), on("birds")), &at("run"));
+    let refused = VqTrainer::resume(at("run"), on("fish"), &Compute::cpu()).unwrap_err().to_string();
+    assert!(refused.contains("`data`") && refused.contains("birds") && refused.contains("fish"), "{refused}");
+    let unsaid = VqTrainer::resume(at("run"), options().steps(2), &Compute::cpu()).unwrap_err().to_string();
+    assert!(unsaid.contains("birds"), "{unsaid}");
+    assert!(VqTrainer::resume(at("run"), on("birds"), &Compute::cpu()).is_ok());
+}

@@ -6,8 +6,9 @@ use super::value::{Array, Value, code};
 use crate::{Error, Result};
 
 /// Limit on everything before the tensors, in bytes. A vocabulary, a `config.json` and a `tokenizer.json` of 65,536
-/// tokens have a tenth of that. The values of a header have at most a few times its bytes on the heap.
-const MAX_HEADER_BYTES: usize = 100_000_000;
+/// tokens have a tenth of that, and four times as many tokens two thirds. The values of a header have up to seven times
+/// its bytes on the heap.
+const MAX_HEADER_BYTES: usize = 1 << 26;
 
 /// How deep arrays can nest. Real files have no nested arrays.
 const MAX_DEPTH: usize = 4;

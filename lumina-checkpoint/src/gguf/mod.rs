@@ -10,7 +10,7 @@
 //! # Untrusted input
 //!
 //! Counts and lengths are compared with the size of the file before anything is allocated for them. A header has at
-//! most 100 MB, and arrays nest at most four deep. Names and keys must be unique, and tensors aligned, within the file
+//! most 64 MiB, and arrays nest at most four deep. Names and keys must be unique, and tensors aligned, within the file
 //! and without overlap. Any bytes are a valid block of a quantised type, but its values can be infinite or NaN.
 
 mod cursor;

@@ -31,6 +31,9 @@ const MAX_ALIGNMENT: u64 = 1 << 20;
 /// Limit on the number of tensors. The largest published models have a tenth.
 const MAX_TENSORS: u64 = 1 << 16;
 
+/// Limit on the number of entries of the metadata. Real files have less than a hundred.
+const MAX_ENTRIES: u64 = 1 << 16;
+
 /// Limit of the format on the axes of a tensor.
 pub(super) const MAX_AXES: usize = 4;
 
@@ -57,6 +60,11 @@ fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
     }
 
     cursor.expect(n_entries, ENTRY_BYTES)?;
+    if n_entries > MAX_ENTRIES {
+        return Err(
+            cursor.damaged(format!("{n_entries} entries of metadata, more than the {MAX_ENTRIES} of any model"))
+        );
+    }
     let mut entries = BTreeMap::new();
     for _ in 0..n_entries {
         let key = cursor.string()?.to_owned();

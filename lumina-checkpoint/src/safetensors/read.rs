@@ -52,6 +52,7 @@ fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
         return Err(truncated(data_start));
     }
     let header = &bytes[LENGTH_BYTES as usize..data_start as usize];
+    lumina_core::file::check_json(file, header)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(|source| Error::Json {
         file: file.to_owned(),
         problem: "the header does not hold",

@@ -14,6 +14,9 @@ use crate::{Error, Result};
 /// Limit on the axes of a tensor. It bounds the memory that a hostile file can take by using one shape many times.
 const MAX_AXES: usize = 16;
 
+/// Limit on the number of tensors. It bounds what names of one tensor take, which are a few bytes each in the file.
+const MAX_TENSORS: usize = 1 << 17;
+
 /// A storage: elements of one type. Tensors are views of storages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
@@ -90,6 +93,13 @@ pub(super) fn read(
     if by_name.is_empty() {
         let keys = top.iter().filter_map(|(key, _)| pickle.text(*key)).filter(|key| key.len() <= 100).take(10);
         return Err(wrong(format!("it holds no tensor; its top level has the keys {:?}", keys.collect::<Vec<_>>())));
+    }
+
+    if by_name.len() > MAX_TENSORS {
+        return Err(wrong(format!(
+            "it holds {} tensors, more than the {MAX_TENSORS} that any model has",
+            by_name.len()
+        )));
     }
 
     let shared: Arc<Path> = file.into();

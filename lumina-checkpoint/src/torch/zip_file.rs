@@ -1,6 +1,6 @@
 //! Files that torch saves since version 1.6: zip archives.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -12,13 +12,20 @@ use super::state_dict;
 use crate::tensor_view::Stored;
 use crate::{Error, Result};
 
+/// Limit on what is read of the directory of an archive and of the headers of its entries, in bytes. A tensor has one
+/// entry, of some 150 bytes in all.
+const MAX_DIRECTORY_BYTES: usize = 1 << 25;
+
 /// Reads a zip archive of a pickle, `data.pkl`, and a file `data/KEY` for each storage. Nothing in it is compressed.
 pub(super) fn read_zip(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
-    let archive = ZipArchive::new(Cursor::new(bytes.clone())).map_err(|error| Error::Archive {
-        file: file.to_owned(),
-        problem: "not a whole zip archive".to_owned(),
-        source: error.into(),
-    })?;
+    let archive =
+        ZipArchive::new(Metered { inner: Cursor::new(bytes.clone()), left: MAX_DIRECTORY_BYTES }).map_err(|error| {
+            Error::Archive {
+                file: file.to_owned(),
+                problem: "not a whole zip archive".to_owned(),
+                source: error.into(),
+            }
+        })?;
     let mut archive = Archive { file, bytes, archive };
 
     // Everything is in one folder, named after the file as it was saved.
@@ -43,10 +50,34 @@ pub(super) fn read_zip(file: &Path, bytes: &Bytes) -> Result<Vec<Stored>> {
     })
 }
 
+/// The bytes of an archive. Only so many are read, as a directory of many entries takes several times as much memory.
+struct Metered {
+    inner: Cursor<Bytes>,
+    left: usize,
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let too_many = || {
+            let reason = format!("its directory is not there, or has more than {MAX_DIRECTORY_BYTES} bytes");
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        };
+        self.left = self.left.checked_sub(read).ok_or_else(too_many)?;
+        Ok(read)
+    }
+}
+
+impl Seek for Metered {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
 struct Archive<'a> {
     file: &'a Path,
     bytes: &'a Bytes,
-    archive: ZipArchive<Cursor<Bytes>>,
+    archive: ZipArchive<Metered>,
 }
 
 impl Archive<'_> {

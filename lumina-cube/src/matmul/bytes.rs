@@ -16,44 +16,55 @@ pub(super) struct Quantised {
 /// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// A unit has a block. `zero` is 0: the compiler does not know, and so cannot fuse the product and the sum after it.
-#[cube(launch_unchecked)]
-fn quantise_kernel(x: &[Float4], bytes: &mut [Load], scales: &mut [f32], blocks: u32, zero: u32) {
+/// Rounds a block, 32 numbers from `x[at]` on, to bytes in 8 words; its scale. `zero` is 0: the compiler does not know,
+/// and so cannot fuse the product and the sum after it.
+#[cube]
+pub(super) fn round_block(x: &[Float4], at: usize, words: &mut Array<u32>, zero: u32) -> f32 {
+    let mut values = Array::<Float4>::new(8usize);
+    let mut largest = 0u32;
+    #[unroll]
+    for v in 0..8usize {
+        let four = x[at + v];
+        values[v] = four;
+        #[unroll]
+        for i in 0..4usize {
+            // As whole numbers magnitudes are ordered like the values, and what is not finite comes last.
+            largest = max(largest, u32::reinterpret(four.extract(i)) & 0x7fff_ffffu32);
+        }
+    }
+    let finite = largest < 0x7f80_0000u32;
+    let scale = f32::reinterpret(select(finite, largest, 0u32)) / 127.0f32;
+    let inverse = select(scale > 3.0e-39f32, 1.0f32 / scale, 0.0f32);
+    #[unroll]
+    for v in 0..8usize {
+        let mut word = 0u32;
+        #[unroll]
+        for i in 0..4usize {
+            let scaled = f32::reinterpret(u32::reinterpret(values[v].extract(i) * inverse) ^ zero);
+            let whole = u32::reinterpret(scaled + f32::new(ROUND)) - 0x4b40_0000u32;
+            word |= (whole & 0xffu32) << comptime!(8 * i as u32);
+        }
+        words[v] = select(finite, word, 0u32);
+    }
+    select(finite, scale, f32::reinterpret(0x7fc0_0000u32 ^ zero))
+}
+
+/// A unit has a block. `zero` is that of [`round_block`].
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn quantise_kernel(x: &[Float4], bytes: &mut [Load], scales: &mut [f32], blocks: u32, zero: u32) {
     let block = ABSOLUTE_POS;
     if (block as u32) < blocks {
-        let mut values = Array::<Float4>::new(8usize);
-        let mut largest = 0u32;
-        #[unroll]
-        for v in 0..8usize {
-            let four = x[block * 8 + v];
-            values[v] = four;
-            #[unroll]
-            for i in 0..4usize {
-                // As whole numbers magnitudes are ordered like the values, and what is not finite comes last.
-                largest = max(largest, u32::reinterpret(four.extract(i)) & 0x7fff_ffffu32);
-            }
-        }
-        let finite = largest < 0x7f80_0000u32;
-        let scale = f32::reinterpret(select(finite, largest, 0u32)) / 127.0f32;
-        let inverse = select(scale > 3.0e-39f32, 1.0f32 / scale, 0.0f32);
+        let mut words = Array::<u32>::new(8usize);
+        scales[block] = round_block(x, block * 8, &mut words, zero);
         #[unroll]
         for half in 0..2usize {
             let mut load = Load::new(0u32);
             #[unroll]
             for w in 0..4usize {
-                let four = values[half * 4 + w];
-                let mut word = 0u32;
-                #[unroll]
-                for i in 0..4usize {
-                    let scaled = f32::reinterpret(u32::reinterpret(four.extract(i) * inverse) ^ zero);
-                    let whole = u32::reinterpret(scaled + f32::new(ROUND)) - 0x4b40_0000u32;
-                    word = word | ((whole & 0xffu32) << comptime!(8 * i as u32));
-                }
-                load.insert(w, select(finite, word, 0u32));
+                load.insert(w, words[half * 4 + w]);
             }
             bytes[block * 2 + half] = load;
         }
-        scales[block] = select(finite, scale, f32::reinterpret(0x7fc0_0000u32 ^ zero));
     }
 }
 
@@ -86,8 +97,8 @@ fn widen(nibbles: u32) -> i32 {
 }
 
 /// Grid: (cubes of all parts, groups of rows). Cube: (lanes, teams). A lane takes a block at a time.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     weights: &[Load],
     scales: &[u32],
     x: &[Load],
@@ -105,7 +116,8 @@ fn kernel(
 ) {
     let loads = comptime!(if matches!(format, Format::Q8_0) { 2usize } else { 1usize });
     let blocks = k as usize / comptime!(BLOCK);
-    let (part, first) = pick(a, b, c, per_team);
+    let (part, cube) = pick(a, b, c);
+    let first = (cube * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32;
     let outputs = part.outputs;
     let first_row = CUBE_POS_Y * rows as u32;
 

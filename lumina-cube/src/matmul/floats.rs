@@ -8,14 +8,22 @@ use crate::reduce::lane_sum;
 use crate::weights::Format;
 use crate::{Buffer, Gpu};
 
-/// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL and
-/// CUDA are right.
-const NATIVE_F16: bool = !cfg!(feature = "wgpu") || cfg!(any(feature = "vulkan", feature = "metal"));
+/// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL
+/// and CUDA are right. Of these three only CUDA can be told by its features.
+const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
+
+/// Whether a word is reinterpreted as two `f16`, and not decoded in whole numbers.
+#[cube]
+pub(crate) fn native_f16() -> comptime_type!(bool) {
+    let properties = comptime::device_properties().comptime();
+    comptime!(NATIVE_F16 || properties.features.memory_reinterpret)
+}
 
 /// The two `f16` of a word.
 #[cube]
 pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
-    if comptime!(NATIVE_F16) {
+    let native = native_f16();
+    if comptime!(native) {
         Vector::<f32, Const<2>>::cast_from(Vector::<f16, Const<2>>::reinterpret(word))
     } else {
         let mut pair = Vector::<f32, Const<2>>::new(half_value(word & 0xffffu32));
@@ -26,7 +34,7 @@ pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
 
 /// The value of an `f16`, in whole numbers; infinity and NaN become large numbers, which files are checked for.
 #[cube]
-fn half_value(half: u32) -> f32 {
+pub(super) fn half_value(half: u32) -> f32 {
     let magnitude = half & 0x7fffu32;
     let normal = f32::reinterpret((magnitude << 13u32) + 0x3800_0000u32);
     // 2⁻²⁴, the unit of subnormal numbers.
@@ -57,8 +65,8 @@ fn unpack(load: Load, #[comptime] format: Format) -> Array<f32> {
 }
 
 /// Grid: (cubes of all parts, groups of rows). Cube: (lanes, teams). `x` `[n, k]`, `k` being that of whole loads.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     weights: &[Load],
     x: &[Float4],
     out: &mut [f32],
@@ -76,7 +84,8 @@ fn kernel(
     let vectors = comptime!(per / 4);
     let loads = k as usize / per;
     let x_row = k as usize / 4;
-    let (part, first) = pick(a, b, c, per_team);
+    let (part, cube) = pick(a, b, c);
+    let first = (cube * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32;
     let outputs = part.outputs;
     let first_row = CUBE_POS_Y * rows as u32;
 
@@ -162,8 +171,8 @@ pub(super) fn launch(launch: &Launch<'_>, x: &Buffer, out: &Buffer) {
 }
 
 /// Grid: units of 256. Rows of `from` numbers to rows of `to`, the rest zeros.
-#[cube(launch_unchecked)]
-fn pad_kernel(x: &[f32], out: &mut [f32], from: u32, to: u32, len: u32) {
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn pad_kernel(x: &[f32], out: &mut [f32], from: u32, to: u32, len: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < len {
         let row = at / to;

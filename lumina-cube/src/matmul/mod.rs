@@ -1,14 +1,18 @@
 //! Products with weights: `x · Wᵀ`.
 //!
-//! Weights are read in loads of 16 bytes, each for up to eight rows of activations. A team of lanes has some rows of the
-//! weights; each lane adds up its loads in their order, and the lanes' sums are added in a fixed order: it depends on
-//! the shape of the weights and on the device alone.
+//! Weights are read in loads of 16 bytes, each for up to eight rows of activations. A team of lanes has some rows of
+//! the weights; each lane adds up its loads in their order, and the lanes' sums are added in a fixed order: it
+//! depends on the shape of the weights and on the device alone.
 //!
-//! With 8- and 4-bit weights activations are rounded to bytes, a scale for each 32 of them, as on the CPU: a block's sum
-//! is then a whole number.
+//! With 8- and 4-bit weights activations are rounded to bytes, a scale for each 32 of them, as on the CPU: a block's
+//! sum is then a whole number.
+//!
+//! Where a device has tensor cores whose registers a kernel can name (CUDA), they multiply weights in 16, 8 and 4
+//! bits for any number of rows: see `mma`.
 
-mod bytes;
-mod floats;
+pub(crate) mod bytes;
+pub(crate) mod floats;
+pub(crate) mod mma;
 
 use cubecl::prelude::*;
 
@@ -16,7 +20,7 @@ use crate::gpu::ALIGNMENT;
 use crate::weights::{Matrix, MatrixRows};
 use crate::{Buffer, Gpu};
 
-pub(crate) use self::floats::half_pair;
+pub(crate) use self::floats::{half_pair, native_f16};
 
 /// 16 bytes of weights.
 pub(crate) type Load = Vector<u32, Const<4>>;
@@ -30,12 +34,24 @@ const MAX_GROUP: usize = 3;
 /// The most rows of activations that a team has at once.
 const MAX_ROWS: usize = 8;
 
+/// How activations are rounded beside weights in 16 bits on tensor cores. Other kernels take them as they are beside 32
+/// and 16 bits, and in bytes beside 8 and 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MatmulPrecision {
+    /// The sum of two numbers of the weights' format: at least 16 bits of an `f32`'s 24 beside `bf16`, and 21 beside
+    /// `f16`. It costs nothing where memory is the limit, and twice the time where arithmetic is: in long prompts.
+    #[default]
+    High,
+    /// One number of the weights' format, as networks in 16 bits do.
+    Fast,
+}
+
 /// Units of a cube.
 const UNITS: u32 = 256;
 
 /// Rows of weights of one matrix, as a launch sees them.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Part {
+pub(crate) struct Part {
     first_load: u32,
     first_scale: u32,
     outputs: u32,
@@ -93,6 +109,20 @@ impl Launch<'_> {
 /// # Panics
 /// If `x` is of another size, a matrix has other columns, or rows are not in their matrix.
 pub fn matmul<const N: usize>(gpu: &Gpu, x: &Buffer, n: usize, weights: [MatrixRows<'_>; N]) -> [Buffer; N] {
+    matmul_with(gpu, x, n, weights, MatmulPrecision::default())
+}
+
+/// [`matmul`] with a choice of precision, which a row's bits depend on.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_with<const N: usize>(
+    gpu: &Gpu,
+    x: &Buffer,
+    n: usize,
+    weights: [MatrixRows<'_>; N],
+    precision: MatmulPrecision,
+) -> [Buffer; N] {
     let columns = weights.first().map_or(0, |part| part.matrix.columns());
     assert_eq!(x.len(), n * columns, "activations are [{n}, {columns}]");
     for MatrixRows { matrix, rows } in &weights {
@@ -106,7 +136,7 @@ pub fn matmul<const N: usize>(gpu: &Gpu, x: &Buffer, n: usize, weights: [MatrixR
         start..start + n * part.rows.len()
     });
     let out = gpu.empty(end);
-    let mut inputs = Inputs { gpu, x, n, columns, padded: None, quantised: None };
+    let mut inputs = Inputs { gpu, x, n, columns, precision, padded: None, quantised: None, packed: None };
     let mut done = 0;
     while done < N {
         let first = weights[done].matrix;
@@ -125,32 +155,38 @@ struct Inputs<'a> {
     x: &'a Buffer,
     n: usize,
     columns: usize,
+    precision: MatmulPrecision,
     padded: Option<Buffer>,
     quantised: Option<bytes::Quantised>,
+    packed: Option<mma::Packed>,
 }
 
 impl Inputs<'_> {
     /// One launch for matrices that lie in one buffer, each with the place of its results.
     fn run<'m>(&mut self, matrix: &Matrix, group: impl Iterator<Item = (&'m MatrixRows<'m>, usize)>, out: &Buffer) {
         let &mut Self { gpu, x, n, columns, .. } = self;
+        let mut parts = [Place::default(); MAX_GROUP];
+        for (part, (MatrixRows { matrix, rows }, place)) in parts.iter_mut().zip(group) {
+            part.first_load = matrix.load_of(rows.start) as u32;
+            part.first_scale = matrix.scale_of(rows.start) as u32;
+            part.outputs = rows.len() as u32;
+            part.out = place as u32;
+        }
+        if n == 0 || parts.iter().all(|part| part.outputs == 0) {
+            return;
+        }
+        if gpu.has_tensor_cores() && mma::takes(matrix) {
+            self.run_on_tensor_cores(matrix, parts, out);
+            return;
+        }
         let rows = n.next_power_of_two().clamp(1, MAX_ROWS);
         // More rows of activations are read again for each row of weights: more of those share them.
         let per_team = if rows >= 4 { 4 } else { 2 };
-        let mut launch = Launch { gpu, matrix, parts: [Place::default(); MAX_GROUP], n, rows, per_team };
+        let mut launch = Launch { gpu, matrix, parts, n, rows, per_team };
         let mut end = 0;
-        let mut group = group;
         for part in &mut launch.parts {
-            if let Some((MatrixRows { matrix, rows }, place)) = group.next() {
-                end += rows.len().div_ceil(per_team * (UNITS / gpu.lanes()) as usize) as u32;
-                part.first_load = matrix.load_of(rows.start) as u32;
-                part.first_scale = matrix.scale_of(rows.start) as u32;
-                part.outputs = rows.len() as u32;
-                part.out = place as u32;
-            }
+            end += (part.outputs as usize).div_ceil(per_team * (UNITS / gpu.lanes()) as usize) as u32;
             part.end = end;
-        }
-        if end == 0 || n == 0 {
-            return;
         }
         let padded = matrix.padded_columns();
         if matrix.format().has_scales() {
@@ -168,11 +204,22 @@ impl Inputs<'_> {
             }
         }
     }
+
+    fn run_on_tensor_cores(&mut self, matrix: &Matrix, parts: [Place; MAX_GROUP], out: &Buffer) {
+        let &mut Self { gpu, x, n, columns, precision, .. } = self;
+        let kind = mma::Kind::new(matrix.format(), columns, precision);
+        let x = match self.packed.take() {
+            Some(packed) if packed.serves(kind) => packed,
+            _ => mma::pack(gpu, kind, x, n, columns),
+        };
+        mma::Launch { gpu, kind, matrix, parts, n, x: &x, out }.run();
+        self.packed = Some(x);
+    }
 }
 
-/// The part of a launch that a cube works on, and the team's first row of it.
+/// The part of a launch that a cube works on, and which of the part's cubes it is.
 #[cube]
-fn pick(a: Part, b: Part, c: Part, #[comptime] per_team: usize) -> (Part, u32) {
+fn pick(a: Part, b: Part, c: Part) -> (Part, u32) {
     let cube = CUBE_POS_X;
     let second = cube >= a.end;
     let third = cube >= b.end;
@@ -184,5 +231,5 @@ fn pick(a: Part, b: Part, c: Part, #[comptime] per_team: usize) -> (Part, u32) {
         out: select(third, c.out, select(second, b.out, a.out)),
         end: start,
     };
-    (part, ((cube - start) * CUBE_DIM_Y + UNIT_POS_Y) * per_team as u32)
+    (part, cube - start)
 }

@@ -9,8 +9,8 @@ use crate::{Buffer, Gpu};
 const UNITS: u32 = 256;
 
 /// Grid: a cube a row. With `add` the row of `y` is added first, and the sum goes to `sum`.
-#[cube(launch_unchecked)]
-fn kernel(
+#[cube(launch_unchecked, create_dummy_kernel)]
+pub(crate) fn kernel(
     x: &[f32],
     y: &[f32],
     weight: &[f32],

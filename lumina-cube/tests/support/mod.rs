@@ -5,7 +5,7 @@ use lumina_cube::{DeviceChoice, Gpu};
 
 /// The device of the tests: the software Vulkan driver in CI, or a GPU. `None` where the machine has neither, which
 /// `LUMINA_REQUIRE_GPU` forbids.
-pub fn gpu() -> Option<Gpu> {
+pub(crate) fn gpu() -> Option<Gpu> {
     let choice = match std::env::var("LUMINA_GPU").as_deref() {
         Ok("cuda") => DeviceChoice::Cuda(0),
         _ => DeviceChoice::Wgpu,
@@ -21,12 +21,12 @@ pub fn gpu() -> Option<Gpu> {
 }
 
 /// Numbers from −1 to 1.
-pub fn values(n: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
     lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
 /// The worst difference, as a share of the largest expected number.
-pub fn worst(found: &[f32], expected: &[f64]) -> f64 {
+pub(crate) fn worst(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1e-30, |most: f64, value| most.max(value.abs()));
     let difference = |(found, expected): (&f32, &f64)| {

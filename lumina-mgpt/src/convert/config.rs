@@ -6,6 +6,7 @@ use lumina_checkpoint::gguf::{Metadata, Value};
 use serde_json::{Map, Value as Json, json};
 
 use super::row_order::is_chameleon;
+use super::vocabulary::MAX_TOKENS;
 
 /// The files of a model's folder that our GGUF files contain.
 pub(super) const DOCUMENTS: [&str; 5] =
@@ -91,6 +92,10 @@ fn config(metadata: &Metadata, tensors: Tensors) -> Result<Json> {
     }
     // The first of equal names counts. The names of image tokens say which codes they stand for.
     if let Some(tokens) = tokens {
+        if tokens.len() > MAX_TOKENS {
+            let reason = format!("{} tokens, more than the {MAX_TOKENS} of any model", tokens.len());
+            return Err(metadata.wrong("tokenizer.ggml.tokens", reason));
+        }
         let mut vocabulary = Map::new();
         for (id, token) in tokens.iter().enumerate() {
             vocabulary.entry(token).or_insert(id.into());

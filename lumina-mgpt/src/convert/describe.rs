@@ -41,6 +41,7 @@ impl Config {
         let Some(text) = checkpoint.document(NAME)? else {
             return Err(Error::NoCheckpoint { folder: folder.to_owned(), looked_for: format!("`{NAME}`") });
         };
+        lumina_core::file::check_json(&file, &text)?;
         let tokens = serde_json::from_slice(&text).map_err(|source| Error::Json {
             file: file.clone(),
             problem: "`config.json` does not hold",
@@ -129,6 +130,7 @@ pub(super) fn metadata(
     }
     for name in DOCUMENTS {
         let Some(bytes) = checkpoint.document(name)? else { continue };
+        lumina_core::file::check_json(&checkpoint.path().join(name), &bytes)?;
         let text = std::str::from_utf8(&bytes).map_err(|error| Error::Damaged {
             file: checkpoint.path().to_owned(),
             reason: format!("`{name}` is not UTF-8 ({error})"),

@@ -14,8 +14,9 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// More tokens than any model has. The limit is needed because missing tokens are filled in.
-const MAX_TOKENS: usize = 1 << 20;
+/// More tokens than any model has. The limit is needed because missing tokens are filled in, and each takes a
+/// hundred bytes in a config.
+pub(super) const MAX_TOKENS: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Tokenizer {

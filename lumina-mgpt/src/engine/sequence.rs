@@ -7,7 +7,7 @@ use std::time::Duration;
 use lumina_core::Vocabulary;
 use lumina_core::layout::Phase;
 use lumina_nn::ops::{AttentionPath, MIN_GEMM_QUERIES};
-use lumina_sampling::{LogitsRow, Sampler, StreamState};
+use lumina_sampling::{LogitsRow, PlainDraw, Sampler, StreamState};
 
 use super::event::Stats;
 use super::request::{Cancel, GenerateOptions};
@@ -303,6 +303,18 @@ impl Sequence {
         self.append(token, transformer);
         self.append_forced(transformer);
         Ok(())
+    }
+
+    /// The next draw, if the device can make it.
+    pub(super) fn plain_draw(&self) -> Option<PlainDraw> {
+        self.sampler.plain_draw(&self.state)
+    }
+
+    /// Appends a token that the device has drawn.
+    pub(super) fn take(&mut self, token: u32, transformer: &Transformer) {
+        self.stats.drawn_on_device += 1;
+        self.append(token, transformer);
+        self.append_forced(transformer);
     }
 
     /// Appends a token to the sequence and to the branches that see it.

@@ -8,14 +8,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use lumina_sampling::LogitsRow;
+use lumina_sampling::{LogitsRow, PlainDraw};
 use smallvec::SmallVec;
 
 use super::clock::{Clock, now};
 use super::entry::Entry;
 use super::sequence::{Chunk, Sequence};
 use crate::error::catch;
-use crate::model::{Logits, MAX_INLINE_ROWS, Row, Transformer};
+use crate::model::{Drawn, Logits, MAX_INLINE_ROWS, Row, Transformer};
 use crate::{Error, Result};
 
 /// A row of the pass.
@@ -38,7 +38,7 @@ struct Ran {
 /// on then.
 pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn Clock) -> Result<Vec<(usize, Error)>> {
     let started = now(clock)?;
-    let (logits, ran) = catch("a pass over the weights", || run(transformer, entries))??;
+    let (result, ran) = catch("a pass over the weights", || run(transformer, entries))??;
     let time = now(clock)?.saturating_sub(started);
     for row in &ran {
         let sequence = &mut entries[row.entry].sequence;
@@ -54,6 +54,18 @@ pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn
     }
 
     let mut failed = Vec::new();
+    let logits = match result {
+        Some(Drawn::Tokens(tokens)) => {
+            let mut drawing = ran.iter().filter(|row| row.draws && !row.is_unconditional).map(|row| row.entry);
+            for token in tokens {
+                let Some(index) = drawing.next() else { break };
+                entries[index].sequence.take(token, transformer);
+            }
+            return Ok(failed);
+        }
+        Some(Drawn::Logits(logits)) => Some(logits),
+        None => None,
+    };
     let rows = logits.iter().flat_map(Logits::sampler_rows);
     let mut rows = ran.iter().filter(|row| row.draws).map(|row| row.entry).zip(rows).peekable();
     while let Some((index, conditional)) = rows.next() {
@@ -81,13 +93,15 @@ fn draw(
     Ok(())
 }
 
-/// The pass itself: the logits of all draws, and which rows ran.
-fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Logits>, SmallVec<[Ran; MAX_INLINE_ROWS]>)> {
+/// The pass itself: tokens or the logits of all draws, and which rows ran.
+fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Drawn>, SmallVec<[Ran; MAX_INLINE_ROWS]>)> {
     let vocab_size = transformer.architecture().vocab_size();
     let mut rows: SmallVec<[Row<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
     let mut ran: SmallVec<[Ran; MAX_INLINE_ROWS]> = SmallVec::new();
     // The candidates of all draws: one product with the head serves them.
     let mut ids: Option<Range<usize>> = None;
+    // Where a device draws, it draws all of a pass, from the same ids.
+    let mut plain: Option<SmallVec<[PlainDraw; MAX_INLINE_ROWS]>> = transformer.draws_on_device().then(SmallVec::new);
     for (index, entry) in entries.iter_mut().enumerate() {
         let sequence = &mut entry.sequence;
         let draws = sequence.draws_next();
@@ -97,6 +111,13 @@ fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Logit
                 Some(others) => others.start.min(own.start)..others.end.max(own.end),
                 None => own,
             });
+            plain = match (plain, sequence.plain_draw()) {
+                (Some(mut draws), Some(draw)) if draws.first().is_none_or(|first| first.ids == draw.ids) => {
+                    draws.push(draw);
+                    Some(draws)
+                }
+                _ => None,
+            };
         }
         let chunks = sequence.chunks();
         for (is_unconditional, (branch, chunk)) in [false, true].into_iter().zip(sequence.branches_mut().zip(chunks)) {
@@ -114,14 +135,14 @@ fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Logit
     if rows.is_empty() {
         return Ok((None, ran));
     }
-    let logits = match ids {
-        Some(ids) => Some(transformer.run(&mut rows, ids)?),
+    let result = match ids {
+        Some(ids) => Some(transformer.run_and_draw(&mut rows, ids, plain.as_deref())?),
         None => {
             transformer.forward(&mut rows)?;
             None
         }
     };
-    Ok((logits, ran))
+    Ok((result, ran))
 }
 
 /// Adds a pass to the statistics of a sequence that took part in it.

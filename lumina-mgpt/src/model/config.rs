@@ -130,6 +130,7 @@ impl ModelConfig {
     /// [`Error::Config`].
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self> {
         let refuse = |reason| Error::Config { file: file.to_owned(), reason };
+        file::check_json(file, json)?;
         let mut value: Value = serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))?;
         remove_nulls(&mut value);
         serde_path_to_error::deserialize(value)

@@ -3,16 +3,39 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use lumina_nn::ops::{GpuInputs, GpuKvPool, GpuPass, GpuRow, Hidden};
+use lumina_nn::ops::{GpuDraw, GpuInputs, GpuKvPool, GpuPass, GpuResult, GpuRow, GpuTokens, Hidden};
+use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
 use super::kv_cache::KvCache;
-use super::logits::Logits;
+use super::layer::{Residual, Stream};
+use super::logits::{Drawn, Logits};
 use super::rope::{Rotation, write_angles};
 use super::row::{MAX_INLINE_ROWS, Row};
-use super::transformer::{Residual, Transformer};
+use super::transformer::Transformer;
 use crate::{Error, Result};
+
+/// Draws for the device, of the rows of logits in their order.
+pub(super) fn draws(plain: &[PlainDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]> {
+    let mut row = 0;
+    let draw = |plain: &PlainDraw| {
+        let conditional = row;
+        let unconditional = plain.guidance_scale.map(|_| row + 1);
+        row += if unconditional.is_some() { 2 } else { 1 };
+        GpuDraw {
+            row: conditional,
+            unconditional,
+            guidance_scale: plain.guidance_scale.unwrap_or(1.0),
+            top_k: u32::try_from(plain.top_k).unwrap_or(u32::MAX),
+            temperature: plain.temperature,
+            seed: plain.key.seed,
+            branch: plain.key.branch,
+            position: plain.position as u32,
+        }
+    };
+    plain.iter().map(draw).collect()
+}
 
 impl Transformer {
     /// [`Transformer::forward_with`].
@@ -20,9 +43,9 @@ impl Transformer {
         &self,
         pool: &Arc<GpuKvPool>,
         rows: &mut [Row<'_>],
-        observe: &mut dyn FnMut(&Hidden),
+        observe: Option<&mut dyn FnMut(&Hidden)>,
     ) -> Result<Hidden> {
-        self.with_inputs(pool, rows, &[], |inputs| {
+        self.with_inputs(pool, rows, (&[], &[]), |inputs| {
             let _turn = pool.turn();
             Ok(self.hidden_on_gpu(&GpuPass::new(inputs), observe))
         })
@@ -36,27 +59,57 @@ impl Transformer {
         positions: &[usize],
         ids: Range<usize>,
     ) -> Result<Logits> {
+        match self.draw_on_gpu(pool, rows, positions, ids.clone(), &[])? {
+            Drawn::Logits(logits) => Ok(logits),
+            Drawn::Tokens(_) => Err(Error::EmptyRow),
+        }
+    }
+
+    /// [`Transformer::run_on_gpu`] that draws a token for each of `draws`, which name rows of logits. Where there are
+    /// none, or one of them cannot be drawn, the logits are the result.
+    pub(super) fn draw_on_gpu(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        positions: &[usize],
+        ids: Range<usize>,
+        draws: &[GpuDraw],
+    ) -> Result<Drawn> {
         let launch = |pass: &GpuPass| {
-            let hidden = self.hidden_on_gpu(pass, &mut |_| {});
-            self.lm_head.forward_some(&pass.select(&hidden), ids.clone())
+            let hidden = self.hidden_on_gpu(pass, None);
+            let logits = self.lm_head.forward_some(&pass.select(&hidden), ids.clone());
+            let tokens = pass.draw(&logits, ids.start as u32);
+            GpuResult { logits, tokens }
         };
-        let logits = self.with_inputs(pool, rows, positions, |inputs| {
-            Ok(self.recordings.run(inputs, ids.clone(), launch, |logits| logits.to_host())?)
+        let read = |result: &GpuResult| {
+            let tokens = result.tokens.as_ref().map_or(Ok(None), GpuTokens::read)?;
+            Ok(match tokens {
+                Some(tokens) => Ok(tokens),
+                None => Err(result.logits.to_host()?),
+            })
+        };
+        let result = self.with_inputs(pool, rows, (positions, draws), |inputs| {
+            Ok(self.recordings.run(inputs, ids.clone(), launch, read)?)
         })?;
-        self.read_logits(logits, ids)
+        match result {
+            Ok(tokens) => Ok(Drawn::Tokens(tokens)),
+            Err(logits) => Ok(Drawn::Logits(self.read_logits(logits, ids)?)),
+        }
     }
 
     /// The launches of a pass, up to the final norm.
-    fn hidden_on_gpu(&self, pass: &GpuPass, observe: &mut dyn FnMut(&Hidden)) -> Hidden {
-        let mut x = self.embed_tokens.forward_on_gpu(pass);
+    fn hidden_on_gpu(&self, pass: &GpuPass, mut observe: Option<&mut dyn FnMut(&Hidden)>) -> Hidden {
+        let mut stream = Stream::from(self.embed_tokens.forward_on_gpu(pass));
         let rotation = Rotation::on_gpu(pass.rotation());
         for (layer, network) in self.layers.iter().enumerate() {
-            observe(&x);
-            x = network.forward(x, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
+            stream = stream.observed(&mut observe);
+            stream = network.forward(stream, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
         }
-        let x = self.norm.forward(&x);
-        observe(&x);
-        x
+        let (_, normed) = stream.normed(&self.norm);
+        if let Some(observe) = observe {
+            observe(&normed);
+        }
+        normed
     }
 
     /// Takes room for the tokens of all rows, and calls `run` with what the pass reads. Rows without a cache have one
@@ -65,7 +118,7 @@ impl Transformer {
         &self,
         pool: &Arc<GpuKvPool>,
         rows: &mut [Row<'_>],
-        selected: &[usize],
+        (selected, draws): (&[usize], &[GpuDraw]),
         run: impl FnOnce(&GpuInputs) -> Result<T>,
     ) -> Result<T> {
         if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
@@ -97,7 +150,7 @@ impl Transformer {
             values
         };
         let (cos, sin) = (angles(f32::cos), angles(f32::sin));
-        let inputs = GpuInputs::new(&parts, &tokens, (&cos, &sin), selected).ok_or(Error::EmptyRow)?;
+        let inputs = GpuInputs::new(&parts, &tokens, (&cos, &sin), selected, draws).ok_or(Error::EmptyRow)?;
         let result = run(&inputs)?;
         drop(parts);
         for row in rows.iter_mut() {

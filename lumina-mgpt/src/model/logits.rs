@@ -22,6 +22,16 @@ pub struct Logits {
     ids: Range<usize>,
 }
 
+/// What a pass gives a sampler.
+#[derive(Debug)]
+pub(crate) enum Drawn {
+    /// Tokens that the device has drawn.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code, reason = "only GPUs draw"))]
+    Tokens(Vec<u32>),
+    /// Logits to draw from.
+    Logits(Logits),
+}
+
 impl Logits {
     /// `values` `[n, ids.len()]` in host memory.
     pub(crate) fn new(values: Hidden, ids: Range<usize>) -> Self {

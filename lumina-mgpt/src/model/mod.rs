@@ -5,7 +5,7 @@
 //!
 //! 1. [`config`]: what `config.json` says, and the checked [`Architecture`] that the code uses.
 //! 2. [`row`]: a sequence's part of a pass. Rows of different lengths share a pass without padding.
-//! 3. [`norm`], [`rope`], [`attention`]: the parts of a layer, each with its shapes.
+//! 3. [`norm`], [`rope`], [`attention`]: the parts of a [`layer`], each with its shapes.
 //! 4. [`transformer`]: layers, and the pass from tokens to logits.
 //! 5. [`kv_cache`], [`logits`]: what a pass leaves behind.
 //!
@@ -18,6 +18,7 @@ mod fit;
 #[cfg(feature = "cube")]
 mod gpu;
 mod kv_cache;
+mod layer;
 mod logits;
 mod norm;
 mod parts;
@@ -29,8 +30,10 @@ pub use config::{Architecture, ModelConfig, RopeScalingConfig};
 pub use dropout::Dropout;
 pub use fit::Fit;
 pub use kv_cache::KvCache;
+pub use layer::Pass;
+pub(crate) use logits::Drawn;
 pub use logits::Logits;
 pub(crate) use parts::ModelParts;
 pub(crate) use row::MAX_INLINE_ROWS;
 pub use row::Row;
-pub use transformer::{Pass, Transformer};
+pub use transformer::Transformer;

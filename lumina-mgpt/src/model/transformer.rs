@@ -7,19 +7,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
-use lumina_nn::ops::{Embedding, Hidden, Linear, swiglu};
+use lumina_nn::ops::{Embedding, Hidden, Linear};
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
+use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
-use super::attention::{Attention, PassRows};
+use super::attention::PassRows;
 use super::config::{Architecture, ModelConfig};
-use super::dropout::{Dropout, Site};
+use super::dropout::Dropout;
 use super::kv_cache::KvCache;
-use super::logits::Logits;
+use super::layer::{Layer, Pass, Residual, Stream};
+use super::logits::{Drawn, Logits};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -52,115 +54,25 @@ pub struct Transformer {
     pub(super) recordings: Arc<Recordings<Range<usize>>>,
 }
 
-/// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
-pub struct Pass {
-    rotation: Rotation,
-    device: Device,
-    lens: SmallVec<[usize; MAX_INLINE_ROWS]>,
-    dropout: Dropout,
-}
-
-#[derive(Module, Debug)]
-pub(super) struct Layer {
-    self_attn: Attention,
-    mlp: Mlp,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
-    swin_norm: bool,
-}
-
-/// SwiGLU. Mirrors `ChameleonMLP`.
-#[derive(Module, Debug)]
-struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-}
-
-impl Mlp {
-    fn new(loader: &Loader<'_>, architecture: &Architecture) -> Self {
-        let &Architecture { hidden, intermediate, mlp_bias: bias, .. } = architecture;
-        Self {
-            gate_proj: loader.pp("gate_proj").linear(hidden, intermediate, bias),
-            up_proj: loader.pp("up_proj").linear(hidden, intermediate, bias),
-            down_proj: loader.pp("down_proj").linear(intermediate, hidden, bias),
-        }
-    }
-
-    fn forward(&self, x: &Hidden) -> Hidden {
-        let [gate, up] = Linear::forward_all([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(&swiglu(gate, up))
-    }
-}
-
-impl Layer {
-    fn new(loader: &Loader<'_>, architecture: &Architecture) -> Self {
-        let norm = |name| RmsNorm::new(&loader.pp(name), architecture.hidden, architecture.rms_norm_eps);
-        Self {
-            self_attn: Attention::new(&loader.pp("self_attn"), architecture),
-            mlp: Mlp::new(&loader.pp("mlp"), architecture),
-            input_layernorm: norm("input_layernorm"),
-            post_attention_layernorm: norm("post_attention_layernorm"),
-            swin_norm: architecture.swin_norm,
-        }
-    }
-
-    /// `x` `[n, hidden]` → the same shape. Pre-norm: the norms act on the inputs of attention and MLP; swin-norm: on
-    /// their outputs.
-    pub(super) fn forward(
-        &self,
-        x: Hidden,
-        rotation: &Rotation,
-        rows: PassRows<'_, '_>,
-        residual: Residual<'_>,
-    ) -> Hidden {
-        let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
-        if self.swin_norm {
-            let y = norm_1.forward(&self.self_attn.forward(&x, rotation, rows));
-            let x = residual.add(Site::Attention, x, y);
-            let y = norm_2.forward(&self.mlp.forward(&x));
-            residual.add(Site::Mlp, x, y)
-        } else {
-            let y = self.self_attn.forward(&norm_1.forward(&x), rotation, rows);
-            let (x, normed) = match residual {
-                Residual::Plain => norm_2.add_forward(x, y),
-                Residual::Dropout { .. } => {
-                    let x = residual.add(Site::Attention, x, y);
-                    let normed = norm_2.forward(&x);
-                    (x, normed)
-                }
-            };
-            residual.add(Site::Mlp, x, self.mlp.forward(&normed))
-        }
-    }
-}
-
-/// How the output of attention or MLP is added to the residual stream.
-#[derive(Clone, Copy)]
-pub(super) enum Residual<'a> {
-    /// As it is.
-    Plain,
-    /// After dropout, in training.
-    Dropout { layer: usize, pass: &'a Pass },
-}
-
-impl Residual<'_> {
-    fn add(self, site: Site, x: Hidden, y: Hidden) -> Hidden {
-        match self {
-            Self::Plain => x + y,
-            Self::Dropout { layer, pass } => {
-                let [x, y] = [x, y].map(|x| x.into_tensor(&pass.device));
-                pass.dropout.add(layer, site, x, y).into()
-            }
-        }
-    }
-}
-
 /// Keys and values for sequences of a transformer of this shape, where they are on a GPU.
 #[cfg(feature = "cube")]
 fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPool>> {
     let &Architecture { layers, heads, kv_heads, head_dim, .. } = architecture;
     GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
+}
+
+/// The tokens of a pass after which logits are wanted.
+fn positions(rows: &[Row<'_>]) -> Result<SmallVec<[usize; MAX_INLINE_ROWS]>> {
+    let mut positions = SmallVec::new();
+    let mut start = 0;
+    for row in rows {
+        if row.logits.end > row.len() {
+            return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
+        }
+        positions.extend(row.logits.clone().map(|token| start + token));
+        start += row.len();
+    }
+    Ok(positions)
 }
 
 impl Transformer {
@@ -291,7 +203,7 @@ impl Transformer {
     /// cache, [`Error::KvMemory`] where there is no memory for it, [`Error::EmptyRow`] where there is nothing to run.
     /// Nothing has been written then.
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Hidden> {
-        self.compute.in_pool(|| self.forward_with(rows, &mut |_| {}))
+        self.compute.in_pool(|| self.hidden(rows, None))
     }
 
     /// Runs the rows' tokens, and computes the logits that each row asks for, of the tokens `ids`: a row of logits
@@ -301,15 +213,7 @@ impl Transformer {
     /// As [`Transformer::forward`], and [`Error::Position`] where a row asks for logits of a token that it does not
     /// have.
     pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
-        let mut positions: SmallVec<[usize; MAX_INLINE_ROWS]> = SmallVec::new();
-        let mut start = 0;
-        for row in rows.iter() {
-            if row.logits.end > row.len() {
-                return Err(Error::Position { position: row.logits.end - 1, tokens: row.len() });
-            }
-            positions.extend(row.logits.clone().map(|token| start + token));
-            start += row.len();
-        }
+        let positions = positions(rows)?;
         #[cfg(feature = "cube")]
         if let Some(pool) = &self.kv_pool
             && !positions.is_empty()
@@ -317,9 +221,39 @@ impl Transformer {
             return self.run_on_gpu(pool, rows, &positions, self.known_ids(ids));
         }
         self.compute.in_pool(|| {
-            let hidden = self.forward_with(rows, &mut |_| {})?;
+            let hidden = self.hidden(rows, None)?;
             self.logits_among(&hidden, &positions, ids)
         })
+    }
+
+    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their order,
+    /// but that a draw with guidance takes two, the conditional one first. Logits otherwise.
+    ///
+    /// # Errors
+    /// As [`Transformer::run`].
+    pub(crate) fn run_and_draw(
+        &self,
+        rows: &mut [Row<'_>],
+        ids: Range<usize>,
+        draws: Option<&[PlainDraw]>,
+    ) -> Result<Drawn> {
+        #[cfg(feature = "cube")]
+        if let (Some(pool), Some(draws)) = (&self.kv_pool, draws)
+            && !self.architecture.masked_logits.iter().any(|&token| ids.contains(&(token as usize)))
+        {
+            let positions = positions(rows)?;
+            return self.draw_on_gpu(pool, rows, &positions, self.known_ids(ids), &super::gpu::draws(draws));
+        }
+        let _ = draws;
+        self.run(rows, ids).map(Drawn::Logits)
+    }
+
+    /// Whether tokens can be drawn where the network computes.
+    pub(crate) fn draws_on_device(&self) -> bool {
+        #[cfg(feature = "cube")]
+        return self.kv_pool.is_some();
+        #[cfg(not(feature = "cube"))]
+        false
     }
 
     /// [`Transformer::forward`] that calls `observe` with the input of each layer and the final hidden states.
@@ -327,6 +261,10 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::forward`].
     pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Hidden)) -> Result<Hidden> {
+        self.hidden(rows, Some(observe))
+    }
+
+    fn hidden(&self, rows: &mut [Row<'_>], mut observe: Option<&mut dyn FnMut(&Hidden)>) -> Result<Hidden> {
         for row in rows.iter() {
             if let Some(cache) = &row.cache
                 && cache.len() + row.len() > cache.capacity()
@@ -339,13 +277,13 @@ impl Transformer {
             return self.forward_on_gpu(pool, rows, observe);
         }
         let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
-        let mut x = self.embed(&tokens, rows)?;
+        let mut stream = Stream::from(self.embed(&tokens, rows)?);
         let rotation = Rotation::new(&self.architecture, rows, &self.compute);
         if rows.iter().all(|row| row.cache.is_none()) {
             let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
             for layer in &self.layers {
-                observe(&x);
-                x = layer.forward(x, &rotation, PassRows::Whole(&lens), Residual::Plain);
+                stream = stream.observed(&mut observe);
+                stream = layer.forward(stream, &rotation, PassRows::Whole(&lens), Residual::Plain);
             }
         } else {
             // In a pass with rows that are kept, the others have caches until its end.
@@ -366,9 +304,9 @@ impl Transformer {
                 row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
             }
             for (index, layer) in self.layers.iter().enumerate() {
-                observe(&x);
+                stream = stream.observed(&mut observe);
                 let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
-                x = layer.forward(x, &rotation, rows, Residual::Plain);
+                stream = layer.forward(stream, &rotation, rows, Residual::Plain);
             }
             for row in &mut all {
                 let len = row.len();
@@ -377,9 +315,11 @@ impl Transformer {
                 }
             }
         }
-        let x = self.norm.forward(&x);
-        observe(&x);
-        Ok(x)
+        let (_, normed) = stream.normed(&self.norm);
+        if let Some(observe) = observe {
+            observe(&normed);
+        }
+        Ok(normed)
     }
 
     /// The hidden states of the tokens of all rows.
@@ -420,8 +360,9 @@ impl Transformer {
     pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
         let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
         let residual = Residual::Dropout { layer: index, pass };
-        let y = layer.forward(x.into(), &pass.rotation, PassRows::Whole(&pass.lens), residual);
-        Ok(y.into_tensor(&pass.device))
+        let stream = Stream::from(Hidden::from(x));
+        let stream = layer.forward(stream, &pass.rotation, PassRows::Whole(&pass.lens), residual);
+        Ok(stream.sum().into_tensor(&pass.device))
     }
 
     /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.

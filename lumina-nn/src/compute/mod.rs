@@ -160,15 +160,17 @@ impl Compute {
     ///
     /// Looking for GPUs starts their drivers.
     pub fn available() -> Vec<Self> {
+        #[cfg(any(feature = "cuda", feature = "wgpu"))]
+        let gpus = lumina_cube::Gpu::enumerate();
         let candidates = [
             #[cfg(feature = "flex")]
             Some(Self::cpu()),
             #[cfg(feature = "ndarray")]
             Some(Self::ndarray()),
             #[cfg(feature = "cuda")]
-            on_this_machine(burn::tensor::DeviceType::Cuda).then(|| Self::cuda(0)),
+            gpus.contains(&lumina_cube::DeviceChoice::Cuda(0)).then(|| Self::cuda(0)),
             #[cfg(feature = "wgpu")]
-            on_this_machine(burn::tensor::DeviceType::Wgpu).then(Self::wgpu),
+            gpus.contains(&lumina_cube::DeviceChoice::Wgpu).then(Self::wgpu),
             None,
         ];
         candidates.into_iter().flatten().collect()
@@ -457,12 +459,6 @@ impl Compute {
         }
         Ok(())
     }
-}
-
-/// Whether a driver lists a device of this kind.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn on_this_machine(kind: burn::tensor::DeviceType) -> bool {
-    !Device::enumerate(kind).into_vec().is_empty()
 }
 
 impl std::fmt::Display for Compute {

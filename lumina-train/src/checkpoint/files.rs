@@ -21,6 +21,7 @@ pub(crate) fn write_json(file: &Path, value: &impl serde::Serialize) -> Result<(
 /// Reads a JSON file.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     let text = file::read_document_text(file)?;
+    file::check_json(file, text.as_bytes())?;
     serde_json::from_str(&text).map_err(|error| Error::Read { file: file.to_owned(), source: error.into() })
 }
 

@@ -1,6 +1,9 @@
 //! The pre-tokenised items of a data config.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::collate::Batch;
 use super::index::resolve;
@@ -66,10 +69,13 @@ impl DataConfig {
     }
 }
 
+/// Limit on the sources of a config: each has a list of the lengths of its items when batches are made.
+const MAX_SOURCES: usize = 1 << 12;
+
 /// The items of all sources of a config, with one index for all.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    sources: Vec<(DataMeta, TokenItems)>,
+    sources: Vec<(DataMeta, Arc<TokenItems>)>,
 }
 
 impl Dataset {
@@ -93,8 +99,21 @@ impl Dataset {
     fn open_in(file: &Path, root: Option<&Path>) -> Result<Self> {
         let yaml = lumina_core::file::read_document_text(file)?;
         let config = DataConfig::from_yaml(&yaml, file)?;
+        if config.meta.len() > MAX_SOURCES {
+            let reason = format!("{} sources, more than {MAX_SOURCES}; is it the right file?", config.meta.len());
+            return Err(Error::Data { file: file.to_owned(), reason });
+        }
+        // An index that is named many times is in memory once.
+        let mut opened: BTreeMap<PathBuf, Arc<TokenItems>> = BTreeMap::new();
         let open = |meta: DataMeta| {
-            let items = TokenItems::open_in(&resolve(file, &meta.path, root)?, root)?;
+            let path = resolve(file, &meta.path, root)?;
+            let items = match opened.entry(path) {
+                Entry::Occupied(items) => items.get().clone(),
+                Entry::Vacant(place) => {
+                    let items = TokenItems::open_in(place.key(), root)?;
+                    place.insert(Arc::new(items)).clone()
+                }
+            };
             Ok((meta, items))
         };
         Ok(Self { sources: config.meta.into_iter().map(open).collect::<Result<_>>()? })
@@ -103,7 +122,7 @@ impl Dataset {
     /// The items of one index, without a config.
     pub fn of(items: TokenItems) -> Self {
         let meta = DataMeta { path: PathBuf::new(), kind: default_kind(), ratio: default_ratio() };
-        Self { sources: vec![(meta, items)] }
+        Self { sources: vec![(meta, Arc::new(items))] }
     }
 
     /// Number of items, whatever their ratio.
@@ -118,7 +137,7 @@ impl Dataset {
 
     /// The items as a [`BatchSampler`](super::BatchSampler) sees them.
     pub fn groups(&self) -> Vec<ItemGroup> {
-        let group = |(meta, items): &(DataMeta, TokenItems)| ItemGroup {
+        let group = |(meta, items): &(DataMeta, Arc<TokenItems>)| ItemGroup {
             kind: meta.kind.clone(),
             ratio: meta.ratio,
             lens: items.lens().collect(),

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lumina_core::file;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::json_text::other_encoding;
 use crate::{Error, Result};
@@ -31,6 +32,17 @@ impl IndexEntry {
     /// # Errors
     /// [`Error::Core`] where it cannot be read, and [`Error::Data`] with the number of a line that is not an entry.
     pub fn read_all(file: &Path) -> Result<(Vec<Self>, LastLine)> {
+        let mut entries = Vec::new();
+        let last = Self::read_each(file, |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok((entries, last))
+    }
+
+    /// [`IndexEntry::read_all`] one by one: a list of millions of entries, each with a name of its own, takes more than
+    /// their file.
+    pub(super) fn read_each(file: &Path, mut take: impl FnMut(Self) -> Result<()>) -> Result<LastLine> {
         let bytes = file::read(file, u64::MAX)?;
         let bytes = file::without_mark(&bytes);
         let fault = |reason: String| Error::Data { file: file.to_owned(), reason };
@@ -38,20 +50,55 @@ impl IndexEntry {
             return Err(fault(format!("the text is in {encoding}; save it as UTF-8")));
         }
         if bytes.trim_ascii_start().starts_with(b"[") {
-            let entries = serde_json::from_slice(bytes).map_err(|error| fault(format!("not an index: {error}")))?;
-            return Ok((entries, LastLine::Whole));
+            let mut list = List { take, failure: None };
+            let mut json = serde_json::Deserializer::from_slice(bytes);
+            return match (&mut list).deserialize(&mut json).and_then(|()| json.end()) {
+                Ok(()) => Ok(LastLine::Whole),
+                Err(error) => Err(list.failure.unwrap_or_else(|| fault(format!("not an index: {error}")))),
+            };
         }
-        let mut entries = Vec::new();
         for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
             match serde_json::from_slice(line) {
-                Ok(entry) => entries.push(entry),
+                Ok(entry) => take(entry)?,
                 Err(_) if line.trim_ascii().is_empty() => {}
                 // An object that is cut short is never whole JSON.
-                Err(_) if !line.ends_with(b"\n") => return Ok((entries, LastLine::Unfinished)),
+                Err(_) if !line.ends_with(b"\n") => return Ok(LastLine::Unfinished),
                 Err(error) => return Err(fault(format!("line {}: not an entry of an index: {error}", number + 1))),
             }
         }
-        Ok((entries, LastLine::Whole))
+        Ok(LastLine::Whole)
+    }
+}
+
+/// A list whose entries are handed over one by one, and the error of whoever took them.
+struct List<F> {
+    take: F,
+    failure: Option<Error>,
+}
+
+impl<'de, F: FnMut(IndexEntry) -> Result<()>> DeserializeSeed<'de> for &mut List<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, list: D) -> std::result::Result<(), D::Error> {
+        list.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(IndexEntry) -> Result<()>> Visitor<'de> for &mut List<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<(), A::Error> {
+        while let Some(entry) = list.next_element()? {
+            if let Err(error) = (self.take)(entry) {
+                self.failure = Some(error);
+                return Err(A::Error::custom("an entry cannot be used"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -24,9 +24,10 @@ enum ItemFile {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    file: usize,
-    offset: u64,
+    /// The place in the list of files.
+    file: u32,
     len: u32,
+    offset: u64,
     id: u64,
 }
 
@@ -52,7 +53,7 @@ impl TokenItems {
         let mut shards: HashMap<String, usize> = HashMap::new();
         let mut files = Vec::new();
         let mut entries = Vec::new();
-        for IndexEntry { file, len, id, offset } in IndexEntry::read_all(index)?.0 {
+        IndexEntry::read_each(index, |IndexEntry { file, len, id, offset }| {
             let file = match (offset, shards.get(&file)) {
                 (Some(_), Some(&shard)) => shard,
                 (Some(_), None) => {
@@ -65,8 +66,13 @@ impl TokenItems {
                     files.len() - 1
                 }
             };
-            entries.push(Entry { file, offset: offset.unwrap_or(0), len, id });
-        }
+            let file = u32::try_from(file).map_err(|_| Error::Data {
+                file: index.to_owned(),
+                reason: "more files than can be counted".to_owned(),
+            })?;
+            entries.push(Entry { file, len, offset: offset.unwrap_or(0), id });
+            Ok(())
+        })?;
         Ok(Self { index: index.to_owned(), files, entries })
     }
 
@@ -94,7 +100,7 @@ impl TokenItems {
             crc32.update(&entry.id.to_le_bytes());
             crc32.update(&entry.len.to_le_bytes());
             if place.is_multiple_of(every) {
-                let sample = match &self.files[entry.file] {
+                let sample = match &self.files[entry.file as usize] {
                     ItemFile::Shard(shard) => shard.checksum_at(entry.offset).map_or(0, u64::from),
                     ItemFile::Pickle(file) => std::fs::metadata(file).map_or(0, |metadata| metadata.len()),
                 };
@@ -112,7 +118,7 @@ impl TokenItems {
         let fault = |reason: String| Error::Data { file: self.index.clone(), reason };
         let n_items = self.len();
         let entry = self.entries.get(place).ok_or_else(|| fault(format!("has {n_items} items, no item {place}")))?;
-        let item = match &self.files[entry.file] {
+        let item = match &self.files[entry.file as usize] {
             ItemFile::Shard(shard) => shard.item(entry.offset, entry.len)?,
             ItemFile::Pickle(file) => read_pickled(file)?,
         };

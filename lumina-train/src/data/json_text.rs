@@ -45,20 +45,33 @@ pub(super) fn with_finite_numbers(text: &[u8]) -> Cow<'_, [u8]> {
     finite
 }
 
+/// The most records that a file of so many bytes has. A record has more than 16 bytes, which its place in memory takes.
+fn most_records(bytes: usize) -> usize {
+    (bytes / 16).max(1 << 22)
+}
+
+fn too_many(most: usize) -> String {
+    format!("more than {most} records, which are then too short to be records")
+}
+
 /// The places of the lines that are not empty. Each may have a byte order mark: files can be joined.
-pub(super) fn lines(bytes: &[u8]) -> Vec<Range<usize>> {
+pub(super) fn lines(bytes: &[u8]) -> Result<Vec<Range<usize>>, String> {
+    let most = most_records(bytes.len());
     let mut end = 0;
     let places = bytes.split_inclusive(|&byte| byte == b'\n').map(|line| {
         end += line.len();
         end - without_mark(line).len()..end
     });
-    places.filter(|place| !bytes[place.clone()].trim_ascii().is_empty()).collect()
+    let places = places.filter(|place| !bytes[place.clone()].trim_ascii().is_empty());
+    let places: Vec<_> = places.take(most + 1).collect();
+    if places.len() > most { Err(too_many(most)) } else { Ok(places) }
 }
 
 /// The places of the elements of a JSON list, from its bracket on.
 pub(super) fn elements(bytes: &[u8], list: usize) -> Result<Vec<Range<usize>>, String> {
     let skip_space = |position: usize| bytes.len() - bytes[position..].trim_ascii_start().len();
     let cut = || "the list of records does not end; is the file whole?".to_owned();
+    let most = most_records(bytes.len());
     let mut places = Vec::new();
     let mut position = skip_space(list + 1);
     if bytes.get(position) == Some(&b']') {
@@ -71,6 +84,9 @@ pub(super) fn elements(bytes: &[u8], list: usize) -> Result<Vec<Range<usize>>, S
                 Some(_) => format!("record {index}, from byte {position}: {error}"),
                 None => cut(),
             })?;
+            if places.len() == most {
+                return Err(too_many(most));
+            }
             places.push(position..end);
             match bytes.get(end) {
                 Some(b',') => position = skip_space(end + 1),

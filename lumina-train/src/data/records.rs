@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lumina_checkpoint::map;
-use lumina_core::file;
+use lumina_core::{Limits, file};
 use lumina_tokenizer::Record;
 use lumina_vq::preprocess::InputImage;
 
@@ -36,8 +36,8 @@ impl Records<'static> {
     ///
     /// # Errors
     /// [`Error::Core`] and [`Error::Checkpoint`] where it cannot be read, is not a regular file, or is a pointer of Git
-    /// LFS; [`Error::Data`] where it is in UTF-16 or UTF-32, or a list whose JSON is broken. A broken line is a bad
-    /// record.
+    /// LFS; [`Error::Data`] where it is in UTF-16 or UTF-32, a list whose JSON is broken, or has millions of records of
+    /// a few bytes. A broken line is a bad record.
     pub fn open(file: impl AsRef<Path>) -> Result<Self> {
         let file = file.as_ref().to_owned();
         let bytes = if file::open(&file)?.1 == 0 { Bytes::new() } else { map(&file)? };
@@ -47,11 +47,8 @@ impl Records<'static> {
             return Err(Error::Data { file, reason });
         }
         let text = file::without_mark(&bytes).trim_ascii_start();
-        let places = if text.starts_with(b"[") {
-            elements(&bytes, bytes.len() - text.len()).map_err(|reason| Error::Data { file: file.clone(), reason })?
-        } else {
-            lines(&bytes)
-        };
+        let places = if text.starts_with(b"[") { elements(&bytes, bytes.len() - text.len()) } else { lines(&bytes) };
+        let places = places.map_err(|reason| Error::Data { file: file.clone(), reason })?;
         Ok(Self { source: RecordSource::File { file, bytes, places, images: None } })
     }
 
@@ -89,26 +86,45 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// [`Error::Tokenizer`] where it is not a record, [`Error::Images`] where an image cannot be decoded,
-    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::NoItem`].
+    /// [`Error::Core`] where it cannot be read or lies outside of its folder, [`Error::Data`] where the record or its
+    /// images together are too large, [`Error::NoItem`].
     pub fn load(&self, index: usize) -> Result<(Record, Vec<InputImage>)> {
         if index >= self.len() {
             return Err(Error::NoItem { index, len: self.len() });
         }
         match &self.source {
             RecordSource::File { file, bytes, places, images } => {
+                let record = &bytes[places[index].clone()];
+                let limit = Limits::default().document_bytes;
+                if record.len() as u64 > limit {
+                    let reason = format!("record {index} has {} bytes, more than the limit of {limit}", record.len());
+                    return Err(Error::Data { file: file.clone(), reason });
+                }
+                file::check_json(file, record)?;
                 // Bytes that are not UTF-8 become U+FFFD: better than to lose the record.
-                let text = String::from_utf8_lossy(&bytes[places[index].clone()]);
+                let text = String::from_utf8_lossy(record);
                 let record = Record::from_json(&text).or_else(|error| match with_finite_numbers(text.as_bytes()) {
                     Cow::Borrowed(_) => Err(error),
                     Cow::Owned(finite) => Record::from_json(&String::from_utf8_lossy(&finite)),
                 })?;
                 let folder = file.parent().unwrap_or(Path::new(""));
+                // All are in memory at once.
+                let (mut pixels, most) = (0, 2 * Limits::default().image_pixels);
                 let open = |path: &PathBuf| {
                     let image = match images {
                         None => folder.join(path),
                         Some(root) => file::inside(root, path)?,
                     };
-                    Ok(InputImage::open(image)?)
+                    let image = InputImage::open(image)?;
+                    // One image can be named many times.
+                    pixels += u64::from(image.width()) * u64::from(image.height());
+                    if pixels > most {
+                        let reason = format!(
+                            "the images of record {index} have more than {most} pixels together; make them smaller"
+                        );
+                        return Err(Error::Data { file: file.clone(), reason });
+                    }
+                    Ok(image)
                 };
                 let images = record.image.iter().map(open).collect::<Result<_>>()?;
                 Ok((record, images))

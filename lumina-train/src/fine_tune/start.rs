@@ -125,6 +125,7 @@ impl StartModel {
         let failed = |source| Error::Read { file: folder.to_owned(), source };
         let mut crc32 = crc32fast::Hasher::new();
         let text = file::read_document_text(&config)?;
+        file::check_json(&config, text.as_bytes())?;
         // Spaces do not make another model.
         match serde_json::from_str::<Value>(&text) {
             Ok(config) => crc32.update(config.to_string().as_bytes()),

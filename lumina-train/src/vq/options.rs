@@ -69,6 +69,9 @@ pub struct VqTrainingOptions {
     pub steps: u64,
     /// All random choices follow from it and from their step.
     pub seed: u64,
+    /// What the images are, by a name or a digest of the program's: a run that is resumed with another is refused. The
+    /// images come from a function, so nothing else can tell. Default: not said.
+    pub data: Option<String>,
     /// The highest learning rate. Default 3.6e-5: 4.5e-6 for each image of the batch.
     pub learning_rate: f64,
     /// The learning rate over the steps, as a fraction of the highest. Default: constant.
@@ -107,6 +110,7 @@ impl Default for VqTrainingOptions {
         Self {
             steps: 100_000,
             seed: 0,
+            data: None,
             learning_rate: 3.6e-5,
             schedule: StepSchedule::Constant,
             betas: (0.5, 0.9),
@@ -143,6 +147,7 @@ macro_rules! setters {
 setters! {
     steps: u64,
     seed: u64,
+    data: Option<String>,
     learning_rate: f64,
     schedule: StepSchedule,
     betas: (f64, f64),

@@ -5,5 +5,6 @@ mod rows;
 mod step;
 
 pub use attention::{GpuKv, GpuKvPool, GpuRow, norm_attention};
+pub use lumina_cube::draw::Draw as GpuDraw;
 pub(super) use rows::GpuRows;
-pub use step::{GpuInputs, GpuPass, Recordings};
+pub use step::{GpuInputs, GpuPass, GpuResult, GpuTokens, Recordings};

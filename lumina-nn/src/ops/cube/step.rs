@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lumina_cube::attention::{BLOCK_TOKENS, Pass};
+use lumina_cube::attention::{BLOCK_TOKENS, Pass, PassWords};
+use lumina_cube::draw::{Draw, NAN_LOGIT, NOTHING_LEFT, draw};
 use lumina_cube::{Buffer, Recording};
 
 use super::attention::{GpuKvPool, GpuRow};
@@ -22,7 +23,11 @@ const MAX_RECORDINGS: usize = 16;
 
 /// What a pass reads from the host, packed for one upload.
 pub struct GpuInputs {
+    /// All parts, each from a multiple of 64 words on.
     words: Vec<u32>,
+    /// Words of each part: tokens, cosines, sines, selected tokens, draws, and those of the pass.
+    parts: [usize; 9],
+    pass: PassWords,
     shape: Shape,
     pool: Arc<GpuKvPool>,
 }
@@ -30,57 +35,56 @@ pub struct GpuInputs {
 /// What decides the launches of a pass. Passes of one shape make the same ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
-    n: usize,
     /// Tokens of each row.
     lens: Vec<usize>,
     /// Blocks of a row's table, a power of two.
     table_len: usize,
-    half: usize,
     selected: usize,
-    /// Which buffers keys and values are in.
+    draws: usize,
+    /// Blocks of the buffers that keys and values are in: others are larger.
     generation: usize,
 }
 
 impl GpuInputs {
     /// The tokens of all `rows`, one row after the other, with cosines and sines of their positions `[n, head_dim / 2]`;
-    /// results are wanted of the tokens `selected`. `None` without rows or tokens.
-    pub fn new(rows: &[GpuRow<'_>], tokens: &[u32], (cos, sin): (&[f32], &[f32]), selected: &[usize]) -> Option<Self> {
+    /// results are wanted of the tokens `selected`, and of those some `draws`. `None` without rows or tokens.
+    pub fn new(
+        rows: &[GpuRow<'_>],
+        tokens: &[u32],
+        (cos, sin): (&[f32], &[f32]),
+        selected: &[usize],
+        draws: &[Draw],
+    ) -> Option<Self> {
         let pool = rows.first()?.kv.pool().clone();
-        let half = cos.len().checked_div(tokens.len())?;
-        let blocks = rows.iter().map(|row| (row.position + row.len).div_ceil(BLOCK_TOKENS));
-        let table_len = blocks.max()?.next_power_of_two();
+        let blocks_of = |row: &GpuRow<'_>| (row.position + row.len).div_ceil(BLOCK_TOKENS);
+        let table_len = rows.iter().map(blocks_of).max().filter(|_| !tokens.is_empty())?.next_power_of_two();
         let lens = rows.iter().map(|row| row.len).collect();
         let generation = pool.generation();
-        let shape = Shape { n: tokens.len(), lens, table_len, half, selected: selected.len(), generation };
-        let mut words = Vec::with_capacity(shape.len());
-        let mut part = |values: &mut dyn Iterator<Item = u32>| {
-            words.extend(values);
+        let shape = Shape { lens, table_len, selected: selected.len(), draws: draws.len(), generation };
+
+        let positions = rows.iter().flat_map(|row| row.position..row.position + row.len);
+        let positions: Vec<u32> = positions.map(|position| position as u32).collect();
+        let of_row = rows.iter().enumerate().flat_map(|(index, row)| std::iter::repeat_n(index as u32, row.len));
+        let tables: Vec<&[u32]> = rows.iter().map(|row| &row.kv.blocks()[..blocks_of(row)]).collect();
+        let room = [table_len * BLOCK_TOKENS, generation];
+        let pass = PassWords::new(&positions, &of_row.collect::<Vec<_>>(), &tables, room);
+
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        let selected: Vec<u32> = selected.iter().map(|&token| token as u32).collect();
+        let draws: Vec<u32> = draws.iter().flat_map(Draw::words).collect();
+        let [positions, of_row, tables, tiles] = &pass.words;
+        let all = [tokens, &bits(cos), &bits(sin), &selected, &draws, positions, of_row, tables, tiles];
+        let mut words = Vec::new();
+        for part in all {
+            words.extend_from_slice(part);
             words.resize(words.len().next_multiple_of(ALIGNMENT), 0);
-        };
-        part(&mut tokens.iter().copied());
-        part(&mut rows.iter().flat_map(|row| (row.position..row.position + row.len).map(|position| position as u32)));
-        part(&mut rows.iter().enumerate().flat_map(|(index, row)| std::iter::repeat_n(index as u32, row.len)));
-        part(&mut rows.iter().flat_map(|row| {
-            let blocks = row.kv.blocks().iter().copied();
-            blocks.chain(std::iter::repeat(0)).take(table_len)
-        }));
-        part(&mut cos.iter().map(|value| value.to_bits()));
-        part(&mut sin.iter().map(|value| value.to_bits()));
-        part(&mut selected.iter().map(|&token| token as u32));
-        Some(Self { words, shape, pool })
-    }
-}
-
-impl Shape {
-    /// Words of each part: tokens, positions, rows, tables, cosines, sines, selected tokens.
-    fn parts(&self) -> [usize; 7] {
-        let &Self { n, table_len, half, selected, .. } = self;
-        [n, n, n, self.lens.len() * table_len, n * half, n * half, selected]
+        }
+        Some(Self { words, parts: all.map(<[u32]>::len), pass, shape, pool })
     }
 
-    /// Words of all parts.
-    fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.next_multiple_of(ALIGNMENT)).sum()
+    /// Number of tokens.
+    fn n(&self) -> usize {
+        self.parts[0]
     }
 }
 
@@ -93,23 +97,25 @@ pub struct GpuPass {
     cos: Buffer,
     sin: Buffer,
     selected: Buffer,
+    draws: Buffer,
     half: usize,
 }
 
 impl GpuPass {
     /// Uploads them.
     pub fn new(inputs: &GpuInputs) -> Self {
-        let GpuInputs { words, shape, pool } = inputs;
-        let buffer = pool.gpu().upload(words);
+        let pool = inputs.pool.clone();
+        let buffer = pool.gpu().upload(&inputs.words);
         let mut start = 0;
-        let [tokens, positions, rows, tables, cos, sin, selected] = shape.parts().map(|len| {
+        let parts = inputs.parts.map(|len| {
             let part = buffer.part(start..start + len);
             start += len.next_multiple_of(ALIGNMENT);
             part
         });
-        let max_len = shape.table_len * BLOCK_TOKENS;
-        let pass = Pass::new(shape.n, positions, rows, tables, shape.table_len, max_len);
-        Self { pool: pool.clone(), pass, inputs: buffer, tokens, cos, sin, selected, half: shape.half }
+        let [tokens, cos, sin, selected, draws, positions, rows, tables, tiles] = parts;
+        let half = cos.len() / inputs.n().max(1);
+        let pass = Pass::of(inputs.pass.clone(), [positions, rows, tables, tiles]);
+        Self { pool, pass, inputs: buffer, tokens, cos, sin, selected, draws, half }
     }
 
     fn hidden(&self, values: &Buffer, width: usize) -> Hidden {
@@ -127,6 +133,18 @@ impl GpuPass {
         [&self.cos, &self.sin].map(|values| self.hidden(values, self.half))
     }
 
+    /// Draws tokens from `logits` `[selected, ids]`, which begin with that of the id `first_id`: what the pass was made
+    /// with. `None` without draws.
+    ///
+    /// # Panics
+    /// If the logits are not on the GPU.
+    pub fn draw(&self, logits: &Hidden, first_id: u32) -> Option<GpuTokens> {
+        let n = self.draws.len() / Draw::WORDS;
+        let tokens = (n > 0).then(|| self.pool.gpu().empty(n))?;
+        draw(self.pool.gpu(), logits.buffer(), first_id, logits.dims()[1], None, &self.draws, &tokens);
+        Some(GpuTokens { pool: self.pool.clone(), tokens })
+    }
+
     /// The rows of `x` `[n, width]` whose results are wanted.
     ///
     /// # Panics
@@ -139,6 +157,31 @@ impl GpuPass {
     }
 }
 
+/// Tokens that a pass draws on the device, `[draws]`.
+pub struct GpuTokens {
+    pool: Arc<GpuKvPool>,
+    tokens: Buffer,
+}
+
+impl GpuTokens {
+    /// The tokens; `None` where a logit was NaN, or nothing was left to draw from: the logits say which.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`](crate::Error::Gpu).
+    pub fn read(&self) -> Result<Option<Vec<u32>>> {
+        let tokens = self.pool.gpu().read(&self.tokens)?;
+        Ok((!tokens.iter().any(|token| [NAN_LOGIT, NOTHING_LEFT].contains(token))).then_some(tokens))
+    }
+}
+
+/// What a pass gives: logits, and tokens where it draws some.
+pub struct GpuResult {
+    /// Logits of the selected tokens.
+    pub logits: Hidden,
+    /// A token for each draw.
+    pub tokens: Option<GpuTokens>,
+}
+
 /// Passes that were recorded, by their shape and by `K`, what else decides the launches.
 pub struct Recordings<K> {
     all: Mutex<VecDeque<Recorded<K>>>,
@@ -148,7 +191,7 @@ struct Recorded<K> {
     shape: Shape,
     key: K,
     /// `None` after the first pass of a shape, which may be the only one.
-    made: Option<(Recording, GpuPass, Hidden)>,
+    made: Option<(Recording, GpuPass, GpuResult)>,
 }
 
 impl<K> Default for Recordings<K> {
@@ -168,12 +211,12 @@ impl<K: PartialEq> Recordings<K> {
         &self,
         inputs: &GpuInputs,
         key: K,
-        mut run: impl FnMut(&GpuPass) -> Hidden,
-        read: impl FnOnce(&Hidden) -> Result<T>,
+        mut run: impl FnMut(&GpuPass) -> GpuResult,
+        read: impl FnOnce(&GpuResult) -> Result<T>,
     ) -> Result<T> {
         let gpu = inputs.pool.gpu();
         let _turn = gpu.turn();
-        if inputs.shape.n > MAX_RECORDED_TOKENS {
+        if inputs.n() > MAX_RECORDED_TOKENS {
             return read(&run(&GpuPass::new(inputs)));
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
