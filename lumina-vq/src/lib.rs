@@ -53,7 +53,8 @@
 //!
 //! The weights of convolutions are copied to the device; the weight settings of [`Compute`] apply to linear layers
 //! only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of convolutions;
-//! with tensor cores images are encoded as exactly as in `f32`, and decoded with numbers in `f16` and sums in `f32`.
+//! with tensor cores they multiply as exactly as in `f32`, or, to decode faster, in `f16`
+//! ([`ImageTokenizer::with_f16_decoding`]).
 //! Encoding and decoding are bound by arithmetic: their time grows with the number of pixels. [`Bands::Whole`]
 //! keeps several activations at full resolution. [`Bands::Rows`] bounds the temporaries of residual blocks and
 //! upsampling, and recomputes the rows at the edges of bands. There are no seams, because group norms use the

@@ -207,7 +207,7 @@ pub enum ConvPrecision {
     /// As in `f32`: each number is two in `f16`.
     #[default]
     F32,
-    /// Numbers are rounded to `f16`, by at most 2⁻¹¹ of themselves; sums are in `f32`. Three times as fast.
+    /// Numbers are rounded to `f16`, by at most 2⁻¹¹ of themselves; sums are in `f32`. A third of the products.
     F16,
 }
 

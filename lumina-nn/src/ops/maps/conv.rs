@@ -7,9 +7,11 @@ use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 
+#[cfg(feature = "cube")]
+use super::ONE_PLACE;
 use super::bands::{Bands, in_bands, rows};
 use super::group_norm::GroupNorm;
-use super::{Maps, MapsData, ONE_PLACE, as_type};
+use super::{Maps, MapsData, as_type};
 use crate::ops::{Conv3x3, conv3x3, scaled_swish, upsample2x};
 
 /// A convolution of 1×1 or 3×3 with its bias. Made by [`Loader::conv`](crate::Loader::conv).

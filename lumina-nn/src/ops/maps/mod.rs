@@ -70,6 +70,7 @@ pub struct Turn<'a> {
 const MAX_PRECISE_POSITIONS: usize = 64;
 
 /// Why maps on a GPU meet no tensors.
+#[cfg(feature = "cube")]
 const ONE_PLACE: &str = "maps are where the weights of their network are, which its loader makes sure of";
 
 impl Maps {
@@ -94,12 +95,13 @@ impl Maps {
 
     /// A turn on the GPU, if `compute` has one: launches of one pass are made in it.
     pub fn turn(compute: &Compute) -> Turn<'_> {
-        #[cfg(feature = "cube")]
-        return Turn { _guard: compute.gpu().map(lumina_cube::Gpu::turn) };
         #[cfg(not(feature = "cube"))]
-        {
-            let _ = compute;
-            Turn { _guard: std::marker::PhantomData }
+        let _ = compute;
+        Turn {
+            #[cfg(feature = "cube")]
+            _guard: compute.gpu().map(lumina_cube::Gpu::turn),
+            #[cfg(not(feature = "cube"))]
+            _guard: std::marker::PhantomData,
         }
     }
 
@@ -162,8 +164,7 @@ impl Maps {
         }
     }
 
-    /// For convolutions whose numbers are rounded to `f16` where tensor cores multiply them, which is enough for what
-    /// becomes pixels. Elsewhere nothing changes.
+    /// For convolutions whose numbers are rounded to `f16` where tensor cores multiply them. Elsewhere nothing changes.
     #[must_use]
     pub fn in_halves(self) -> Self {
         match self.0 {
