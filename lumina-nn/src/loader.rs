@@ -258,8 +258,8 @@ impl<'a> Loader<'a> {
         self.linear_of(Role::Head, inputs, outputs, false)
     }
 
-    /// A convolution with its bias: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`; the kernel is 1 or
-    /// 3 wide.
+    /// A convolution with its bias: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`; the kernel is 1
+    /// or 3 wide.
     pub fn conv(&self, inputs: usize, outputs: usize, kernel: usize) -> Conv2d {
         let shape = [outputs, inputs, kernel, kernel];
         #[cfg(feature = "cube")]

@@ -121,8 +121,8 @@ impl ImageTokenizer {
     }
 
     /// Decodes with numbers rounded to `f16` where tensor cores multiply them, with sums in `f32`: a third of the
-    /// products, and values of pixels differ by a few of 255. Without it each number is two in `f16`, and images are those of the CPU up to
-    /// rounding. Elsewhere nothing changes.
+    /// products, and values of pixels differ by a few of 255. Without it each number is two in `f16`, and images
+    /// are those of the CPU up to rounding. Elsewhere nothing changes.
     #[must_use]
     pub fn with_f16_decoding(self) -> Self {
         Self { f16_decoding: true, ..self }

@@ -128,8 +128,8 @@ fn softmax(gpu: &Gpu, scores: &Buffer, [rows, positions, row]: [usize; 3], scale
     }
 }
 
-/// `softmax(q · kᵀ / √channels) · v` over the positions of each image: `q`, `k`, `v` `[batch, channels, height, width]` →
-/// the same. The scores of some positions are in memory at a time, 32 MiB of them.
+/// `softmax(q · kᵀ / √channels) · v` over the positions of each image: `q`, `k`, `v` `[batch, channels, height, width]`
+/// → the same. The scores of some positions are in memory at a time, 32 MiB of them.
 ///
 /// # Panics
 /// If the shapes differ.

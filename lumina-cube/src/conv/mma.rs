@@ -1,8 +1,8 @@
 //! Convolutions by tensor cores, for devices that have them with fragments in registers (CUDA from compute capability
 //! 8.0).
 //!
-//! Positions are the 16 rows of a matrix instruction, outputs its eight columns. A number of 32 bits is the sum of two in
-//! `f16`, and a product three of those: what is dropped is 2⁻²² of it, so that the sums are those of `f32`. With
+//! Positions are the 16 rows of a matrix instruction, outputs its eight columns. A number of 32 bits is the sum of two
+//! in `f16`, and a product three of those: what is dropped is 2⁻²² of it, so that the sums are those of `f32`. With
 //! [`ConvPrecision::F16`] it is one product of the numbers rounded to `f16`. Weights are scaled by a power of two for
 //! each output, so that their small halves are no subnormal numbers. An input beyond 65,504 becomes infinite, and what
 //! comes of it is not finite.
@@ -203,8 +203,8 @@ fn to_halves(pair: Float2, #[comptime] emulated: bool) -> u32 {
     }
 }
 
-/// `sums += a · b`: 16 × 8 sums of 16 products. Lane `4g + t` has of `a` rows g and g + 8 at the words t and t + 4 of k,
-/// of `b` column g at the same, and the sums of rows g and g + 8 in columns 2t and 2t + 1.
+/// `sums += a · b`: 16 × 8 sums of 16 products. Lane `4g + t` has of `a` rows g and g + 8 at the words t and t + 4 of
+/// k, of `b` column g at the same, and the sums of rows g and g + 8 in columns 2t and 2t + 1.
 #[cube]
 fn instruction(
     a: &Array<u32>,

@@ -1,7 +1,7 @@
 //! The statistics of group norms.
 //!
-//! A group norm divides by the spread of a group, which can be a thousandth of its mean: whatever is rounded in the mean
-//! is enlarged that much. So all is computed of differences from one number of the group, which are exact where numbers
+//! A group norm divides by the spread of a group, which can be a thousandth of its mean: whatever is rounded in the
+//! mean is enlarged that much. So all is computed of differences from one number of the group, which are exact where numbers
 //! are nearly equal: of these differences each unit has the mean and the squares of its own positions.
 
 use std::fmt;
@@ -74,9 +74,8 @@ pub(crate) struct Split {
     group: u32,
 }
 
-/// Grid: (parts, groups of columns, images). The mean and the sum of squared differences from it of each unit's numbers,
-/// by channel: `[batch, parts, units of a column, loads, 2, 4]`. Means are
-/// relative to the first number of their group.
+/// Grid: (parts, groups of columns, images). The mean and the sum of squared differences from it of each unit's
+/// numbers, by channel: `[batch, parts, units of a column, loads, 2, 4]`. Means are relative to the first number of their group.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], split: Split) {
     let units = comptime!(UNITS) / split.columns;
@@ -91,8 +90,8 @@ pub(crate) fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], spli
         let mut spread = Float4::new(0.0f32);
         let mut count = 0.0f32;
         while position < end {
-            // The squares of a few numbers from their own mean, and that of these means from each other: a pivot that is
-            // far from all others costs no digits.
+            // The squares of a few numbers from their own mean, and that of these means from each other: a pivot
+            // that is far from all others costs no digits.
             let mut differences = Array::<Float4>::new(AT_ONCE);
             let mut keep = Array::<Float4>::new(AT_ONCE);
             let mut sum = Float4::new(0.0f32);
@@ -207,8 +206,8 @@ fn count(row: u32, units: u32, split: &Split) -> f32 {
     f32::cast_from(select(start < end, (max(end, start) - start + units - 1u32) / units, 0u32))
 }
 
-/// A group norm with an epsilon of 1e-6 over `groups` groups of consecutive channels of each image of `x`, with `weight`
-/// and `bias` `[channels]`: what it does to each channel.
+/// A group norm with an epsilon of 1e-6 over `groups` groups of consecutive channels of each image of `x`, with
+/// `weight` and `bias` `[channels]`: what it does to each channel.
 ///
 /// # Panics
 /// If channels are no multiple of groups or of four, or `weight` and `bias` have others.
