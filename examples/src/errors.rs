@@ -6,10 +6,12 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a library's message says, and what a user of a program can do instead.
-const FLAGS: [(&str, &str); 22] = [
+const FLAGS: [(&str, &str); 24] = [
     ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
     ("`LuminaBuilder::target_size_px`", "`--target-size`"),
     ("`Compute::kv_cache`", "`--kv-cache`"),
+    ("`Compute::weights`", "`--weights`"),
+    ("`Compute::cpu`", "`--device cpu`"),
     (", or take the whole `Output` with `Malformed::Partial` to get the rows that are there", ""),
     (", or raise `Limits::max_pixels`", ""),
     (", or raise `Limits::image_bytes`", ""),

@@ -6,8 +6,8 @@
 //! be zero, and quotients come from whole numbers. Numbers are compared by their bits, as shading languages may assume
 //! that there is no infinity and no NaN.
 //!
-//! One thing is left to the device: one that takes subnormal numbers for zero guides logits below 10⁻³¹ otherwise, and may
-//! so keep another set of them.
+//! One thing is left to the device: one that takes subnormal numbers for zero guides logits below 10⁻³¹ otherwise, and
+//! may so keep another set of them.
 
 use cubecl::prelude::*;
 
@@ -74,8 +74,8 @@ impl Draw {
     }
 }
 
-/// Order of floats as whole numbers: a greater float has a greater key, and both zeros have one. 0 is no candidate: minus
-/// infinity.
+/// Order of floats as whole numbers: a greater float has a greater key, and both zeros have one. 0 is no candidate:
+/// minus infinity.
 #[cube]
 fn key_of(bits: u32) -> u32 {
     let positive = select(bits == 0x8000_0000u32, 0u32, bits);
@@ -328,9 +328,9 @@ pub(crate) fn kernel(
 /// Draws a token for each of `draws` `[n, Draw::WORDS]` into `tokens` `[n]`; [`NAN_LOGIT`] or [`NOTHING_LEFT`] where
 /// there is none to draw.
 ///
-/// `logits` `[rows, width]` are those of the ids from `first_id` on. `allowed` has a bit for each of them, from the lowest
-/// of the first word on, that is 1 where the token can be drawn: `[width / 32]`, rounded up. A row that `draws` names
-/// beyond the last is the last.
+/// `logits` `[rows, width]` are those of the ids from `first_id` on. `allowed` has a bit for each of them, from the
+/// lowest of the first word on, that is 1 where the token can be drawn: `[width / 32]`, rounded up. A row that `draws`
+/// names beyond the last is the last.
 ///
 /// The launch can be recorded: what changes from token to token is in buffers.
 ///

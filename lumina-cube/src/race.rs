@@ -1,5 +1,5 @@
-//! The rule of the draw in whole numbers, line by line that of `lumina_sampling::race`, which explains it. The tests hold
-//! constants and results to be equal.
+//! The rule of the draw in whole numbers, line by line that of `lumina_sampling::race`, which explains it. The tests
+//! hold constants and results to be equal.
 
 use cubecl::prelude::*;
 

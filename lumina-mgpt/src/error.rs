@@ -196,7 +196,7 @@ pub enum Error {
     },
     /// Keys and values that another model, or the same on another device, keeps.
     #[cfg(feature = "cube")]
-    #[error("a KV cache of another model or device; make it with `Transformer::new_cache` of the model that runs")]
+    #[error("a KV cache of another model or device; make it with `new_cache` of the model that runs")]
     ForeignCache,
     /// A pass with nothing to run.
     #[error("a pass needs at least one row, and each row at least one token")]

@@ -1,8 +1,9 @@
 //! The rule of the draw, in whole numbers of 32 bits: a race, which the candidate that arrives first wins.
 //!
 //! Softmax is the law of a race of exponential clocks: if candidate `i` arrives at time `Eᵢ / wᵢ`, with independent
-//! exponential `Eᵢ`, then it is first with probability `wᵢ / Σ w`. With weights `w = 2^-depth` the logarithm of the time
-//! is `log2 E + depth`, and the first is the lowest sum. (`−log2 E` is Gumbel noise: this is the Gumbel-max trick.)
+//! exponential `Eᵢ`, then it is first with probability `wᵢ / Σ w`. With weights `w = 2^-depth` the logarithm of the
+//! time is `log2 E + depth`, and the first is the lowest sum. (`−log2 E` is Gumbel noise: this is the Gumbel-max
+//! trick.)
 //!
 //! - [`depth`]: how far a logit lies below the highest, from two operations of `f32` that each round once.
 //! - [`noise`]: 32 random bits of a seed, a branch, a position and a token, by [`philox`].
@@ -84,8 +85,8 @@ pub fn noise(seed: u64, branch: u64, position: u32, token: u32) -> u32 {
     high << 24 | low[token as usize % 4][0] >> 8
 }
 
-/// The high bytes of the [`noise`] of `N` blocks of 16 tokens, those with `token / 16 == block`: byte `token % 4` of word
-/// `[token / 4 % 4][n]`, low byte first. `N` at once is for vector code.
+/// The high bytes of the [`noise`] of `N` blocks of 16 tokens, those with `token / 16 == block`: byte `token % 4` of
+/// word `[token / 4 % 4][n]`, low byte first. `N` at once is for vector code.
 ///
 /// They are [`philox`] with the key `seed` and the counter `[block + 2³¹, position, branch]`.
 pub fn high_bytes<const N: usize>(seed: u64, branch: u64, position: u32, blocks: [u32; N]) -> [[u32; N]; 4] {

@@ -22,7 +22,10 @@ proptest! {
     /// The draw passes over candidates that cannot win. The rule takes them all.
     #[test]
     fn the_draw_is_the_first_of_the_race(
-        row in proptest::collection::vec(prop_oneof![9 => -30f32..30.0, 1 => Just(2.0), 1 => proptest::num::f32::ANY], 1..900),
+        row in proptest::collection::vec(
+            prop_oneof![9 => -30f32..30.0, 1 => Just(2.0), 1 => proptest::num::f32::ANY],
+            1..900,
+        ),
         scale in 0f32..1.0,
         seed: u64,
         branch: u64,
@@ -30,7 +33,9 @@ proptest! {
         let row: Vec<f32> = row.iter().map(|logit| if logit.is_nan() { 0.0 } else { logit * scale }).collect();
         let candidates = Candidates::from_row(&row).unwrap();
         let highest = candidates.highest();
-        let time = |(token, logit)| (race::depth(highest, logit) + race::arrival(race::noise(seed, branch, 0, token)), token);
+        let time = |(token, logit)| {
+            (race::depth(highest, logit) + race::arrival(race::noise(seed, branch, 0, token)), token)
+        };
         let first = candidates.iter().map(time).min().map(|(_, token)| token);
         prop_assert_eq!(candidates.draw(DrawKey { seed, branch }).ok(), first);
     }

@@ -23,8 +23,8 @@ use crate::{Error, Result};
 /// Answers requests, as many as there are in each pass over the weights.
 ///
 /// The same request gives the same tokens whatever else runs, unless the transformer computes in Burn's tensors
-/// ([`Compute::in_tensors`](crate::Compute::in_tensors)). It owns what it needs, is `Send`, and does nothing unless called:
-/// a server calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
+/// ([`Compute::in_tensors`](crate::Compute::in_tensors)). It owns what it needs, is `Send`, and does nothing unless
+/// called: a server calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

@@ -62,8 +62,8 @@ pub struct Stats {
     pub generated_tokens: usize,
     /// How many of these the grammar forced: they cost no pass.
     pub forced_tokens: usize,
-    /// How many the device drew, where it computes the logits: no logits came back for them. Draws outside of images, and
-    /// with other steps than top-k and temperature, are made by the processor.
+    /// How many the device drew, where it computes the logits: no logits came back for them. Draws outside of images,
+    /// and with other steps than top-k and temperature, are made by the processor.
     #[serde(default)]
     pub drawn_on_device: usize,
     /// Passes over the weights.

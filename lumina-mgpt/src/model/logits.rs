@@ -23,6 +23,7 @@ pub struct Logits {
 }
 
 /// What a pass gives a sampler.
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation a token")]
 #[derive(Debug)]
 pub(crate) enum Drawn {
     /// Tokens that the device has drawn.

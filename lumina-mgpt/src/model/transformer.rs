@@ -226,8 +226,8 @@ impl Transformer {
         })
     }
 
-    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their order,
-    /// but that a draw with guidance takes two, the conditional one first. Logits otherwise.
+    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their
+    /// order, but that a draw with guidance takes two, the conditional one first. Logits otherwise.
     ///
     /// # Errors
     /// As [`Transformer::run`].

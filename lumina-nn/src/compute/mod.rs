@@ -1,5 +1,6 @@
 //! Where and how a network computes.
 
+mod gpu;
 mod weights;
 
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use burn::tensor::{DType, Device};
 use lumina_checkpoint::Dtype;
 use lumina_kernels::ActivationPrecision;
 
+#[cfg(feature = "cube")]
+use self::gpu::GpuSlot;
 pub use self::weights::{Residence, Role, Weights, head_dtype};
 use crate::ops::KvStorage;
 use crate::ops::host::buffer::Buffers;
@@ -16,8 +19,8 @@ use crate::{Error, Result};
 /// Where and how a network computes: the device, where its linear weights reside, and their format.
 ///
 /// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are
-/// follows from the device alone: in host memory for [`Compute::cpu`], in buffers of our own kernels on a GPU, in Burn's
-/// tensors elsewhere, as training needs them.
+/// follows from the device alone: in host memory for [`Compute::cpu`], in buffers of our own kernels on a GPU, in
+/// Burn's tensors elsewhere, as training needs them.
 ///
 /// | device | residence | format |
 /// | --- | --- | --- |
@@ -65,32 +68,6 @@ enum DeviceKind {
     Gpu,
     /// Another device, by a backend of Burn.
     Tensors,
-}
-
-/// A GPU that is opened when it is first needed, and then shared by clones.
-#[cfg(feature = "cube")]
-#[derive(Clone)]
-struct GpuSlot {
-    choice: lumina_cube::DeviceChoice,
-    opened: Arc<std::sync::OnceLock<std::result::Result<lumina_cube::Gpu, String>>>,
-}
-
-#[cfg(feature = "cube")]
-impl GpuSlot {
-    fn new(choice: lumina_cube::DeviceChoice) -> Self {
-        Self { choice, opened: Arc::default() }
-    }
-
-    /// The device, or why there is none.
-    fn open(&self) -> std::result::Result<&lumina_cube::Gpu, &str> {
-        let open = || {
-            lumina_cube::Gpu::open(self.choice).map_err(|error| match error {
-                lumina_cube::Error::NoDevice { reason } => reason,
-                other => other.to_string(),
-            })
-        };
-        self.opened.get_or_init(open).as_ref().map_err(String::as_str)
-    }
 }
 
 impl Compute {
@@ -297,62 +274,6 @@ impl Compute {
     /// Whether the device's memory is that of the process.
     pub fn has_host_memory(&self) -> bool {
         matches!(self.kind, DeviceKind::Cpu | DeviceKind::CpuTensors)
-    }
-
-    /// Bytes of the memory of a GPU that our own kernels compute on, where its driver says so.
-    pub fn device_memory(&self) -> Option<u64> {
-        #[cfg(feature = "cube")]
-        return self.gpu()?.memory_bytes();
-        #[cfg(not(feature = "cube"))]
-        None
-    }
-
-    /// Bytes a second that a GPU reads and writes, both counted, when it copies memory: the limit of decoding. It takes
-    /// half a gigabyte twice, for a moment.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] where it fails; [`Error::Residence`] on other devices.
-    pub fn copy_bandwidth(&self) -> Result<f64> {
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = self.gpu() {
-            const WORDS: usize = 1 << 27;
-            const COPIES: u32 = 8;
-            let (from, to) = (gpu.empty(WORDS), gpu.empty(WORDS));
-            let mut fastest = f64::MAX;
-            for _ in 0..4 {
-                gpu.sync()?;
-                let start = std::time::Instant::now();
-                (0..COPIES).for_each(|_| gpu.copy(&from, &to));
-                gpu.sync()?;
-                fastest = fastest.min(start.elapsed().as_secs_f64());
-            }
-            return Ok(f64::from(COPIES) * (2 * WORDS * size_of::<u32>()) as f64 / fastest);
-        }
-        Err(Error::Residence { device: self.name, residence: self.residence, choices: "a GPU" })
-    }
-
-    /// Waits until a GPU has done what was launched on it, such as uploads of weights.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] with what failed.
-    pub fn sync(&self) -> Result<()> {
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = self.gpu() {
-            gpu.sync()?;
-        }
-        Ok(())
-    }
-
-    /// The GPU whose kernels compute, once [`Compute::check`] has opened it.
-    #[cfg(feature = "cube")]
-    pub(crate) fn gpu(&self) -> Option<&lumina_cube::Gpu> {
-        self.gpu.as_ref()?.open().ok()
-    }
-
-    /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then
-    /// enter the pool once, which takes about as long as a small product. Elsewhere `op` stays on the calling thread.
-    pub fn in_pool<R: Send>(&self, op: impl FnOnce() -> R + Send) -> R {
-        if self.is_host() { rayon::scope(|_| op()) } else { op() }
     }
 
     /// Memory for activations.

@@ -46,8 +46,8 @@ struct Shape {
 }
 
 impl GpuInputs {
-    /// The tokens of all `rows`, one row after the other, with cosines and sines of their positions `[n, head_dim / 2]`;
-    /// results are wanted of the tokens `selected`, and of those some `draws`. `None` without rows or tokens.
+    /// The tokens of all `rows`, one row after the other, with cosines and sines of their positions `[n, head_dim /
+    /// 2]`; results are wanted of the tokens `selected`, and of those some `draws`. `None` without rows or tokens.
     pub fn new(
         rows: &[GpuRow<'_>],
         tokens: &[u32],
