@@ -41,6 +41,16 @@ pub enum Error {
         /// Bytes that it takes.
         expected: usize,
     },
+    /// Numbers that are no weights of this shape.
+    #[error("{found} numbers are no {what} of shape {shape:?}; check the file or the config")]
+    Weights {
+        /// Which weights.
+        what: &'static str,
+        /// How many numbers there are.
+        found: usize,
+        /// The shape.
+        shape: Vec<usize>,
+    },
 }
 
 impl Error {

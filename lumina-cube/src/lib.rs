@@ -4,7 +4,8 @@
 //! | module | kernels |
 //! | --- | --- |
 //! | [`matmul`] | products with weights in 32, 16, 8 and 4 bits |
-//! | [`norm`] | RMS norm, alone and after a residual addition |
+//! | [`conv`] | convolutions, attention over images, codebooks |
+//! | [`norm`] | RMS norm, alone and after a residual addition; group norm |
 //! | [`attention`] | norms of heads with rotary positions, the cache of keys and values, attention to it |
 //! | [`elementwise`] | SwiGLU, additions |
 //! | [`embedding`] | rows of a table by token |
@@ -38,6 +39,7 @@
 )]
 
 pub mod attention;
+pub mod conv;
 pub mod draw;
 pub mod elementwise;
 pub mod embedding;

@@ -19,10 +19,11 @@ use cubecl_cpp::cuda::mma::manual::contiguous_elements_cuda;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::{Cuda, Metal};
 
-use crate::attention::{AttentionShape, KvFormat, combine, norm_rotate, split};
+use crate::conv::input::{Loading, Sizes, Transform};
+use crate::conv::{ConvPrecision, Resize};
 use crate::matmul::mma::{few, many, pack};
 use crate::matmul::{MatmulPrecision, PartLaunch, bytes, floats, mma};
-use crate::{Format, draw, elementwise, embedding, norm};
+use crate::{Format, conv, elementwise, embedding, norm};
 
 /// A language that kernels are compiled to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,100 +292,109 @@ fn list(s: &mut Sources) {
             }
         }
     }
-    for masked in [false, true] {
-        for units in [256usize, 1024] {
-            let variant = format!("{units}{}", if masked { "_masked" } else { "" });
-            s.add(EVERYWHERE, "draw::kernel", &variant, |p, t| {
-                let dim = CubeDim::new_1d(units as u32);
-                draw::kernel::create_dummy_kernel(
-                    p,
-                    t,
-                    count(),
-                    dim,
-                    b(),
-                    b(),
-                    b(),
-                    b(),
-                    b(),
-                    1,
-                    9,
-                    0,
-                    3,
-                    masked,
-                    units,
-                )
-            });
-        }
-    }
-    attention(s);
     tensor_cores(s);
+    images(s);
 }
 
-/// Kernels of `attention`, for 32 heads of 128 numbers.
-fn attention(s: &mut Sources) {
+/// Kernels of `conv` and of group norms.
+fn images(s: &mut Sources) {
     let count = || CubeCount::Static(1, 1, 1);
+    let line = || CubeDim::new_1d(256);
+    let square = || CubeDim::new_2d(16, 16);
     let b = || buffer(1 << 16);
-    for (format, name) in
-        [(KvFormat::F32, "f32"), (KvFormat::F16, "f16"), (KvFormat::BF16, "bf16"), (KvFormat::Q8_0, "q8_0")]
-    {
-        let shape = AttentionShape { heads: 32, kv_heads: 32, head_dim: 128, format };
-        let config = norm_rotate::Config { shape, q_group: 1, k_group: 1, lanes: 32 };
-        s.add(EVERYWHERE, "attention::norm_rotate::kernel", name, |p, t| {
-            norm_rotate::kernel::create_dummy_kernel(
-                p,
-                t,
-                count(),
-                CubeDim::new_2d(32, 8),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                b(),
-                9,
-                64,
-                1e-5,
-                0,
-                config,
-            )
+    for to_planes in [false, true] {
+        s.add(EVERYWHERE, "conv::planes::kernel", if to_planes { "back" } else { "" }, |p, t| {
+            conv::planes::kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), 3, 4, 9, 36, to_planes)
         });
-        for tokens in [1usize, 4] {
-            let config = split::Config { shape, tokens, heads: 1, lanes: 32, is_masked: tokens > 1 };
-            s.add(EVERYWHERE, "attention::split::kernel", &format!("{name}_{tokens}"), |p, t| {
-                split::kernel::create_dummy_kernel(
+    }
+    s.add(EVERYWHERE, "conv::attention::transpose_kernel", "", |p, t| {
+        conv::attention::transpose_kernel::create_dummy_kernel(p, t, count(), square(), b(), b(), 9, 32, 12)
+    });
+    s.add(EVERYWHERE, "conv::attention::softmax_kernel", "", |p, t| {
+        conv::attention::softmax_kernel::create_dummy_kernel(p, t, count(), line(), b(), 9, 12, 9, 1.0, 32)
+    });
+    s.add(EVERYWHERE, "conv::nearest::kernel", "", |p, t| {
+        conv::nearest::kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), b(), 9, 12, 0, 9)
+    });
+    let split = || norm::group_norm::SplitLaunch::new(9, 32, 32, 32, 1, 4);
+    s.add(EVERYWHERE, "norm::group_norm::parts_kernel", "", |p, t| {
+        norm::group_norm::parts_kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), b(), split())
+    });
+    s.add(EVERYWHERE, "norm::group_norm::table_kernel", "", |p, t| {
+        let dim = line();
+        norm::group_norm::table_kernel::create_dummy_kernel(
+            p,
+            t,
+            count(),
+            dim,
+            b(),
+            b(),
+            b(),
+            b(),
+            b(),
+            split(),
+            1e-6,
+            32,
+        )
+    });
+    for swish in [false, true] {
+        s.add(EVERYWHERE, "norm::group_norm::scaled_kernel", if swish { "swish" } else { "" }, |p, t| {
+            norm::group_norm::scaled_kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), b(), 8, 72, 72, swish)
+        });
+    }
+    let mut loadings = vec![("product", Loading::PLAIN)];
+    for (name, kernel, resize, transform) in [
+        ("same", 3, Resize::Same, Transform::None),
+        ("halve", 3, Resize::Halve, Transform::None),
+        ("double", 3, Resize::Double, Transform::None),
+        ("norm", 1, Resize::Same, Transform::Norm),
+        ("swish", 3, Resize::Same, Transform::NormSwish),
+    ] {
+        loadings.push((name, Loading { kernel, resize, transform }));
+    }
+    for (name, loading) in loadings {
+        for (positions, residual) in [(1usize << 10, false), (1 << 18, true)] {
+            let variant = format!("{name}_{positions}");
+            let kind = conv::tiles::Kind::new(loading, loading != Loading::PLAIN, residual, positions as u32);
+            s.add(EVERYWHERE, "conv::tiles::kernel", &variant, |p, t| {
+                let size = Sizes::default().arg();
+                conv::tiles::kernel::create_dummy_kernel(
                     p,
                     t,
                     count(),
-                    CubeDim::new_1d((config.lanes * config.teams()) as u32),
+                    square(),
                     b(),
                     b(),
                     b(),
                     b(),
                     b(),
                     b(),
-                    b(),
-                    b(),
-                    b(),
-                    b(),
-                    b(),
-                    split::SizesLaunch::new(64, 0, 0, 1),
-                    0.1,
-                    config,
+                    size,
+                    kind,
                 )
             });
+            for precision in [ConvPrecision::F32, ConvPrecision::F16] {
+                let shape = [positions, 256];
+                let kind = conv::mma::Kind::new(loading, residual, precision, shape, false);
+                s.add(CUDA, "conv::mma::kernel", &format!("{variant}_{precision:?}"), |p, t| {
+                    let size = Sizes::default().arg();
+                    conv::mma::kernel::create_dummy_kernel(
+                        p,
+                        t,
+                        count(),
+                        line(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        size,
+                        kind,
+                    )
+                });
+            }
         }
-        s.add(EVERYWHERE, "attention::combine::kernel", name, |p, t| {
-            let dim = CubeDim::new_1d(128);
-            combine::kernel::create_dummy_kernel(p, t, count(), dim, b(), b(), b(), b(), 0, 16, shape)
-        });
     }
 }
 
@@ -478,9 +488,6 @@ fn kernels_in(folder: &Path, names: &mut Vec<String>) {
         let path = entry.expect("a file of the sources").path();
         if path.is_dir() {
             kernels_in(&path, names);
-            continue;
-        }
-        if path.ends_with("tests.rs") {
             continue;
         }
         let text = std::fs::read_to_string(&path).expect("a file of the sources");

@@ -16,7 +16,7 @@ use crate::ops::low_rank::LowRank;
 #[cfg(feature = "cube")]
 use crate::ops::weight::GpuMatrix;
 use crate::ops::weight::Weight;
-use crate::ops::{Embedding, HostMatrix, Linear, Values};
+use crate::ops::{Codebook, Conv2d, Embedding, HostMatrix, Linear, Values};
 use crate::{Compute, Error, Residence, Result, Role, Weights};
 use lumina_checkpoint::gguf::quantise_tensor;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView};
@@ -256,6 +256,56 @@ impl<'a> Loader<'a> {
     /// [`Loader::linear`] without bias, for the layer that gives logits: [`Role::Head`] decides its format.
     pub fn head(&self, inputs: usize, outputs: usize) -> Linear {
         self.linear_of(Role::Head, inputs, outputs, false)
+    }
+
+    /// A convolution with its bias: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`; the kernel is 1
+    /// or 3 wide.
+    pub fn conv(&self, inputs: usize, outputs: usize, kernel: usize) -> Conv2d {
+        let shape = [outputs, inputs, kernel, kernel];
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = self.shared.compute.gpu() {
+            let values = self.floats("weight", &shape).zip(self.floats("bias", &[outputs]));
+            let conv = |(weight, bias): (Vec<f32>, Vec<f32>)| {
+                self.on_gpu(|| lumina_cube::conv::ConvWeights::new(gpu, shape, &weight, &bias))
+            };
+            return match values.and_then(conv) {
+                Some(weights) => Conv2d::on_gpu(weights),
+                // `finish` fails then.
+                None => Conv2d::new(self.placeholder(), self.placeholder(), kernel),
+            };
+        }
+        Conv2d::new(self.param("weight", shape), self.param("bias", [outputs]), kernel)
+    }
+
+    /// A codebook, `[codes, width]`.
+    pub fn codebook(&self, name: impl Display, [codes, width]: [usize; 2]) -> Codebook {
+        #[cfg(feature = "cube")]
+        if let Some(gpu) = self.shared.compute.gpu() {
+            let codebook =
+                |entries: Vec<f32>| self.on_gpu(|| lumina_cube::conv::Codebook::new(gpu, [codes, width], &entries));
+            return match self.floats(name, &[codes, width]).and_then(codebook) {
+                Some(codebook) => Codebook::on_gpu(gpu, codebook, self.shared.compute.device()),
+                // `finish` fails then.
+                None => Codebook::new(self.placeholder()),
+            };
+        }
+        Codebook::new(self.param(name, [codes, width]))
+    }
+
+    /// The values of a tensor in `f32`, if it is there in this shape.
+    #[cfg(feature = "cube")]
+    fn floats(&self, name: impl Display, shape: &[usize]) -> Option<Vec<f32>> {
+        let view = self.view(&self.path(name), shape, Part::Model)?;
+        Some(view.to_f32().expect("`view` gives floats and quantised types alone, which have values"))
+    }
+
+    /// What goes to a GPU, unless its memory is full.
+    #[cfg(feature = "cube")]
+    fn on_gpu<T>(&self, upload: impl FnOnce() -> lumina_cube::Result<T>) -> Option<T> {
+        if self.shared.state.borrow().gpu_error.is_some() {
+            return None;
+        }
+        upload().map_err(|error| self.shared.state.borrow_mut().gpu_error = Some(error)).ok()
     }
 
     fn linear_of(&self, role: Role, inputs: usize, outputs: usize, bias: bool) -> Linear {

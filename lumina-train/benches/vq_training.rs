@@ -65,7 +65,7 @@ fn step(side: usize, batch: usize) {
     let (mut forward, mut lookup, mut backward) = (Duration::MAX, Duration::MAX, Duration::MAX);
     for _ in 0..2 {
         let start = Instant::now();
-        let latents = model.latents(pixels.clone());
+        let latents = model.latents(pixels.clone()).unwrap();
         let quantizing = Instant::now();
         let codes = model.quantize(latents.clone()).unwrap();
         let [batch, _, rows, columns] = latents.dims();

@@ -52,7 +52,10 @@
 //! # Memory and speed
 //!
 //! The weights of convolutions are copied to the device; the weight settings of [`Compute`] apply to linear layers
-//! only. Encoding and decoding are bound by arithmetic: their time grows with the number of pixels. [`Bands::Whole`]
+//! only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of convolutions;
+//! with tensor cores they multiply as exactly as in `f32`, or, to decode faster, in `f16`
+//! ([`ImageTokenizer::with_f16_decoding`]).
+//! Encoding and decoding are bound by arithmetic: their time grows with the number of pixels. [`Bands::Whole`]
 //! keeps several activations at full resolution. [`Bands::Rows`] bounds the temporaries of residual blocks and
 //! upsampling, and recomputes the rows at the edges of bands. There are no seams, because group norms use the
 //! statistics of the whole image. `cargo bench -p lumina-vq` measures encoding, decoding and the preparation of a
@@ -77,7 +80,7 @@ mod tokenizer;
 
 pub use config::{VqConfig, VqHyperparameters};
 pub use error::{Error, Result};
-pub use layers::Bands;
 pub use lumina_nn::Compute;
+pub use lumina_nn::ops::Bands;
 pub use model::VqModel;
 pub use tokenizer::{ImageTokenizer, is_training_state};

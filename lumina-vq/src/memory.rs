@@ -1,7 +1,8 @@
 //! Bytes that encoding and decoding take, from the network's shape: known before they are taken.
 
+use lumina_nn::ops::Bands;
+
 use crate::VqConfig;
-use crate::layers::Bands;
 
 /// Bytes for all that is small: biases, statistics, codes, the table of distances to the codebook.
 const WORKING_BYTES: u64 = 24 << 20;

@@ -1,36 +1,32 @@
 //! The VQGAN: encoder, codebook, decoder.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use lumina_nn::Loader;
-use lumina_nn::ops::read;
+use lumina_nn::ops::{Bands, Codebook, Conv2d, Maps};
 
-use crate::layers::{Bands, Conv, as_type, in_precision};
 use crate::networks::{Decoder, Encoder};
 use crate::{Error, Result, VqConfig};
 
-/// A VQGAN on a Burn device, for training. To encode and decode images, use
-/// [`ImageTokenizer`](crate::ImageTokenizer).
+/// A VQGAN, for training. To encode and decode images, use [`ImageTokenizer`](crate::ImageTokenizer).
 ///
-/// The functions map tensors to tensors. All but [`VqModel::quantize`] are differentiable.
+/// The functions map tensors to tensors. All but [`VqModel::quantize`] are differentiable on a Burn device. Where the
+/// weights are on a GPU for the kernels of `lumina-cube`, tensors are copied there and back.
 /// Mirrors `taming.models.vqgan.VQModel`.
 #[derive(Module)]
 pub struct VqModel {
     encoder: Encoder,
-    quant_conv: Conv,
-    codebook: Param<Tensor<2>>,
+    quant_conv: Conv2d,
+    codebook: Codebook,
     decode: Option<LatentDecoder>,
 }
 
 /// Latents to pixels.
 #[derive(Module, Debug)]
 struct LatentDecoder {
-    post_quant_conv: Conv,
+    post_quant_conv: Conv2d,
     decoder: Decoder,
 }
-
-/// Positions that are compared with the codebook at a time; bounds the memory of the distances.
-const QUANTIZE_CHUNK: usize = 256;
 
 impl VqModel {
     /// Builds the network from its tensors. Without a decoder (Hugging Face folders contain none) it can encode only.
@@ -39,10 +35,10 @@ impl VqModel {
         let (embed, latent) = (config.embed_dim, config.latent_channels);
         Self {
             encoder: Encoder::new(&loader.pp("encoder"), config),
-            quant_conv: Conv::new(&loader.pp("quant_conv"), latent, embed, 1),
-            codebook: loader.param("quantize.embedding.weight", [config.n_codes, embed]),
+            quant_conv: loader.pp("quant_conv").conv(latent, embed, 1),
+            codebook: loader.codebook("quantize.embedding.weight", [config.n_codes, embed]),
             decode: with_decoder.then(|| LatentDecoder {
-                post_quant_conv: Conv::new(&loader.pp("post_quant_conv"), embed, latent, 1),
+                post_quant_conv: loader.pp("post_quant_conv").conv(embed, latent, 1),
                 decoder: Decoder::new(&loader.pp("decoder"), config),
             }),
         }
@@ -56,14 +52,18 @@ impl VqModel {
     /// Encodes pixels in −1 ..= 1, `[batch, 3, height, width]`, to latents before quantization,
     /// `[batch, embed_dim, height / factor, width / factor]`. Height and width must be multiples of the
     /// [factor](VqConfig::factor), 16 in published models.
-    pub fn latents(&self, pixels: Tensor<4>) -> Tensor<4> {
-        self.latents_in(pixels, Bands::Whole)
+    ///
+    /// # Errors
+    /// [`Error::Nn`] if a GPU fails.
+    pub fn latents(&self, pixels: Tensor<4>) -> Result<Tensor<4>> {
+        let device = pixels.device();
+        Ok(self.latents_of(self.codebook.maps(pixels)?, Bands::Whole).into_tensor(&device)?)
     }
 
     /// [`VqModel::latents`] that computes some rows of an activation at a time.
-    pub(crate) fn latents_in(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
+    pub(crate) fn latents_of(&self, pixels: Maps, bands: Bands) -> Maps {
         let dtype = pixels.dtype();
-        as_type(self.quant_conv.forward(self.encoder.forward(pixels, bands)), dtype)
+        self.quant_conv.forward(self.encoder.forward(pixels, bands)).cast(dtype)
     }
 
     /// The code with the smallest squared L2 distance to each latent, in the order batch, row, column. Of equal
@@ -72,27 +72,11 @@ impl VqModel {
     /// # Errors
     /// [`Error::Nn`] if the device fails, [`Error::NotFinite`] if a latent is not finite.
     pub fn quantize(&self, latents: Tensor<4>) -> Result<Vec<u32>> {
-        let [batch, embed, height, width] = latents.dims();
-        let flat = latents.permute([0, 2, 3, 1]).reshape([batch * height * width, embed]);
-        let codebook = self.codebook.val();
-        let norms = read(codebook.clone().square().sum_dim(1))?;
-        let transposed = codebook.transpose();
-        let n_positions = batch * height * width;
-        let mut codes = Vec::with_capacity(n_positions);
-        for start in (0..n_positions).step_by(QUANTIZE_CHUNK) {
-            let positions = flat.clone().narrow(0, start, QUANTIZE_CHUNK.min(n_positions - start));
-            let products = read(positions.matmul(transposed.clone()))?;
-            for row in products.chunks_exact(norms.len()) {
-                // |z − e|² = |e|² − 2·z·e + |z|², and |z|² is the same for all codes.
-                let distances = row.iter().zip(&norms).map(|(product, norm)| norm - 2.0 * product);
-                let nearest = distances
-                    .enumerate()
-                    .filter(|(_, distance)| distance.is_finite())
-                    .reduce(|best, candidate| if candidate.1 < best.1 { candidate } else { best });
-                codes.push(nearest.ok_or(Error::NotFinite)?.0 as u32);
-            }
-        }
-        Ok(codes)
+        self.codes_of(self.codebook.maps(latents)?)
+    }
+
+    pub(crate) fn codes_of(&self, latents: Maps) -> Result<Vec<u32>> {
+        self.codebook.nearest(latents)?.into_iter().map(|code| code.ok_or(Error::NotFinite)).collect()
     }
 
     /// Looks up the codebook entries of `codes`, as latents `[batch, embed_dim, rows, columns]`.
@@ -100,73 +84,79 @@ impl VqModel {
     /// # Errors
     /// [`Error::Code`] if a code is not in the codebook, [`Error::Batch`] if the number of codes is not
     /// `batch · rows · columns`.
-    pub fn lookup(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Result<Tensor<4>> {
+    pub fn lookup(&self, codes: &[u32], grids: [usize; 3]) -> Result<Tensor<4>> {
+        let device = self.codebook.device();
+        Ok(self.latents_at(codes, grids)?.into_tensor(&device)?)
+    }
+
+    pub(crate) fn latents_at(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Result<Maps> {
         if codes.len() != batch * rows * columns || codes.is_empty() {
             return Err(Error::Batch {
                 reason: format!("{} codes for {batch} grids of {rows}x{columns}", codes.len()),
             });
         }
-        let codebook = self.codebook.val();
-        let [n_codes, embed] = codebook.dims();
+        let [n_codes, _] = self.codebook.dims();
         if let Some(&code) = codes.iter().find(|&&code| code as usize >= n_codes) {
             return Err(Error::Code { code, n_codes });
         }
-        let indices: Vec<i32> = codes.iter().map(|&code| code as i32).collect();
-        let indices = Tensor::from_data(indices.as_slice(), &codebook.device());
-        Ok(codebook.select(0, indices).reshape([batch, rows, columns, embed]).permute([0, 3, 1, 2]))
+        Ok(self.codebook.lookup(codes, [batch, rows, columns]))
     }
 
     /// The codebook, `[n_codes, embed_dim]`.
     pub fn codebook(&self) -> Tensor<2> {
-        self.codebook.val()
+        self.codebook.tensor()
     }
 
     /// Replaces the codebook, for training methods that do not update it by gradients.
     ///
     /// # Errors
-    /// [`Error::CodebookShape`] if the shape differs.
+    /// [`Error::CodebookShape`] if the shape differs, [`Error::Nn`] if a GPU fails.
     pub fn set_codebook(&mut self, entries: Tensor<2>) -> Result<()> {
         let (found, expected) = (entries.dims(), self.codebook.dims());
         if found != expected {
             return Err(Error::CodebookShape { found, expected });
         }
-        self.codebook = self.codebook.clone().map(|old| {
-            let tracked = old.is_require_grad();
-            entries.detach().set_require_grad(tracked)
-        });
-        Ok(())
+        Ok(self.codebook.set(entries)?)
     }
 
     /// The output of all decoder layers but the last convolution, `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// [`Error::NoDecoder`].
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
     pub fn decode_features(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
+        let (device, dtype) = (latents.device(), latents.dtype());
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        let dtype = latents.dtype();
-        let features = part.decoder.features(part.post_quant_conv.forward(in_precision(latents, dtype)), dtype);
-        Ok(as_type(features, dtype))
+        let latents = self.codebook.maps(latents)?.in_precision(dtype);
+        let features = part.decoder.features(part.post_quant_conv.forward(latents), dtype);
+        Ok(features.cast(dtype).into_tensor(&device)?)
     }
 
     /// The last convolution of the decoder, `decoder.conv_out`: features of [`VqModel::decode_features`] to pixels. The
     /// adaptive weight of the adversarial loss is computed from its gradients.
     ///
     /// # Errors
-    /// [`Error::NoDecoder`].
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
     pub fn last_layer(&self, features: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(self.decode.as_ref().ok_or(Error::NoDecoder)?.decoder.last_layer(features))
+        let device = features.device();
+        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
+        Ok(part.decoder.last_layer(self.codebook.maps(features)?).into_tensor(&device)?)
     }
 
     /// Decodes latents of [`VqModel::lookup`] to pixels, `[batch, 3, rows · factor, columns · factor]`. They are not
     /// clamped.
     ///
     /// # Errors
-    /// [`Error::NoDecoder`].
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
     pub fn decode(&self, latents: Tensor<4>, bands: Bands) -> Result<Tensor<4>> {
+        let device = latents.device();
+        Ok(self.pixels_of(self.codebook.maps(latents)?, bands)?.into_tensor(&device)?)
+    }
+
+    pub(crate) fn pixels_of(&self, latents: Maps, bands: Bands) -> Result<Maps> {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
         let dtype = latents.dtype();
-        let pixels = part.decoder.forward(part.post_quant_conv.forward(in_precision(latents, dtype)), dtype, bands);
-        Ok(as_type(pixels, dtype))
+        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
+        Ok(part.decoder.forward(latents, dtype, bands).cast(dtype))
     }
 }
 

@@ -1,25 +1,24 @@
 //! The encoder and the decoder of the VQGAN.
 
 use burn::module::Module;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use lumina_nn::Loader;
+use lumina_nn::ops::{Bands, Conv2d, GroupNorm, Maps, downsample, norm_swish, norm_swish_conv, upsample};
 
 use crate::VqConfig;
-use crate::layers::{
-    Bands, Conv, Level, LevelConfig, Middle, Norm, downsample, in_precision, norm_swish, norm_swish_conv, upsample,
-};
+use crate::layers::{Level, LevelConfig, Middle, norm};
 
 /// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
 ///
 /// Mirrors `taming.modules.diffusionmodules.model.Encoder`.
 #[derive(Module, Debug)]
 pub(crate) struct Encoder {
-    conv_in: Conv,
+    conv_in: Conv2d,
     down: Vec<Level>,
-    downsample: Vec<Conv>,
+    downsample: Vec<Conv2d>,
     mid: Middle,
-    norm_out: Norm,
-    conv_out: Conv,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
 }
 
 impl Encoder {
@@ -28,7 +27,7 @@ impl Encoder {
         let coarsest = channels.len() - 1;
         let down = loader.pp("down");
         Self {
-            conv_in: Conv::new(&loader.pp("conv_in"), 3, config.channels, 3),
+            conv_in: loader.pp("conv_in").conv(3, config.channels, 3),
             down: down.parts(channels.len(), |loader, level| {
                 let level_config = LevelConfig {
                     inputs: if level == 0 { config.channels } else { channels[level - 1] },
@@ -39,40 +38,40 @@ impl Encoder {
                 Level::new(loader, level_config)
             }),
             downsample: down.parts(coarsest, |loader, level| {
-                Conv::new(&loader.pp("downsample.conv"), channels[level], channels[level], 3)
+                loader.pp("downsample.conv").conv(channels[level], channels[level], 3)
             }),
             mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
-            norm_out: Norm::new(&loader.pp("norm_out"), channels[coarsest]),
-            conv_out: Conv::new(&loader.pp("conv_out"), channels[coarsest], config.latent_channels, 3),
+            norm_out: norm(&loader.pp("norm_out"), channels[coarsest]),
+            conv_out: loader.pp("conv_out").conv(channels[coarsest], config.latent_channels, 3),
         }
     }
 
     /// Small activations, and so maybe the result, are in `f64`.
-    pub(crate) fn forward(&self, pixels: Tensor<4>, bands: Bands) -> Tensor<4> {
+    pub(crate) fn forward(&self, pixels: Maps, bands: Bands) -> Maps {
         let dtype = pixels.dtype();
-        let mut x = self.conv_in.forward(in_precision(pixels, dtype));
+        let mut x = self.conv_in.forward(pixels.in_precision(dtype));
         for (index, level) in self.down.iter().enumerate() {
             x = level.forward(x, bands);
             if let Some(conv) = self.downsample.get(index) {
-                x = in_precision(downsample(conv, x), dtype);
+                x = downsample(conv, x).in_precision(dtype);
             }
         }
         let x = self.mid.forward(x);
-        norm_swish_conv(&self.norm_out, &self.conv_out, &x, Bands::Whole)
+        norm_swish_conv(&self.norm_out, &self.conv_out, x, Bands::Whole, None)
     }
 }
 
 /// Latents to pixels. Mirrors `taming.modules.diffusionmodules.model.Decoder`.
 #[derive(Module, Debug)]
 pub(crate) struct Decoder {
-    conv_in: Conv,
+    conv_in: Conv2d,
     mid: Middle,
     /// The finest level first, as in the checkpoint. They run in reverse order.
     up: Vec<Level>,
     /// `upsample[i]` enlarges the output of level `i + 1` for level `i`.
-    upsample: Vec<Conv>,
-    norm_out: Norm,
-    conv_out: Conv,
+    upsample: Vec<Conv2d>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
 }
 
 impl Decoder {
@@ -81,7 +80,7 @@ impl Decoder {
         let coarsest = channels.len() - 1;
         let up = loader.pp("up");
         Self {
-            conv_in: Conv::new(&loader.pp("conv_in"), config.latent_channels, channels[coarsest], 3),
+            conv_in: loader.pp("conv_in").conv(config.latent_channels, channels[coarsest], 3),
             mid: Middle::new(&loader.pp("mid"), channels[coarsest]),
             up: up.parts(channels.len(), |loader, level| {
                 let level_config = LevelConfig {
@@ -95,33 +94,33 @@ impl Decoder {
             // The finest level has none.
             upsample: up.parts(coarsest, |_, below| {
                 let level = below + 1;
-                Conv::new(&up.pp(level).pp("upsample.conv"), channels[level], channels[level], 3)
+                up.pp(level).pp("upsample.conv").conv(channels[level], channels[level], 3)
             }),
-            norm_out: Norm::new(&loader.pp("norm_out"), channels[0]),
-            conv_out: Conv::new(&loader.pp("conv_out"), channels[0], 3, 3),
+            norm_out: norm(&loader.pp("norm_out"), channels[0]),
+            conv_out: loader.pp("conv_out").conv(channels[0], 3, 3),
         }
     }
 
     /// Small activations are in `f64`, those of the last level in `dtype`.
-    pub(crate) fn forward(&self, latents: Tensor<4>, dtype: DType, bands: Bands) -> Tensor<4> {
-        norm_swish_conv(&self.norm_out, &self.conv_out, &self.levels(latents, dtype, bands), bands)
+    pub(crate) fn forward(&self, latents: Maps, dtype: DType, bands: Bands) -> Maps {
+        norm_swish_conv(&self.norm_out, &self.conv_out, self.levels(latents, dtype, bands), bands, None)
     }
 
     /// All layers but the last convolution.
-    pub(crate) fn features(&self, latents: Tensor<4>, dtype: DType) -> Tensor<4> {
+    pub(crate) fn features(&self, latents: Maps, dtype: DType) -> Maps {
         norm_swish(&self.norm_out, self.levels(latents, dtype, Bands::Whole))
     }
 
     /// The last convolution.
-    pub(crate) fn last_layer(&self, features: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn last_layer(&self, features: Maps) -> Maps {
         self.conv_out.forward(features)
     }
 
-    fn levels(&self, latents: Tensor<4>, dtype: DType, bands: Bands) -> Tensor<4> {
+    fn levels(&self, latents: Maps, dtype: DType, bands: Bands) -> Maps {
         let mut x = self.mid.forward(self.conv_in.forward(latents));
         for (index, level) in self.up.iter().enumerate().rev() {
             if let Some(conv) = self.upsample.get(index) {
-                x = in_precision(upsample(conv, &x, bands), dtype);
+                x = upsample(conv, &x, bands).in_precision(dtype);
             }
             x = level.forward(x, bands);
         }

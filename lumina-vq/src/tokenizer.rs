@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
 use lumina_core::{CodeGrid, Limits};
-use lumina_nn::ops::read;
+use lumina_nn::ops::{Bands, Maps};
 use lumina_nn::{Compute, Loader};
 
-use crate::layers::Bands;
 use crate::memory::{decode_bytes, encode_bytes};
 use crate::model::VqModel;
 use crate::preprocess;
@@ -34,6 +32,7 @@ pub struct ImageTokenizer {
     config: VqConfig,
     compute: Compute,
     max_bytes: u64,
+    f16_decoding: bool,
 }
 
 /// Bands that take hardly more than fewer rows would.
@@ -100,21 +99,33 @@ impl ImageTokenizer {
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         compute.check()?;
-        // Convolutions cannot use memory-mapped weights.
-        let compute = compute.clone().in_tensors();
+        let compute = Maps::compute(compute);
+        let turn = Maps::turn(&compute);
         let root = Loader::new(checkpoint, &compute);
         let loader = if prefix.is_empty() { root.clone() } else { root.pp(prefix) };
         let with_decoder = loader.contains("decoder.conv_in.weight") || prefix.is_empty();
         let model = VqModel::new(&loader, &config, with_decoder);
         root.finish(ignored)?;
-        Ok(Self { model, config, compute, max_bytes: Limits::default().vq_decode_bytes })
+        drop(turn);
+        let max_bytes = Limits::default().vq_decode_bytes.min(Maps::max_bytes(&compute));
+        Ok(Self { model, config, compute, max_bytes, f16_decoding: false })
     }
 
     /// Sets the most bytes that decoding images, and encoding them, may take: [`Limits::vq_decode_bytes`]. Images are
-    /// encoded in bands of rows where that keeps the limit and encoding them whole does not.
+    /// encoded in bands of rows where that keeps the limit and encoding them whole does not. On a GPU it is 16 GiB at
+    /// most.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
-        Self { max_bytes: limits.vq_decode_bytes, ..self }
+        let max_bytes = limits.vq_decode_bytes.min(Maps::max_bytes(&self.compute));
+        Self { max_bytes, ..self }
+    }
+
+    /// Decodes with numbers rounded to `f16` where tensor cores multiply them, with sums in `f32`: a third of the
+    /// products, and values of pixels differ by a few of 255. Without it each number is two in `f16`, and images
+    /// are those of the CPU up to rounding. Elsewhere nothing changes.
+    #[must_use]
+    pub fn with_f16_decoding(self) -> Self {
+        Self { f16_decoding: true, ..self }
     }
 
     /// The most bytes that decoding a grid of `rows` × `columns` codes takes at once, apart from the weights.
@@ -212,8 +223,9 @@ impl ImageTokenizer {
         }
         let values: Vec<f32> = images.iter().flat_map(preprocess::to_tensor_values).collect();
         let shape = [images.len(), 3, height as usize, width as usize];
-        let pixels = Tensor::<4>::from_data(TensorData::new(values, shape), self.compute.options());
-        let codes = self.model.quantize(self.model.latents_in(pixels, bands))?;
+        let _turn = Maps::turn(&self.compute);
+        let pixels = Maps::new(&self.compute, values, shape);
+        let codes = self.model.codes_of(self.model.latents_of(pixels, bands))?;
         let (rows, columns) = (height / factor, width / factor);
         let grids =
             codes.chunks_exact((rows * columns) as usize).map(|codes| CodeGrid::new(rows, columns, codes.to_vec()));
@@ -244,8 +256,11 @@ impl ImageTokenizer {
         }
         self.check_decode([grids.len(), rows as usize, columns as usize], bands)?;
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
-        let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
-        let values = read(self.model.decode(latents, bands)?)?;
+        let turn = Maps::turn(&self.compute);
+        let latents = self.model.latents_at(&codes, [grids.len(), rows as usize, columns as usize])?;
+        let latents = if self.f16_decoding { latents.in_halves() } else { latents };
+        let values = self.model.pixels_of(latents, bands)?.read()?;
+        drop(turn);
         let factor = self.config.factor();
         let (width, height) = (columns * factor, rows * factor);
         values

@@ -1,5 +1,7 @@
 //! Norms.
 
+pub(crate) mod group_norm;
 pub(crate) mod rms_norm;
 
+pub use group_norm::{ScaleShift, group_norm, scaled};
 pub use rms_norm::{add_rms_norm, rms_norm};

@@ -11,6 +11,7 @@
 //! | [`swiglu`] | silu(gate) · up | `elementwise::swiglu` |
 //! | [`dropout_add`] | x + dropout(y) | `elementwise::add` |
 //! | [`conv3x3`], [`upsample2x`], [`scaled_swish`], [`group_moments`] | the VQGAN | `conv`, `elementwise::swish`, `norm::group_moments` |
+//! | [`Conv2d`], [`norm_swish_conv`], [`GroupNorm`], [`maps_attention`], [`Codebook`] | the VQGAN's layers on [`Maps`] | those above |
 //! | [`RowWriter`] | a result in bands of rows | |
 //! | [`cross_entropy`] | the loss and its z-loss | `loss::cross_entropy` |
 //! | [`adamw`], [`square_sum`] | an optimizer's step | `optim::adamw` |
@@ -44,6 +45,7 @@ mod hidden;
 pub(crate) mod host;
 mod linear;
 pub(crate) mod low_rank;
+mod maps;
 mod rms_norm;
 mod row_writer;
 mod swiglu;
@@ -72,6 +74,9 @@ pub use self::head_norm::head_norm_rotated;
 pub use self::hidden::Hidden;
 pub use self::host::HostMatrix;
 pub use self::linear::Linear;
+pub use self::maps::{
+    Bands, Codebook, Conv2d, GroupNorm, Maps, Turn, downsample, maps_attention, norm_swish, norm_swish_conv, upsample,
+};
 pub use self::rms_norm::{add_rms_norm, rms_norm};
 pub use self::row_writer::{RowWriter, is_on_cpu};
 pub use self::swiglu::swiglu;

@@ -118,7 +118,7 @@ mod tests {
         let discriminator = DiscriminatorTrainer { model, names: discriminator_names, optimizer, last_weight };
 
         let forward = || {
-            let features = vq.decode_features(vq.latents(pixels.clone())).unwrap();
+            let features = vq.decode_features(vq.latents(pixels.clone()).unwrap()).unwrap();
             (vq.last_layer(features.clone()).unwrap(), features)
         };
         // Each loss by itself, backward through all layers.

@@ -147,7 +147,7 @@ pub(super) mod tests {
         let (model, names, pixels) = tiny();
         // Squares only: the absolute error is not differentiable everywhere.
         let options = VqTrainingOptions::default().l1_weight(0.0).l2_weight(1.5).commitment_weight(0.4);
-        let latents = model.latents(pixels.clone());
+        let latents = model.latents(pixels.clone()).unwrap();
         let codes = model.quantize(latents.clone().detach()).unwrap();
         let grid = [latents.dims()[0], latents.dims()[2], latents.dims()[3]];
         let nearest = model.lookup(&codes, grid).unwrap();
@@ -158,7 +158,7 @@ pub(super) mod tests {
 
         // The function whose gradient the estimate is: what was detached is constant, also the choice of codes.
         let loss = |model: &VqModel| -> f64 {
-            let latents = model.latents(pixels.clone());
+            let latents = model.latents(pixels.clone()).unwrap();
             let nearest = model.lookup(&codes, grid).unwrap();
             let square = |a: &Tensor<4>, b: &Tensor<4>| (a.clone() - b.clone()).square().mean();
             let quantization = square(&nearest, &at_latents) + square(&latents, &at_nearest) * 0.4;
@@ -206,7 +206,7 @@ pub(super) mod tests {
     fn the_ema_update_leaves_the_codebook_without_a_gradient() {
         let (model, names, pixels) = tiny();
         let options = VqTrainingOptions::default().codebook(CodebookUpdate::Ema { decay: 0.99 });
-        let latents = model.latents(pixels.clone());
+        let latents = model.latents(pixels.clone()).unwrap();
         let codes = model.quantize(latents.clone().detach()).unwrap();
         let nearest = model.lookup(&codes, [latents.dims()[0], latents.dims()[2], latents.dims()[3]]).unwrap();
         let losses = losses(&model, &pixels, latents, nearest, &options).unwrap();

@@ -135,7 +135,7 @@ pub fn codebook_from_patches(
         let codes = clusters.codes(&image)?;
         let (width, height) = image.dimensions();
         let pixels = TensorData::new(preprocess::to_tensor_values(&image), [1, 3, height as usize, width as usize]);
-        let latents = read(tokenizer.model().latents(Tensor::from_data(pixels, compute.options())))?;
+        let latents = read(tokenizer.model().latents(Tensor::from_data(pixels, compute.options()))?)?;
         for (place, &code) in codes.iter().enumerate() {
             let Some(code) = code.map(|code| code as usize) else { continue };
             counts[code] += 1.0;

@@ -120,7 +120,7 @@ impl VqTrainer {
     }
 
     fn encode(&self, pixels: &Tensor<4>) -> Result<Latents> {
-        let tensor = self.model.latents(pixels.clone());
+        let tensor = self.model.latents(pixels.clone())?;
         let tensor = if self.options.codebook == CodebookUpdate::Fixed { tensor.detach() } else { tensor };
         let [batch, embed, rows, columns] = tensor.dims();
         let flat = tensor.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
