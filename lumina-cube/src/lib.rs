@@ -33,6 +33,7 @@
 //! checks the lengths of its buffers first.
 
 #![allow(
+    clippy::manual_div_ceil,
     clippy::manual_is_multiple_of,
     clippy::needless_range_loop,
     reason = "kernels are in the part of Rust that CubeCL knows"

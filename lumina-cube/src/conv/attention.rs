@@ -71,7 +71,7 @@ pub(crate) fn softmax_kernel(
     let mut sum = 0.0f32;
     let mut at = UNIT_POS;
     while at < positions {
-        sum = sum + ((scores[(base + at) as usize] - most) * scale).exp();
+        sum += ((scores[(base + at) as usize] - most) * scale).exp();
         at += comptime!(UNITS);
     }
     let sum = cube_sum(sum, &mut scratch, lanes, parts);

@@ -440,7 +440,7 @@ pub(crate) fn kernel(
         if comptime!(kind.parts == 2) && (step % comptime!(CHAIN) == 0 || step == steps) {
             #[unroll]
             for i in 0..comptime!(2 * kind.tiles()) {
-                totals[i] = totals[i] + sums[i];
+                totals[i] += sums[i];
                 sums[i] = Float2::new(0.0f32);
             }
         }
@@ -464,7 +464,7 @@ pub(crate) fn kernel(
                     let at = (position * row + output) as usize;
                     let mut value = fma(sum, scale_bias[output as usize], scale_bias[(row + output) as usize]);
                     if comptime!(kind.has_residual) {
-                        value = value + residual[at];
+                        value += residual[at];
                     }
                     out[at] = value;
                 }

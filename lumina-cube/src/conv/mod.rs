@@ -4,8 +4,8 @@
 //! with zeros to a multiple of four, so that they are read in loads of 16 bytes.
 //!
 //! A convolution is a product of the positions with `[taps · inputs, outputs]`, whose left side is never in memory:
-//! each load finds its position, and what lies between a layer and its input, a group norm, swish or doubled pixels, is done
-//! while loading.
+//! each load finds its position, and what lies between a layer and its input, a group norm, swish or doubled pixels, is
+//! done while loading.
 
 pub(crate) mod attention;
 pub(crate) mod input;
@@ -92,8 +92,8 @@ enum Stored {
 }
 
 impl ConvWeights {
-    /// Copies the weights `[outputs, inputs, kernel, kernel]` and the bias `[outputs]` to the device. The kernel is 1 or
-    /// 3 wide.
+    /// Copies the weights `[outputs, inputs, kernel, kernel]` and the bias `[outputs]` to the device. The kernel is 1
+    /// or 3 wide.
     ///
     /// # Errors
     /// [`Error::Weights`] where there are more or fewer numbers or the kernel is of another width,

@@ -158,7 +158,7 @@ pub(crate) fn kernel(
         if step % comptime!(CHAIN) == 0 || step == steps {
             #[unroll]
             for r in 0..rows {
-                totals[r] = totals[r] + sums[r];
+                totals[r] += sums[r];
                 sums[r] = Float4::new(0.0f32);
             }
         }
@@ -172,10 +172,10 @@ pub(crate) fn kernel(
             let at = (size.first_out + position * size.outputs + output) as usize;
             let mut sum = totals[r];
             if comptime!(kind.has_bias) {
-                sum = sum + bias[output as usize];
+                sum += bias[output as usize];
             }
             if comptime!(kind.has_residual) {
-                sum = sum + residual[at];
+                sum += residual[at];
             }
             out[at] = sum;
         }

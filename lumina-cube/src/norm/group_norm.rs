@@ -1,8 +1,8 @@
 //! The statistics of group norms.
 //!
 //! A group norm divides by the spread of a group, which can be a thousandth of its mean: whatever is rounded in the
-//! mean is enlarged that much. So all is computed of differences from one number of the group, which are exact where numbers
-//! are nearly equal: of these differences each unit has the mean and the squares of its own positions.
+//! mean is enlarged that much. So all is computed of differences from one number of the group, which are exact where
+//! numbers are nearly equal: of these differences each unit has the mean and the squares of its own positions.
 
 use std::fmt;
 
@@ -75,7 +75,8 @@ pub(crate) struct Split {
 }
 
 /// Grid: (parts, groups of columns, images). The mean and the sum of squared differences from it of each unit's
-/// numbers, by channel: `[batch, parts, units of a column, loads, 2, 4]`. Means are relative to the first number of their group.
+/// numbers, by channel: `[batch, parts, units of a column, loads, 2, 4]`. Means are relative to the first number of
+/// their group.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], split: Split) {
     let units = comptime!(UNITS) / split.columns;
@@ -116,7 +117,7 @@ pub(crate) fn parts_kernel(x: &[Float4], first: &[f32], out: &mut [Float4], spli
             let apart = part - mean;
             let share = n / (count + n);
             mean = fma(apart, Float4::new(share), mean);
-            spread = spread + fma(apart * apart, Float4::new(count * share), squares);
+            spread += fma(apart * apart, Float4::new(count * share), squares);
             count += n;
             position += comptime!(AT_ONCE as u32) * units;
         }
@@ -172,7 +173,7 @@ pub(crate) fn table_kernel(
         let difference = parts[from] - mean;
         let of = count(row, units, &split);
         if of > 0.0f32 {
-            squares = squares + fma(difference * difference, of, parts[from + 4]);
+            squares += fma(difference * difference, of, parts[from + 4]);
         }
         at += comptime!(UNITS);
     }

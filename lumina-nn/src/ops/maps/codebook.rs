@@ -19,6 +19,7 @@ pub struct Codebook {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
 enum Entries {
     Burn(Param<Tensor<2>>),
     #[cfg(feature = "cube")]
