@@ -461,7 +461,7 @@ impl<'a> Loader<'a> {
     /// `ignored` says which of the checkpoint's other tensors are known and not for this network.
     ///
     /// # Errors
-    /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes; [`Error::Gpu`] where its memory
+    /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes; `Error::Gpu` where its memory
     /// is full.
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
         let TensorSource::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };

@@ -45,7 +45,7 @@ impl Compute {
     /// half a gigabyte twice, for a moment.
     ///
     /// # Errors
-    /// [`Error::Gpu`] where it fails; [`Error::Residence`] on other devices.
+    /// `Error::Gpu` where it fails; [`Error::Residence`] on other devices.
     pub fn copy_bandwidth(&self) -> Result<f64> {
         #[cfg(feature = "cube")]
         if let Some(gpu) = self.gpu() {
@@ -68,7 +68,7 @@ impl Compute {
     /// Waits until a GPU has done what was launched on it, such as uploads of weights.
     ///
     /// # Errors
-    /// [`Error::Gpu`] with what failed.
+    /// `Error::Gpu` with what failed.
     pub fn sync(&self) -> Result<()> {
         #[cfg(feature = "cube")]
         if let Some(gpu) = self.gpu() {

@@ -118,7 +118,7 @@ impl Hidden {
     /// A copy in host memory and `f32`.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) and [`Error::Gpu`](crate::Error::Gpu) where the device fails.
+    /// [`Error::Device`](crate::Error::Device) and `Error::Gpu` where the device fails.
     #[cfg(feature = "cube")]
     pub fn to_host(&self) -> Result<Self> {
         let values = Arc::new(Buffers::default()).adopt(self.to_vec()?);

@@ -165,7 +165,7 @@ impl GpuKv {
     /// Takes the blocks for so many tokens in all.
     ///
     /// # Errors
-    /// [`Error::Gpu`](crate::Error::Gpu) where the device has no memory for them.
+    /// `Error::Gpu` where the device has no memory for them.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         let more = tokens.div_ceil(BLOCK_TOKENS).saturating_sub(self.blocks.len());
         if more > 0 {

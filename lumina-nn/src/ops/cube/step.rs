@@ -167,7 +167,7 @@ impl GpuTokens {
     /// The tokens; `None` where a logit was NaN, or nothing was left to draw from: the logits say which.
     ///
     /// # Errors
-    /// [`Error::Gpu`](crate::Error::Gpu).
+    /// `Error::Gpu`.
     pub fn read(&self) -> Result<Option<Vec<u32>>> {
         let tokens = self.pool.gpu().read(&self.tokens)?;
         Ok((!tokens.iter().any(|token| [NAN_LOGIT, NOTHING_LEFT].contains(token))).then_some(tokens))
@@ -206,7 +206,7 @@ impl<K: PartialEq> Recordings<K> {
     /// else that decides its launches.
     ///
     /// # Errors
-    /// [`Error::Gpu`](crate::Error::Gpu), and those of `read`.
+    /// `Error::Gpu`, and those of `read`.
     pub fn run<T>(
         &self,
         inputs: &GpuInputs,

@@ -86,7 +86,7 @@ impl Codebook {
     /// batch, row, column. Of equal distances the smaller code wins. `None` where no distance is finite.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device), [`Error::Gpu`](crate::Error::Gpu) where the device fails.
+    /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
     pub fn nearest(&self, latents: Maps) -> Result<Vec<Option<u32>>> {
         match (&self.entries, latents.0) {
             #[cfg(feature = "cube")]
@@ -138,7 +138,7 @@ impl Codebook {
     /// Replaces the entries by others of their shape; gradients are recorded as before.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device), [`Error::Gpu`](crate::Error::Gpu) where the device fails.
+    /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
     pub fn set(&mut self, entries: Tensor<2>) -> Result<()> {
         match &mut self.entries {
             Entries::Burn(own) => {

@@ -179,7 +179,7 @@ impl Maps {
     /// As a tensor: itself, or one on this device.
     ///
     /// # Errors
-    /// [`Error::Gpu`](crate::Error::Gpu) where the GPU fails.
+    /// `Error::Gpu` where the GPU fails.
     pub fn into_tensor(self, device: &Device) -> Result<Tensor<4>> {
         match self.0 {
             #[cfg(feature = "cube")]
@@ -197,7 +197,7 @@ impl Maps {
     /// The values in `f32`, in the order of the shape.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device), [`Error::Gpu`](crate::Error::Gpu) where the device fails.
+    /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
     pub fn read(self) -> Result<Vec<f32>> {
         match self.0 {
             #[cfg(feature = "cube")]
