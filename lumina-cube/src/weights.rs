@@ -123,7 +123,8 @@ impl Chunk {
             _ => {
                 let buffer = gpu.empty(words.max(self.next));
                 gpu.check(&buffer)?;
-                self.next = (2 * self.next).min(CHUNK_WORDS.1);
+                let most = usize::try_from(gpu.max_buffer_bytes() / WORD as u64).unwrap_or(usize::MAX);
+                self.next = (2 * self.next).min(CHUNK_WORDS.1).min(most);
                 self.buffer = Some(buffer.clone());
                 self.used = words;
                 Ok((buffer, 0))

@@ -49,9 +49,10 @@ impl Compute {
     pub fn copy_bandwidth(&self) -> Result<f64> {
         #[cfg(feature = "cube")]
         if let Some(gpu) = self.gpu() {
-            const WORDS: usize = 1 << 27;
             const COPIES: u32 = 8;
-            let (from, to) = (gpu.empty(WORDS), gpu.empty(WORDS));
+            // Far beyond caches, where the device has buffers of that size.
+            let words = (gpu.max_buffer_bytes() / 8).min(1 << 27) as usize / 4 * 4;
+            let (from, to) = (gpu.empty(words), gpu.empty(words));
             let mut fastest = f64::MAX;
             for _ in 0..4 {
                 gpu.sync()?;
@@ -60,7 +61,8 @@ impl Compute {
                 gpu.sync()?;
                 fastest = fastest.min(start.elapsed().as_secs_f64());
             }
-            return Ok(f64::from(COPIES) * (2 * WORDS * size_of::<u32>()) as f64 / fastest);
+            gpu.check(&to)?;
+            return Ok(f64::from(COPIES) * (2 * words * size_of::<u32>()) as f64 / fastest);
         }
         Err(Error::Residence { device: self.name, residence: self.residence, choices: "a GPU" })
     }
