@@ -111,6 +111,34 @@ fn sequences_outlive_the_growth_of_their_pool() {
     assert_eq!((first.bytes(), first.len()), (0, 0));
 }
 
+/// Passes, recordings and the growth of the pool take turns on the device.
+#[test]
+fn threads_share_a_model() {
+    let Some(compute) = gpu() else { return };
+    let model = Transformer::open(part(FOLDERS[0]), &compute).unwrap();
+    let tokens = tokens(8);
+    let decode = || {
+        let mut cache = model.new_cache(64);
+        tokens.chunks(1).flat_map(|token| run(&model, &mut [Row::cached(token, &mut cache)])).collect::<Vec<_>>()
+    };
+    let expected = decode();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| (0..4).all(|_| decode() == expected))).collect();
+        // Meanwhile the pool grows, and another model is opened on the device.
+        let caches: Vec<KvCache> = (0..40)
+            .map(|_| {
+                let mut cache = model.new_cache(64);
+                cache.reserve(64).unwrap();
+                cache
+            })
+            .collect();
+        let other = Transformer::open(part(FOLDERS[0]), &compute).unwrap();
+        assert_eq!(run(&other, &mut [Row::whole(&tokens)]).pop(), expected.last().cloned());
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        drop(caches);
+    });
+}
+
 /// With bytes on both sides sums of blocks are whole numbers, so the results are all but those of the CPU.
 #[test]
 fn quantised_weights_give_what_the_cpu_gives() {

@@ -212,6 +212,7 @@ impl<'a> Loader<'a> {
         #[cfg(feature = "cube")]
         if let (Some(gpu), Some(view)) = (self.shared.compute.gpu(), &view) {
             let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
+            let _turn = gpu.turn();
             return Values::on_gpu(gpu, &values, shape, self.shared.compute.device());
         }
         Values::Tensor(self.parameter(path, view, Part::Model))
@@ -305,6 +306,8 @@ impl<'a> Loader<'a> {
         if self.shared.state.borrow().gpu_error.is_some() {
             return None;
         }
+        // In a turn, so that it goes into no recording of another model on the device.
+        let _turn = self.shared.compute.gpu().map(lumina_cube::Gpu::turn);
         upload().map_err(|error| self.shared.state.borrow_mut().gpu_error = Some(error)).ok()
     }
 
@@ -383,6 +386,8 @@ impl<'a> Loader<'a> {
         if state.gpu_error.is_some() {
             return None;
         }
+        // Uploads go into no recording of another model on the device.
+        let _turn = gpu.turn();
         let arena = state.arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
         match arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes) {
             Ok(matrix) => Some(GpuMatrix { matrix }),

@@ -100,13 +100,11 @@ impl ImageTokenizer {
     ) -> Result<Self> {
         compute.check()?;
         let compute = Maps::compute(compute);
-        let turn = Maps::turn(&compute);
         let root = Loader::new(checkpoint, &compute);
         let loader = if prefix.is_empty() { root.clone() } else { root.pp(prefix) };
         let with_decoder = loader.contains("decoder.conv_in.weight") || prefix.is_empty();
         let model = VqModel::new(&loader, &config, with_decoder);
         root.finish(ignored)?;
-        drop(turn);
         let max_bytes = Limits::default().vq_decode_bytes.min(Maps::max_bytes(&compute));
         Ok(Self { model, config, compute, max_bytes, f16_decoding: false })
     }

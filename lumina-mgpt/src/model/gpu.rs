@@ -45,10 +45,7 @@ impl Transformer {
         rows: &mut [Row<'_>],
         observe: Option<&mut dyn FnMut(&Hidden)>,
     ) -> Result<Hidden> {
-        self.with_inputs(pool, rows, (&[], &[]), |inputs| {
-            let _turn = pool.turn();
-            Ok(self.hidden_on_gpu(&GpuPass::new(inputs), observe))
-        })
+        self.with_inputs(pool, rows, (&[], &[]), |inputs| Ok(self.hidden_on_gpu(&GpuPass::new(inputs), observe)))
     }
 
     /// [`Transformer::run`]: logits of the tokens `ids`, after the tokens at `positions` of the pass.
@@ -136,6 +133,8 @@ impl Transformer {
             let cache = row.cache.as_deref_mut().or_else(|| own.next());
             cache.map_or(Ok(()), |cache| cache.reserve(len))?;
         }
+        // From here on buffers stay where they are: they grow in a turn, too.
+        let _turn = pool.turn();
         let mut own = temporary.iter();
         let mut parts: SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
         for row in rows.iter() {

@@ -190,8 +190,15 @@ pub struct Recordings<K> {
 struct Recorded<K> {
     shape: Shape,
     key: K,
-    /// `None` after the first pass of a shape, which may be the only one.
-    made: Option<(Recording, GpuPass, GpuResult)>,
+    state: State,
+}
+
+/// A pass is recorded the second time, as many are made once.
+enum State {
+    Seen,
+    Made(Box<(Recording, GpuPass, GpuResult)>),
+    /// The device cannot record it.
+    Refused,
 }
 
 impl<K> Default for Recordings<K> {
@@ -203,7 +210,8 @@ impl<K> Default for Recordings<K> {
 impl<K: PartialEq> Recordings<K> {
     /// Makes the launches of `run`, and gives their result to `read` before another pass can overwrite it. A short pass
     /// that is seen the second time is recorded, and from then on replayed: by its shape, and by `key`, which is all
-    /// else that decides its launches.
+    /// else that decides its launches. What cannot be recorded is launched one by one. The caller has the
+    /// [turn](GpuKvPool::turn).
     ///
     /// # Errors
     /// `Error::Gpu`, and those of `read`.
@@ -215,7 +223,6 @@ impl<K: PartialEq> Recordings<K> {
         read: impl FnOnce(&GpuResult) -> Result<T>,
     ) -> Result<T> {
         let gpu = inputs.pool.gpu();
-        let _turn = gpu.turn();
         if inputs.n() > MAX_RECORDED_TOKENS {
             return read(&run(&GpuPass::new(inputs)));
         }
@@ -225,23 +232,24 @@ impl<K: PartialEq> Recordings<K> {
         let known = all.iter().position(|own| own.shape == inputs.shape && own.key == key);
         let Some(mut recorded) = known.and_then(|index| all.remove(index)) else {
             all.truncate(MAX_RECORDINGS - 1);
-            all.push_front(Recorded { shape: inputs.shape.clone(), key, made: None });
+            all.push_front(Recorded { shape: inputs.shape.clone(), key, state: State::Seen });
             return read(&run(&GpuPass::new(inputs)));
         };
-        let made = match recorded.made.take() {
-            Some(made) => {
-                gpu.write(&made.1.inputs, &inputs.words);
-                made
-            }
-            None => {
+        match &recorded.state {
+            State::Made(made) => gpu.write(&made.1.inputs, &inputs.words),
+            State::Seen => {
                 let pass = GpuPass::new(inputs);
-                let (recording, result) = gpu.record(|| run(&pass))?;
-                (recording, pass, result)
+                recorded.state = match gpu.record(|| run(&pass)) {
+                    Ok((recording, result)) => State::Made(Box::new((recording, pass, result))),
+                    Err(_) => State::Refused,
+                };
             }
+            State::Refused => {}
+        }
+        let result = match &recorded.state {
+            State::Made(made) => made.0.replay().map_err(Into::into).and_then(|()| read(&made.2)),
+            State::Seen | State::Refused => read(&run(&GpuPass::new(inputs))),
         };
-        made.0.replay()?;
-        let result = read(&made.2);
-        recorded.made = Some(made);
         all.push_front(recorded);
         result
     }
