@@ -25,6 +25,8 @@ use crate::matmul::mma::{few, many, pack};
 use crate::matmul::{MatmulPrecision, PartLaunch, bytes, floats, mma};
 use crate::{Format, conv, elementwise, embedding, norm};
 
+mod attention;
+
 /// A language that kernels are compiled to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
@@ -292,6 +294,8 @@ fn list(s: &mut Sources) {
             }
         }
     }
+    attention::draws(s);
+    attention::attention(s);
     tensor_cores(s);
     images(s);
 }
@@ -486,6 +490,10 @@ fn tensor_cores(s: &mut Sources) {
 fn kernels_in(folder: &Path, names: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).expect("the sources are there") {
         let path = entry.expect("a file of the sources").path();
+        // Kernels of tests run where tests do.
+        if path.file_name().is_some_and(|name| name == "tests.rs") {
+            continue;
+        }
         if path.is_dir() {
             kernels_in(&path, names);
             continue;
