@@ -73,8 +73,8 @@ impl GpuKvPool {
 
     /// Takes blocks; the pool grows where it has too few.
     fn take(&self, n: usize) -> Result<Vec<u32>> {
-        // Before the state, as a pass has its turn first. What grows is not launched into another's recording, and no pass
-        // has buffers that others have left.
+        // Before the state, as a pass has its turn first. What grows is not launched into another's recording, and no
+        // pass has buffers that others have left.
         let _turn = self.turn();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.free.len() < n {
