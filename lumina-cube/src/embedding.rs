@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
+use crate::bits::half_pair;
 use crate::elementwise::UNITS;
-use crate::matmul::half_pair;
 use crate::weights::{BLOCK, Format, Matrix};
 use crate::{Buffer, Gpu};
 

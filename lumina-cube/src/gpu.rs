@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(crate) const WORD: usize = 4;
 
 /// Parts of a buffer begin at a multiple of so many words, as graphics drivers ask for.
-pub(crate) const ALIGNMENT: usize = 64;
+pub const ALIGNMENT: usize = 64;
 
 /// Which device to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,13 +147,23 @@ impl Gpu {
         Self { tensor_cores: false, ..self.clone() }
     }
 
-    /// Cubes of 256 units that have one for each of `len` numbers. The grid is a line, and folded where that is too
-    /// long.
+    /// Cubes of 256 units that have one for each of `len` numbers, in a [`line`](Gpu::line).
     pub(crate) fn cubes_for(&self, len: usize) -> CubeCount {
-        let cubes = len.div_ceil(256).max(1);
-        let most = self.client().properties().hardware.max_cube_count.0.max(1) as usize;
-        let x = cubes.min(most);
-        CubeCount::Static(x as u32, cubes.div_ceil(x) as u32, 1)
+        self.line(len.div_ceil(256))
+    }
+
+    /// A line of cubes, folded along the second axis where it is too long: the last row may have more of them.
+    pub(crate) fn line(&self, cubes: usize) -> CubeCount {
+        let cubes = cubes.max(1) as u32;
+        let x = cubes.min(self.client().properties().hardware.max_cube_count.0.max(1));
+        CubeCount::Static(x, cubes.div_ceil(x), 1)
+    }
+
+    /// `x` columns of `cubes`, these folded along the third axis where they are too many.
+    pub(crate) fn columns(&self, x: usize, cubes: usize) -> CubeCount {
+        let cubes = cubes.max(1) as u32;
+        let y = cubes.min(self.client().properties().hardware.max_cube_count.1.max(1));
+        CubeCount::Static(x as u32, y, cubes.div_ceil(y))
     }
 
     /// Bytes of its memory, where the driver says so.
@@ -177,14 +187,12 @@ impl Gpu {
 
     /// These words on the device.
     pub fn upload(&self, words: &[u32]) -> Buffer {
-        let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.upload_bytes(bytes, words.len())
+        self.upload_bytes(bytes_of(words.iter().copied()), words.len())
     }
 
     /// These numbers on the device.
     pub fn upload_f32(&self, values: &[f32]) -> Buffer {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.upload_bytes(bytes, values.len())
+        self.upload_bytes(bytes_of(values.iter().map(|value| value.to_bits())), values.len())
     }
 
     fn upload_bytes(&self, mut bytes: Vec<u8>, len: usize) -> Buffer {
@@ -200,17 +208,17 @@ impl Gpu {
     /// If there are more words than the buffer has.
     pub fn write(&self, buffer: &Buffer, words: &[u32]) {
         assert!(words.len() <= buffer.len, "{} words do not fit a buffer of {}", words.len(), buffer.len);
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        if !bytes.is_empty() {
-            self.client().write(&buffer.part_in_bytes(0..bytes.len() as u64), Bytes::from_bytes_vec(bytes));
-        }
+        self.write_words(buffer, Bytes::from_bytes_vec(bytes_of(words.iter().copied())));
     }
 
     /// [`Gpu::write`] of bytes that may be those of a mapped file.
     pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
+        self.write_words(buffer, Bytes::from_shared(bytes, AllocationProperty::File));
+    }
+
+    fn write_words(&self, buffer: &Buffer, bytes: Bytes) {
         if !bytes.is_empty() {
-            let part = buffer.part_in_bytes(0..bytes.len() as u64);
-            self.client().write(&part, Bytes::from_shared(bytes, AllocationProperty::File));
+            self.client().write(&buffer.part_in_bytes(0..bytes.len() as u64), bytes);
         }
     }
 
@@ -323,7 +331,7 @@ impl Buffer {
         self.len == 0
     }
 
-    /// A part of the words, of the same memory. It begins at a multiple of 64 words.
+    /// A part of the words, of the same memory. It begins at a multiple of [`ALIGNMENT`] words.
     ///
     /// # Panics
     /// If the part is not inside, or begins elsewhere.
@@ -350,6 +358,11 @@ impl Buffer {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.handle.clone().binding().claim_key() == other.handle.clone().binding().claim_key()
     }
+}
+
+/// Words in the order of a device's bytes.
+fn bytes_of(words: impl Iterator<Item = u32>) -> Vec<u8> {
+    words.flat_map(u32::to_le_bytes).collect()
 }
 
 /// Whether a CUDA toolkit has the headers that NVRTC includes in each kernel.

@@ -40,6 +40,7 @@
 )]
 
 pub mod attention;
+mod bits;
 pub mod conv;
 pub mod draw;
 pub mod elementwise;
@@ -52,8 +53,9 @@ mod race;
 mod reduce;
 #[cfg(all(test, feature = "sources"))]
 mod sources;
+mod tensor_cores;
 mod weights;
 
 pub use error::{Error, Result};
-pub use gpu::{Buffer, DeviceChoice, Gpu, Recording};
+pub use gpu::{ALIGNMENT, Buffer, DeviceChoice, Gpu, Recording};
 pub use weights::{Arena, Format, Matrix, MatrixRows};

@@ -1,4 +1,4 @@
-//! Sums over units in a fixed order.
+//! Sums over units in a fixed order, and the greatest of them.
 
 use cubecl::prelude::*;
 
@@ -33,12 +33,7 @@ pub(crate) fn cube_sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] lane
     if comptime!(parts == 1) {
         own
     } else {
-        // Those who read the sums before are done.
-        sync_cube();
-        if UNIT_POS % lanes == 0 {
-            scratch[(UNIT_POS / lanes) as usize] = own;
-        }
-        sync_cube();
+        share(own, scratch, lanes);
         let mut sum = 0.0f32;
         #[unroll]
         for part in 0..parts {
@@ -46,4 +41,32 @@ pub(crate) fn cube_sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] lane
         }
         sum
     }
+}
+
+/// The greatest of all units of a cube, as [`cube_sum`].
+#[cube]
+pub(crate) fn cube_max(value: f32, scratch: &mut Shared<[f32]>, #[comptime] lanes: u32, #[comptime] parts: u32) -> f32 {
+    let own = lane_max(value, lanes);
+    if comptime!(parts == 1) {
+        own
+    } else {
+        share(own, scratch, lanes);
+        let mut greatest = scratch[0];
+        #[unroll]
+        for part in 1..parts {
+            greatest = max(greatest, scratch[part as usize]);
+        }
+        greatest
+    }
+}
+
+/// What the lanes of each part have in common, to all units of the cube.
+#[cube]
+fn share(own: f32, scratch: &mut Shared<[f32]>, #[comptime] lanes: u32) {
+    // Those who read the numbers before are done.
+    sync_cube();
+    if UNIT_POS % lanes == 0 {
+        scratch[(UNIT_POS / lanes) as usize] = own;
+    }
+    sync_cube();
 }

@@ -8,7 +8,8 @@ mod support;
 
 use layer::{Layer, Token, norm_rotated, rounded, row, shape, split};
 use lumina_cube::attention::{KvFormat, Pass, attention};
-use support::{gpu, worst};
+use lumina_testing::worst_difference;
+use support::gpu;
 
 const FORMATS: [KvFormat; 4] = [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Q8_0];
 
@@ -28,9 +29,13 @@ fn the_cache_has_what_is_written() {
             let [q_weight, q_bias, k_weight, k_bias] = layer.norms.each_ref().map(Vec::as_slice);
             let (q32, keys, values) = exact.get_or_insert_with(|| {
                 let expected = norm_rotated(&inputs.q, (q_weight, q_bias), &inputs, heads, dim);
-                assert!(worst(&q, &expected) < 1e-6, "queries [{heads}, {dim}]: {:e}", worst(&q, &expected));
+                assert!(
+                    worst_difference(&q, &expected) < 1e-6,
+                    "queries [{heads}, {dim}]: {:e}",
+                    worst_difference(&q, &expected)
+                );
                 let expected = norm_rotated(&inputs.k, (k_weight, k_bias), &inputs, kv_heads, dim);
-                let found = worst(&cached[0], &expected);
+                let found = worst_difference(&cached[0], &expected);
                 assert!(found < 1e-6, "keys [{kv_heads}, {dim}]: {found:e}");
                 (q.clone(), cached[0].clone(), inputs.v.clone())
             });
@@ -90,7 +95,7 @@ fn attention_is_that_of_f64() {
                 let q = layer.write(&layer.inputs(&[token]), &pass);
                 let found = gpu.read_f32(&attention(&gpu, &q, &layer.shape, &layer.cache, &pass)).unwrap();
                 let expected = layer.exact(&words, &layer.queries(&q), &row(0, 0, position + 1));
-                let worst = worst(&found, &expected);
+                let worst = worst_difference(&found, &expected);
                 assert!(worst < 2e-6, "[{heads}, {kv_heads}, {dim}] in {format:?} at {position}: {worst:e}");
             }
         }
@@ -188,7 +193,7 @@ fn masks_show_branches() {
                 seen.extend(branch(token).into_iter().rev().map(|index| (0, before + index)));
                 let place = (token + 2) * width;
                 let expected = layer.exact(&words, &queries[place..][..width], &seen);
-                let worst = worst(&found[place..][..width], &expected);
+                let worst = worst_difference(&found[place..][..width], &expected);
                 assert!(worst < 2e-6, "{format:?} after {before}, token {token}: {worst:e}");
             }
             // The other row has a mask that hides nothing, and the results of none.
@@ -279,7 +284,7 @@ fn attention_is_that_of_the_cpu() {
         let mut expected = vec![0.0; q.len()];
         forward_into(AttentionInputs { q: &q, k: &k, v: &v }, &mut rows, &mut expected);
         let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
-        let worst = worst(&found, &expected);
+        let worst = worst_difference(&found, &expected);
         assert!(worst < 4e-6, "{format:?}: {worst:e}");
     }
 }

@@ -7,7 +7,8 @@ mod support;
 use lumina_cube::conv::{Codebook, ConvOptions, ConvWeights, Input, Maps, NOT_FINITE, Resize, attention, conv};
 use lumina_cube::norm::{group_norm, scaled};
 use lumina_cube::{Error, Gpu};
-use support::{gpu, values, worst};
+use lumina_testing::{numbers, worst_difference};
+use support::gpu;
 
 /// Of the largest number of a result.
 const TOLERANCE: f64 = 2e-6;
@@ -108,8 +109,8 @@ struct Layer {
 
 impl Layer {
     fn new(inputs: usize, outputs: usize, kernel: usize) -> Self {
-        let weight = values(outputs * inputs * kernel * kernel, 7);
-        Self { weight, bias: values(outputs, 8), inputs, outputs, kernel }
+        let weight = numbers(outputs * inputs * kernel * kernel, 7);
+        Self { weight, bias: numbers(outputs, 8), inputs, outputs, kernel }
     }
 
     /// A layer of one tap that changes nothing.
@@ -132,15 +133,15 @@ fn planes(gpu: &Gpu, maps: &Maps) -> Vec<f32> {
     gpu.read_f32(&maps.to_planes(gpu)).unwrap()
 }
 
-fn numbers(shape: [usize; 4], seed: u32) -> Vec<f32> {
-    values(shape.iter().product(), seed)
+fn random_planes(shape: [usize; 4], seed: u32) -> Vec<f32> {
+    numbers(shape.iter().product(), seed)
 }
 
 #[test]
 fn maps_are_their_planes() {
     let Some(gpu) = gpu() else { return };
     for shape in [[1, 3, 1, 1], [2, 3, 5, 7], [2, 8, 3, 1], [1, 1, 1, 9]] {
-        let x = numbers(shape, 1);
+        let x = random_planes(shape, 1);
         let maps = maps(&gpu, &x, shape);
         assert_eq!(maps.shape(), shape);
         assert_eq!(planes(&gpu, &maps), x);
@@ -166,7 +167,7 @@ fn convolutions_are_those_of_f64() {
         // The larger tile.
         ([1, 4, 129, 130], 4),
     ] {
-        let x = numbers(shape, 1);
+        let x = random_planes(shape, 1);
         let on_gpu = maps(&gpu, &x, shape);
         let exact = Planes::new(&x, shape);
         for (kernel, resize) in
@@ -180,18 +181,18 @@ fn convolutions_are_those_of_f64() {
             };
             let found = conv(&gpu, &on_gpu, &layer.on(&gpu), ConvOptions { resize, ..ConvOptions::default() });
             assert_eq!(found.shape(), expected.shape);
-            let error = worst(&planes(&gpu, &found), &expected.values);
+            let error = worst_difference(&planes(&gpu, &found), &expected.values);
             assert!(error < TOLERANCE, "{shape:?} → {outputs}, kernel {kernel}, {resize:?}: {error:.2e}");
             most = most.max(error);
             // A residual is added to the same sums.
-            let residual = maps(&gpu, &numbers(expected.shape, 3), expected.shape);
+            let residual = maps(&gpu, &random_planes(expected.shape, 3), expected.shape);
             let added = conv(
                 &gpu,
                 &on_gpu,
                 &layer.on(&gpu),
                 ConvOptions { resize, residual: Some(&residual), ..ConvOptions::default() },
             );
-            let sums = planes(&gpu, &found).into_iter().zip(numbers(expected.shape, 3)).map(|(x, y)| x + y);
+            let sums = planes(&gpu, &found).into_iter().zip(random_planes(expected.shape, 3)).map(|(x, y)| x + y);
             assert_eq!(planes(&gpu, &added), sums.collect::<Vec<_>>());
         }
     }
@@ -204,7 +205,7 @@ fn an_image_does_not_depend_on_its_batch() {
     let Some(gpu) = gpu() else { return };
     let (one, many) = ([1, 8, 60, 70], [4, 8, 60, 70]);
     let layer = Layer::new(8, 8, 3).on(&gpu);
-    let x = numbers(many, 1);
+    let x = random_planes(many, 1);
     let alone = conv(&gpu, &maps(&gpu, &x[..x.len() / 4], one), &layer, ConvOptions::default());
     let batch = conv(&gpu, &maps(&gpu, &x, many), &layer, ConvOptions::default());
     assert_eq!(planes(&gpu, &batch)[..x.len() / 4], planes(&gpu, &alone));
@@ -216,8 +217,8 @@ fn fused_inputs_are_unfused_ones() {
     let Some(gpu) = gpu() else { return };
     for shape in [[2, 32, 3, 5], [1, 64, 1, 1], [1, 128, 4, 2]] {
         let channels = shape[1];
-        let x = maps(&gpu, &numbers(shape, 1), shape);
-        let [weight, bias] = [2, 3].map(|seed| gpu.upload_f32(&values(channels, seed)));
+        let x = maps(&gpu, &random_planes(shape, 1), shape);
+        let [weight, bias] = [2, 3].map(|seed| gpu.upload_f32(&numbers(channels, seed)));
         let norm = group_norm(&gpu, &x, 32, &weight, &bias);
         let (layer, identity) = (Layer::new(channels, 12, 3).on(&gpu), Layer::identity(channels).on(&gpu));
         for (swish, input) in [(false, Input::Normed(&norm)), (true, Input::NormedSwish(&norm))] {
@@ -235,7 +236,7 @@ fn fused_inputs_are_unfused_ones() {
 /// The norm of `x`, by a layer that changes nothing.
 fn normed(gpu: &Gpu, x: &[f32], shape: [usize; 4], groups: usize, swish: bool) -> (f64, f64) {
     let channels = shape[1];
-    let (weight, bias) = (values(channels, 2), values(channels, 3));
+    let (weight, bias) = (numbers(channels, 2), numbers(channels, 3));
     let on_gpu = maps(gpu, x, shape);
     let norm = group_norm(gpu, &on_gpu, groups, &gpu.upload_f32(&weight), &gpu.upload_f32(&bias));
     let input = if swish { Input::NormedSwish(&norm) } else { Input::Normed(&norm) };
@@ -243,7 +244,7 @@ fn normed(gpu: &Gpu, x: &[f32], shape: [usize; 4], groups: usize, swish: bool) -
     let expected = Planes::new(x, shape).group_norm(groups, &weight, &bias);
     let expected = if swish { expected.swish() } else { expected };
     let largest = expected.values.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-    (worst(&planes(gpu, &found), &expected.values), largest)
+    (worst_difference(&planes(gpu, &found), &expected.values), largest)
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn group_norms_are_those_of_f64() {
         ([3, 12, 5, 1], 3),
     ] {
         for swish in [false, true] {
-            let (error, _) = normed(&gpu, &numbers(shape, 1), shape, groups, swish);
+            let (error, _) = normed(&gpu, &random_planes(shape, 1), shape, groups, swish);
             assert!(error < TOLERANCE, "{shape:?}, {groups} groups, swish {swish}: {error:.2e}");
             most = most.max(error);
         }
@@ -273,7 +274,7 @@ fn group_norms_are_those_of_f64() {
 fn group_norms_keep_the_digits_of_nearly_equal_numbers() {
     let Some(gpu) = gpu() else { return };
     for shape in [[1, 64, 1, 1], [2, 64, 2, 2], [1, 64, 33, 31], [1, 128, 64, 64]] {
-        let near: Vec<f32> = numbers(shape, 1).iter().map(|x| 100.0 + 0.01 * x).collect();
+        let near: Vec<f32> = random_planes(shape, 1).iter().map(|x| 100.0 + 0.01 * x).collect();
         let (error, largest) = normed(&gpu, &near, shape, 32, false);
         assert!(largest > 0.5 && error < TOLERANCE, "{shape:?}: {error:.2e}");
         let mut outlier = near.clone();
@@ -314,11 +315,11 @@ fn attention_is_that_of_f64() {
     for (shape, scale) in
         [([1, 32, 1, 1], 1.0), ([2, 32, 3, 5], 1.0), ([1, 64, 9, 8], 2.0), ([2, 40, 1, 2], 1.0), ([1, 6, 20, 21], 2.0)]
     {
-        let inputs = [1, 2, 3].map(|seed| numbers(shape, seed).iter().map(|x| x * scale).collect::<Vec<f32>>());
+        let inputs = [1, 2, 3].map(|seed| random_planes(shape, seed).iter().map(|x| x * scale).collect::<Vec<f32>>());
         let expected = softmax_attention(&inputs.each_ref().map(|values| Planes::new(values, shape)));
         let [q, k, v] = inputs.map(|values| maps(&gpu, &values, shape));
         let found = attention(&gpu, &q, &k, &v);
-        let error = worst(&planes(&gpu, &found), &expected);
+        let error = worst_difference(&planes(&gpu, &found), &expected);
         assert!(error < TOLERANCE, "{shape:?}: {error:.2e}");
         most = most.max(error);
     }
@@ -331,7 +332,7 @@ fn nearest_codes_are_those_of_f64() {
     for (codes, width, shape) in
         [(1, 4, [1, 4, 1, 1]), (513, 16, [2, 16, 3, 5]), (1000, 5, [1, 5, 7, 9]), (8192, 16, [1, 16, 33, 34])]
     {
-        let (entries, z) = (values(codes * width, 4), numbers(shape, 5));
+        let (entries, z) = (numbers(codes * width, 4), random_planes(shape, 5));
         let codebook = Codebook::new(&gpu, [codes, width], &entries).unwrap();
         assert_eq!(codebook.read(&gpu).unwrap(), entries);
         let latents = maps(&gpu, &z, shape);
@@ -359,7 +360,7 @@ fn nearest_codes_are_those_of_f64() {
 #[test]
 fn of_equal_codes_the_smaller_one_is_nearest_and_what_is_not_finite_has_none() {
     let Some(gpu) = gpu() else { return };
-    let mut entries = values(600 * 4, 1);
+    let mut entries = numbers(600 * 4, 1);
     let last = entries[..4].to_vec();
     for code in [3, 255, 256, 599] {
         entries[code * 4..][..4].copy_from_slice(&[2.0, -2.0, 2.0, -2.0]);
@@ -388,9 +389,9 @@ fn weights_of_another_size_are_an_error() {
         ([0, 3, 1, 1], 0, 0),
         ([1, 1, 1, 3], 3, 1),
     ] {
-        let error = ConvWeights::new(&gpu, shape, &values(weight, 1), &values(bias, 2)).unwrap_err();
+        let error = ConvWeights::new(&gpu, shape, &numbers(weight, 1), &numbers(bias, 2)).unwrap_err();
         assert!(matches!(error, Error::Weights { .. }), "{error}");
     }
-    assert!(matches!(Codebook::new(&gpu, [2, 4], &values(7, 1)).unwrap_err(), Error::Weights { .. }));
+    assert!(matches!(Codebook::new(&gpu, [2, 4], &numbers(7, 1)).unwrap_err(), Error::Weights { .. }));
     assert!(matches!(Codebook::new(&gpu, [0, 4], &[]).unwrap_err(), Error::Weights { .. }));
 }

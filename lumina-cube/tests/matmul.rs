@@ -7,7 +7,8 @@ mod support;
 use lumina_cube::matmul::{MatmulPrecision, matmul, matmul_with};
 use lumina_cube::{Arena, Format, Gpu, Matrix, MatrixRows, embedding};
 use lumina_kernels::Format as HostFormat;
-use support::{gpu, values, worst};
+use lumina_testing::{numbers, worst_difference};
+use support::gpu;
 
 const FORMATS: [(Format, HostFormat); 5] = [
     (Format::F32, HostFormat::F32),
@@ -23,7 +24,7 @@ fn matrix(arena: &mut Arena, format: (Format, HostFormat), shape: [usize; 2], se
     let row_bytes = format.1.row_bytes(columns).unwrap();
     let mut bytes = vec![0; rows * row_bytes];
     let mut stored = vec![0.0; rows * columns];
-    let numbers = values(rows * columns, seed);
+    let numbers = numbers(rows * columns, seed);
     for (index, row) in numbers.chunks(columns).enumerate() {
         let bytes = &mut bytes[index * row_bytes..][..row_bytes];
         format.1.quantise_row(row, bytes).unwrap();
@@ -72,10 +73,10 @@ fn products_are_those_of_f64() {
         for [rows, columns] in shapes {
             let (w, stored) = matrix(&mut arena, format, [rows, columns], 7);
             for n in [1, 2, 3, 4, 8, 11] {
-                let x = values(n * columns, n as u32);
+                let x = numbers(n * columns, n as u32);
                 let [found] = run(&gpu, &x, n, [w.all()]);
                 let expected = product(&rounded(&x, format.0), &stored, columns);
-                let worst = worst(&found, &expected);
+                let worst = worst_difference(&found, &expected);
                 assert!(worst < bound(&gpu, format.0), "{} [{rows}, {columns}], {n} rows: {worst:e}", format.0);
             }
         }
@@ -94,7 +95,7 @@ fn a_row_has_the_same_result_in_any_company() {
         let (c, _) = matrix(&mut arena, format, [128, columns], 3);
         // Tensor cores have other kernels for more than 32 and more than 64 rows.
         let (most, more) = if gpu.has_tensor_cores() { (150, vec![33, 64, 65, 150]) } else { (19, vec![]) };
-        let x = values(most * columns, 5);
+        let x = numbers(most * columns, 5);
         let alone: Vec<[Vec<f32>; 3]> =
             x.chunks(columns).map(|x| [&a, &b, &c].map(|w| run(&gpu, x, 1, [w.all()]).concat())).collect();
         for n in [1, 2, 3, 5, 8, 9, 19].into_iter().chain(more) {
@@ -123,7 +124,7 @@ fn tensor_cores_compute_what_other_kernels_do() {
         for [rows, columns] in [[4096, 4096], [300, 11_008], [1000, 4128]] {
             let (w, _) = matrix(&mut arena, *format, [rows, columns], 7);
             let most = 300;
-            let x = values(most * columns, 3);
+            let x = numbers(most * columns, 3);
             let [expected] = run(&plain, &x, most, [w.all()]);
             let exact: Vec<f64> = expected.iter().map(|&y| f64::from(y)).collect();
             for precision in [MatmulPrecision::High, MatmulPrecision::Fast] {
@@ -139,7 +140,7 @@ fn tensor_cores_compute_what_other_kernels_do() {
                     (Format::F16 | Format::BF16, _) => 3e-5,
                     _ => 4e-6,
                 };
-                let worst = worst(&together, &exact);
+                let worst = worst_difference(&together, &exact);
                 assert!(worst < bound, "{} [{rows}, {columns}], {precision:?}: {worst:e}", format.0);
                 for n in [1, 8, 17, 40, 100] {
                     let same = run(n) == together[..n * rows];
@@ -156,14 +157,14 @@ fn formats_side_by_side() {
     let Some(gpu) = gpu() else { return };
     let (mut arena, mut other) = (Arena::new(&gpu), Arena::new(&gpu));
     let columns = 96;
-    let x = values(2 * columns, 3);
+    let x = numbers(2 * columns, 3);
     let (a, stored_a) = matrix(&mut arena, FORMATS[4], [5, columns], 1);
     let (b, stored_b) = matrix(&mut arena, FORMATS[0], [37, columns], 2);
     let (c, stored_c) = matrix(&mut other, FORMATS[0], [16, columns], 3);
     let found = run(&gpu, &x, 2, [a.all(), b.all(), c.all()]);
     for ((found, stored), format) in found.iter().zip([&stored_a, &stored_b, &stored_c]).zip([4, 0, 0]) {
         let expected = product(&rounded(&x, FORMATS[format].0), stored, columns);
-        assert!(worst(found, &expected) < bound(&gpu, FORMATS[format].0));
+        assert!(worst_difference(found, &expected) < bound(&gpu, FORMATS[format].0));
     }
 }
 
@@ -174,7 +175,7 @@ fn what_is_not_finite_stays_visible() {
     let mut arena = Arena::new(&gpu);
     for format in FORMATS {
         let (w, _) = matrix(&mut arena, format, [5, 64], 1);
-        let mut x = values(2 * 64, 3);
+        let mut x = numbers(2 * 64, 3);
         x[40] = f32::NAN;
         let [found] = run(&gpu, &x, 2, [w.all()]);
         assert!(found[..5].iter().all(|y| y.is_nan()), "{}: {found:?}", format.0);

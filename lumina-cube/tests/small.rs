@@ -5,7 +5,8 @@
 mod support;
 
 use lumina_cube::{elementwise, norm};
-use support::{gpu, values, worst};
+use lumina_testing::{numbers, worst_difference};
+use support::gpu;
 
 fn rms_norm(x: &[f64], weight: &[f32], epsilon: f64) -> Vec<f64> {
     let width = weight.len();
@@ -21,38 +22,38 @@ fn rms_norm(x: &[f64], weight: &[f32], epsilon: f64) -> Vec<f64> {
 fn norms_are_those_of_f64() {
     let Some(gpu) = gpu() else { return };
     for (n, width) in [(1, 4096), (3, 96), (2, 1000), (5, 8)] {
-        let (x, y, w) = (values(n * width, 1), values(n * width, 2), values(width, 3));
+        let (x, y, w) = (numbers(n * width, 1), numbers(n * width, 2), numbers(width, 3));
         let [gx, gy, gw] = [&x, &y, &w].map(|values| gpu.upload_f32(values));
         let exact: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
         let found = gpu.read_f32(&norm::rms_norm(&gpu, &gx, &gw, 1e-5)).unwrap();
-        assert!(worst(&found, &rms_norm(&exact, &w, 1e-5)) < 1e-6);
+        assert!(worst_difference(&found, &rms_norm(&exact, &w, 1e-5)) < 1e-6);
         let [sum, normed] = norm::add_rms_norm(&gpu, &gx, &gy, &gw, 1e-5);
         let expected: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
         assert_eq!(gpu.read_f32(&sum).unwrap(), expected);
         let exact: Vec<f64> = expected.iter().map(|&x| f64::from(x)).collect();
-        assert!(worst(&gpu.read_f32(&normed).unwrap(), &rms_norm(&exact, &w, 1e-5)) < 1e-6);
+        assert!(worst_difference(&gpu.read_f32(&normed).unwrap(), &rms_norm(&exact, &w, 1e-5)) < 1e-6);
     }
 }
 
 #[test]
 fn swiglu_is_that_of_f64() {
     let Some(gpu) = gpu() else { return };
-    let mut gate: Vec<f32> = values(1000, 1).iter().map(|x| x * 20.0).collect();
+    let mut gate: Vec<f32> = numbers(1000, 1).iter().map(|x| x * 20.0).collect();
     gate[..4].copy_from_slice(&[0.0, -200.0, 200.0, -88.0]);
-    let up = values(1000, 2);
+    let up = numbers(1000, 2);
     let found = elementwise::swiglu(&gpu, &gpu.upload_f32(&gate), &gpu.upload_f32(&up));
     let exact = |(g, u): (&f32, &f32)| f64::from(*g) / (1.0 + (-f64::from(*g)).exp()) * f64::from(*u);
     let expected: Vec<f64> = gate.iter().zip(&up).map(exact).collect();
-    assert!(worst(&gpu.read_f32(&found).unwrap(), &expected) < 1e-6);
+    assert!(worst_difference(&gpu.read_f32(&found).unwrap(), &expected) < 1e-6);
 }
 
 #[test]
 fn sums_repeat_the_shorter_one() {
     let Some(gpu) = gpu() else { return };
-    let (x, y) = (values(60, 1), values(20, 2));
+    let (x, y) = (numbers(60, 1), numbers(20, 2));
     let found = elementwise::add_scaled(&gpu, &gpu.upload_f32(&x), &gpu.upload_f32(&y), 0.5);
     let expected: Vec<f64> = x.iter().enumerate().map(|(i, x)| f64::from(*x) + 0.5 * f64::from(y[i % 20])).collect();
-    assert!(worst(&gpu.read_f32(&found).unwrap(), &expected) < 1e-6);
+    assert!(worst_difference(&gpu.read_f32(&found).unwrap(), &expected) < 1e-6);
 }
 
 /// Clones share memory, parts are views, and a later write is not seen by what was launched before.

@@ -1,10 +1,7 @@
 //! What the tests of kernels share: comparison with a definition in `f64`, and of gradients with numerical gradients of
 //! it.
 
-/// Numbers from −1 to 1 from a small generator.
-pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
-    lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
+pub(crate) use lumina_testing::numbers;
 
 fn to_f64(inputs: &[&[f32]]) -> Vec<Vec<f64>> {
     inputs.iter().map(|input| input.iter().map(|&value| f64::from(value)).collect()).collect()

@@ -6,14 +6,16 @@
 //! the fastest of several. `benches/gpu/run.py` runs it beside PyTorch.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
+mod measure;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use half::bf16;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
+use measure::random_bytes;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -40,15 +42,6 @@ fn architecture(shape: &str) -> Result<Architecture> {
         ..ModelConfig::default()
     };
     Ok(config.resolve("config.json".as_ref())?)
-}
-
-/// A block of values around zero, repeated: speed does not depend on them.
-fn random_bytes(n: usize) -> Vec<u8> {
-    let block: Vec<u8> = lumina_testing::lcg(1)
-        .take(1 << 16)
-        .flat_map(|state| bf16::from_f32(((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.08).to_le_bytes())
-        .collect();
-    block.into_iter().cycle().take(n).collect()
 }
 
 /// A checkpoint of this shape, written where it is not there yet.

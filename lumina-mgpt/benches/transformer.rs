@@ -13,10 +13,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use half::bf16;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
-use measure::{Memory, fastest, in_turn};
+use measure::{Memory, fastest, in_turn, random_bytes};
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -35,15 +34,6 @@ fn config() -> Architecture {
         ..ModelConfig::default()
     };
     config.resolve("config.json".as_ref()).expect("a valid shape")
-}
-
-/// A block of values around zero, repeated: speed does not depend on them.
-fn random_bytes(n: usize) -> Vec<u8> {
-    let block: Vec<u8> = lumina_testing::lcg(1)
-        .take(1 << 16)
-        .flat_map(|state| bf16::from_f32(((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.08).to_le_bytes())
-        .collect();
-    block.into_iter().cycle().take(n).collect()
 }
 
 /// Bytes that a step reads: every weight but the embedding once.

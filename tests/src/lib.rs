@@ -90,6 +90,22 @@ pub fn lcg(seed: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(seed), |state| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))).skip(1)
 }
 
+/// `n` numbers from −1 to 1.
+pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// The worst difference, as a share of the largest expected number.
+pub fn worst_difference(found: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(1e-30, |most: f64, value| most.max(value.abs()));
+    let difference = |(found, expected): (&f32, &f64)| {
+        let difference = (f64::from(*found) - expected).abs() / scale;
+        if difference.is_nan() { f64::INFINITY } else { difference }
+    };
+    found.iter().zip(expected).map(difference).fold(0.0, f64::max)
+}
+
 /// Writes the reference's tokenizer into a folder, with its first `codes` image tokens only, and ids without gaps: a
 /// vocabulary for small models, of 1,424 tokens besides.
 pub fn small_tokenizer(codes: u32, folder: &Path) {

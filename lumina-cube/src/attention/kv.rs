@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use crate::matmul::{Load, half_pair, native_f16};
+use crate::bits::{half_pair, native_f16, round_byte, round_f16};
+use crate::matmul::Load;
 use crate::weights::LOAD;
 
 /// Tokens of a block.
@@ -90,26 +91,31 @@ impl AttentionShape {
     }
 }
 
-/// The numbers of a load, before their scale.
+/// The numbers of the loads `first .. first + n`, before their scales.
 #[cube]
-pub(super) fn unpack(load: Load, #[comptime] format: KvFormat) -> Array<f32> {
-    let mut values = Array::<f32>::new(comptime!(format.per_load()));
+pub(super) fn unpack(
+    loads: &Array<Load>,
+    #[comptime] first: usize,
+    #[comptime] n: usize,
+    #[comptime] format: KvFormat,
+) -> Array<f32> {
+    let mut values = Array::<f32>::new(comptime!(n * format.per_load()));
     #[unroll]
-    for w in 0..4usize {
-        let word = load.extract(w);
+    for i in 0..comptime!(n * LOAD) {
+        let word = loads[comptime!(first + i / LOAD)].extract(comptime!(i % LOAD));
         if comptime!(format == KvFormat::F32) {
-            values[w] = f32::reinterpret(word);
+            values[i] = f32::reinterpret(word);
         } else if comptime!(format == KvFormat::BF16) {
-            values[w * 2] = f32::reinterpret(word << 16u32);
-            values[w * 2 + 1] = f32::reinterpret(word & 0xffff_0000u32);
+            values[i * 2] = f32::reinterpret(word << 16u32);
+            values[i * 2 + 1] = f32::reinterpret(word & 0xffff_0000u32);
         } else if comptime!(format == KvFormat::F16) {
             let pair = half_pair(word);
-            values[w * 2] = visible_nan(pair.extract(0usize), word);
-            values[w * 2 + 1] = visible_nan(pair.extract(1usize), word >> 16u32);
+            values[i * 2] = visible_nan(pair.extract(0usize), word);
+            values[i * 2 + 1] = visible_nan(pair.extract(1usize), word >> 16u32);
         } else {
             #[unroll]
             for b in 0..4usize {
-                values[w * 4 + b] = f32::cast_from(i32::reinterpret(word << comptime!(24 - 8 * b as u32)) >> 24i32);
+                values[i * 4 + b] = f32::cast_from(i32::reinterpret(word << comptime!(24 - 8 * b as u32)) >> 24i32);
             }
         }
     }
@@ -129,19 +135,12 @@ fn visible_nan(value: f32, half: u32) -> f32 {
     }
 }
 
-/// Bits of a number rounded to the nearest `f16`, ties to even, in whole numbers. What is too large becomes the largest
-/// `f16`.
+/// Bits of a number rounded to the nearest `f16`, ties to even. What is too large becomes the largest `f16`.
 #[cube]
 fn half_bits(value: f32) -> u32 {
     let bits = u32::reinterpret(value);
     let magnitude = bits & 0x7fff_ffffu32;
-    let bounded = min(magnitude, 0x477f_e000u32);
-    let normal = (bounded - 0x3800_0000u32 + 0xfffu32 + ((bounded >> 13u32) & 1u32)) >> 13u32;
-    // Below 2⁻¹⁴ in units of 2⁻²⁴; below 2⁻²⁵ the shift leaves nothing.
-    let shift = min(126u32 - min(bounded >> 23u32, 125u32), 25u32);
-    let fraction = (bounded & 0x7f_ffffu32) | 0x80_0000u32;
-    let small = (fraction + (1u32 << (shift - 1u32)) - 1u32 + ((fraction >> shift) & 1u32)) >> shift;
-    let finite = select(bounded < 0x3880_0000u32, small, normal);
+    let finite = round_f16(f32::reinterpret(min(magnitude, 0x477f_e000u32)));
     let rounded = select(magnitude > 0x7f80_0000u32, 0x7e00u32, finite);
     rounded | ((bits >> 16u32) & 0x8000u32)
 }
@@ -154,11 +153,7 @@ fn bf16_bits(value: f32) -> u32 {
     select(is_nan, bits | 0x40_0000u32, bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32
 }
 
-/// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.
-const ROUND: f32 = 12_582_912.0;
-
-/// Word `w` of the load of these values. Bytes are `values · inverse`, rounded. `zero` is 0:
-/// the compiler does not know, and so cannot fuse a product and the sum after it.
+/// Word `w` of the load of these values. Bytes are `values · inverse`, rounded. `zero` is that of [`round_byte`].
 #[cube]
 pub(super) fn pack(
     values: &Array<f32>,
@@ -179,10 +174,7 @@ pub(super) fn pack(
         let mut word = 0u32;
         #[unroll]
         for b in 0..4usize {
-            let scaled = values[comptime!(4 * w + b)] * inverse;
-            let alone = f32::reinterpret(u32::reinterpret(scaled) ^ zero);
-            let whole = u32::reinterpret(alone + f32::new(ROUND)) - 0x4b40_0000u32;
-            word |= (whole & 0xffu32) << comptime!(8 * b as u32);
+            word |= round_byte(values[comptime!(4 * w + b)] * inverse, zero) << comptime!(8 * b as u32);
         }
         word
     }

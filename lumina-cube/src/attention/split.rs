@@ -182,15 +182,7 @@ pub(crate) fn kernel(
             }
             #[unroll]
             for s in 0..steps {
-                let mut numbers = Array::<f32>::new(comptime!(keys * per));
-                #[unroll]
-                for j in 0..keys {
-                    let unpacked = unpack(loaded[s * keys + j], format);
-                    #[unroll]
-                    for i in 0..per {
-                        numbers[j * per + i] = unpacked[i];
-                    }
-                }
+                let numbers = unpack(&loaded, s * keys, keys, format);
                 #[unroll]
                 for i in 0..queries {
                     // Added up load by load, which is more exact than a sum over all numbers.
@@ -299,15 +291,7 @@ pub(crate) fn kernel(
                 }
                 #[unroll]
                 for s in 0..steps {
-                    let mut numbers = Array::<f32>::new(comptime!(each * per));
-                    #[unroll]
-                    for e in 0..each {
-                        let unpacked = unpack(loaded[s * each + e], format);
-                        #[unroll]
-                        for i in 0..per {
-                            numbers[e * per + i] = unpacked[i];
-                        }
-                    }
+                    let numbers = unpack(&loaded, s * each, each, format);
                     #[unroll]
                     for i in 0..queries {
                         let from = first_lane + of_lane + comptime!((s * sharers) as u32);

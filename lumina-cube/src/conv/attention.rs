@@ -2,9 +2,9 @@
 
 use cubecl::prelude::*;
 
-use super::tiles::{Call, Kind};
+use super::tiles::Call;
 use super::{LOAD, Maps, padded};
-use crate::reduce::{cube_sum, lane_max};
+use crate::reduce::{cube_max, cube_sum};
 use crate::{Buffer, Gpu};
 
 /// Units of a cube that has a row of scores.
@@ -47,7 +47,6 @@ pub(crate) fn softmax_kernel(
     #[comptime] lanes: u32,
 ) {
     let parts = comptime!(UNITS / lanes);
-    let mut greatest = Shared::<[f32]>::new_slice(comptime!((UNITS / lanes) as usize));
     let mut scratch = Shared::<[f32]>::new_slice(comptime!((UNITS / lanes) as usize));
     // Cubes beyond the last row compute it again, and do not write.
     let index = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
@@ -58,16 +57,7 @@ pub(crate) fn softmax_kernel(
         most = max(most, scores[(base + at) as usize]);
         at += comptime!(UNITS);
     }
-    let own = lane_max(most, lanes);
-    if UNIT_POS % lanes == 0 {
-        greatest[(UNIT_POS / lanes) as usize] = own;
-    }
-    sync_cube();
-    let mut most = greatest[0];
-    #[unroll]
-    for part in 1..parts {
-        most = max(most, greatest[part as usize]);
-    }
+    let most = cube_max(most, &mut scratch, lanes, parts);
     let mut sum = 0.0f32;
     let mut at = UNIT_POS;
     while at < positions {
@@ -110,13 +100,11 @@ fn transpose(gpu: &Gpu, keys: &Maps, row: usize) -> Buffer {
 }
 
 fn softmax(gpu: &Gpu, scores: &Buffer, [rows, positions, row]: [usize; 3], scale: f32) {
-    let most = gpu.client().properties().hardware.max_cube_count.0.max(1) as usize;
-    let x = rows.min(most);
     // SAFETY: the scores are `[rows, row]`.
     unsafe {
         softmax_kernel::launch_unchecked(
             gpu.client(),
-            CubeCount::Static(x as u32, rows.div_ceil(x) as u32, 1),
+            gpu.line(rows),
             CubeDim::new_1d(UNITS),
             scores.arg(1),
             positions as u32,
@@ -150,16 +138,7 @@ pub fn attention(gpu: &Gpu, q: &Maps, k: &Maps, v: &Maps) -> Maps {
             let rows = chunk.min(positions - start);
             let first = ((image * positions + start) * loads) as u32;
             let scores = gpu.empty(rows * row);
-            let product = |x, weight, out| {
-                let mut call = Call::new(gpu, Kind::product(rows as u32), x, weight, out);
-                call.size.height = 1;
-                call.size.width = rows as u32;
-                call.size.out_height = 1;
-                call.size.out_width = rows as u32;
-                call.size.positions = rows as u32;
-                call
-            };
-            let mut call = product(&q.values, &keys, &scores);
+            let mut call = Call::product(gpu, rows, &q.values, &keys, &scores);
             call.size.inputs = loads as u32;
             call.size.outputs = (row / LOAD) as u32;
             call.size.weight_rows = padded(channels) as u32;
@@ -167,7 +146,7 @@ pub fn attention(gpu: &Gpu, q: &Maps, k: &Maps, v: &Maps) -> Maps {
             call.size.first_weight = (image * padded(channels) * row / LOAD) as u32;
             call.run();
             softmax(gpu, &scores, [rows, positions, row], scale);
-            let mut call = product(&scores, &v.values, &out.values);
+            let mut call = Call::product(gpu, rows, &scores, &v.values, &out.values);
             call.size.inputs = (row / LOAD) as u32;
             call.size.outputs = loads as u32;
             call.size.weight_rows = positions as u32;

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::Resize;
 use crate::matmul::Float4;
+use crate::norm::group_norm;
 
 /// What is done to the input while it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,25 +43,8 @@ impl Loading {
 }
 
 /// Sizes of a product. Channels and places are in loads.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Debug, Clone, Copy, Default)]
 pub(crate) struct Size {
-    pub(crate) height: u32,
-    pub(crate) width: u32,
-    pub(crate) out_height: u32,
-    pub(crate) out_width: u32,
-    pub(crate) positions: u32,
-    pub(crate) inputs: u32,
-    pub(crate) outputs: u32,
-    pub(crate) weight_rows: u32,
-    pub(crate) weight_row: u32,
-    pub(crate) first: u32,
-    pub(crate) first_weight: u32,
-    pub(crate) first_out: u32,
-}
-
-/// [`Size`] before it is an argument.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sizes {
     /// Of the input, an image.
     pub(crate) height: u32,
     pub(crate) width: u32,
@@ -83,7 +67,7 @@ pub(crate) struct Sizes {
     pub(crate) first_out: u32,
 }
 
-impl Sizes {
+impl Size {
     pub(crate) fn arg(self) -> SizeLaunch {
         SizeLaunch::new(
             self.height,
@@ -153,10 +137,7 @@ pub(crate) fn load_input(
     let mut value = x[(size.first + select(inside, source * size.inputs + load, 0u32)) as usize];
     if comptime!(loading.transform != Transform::None) {
         let entry = ((places.image[i] * size.inputs + min(load, size.inputs - 1)) * 3) as usize;
-        value = fma(value - norm[entry], norm[entry + 1], norm[entry + 2]);
-        if comptime!(loading.transform == Transform::NormSwish) {
-            value = value / (Float4::new(1.0f32) + (Float4::new(0.0f32) - value).exp());
-        }
+        value = group_norm::apply(value, norm, entry, comptime!(loading.transform == Transform::NormSwish));
     }
     select(inside, value, Float4::new(0.0f32))
 }

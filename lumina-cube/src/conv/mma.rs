@@ -11,22 +11,19 @@
 //! bytes of a row serves two instructions: inside of them any order of k will do if both sides share it. The order of
 //! sums depends on the layer alone.
 
-use cubecl::cmma::MmaDefinition;
-use cubecl::features::MmaConfig;
-use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use half::f16;
 
-use super::input::{Loading, Places, Size, Sizes, find_places, load_input};
+use super::input::{Loading, Places, Size, find_places, load_input};
 use super::{ConvPrecision, LOAD, padded};
-use crate::matmul::{Load, half_pair};
-use crate::{Buffer, Gpu};
-
-/// Two neighbouring channels.
-type Float2 = Vector<f32, Const<2>>;
+use crate::bits::{Float2, half_pair, round_f16};
+use crate::matmul::Load;
+use crate::tensor_cores::{instruction, scratch_words};
+use crate::weights::Format;
+use crate::{Buffer, Gpu, tensor_cores};
 
 /// Lanes of a plane, which multiply a tile together.
-const PLANE: usize = 32;
+const PLANE: usize = tensor_cores::PLANE as usize;
 
 /// Planes of a cube along positions, and along outputs.
 const POSITION_PLANES: usize = 2;
@@ -46,9 +43,6 @@ const CHAIN: u32 = 8;
 
 /// So many cubes keep a device busy: below, tiles are made smaller.
 const MANY_CUBES: usize = 128;
-
-/// Words that each unit writes for an emulated instruction.
-const EMULATED_WORDS: usize = 6;
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,18 +120,7 @@ pub(super) struct Halves {
 
 /// Whether a device has the instructions.
 pub(super) fn is_offered(gpu: &Gpu) -> bool {
-    let properties = gpu.client().properties();
-    let (half, float) = (ElemType::Float(FloatKind::F16), ElemType::Float(FloatKind::F32));
-    let hardware = &properties.hardware;
-    [hardware.plane_size_min, hardware.plane_size_max] == [PLANE as u32; 2]
-        && properties.features.matmul.mma.contains(&MmaConfig {
-            a_type: half,
-            b_type: half,
-            cd_type: float,
-            m: TILE_POSITIONS as u32,
-            n: TILE_OUTPUTS as u32,
-            k: 16,
-        })
+    tensor_cores::are_offered(gpu.client(), &[Format::F16])
 }
 
 /// Steps of a layer.
@@ -181,18 +164,6 @@ impl Halves {
     }
 }
 
-/// Rounds to `f16`, ties to even, in whole numbers; what is too large or not finite becomes NaN.
-#[cube]
-fn round_f16(value: f32) -> u32 {
-    let bits = u32::reinterpret(value);
-    let magnitude = bits & 0x7fff_ffffu32;
-    // Beside one half the last bit is 2⁻²⁴, the unit of subnormal numbers.
-    let small = u32::reinterpret(f32::reinterpret(magnitude) + 0.5f32) - 0x3f00_0000u32;
-    let normal = (magnitude - 0x3800_0000u32 + 0xfffu32 + ((magnitude >> 13u32) & 1u32)) >> 13u32;
-    let finite = select(magnitude < 0x3880_0000u32, small, normal);
-    select(magnitude < 0x477f_f000u32, finite, 0x7e00u32) | ((bits >> 16u32) & 0x8000u32)
-}
-
 /// Two numbers in `f16`, as a word.
 #[cube]
 fn to_halves(pair: Float2, #[comptime] emulated: bool) -> u32 {
@@ -200,59 +171,6 @@ fn to_halves(pair: Float2, #[comptime] emulated: bool) -> u32 {
         round_f16(pair.extract(0usize)) | (round_f16(pair.extract(1usize)) << 16u32)
     } else {
         u32::reinterpret(Vector::<f16, Const<2>>::cast_from(pair))
-    }
-}
-
-/// `sums += a · b`: 16 × 8 sums of 16 products. Lane `4g + t` has of `a` rows g and g + 8 at the words t and t + 4 of
-/// k, of `b` column g at the same, and the sums of rows g and g + 8 in columns 2t and 2t + 1.
-#[cube]
-fn instruction(
-    a: &Array<u32>,
-    b: &Array<u32>,
-    sums: &mut Array<Float2>,
-    scratch: &mut Shared<[u32]>,
-    #[comptime] emulated: bool,
-) {
-    if comptime!(emulated) {
-        let base = UNIT_POS as usize / PLANE * PLANE;
-        let lane = UNIT_POS as usize % PLANE;
-        #[unroll]
-        for i in 0..4usize {
-            scratch[(base + lane) * EMULATED_WORDS + i] = a[i];
-        }
-        scratch[(base + lane) * EMULATED_WORDS + 4] = b[0];
-        scratch[(base + lane) * EMULATED_WORDS + 5] = b[1];
-        sync_cube();
-        #[unroll]
-        for half in 0..2usize {
-            let mut pair = sums[half];
-            #[unroll]
-            for j in 0..2usize {
-                let mut sum = pair.extract(j);
-                for word in 0..8usize {
-                    let t = word % 4;
-                    let a_word = scratch[(base + lane / 4 * 4 + t) * EMULATED_WORDS + word / 4 * 2 + half];
-                    let b_word = scratch[(base + (lane % 4 * 2 + j) * 4 + t) * EMULATED_WORDS + 4 + word / 4];
-                    let (a_pair, b_pair) = (half_pair(a_word), half_pair(b_word));
-                    sum = fma(a_pair.extract(0usize), b_pair.extract(0usize), sum);
-                    sum = fma(a_pair.extract(1usize), b_pair.extract(1usize), sum);
-                }
-                pair.insert(j, sum);
-            }
-            sums[half] = pair;
-        }
-        sync_cube();
-    } else {
-        let definition = MmaDefinition::<f16, f16, f32>::new(16usize, 8usize, 16usize);
-        let mut a_words = Array::<Vector<f16, Const<2>>>::new(4usize);
-        #[unroll]
-        for i in 0..4usize {
-            a_words[i] = Vector::reinterpret(a[i]);
-        }
-        let mut b_words = Array::<Vector<f16, Const<2>>>::new(2usize);
-        b_words[0] = Vector::reinterpret(b[0]);
-        b_words[1] = Vector::reinterpret(b[1]);
-        definition.execute_inplace(&a_words, &b_words, sums);
     }
 }
 
@@ -337,7 +255,7 @@ pub(crate) fn kernel(
     let w_part = comptime!(kind.outputs() * STEP_LOADS);
     let mut x_shared = Shared::<[Load]>::new_slice(comptime!(kind.parts * kind.positions() * STEP_LOADS));
     let mut w_shared = Shared::<[Load]>::new_slice(comptime!(kind.parts * kind.outputs() * STEP_LOADS));
-    let mut scratch = Shared::<[u32]>::new_slice(comptime!(if kind.emulated { UNITS * EMULATED_WORDS } else { 1 }));
+    let mut scratch = Shared::<[u32]>::new_slice(comptime!(scratch_words(UNITS, kind.emulated)));
     let unit = UNIT_POS as usize;
     let plane = UNIT_POS / comptime!(PLANE as u32);
     let lane = UNIT_POS % comptime!(PLANE as u32);
@@ -430,7 +348,7 @@ pub(crate) fn kernel(
                         let mut b = Array::<u32>::new(2usize);
                         b[0] = w[comptime!(n * kind.parts + b_part)].extract(comptime!(2 * half));
                         b[1] = w[comptime!(n * kind.parts + b_part)].extract(comptime!(2 * half + 1));
-                        instruction(&a, &b, &mut tile_sums, &mut scratch, kind.emulated);
+                        instruction(&a, &b, &mut tile_sums, &mut scratch, Format::F16, kind.emulated);
                     }
                 }
                 sums[tile] = tile_sums[0];
@@ -481,7 +399,7 @@ pub(super) fn launch(
     loading: Loading,
     has_residual: bool,
     precision: ConvPrecision,
-    mut size: Sizes,
+    mut size: Size,
 ) {
     if size.positions == 0 {
         return;
@@ -489,14 +407,12 @@ pub(super) fn launch(
     let (positions, outputs) = (size.positions as usize, size.outputs as usize * LOAD);
     size.weight_rows = steps(size.inputs as usize * LOAD, (loading.kernel * loading.kernel) as usize) as u32;
     let kind = Kind::new(loading, has_residual, precision, [positions, outputs], weights.emulated);
-    let tiles = positions.div_ceil(kind.positions()) as u32;
-    let y = tiles.min(gpu.client().properties().hardware.max_cube_count.1.max(1));
     // SAFETY: the caller has `x`, the norm, the residual and the result of the layer's shape, and weights of its
     // channels.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),
-            CubeCount::Static(outputs.div_ceil(kind.outputs()) as u32, y, tiles.div_ceil(y)),
+            gpu.columns(outputs.div_ceil(kind.outputs()), positions.div_ceil(kind.positions())),
             CubeDim::new_1d(UNITS as u32),
             x.arg(LOAD),
             weights.words.arg(LOAD),

@@ -17,7 +17,7 @@ pub(crate) mod tiles;
 use std::fmt;
 
 pub use self::attention::attention;
-use self::input::{Loading, Sizes, Transform};
+use self::input::{Loading, Size, Transform};
 use self::mma::Halves;
 pub use self::nearest::{Codebook, NOT_FINITE};
 use self::tiles::{Call, Kind};
@@ -249,7 +249,7 @@ pub fn conv(gpu: &Gpu, x: &Maps, weights: &ConvWeights, options: ConvOptions<'_>
     };
     assert!(norm.is_none_or(|norm| norm.fits(x)), "a norm is that of the input");
     let loading = Loading { kernel: weights.kernel as u32, resize, transform };
-    let size = Sizes {
+    let size = Size {
         height: height as u32,
         width: width as u32,
         out_height: out_height as u32,
@@ -258,7 +258,7 @@ pub fn conv(gpu: &Gpu, x: &Maps, weights: &ConvWeights, options: ConvOptions<'_>
         inputs: x.loads() as u32,
         outputs: out.loads() as u32,
         weight_rows: (weights.kernel * weights.kernel * padded(channels)) as u32,
-        ..Sizes::default()
+        ..Size::default()
     };
     let norm = norm.map_or(&x.values, ScaleShift::table);
     let has_residual = residual.is_some();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use cubecl::prelude::*;
 
-use super::tiles::{Call, Kind};
+use super::tiles::Call;
 use super::{LOAD, Maps, padded};
 use crate::{Buffer, Error, Gpu, Result, embedding};
 
@@ -136,27 +136,20 @@ impl Codebook {
         let row = padded(self.codes);
         let nearest = gpu.empty(positions);
         let chunk = (PRODUCT_WORDS / row).clamp(1, positions.max(1));
-        let most = gpu.client().properties().hardware.max_cube_count.0.max(1) as usize;
         for start in (0..positions).step_by(chunk) {
             let rows = chunk.min(positions - start);
             let products = gpu.empty(rows * row);
-            let mut call = Call::new(gpu, Kind::product(rows as u32), &latents.values, &self.transposed, &products);
-            call.size.height = 1;
-            call.size.width = rows as u32;
-            call.size.out_height = 1;
-            call.size.out_width = rows as u32;
-            call.size.positions = rows as u32;
+            let mut call = Call::product(gpu, rows, &latents.values, &self.transposed, &products);
             call.size.inputs = latents.loads() as u32;
             call.size.outputs = (row / LOAD) as u32;
             call.size.weight_rows = padded(self.width) as u32;
             call.size.first = (start * latents.loads()) as u32;
             call.run();
-            let x = rows.min(most);
             // SAFETY: the products are `[rows, row]`, and there is a code for each position.
             unsafe {
                 kernel::launch_unchecked(
                     gpu.client(),
-                    CubeCount::Static(x as u32, rows.div_ceil(x) as u32, 1),
+                    gpu.line(rows),
                     CubeDim::new_1d(UNITS),
                     products.arg(1),
                     self.norms.arg(1),

@@ -1,14 +1,11 @@
 //! Convolutions by tensor cores, whose instruction is emulated, against those in `f32`.
 #![allow(clippy::unwrap_used, reason = "a panic is the failure")]
 
+use lumina_testing::numbers;
+
 use super::*;
 use crate::DeviceChoice;
 use crate::norm::group_norm;
-
-/// Numbers from −1 to 1.
-fn values(n: usize, seed: u32) -> Vec<f32> {
-    lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
 
 /// The worst difference of two results, as a share of the largest number.
 fn difference(gpu: &Gpu, found: &Maps, expected: &Maps) -> f32 {
@@ -31,13 +28,14 @@ fn tensor_cores_are_as_exact_as_f32() {
     ] {
         let [batch, inputs, height, width] = shape;
         // Weights of all magnitudes.
-        let weight: Vec<f32> = values(outputs * inputs * kernel * kernel, 1).iter().map(|x| x * x * x * 0.02).collect();
-        let bias = values(outputs, 2);
+        let weight: Vec<f32> =
+            numbers(outputs * inputs * kernel * kernel, 1).iter().map(|x| x * x * x * 0.02).collect();
+        let bias = numbers(outputs, 2);
         let [floats, halves] = [Form::Floats, Form::EmulatedTensorCores]
             .map(|form| ConvWeights::in_form(&gpu, [outputs, inputs, kernel, kernel], &weight, &bias, form).unwrap());
-        let x = gpu.upload_f32(&values(batch * inputs * height * width, 3));
+        let x = gpu.upload_f32(&numbers(batch * inputs * height * width, 3));
         let x = Maps::from_planes(&gpu, &x, shape);
-        let [weight, bias] = [4, 5].map(|seed| gpu.upload_f32(&values(inputs, seed)));
+        let [weight, bias] = [4, 5].map(|seed| gpu.upload_f32(&numbers(inputs, seed)));
         let norm = inputs.is_multiple_of(32).then(|| group_norm(&gpu, &x, 32, &weight, &bias));
         let input = norm.as_ref().map_or(Input::Plain, Input::NormedSwish);
         let expected = conv(&gpu, &x, &floats, ConvOptions { resize, input, ..ConvOptions::default() });
@@ -65,9 +63,9 @@ fn tensor_cores_are_as_exact_as_f32() {
 fn tiles_of_tensor_cores_are_equal() {
     let Ok(gpu) = Gpu::open(DeviceChoice::Wgpu) else { return };
     let (few, many) = ([1, 8, 16, 16], [33, 8, 16, 16]);
-    let weights = ConvWeights::in_form(&gpu, [16, 8, 1, 1], &values(128, 1), &[0.5; 16], Form::EmulatedTensorCores);
+    let weights = ConvWeights::in_form(&gpu, [16, 8, 1, 1], &numbers(128, 1), &[0.5; 16], Form::EmulatedTensorCores);
     let weights = weights.unwrap();
-    let x = values(many.iter().product(), 2);
+    let x = numbers(many.iter().product(), 2);
     for precision in [ConvPrecision::F32, ConvPrecision::F16] {
         let run = |values: &[f32], shape| {
             let maps = Maps::from_planes(&gpu, &gpu.upload_f32(values), shape);

@@ -7,7 +7,7 @@
 use cubecl::prelude::*;
 
 use super::LOAD;
-use super::input::{Loading, Places, Size, Sizes, find_places, load_input};
+use super::input::{Loading, Places, Size, find_places, load_input};
 use crate::matmul::Float4;
 use crate::{Buffer, Gpu};
 
@@ -42,11 +42,6 @@ impl Kind {
         Self { loading, has_bias, has_residual, rows: if positions >= MANY_POSITIONS { 8 } else { 4 } }
     }
 
-    /// A product with a matrix.
-    pub(super) fn product(positions: u32) -> Self {
-        Self::new(Loading::PLAIN, false, false, positions)
-    }
-
     /// Positions that a unit loads at once.
     const fn loads(self) -> usize {
         self.rows * DEPTH / SIDE
@@ -64,7 +59,7 @@ pub(super) struct Call<'a> {
     pub(super) norm: &'a Buffer,
     pub(super) residual: &'a Buffer,
     out: &'a Buffer,
-    pub(super) size: Sizes,
+    pub(super) size: Size,
 }
 
 /// Loads the inputs of some steps, 16 bytes for each of a unit's positions.
@@ -184,7 +179,15 @@ pub(crate) fn kernel(
 
 impl<'a> Call<'a> {
     pub(super) fn new(gpu: &'a Gpu, kind: Kind, x: &'a Buffer, weight: &'a Buffer, out: &'a Buffer) -> Self {
-        Self { gpu, kind, x, weight, bias: x, norm: x, residual: x, out, size: Sizes::default() }
+        Self { gpu, kind, x, weight, bias: x, norm: x, residual: x, out, size: Size::default() }
+    }
+
+    /// A product of `rows` rows with a matrix, of which the sizes of rows are to be told yet.
+    pub(super) fn product(gpu: &'a Gpu, rows: usize, x: &'a Buffer, weight: &'a Buffer, out: &'a Buffer) -> Self {
+        let rows = rows as u32;
+        let mut call = Self::new(gpu, Kind::new(Loading::PLAIN, false, false, rows), x, weight, out);
+        call.size = Size { height: 1, width: rows, out_height: 1, out_width: rows, positions: rows, ..call.size };
+        call
     }
 
     /// Launches it.
@@ -197,9 +200,7 @@ impl<'a> Call<'a> {
             size.weight_row = size.outputs;
         }
         let tiles = size.positions.div_ceil((SIDE * kind.rows) as u32);
-        let most = gpu.client().properties().hardware.max_cube_count.1.max(1);
-        let y = tiles.min(most);
-        let count = CubeCount::Static(size.outputs.div_ceil(SIDE as u32), y, tiles.div_ceil(y));
+        let count = gpu.columns(size.outputs.div_ceil(SIDE as u32) as usize, tiles as usize);
         let words = LOAD as u64;
         let (inputs, outputs) = (u64::from(size.inputs), u64::from(size.outputs));
         let plane = u64::from(size.out_height) * u64::from(size.out_width);

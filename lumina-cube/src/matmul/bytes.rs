@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::{Float4, Launch, Load, Part, half_pair, pick};
-use crate::reduce::lane_sum;
+use super::{Float4, Launch, Load, Part, pick, write_sums};
+use crate::bits::{half_pair, round_byte};
 use crate::weights::{BLOCK, Format};
 use crate::{Buffer, Gpu};
 
@@ -13,11 +13,7 @@ pub(super) struct Quantised {
     scales: Buffer,
 }
 
-/// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.
-const ROUND: f32 = 12_582_912.0;
-
-/// Rounds a block, 32 numbers from `x[at]` on, to bytes in 8 words; its scale. `zero` is 0: the compiler does not know,
-/// and so cannot fuse the product and the sum after it.
+/// Rounds a block, 32 numbers from `x[at]` on, to bytes in 8 words; its scale. `zero` is that of [`round_byte`].
 #[cube]
 pub(super) fn round_block(x: &[Float4], at: usize, words: &mut Array<u32>, zero: u32) -> f32 {
     let mut values = Array::<Float4>::new(8usize);
@@ -40,16 +36,14 @@ pub(super) fn round_block(x: &[Float4], at: usize, words: &mut Array<u32>, zero:
         let mut word = 0u32;
         #[unroll]
         for i in 0..4usize {
-            let scaled = f32::reinterpret(u32::reinterpret(values[v].extract(i) * inverse) ^ zero);
-            let whole = u32::reinterpret(scaled + f32::new(ROUND)) - 0x4b40_0000u32;
-            word |= (whole & 0xffu32) << comptime!(8 * i as u32);
+            word |= round_byte(values[v].extract(i) * inverse, zero) << comptime!(8 * i as u32);
         }
         words[v] = select(finite, word, 0u32);
     }
     select(finite, scale, f32::reinterpret(0x7fc0_0000u32 ^ zero))
 }
 
-/// A unit has a block. `zero` is that of [`round_block`].
+/// A unit has a block. `zero` is that of [`round_byte`].
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn quantise_kernel(x: &[Float4], bytes: &mut [Load], scales: &mut [f32], blocks: u32, zero: u32) {
     let block = ABSOLUTE_POS;
@@ -185,18 +179,7 @@ pub(crate) fn kernel(
         block += lanes as usize;
     }
 
-    #[unroll]
-    for r in 0..rows {
-        #[unroll]
-        for p in 0..per_team {
-            let sum = lane_sum(sums[r * per_team + p], lanes);
-            let row = first_row + r as u32;
-            let output = first + p as u32;
-            if UNIT_POS_X == 0 && row < n && output < outputs {
-                out[(part.out + row * outputs + output) as usize] = sum;
-            }
-        }
-    }
+    write_sums(out, &sums, &part, n, first_row, first, rows, per_team, lanes);
 }
 
 pub(super) fn launch(launch: &Launch<'_>, x: &Quantised, out: &Buffer) {

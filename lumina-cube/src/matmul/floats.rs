@@ -1,47 +1,11 @@
 //! Products with weights in 32 and 16 bits.
 
 use cubecl::prelude::*;
-use half::f16;
 
-use super::{Float4, Launch, Load, Part, pick};
-use crate::reduce::lane_sum;
+use super::{Float4, Launch, Load, Part, pick, write_sums};
+use crate::bits::half_pair;
 use crate::weights::Format;
 use crate::{Buffer, Gpu};
-
-/// naga 30 gives a wrong result for `bitcast<vec2<f16>>(u32)`, which is what WGSL gets of `reinterpret`; SPIR-V, MSL
-/// and CUDA are right. Of these three only CUDA can be told by its features.
-const NATIVE_F16: bool = cfg!(any(feature = "vulkan", feature = "metal"));
-
-/// Whether a word is reinterpreted as two `f16`, and not decoded in whole numbers.
-#[cube]
-pub(crate) fn native_f16() -> comptime_type!(bool) {
-    let properties = comptime::device_properties().comptime();
-    comptime!(NATIVE_F16 || properties.features.memory_reinterpret)
-}
-
-/// The two `f16` of a word.
-#[cube]
-pub(crate) fn half_pair(word: u32) -> Vector<f32, Const<2>> {
-    let native = native_f16();
-    if comptime!(native) {
-        Vector::<f32, Const<2>>::cast_from(Vector::<f16, Const<2>>::reinterpret(word))
-    } else {
-        let mut pair = Vector::<f32, Const<2>>::new(half_value(word & 0xffffu32));
-        pair.insert(1usize, half_value(word >> 16u32));
-        pair
-    }
-}
-
-/// The value of an `f16`, in whole numbers; infinity and NaN become large numbers, which files are checked for.
-#[cube]
-pub(super) fn half_value(half: u32) -> f32 {
-    let magnitude = half & 0x7fffu32;
-    let normal = f32::reinterpret((magnitude << 13u32) + 0x3800_0000u32);
-    // 2⁻²⁴, the unit of subnormal numbers.
-    let small = f32::cast_from(magnitude) * 5.960_464_5e-8f32;
-    let value = select(magnitude < 0x400u32, small, normal);
-    f32::reinterpret(u32::reinterpret(value) | ((half & 0x8000u32) << 16u32))
-}
 
 /// The numbers of a load, in their order.
 #[cube]
@@ -132,18 +96,7 @@ pub(crate) fn kernel(
         at += lanes as usize;
     }
 
-    #[unroll]
-    for r in 0..rows {
-        #[unroll]
-        for p in 0..per_team {
-            let sum = lane_sum(sums[r * per_team + p], lanes);
-            let row = first_row + r as u32;
-            let output = first + p as u32;
-            if UNIT_POS_X == 0 && row < n && output < outputs {
-                out[(part.out + row * outputs + output) as usize] = sum;
-            }
-        }
-    }
+    write_sums(out, &sums, &part, n, first_row, first, rows, per_team, lanes);
 }
 
 pub(super) fn launch(launch: &Launch<'_>, x: &Buffer, out: &Buffer) {

@@ -17,10 +17,9 @@ pub(crate) mod mma;
 use cubecl::prelude::*;
 
 use crate::gpu::ALIGNMENT;
+use crate::reduce::lane_sum;
 use crate::weights::{Matrix, MatrixRows};
 use crate::{Buffer, Gpu};
-
-pub(crate) use self::floats::{half_pair, native_f16};
 
 /// 16 bytes of weights.
 pub(crate) type Load = Vector<u32, Const<4>>;
@@ -50,7 +49,7 @@ pub enum MatmulPrecision {
 const UNITS: u32 = 256;
 
 /// Rows of weights of one matrix, as a launch sees them.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy, Default)]
 pub(crate) struct Part {
     first_load: u32,
     first_scale: u32,
@@ -61,17 +60,7 @@ pub(crate) struct Part {
     end: u32,
 }
 
-/// [`Part`] before it is an argument.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    first_load: u32,
-    first_scale: u32,
-    outputs: u32,
-    out: u32,
-    end: u32,
-}
-
-impl Place {
+impl Part {
     fn arg(self) -> PartLaunch {
         PartLaunch::new(self.first_load, self.first_scale, self.outputs, self.out, self.end)
     }
@@ -81,7 +70,7 @@ impl Place {
 struct Launch<'a> {
     gpu: &'a Gpu,
     matrix: &'a Matrix,
-    parts: [Place; MAX_GROUP],
+    parts: [Part; MAX_GROUP],
     /// Rows of activations.
     n: usize,
     /// Rows of activations of a team.
@@ -165,7 +154,7 @@ impl Inputs<'_> {
     /// One launch for matrices that lie in one buffer, each with the place of its results.
     fn run<'m>(&mut self, matrix: &Matrix, group: impl Iterator<Item = (&'m MatrixRows<'m>, usize)>, out: &Buffer) {
         let &mut Self { gpu, x, n, columns, .. } = self;
-        let mut parts = [Place::default(); MAX_GROUP];
+        let mut parts = [Part::default(); MAX_GROUP];
         for (part, (MatrixRows { matrix, rows }, place)) in parts.iter_mut().zip(group) {
             part.first_load = matrix.load_of(rows.start) as u32;
             part.first_scale = matrix.scale_of(rows.start) as u32;
@@ -205,7 +194,7 @@ impl Inputs<'_> {
         }
     }
 
-    fn run_on_tensor_cores(&mut self, matrix: &Matrix, parts: [Place; MAX_GROUP], out: &Buffer) {
+    fn run_on_tensor_cores(&mut self, matrix: &Matrix, parts: [Part; MAX_GROUP], out: &Buffer) {
         let &mut Self { gpu, x, n, columns, precision, .. } = self;
         let kind = mma::Kind::new(matrix.format(), columns, precision);
         let x = match self.packed.take() {
@@ -214,6 +203,34 @@ impl Inputs<'_> {
         };
         mma::Launch { gpu, kind, matrix, parts, n, x: &x, out }.run();
         self.packed = Some(x);
+    }
+}
+
+/// Adds up the lanes' sums, `[rows, per_team]` from row `first_row` of activations and row `first` of weights on, and
+/// writes those of rows that are there.
+#[cube]
+fn write_sums(
+    out: &mut [f32],
+    sums: &Array<f32>,
+    part: &Part,
+    n: u32,
+    first_row: u32,
+    first: u32,
+    #[comptime] rows: usize,
+    #[comptime] per_team: usize,
+    #[comptime] lanes: u32,
+) {
+    #[unroll]
+    for r in 0..rows {
+        #[unroll]
+        for p in 0..per_team {
+            let sum = lane_sum(sums[r * per_team + p], lanes);
+            let row = first_row + r as u32;
+            let output = first + p as u32;
+            if UNIT_POS_X == 0 && row < n && output < part.outputs {
+                out[(part.out + row * part.outputs + output) as usize] = sum;
+            }
+        }
     }
 }
 

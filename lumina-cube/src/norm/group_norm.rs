@@ -261,6 +261,16 @@ pub fn group_norm(gpu: &Gpu, x: &Maps, groups: usize, weight: &Buffer, bias: &Bu
     result
 }
 
+/// What a group norm does to a load of a position, and swish after it. `entry` is that of the load in the table.
+#[cube]
+pub(crate) fn apply(value: Float4, table: &[Float4], entry: usize, #[comptime] swish: bool) -> Float4 {
+    let mut value = fma(value - table[entry], table[entry + 1], table[entry + 2]);
+    if comptime!(swish) {
+        value = value / (Float4::new(1.0f32) + (Float4::new(0.0f32) - value).exp());
+    }
+    value
+}
+
 /// A unit has a load of the result.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn scaled_kernel(
@@ -275,11 +285,7 @@ pub(crate) fn scaled_kernel(
     let at = ABSOLUTE_POS as u32;
     if at < len {
         let entry = ((at / image_loads * loads + at % loads) * 3) as usize;
-        let mut value = fma(x[at as usize] - table[entry], table[entry + 1], table[entry + 2]);
-        if comptime!(swish) {
-            value = value / (Float4::new(1.0f32) + (Float4::new(0.0f32) - value).exp());
-        }
-        out[at as usize] = value;
+        out[at as usize] = apply(x[at as usize], table, entry, swish);
     }
 }
 

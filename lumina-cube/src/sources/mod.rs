@@ -19,7 +19,7 @@ use cubecl_cpp::cuda::mma::manual::contiguous_elements_cuda;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::target::{Cuda, Metal};
 
-use crate::conv::input::{Loading, Sizes, Transform};
+use crate::conv::input::{Loading, Size, Transform};
 use crate::conv::{ConvPrecision, Resize};
 use crate::matmul::mma::{few, many, pack};
 use crate::matmul::{MatmulPrecision, PartLaunch, bytes, floats, mma};
@@ -361,7 +361,7 @@ fn images(s: &mut Sources) {
             let variant = format!("{name}_{positions}");
             let kind = conv::tiles::Kind::new(loading, loading != Loading::PLAIN, residual, positions as u32);
             s.add(EVERYWHERE, "conv::tiles::kernel", &variant, |p, t| {
-                let size = Sizes::default().arg();
+                let size = Size::default().arg();
                 conv::tiles::kernel::create_dummy_kernel(
                     p,
                     t,
@@ -381,7 +381,7 @@ fn images(s: &mut Sources) {
                 let shape = [positions, 256];
                 let kind = conv::mma::Kind::new(loading, residual, precision, shape, false);
                 s.add(CUDA, "conv::mma::kernel", &format!("{variant}_{precision:?}"), |p, t| {
-                    let size = Sizes::default().arg();
+                    let size = Size::default().arg();
                     conv::mma::kernel::create_dummy_kernel(
                         p,
                         t,

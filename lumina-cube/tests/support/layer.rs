@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use lumina_cube::attention::{AttentionShape, BLOCK_TOKENS, KvFormat, NormParams, Pass, attention, norm_rotate_write};
 use lumina_cube::{Buffer, Gpu};
 
-use super::support::values;
+use lumina_testing::numbers;
 
 const EPSILON: f32 = 1e-5;
 
@@ -44,12 +44,12 @@ impl Layer {
         let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
         // Each second head has parameters of its own, where the number is even.
         let part = |heads: usize| if heads.is_multiple_of(2) { heads / 2 } else { 1 };
-        let norm = |heads: usize, seed: u32| values(part(heads) * head_dim, seed).iter().map(|x| x + 1.5).collect();
+        let norm = |heads: usize, seed: u32| numbers(part(heads) * head_dim, seed).iter().map(|x| x + 1.5).collect();
         let norms = [
             norm(heads, 1),
-            values(part(heads) * head_dim, 2),
+            numbers(part(heads) * head_dim, 2),
             norm(kv_heads, 3),
-            values(part(kv_heads) * head_dim, 4),
+            numbers(part(kv_heads) * head_dim, 4),
         ];
         let norm_buffers = norms.each_ref().map(|values| gpu.upload_f32(values));
         Self { gpu: gpu.clone(), shape, cache, tables, norms, norm_buffers }
@@ -69,7 +69,7 @@ impl Layer {
         let AttentionShape { heads, kv_heads, head_dim, .. } = self.shape;
         let each = |width: usize, kind: usize| -> Vec<f32> {
             let seed = |&(row, position): &Token| (row * 7919 + position * 13 + kind * 1_000_003) as u32;
-            tokens.iter().flat_map(|token| values(width, seed(token))).collect()
+            tokens.iter().flat_map(|token| numbers(width, seed(token))).collect()
         };
         let angles = each(head_dim / 2, 3);
         Inputs {

@@ -25,19 +25,3 @@ pub(crate) fn gpu() -> Option<Gpu> {
         Err(error) => panic!("{error}"),
     }
 }
-
-/// Numbers from −1 to 1.
-pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
-    lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
-
-/// The worst difference, as a share of the largest expected number.
-pub(crate) fn worst(found: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let scale = expected.iter().fold(1e-30, |most: f64, value| most.max(value.abs()));
-    let difference = |(found, expected): (&f32, &f64)| {
-        let difference = (f64::from(*found) - expected).abs() / scale;
-        if difference.is_nan() { f64::INFINITY } else { difference }
-    };
-    found.iter().zip(expected).map(difference).fold(0.0, f64::max)
-}

@@ -264,12 +264,9 @@ fn convolve_tile<S: Simd, const R: usize, const N: usize>(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
+    use lumina_testing::numbers;
 
-    /// Numbers from −1 to 1 from a small generator.
-    pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
-        lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-    }
+    use super::*;
 
     /// The definition, in `f64`.
     fn reference(x: &[f32], weight: &[f32], bias: &[f32], shape: &Conv3x3Shape) -> Vec<f64> {
@@ -340,9 +337,9 @@ pub(crate) mod tests {
     #[test]
     fn matches_the_definition() {
         for shape in SHAPES {
-            let x = values(shape.batch * shape.in_channels * shape.height * shape.width, 1);
-            let weight = values(shape.out_channels * shape.in_channels * 9, 2);
-            let bias = values(shape.out_channels, 3);
+            let x = numbers(shape.batch * shape.in_channels * shape.height * shape.width, 1);
+            let weight = numbers(shape.out_channels * shape.in_channels * 9, 2);
+            let bias = numbers(shape.out_channels, 3);
             let expected = reference(&x, &weight, &bias, &shape);
             let found = forward(&x, &weight, Some(&bias), &shape);
             assert_eq!(found.len(), expected.len(), "{shape:?}");
@@ -357,8 +354,8 @@ pub(crate) mod tests {
     #[test]
     fn winograd_rounds_little() {
         let shape = shape(128, 16, 16, 64, BOTH);
-        let x = values(shape.in_channels * shape.height * shape.width, 1);
-        let (weight, bias) = (values(shape.out_channels * shape.in_channels * 9, 2), vec![0.0; shape.out_channels]);
+        let x = numbers(shape.in_channels * shape.height * shape.width, 1);
+        let (weight, bias) = (numbers(shape.out_channels * shape.in_channels * 9, 2), vec![0.0; shape.out_channels]);
         let (found, expected) = (forward(&x, &weight, None, &shape), reference(&x, &weight, &bias, &shape));
         let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
         let mut errors = found.iter().zip(&expected).map(|(found, expected)| f64::from(*found) - expected);

@@ -139,7 +139,9 @@ fn block_gradient_body<S: Simd>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::conv3x3::tests::{SHAPES, values};
+    use lumina_testing::numbers;
+
+    use super::super::conv3x3::tests::SHAPES;
     use super::*;
 
     fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -151,14 +153,14 @@ mod tests {
         // y is linear in x and in the weight, so ⟨dy, y(v)⟩ = ⟨gradient, v⟩ for any v of their size.
         for shape in SHAPES.into_iter().filter(|shape| shape.stride == 1) {
             let n_x = shape.batch * shape.in_channels * shape.height * shape.width;
-            let (x, weight) = (values(n_x, 1), values(shape.out_channels * shape.in_channels * 9, 2));
-            let dy = values(shape.batch * shape.out_channels * shape.output_height() * shape.width, 4);
+            let (x, weight) = (numbers(n_x, 1), numbers(shape.out_channels * shape.in_channels * 9, 2));
+            let dy = numbers(shape.batch * shape.out_channels * shape.output_height() * shape.width, 4);
             for seed in 5..9 {
-                let v = values(n_x, seed);
+                let v = numbers(n_x, seed);
                 let (left, right) =
                     (dot(&dy, &forward(&v, &weight, None, &shape)), dot(&input_gradient(&dy, &weight, &shape), &v));
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");
-                let v = values(weight.len(), seed);
+                let v = numbers(weight.len(), seed);
                 let (left, right) =
                     (dot(&dy, &forward(&x, &v, None, &shape)), dot(&weight_gradient(&x, &dy, &shape), &v));
                 assert!((left - right).abs() < 1e-3, "{shape:?}: {left} {right}");

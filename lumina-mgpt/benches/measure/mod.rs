@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use half::bf16;
 use rayon::prelude::*;
 
 /// The fastest of some runs of each, after one that is not counted: what else the machine does can only add to a time.
@@ -46,4 +47,13 @@ impl Memory {
     pub(crate) fn per_second(&self, time: Duration) -> f64 {
         (self.0.len() * size_of::<u64>()) as f64 / time.as_secs_f64()
     }
+}
+
+/// Weights in `bf16`, a block of values around zero, repeated: speed does not depend on them.
+pub(crate) fn random_bytes(n: usize) -> Vec<u8> {
+    let block: Vec<u8> = lumina_testing::lcg(1)
+        .take(1 << 16)
+        .flat_map(|state| bf16::from_f32(((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.08).to_le_bytes())
+        .collect();
+    block.into_iter().cycle().take(n).collect()
 }

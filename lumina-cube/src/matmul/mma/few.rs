@@ -2,9 +2,11 @@
 
 use cubecl::prelude::*;
 
-use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales, zeros};
-use super::{Kind, Launch, PLANE, TILE_OUTPUTS, TILE_ROWS};
+use super::fragments::{column_scales, multiply, registers, run_factor, step_scales};
+use super::{Kind, Launch, TILE_OUTPUTS, TILE_ROWS};
+use crate::bits::Float2;
 use crate::matmul::{Float4, Load, Part, pick};
+use crate::tensor_cores::{PLANE, scratch_words, zeros};
 use crate::weights::Format;
 
 /// The most tiles of eight rows of activations that a plane has.
@@ -39,8 +41,7 @@ pub(crate) fn kernel(
 ) {
     let outputs = comptime!(output_tiles(tiles));
     let mut partial = Shared::<[f32]>::new_slice(comptime!(runs * outputs * tiles * TILE));
-    let scratch_words = comptime!(if kind.emulated { runs * PLANE as usize * EMULATED_WORDS } else { 1 });
-    let mut scratch = Shared::<[u32]>::new_slice(scratch_words);
+    let mut scratch = Shared::<[u32]>::new_slice(comptime!(scratch_words(runs * PLANE as usize, kind.emulated)));
     let unroll = comptime!(if kind.emulated { 1 } else { kind.unroll() / outputs });
     let turn = comptime!(unroll as u32);
     let (part, cube) = pick(a, b, c);

@@ -1,35 +1,15 @@
-//! Fragments of matrix instructions, and a step of a tile.
+//! The registers of matrix instructions, and a step of a tile.
 //!
-//! Of a tile of 16 rows of weights and 8 of activations lane `4g + t` has, in registers of 32 bits each:
-//!
-//! - weights: rows g and g + 8 at k = [t], rows g and g + 8 at k = [4 + t];
-//! - activations: row g at k = [t], and at k = [4 + t];
-//! - sums: rows g of weights and 2t, 2t + 1 of activations, then rows g + 8 and the same.
-//!
-//! `[i]` is the i-th word of k: two numbers of 16 bits, or four bytes.
+//! Rows of weights are the rows of an instruction, rows of activations its columns: lane `4g + t` has rows g and g + 8
+//! of weights and row g of activations, and the sums of the former with rows 2t and 2t + 1 of activations.
 
-use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
-use half::{bf16, f16};
 
 use super::Kind;
-use crate::matmul::{Float4, Load, half_pair};
+use crate::bits::{Float2, half_pair};
+use crate::matmul::{Float4, Load};
+use crate::tensor_cores::{instruction, zeros};
 use crate::weights::Format;
-
-/// Two numbers of neighbouring columns.
-pub(super) type Float2 = Vector<f32, Const<2>>;
-
-/// Words that each unit writes for an emulated instruction.
-pub(super) const EMULATED_WORDS: usize = 6;
-
-/// The sums of a tile before its first product.
-#[cube]
-pub(super) fn zeros() -> Array<Float2> {
-    let mut sums = Array::<Float2>::new(2usize);
-    sums[0] = Float2::new(0.0f32);
-    sums[1] = Float2::new(0.0f32);
-    sums
-}
 
 /// Of two words the lanes without the bit `mask` keep the first and those with it the second; they exchange the others.
 /// The result has both words in the order of the lanes that they come from.
@@ -163,163 +143,34 @@ pub(super) fn multiply(
     scratch: &mut Shared<[u32]>,
     #[comptime] kind: Kind,
 ) {
-    if comptime!(kind.emulated) {
-        emulate(low, high, low_scales, high_scales, x, x_scales, sums, scratch, kind);
-    } else {
-        #[unroll]
-        for i in 0..comptime!(kind.products()) {
-            let mut a = Array::<u32>::new(4usize);
-            a[0] = low[i * 2];
-            a[1] = high[i * 2];
-            a[2] = low[i * 2 + 1];
-            a[3] = high[i * 2 + 1];
-            let mut b = Array::<u32>::new(2usize);
-            if comptime!(kind.format.has_scales()) {
-                b[0] = x[i / 2].extract(comptime!(i % 2 * 2));
-                b[1] = x[i / 2].extract(comptime!(i % 2 * 2 + 1));
-                let whole = bytes_instruction(&a, &b);
-                add_block(&whole, low_scales[i], high_scales[i], x_scales[i], sums);
-            } else {
-                #[unroll]
-                for part in 0..comptime!(kind.parts) {
-                    b[0] = x[part].extract(comptime!(i * 2));
-                    b[1] = x[part].extract(comptime!(i * 2 + 1));
-                    if comptime!(kind.format == Format::BF16) {
-                        floats_instruction::<bf16>(&a, &b, sums);
-                    } else {
-                        floats_instruction::<f16>(&a, &b, sums);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Adds the sums of a block of bytes, times its scales.
-#[cube]
-fn add_block(whole: &Array<Float2>, low_scale: f32, high_scale: f32, x_scales: Float2, sums: &mut Array<Float2>) {
-    sums[0] = fma(whole[0], Float2::new(low_scale) * x_scales, sums[0]);
-    sums[1] = fma(whole[1], Float2::new(high_scale) * x_scales, sums[1]);
-}
-
-/// `sums += a · b`: 16 × 8 sums of 16 products.
-#[cube]
-fn floats_instruction<E: Float>(a: &Array<u32>, b: &Array<u32>, sums: &mut Array<Float2>) {
-    let definition = MmaDefinition::<E, E, f32>::new(16usize, 8usize, 16usize);
-    let mut a_words = Array::<Vector<E, Const<2>>>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        a_words[i] = Vector::reinterpret(a[i]);
-    }
-    let mut b_words = Array::<Vector<E, Const<2>>>::new(2usize);
-    b_words[0] = Vector::reinterpret(b[0]);
-    b_words[1] = Vector::reinterpret(b[1]);
-    definition.execute_inplace(&a_words, &b_words, sums);
-}
-
-/// `a · b`: 16 × 8 sums of 32 products of signed bytes, whole numbers below 2²⁰.
-#[cube]
-fn bytes_instruction(a: &Array<u32>, b: &Array<u32>) -> Array<Float2> {
-    let definition = MmaDefinition::<i8, i8, i32>::new(16usize, 8usize, 32usize);
-    let mut a_words = Array::<Vector<i8, Const<4>>>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        a_words[i] = Vector::reinterpret(a[i]);
-    }
-    let mut b_words = Array::<Vector<i8, Const<4>>>::new(2usize);
-    b_words[0] = Vector::reinterpret(b[0]);
-    b_words[1] = Vector::reinterpret(b[1]);
-    let mut whole = Array::<Vector<i32, Const<2>>>::new(2usize);
-    whole[0] = Vector::new(0i32);
-    whole[1] = Vector::new(0i32);
-    definition.execute_inplace(&a_words, &b_words, &mut whole);
-    let mut sums = Array::<Float2>::new(2usize);
-    #[unroll]
-    for i in 0..2usize {
-        sums[i] = Float2::cast_from(whole[i]);
-    }
-    sums
-}
-
-/// [`multiply`] number by number: units write the registers of an instruction, and each computes its sums. Loops are
-/// not unrolled, as barriers make programs large on a software driver.
-#[cube]
-fn emulate(
-    low: &Array<u32>,
-    high: &Array<u32>,
-    low_scales: &Array<f32>,
-    high_scales: &Array<f32>,
-    x: &Array<Load>,
-    x_scales: &Array<Float2>,
-    sums: &mut Array<Float2>,
-    scratch: &mut Shared<[u32]>,
-    #[comptime] kind: Kind,
-) {
-    let base = (UNIT_POS_Y * CUBE_DIM_X) as usize;
-    let unit = base + UNIT_POS_X as usize;
-    let (g, t) = (UNIT_POS_X as usize / 4, UNIT_POS_X as usize % 4);
     let mut x_words = Array::<u32>::new(comptime!(kind.loads() * 4));
     #[unroll]
     for i in 0..comptime!(kind.loads() * 4) {
         x_words[i] = x[i / 4].extract(comptime!(i % 4));
     }
-    let parts = comptime!(if kind.format.has_scales() { 1 } else { kind.parts });
-    for index in 0..comptime!(kind.products() * parts) {
-        let (i, part) = (index / parts, index % parts);
-        scratch[unit * EMULATED_WORDS] = low[i * 2];
-        scratch[unit * EMULATED_WORDS + 1] = high[i * 2];
-        scratch[unit * EMULATED_WORDS + 2] = low[i * 2 + 1];
-        scratch[unit * EMULATED_WORDS + 3] = high[i * 2 + 1];
-        scratch[unit * EMULATED_WORDS + 4] = x_words[part * 4 + i * 2];
-        scratch[unit * EMULATED_WORDS + 5] = x_words[part * 4 + i * 2 + 1];
-        sync_cube();
-        let mut whole = Array::<Float2>::new(2usize);
-        #[unroll]
-        for half in 0..2usize {
-            let mut pair = Float2::new(0.0f32);
-            if comptime!(!kind.format.has_scales()) {
-                pair = sums[half];
-            }
-            #[unroll]
-            for j in 0..2usize {
-                let mut sum = pair.extract(j);
-                for word in 0..8usize {
-                    let a = scratch[(base + g * 4 + word % 4) * EMULATED_WORDS + word / 4 * 2 + half];
-                    let b = scratch[(base + (t * 2 + j) * 4 + word % 4) * EMULATED_WORDS + 4 + word / 4];
-                    sum = add_words(a, b, sum, kind.format);
-                }
-                pair.insert(j, sum);
-            }
-            whole[half] = pair;
-        }
+    // A loop is not unrolled where instructions have barriers, which make programs large on a software driver.
+    #[unroll(!kind.emulated)]
+    for i in 0..comptime!(kind.products()) {
+        let mut a = Array::<u32>::new(4usize);
+        a[0] = low[i * 2];
+        a[1] = high[i * 2];
+        a[2] = low[i * 2 + 1];
+        a[3] = high[i * 2 + 1];
+        let mut b = Array::<u32>::new(2usize);
         if comptime!(kind.format.has_scales()) {
-            add_block(&whole, low_scales[i], high_scales[i], x_scales[i], sums);
+            b[0] = x_words[i * 2];
+            b[1] = x_words[i * 2 + 1];
+            let mut whole = zeros();
+            instruction(&a, &b, &mut whole, scratch, kind.format, kind.emulated);
+            sums[0] = fma(whole[0], Float2::new(low_scales[i]) * x_scales[i], sums[0]);
+            sums[1] = fma(whole[1], Float2::new(high_scales[i]) * x_scales[i], sums[1]);
         } else {
-            sums[0] = whole[0];
-            sums[1] = whole[1];
+            #[unroll(!kind.emulated)]
+            for part in 0..comptime!(kind.parts) {
+                b[0] = x_words[part * 4 + i * 2];
+                b[1] = x_words[part * 4 + i * 2 + 1];
+                instruction(&a, &b, sums, scratch, kind.format, kind.emulated);
+            }
         }
-        sync_cube();
     }
-}
-
-/// `sum` and the products of the numbers of two words.
-#[cube]
-fn add_words(a: u32, b: u32, sum: f32, #[comptime] format: Format) -> f32 {
-    let mut sum = sum;
-    if comptime!(format.has_scales()) {
-        #[unroll]
-        for byte in 0..4u32 {
-            let shift = comptime!(24 - byte * 8);
-            let product = (i32::reinterpret(a << shift) >> 24i32) * (i32::reinterpret(b << shift) >> 24i32);
-            sum += f32::cast_from(product);
-        }
-    } else if comptime!(format == Format::BF16) {
-        sum = fma(f32::reinterpret(a << 16u32), f32::reinterpret(b << 16u32), sum);
-        sum = fma(f32::reinterpret(a & 0xffff_0000u32), f32::reinterpret(b & 0xffff_0000u32), sum);
-    } else {
-        let (a_pair, b_pair) = (half_pair(a), half_pair(b));
-        sum = fma(a_pair.extract(0usize), b_pair.extract(0usize), sum);
-        sum = fma(a_pair.extract(1usize), b_pair.extract(1usize), sum);
-    }
-    sum
 }

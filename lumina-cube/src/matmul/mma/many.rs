@@ -4,9 +4,11 @@
 use cubecl::prelude::*;
 
 use super::few::MAX_TILES as MAX_FEW_TILES;
-use super::fragments::{EMULATED_WORDS, Float2, column_scales, multiply, registers, run_factor, step_scales, zeros};
-use super::{Kind, Launch, PLANE, TILE_OUTPUTS, TILE_ROWS};
-use crate::matmul::{Float4, Load, Part, Place, pick};
+use super::fragments::{column_scales, multiply, registers, run_factor, step_scales};
+use super::{Kind, Launch, TILE_OUTPUTS, TILE_ROWS};
+use crate::bits::Float2;
+use crate::matmul::{Float4, Load, Part, pick};
+use crate::tensor_cores::{PLANE, scratch_words, zeros};
 use crate::weights::Format;
 
 /// How a cube's tile is dealt to its planes.
@@ -94,8 +96,7 @@ pub(crate) fn kernel(
     let mut w_shared = Shared::<[Load]>::new_slice(comptime!(2 * w_stage));
     let mut x_shared = Shared::<[Load]>::new_slice(comptime!(2 * x_stage));
     let units = comptime!(tile.planes() * PLANE as usize);
-    let scratch_words = comptime!(if kind.emulated { units * EMULATED_WORDS } else { 1 });
-    let mut scratch = Shared::<[u32]>::new_slice(scratch_words);
+    let mut scratch = Shared::<[u32]>::new_slice(comptime!(scratch_words(units, kind.emulated)));
     let tiles = comptime!(tile.outputs * tile.rows);
 
     let (part, cube) = pick(a, b, c);
@@ -301,11 +302,11 @@ pub(super) fn launch_with(launch: &Launch<'_>, tile: Tile, split: bool) {
     let mut places = launch.places(tile.cube_outputs());
     let used = places.iter().filter(|place| place.outputs > 0);
     let first = used.clone().map(|place| place.out).min().unwrap_or(0);
-    let last = used.map(|place: &Place| place.out + n as u32 * place.outputs).max().unwrap_or(0);
+    let last = used.map(|place: &Part| place.out + n as u32 * place.outputs).max().unwrap_or(0);
     let stride = last - first;
     let partial = split.then(|| gpu.empty(runs.count * stride as usize));
     if split {
-        places = places.map(|place| Place { out: place.out.saturating_sub(first), ..place });
+        places = places.map(|place| Part { out: place.out.saturating_sub(first), ..place });
     }
     let count = if split { runs.count } else { 1 };
     let [a, b, c] = places;

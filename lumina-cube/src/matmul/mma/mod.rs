@@ -20,17 +20,12 @@ pub(crate) mod pack;
 #[cfg(all(test, feature = "wgpu"))]
 mod tests;
 
-use cubecl::features::MmaConfig;
-use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
 pub(super) use self::pack::{Packed, pack};
-use super::{MatmulPrecision, Place};
+use super::{MatmulPrecision, Part};
 use crate::weights::{BLOCK, Format, Matrix};
-use crate::{Buffer, Gpu};
-
-/// Lanes of a plane that multiply a tile together.
-const PLANE: u32 = 32;
+use crate::{Buffer, Gpu, tensor_cores};
 
 /// Rows of weights of an instruction.
 const TILE_OUTPUTS: usize = 16;
@@ -111,15 +106,7 @@ impl Runs {
 
 /// Whether a device has the instructions of this tier.
 pub(crate) fn is_offered(client: &Client) -> bool {
-    let properties = client.properties();
-    let float = |kind| (ElemType::Float(kind), ElemType::Float(FloatKind::F32), 16);
-    let byte = (ElemType::Int(IntKind::I8), ElemType::Int(IntKind::I32), 32);
-    let hardware = &properties.hardware;
-    hardware.plane_size_min == PLANE
-        && hardware.plane_size_max == PLANE
-        && [float(FloatKind::F16), float(FloatKind::BF16), byte].into_iter().all(|(a_type, cd_type, k)| {
-            properties.features.matmul.mma.contains(&MmaConfig { a_type, b_type: a_type, cd_type, m: 16, n: 8, k })
-        })
+    tensor_cores::are_offered(client, &[Format::F16, Format::BF16, Format::Q8_0])
 }
 
 /// Whether this tier has kernels for a matrix.
@@ -132,8 +119,8 @@ pub(super) struct Launch<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) kind: Kind,
     pub(super) matrix: &'a Matrix,
-    /// Their parts, without [`Place::end`].
-    pub(super) parts: [Place; super::MAX_GROUP],
+    /// Their parts, without [`Part::end`].
+    pub(super) parts: [Part; super::MAX_GROUP],
     /// Rows of activations.
     pub(super) n: usize,
     pub(super) x: &'a Packed,
@@ -143,11 +130,11 @@ pub(super) struct Launch<'a> {
 
 impl Launch<'_> {
     /// The parts with cubes of so many rows of weights.
-    fn places(&self, outputs: usize) -> [Place; super::MAX_GROUP] {
+    fn places(&self, outputs: usize) -> [Part; super::MAX_GROUP] {
         let mut end = 0;
         self.parts.map(|part| {
             end += part.outputs.div_ceil(outputs as u32);
-            Place { end, ..part }
+            Part { end, ..part }
         })
     }
 

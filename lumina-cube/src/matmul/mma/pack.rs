@@ -7,10 +7,11 @@
 use cubecl::prelude::*;
 
 use super::fragments::Q8_ORDER;
-use super::{Kind, PLANE, Runs, TILE_ROWS};
+use super::{Kind, Runs, TILE_ROWS};
+use crate::bits::{half_value, round_f16};
 use crate::matmul::bytes::round_block;
-use crate::matmul::floats::half_value;
 use crate::matmul::{Float4, Load};
+use crate::tensor_cores::PLANE;
 use crate::weights::{BLOCK, Format};
 use crate::{Buffer, Gpu};
 
@@ -46,18 +47,6 @@ fn load_index(row: u32, step: u32, part: u32, lane: u32, steps: u32, loads: u32)
 fn scale_index(row: u32, block: u32, padded: u32) -> usize {
     let pair = (row / 8 * (padded / 2) + block / 2) * 4 + row % 8 / 2;
     (pair * 4 + block % 2 * 2 + row % 2) as usize
-}
-
-/// Rounds to `f16`, ties to even; what is too large or not finite becomes NaN.
-#[cube]
-fn round_f16(value: f32) -> u32 {
-    let bits = u32::reinterpret(value);
-    let magnitude = bits & 0x7fff_ffffu32;
-    // Beside one half the last bit is 2⁻²⁴, the unit of subnormal numbers.
-    let small = u32::reinterpret(f32::reinterpret(magnitude) + 0.5f32) - 0x3f00_0000u32;
-    let normal = (magnitude - 0x3800_0000u32 + 0xfffu32 + ((magnitude >> 13u32) & 1u32)) >> 13u32;
-    let finite = select(magnitude < 0x3880_0000u32, small, normal);
-    select(magnitude < 0x477f_f000u32, finite, 0x7e00u32) | ((bits >> 16u32) & 0x8000u32)
 }
 
 /// Rounds to `bf16`, ties to even; what is not finite becomes NaN.
@@ -158,7 +147,7 @@ pub(crate) fn floats_kernel(
     }
 }
 
-/// A unit has a block of a row, of `padded` blocks; those beyond `blocks` are zeros. `zero` is that of `round_block`.
+/// A unit has a block of a row, of `padded` blocks; those beyond `blocks` are zeros. `zero` is that of `round_byte`.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn bytes_kernel(
     x: &[Float4],

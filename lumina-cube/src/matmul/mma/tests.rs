@@ -4,12 +4,13 @@
 
 use half::{bf16, f16};
 use lumina_kernels::Format as HostFormat;
+use lumina_testing::{numbers, worst_difference};
 
 use super::fragments::Q8_ORDER;
 use super::many::Tile;
 use super::{Kind, Launch, Runs, few, many, pack};
 use crate::gpu::ALIGNMENT;
-use crate::matmul::{MAX_GROUP, MatmulPrecision, Place};
+use crate::matmul::{MAX_GROUP, MatmulPrecision, Part};
 use crate::{Arena, DeviceChoice, Format, Gpu, Matrix, MatrixRows};
 
 /// Which kernel multiplies.
@@ -32,10 +33,6 @@ fn gpu() -> Option<Gpu> {
         }
         Err(error) => panic!("{error}"),
     }
-}
-
-fn values(n: usize, seed: u32) -> Vec<f32> {
-    lumina_testing::lcg(seed).take(n).map(|state| (state >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
 /// For matrices of so many columns.
@@ -63,7 +60,7 @@ fn matrix(arena: &mut Arena, format: Format, [rows, columns]: [usize; 2], seed: 
     let row_bytes = host.row_bytes(columns).unwrap();
     let mut bytes = vec![0; rows * row_bytes];
     let mut stored = vec![0.0; rows * columns];
-    for (index, row) in values(rows * columns, seed).chunks(columns).enumerate() {
+    for (index, row) in numbers(rows * columns, seed).chunks(columns).enumerate() {
         let bytes = &mut bytes[index * row_bytes..][..row_bytes];
         host.quantise_row(row, bytes).unwrap();
         host.dequantise_row(bytes, &mut stored[index * columns..][..columns]).unwrap();
@@ -73,7 +70,7 @@ fn matrix(arena: &mut Arena, format: Format, [rows, columns]: [usize; 2], seed: 
 
 fn run(gpu: &Gpu, kind: Kind, weights: &[MatrixRows<'_>], x: &[f32], n: usize, way: Way) -> Vec<Vec<f32>> {
     let matrix = weights[0].matrix;
-    let mut parts = [Place::default(); MAX_GROUP];
+    let mut parts = [Part::default(); MAX_GROUP];
     let mut end = 0;
     for (part, MatrixRows { matrix, rows }) in parts.iter_mut().zip(weights) {
         part.first_load = matrix.load_of(rows.start) as u32;
@@ -90,7 +87,7 @@ fn run(gpu: &Gpu, kind: Kind, weights: &[MatrixRows<'_>], x: &[f32], n: usize, w
         Way::Many(tile, split) => many::launch_with(&launch, tile, split),
     }
     let found = gpu.read_f32(&out).unwrap();
-    let place = |part: &Place| found[part.out as usize..][..n * part.outputs as usize].to_vec();
+    let place = |part: &Part| found[part.out as usize..][..n * part.outputs as usize].to_vec();
     parts[..weights.len()].iter().map(place).collect()
 }
 
@@ -118,17 +115,6 @@ fn product(x: &[f64], w: &[f32], columns: usize) -> Vec<f64> {
     x.chunks(columns).flat_map(|x| w.chunks(columns).map(move |w| dot(x, w))).collect()
 }
 
-/// The worst difference, as a share of the largest expected number.
-fn worst(found: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let scale = expected.iter().fold(1e-30, |most: f64, value| most.max(value.abs()));
-    let difference = |(found, expected): (&f32, &f64)| {
-        let difference = (f64::from(*found) - expected).abs() / scale;
-        if difference.is_nan() { f64::INFINITY } else { difference }
-    };
-    found.iter().zip(expected).map(difference).fold(0.0, f64::max)
-}
-
 /// Each format by each kernel, with one block, an odd number of blocks, and runs that end beyond k.
 #[test]
 fn products_are_those_of_f64() {
@@ -138,10 +124,10 @@ fn products_are_those_of_f64() {
         for kind in kinds(columns) {
             let (w, stored) = matrix(&mut arena, kind.format, [rows, columns], 7);
             for (n, way) in [(3, Way::Few), (11, Way::Few), (17, Way::Many(WIDE, false))] {
-                let x = values(n * columns, n as u32);
+                let x = numbers(n * columns, n as u32);
                 let found = run(&gpu, kind, &[w.all()], &x, n, way).concat();
                 let expected = product(&rounded(&x, kind), &stored, columns);
-                let worst = worst(&found, &expected);
+                let worst = worst_difference(&found, &expected);
                 assert!(worst < 2e-6, "{kind:?} [{rows}, {columns}], {n} rows, {way:?}: {worst:e}");
             }
         }
@@ -160,7 +146,7 @@ fn a_row_has_the_same_result_in_any_company() {
         let (b, _) = matrix(&mut arena, kind.format, [33, columns], 2);
         let (c, _) = matrix(&mut arena, kind.format, [128, columns], 3);
         let weights = [MatrixRows { matrix: &a, rows: 13..58 }, b.all(), c.all()];
-        let x = values(most * columns, 5);
+        let x = numbers(most * columns, 5);
         let together = run(&gpu, kind, &weights, &x, most, Way::Few);
         for (n, way) in [
             (1, Way::Few),
@@ -187,7 +173,7 @@ fn rows_of_any_size_are_packed() {
     for kind in kinds(columns).into_iter().filter(|kind| kind.format != Format::F16 || kind.parts == 2) {
         let (w, stored) = matrix(&mut arena, kind.format, [16, columns], 4);
         for factor in [1e-30f32, 1e-5, 1.0, 3e5, 1e30] {
-            let x: Vec<f32> = values(columns, 6).iter().map(|x| x * factor).collect();
+            let x: Vec<f32> = numbers(columns, 6).iter().map(|x| x * factor).collect();
             let found = run(&gpu, kind, &[w.all()], &x, 1, Way::Few).concat();
             let exact: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
             let expected = product(&exact, &stored, columns);
@@ -198,14 +184,14 @@ fn rows_of_any_size_are_packed() {
                 (Format::BF16, _) => 4e-3,
                 _ => 1e-2,
             };
-            let worst = worst(&found, &expected);
+            let worst = worst_difference(&found, &expected);
             assert!(worst < bound, "{kind:?}, numbers of {factor:e}: {worst:e}");
         }
     }
     for kind in kinds(columns).into_iter().filter(|kind| kind.format == Format::BF16 || kind.format.has_scales()) {
         let (w, _) = matrix(&mut arena, kind.format, [16, columns], 4);
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut x = values(2 * columns, 3);
+            let mut x = numbers(2 * columns, 3);
             x[40] = bad;
             let found = run(&gpu, kind, &[w.all()], &x, 2, Way::Few).concat();
             assert!(found[..16].iter().all(|y| y.is_nan()), "{kind:?}: {found:?}");
@@ -219,7 +205,8 @@ fn rows_of_any_size_are_packed() {
 fn packed_numbers_are_rounded_as_on_the_host() {
     let Some(gpu) = gpu() else { return };
     let columns = 4096;
-    let mut x: Vec<f32> = values(columns, 8).iter().enumerate().map(|(i, x)| x * 2f32.powi(-(i as i32 % 40))).collect();
+    let mut x: Vec<f32> =
+        numbers(columns, 8).iter().enumerate().map(|(i, x)| x * 2f32.powi(-(i as i32 % 40))).collect();
     // The largest of the row is 2¹⁴, so that its numbers are not scaled. Halves between two numbers go to the even one.
     x[0] = 16384.0;
     x[1] = 1.0 + 2f32.powi(-11);
