@@ -203,17 +203,17 @@ impl<'a> Loader<'a> {
     pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
         let path = self.path(name);
         let view = self.view(&path, &shape, Part::Model);
+        let device = self.shared.compute.device();
         if self.shared.compute.is_host()
             && let Some(view) = &view
         {
-            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
-            return Values::host(values, shape, self.shared.compute.device());
+            return Values::host(floats(view), shape, device);
         }
         #[cfg(feature = "cube")]
-        if let (Some(gpu), Some(view)) = (self.shared.compute.gpu(), &view) {
-            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
-            let _turn = gpu.turn();
-            return Values::on_gpu(gpu, &values, shape, self.shared.compute.device());
+        if self.shared.compute.gpu().is_some() {
+            let upload = |view| self.on_gpu(|gpu| Ok(Values::on_gpu(gpu, &floats(view), shape, device)));
+            // `finish` fails without.
+            return view.as_ref().and_then(upload).unwrap_or_else(|| Values::Tensor(self.placeholder()));
         }
         Values::Tensor(self.parameter(path, view, Part::Model))
     }
@@ -264,10 +264,10 @@ impl<'a> Loader<'a> {
     pub fn conv(&self, inputs: usize, outputs: usize, kernel: usize) -> Conv2d {
         let shape = [outputs, inputs, kernel, kernel];
         #[cfg(feature = "cube")]
-        if let Some(gpu) = self.shared.compute.gpu() {
+        if self.shared.compute.gpu().is_some() {
             let values = self.floats("weight", &shape).zip(self.floats("bias", &[outputs]));
             let conv = |(weight, bias): (Vec<f32>, Vec<f32>)| {
-                self.on_gpu(|| lumina_cube::conv::ConvWeights::new(gpu, shape, &weight, &bias))
+                self.on_gpu(|gpu| lumina_cube::conv::ConvWeights::new(gpu, shape, &weight, &bias))
             };
             return match values.and_then(conv) {
                 Some(weights) => Conv2d::on_gpu(weights),
@@ -283,7 +283,7 @@ impl<'a> Loader<'a> {
         #[cfg(feature = "cube")]
         if let Some(gpu) = self.shared.compute.gpu() {
             let codebook =
-                |entries: Vec<f32>| self.on_gpu(|| lumina_cube::conv::Codebook::new(gpu, [codes, width], &entries));
+                |entries: Vec<f32>| self.on_gpu(|gpu| lumina_cube::conv::Codebook::new(gpu, [codes, width], &entries));
             return match self.floats(name, &[codes, width]).and_then(codebook) {
                 Some(codebook) => Codebook::on_gpu(gpu, codebook, self.shared.compute.device()),
                 // `finish` fails then.
@@ -296,19 +296,19 @@ impl<'a> Loader<'a> {
     /// The values of a tensor in `f32`, if it is there in this shape.
     #[cfg(feature = "cube")]
     fn floats(&self, name: impl Display, shape: &[usize]) -> Option<Vec<f32>> {
-        let view = self.view(&self.path(name), shape, Part::Model)?;
-        Some(view.to_f32().expect("`view` gives floats and quantised types alone, which have values"))
+        self.view(&self.path(name), shape, Part::Model).as_ref().map(floats)
     }
 
     /// What goes to a GPU, unless its memory is full.
     #[cfg(feature = "cube")]
-    fn on_gpu<T>(&self, upload: impl FnOnce() -> lumina_cube::Result<T>) -> Option<T> {
+    fn on_gpu<T>(&self, upload: impl FnOnce(&lumina_cube::Gpu) -> lumina_cube::Result<T>) -> Option<T> {
+        let gpu = self.shared.compute.gpu()?;
         if self.shared.state.borrow().gpu_error.is_some() {
             return None;
         }
         // In a turn, so that it goes into no recording of another model on the device.
-        let _turn = self.shared.compute.gpu().map(lumina_cube::Gpu::turn);
-        upload().map_err(|error| self.shared.state.borrow_mut().gpu_error = Some(error)).ok()
+        let _turn = gpu.turn();
+        upload(gpu).map_err(|error| self.shared.state.borrow_mut().gpu_error = Some(error)).ok()
     }
 
     fn linear_of(&self, role: Role, inputs: usize, outputs: usize, bias: bool) -> Linear {
@@ -345,8 +345,8 @@ impl<'a> Loader<'a> {
     fn weight(&self, path: String, shape: [usize; 2], part: Part, role: Option<Role>) -> Weight {
         let view = self.view(&path, &shape, part);
         #[cfg(feature = "cube")]
-        if let Some(gpu) = self.shared.compute.gpu() {
-            return match view.and_then(|view| self.gpu_matrix(gpu, &view, role)) {
+        if self.shared.compute.gpu().is_some() {
+            return match view.and_then(|view| self.gpu_matrix(&view, role)) {
                 Some(matrix) => Weight::Gpu(matrix),
                 // `finish` fails then.
                 None => Weight::Burn(self.placeholder()),
@@ -363,61 +363,51 @@ impl<'a> Loader<'a> {
 
     /// A tensor on a GPU, in its own format or quantised; `None`, with the problem noted, where it cannot be.
     #[cfg(feature = "cube")]
-    fn gpu_matrix(&self, gpu: &lumina_cube::Gpu, view: &TensorView, role: Option<Role>) -> Option<GpuMatrix> {
+    fn gpu_matrix(&self, view: &TensorView, role: Option<Role>) -> Option<GpuMatrix> {
         use lumina_cube::Format;
-        let dtype = role.and_then(|role| smaller(self.shared.compute.format(), role, view)).unwrap_or(view.dtype());
-        let (dtype, format) = match dtype {
-            Dtype::F16 => (dtype, Format::F16),
-            Dtype::BF16 => (dtype, Format::BF16),
-            Dtype::Q8_0 => (dtype, Format::Q8_0),
-            Dtype::Q4_0 => (dtype, Format::Q4_0),
+        let (dtype, format) = match self.matrix_dtype(view, role) {
+            dtype @ Dtype::F16 => (dtype, Format::F16),
+            dtype @ Dtype::BF16 => (dtype, Format::BF16),
+            dtype @ Dtype::Q8_0 => (dtype, Format::Q8_0),
+            dtype @ Dtype::Q4_0 => (dtype, Format::Q4_0),
             // Other formats of blocks become the one that loses least of them.
             other if other.is_quantised() => (Dtype::Q8_0, Format::Q8_0),
             _ => (Dtype::F32, Format::F32),
         };
-        let bytes = match quantise_tensor(view, dtype) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.shared.state.borrow_mut().problems.add(|| error.to_string());
-                return None;
-            }
-        };
-        let mut state = self.shared.state.borrow_mut();
-        if state.gpu_error.is_some() {
-            return None;
-        }
-        // Uploads go into no recording of another model on the device.
-        let _turn = gpu.turn();
-        let arena = state.arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
-        match arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes) {
-            Ok(matrix) => Some(GpuMatrix { matrix }),
-            Err(error) => {
-                state.gpu_error = Some(error);
-                None
-            }
-        }
+        let bytes = self.quantised(view, dtype)?;
+        let matrix = self.on_gpu(|gpu| {
+            let arena = &mut self.shared.state.borrow_mut().arena;
+            let arena = arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
+            arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes)
+        });
+        Some(GpuMatrix { matrix: matrix? })
+    }
+
+    /// The type in which a tensor becomes a matrix: its own, unless a smaller one is asked for.
+    fn matrix_dtype(&self, view: &TensorView, role: Option<Role>) -> Dtype {
+        role.and_then(|role| smaller(self.shared.compute.format(), role, view)).unwrap_or(view.dtype())
+    }
+
+    /// The bytes of a tensor in a type; `None`, with the problem noted, where a number does not fit it.
+    fn quantised(&self, view: &TensorView, dtype: Dtype) -> Option<bytes::Bytes> {
+        quantise_tensor(view, dtype)
+            .map_err(|error| self.shared.state.borrow_mut().problems.add(|| error.to_string()))
+            .ok()
     }
 
     /// A tensor in host memory, in its own format or quantised; `None` where kernels cannot read it.
     fn matrix(&self, view: &TensorView, role: Option<Role>) -> Option<HostMatrix> {
         let compute = &self.shared.compute;
-        let dtype = role.and_then(|role| smaller(compute.format(), role, view)).unwrap_or(view.dtype());
+        let dtype = self.matrix_dtype(view, role);
         // A type that kernels do not read becomes one that they do.
         let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
-        match quantise_tensor(view, dtype) {
-            Ok(bytes) => {
-                let is_mapped = dtype == view.dtype();
-                let bytes = match compute.residence() {
-                    Residence::Host if is_mapped => bytes::Bytes::copy_from_slice(&bytes),
-                    _ => bytes,
-                };
-                HostMatrix::new(dtype.format()?, view.shape(), bytes, compute.activations())
-            }
-            Err(error) => {
-                self.shared.state.borrow_mut().problems.add(|| error.to_string());
-                None
-            }
-        }
+        let bytes = self.quantised(view, dtype)?;
+        let is_mapped = dtype == view.dtype();
+        let bytes = match compute.residence() {
+            Residence::Host if is_mapped => bytes::Bytes::copy_from_slice(&bytes),
+            _ => bytes,
+        };
+        HostMatrix::new(dtype.format()?, view.shape(), bytes, compute.activations())
     }
 
     /// A tensor, if it is there in this shape and of floats or quantised; the problem is noted otherwise.
@@ -504,6 +494,11 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The values of a tensor that [`Loader::view`] gives.
+fn floats(view: &TensorView) -> Vec<f32> {
+    view.to_f32().expect("`view` gives floats and quantised types alone, which have values")
+}
+
 /// Copies a view of floats or quantised ones into a tensor; one tensor at a time is on the heap.
 fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType) -> Tensor<D> {
     let of_bytes = |stored| TensorData::from_bytes(Bytes::from_bytes_vec(view.bytes().to_vec()), view.shape(), stored);
@@ -512,10 +507,7 @@ fn to_tensor<const D: usize>(view: &TensorView, compute: &Compute, dtype: DType)
         Dtype::F32 => of_bytes(DType::F32),
         Dtype::F16 => of_bytes(DType::F16),
         Dtype::BF16 => of_bytes(DType::BF16),
-        _ => {
-            let values = view.to_f32().expect("`view` gives floats and quantised types alone, which have values");
-            TensorData::new(values, view.shape())
-        }
+        _ => TensorData::new(floats(view), view.shape()),
     };
     Tensor::from_data(data.convert_dtype(dtype), (compute.device(), dtype))
 }

@@ -57,17 +57,14 @@ impl Attention {
     /// `x` `[n, hidden]` holds the tokens of all rows, one row after the other; a row attends to itself alone.
     pub(crate) fn forward(&self, x: &Hidden, rotation: &Rotation, rows: PassRows<'_, '_>) -> Hidden {
         let [q, k, v] = Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x);
-        #[cfg(feature = "cube")]
-        if let PassRows::Gpu { pass, layer } = rows {
-            let norms = [self.q_norm.parameters(), self.k_norm.parameters()];
-            let attended = norm_attention([&q, &k, &v], norms, rotation.factors(), EPSILON, pass, layer);
-            return self.o_proj.forward(&attended);
-        }
-        let q = self.q_norm.forward(&q, rotation);
-        let k = self.k_norm.forward(&k, rotation);
+        let normed = || (self.q_norm.forward(&q, rotation), self.k_norm.forward(&k, rotation));
         let attended = match rows {
-            PassRows::Whole(lens) => causal_attention(q, k, v, self.head_dim, lens),
+            PassRows::Whole(lens) => {
+                let (q, k) = normed();
+                causal_attention(q, k, v, self.head_dim, lens)
+            }
             PassRows::Cached { rows, layer, compute } => {
+                let (q, k) = normed();
                 if rows.iter().all(|row| row.has_host_cache()) {
                     cached_attention(q, k, v, &mut host_rows(rows, layer))
                 } else {
@@ -75,7 +72,10 @@ impl Attention {
                 }
             }
             #[cfg(feature = "cube")]
-            PassRows::Gpu { .. } => return q,
+            PassRows::Gpu { pass, layer } => {
+                let norms = [self.q_norm.parameters(), self.k_norm.parameters()];
+                norm_attention([&q, &k, &v], norms, rotation.factors(), EPSILON, pass, layer)
+            }
         };
         self.o_proj.forward(&attended)
     }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use lumina_checkpoint::Checkpoint;
 use lumina_core::file;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::document::document;
 use crate::{Error, Result};
 
 /// What `config.json` of a Lumina-mGPT or Chameleon folder says.
@@ -135,6 +137,17 @@ impl ModelConfig {
         remove_nulls(&mut value);
         serde_path_to_error::deserialize(value)
             .map_err(|error| refuse(format!("`{}`: {}", error.path(), error.inner())))
+    }
+
+    /// The config in a checkpoint, and the shape that follows from it.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where there is none, [`Error::Config`], and [`Error::Checkpoint`] where it cannot be read.
+    pub(crate) fn of_checkpoint(checkpoint: &Checkpoint) -> Result<(Self, Architecture)> {
+        let (json, file) = document(checkpoint, "config.json")?;
+        let config = Self::from_json(&json, &file)?;
+        let architecture = config.resolve(&file)?;
+        Ok((config, architecture))
     }
 
     /// The base of the rotary angles, and how positions are stretched. Versions of transformers keep both in three

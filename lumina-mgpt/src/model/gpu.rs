@@ -8,12 +8,11 @@ use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
-use super::kv_cache::KvCache;
 use super::layer::{Residual, Stream};
 use super::logits::{Drawn, Logits};
 use super::rope::{Rotation, write_angles};
 use super::row::{MAX_INLINE_ROWS, Row};
-use super::transformer::Transformer;
+use super::transformer::{Transformer, tokens_of};
 use crate::{Error, Result};
 
 /// Draws for the device, of the rows of logits in their order.
@@ -56,14 +55,12 @@ impl Transformer {
         positions: &[usize],
         ids: Range<usize>,
     ) -> Result<Logits> {
-        match self.draw_on_gpu(pool, rows, positions, ids.clone(), &[])? {
-            Drawn::Logits(logits) => Ok(logits),
-            Drawn::Tokens(_) => Err(Error::EmptyRow),
-        }
+        let logits = self.replay(pool, rows, (positions, &[]), &ids, |result| result.logits.to_host())?;
+        self.read_logits(logits, ids)
     }
 
-    /// [`Transformer::run_on_gpu`] that draws a token for each of `draws`, which name rows of logits. Where there are
-    /// none, or one of them cannot be drawn, the logits are the result.
+    /// [`Transformer::run_on_gpu`] that draws a token for each of `draws`, which name rows of logits. Where one of them
+    /// cannot be drawn, the logits are the result. No token of `ids` is masked.
     pub(super) fn draw_on_gpu(
         &self,
         pool: &Arc<GpuKvPool>,
@@ -72,26 +69,32 @@ impl Transformer {
         ids: Range<usize>,
         draws: &[GpuDraw],
     ) -> Result<Drawn> {
+        self.replay(pool, rows, (positions, draws), &ids, |result| {
+            let tokens = result.tokens.as_ref().map_or(Ok(None), GpuTokens::read)?;
+            Ok(match tokens {
+                Some(tokens) => Drawn::Tokens(tokens),
+                None => Drawn::Logits(Logits::new(result.logits.to_host()?, ids.clone())),
+            })
+        })
+    }
+
+    /// Makes a pass with logits of the tokens `ids`, replayed where one of its shape was recorded; `read` gets what it
+    /// gives.
+    fn replay<T>(
+        &self,
+        pool: &Arc<GpuKvPool>,
+        rows: &mut [Row<'_>],
+        selected: (&[usize], &[GpuDraw]),
+        ids: &Range<usize>,
+        read: impl FnOnce(&GpuResult) -> lumina_nn::Result<T>,
+    ) -> Result<T> {
         let launch = |pass: &GpuPass| {
             let hidden = self.hidden_on_gpu(pass, None);
             let logits = self.lm_head.forward_some(&pass.select(&hidden), ids.clone());
             let tokens = pass.draw(&logits, ids.start as u32);
             GpuResult { logits, tokens }
         };
-        let read = |result: &GpuResult| {
-            let tokens = result.tokens.as_ref().map_or(Ok(None), GpuTokens::read)?;
-            Ok(match tokens {
-                Some(tokens) => Ok(tokens),
-                None => Err(result.logits.to_host()?),
-            })
-        };
-        let result = self.with_inputs(pool, rows, (positions, draws), |inputs| {
-            Ok(self.recordings.run(inputs, ids.clone(), launch, read)?)
-        })?;
-        match result {
-            Ok(tokens) => Ok(Drawn::Tokens(tokens)),
-            Err(logits) => Ok(Drawn::Logits(self.read_logits(logits, ids)?)),
-        }
+        self.with_inputs(pool, rows, selected, |inputs| Ok(self.recordings.run(inputs, ids.clone(), launch, read)?))
     }
 
     /// The launches of a pass, up to the final norm.
@@ -109,8 +112,7 @@ impl Transformer {
         normed
     }
 
-    /// Takes room for the tokens of all rows, and calls `run` with what the pass reads. Rows without a cache have one
-    /// until its end.
+    /// Calls `run` with what the pass reads, once there is room for the tokens of all rows.
     fn with_inputs<T>(
         &self,
         pool: &Arc<GpuKvPool>,
@@ -118,46 +120,25 @@ impl Transformer {
         (selected, draws): (&[usize], &[GpuDraw]),
         run: impl FnOnce(&GpuInputs) -> Result<T>,
     ) -> Result<T> {
-        if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
-            return Err(Error::EmptyRow);
-        }
-        let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let tokens = tokens_of(rows)?;
         if tokens.iter().any(|&token| token as usize >= self.architecture.vocab_size) {
             return Err(self.unknown_token(&tokens));
         }
-        let mut temporary: SmallVec<[KvCache; MAX_INLINE_ROWS]> =
-            rows.iter().filter(|row| row.cache.is_none()).map(|row| KvCache::on_gpu(pool, row.len())).collect();
-        let mut own = temporary.iter_mut();
-        for row in rows.iter_mut() {
-            let len = row.position() + row.len();
-            let cache = row.cache.as_deref_mut().or_else(|| own.next());
-            cache.map_or(Ok(()), |cache| cache.reserve(len))?;
-        }
-        // From here on buffers stay where they are: they grow in a turn, too.
-        let _turn = pool.turn();
-        let mut own = temporary.iter();
-        let mut parts: SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
-        for row in rows.iter() {
-            let cache = row.cache.as_deref().or_else(|| own.next());
-            let kv =
-                cache.and_then(|cache| cache.gpu.as_ref()).filter(|kv| kv.is_of(pool)).ok_or(Error::ForeignCache)?;
-            parts.push(GpuRow { kv, position: row.position(), len: row.len() });
-        }
-        let angles = |part| {
-            let mut values = vec![0.0; tokens.len() * self.architecture.head_dim / 2];
-            write_angles(&self.architecture, rows, part, &mut values);
-            values
-        };
-        let (cos, sin) = (angles(f32::cos), angles(f32::sin));
-        let inputs = GpuInputs::new(&parts, &tokens, (&cos, &sin), selected, draws).ok_or(Error::EmptyRow)?;
-        let result = run(&inputs)?;
-        drop(parts);
-        for row in rows.iter_mut() {
-            let len = row.len();
-            if let Some(cache) = row.cache.as_deref_mut() {
-                cache.advance(len);
+        self.with_caches(rows, |rows| {
+            // From here on buffers stay where they are: they grow in a turn, too.
+            let _turn = pool.turn();
+            let mut parts: SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
+            for row in rows.iter() {
+                let kv = row.cache.as_deref().and_then(|cache| cache.gpu.as_ref()).filter(|kv| kv.is_of(pool));
+                parts.push(GpuRow { kv: kv.ok_or(Error::ForeignCache)?, position: row.position(), len: row.len() });
             }
-        }
-        Ok(result)
+            let angles = |part| {
+                let mut values = vec![0.0; tokens.len() * self.architecture.head_dim / 2];
+                write_angles(&self.architecture, rows, part, &mut values);
+                values
+            };
+            let (cos, sin) = (angles(f32::cos), angles(f32::sin));
+            run(&GpuInputs::new(&parts, &tokens, (&cos, &sin), selected, draws).ok_or(Error::EmptyRow)?)
+        })
     }
 }

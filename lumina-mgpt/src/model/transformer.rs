@@ -26,7 +26,6 @@ use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
 use crate::convert;
-use crate::document::document;
 use crate::{Error, Result};
 
 /// The decoder-only transformer, for inference and training alike.
@@ -59,6 +58,14 @@ pub struct Transformer {
 fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPool>> {
     let &Architecture { layers, heads, kv_heads, head_dim, .. } = architecture;
     GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
+}
+
+/// The tokens of all rows, none of which is empty.
+pub(super) fn tokens_of(rows: &[Row<'_>]) -> Result<SmallVec<[u32; MAX_INLINE_ROWS]>> {
+    if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
+        return Err(Error::EmptyRow);
+    }
+    Ok(rows.iter().flat_map(|row| row.tokens).copied().collect())
 }
 
 /// The tokens of a pass after which logits are wanted.
@@ -107,8 +114,7 @@ impl Transformer {
     /// misshaped.
     pub fn open(path: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let checkpoint = convert::open(path)?;
-        let (json, file) = document(&checkpoint, "config.json")?;
-        let architecture = ModelConfig::from_json(&json, &file)?.resolve(&file)?;
+        let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
         Self::from_checkpoint(&checkpoint, architecture, compute, &|_| {})
     }
 
@@ -276,8 +282,7 @@ impl Transformer {
         if let Some(pool) = &self.kv_pool {
             return self.forward_on_gpu(pool, rows, observe);
         }
-        let tokens: SmallVec<[u32; MAX_INLINE_ROWS]> = rows.iter().flat_map(|row| row.tokens).copied().collect();
-        let mut stream = Stream::from(self.embed(&tokens, rows)?);
+        let mut stream = Stream::from(self.embed(rows)?);
         let rotation = Rotation::new(&self.architecture, rows, &self.compute);
         if rows.iter().all(|row| row.cache.is_none()) {
             let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
@@ -286,34 +291,14 @@ impl Transformer {
                 stream = layer.forward(stream, &rotation, PassRows::Whole(&lens), Residual::Plain);
             }
         } else {
-            // In a pass with rows that are kept, the others have caches until its end.
-            let temporary = |row: &Row<'_>| row.cache.is_none().then(|| self.new_cache(row.len()));
-            let mut temporary: SmallVec<[Option<KvCache>; MAX_INLINE_ROWS]> = rows.iter().map(temporary).collect();
-            let all = rows.iter_mut().zip(&mut temporary);
-            let mut all: SmallVec<[Row<'_>; MAX_INLINE_ROWS]> = all
-                .map(|(row, temporary)| Row {
-                    tokens: row.tokens,
-                    cache: row.cache.as_deref_mut().or(temporary.as_mut()),
-                    planned_len: row.planned_len,
-                    logits: row.logits.clone(),
-                    attention: row.attention,
-                })
-                .collect();
-            for row in &mut all {
-                let len = row.position() + row.len();
-                row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
-            }
-            for (index, layer) in self.layers.iter().enumerate() {
-                stream = stream.observed(&mut observe);
-                let rows = PassRows::Cached { rows: &mut all, layer: index, compute: &self.compute };
-                stream = layer.forward(stream, &rotation, rows, Residual::Plain);
-            }
-            for row in &mut all {
-                let len = row.len();
-                if let Some(cache) = row.cache.as_deref_mut() {
-                    cache.advance(len);
+            stream = self.with_caches(rows, |rows| {
+                for (index, layer) in self.layers.iter().enumerate() {
+                    stream = stream.observed(&mut observe);
+                    let rows = PassRows::Cached { rows, layer: index, compute: &self.compute };
+                    stream = layer.forward(stream, &rotation, rows, Residual::Plain);
                 }
-            }
+                Ok(stream)
+            })?;
         }
         let (_, normed) = stream.normed(&self.norm);
         if let Some(observe) = observe {
@@ -322,12 +307,43 @@ impl Transformer {
         Ok(normed)
     }
 
-    /// The hidden states of the tokens of all rows.
-    fn embed(&self, tokens: &[u32], rows: &[Row<'_>]) -> Result<Hidden> {
-        if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
-            return Err(Error::EmptyRow);
+    /// Calls `run` with the rows, each of which has a cache with room for its tokens: where none is to be kept, until
+    /// its end. The tokens then are those of the caches.
+    pub(super) fn with_caches<T>(
+        &self,
+        rows: &mut [Row<'_>],
+        run: impl FnOnce(&mut [Row<'_>]) -> Result<T>,
+    ) -> Result<T> {
+        let temporary = |row: &Row<'_>| row.cache.is_none().then(|| self.new_cache(row.len()));
+        let mut temporary: SmallVec<[Option<KvCache>; MAX_INLINE_ROWS]> = rows.iter().map(temporary).collect();
+        let all = rows.iter_mut().zip(&mut temporary);
+        let mut all: SmallVec<[Row<'_>; MAX_INLINE_ROWS]> = all
+            .map(|(row, temporary)| Row {
+                tokens: row.tokens,
+                cache: row.cache.as_deref_mut().or(temporary.as_mut()),
+                planned_len: row.planned_len,
+                logits: row.logits.clone(),
+                attention: row.attention,
+            })
+            .collect();
+        for row in &mut all {
+            let len = row.position() + row.len();
+            row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
         }
-        self.embed_tokens.forward(tokens, &self.compute).ok_or_else(|| self.unknown_token(tokens))
+        let result = run(&mut all)?;
+        for row in &mut all {
+            let len = row.len();
+            if let Some(cache) = row.cache.as_deref_mut() {
+                cache.advance(len);
+            }
+        }
+        Ok(result)
+    }
+
+    /// The hidden states of the tokens of all rows.
+    fn embed(&self, rows: &[Row<'_>]) -> Result<Hidden> {
+        let tokens = tokens_of(rows)?;
+        self.embed_tokens.forward(&tokens, &self.compute).ok_or_else(|| self.unknown_token(&tokens))
     }
 
     pub(super) fn unknown_token(&self, tokens: &[u32]) -> Error {
@@ -344,7 +360,7 @@ impl Transformer {
     /// As [`Transformer::forward`].
     pub fn begin(&self, sequences: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
         let rows: Vec<Row<'_>> = sequences.iter().map(|tokens| Row::whole(tokens)).collect();
-        let x = self.embed(&sequences.concat(), &rows)?;
+        let x = self.embed(&rows)?;
         let rotation = Rotation::new(&self.architecture, &rows, &self.compute);
         let device = self.compute.device().clone();
         let x = x.into_tensor(&device);

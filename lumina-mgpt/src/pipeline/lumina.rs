@@ -50,8 +50,7 @@ impl Lumina {
     pub fn fit(path: impl AsRef<Path>, compute: &Compute) -> Result<Fit> {
         compute.check()?;
         let checkpoint = convert::open(path)?;
-        let (json, file) = document(&checkpoint, "config.json")?;
-        let architecture = ModelConfig::from_json(&json, &file)?.resolve(&file)?;
+        let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
         Ok(Fit::new(&checkpoint, &architecture, compute))
     }
 
@@ -186,9 +185,7 @@ impl<'a> LuminaBuilder<'a> {
             return Err(Error::NotDownloaded { name });
         }
         let checkpoint = convert::open(&path)?;
-        let (json, config_file) = document(&checkpoint, "config.json")?;
-        let config = ModelConfig::from_json(&json, &config_file)?;
-        let architecture = config.resolve(&config_file)?;
+        let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
 
         compute.check()?;
         let fit = Fit::new(&checkpoint, &architecture, &compute);

@@ -92,10 +92,7 @@ impl Hidden {
                 Tensor::from_data(TensorData::new(host.values.into_vec(), shape), (device, DType::F32))
             }
             #[cfg(feature = "cube")]
-            Activation::Gpu(rows) => {
-                let values = rows.read().expect(NO_TENSORS);
-                Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
-            }
+            Activation::Gpu(rows) => rows.to_tensor(device),
             Activation::Burn(tensor) => tensor,
         }
     }
@@ -107,10 +104,7 @@ impl Hidden {
                 Tensor::from_data(TensorData::new(host.values.to_vec(), self.dims()), (device, DType::F32))
             }
             #[cfg(feature = "cube")]
-            Activation::Gpu(rows) => {
-                let values = rows.read().expect(NO_TENSORS);
-                Tensor::from_data(TensorData::new(values, self.dims()), (device, DType::F32))
-            }
+            Activation::Gpu(rows) => rows.to_tensor(device),
             Activation::Burn(tensor) => tensor.clone(),
         }
     }

@@ -58,9 +58,8 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
             _ => None,
         });
         if let Activation::Gpu(x) = &x.0
-            && on_gpu.iter().all(Option::is_some)
+            && let Some(weights) = all_of(on_gpu)
         {
-            let weights = on_gpu.map(|weight| weight.expect("all of them are, by the line above"));
             let widths = weights.each_ref().map(|weight| weight.rows.len());
             let mut widths = widths.into_iter();
             return lumina_cube::matmul::matmul(&x.gpu, &x.values, x.n(), weights)
@@ -71,8 +70,8 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
         Weight::Host(matrix) => Some((matrix, rows.clone())),
         _ => None,
     });
-    if on_host.iter().all(Option::is_some) {
-        return host_matmul(on_host.map(|weight| weight.expect("all of them are, by the line above")), x);
+    if let Some(weights) = all_of(on_host) {
+        return host_matmul(weights, x);
     }
     weights.map(|WeightRows { weight, rows }| match weight {
         Weight::Burn(weight) => {
@@ -86,6 +85,12 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
         #[cfg(feature = "cube")]
         Weight::Gpu(_) => unreachable!("weights on a GPU are for activations there, which `Compute` makes sure of"),
     })
+}
+
+/// All of them, where none is missing.
+fn all_of<T, const N: usize>(options: [Option<T>; N]) -> Option<[T; N]> {
+    let is_whole = options.iter().all(Option::is_some);
+    is_whole.then(|| options.map(|option| option.expect("none is missing, by the line above")))
 }
 
 fn host_matmul<const N: usize>(weights: [(&HostMatrix, Range<usize>); N], x: &Hidden) -> [Hidden; N] {

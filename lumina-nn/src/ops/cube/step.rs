@@ -5,15 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lumina_cube::attention::{BLOCK_TOKENS, Pass, PassWords};
 use lumina_cube::draw::{Draw, NAN_LOGIT, NOTHING_LEFT, draw};
-use lumina_cube::{Buffer, Recording};
+use lumina_cube::{ALIGNMENT, Buffer, Recording};
 
 use super::attention::{GpuKvPool, GpuRow};
 use super::rows::GpuRows;
 use crate::Result;
 use crate::ops::hidden::Hidden;
-
-/// Parts of the upload begin at a multiple of so many words.
-const ALIGNMENT: usize = 64;
 
 /// Passes of at most so many tokens are recorded: decoding, and windows of several tokens.
 const MAX_RECORDED_TOKENS: usize = 64;
@@ -23,7 +20,7 @@ const MAX_RECORDINGS: usize = 16;
 
 /// What a pass reads from the host, packed for one upload.
 pub struct GpuInputs {
-    /// All parts, each from a multiple of 64 words on.
+    /// All parts, each from a multiple of [`ALIGNMENT`] words on.
     words: Vec<u32>,
     /// Words of each part: tokens, cosines, sines, selected tokens, draws, and those of the pass.
     parts: [usize; 9],
