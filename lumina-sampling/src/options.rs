@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sampler::NamedStep;
 use crate::step::BuiltIn;
-use crate::{DrawRule, Error, MinP, Modality, RepetitionPenalty, Result, Temperature, TopK, TopP};
+use crate::{DrawRule, Error, MinP, Modality, RepetitionPenalty, Result, Speculation, Temperature, TopK, TopP};
 
 /// Declares [`SamplingOptions`]: each option with its type and its default, and after the arrow the built-in step that
 /// it controls. Steps run in the order of this table.
@@ -73,6 +73,8 @@ sampling_options! {
     top_p: Option<f32> = None => TopP,
     /// The lowest probability of a candidate that is kept, as a fraction of the highest, 0 to 1. Default: none.
     min_p: Option<f32> = None => MinP,
+    /// How many tokens a pass may try: the same tokens in less time. Default: as many as pay.
+    speculation: Speculation = Speculation::Auto,
 }
 
 impl SamplingOptions {
@@ -119,6 +121,7 @@ impl SamplingOptions {
     pub fn validate(&self) -> Result<()> {
         let finite = self.guidance_scale.is_finite();
         check_range("guidance_scale", self.guidance_scale, finite, "a finite number")?;
+        self.speculation.validate()?;
         self.steps().map(drop)
     }
 

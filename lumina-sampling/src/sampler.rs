@@ -133,6 +133,12 @@ impl Sampler {
         self
     }
 
+    /// Whether all steps are [pure](Step::is_pure): only then can positions be sampled that may come to nothing, as
+    /// [several tokens a pass](crate::speculation) need.
+    pub fn is_pure(&self) -> bool {
+        self.steps.iter().all(|named| named.step.is_pure())
+    }
+
     /// The next token if only one is allowed: append it to the stream without a pass of the model.
     pub fn forced(&self, state: &StreamState) -> Option<u32> {
         match self.allowed(state) {

@@ -40,6 +40,12 @@ use crate::{Candidates, Result, SamplingOptions, StreamState};
 pub trait Step: Debug + Send + Sync {
     /// Changes the logits of `candidates`, or drops some of them, for the token that comes after `state`.
     fn apply(&self, candidates: &mut Candidates, state: &StreamState);
+
+    /// Whether the outcome depends on candidates and state alone. Default: yes. A step that counts its calls, or asks
+    /// another program, says no: then [one token a pass](crate::speculation) is drawn.
+    fn is_pure(&self) -> bool {
+        true
+    }
 }
 
 /// A step that [`SamplingOptions`] control.

@@ -1,0 +1,33 @@
+//! What a source of drafts is.
+
+use std::fmt::Debug;
+
+use super::draft::DraftKind;
+use super::memory::Memory;
+use crate::{Sampler, StreamState};
+
+/// What a source knows when it drafts a token.
+#[derive(Clone, Copy)]
+pub struct DraftContext<'a> {
+    /// The sampler of the stream.
+    pub sampler: &'a Sampler,
+    /// The state before the token: after the stream and the drafts before it.
+    pub state: &'a StreamState,
+    /// The tokens of the stream.
+    pub tokens: &'a [u32],
+    /// The drafts before this one, all on one path.
+    pub drafted: &'a [u32],
+    /// What earlier passes drew.
+    pub(super) memory: &'a Memory,
+}
+
+/// A source of drafts: one file each. The first source that has a draft for a position gives it.
+///
+/// A bad draft costs a place in a pass. It never changes a token.
+pub trait DraftSource: Debug + Send + Sync {
+    /// The kind of its drafts.
+    fn kind(&self) -> DraftKind;
+
+    /// A draft for the position [`StreamState::len`] of the context's state, if it has one.
+    fn draft(&mut self, context: &DraftContext<'_>) -> Option<u32>;
+}
