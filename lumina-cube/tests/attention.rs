@@ -280,7 +280,8 @@ fn attention_is_that_of_the_cpu() {
         let [k, v] = layer.cached(&tokens);
         let q = layer.queries(&q);
         let mut cache = KvStorage::new(host, 2, 100, 32).unwrap();
-        let mut rows = [CachedRow { cache: &mut cache, position: 0, len: 100, path: AttentionPath::AsDecoding }];
+        let mut rows =
+            [CachedRow { cache: &mut cache, position: 0, len: 100, path: AttentionPath::AsDecoding, parents: &[] }];
         let mut expected = vec![0.0; q.len()];
         forward_into(AttentionInputs { q: &q, k: &k, v: &v }, &mut rows, &mut expected);
         let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();

@@ -38,6 +38,10 @@ pub struct CachedRow<'a> {
     pub len: usize,
     /// How attention is computed.
     pub path: AttentionPath,
+    /// The parent of each token but the first among those of the pass, `[len - 1]`, where drafts branch: a token then
+    /// attends to its ancestors in the pass, to itself, and to all tokens before `position`. Empty where each token
+    /// follows the one before it. The result of a token is that of its branch decoded alone, to the bit.
+    pub parents: &'a [u32],
 }
 
 /// Working memory of a thread, reused from task to task.
@@ -64,11 +68,11 @@ impl Memory {
         path: AttentionPath,
         task: &mut Task<'_>,
     ) {
-        if task.results.len() < MIN_GEMM_QUERIES || path == AttentionPath::AsDecoding {
+        if task.results.len() < MIN_GEMM_QUERIES || path == AttentionPath::AsDecoding || !queries.parents.is_empty() {
             T::attend(queries, kv, task, &mut self.weights);
             return;
         }
-        let Queries { values: q, before, shape } = queries;
+        let Queries { values: q, before, shape, .. } = queries;
         kv.keys.dequantise(&mut self.keys);
         kv.values.dequantise(&mut self.values);
         let [keys, values] = [&self.keys, &self.values].map(|values| HeadView { values, stride: shape.head_dim });
@@ -102,6 +106,9 @@ pub fn forward_into(inputs: AttentionInputs<'_>, rows: &mut [CachedRow<'_>], y: 
     let mut work = 0;
     for row in rows.iter_mut() {
         assert!(row.position + row.len <= row.cache.capacity(), "the caller has checked that rows fit");
+        let mut parents = row.parents.iter().enumerate();
+        let is_tree = row.parents.is_empty() || row.parents.len() + 1 == row.len;
+        assert!(is_tree && parents.all(|(index, &parent)| parent as usize <= index), "a parent is before its tokens");
         let own = start * width..(start + row.len) * width;
         row.cache.append(row.position, &k[own.clone()], &v[own]);
         start += row.len;
@@ -113,7 +120,7 @@ pub fn forward_into(inputs: AttentionInputs<'_>, rows: &mut [CachedRow<'_>], y: 
     let run = |(at, task): (usize, &mut Task<'_>)| {
         let row = &rows[at / shape.kv_heads];
         let mut memory = MEMORY.take();
-        let queries = Queries { values: q, before: row.position, shape: &shape };
+        let queries = Queries { values: q, before: row.position, parents: row.parents, shape: &shape };
         match row.cache.head(task.kv_head, row.position + row.len) {
             AnyKvViews::F32(kv) => memory.attend(queries, kv, row.path, task),
             AnyKvViews::BF16(kv) => memory.attend(queries, kv, row.path, task),
@@ -201,7 +208,13 @@ mod tests {
                     let of = |values: &[f32], heads: usize| {
                         values[position * heads * head_dim..(position + len) * heads * head_dim].to_vec()
                     };
-                    let rows = &mut [CachedRow { cache: &mut cache, position, len, path: AttentionPath::ByLength }];
+                    let rows = &mut [CachedRow {
+                        cache: &mut cache,
+                        position,
+                        len,
+                        path: AttentionPath::ByLength,
+                        parents: &[],
+                    }];
                     found.extend(attended(&of(&q, heads), &of(&k, kv_heads), &of(&v, kv_heads), rows));
                     position += len;
                 }
@@ -228,7 +241,7 @@ mod tests {
             let mut rows: Vec<CachedRow<'_>> = batch
                 .iter_mut()
                 .zip(lens)
-                .map(|(cache, len)| CachedRow { cache, position: 0, len, path: AttentionPath::ByLength })
+                .map(|(cache, len)| CachedRow { cache, position: 0, len, path: AttentionPath::ByLength, parents: &[] })
                 .collect();
             let all = attended(&q, &k, &v, &mut rows);
             let mut start = 0;
@@ -236,7 +249,8 @@ mod tests {
                 let own = |values: &[f32], heads: usize| {
                     values[start * heads * head_dim..(start + len) * heads * head_dim].to_vec()
                 };
-                let mut rows = [CachedRow { cache: &mut cache, position: 0, len, path: AttentionPath::ByLength }];
+                let mut rows =
+                    [CachedRow { cache: &mut cache, position: 0, len, path: AttentionPath::ByLength, parents: &[] }];
                 let alone = attended(&own(&q, heads), &own(&k, kv_heads), &own(&v, kv_heads), &mut rows);
                 assert_eq!(alone, own(&all, heads), "{format}");
                 start += len;
@@ -260,7 +274,13 @@ mod tests {
                     let of = |values: &[f32], heads: usize| {
                         values[position * heads * head_dim..(position + len) * heads * head_dim].to_vec()
                     };
-                    let rows = &mut [CachedRow { cache: &mut cache, position, len, path: AttentionPath::AsDecoding }];
+                    let rows = &mut [CachedRow {
+                        cache: &mut cache,
+                        position,
+                        len,
+                        path: AttentionPath::AsDecoding,
+                        parents: &[],
+                    }];
                     all.extend(attended(&of(&q, heads), &of(&k, kv_heads), &of(&v, kv_heads), rows));
                     position += len;
                 }
@@ -269,6 +289,55 @@ mod tests {
             let expected = run(&[1; 90]);
             assert_eq!(run(&[90]), expected, "{format}");
             assert_eq!(run(&[17, 9, 1, 40, 23]), expected, "{format}");
+        }
+    }
+
+    /// Drafts that branch, and the rest of each branch that is kept: whatever the tree, a token's result is that of its
+    /// branch one token at a time.
+    #[test]
+    fn branches_equal_single_tokens_to_the_bit() {
+        let (heads, kv_heads, head_dim) = (6, 2, 40);
+        // Before: within a block, over the end of one, and more than one.
+        for (format, before) in KvStorage::FORMATS.into_iter().flat_map(|format| [5, 120, 261].map(|n| (format, n))) {
+            // Token 0 is certain; parents of tokens 1 to 9. Branches: 0 1 2 3 6, 0 4 5 9, 0 1 7 8.
+            let parents = [0, 1, 2, 0, 4, 3, 1, 7, 5];
+            let n = before + parents.len() + 1;
+            let values = |heads: usize, seed| numbers(n * heads * head_dim, seed);
+            let (q, k, v) = (values(heads, 1), values(kv_heads, 2), values(kv_heads, 3));
+            let of = |values: &[f32], heads: usize, tokens: &[usize]| -> Vec<f32> {
+                let width = heads * head_dim;
+                tokens.iter().flat_map(|token| values[token * width..(token + 1) * width].to_vec()).collect()
+            };
+            let prefix: Vec<usize> = (0..before).collect();
+            let run = |cache: &mut KvStorage, position: usize, tokens: &[usize], parents: &[u32]| {
+                let (len, path) = (tokens.len(), AttentionPath::AsDecoding);
+                let rows = &mut [CachedRow { cache, position, len, path, parents }];
+                attended(&of(&q, heads, tokens), &of(&k, kv_heads, tokens), &of(&v, kv_heads, tokens), rows)
+            };
+            let filled = || {
+                let mut cache = KvStorage::new(format, kv_heads, n, head_dim).unwrap();
+                run(&mut cache, 0, &prefix, &[]);
+                cache
+            };
+            let mut tree = filled();
+            let all: Vec<usize> = (before..n).collect();
+            let found = run(&mut tree, before, &all, &parents);
+            let width = heads * head_dim;
+            for branch in [&[0, 1, 2, 3, 6][..], &[0, 4, 5, 9], &[0, 1, 7, 8]] {
+                let mut alone = filled();
+                for (place, node) in branch.iter().enumerate() {
+                    let expected = run(&mut alone, before + place, &[before + node], &[]);
+                    assert_eq!(found[node * width..(node + 1) * width], expected, "{format} {before} {branch:?}");
+                }
+            }
+            // The second branch is kept: what comes after it is as if there had been no other.
+            tree.keep(before, &[0, 4, 5, 9]);
+            let mut alone = filled();
+            for (place, node) in [0, 4, 5, 9].into_iter().enumerate() {
+                run(&mut alone, before + place, &[before + node], &[]);
+            }
+            let next = [before + 2];
+            assert_eq!(run(&mut tree, before + 4, &next, &[]), run(&mut alone, before + 4, &next, &[]), "{format}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! values weights.
 
 use half::bf16;
+use smallvec::SmallVec;
 
 use super::causal::{AttentionShape, Task, exp_and_sum};
 use super::kv_storage::{Element, KvView, KvViews, Segment};
@@ -21,6 +22,8 @@ pub(super) struct Queries<'a> {
     pub(super) values: &'a [f32],
     /// Cached tokens before the task's first token.
     pub(super) before: usize,
+    /// As in [`CachedRow`](super::cached::CachedRow).
+    pub(super) parents: &'a [u32],
     pub(super) shape: &'a AttentionShape,
 }
 
@@ -54,7 +57,7 @@ attend!(i8, attend_i8);
 #[inline(always)]
 fn attend_body<S: Simd, T: Element>(
     simd: S,
-    Queries { values: q, before, shape }: Queries<'_>,
+    Queries { values: q, before, parents, shape }: Queries<'_>,
     KvViews { keys, values }: KvViews<'_, T>,
     task: &mut Task<'_>,
     weights: &mut Vec<f32>,
@@ -87,7 +90,11 @@ fn attend_body<S: Simd, T: Element>(
         let mut factors = [0.0; QUERY_TILE];
         for (at, weights) in weights.chunks_exact_mut(width).take(n).enumerate() {
             let (weights, later) = weights.split_at_mut(seen(at));
-            let sum = exp_and_sum(weights, largest(weights));
+            let sum = if parents.is_empty() {
+                exp_and_sum(weights, largest(weights))
+            } else {
+                branch_exp_and_sum(weights, before, parents)
+            };
             later.fill(0.0);
             factors[at] = sum.recip();
             if T::SCALED {
@@ -101,6 +108,34 @@ fn attend_body<S: Simd, T: Element>(
         }
         first += n;
     }
+}
+
+/// [`exp_and_sum`] of the scores of the branch that ends with the last one, and zeros in the places of all others. The
+/// scores of a branch lie next to each other meanwhile, so that the sum is made in the same order as without others.
+fn branch_exp_and_sum(weights: &mut [f32], before: usize, parents: &[u32]) -> f32 {
+    // From the last to the first.
+    let mut branch: SmallVec<[usize; 128]> = SmallVec::new();
+    let mut token = weights.len() - before - 1;
+    while token > 0 {
+        branch.push(token);
+        token = parents[token - 1] as usize;
+    }
+    let (first, end) = (before + 1, before + 1 + branch.len());
+    for (place, token) in (first..).zip(branch.iter().rev()) {
+        weights[place] = weights[before + token];
+    }
+    let scores = &mut weights[..end];
+    let sum = exp_and_sum(scores, largest(scores));
+    // Backwards, as no score has moved to a later place.
+    let mut later = weights.len();
+    for (place, token) in (first..end).rev().zip(branch) {
+        let weight = weights[place];
+        weights[before + token + 1..later].fill(0.0);
+        later = before + token;
+        weights[later] = weight;
+    }
+    weights[first..later.max(first)].fill(0.0);
+    sum
 }
 
 /// Multiplies each token's weight by the scale of its values.

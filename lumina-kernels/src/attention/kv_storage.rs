@@ -114,6 +114,12 @@ impl<T: Element> KvBlock<T> {
     }
 }
 
+/// Places `from` and `to` of a slice of blocks, `from` being the later one.
+fn two_blocks<T>(blocks: &mut [KvBlock<T>], from: usize, to: usize) -> (&KvBlock<T>, &mut KvBlock<T>) {
+    let (before, after) = blocks.split_at_mut(from);
+    (&after[0], &mut before[to])
+}
+
 /// Zeros, or an error where there is no memory for them.
 fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
@@ -151,6 +157,32 @@ impl<T: Element> KvTensor<T> {
             blocks.iter_mut().enumerate().for_each(write);
         } else {
             blocks.par_iter_mut().enumerate().for_each(write);
+        }
+    }
+}
+
+impl<T: Element> KvTensor<T> {
+    /// Copies a token to an earlier place.
+    fn move_token(&mut self, from: usize, to: usize, shape: &KvShape) {
+        let head_dim = shape.head_dim;
+        let [from, to] = [from, to].map(|token| (token / KV_BLOCK_TOKENS, token % KV_BLOCK_TOKENS));
+        for head in 0..shape.kv_heads {
+            if from.0 == to.0 {
+                let block = &mut self.blocks[from.0];
+                let [from, to] = [from.1, to.1].map(|place| head * block.tokens + place);
+                block.values.copy_within(from * head_dim..(from + 1) * head_dim, to * head_dim);
+                if T::SCALED {
+                    block.scales[to] = block.scales[from];
+                }
+            } else {
+                let (source, target) = two_blocks(&mut self.blocks, from.0, to.0);
+                let (from, to) = (head * source.tokens + from.1, head * target.tokens + to.1);
+                target.values[to * head_dim..][..head_dim]
+                    .copy_from_slice(&source.values[from * head_dim..][..head_dim]);
+                if T::SCALED {
+                    target.scales[to] = source.scales[from];
+                }
+            }
         }
     }
 }
@@ -229,6 +261,21 @@ impl KvStorage {
             pair.keys.reserve(tokens, &shape)?;
             pair.values.reserve(tokens, &shape)
         })
+    }
+
+    /// Moves the tokens at `start + places[0]`, `start + places[1]` … to `start`, `start + 1` …: those of a branch of
+    /// drafts that is kept. Places ascend. What is after them then is for [`KvStorage::truncate`].
+    ///
+    /// # Panics
+    /// If a place is not written.
+    pub fn keep(&mut self, start: usize, places: &[usize]) {
+        let shape = self.shape;
+        for (to, from) in places.iter().enumerate().filter(|(to, from)| to < from) {
+            with_pair!(&mut self.tensors, pair => {
+                pair.keys.move_token(start + from, start + to, &shape);
+                pair.values.move_token(start + from, start + to, &shape);
+            });
+        }
     }
 
     /// Returns the blocks that the first `len` tokens do not need.
