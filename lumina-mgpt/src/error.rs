@@ -201,6 +201,17 @@ pub enum Error {
     /// A pass with nothing to run.
     #[error("a pass needs at least one row, and each row at least one token")]
     EmptyRow,
+    /// Drafts that branch where they cannot, or whose parents are no tree.
+    #[error(
+        "a row of {tokens} tokens with {parents} parents: each token but the first has one, before it in the row, and \
+         keys and values are in host memory (`Transformer::takes_trees`)"
+    )]
+    Tree {
+        /// Tokens of the row.
+        tokens: usize,
+        /// Parents that were given.
+        parents: usize,
+    },
     /// A layer that the network does not have.
     #[error("there is no layer {index}; the network has {layers}, counted from 0")]
     NoLayer {

@@ -15,7 +15,8 @@ use super::options::{EngineOptions, RequestId, Submission};
 use super::request::Request;
 use super::scheduler::Scheduler;
 use super::sequence::{Sequence, SequenceParts};
-use super::step;
+use super::step::{self, Stepped};
+use super::windows;
 use crate::error::catch;
 use crate::model::ModelParts;
 use crate::{Error, Result};
@@ -195,10 +196,12 @@ impl Engine {
             entry.sequence.fail();
             self.errors.push_back((entry.id, error));
         }
+        windows::draft(&self.model, &mut self.scheduler, &self.options);
         self.reserve();
         self.end();
         match step::step(&self.model.transformer, &mut self.scheduler.running, &*self.clock) {
-            Ok(failed) => {
+            Ok(Stepped { failed, decoded, time }) => {
+                windows::note(&self.model.windows, &mut self.scheduler.running, decoded, time);
                 for (index, error) in failed {
                     self.errors.push_back((self.scheduler.running[index].id, error));
                 }
@@ -238,9 +241,15 @@ impl Engine {
     fn reserve(&mut self) {
         let limit = self.model.limits.kv_cache_bytes;
         for entry in &mut self.scheduler.running {
-            if !entry.sequence.is_done()
-                && let Err(error) = entry.sequence.reserve(limit)
-            {
+            if entry.sequence.is_done() {
+                continue;
+            }
+            let mut reserved = entry.sequence.reserve(limit);
+            if reserved.is_err() && entry.sequence.n_drafts() > 0 {
+                entry.sequence.drop_drafts();
+                reserved = entry.sequence.reserve(limit);
+            }
+            if let Err(error) = reserved {
                 entry.sequence.fail();
                 self.errors.push_back((entry.id, error));
             }

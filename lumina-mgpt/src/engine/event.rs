@@ -68,6 +68,12 @@ pub struct Stats {
     pub drawn_on_device: usize,
     /// Passes over the weights.
     pub passes: usize,
+    /// Drafts of tokens that passes tried, those that the grammar forced included.
+    #[serde(default)]
+    pub drafts: usize,
+    /// How many of the tokens generated were drafts that came out right, forced ones aside: each saved a pass.
+    #[serde(default)]
+    pub accepted_drafts: usize,
     /// Time until the first token was drawn.
     pub prefill: Duration,
     /// Time of the passes after that.

@@ -11,6 +11,7 @@
 //! 6. `batching`: the [`Engine`], which calls them in turn.
 
 mod batching;
+mod branch;
 mod clock;
 mod entry;
 mod event;
@@ -21,6 +22,7 @@ mod request;
 mod scheduler;
 mod sequence;
 mod step;
+mod windows;
 
 pub use batching::Engine;
 pub use clock::Clock;

@@ -42,7 +42,7 @@ impl Scheduler {
     }
 
     /// Bytes of keys and values of all that run in the next pass.
-    fn next_kv_bytes(&self) -> u64 {
+    pub(super) fn next_kv_bytes(&self) -> u64 {
         self.running.iter().map(|entry| entry.sequence.next_kv_bytes()).fold(0, u64::saturating_add)
     }
 

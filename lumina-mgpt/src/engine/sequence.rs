@@ -6,112 +6,28 @@ use std::time::Duration;
 
 use lumina_core::Vocabulary;
 use lumina_core::layout::Phase;
-use lumina_nn::ops::{AttentionPath, MIN_GEMM_QUERIES};
+use lumina_sampling::speculation::{DraftKind, Speculation, Speculator};
 use lumina_sampling::{LogitsRow, PlainDraw, Sampler, StreamState};
 
+use super::branch::{Branch, Chunk, PREFILL_CHUNK};
 use super::event::Stats;
 use super::request::{Cancel, GenerateOptions};
-use crate::model::{KvCache, Transformer};
+use crate::model::Transformer;
 use crate::stop_reason::StopReason;
 use crate::{Error, Result};
-
-/// Tokens of a prompt that one pass takes. It bounds the table of attention scores, and a prompt is cut at multiples of
-/// it, alone and in a batch alike.
-const PREFILL_CHUNK: usize = 256;
-
-/// A stream of tokens that the model sees, its keys and values, and the tokens that they lack.
-pub(super) struct Branch {
-    pub(super) cache: KvCache,
-    /// Tokens that no pass has run yet.
-    pub(super) pending: Vec<u32>,
-    /// Tokens run and pending.
-    pub(super) len: usize,
-    /// Index in the sequence of the first token.
-    start: usize,
-    /// Passes whose attention was a matrix product, by position and length: a repeated prefill is cut as the first one
-    /// was.
-    chunks: Vec<(usize, usize)>,
-    /// Tokens that were run before the cache was given up, and are being run again.
-    replay_until: usize,
-}
-
-/// What a branch runs in a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chunk {
-    pub(super) len: usize,
-    pub(super) attention: AttentionPath,
-}
-
-impl Branch {
-    fn new(transformer: &Transformer, tokens: &[u32], start: usize, capacity: usize) -> Self {
-        Self {
-            cache: transformer.new_cache(capacity),
-            pending: tokens.to_vec(),
-            len: tokens.len(),
-            start,
-            chunks: Vec::new(),
-            replay_until: 0,
-        }
-    }
-
-    fn push(&mut self, token: u32) {
-        self.pending.push(token);
-        self.len += 1;
-    }
-
-    fn is_replaying(&self) -> bool {
-        self.cache.len() < self.replay_until
-    }
-
-    /// The tokens of the next pass. With `is_last` it runs all that are pending. Where the other branch has more to run
-    /// than a pass takes, one token is kept back, so that both give their logits in the same pass.
-    fn chunk(&self, is_last: bool) -> Chunk {
-        let position = self.cache.len();
-        if !self.is_replaying() {
-            let len = match self.pending.len() {
-                pending if pending > PREFILL_CHUNK => PREFILL_CHUNK,
-                pending if is_last => pending,
-                pending => pending.saturating_sub(1),
-            };
-            return Chunk { len, attention: AttentionPath::ByLength };
-        }
-        // The same rounding as the first time: matrix products for the same chunks, and as one token at a time between
-        // them.
-        match self.chunks.iter().find(|&&(start, _)| start >= position) {
-            Some(&(start, len)) if start == position => Chunk { len, attention: AttentionPath::ByLength },
-            next => {
-                let end = next.map_or(self.replay_until, |&(start, _)| start.min(self.replay_until));
-                Chunk { len: (end - position).min(PREFILL_CHUNK), attention: AttentionPath::AsDecoding }
-            }
-        }
-    }
-
-    /// Bytes that the cache lacks for a chunk.
-    pub(super) fn growth(&self, chunk: Chunk) -> u64 {
-        self.cache.bytes_of(self.cache.len() + chunk.len).saturating_sub(self.cache.bytes())
-    }
-
-    /// Notes that a pass has run a chunk.
-    pub(super) fn advance(&mut self, chunk: Chunk) {
-        let position = self.cache.len() - chunk.len;
-        if position >= self.replay_until && chunk.len >= MIN_GEMM_QUERIES {
-            self.chunks.push((position, chunk.len));
-        }
-        self.pending.drain(..chunk.len);
-    }
-
-    /// Gives up the keys and values; `tokens` are those of the whole sequence.
-    fn release(&mut self, tokens: &[u32]) {
-        self.replay_until = self.replay_until.max(self.cache.len());
-        self.cache.truncate(0);
-        self.pending.clear();
-        self.pending.extend_from_slice(&tokens[self.start..self.start + self.len]);
-    }
-}
 
 /// A request in progress.
 pub(super) struct Sequence {
     sampler: Sampler,
+    speculator: Speculator,
+    /// The tokens that the last pass made certain.
+    verified: Vec<u32>,
+    /// Which drafts of the last pass were right.
+    path: Vec<usize>,
+    /// Drafts that were asked for.
+    places: usize,
+    /// What the drafts of the last pass were good for.
+    pub(super) outcome: Option<Outcome>,
     state: StreamState,
     /// Prompt and answer.
     tokens: Vec<u32>,
@@ -129,6 +45,17 @@ struct Limits {
     max_images: Option<usize>,
     deadline: Option<Duration>,
     cancel: Cancel,
+}
+
+/// What a pass has brought a sequence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outcome {
+    /// Drafts that were asked for, forced ones aside.
+    pub(super) places: usize,
+    /// Drafts that it ran, forced ones included.
+    pub(super) drafts: usize,
+    /// Tokens that it made certain, forced ones aside.
+    pub(super) drawn: usize,
 }
 
 /// What a sequence is made of.
@@ -171,6 +98,14 @@ impl Sequence {
             },
             stats: Stats { prompt_tokens: prompt.len(), ..Stats::default() },
             stop: None,
+            speculator: Speculator::new(match options.sampling.speculation {
+                Speculation::Tree { window, .. } if !transformer.takes_trees() => Speculation::Window(window),
+                setting => setting,
+            }),
+            verified: Vec::new(),
+            path: Vec::new(),
+            places: 0,
+            outcome: None,
             sampler,
             tokens: prompt,
         };
@@ -289,19 +224,62 @@ impl Sequence {
         }
     }
 
-    /// Draws a token from the logits of a pass, and appends it and those that are forced after it.
+    /// Rows of a pass: its branches.
+    pub(super) fn n_rows(&self) -> usize {
+        self.branches().count()
+    }
+
+    /// Whether the number of drafts is the engine's to choose.
+    pub(super) fn is_auto(&self) -> bool {
+        self.speculator.setting() == Speculation::Auto
+    }
+
+    /// Adds drafts to the next pass, up to `places` of them but for those that are forced.
+    pub(super) fn draft(&mut self, places: usize) {
+        self.places = places;
+        if places == 0 || self.stop.is_some() || !self.branches().all(Branch::can_draft) {
+            return;
+        }
+        // The last place is that of the token which is drawn after all drafts.
+        let left = self.limits.max_new_tokens - self.answer().len();
+        let room = self.branches().map(Branch::room).fold(left, usize::min).saturating_sub(1);
+        let drafts = self.speculator.draft(&self.sampler, &mut self.state, &self.tokens, places, room);
+        self.conditional.push_drafts(drafts);
+        if let Some(branch) = &mut self.unconditional {
+            branch.push_drafts(drafts);
+        }
+    }
+
+    /// Takes the drafts of the next pass back.
+    pub(super) fn drop_drafts(&mut self) {
+        self.branches_mut().for_each(Branch::drop_drafts);
+    }
+
+    /// Drafts of the next pass.
+    pub(super) fn n_drafts(&self) -> usize {
+        self.conditional.n_drafts
+    }
+
+    /// Draws from the logits of a pass, `rows` being those after the tokens that were certain (0) and after each draft,
+    /// and appends what is certain now: the drafts that were right, the next token, and those that are forced.
     ///
     /// # Errors
     /// Those of the sampler; the sequence cannot go on then.
-    pub(super) fn draw(
+    pub(super) fn draw<'r>(
         &mut self,
-        conditional: LogitsRow<'_>,
-        unconditional: Option<LogitsRow<'_>>,
+        rows: impl Fn(usize) -> (LogitsRow<'r>, Option<LogitsRow<'r>>),
         transformer: &Transformer,
     ) -> Result<()> {
-        let token = self.sampler.sample(conditional, unconditional, &self.state)?;
-        self.append(token, transformer);
-        self.append_forced(transformer);
+        self.verified.clear();
+        let Self { speculator, sampler, state, verified, .. } = self;
+        let note = |token| {
+            verified.push(token);
+            true
+        };
+        let verified = speculator.verify(sampler, state, rows, note)?;
+        self.path.clear();
+        self.path.extend_from_slice(verified.path);
+        self.append_verified(transformer);
         Ok(())
     }
 
@@ -310,11 +288,52 @@ impl Sequence {
         self.sampler.plain_draw(&self.state)
     }
 
-    /// Appends a token that the device has drawn.
-    pub(super) fn take(&mut self, token: u32, transformer: &Transformer) {
-        self.stats.drawn_on_device += 1;
-        self.append(token, transformer);
+    /// The draws of the next pass after the tokens that are certain and after each draft, if the device can make them.
+    pub(super) fn plain_draws(&self) -> impl Iterator<Item = PlainDraw> {
+        let first = self.plain_draw();
+        (0..=self.n_drafts()).filter_map(move |node| {
+            let mut draw = first.clone()?;
+            draw.position += node;
+            Some(draw)
+        })
+    }
+
+    /// [`Sequence::draw`] of the tokens that the device has drawn.
+    pub(super) fn take_drawn(&mut self, drawn: &[u32], transformer: &Transformer) {
+        self.verified.clear();
+        let Self { speculator, sampler, state, verified, .. } = self;
+        let note = |token| {
+            verified.push(token);
+            true
+        };
+        let verified = speculator.verify_drawn(sampler, state, drawn, note);
+        self.path.clear();
+        self.path.extend_from_slice(verified.path);
+        self.stats.drawn_on_device += self.append_verified(transformer);
+    }
+
+    /// Appends the drafts that were right, the token after them, and what is forced then. Returns how many were drawn.
+    fn append_verified(&mut self, transformer: &Transformer) -> usize {
+        let drafts = self.speculator.drafts();
+        let forced = self.path.iter().filter(|&&index| drafts[index].kind == DraftKind::Forced).count();
+        self.stats.drafts += self.n_drafts();
+        self.stats.forced_tokens += forced;
+        self.stats.accepted_drafts += self.path.len() - forced;
+        let verified = std::mem::take(&mut self.verified);
+        for &token in &verified {
+            self.append(token, transformer);
+            if self.stop.is_some() {
+                break;
+            }
+        }
+        let drawn = verified.len() - forced;
+        self.outcome = Some(Outcome { places: self.places, drafts: self.n_drafts(), drawn });
+        let path = std::mem::take(&mut self.path);
+        self.branches_mut().for_each(|branch| branch.keep_drafts(&path));
+        self.path = path;
+        self.verified = verified;
         self.append_forced(transformer);
+        drawn
     }
 
     /// Appends a token to the sequence and to the branches that see it.

@@ -8,14 +8,15 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use lumina_sampling::{LogitsRow, PlainDraw};
+use lumina_sampling::LogitsRow;
 use smallvec::SmallVec;
 
 use super::clock::{Clock, now};
 use super::entry::Entry;
-use super::sequence::{Chunk, Sequence};
+use super::branch::Chunk;
+use super::sequence::Sequence;
 use crate::error::catch;
-use crate::model::{Drawn, Logits, MAX_INLINE_ROWS, Row, Transformer};
+use crate::model::{Drawn, MAX_INLINE_ROWS, Row, RowDraw, Transformer};
 use crate::{Error, Result};
 
 /// A row of the pass.
@@ -24,19 +25,29 @@ struct Ran {
     entry: usize,
     is_unconditional: bool,
     chunk: Chunk,
-    /// Whether its logits decide a draw.
-    draws: bool,
+    /// The rows of logits after the last of its tokens that are certain and after each draft, where they decide draws.
+    logits: Option<usize>,
 }
 
-/// Runs one pass for the entries: each gets a drawn token and the forced ones after it, or another chunk of its prompt
-/// is run.
+/// What a step has brought.
+pub(super) struct Stepped {
+    /// The errors of draws, each with the index of its entry.
+    pub(super) failed: Vec<(usize, Error)>,
+    /// Tokens of the pass, where it had no part of a prompt; else 0.
+    pub(super) decoded: usize,
+    /// Time of pass and draws.
+    pub(super) time: Duration,
+}
+
+/// Runs one pass for the entries: each gets one or more drawn tokens and the forced ones after them, or another chunk of
+/// its prompt is run.
 ///
-/// The error of an entry's draw is returned with the entry's index; others are not affected.
+/// An entry's draw that fails does not affect the others.
 ///
 /// # Errors
 /// [`Error::Nn`] where the device fails, [`Error::Panicked`] where a backend or the clock does; the sequences cannot go
 /// on then.
-pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn Clock) -> Result<Vec<(usize, Error)>> {
+pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn Clock) -> Result<Stepped> {
     let started = now(clock)?;
     let (result, ran) = catch("a pass over the weights", || run(transformer, entries))??;
     let time = now(clock)?.saturating_sub(started);
@@ -54,41 +65,47 @@ pub(super) fn step(transformer: &Transformer, entries: &mut [Entry], clock: &dyn
     }
 
     let mut failed = Vec::new();
-    let logits = match result {
-        Some(Drawn::Tokens(tokens)) => {
-            let mut drawing = ran.iter().filter(|row| row.draws && !row.is_unconditional).map(|row| row.entry);
-            for token in tokens {
-                let Some(index) = drawing.next() else { break };
-                entries[index].sequence.take(token, transformer);
-            }
-            return Ok(failed);
-        }
-        Some(Drawn::Logits(logits)) => Some(logits),
-        None => None,
+    let is_decode = ran.iter().all(|row| row.logits.is_some() && row.chunk.is_decode());
+    let decoded = if is_decode { ran.iter().map(|row| row.chunk.len).sum() } else { 0 };
+    let Some(result) = result else { return Ok(Stepped { failed, decoded, time }) };
+    let mut drawn = match &result {
+        Drawn::Tokens(tokens) => tokens.as_slice(),
+        Drawn::Logits(_) => &[],
     };
-    let rows = logits.iter().flat_map(Logits::sampler_rows);
-    let mut rows = ran.iter().filter(|row| row.draws).map(|row| row.entry).zip(rows).peekable();
-    while let Some((index, conditional)) = rows.next() {
-        let unconditional = rows.next_if(|(next, _)| *next == index).map(|(_, logits)| logits);
-        let sequence = &mut entries[index].sequence;
-        if let Err(error) = draw(sequence, conditional, unconditional, transformer, clock) {
+    for (at, row) in ran.iter().enumerate().filter(|(_, row)| !row.is_unconditional) {
+        let Some(conditional) = row.logits else { continue };
+        let sequence = &mut entries[row.entry].sequence;
+        let logits = match &result {
+            Drawn::Tokens(_) => {
+                let (own, others) = drawn.split_at((sequence.n_drafts() + 1).min(drawn.len()));
+                drawn = others;
+                sequence.take_drawn(own, transformer);
+                continue;
+            }
+            Drawn::Logits(logits) => logits,
+        };
+        let unconditional = ran.get(at + 1).filter(|next| next.entry == row.entry).and_then(|next| next.logits);
+        let rows = |node| {
+            let row = |first: usize| logits.sampler_row(first + node);
+            (row(conditional), unconditional.map(row))
+        };
+        if let Err(error) = draw(sequence, rows, transformer, clock) {
             sequence.fail();
-            failed.push((index, error));
+            failed.push((row.entry, error));
         }
     }
-    Ok(failed)
+    Ok(Stepped { failed, decoded, time: now(clock)?.saturating_sub(started) })
 }
 
-/// Draws from the logits of the conditional and the unconditional row, and notes the time.
-fn draw(
+/// Draws from the rows of logits of the conditional and the unconditional branch, and notes the time.
+fn draw<'r>(
     sequence: &mut Sequence,
-    conditional: LogitsRow<'_>,
-    unconditional: Option<LogitsRow<'_>>,
+    rows: impl Fn(usize) -> (LogitsRow<'r>, Option<LogitsRow<'r>>),
     transformer: &Transformer,
     clock: &dyn Clock,
 ) -> Result<()> {
     let started = now(clock)?;
-    sequence.draw(conditional, unconditional, transformer)?;
+    sequence.draw(rows, transformer)?;
     sequence.stats.sampling += now(clock)?.saturating_sub(started);
     Ok(())
 }
@@ -101,34 +118,44 @@ fn run(transformer: &Transformer, entries: &mut [Entry]) -> Result<(Option<Drawn
     // The candidates of all draws: one product with the head serves them.
     let mut ids: Option<Range<usize>> = None;
     // Where a device draws, it draws all of a pass, from the same ids.
-    let mut plain: Option<SmallVec<[PlainDraw; MAX_INLINE_ROWS]>> = transformer.draws_on_device().then(SmallVec::new);
+    let mut plain: Option<SmallVec<[RowDraw; MAX_INLINE_ROWS]>> = transformer.draws_on_device().then(SmallVec::new);
+    let mut n_logits = 0;
     for (index, entry) in entries.iter_mut().enumerate() {
         let sequence = &mut entry.sequence;
         let draws = sequence.draws_next();
+        let n_nodes = sequence.n_drafts() + 1;
+        let chunks = sequence.chunks();
         if draws {
             let own = sequence.candidate_range(vocab_size);
             ids = Some(match ids {
                 Some(others) => others.start.min(own.start)..others.end.max(own.end),
                 None => own,
             });
-            plain = match (plain, sequence.plain_draw()) {
-                (Some(mut draws), Some(draw)) if draws.first().is_none_or(|first| first.ids == draw.ids) => {
-                    draws.push(draw);
-                    Some(draws)
-                }
-                _ => None,
-            };
+            let unconditional = chunks[1].map(|_| n_logits + n_nodes);
+            plain = plain.filter(|plain| {
+                let first = plain.first().map(|first| first.draw.ids.clone());
+                sequence.plain_draw().is_some_and(|own| first.is_none_or(|ids| ids == own.ids))
+            });
+            if let Some(plain) = &mut plain {
+                plain.extend(sequence.plain_draws().enumerate().map(|(node, draw)| RowDraw {
+                    draw,
+                    conditional: n_logits + node,
+                    unconditional: unconditional.map(|first| first + node),
+                }));
+            }
         }
-        let chunks = sequence.chunks();
         for (is_unconditional, (branch, chunk)) in [false, true].into_iter().zip(sequence.branches_mut().zip(chunks)) {
             let Some(chunk) = chunk else { continue };
-            ran.push(Ran { entry: index, is_unconditional, chunk, draws });
+            let logits = draws.then_some(n_logits);
+            n_logits += if draws { n_nodes } else { 0 };
+            ran.push(Ran { entry: index, is_unconditional, chunk, logits });
             rows.push(Row {
                 tokens: &branch.pending[..chunk.len],
                 cache: Some(&mut branch.cache),
                 planned_len: branch.len,
-                logits: if draws { chunk.len - 1..chunk.len } else { 0..0 },
+                logits: if draws { chunk.len - n_nodes..chunk.len } else { 0..0 },
                 attention: chunk.attention,
+                parents: &branch.parents,
             });
         }
     }

@@ -107,9 +107,9 @@ impl Attention {
 /// What attention needs of the rows that have keys and values in host memory.
 fn host_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[CachedRow<'r>; MAX_INLINE_ROWS]> {
     let rows = rows.iter_mut().filter_map(|row| {
-        let (position, len, path) = (row.position(), row.len(), row.attention);
+        let (position, len, path, parents) = (row.position(), row.len(), row.attention, row.parents);
         match &mut row.cache.as_deref_mut()?.layers[layer] {
-            LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path }),
+            LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path, parents }),
             LayerCache::Device(_) => None,
         }
     });

@@ -4,36 +4,29 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lumina_nn::ops::{GpuDraw, GpuInputs, GpuKvPool, GpuPass, GpuResult, GpuRow, GpuTokens, Hidden};
-use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
 use super::layer::{Residual, Stream};
-use super::logits::{Drawn, Logits};
+use super::logits::{Drawn, Logits, RowDraw};
 use super::rope::{Rotation, write_angles};
 use super::row::{MAX_INLINE_ROWS, Row};
 use super::transformer::{Transformer, tokens_of};
 use crate::{Error, Result};
 
-/// Draws for the device, of the rows of logits in their order.
-pub(super) fn draws(plain: &[PlainDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]> {
-    let mut row = 0;
-    let draw = |plain: &PlainDraw| {
-        let conditional = row;
-        let unconditional = plain.guidance_scale.map(|_| row + 1);
-        row += if unconditional.is_some() { 2 } else { 1 };
-        GpuDraw {
-            row: conditional,
-            unconditional,
-            guidance_scale: plain.guidance_scale.unwrap_or(1.0),
-            top_k: u32::try_from(plain.top_k).unwrap_or(u32::MAX),
-            temperature: plain.temperature,
-            seed: plain.key.seed,
-            branch: plain.key.branch,
-            position: plain.position as u32,
-        }
+/// Draws as the device takes them.
+pub(super) fn draws(draws: &[RowDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]> {
+    let draw = |&RowDraw { ref draw, conditional, unconditional }: &RowDraw| GpuDraw {
+        row: conditional,
+        unconditional,
+        guidance_scale: draw.guidance_scale.unwrap_or(1.0),
+        top_k: u32::try_from(draw.top_k).unwrap_or(u32::MAX),
+        temperature: draw.temperature,
+        seed: draw.key.seed,
+        branch: draw.key.branch,
+        position: draw.position as u32,
     };
-    plain.iter().map(draw).collect()
+    draws.iter().map(draw).collect()
 }
 
 impl Transformer {

@@ -163,6 +163,24 @@ impl KvCache {
         }
     }
 
+    /// Keeps the tokens before `start` and, of those from there on, the ones at `start + places[0]`, `start + places[1]`
+    /// …, which become the next ones: the branch of a [tree](super::Row::parents) that came out right. Places ascend.
+    ///
+    /// # Panics
+    /// If there is no such token, or tokens would move that are not in host memory.
+    pub fn keep(&mut self, start: usize, places: &[usize]) {
+        let is_moved = places.iter().enumerate().any(|(to, from)| to != *from);
+        assert!(places.last().is_none_or(|last| start + last < self.len), "a token that is kept is there");
+        assert!(!is_moved || self.is_host(), "only caches in host memory have trees");
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::Host(own) if is_moved => own.keep(start, places),
+                _ => {}
+            }
+        }
+        self.truncate(start + places.len());
+    }
+
     /// Whether keys and values are in host memory.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self.layers.first(), Some(LayerCache::Host(_)))

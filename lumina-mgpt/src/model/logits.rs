@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lumina_nn::ops::Hidden;
-use lumina_sampling::LogitsRow;
+use lumina_sampling::{LogitsRow, PlainDraw};
 
 /// Logits of some positions for a range of token ids, in host memory: a row `[ids.len()]` each.
 ///
@@ -20,6 +20,16 @@ use lumina_sampling::LogitsRow;
 pub struct Logits {
     values: Hidden,
     ids: Range<usize>,
+}
+
+/// A draw for the device, and the rows of a pass's logits that it reads.
+#[cfg_attr(not(feature = "cube"), allow(dead_code, reason = "only GPUs draw"))]
+#[derive(Debug, Clone)]
+pub(crate) struct RowDraw {
+    pub(crate) draw: PlainDraw,
+    pub(crate) conditional: usize,
+    /// With guidance.
+    pub(crate) unconditional: Option<usize>,
 }
 
 /// What a pass gives a sampler.
@@ -64,10 +74,10 @@ impl Logits {
         self.values.as_slice().unwrap_or_default().chunks_exact(self.ids.len().max(1))
     }
 
-    /// All rows with the ids that they are for, as a sampler takes them.
-    pub fn sampler_rows(&self) -> impl Iterator<Item = LogitsRow<'_>> {
+    /// A row with the ids that it is for, as a sampler takes it; an empty one where there is none of this index.
+    pub fn sampler_row(&self, index: usize) -> LogitsRow<'_> {
         // Ids are below the size of a vocabulary, which is a `u32`.
         let first_id = u32::try_from(self.ids.start).unwrap_or(u32::MAX);
-        self.rows().map(move |logits| LogitsRow { first_id, logits })
+        LogitsRow { first_id, logits: self.row(index) }
     }
 }

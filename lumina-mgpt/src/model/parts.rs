@@ -1,6 +1,9 @@
 //! The parts of an opened model.
 
+use std::sync::Mutex;
+
 use lumina_core::Limits;
+use lumina_sampling::speculation::WindowChooser;
 use lumina_tokenizer::UniRep;
 use lumina_vq::ImageTokenizer;
 
@@ -13,6 +16,8 @@ pub(crate) struct ModelParts {
     pub(crate) unirep: UniRep,
     pub(crate) image_tokenizer: Option<ImageTokenizer>,
     pub(crate) limits: Limits,
+    /// How many drafts pay here, as all requests so far have found.
+    pub(crate) windows: Mutex<WindowChooser>,
 }
 
 impl ModelParts {

@@ -43,7 +43,7 @@ pub(super) fn write_angles(architecture: &Architecture, rows: &[Row<'_>], part: 
     let mut tokens = values.chunks_exact_mut(half.max(1));
     for row in rows {
         let frequencies = frequencies(architecture, row.planned_len());
-        for (position, token) in (row.position()..row.position() + row.len()).zip(&mut tokens) {
+        for (position, token) in row.positions().zip(&mut tokens) {
             let position = match architecture.rope_scaling {
                 RopeScaling::Linear(factor) => position as f32 / factor as f32,
                 _ => position as f32,

@@ -3,11 +3,15 @@
 use std::ops::Range;
 
 use lumina_nn::ops::AttentionPath;
+use smallvec::SmallVec;
 
 use super::kv_cache::KvCache;
 
 /// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
 pub(crate) const MAX_INLINE_ROWS: usize = 8;
+
+/// Tokens of a row that are counted without allocating: more than most windows have.
+const MAX_INLINE_TOKENS: usize = 160;
 
 /// A sequence's part of a pass: its next tokens, and what came before them.
 ///
@@ -26,6 +30,13 @@ pub struct Row<'a> {
     /// How attention is computed. With [`AttentionPath::AsDecoding`] several tokens give what they give one by one, to
     /// the bit.
     pub attention: AttentionPath,
+    /// The parent of each token but the first, as an index in `tokens` that is below its own, where drafts branch: a
+    /// token's position is that of its parent and one more, and it attends to its ancestors alone, besides what came
+    /// before the row. Empty where each follows the one before it.
+    ///
+    /// Only with keys and values in host memory ([`Transformer::takes_trees`](super::Transformer::takes_trees)), where a
+    /// token gives what its branch gives one by one, to the bit. [`KvCache::keep`] then keeps a branch.
+    pub parents: &'a [u32],
 }
 
 impl<'a> Row<'a> {
@@ -48,6 +59,7 @@ impl<'a> Row<'a> {
             planned_len: position + len,
             logits: len.saturating_sub(1)..len,
             attention: AttentionPath::ByLength,
+            parents: &[],
         }
     }
 
@@ -66,6 +78,19 @@ impl<'a> Row<'a> {
         self.planned_len.max(self.position() + self.len())
     }
 
+    /// The position of each token.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = usize> {
+        let first = self.position();
+        let mut branching: SmallVec<[usize; MAX_INLINE_TOKENS]> = SmallVec::new();
+        if !self.parents.is_empty() {
+            branching.push(first);
+            for &parent in self.parents {
+                branching.push(branching[parent as usize] + 1);
+            }
+        }
+        (0..self.len()).map(move |token| branching.get(token).copied().unwrap_or(first + token))
+    }
+
     /// Whether keys and values are in host memory.
     pub(crate) fn has_host_cache(&self) -> bool {
         self.cache.as_ref().is_some_and(|cache| cache.is_host())
@@ -80,6 +105,7 @@ impl std::fmt::Debug for Row<'_> {
             .field("planned_len", &self.planned_len)
             .field("logits", &self.logits)
             .field("attention", &self.attention)
+            .field("parents", &self.parents)
             .finish()
     }
 }

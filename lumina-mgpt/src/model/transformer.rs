@@ -13,7 +13,6 @@ use lumina_nn::ops::{Embedding, Hidden, Linear};
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
-use lumina_sampling::PlainDraw;
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
@@ -21,7 +20,7 @@ use super::config::{Architecture, ModelConfig};
 use super::dropout::Dropout;
 use super::kv_cache::KvCache;
 use super::layer::{Layer, Pass, Residual, Stream};
-use super::logits::{Drawn, Logits};
+use super::logits::{Drawn, Logits, RowDraw};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -232,8 +231,7 @@ impl Transformer {
         })
     }
 
-    /// [`Transformer::run`] that draws the tokens on the device, if it can: those of all rows of logits, in their
-    /// order, but that a draw with guidance takes two, the conditional one first. Logits otherwise.
+    /// [`Transformer::run`] that makes `draws` on the device, if it can: a token each, in their order. Logits otherwise.
     ///
     /// # Errors
     /// As [`Transformer::run`].
@@ -241,7 +239,7 @@ impl Transformer {
         &self,
         rows: &mut [Row<'_>],
         ids: Range<usize>,
-        draws: Option<&[PlainDraw]>,
+        draws: Option<&[RowDraw]>,
     ) -> Result<Drawn> {
         #[cfg(feature = "cube")]
         if let (Some(pool), Some(draws)) = (&self.kv_pool, draws)
@@ -252,6 +250,11 @@ impl Transformer {
         }
         let _ = draws;
         self.run(rows, ids).map(Drawn::Logits)
+    }
+
+    /// Whether drafts of a row can branch: see [`Row::parents`].
+    pub fn takes_trees(&self) -> bool {
+        self.compute.is_host()
     }
 
     /// Whether tokens can be drawn where the network computes.
@@ -277,6 +280,7 @@ impl Transformer {
             {
                 return Err(Error::CacheFull { needed: cache.len() + row.len(), capacity: cache.capacity() });
             }
+            self.check_tree(row)?;
         }
         #[cfg(feature = "cube")]
         if let Some(pool) = &self.kv_pool {
@@ -307,6 +311,16 @@ impl Transformer {
         Ok(normed)
     }
 
+    /// Checks that a row's drafts branch where that is possible, and as they can.
+    fn check_tree(&self, row: &Row<'_>) -> Result<()> {
+        let mut parents = row.parents.iter().enumerate();
+        let is_tree = row.parents.len() + 1 == row.len() && parents.all(|(before, &parent)| parent as usize <= before);
+        if row.parents.is_empty() || (is_tree && self.takes_trees() && row.has_host_cache()) {
+            return Ok(());
+        }
+        Err(Error::Tree { tokens: row.len(), parents: row.parents.len() })
+    }
+
     /// Calls `run` with the rows, each of which has a cache with room for its tokens: where none is to be kept, until
     /// its end. The tokens then are those of the caches.
     pub(super) fn with_caches<T>(
@@ -324,6 +338,7 @@ impl Transformer {
                 planned_len: row.planned_len,
                 logits: row.logits.clone(),
                 attention: row.attention,
+                parents: row.parents,
             })
             .collect();
         for row in &mut all {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
 use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits};
 use lumina_nn::{Compute, LoadProgress, Loader};
+use lumina_sampling::speculation::{Speculation, WindowChooser};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
@@ -237,7 +238,8 @@ impl<'a> LuminaBuilder<'a> {
         let transformer = Transformer::from_loader(&loader, architecture)?;
         compute.sync()?;
         let preprocessor = Preprocessor::new(target_size_px)?;
-        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits });
+        let windows = Mutex::new(WindowChooser::new(Speculation::Auto));
+        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, windows });
         Ok(Lumina { parts, preprocessor, target_size_px })
     }
 }

@@ -271,6 +271,12 @@ impl Compute {
         self.kind == DeviceKind::Cpu
     }
 
+    /// Whether a token's results do not depend on how many others share its pass, to the bit: so it is with our own
+    /// kernels. Burn's matrix products may round otherwise for another number of rows.
+    pub fn has_independent_rows(&self) -> bool {
+        !matches!(self.kind, DeviceKind::CpuTensors | DeviceKind::Tensors)
+    }
+
     /// Whether the device's memory is that of the process.
     pub fn has_host_memory(&self) -> bool {
         matches!(self.kind, DeviceKind::Cpu | DeviceKind::CpuTensors)

@@ -112,6 +112,11 @@ impl Speculator {
         }
     }
 
+    /// How many tokens a pass may try.
+    pub fn setting(&self) -> Speculation {
+        self.setting
+    }
+
     /// The drafts of the pass.
     pub fn drafts(&self) -> &[Draft] {
         &self.drafts
