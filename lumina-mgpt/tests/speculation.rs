@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use lumina_mgpt::{
-    Compute, Conversation, EngineOptions, Event, ImageSize, Lumina, Modality, Request, SamplingOptions, Speculation,
-    Stats, SystemClock, Weights,
+    Compute, Content, Conversation, Dtype, EngineOptions, Event, ImageSize, Lumina, Modality, Part, Request,
+    SamplingOptions, Speculation, Stats, StopReason, SystemClock, Weights,
 };
+use lumina_sampling::{Candidates, Step, StreamState};
 use lumina_testing::part;
+use proptest::prelude::*;
 
 /// The model of the reference's own requests. Its weights are random, so hardly a draft is right.
 fn reference(compute: Compute) -> Lumina {
@@ -82,8 +84,8 @@ fn options() -> Vec<SamplingOptions> {
 }
 
 fn mapped() -> Vec<Compute> {
-    let narrow = Compute::cpu().weights(Weights::Q8).kv_cache(lumina_mgpt::Dtype::BF16);
-    vec![Compute::cpu(), narrow, Compute::cpu().weights(Weights::Q4).kv_cache(lumina_mgpt::Dtype::Q8_0)]
+    let narrow = Compute::cpu().weights(Weights::Q8).kv_cache(Dtype::BF16);
+    vec![Compute::cpu(), narrow, Compute::cpu().weights(Weights::Q4).kv_cache(Dtype::Q8_0)]
 }
 
 #[test]
@@ -114,4 +116,118 @@ fn images_are_the_same_with_any_window() {
     }
     eprintln!("{compared} tokens compared; {passes} passes instead of {plain_passes}");
     assert!(passes < plain_passes);
+}
+
+/// Conversations of every kind that the model of the repository knows: to an image, an edit, a caption, a question,
+/// several turns, and what it does not know.
+fn conversation(model: &Lumina, kind: usize) -> Conversation {
+    let drawn = || {
+        let scene = "a small blue square on a yellow background";
+        model.text_to_image(scene, (96, 96)).seed(3).run().unwrap()
+    };
+    let tokens = model.encode_image(&drawn().into()).unwrap();
+    let with_image = |text: &str| Content::from([Part::from(tokens.clone()), Part::from(text)]);
+    match kind {
+        0 => Conversation::new().human("a large red circle on a white background"),
+        1 => Conversation::new().human(with_image("make the square red")),
+        2 => Conversation::new().human(with_image("Describe this image.")),
+        3 => Conversation::new().human(with_image("What colour is the square?")),
+        4 => Conversation::new().human("a green triangle").assistant(with_image("")).human("describe it again and again"),
+        _ => Conversation::new().human("the the the the a a a a of of of of the the the the"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    /// Any mix of requests in one batch, each with its own window, which join and leave at any step, and run out of
+    /// memory: each gets the tokens that it gets alone and one a pass, or, if it is cancelled, the first of them.
+    #[test]
+    fn any_mix_gives_the_same_tokens(
+        asked in prop::collection::vec(
+            (any::<u64>(), 0..6usize, 0..SETTINGS.len(), 0..7usize, 0..12usize, 0..30usize, any::<bool>()), 1..5,
+        ),
+        format in 0..3usize,
+        budget_blocks in 0..12u64,
+    ) {
+        let model = scenes(mapped().swap_remove(format));
+        let request = |&(seed, kind, setting, sampling, ..): &(u64, usize, usize, usize, usize, usize, bool), plain: bool| {
+            let mut request = Request::new(conversation(&model, kind));
+            let setting = if plain { Speculation::Off } else { SETTINGS[setting] };
+            request.options.sampling = options().swap_remove(sampling).seed(seed).speculation(setting);
+            request.options.max_new_tokens = 70;
+            request
+        };
+        let alone: Vec<Vec<u32>> =
+            asked.iter().map(|asked| model.generate(request(asked, true)).run().unwrap().tokens).collect();
+        let cache = model.transformer().new_cache(1024);
+        let options = EngineOptions::default().kv_budget_bytes(cache.bytes_of(512) + budget_blocks * cache.bytes_of(1));
+        let mut engine = model.engine(options, Arc::new(SystemClock::new()));
+        let mut ids = vec![None; asked.len()];
+        let mut ended: Vec<Option<(StopReason, Vec<u32>)>> = vec![None; asked.len()];
+        let mut steps = 0;
+        while ended.iter().any(Option::is_none) {
+            for (index, asked) in asked.iter().enumerate() {
+                let &(.., joins, leaves, cancels) = asked;
+                if ids[index].is_none() && steps >= joins {
+                    ids[index] = Some(engine.submit(&request(asked, false)).unwrap());
+                }
+                if cancels && steps == joins + leaves {
+                    engine.cancel(ids[index].unwrap());
+                }
+            }
+            for (id, event) in engine.step() {
+                let index = ids.iter().position(|own| *own == Some(id)).unwrap();
+                if let Event::Done { stats, tokens } = event.unwrap() {
+                    ended[index] = Some((stats.stop, tokens));
+                }
+            }
+            while let Some(work) = engine.next_work() {
+                engine.complete(work.run(&SystemClock::new()));
+            }
+            steps += 1;
+            prop_assert!(steps < 20_000, "it does not end");
+        }
+        for ((stop, tokens), alone) in ended.into_iter().flatten().zip(alone) {
+            match stop {
+                StopReason::Cancelled => prop_assert_eq!(&tokens[..], &alone[..tokens.len()]),
+                _ => prop_assert_eq!(tokens, alone),
+            }
+        }
+    }
+}
+
+/// More with `LUMINA_CASES`.
+fn cases() -> u32 {
+    std::env::var("LUMINA_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(16)
+}
+
+/// A step that is not to be called for nothing.
+#[derive(Debug)]
+struct Counted;
+
+impl Step for Counted {
+    fn apply(&self, _: &mut Candidates, _: &StreamState) {}
+
+    fn is_pure(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn steps_that_are_not_pure_have_one_token_a_pass() {
+    let model = scenes(Compute::cpu());
+    let generate = || model.text_to_image("a large red circle on a white background", (96, 96)).seed(1);
+    let [counted, plain] = [generate().sampler(|sampler| sampler.step_after(Counted)), generate()].map(|generation| {
+        let mut done = None;
+        for event in generation.speculation(Speculation::Window(8)).stream().unwrap() {
+            if let Event::Done { stats, tokens } = event.unwrap() {
+                done = Some((stats, tokens));
+            }
+        }
+        done.unwrap()
+    });
+    assert_eq!(counted.1, plain.1);
+    assert_eq!((counted.0.drafts, counted.0.accepted_drafts), (0, 0));
+    assert!(plain.0.passes < counted.0.passes, "{} of {}", plain.0.passes, counted.0.passes);
 }

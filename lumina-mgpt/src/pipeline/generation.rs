@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use lumina_core::ImageSize;
-use lumina_sampling::{Sampler, SamplingOptions};
+use lumina_sampling::{Sampler, SamplingOptions, Speculation};
 use lumina_tokenizer::{Conversation, Malformed};
 
 use super::lumina::Lumina;
@@ -70,6 +70,11 @@ impl<'m, T: Answer> Generation<'m, T> {
     /// Takes the most likely token at each position, with no draw.
     pub fn greedy(self) -> Self {
         self.sampling(SamplingOptions::greedy)
+    }
+
+    /// Sets how many tokens a pass may try. It changes the time that the answer takes, never its tokens.
+    pub fn speculation(self, speculation: Speculation) -> Self {
+        self.sampling(|sampling| sampling.speculation(speculation))
     }
 
     /// Fixes the size of the answer's image; without it the model states it.
