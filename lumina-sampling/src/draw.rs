@@ -39,6 +39,35 @@ pub struct DrawKey {
     pub branch: u64,
 }
 
+/// The winner of the [race] at a position among tokens with their depths, ascending by token; of several that arrive at
+/// once, that with the lowest id.
+pub(crate) fn first(key: DrawKey, position: u32, depths: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
+    /// Blocks of 16 tokens whose high bytes are computed at once, by vector code.
+    const BLOCKS: u32 = 16;
+    let (mut winner, mut first) = (None, u32::MAX);
+    let (mut first_block, mut high_bytes) = (u32::MAX, [[0; BLOCKS as usize]; 4]);
+    for (token, depth) in depths {
+        // It cannot win, whatever its noise.
+        if depth + race::EARLIEST[0] > first {
+            continue;
+        }
+        if token / 16 / BLOCKS * BLOCKS != first_block {
+            first_block = token / 16 / BLOCKS * BLOCKS;
+            let blocks = std::array::from_fn(|n| first_block + n as u32);
+            high_bytes = race::high_bytes(key.seed, key.branch, position, blocks);
+        }
+        // Most cannot win with this byte.
+        if depth + race::EARLIEST[race::high_byte(&high_bytes, first_block, token) as usize] > first {
+            continue;
+        }
+        let time = depth + race::arrival(race::noise(key.seed, key.branch, position, token));
+        if time < first {
+            (winner, first) = (Some(token), time);
+        }
+    }
+    winner
+}
+
 impl Candidates {
     /// The most likely candidate; of equally likely ones that with the lowest id.
     ///
@@ -58,32 +87,9 @@ impl Candidates {
     /// # Errors
     /// [`Error::NothingLeft`], [`Error::NanLogit`].
     pub fn draw(&self, key: DrawKey) -> Result<u32> {
-        /// Blocks of 16 tokens whose high bytes are computed at once, by vector code.
-        const BLOCKS: u32 = 16;
         let highest = self.highest_to_draw()?;
-        let position = self.position() as u32;
-        let (mut winner, mut first) = (None, u32::MAX);
-        let (mut first_block, mut high_bytes) = (u32::MAX, [[0; BLOCKS as usize]; 4]);
-        for (token, logit) in self.iter() {
-            let depth = race::depth(highest, logit);
-            // It cannot win, whatever its noise.
-            if depth + race::EARLIEST[0] > first {
-                continue;
-            }
-            if token / 16 / BLOCKS * BLOCKS != first_block {
-                first_block = token / 16 / BLOCKS * BLOCKS;
-                let blocks = std::array::from_fn(|n| first_block + n as u32);
-                high_bytes = race::high_bytes(key.seed, key.branch, position, blocks);
-            }
-            // Most cannot win with this byte.
-            if depth + race::EARLIEST[race::high_byte(&high_bytes, first_block, token) as usize] > first {
-                continue;
-            }
-            let time = depth + race::arrival(race::noise(key.seed, key.branch, position, token));
-            if time < first {
-                (winner, first) = (Some(token), time);
-            }
-        }
+        let depths = self.iter().map(|(token, logit)| (token, race::depth(highest, logit)));
+        let winner = first(key, self.position() as u32, depths);
         winner.ok_or(self.nothing_left())
     }
 

@@ -133,6 +133,19 @@ impl Sampler {
         self
     }
 
+    /// The key of the draws; none where the most likely token is chosen.
+    pub(crate) fn key(&self) -> Option<DrawKey> {
+        match self.choice {
+            Choice::MostLikely => None,
+            Choice::Draw(key) => Some(key),
+        }
+    }
+
+    /// What the last draw was from.
+    pub(crate) fn last_candidates(&mut self) -> &mut Candidates {
+        &mut self.candidates
+    }
+
     /// Whether all steps are [pure](Step::is_pure): only then can positions be sampled that may come to nothing, as
     /// [several tokens a pass](crate::speculation) need.
     pub fn is_pure(&self) -> bool {

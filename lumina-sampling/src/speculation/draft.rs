@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most drafts for one position.
+pub(super) const MAX_WIDTH: usize = 8;
+
 /// Where a draft comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

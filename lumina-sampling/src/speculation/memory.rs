@@ -1,40 +1,143 @@
-//! What earlier passes drew.
+//! What earlier passes drew, and from what.
 
-/// The draws of earlier passes by position, in a ring of the last positions.
+use crate::{Candidates, race};
+
+/// Candidates of a draw that are kept: the most likely ones.
+const MAX_LISTED: usize = 512;
+/// Draws that are kept of a position, each after other tokens.
+const MAX_DRAWS: usize = 16;
+/// A position that no stream reaches.
+const NOWHERE: usize = usize::MAX;
+
+/// Draws of earlier passes by position, and the likeliest candidates of some of them. A ring: what lies too far back is
+/// forgotten.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     slots: Vec<Slot>,
+    /// [`MAX_LISTED`] for each slot: a token and its [depth](race::depth), ascending by token.
+    listed: Vec<(u32, u32)>,
+    /// The highest position with a list.
+    last_listed: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     position: usize,
+    /// The last one first.
+    draws: [DrawAfter; MAX_DRAWS],
+    n_draws: usize,
+    n_listed: usize,
+}
+
+/// A draw, and the two tokens before it, the nearer one first.
+#[derive(Debug, Clone, Copy, Default)]
+struct DrawAfter {
+    before: [u32; 2],
     token: u32,
 }
 
-/// A position that no stream reaches.
-const NOWHERE: usize = usize::MAX;
+impl DrawAfter {
+    /// How many of the tokens before are these.
+    fn matches(&self, before: [u32; 2]) -> usize {
+        self.before.iter().zip(before).take_while(|&(own, other)| *own == other).count()
+    }
+}
+
+impl Slot {
+    const NOTHING: Self =
+        Self { position: NOWHERE, draws: [DrawAfter { before: [0; 2], token: 0 }; MAX_DRAWS], n_draws: 0, n_listed: 0 };
+}
 
 impl Memory {
-    /// Makes place for so many successive positions.
-    pub(super) fn reserve(&mut self, positions: usize) {
+    /// Makes place for so many successive positions, with lists or without.
+    pub(super) fn reserve(&mut self, positions: usize, lists: bool) {
         if positions > self.slots.len() {
-            self.slots.clear();
-            self.slots.resize(positions.next_power_of_two(), Slot { position: NOWHERE, token: 0 });
+            let n_slots = positions.next_power_of_two();
+            let old = std::mem::replace(&mut self.slots, vec![Slot::NOTHING; n_slots]);
+            let n_listed = if self.listed.is_empty() { 0 } else { n_slots * MAX_LISTED };
+            let old_listed = std::mem::replace(&mut self.listed, vec![(0, 0); n_listed]);
+            for (index, slot) in old.into_iter().enumerate().filter(|(_, slot)| slot.position != NOWHERE) {
+                let place = slot.position % n_slots;
+                self.slots[place] = slot;
+                let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
+                self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
+            }
+        }
+        if lists && self.listed.is_empty() {
+            self.listed.resize(self.slots.len() * MAX_LISTED, (0, 0));
         }
     }
 
-    /// Notes the draw at a position.
-    pub(super) fn note(&mut self, position: usize, token: u32) {
-        let n_slots = self.slots.len();
-        if let Some(slot) = position.checked_rem(n_slots).and_then(|index| self.slots.get_mut(index)) {
-            *slot = Slot { position, token };
+    /// Notes the draw at a position after two tokens, the nearer one first.
+    pub(super) fn note(&mut self, position: usize, before: [u32; 2], token: u32) {
+        let Some(index) = position.checked_rem(self.slots.len()) else { return };
+        let slot = &mut self.slots[index];
+        if slot.position != position {
+            (slot.position, slot.n_draws, slot.n_listed) = (position, 0, 0);
         }
+        // To the front, in the place of the one after the same tokens, or of the oldest.
+        let same = slot.draws[..slot.n_draws].iter().position(|draw| draw.before == before);
+        let end = same.unwrap_or_else(|| {
+            slot.n_draws = (slot.n_draws + 1).min(MAX_DRAWS);
+            slot.n_draws - 1
+        });
+        slot.draws.copy_within(..end, 1);
+        slot.draws[0] = DrawAfter { before, token };
     }
 
-    /// The last draw at a position.
-    pub(super) fn token(&self, position: usize) -> Option<u32> {
-        let slot = self.slots.get(position.checked_rem(self.slots.len())?)?;
-        (slot.position == position).then_some(slot.token)
+    /// Notes what the last draw at a position was from.
+    pub(super) fn note_candidates(&mut self, position: usize, candidates: &mut Candidates) {
+        let Some(index) = position.checked_rem(self.slots.len()) else { return };
+        if self.slots[index].position != position || self.listed.is_empty() {
+            return;
+        }
+        let least = candidates.nth_highest(MAX_LISTED).unwrap_or(f32::NEG_INFINITY);
+        let highest = candidates.highest();
+        let list = &mut self.listed[index * MAX_LISTED..][..MAX_LISTED];
+        let likely = candidates.iter().filter(|&(_, logit)| logit >= least);
+        let depths = likely.map(|(token, logit)| (token, race::depth(highest, logit)));
+        let n_listed = list.iter_mut().zip(depths).map(|(entry, depth)| *entry = depth).count();
+        self.slots[index].n_listed = n_listed;
+        self.last_listed = self.last_listed.max(Some(position));
+    }
+
+    fn slot(&self, position: usize) -> Option<(usize, &Slot)> {
+        let index = position.checked_rem(self.slots.len())?;
+        self.slots.get(index).filter(|slot| slot.position == position).map(|slot| (index, slot))
+    }
+
+    /// The distinct draws at a position, the one first that is most probably drawn again after two tokens, the nearer
+    /// one first: those after the same tokens, and of these the last. Fills `draws` up to its end or to fewer, and
+    /// returns how many, and whether the first of them was drawn after the same token.
+    pub(super) fn draws(&self, position: usize, before: [u32; 2], draws: &mut [u32]) -> (usize, bool) {
+        let Some((_, slot)) = self.slot(position) else { return (0, false) };
+        let known = &slot.draws[..slot.n_draws];
+        let mut n = 0;
+        for matches in [2, 1, 0] {
+            for draw in known.iter().filter(|draw| draw.matches(before) == matches) {
+                if n < draws.len() && !draws[..n].contains(&draw.token) {
+                    draws[n] = draw.token;
+                    n += 1;
+                }
+            }
+        }
+        (n, known.iter().any(|draw| draw.matches(before) > 0))
+    }
+
+    /// The first of [`Memory::draws`].
+    pub(super) fn draw(&self, position: usize, before: [u32; 2]) -> Option<u32> {
+        let mut draw = [0];
+        (self.draws(position, before, &mut draw).0 > 0).then_some(draw[0])
+    }
+
+    /// The likeliest candidates of the last draw at a position, ascending by token, with their depths; empty where they
+    /// were not kept.
+    pub(super) fn candidates(&self, position: usize) -> &[(u32, u32)] {
+        self.slot(position).map_or(&[], |(index, slot)| &self.listed[index * MAX_LISTED..][..slot.n_listed])
+    }
+
+    /// The highest position whose candidates are known.
+    pub(super) fn last_listed(&self) -> Option<usize> {
+        self.last_listed
     }
 }

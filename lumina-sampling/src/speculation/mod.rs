@@ -24,10 +24,14 @@ mod setting;
 mod source;
 mod sources;
 mod speculator;
+mod statistics;
+mod tree;
 mod window;
 
 pub use draft::{Draft, DraftKind, accepted_path};
 pub use setting::Speculation;
 pub use source::{DraftContext, DraftSource};
+pub use sources::{Lookup, Neighbours, Stale};
 pub use speculator::{Speculator, Verified};
+pub use statistics::{DraftCounts, Statistics};
 pub use window::WindowChooser;

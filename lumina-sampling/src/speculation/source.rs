@@ -21,6 +21,20 @@ pub struct DraftContext<'a> {
     pub(super) memory: &'a Memory,
 }
 
+impl DraftContext<'_> {
+    /// The token at a position: of the stream, or of the drafts before this one.
+    pub fn token(&self, position: usize) -> Option<u32> {
+        let drafted = position.checked_sub(self.tokens.len());
+        drafted.map_or_else(|| self.tokens.get(position), |index| self.drafted.get(index)).copied()
+    }
+
+    /// The two tokens before, the nearer one first.
+    pub(super) fn before(&self) -> [u32; 2] {
+        let position = self.state.len();
+        [1, 2].map(|back| position.checked_sub(back).and_then(|position| self.token(position)).unwrap_or(u32::MAX))
+    }
+}
+
 /// A source of drafts: one file each. The first source that has a draft for a position gives it.
 ///
 /// A bad draft costs a place in a pass. It never changes a token.

@@ -16,7 +16,7 @@ const REACH: usize = 4096;
 ///
 /// This is known as prompt lookup or n-gram speculation.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lookup {
+pub struct Lookup {
     /// Where the last draft was for, and where in the stream it was found.
     last: Option<(usize, usize)>,
 }

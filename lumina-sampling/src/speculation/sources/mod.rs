@@ -1,7 +1,11 @@
 //! The sources of drafts.
 
 mod lookup;
+mod neighbours;
+mod runner_up;
 mod stale;
 
-pub(super) use lookup::Lookup;
-pub(super) use stale::Stale;
+pub use lookup::Lookup;
+pub use neighbours::Neighbours;
+pub(super) use runner_up::add_runner_ups;
+pub use stale::Stale;

@@ -8,7 +8,7 @@ use crate::speculation::source::{DraftContext, DraftSource};
 /// arXiv 2410.01699. There drafts are drawn anew in each pass; here noise is by position and token, so a draw changes
 /// only where its distribution does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stale;
+pub struct Stale;
 
 impl DraftSource for Stale {
     fn kind(&self) -> DraftKind {
@@ -16,6 +16,6 @@ impl DraftSource for Stale {
     }
 
     fn draft(&mut self, context: &DraftContext<'_>) -> Option<u32> {
-        context.memory.token(context.state.len())
+        context.memory.draw(context.state.len(), context.before())
     }
 }
