@@ -24,7 +24,7 @@ fn reference(compute: Compute) -> Lumina {
 /// The model of the repository, which draws scenes.
 fn scenes(compute: Compute) -> Lumina {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
-    Lumina::from_pretrained(folder).image_tokenizer(folder).compute(compute).load().unwrap()
+    Lumina::from_pretrained(folder).image_tokenizer(folder).target_size_px(96).compute(compute).load().unwrap()
 }
 
 fn request(prompt: &str, size: [u32; 2], options: SamplingOptions, speculation: Speculation) -> Request {
@@ -118,6 +118,34 @@ fn images_are_the_same_with_any_window() {
     assert!(passes < plain_passes);
 }
 
+/// On a GPU, where it draws, with the same kernels for any number of tokens. Trees are windows there.
+#[cfg(feature = "wgpu")]
+#[test]
+fn images_are_the_same_with_any_window_on_a_gpu() {
+    let compute = Compute::wgpu();
+    if let Err(error) = compute.check() {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let model = scenes(compute);
+    let prompt = "a large red circle on a white background";
+    let mut passes = [0, 0];
+    for options in options().into_iter().take(6) {
+        let plain = request(prompt, [96, 96], options.clone(), Speculation::Off);
+        let (expected, stats) = answers(&model, &[plain]).remove(0);
+        passes[0] += stats.passes;
+        let requests: Vec<Request> =
+            SETTINGS.iter().map(|&setting| request(prompt, [96, 96], options.clone(), setting)).collect();
+        for (alone, together) in requests.iter().zip(answers(&model, &requests)) {
+            let (alone, stats) = answers(&model, std::slice::from_ref(alone)).remove(0);
+            assert_eq!(alone, expected, "{options:?}");
+            assert_eq!(together.0, expected, "{options:?}");
+            passes[1] += stats.passes;
+        }
+    }
+    assert!(passes[1] < passes[0] * SETTINGS.len() * 2 / 3, "{passes:?}");
+}
+
 /// Conversations of every kind that the model of the repository knows: to an image, an edit, a caption, a question,
 /// several turns, and what it does not know.
 fn conversation(model: &Lumina, kind: usize) -> Conversation {
@@ -132,7 +160,9 @@ fn conversation(model: &Lumina, kind: usize) -> Conversation {
         1 => Conversation::new().human(with_image("make the square red")),
         2 => Conversation::new().human(with_image("Describe this image.")),
         3 => Conversation::new().human(with_image("What colour is the square?")),
-        4 => Conversation::new().human("a green triangle").assistant(with_image("")).human("describe it again and again"),
+        4 => {
+            Conversation::new().human("a green triangle").assistant(with_image("")).human("describe it again and again")
+        }
         _ => Conversation::new().human("the the the the a a a a of of of of the the the the"),
     }
 }

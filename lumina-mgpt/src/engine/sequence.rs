@@ -237,6 +237,7 @@ impl Sequence {
     /// Adds drafts to the next pass, up to `places` of them but for those that are forced.
     pub(super) fn draft(&mut self, places: usize) {
         self.places = places;
+        self.speculator.drop_drafts();
         if places == 0 || self.stop.is_some() || !self.branches().all(Branch::can_draft) {
             return;
         }
@@ -252,6 +253,7 @@ impl Sequence {
 
     /// Takes the drafts of the next pass back.
     pub(super) fn drop_drafts(&mut self) {
+        self.speculator.drop_drafts();
         self.branches_mut().for_each(Branch::drop_drafts);
     }
 

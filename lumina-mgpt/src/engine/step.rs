@@ -11,9 +11,9 @@ use std::time::Duration;
 use lumina_sampling::LogitsRow;
 use smallvec::SmallVec;
 
+use super::branch::Chunk;
 use super::clock::{Clock, now};
 use super::entry::Entry;
-use super::branch::Chunk;
 use super::sequence::Sequence;
 use crate::error::catch;
 use crate::model::{Drawn, MAX_INLINE_ROWS, Row, RowDraw, Transformer};

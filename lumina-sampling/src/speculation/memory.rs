@@ -59,8 +59,10 @@ impl Memory {
             for (index, slot) in old.into_iter().enumerate().filter(|(_, slot)| slot.position != NOWHERE) {
                 let place = slot.position % n_slots;
                 self.slots[place] = slot;
-                let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
-                self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
+                if n_listed > 0 {
+                    let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
+                    self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
+                }
             }
         }
         if lists && self.listed.is_empty() {

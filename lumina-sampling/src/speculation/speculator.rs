@@ -224,6 +224,11 @@ impl Speculator {
         self.setting
     }
 
+    /// Takes the drafts back: the pass runs the pending token alone.
+    pub fn drop_drafts(&mut self) {
+        self.drafts.clear();
+    }
+
     /// The drafts of the pass.
     pub fn drafts(&self) -> &[Draft] {
         &self.drafts
