@@ -2,7 +2,7 @@
 
 use lumina_core::layout::Phase;
 
-use crate::draw::first;
+use super::runner_up::nearest;
 use crate::speculation::draft::DraftKind;
 use crate::speculation::source::{DraftContext, DraftSource};
 
@@ -38,10 +38,8 @@ impl DraftSource for Neighbours {
 
 /// The winner among these candidates at the context's position.
 fn draw(context: &DraftContext<'_>, depths: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
-    match context.sampler.key() {
-        Some(key) => first(key, context.state.len() as u32, depths),
-        None => depths.min_by_key(|&(_, depth)| depth).map(|(token, _)| token),
-    }
+    let [(time, token)] = nearest(context.sampler.key(), context.state.len(), depths);
+    (time < u32::MAX).then_some(token)
 }
 
 /// The product of two distributions: tokens ascending, with the mean of their depths. A token that one of them lacks is
