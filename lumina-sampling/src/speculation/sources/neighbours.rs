@@ -21,12 +21,12 @@ impl DraftSource for Neighbours {
 
     fn draft(&mut self, context: &DraftContext<'_>) -> Option<u32> {
         let Phase::Rows(image) = context.state.phase() else { return None };
-        let (position, memory) = (context.state.len(), context.memory);
+        let position = context.state.len();
         let row_tokens = image.size().latent_columns() as usize + 1;
         let above = (image.row() > 0).then(|| position - row_tokens);
-        let before = memory.last_listed().filter(|&before| before < position && before > image.start());
+        let before = context.last_with_candidates().filter(|&before| before < position && before > image.start());
         let [above_list, before_list] =
-            [above, before].map(|place| place.map_or(&[][..], |place| memory.candidates(place)));
+            [above, before].map(|place| place.map_or(&[][..], |place| context.candidates(place)));
         let drawn = match (above_list, before_list) {
             ([], []) => None,
             ([], only) | (only, []) => draw(context, only.iter().copied()),
