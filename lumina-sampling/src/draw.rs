@@ -39,16 +39,22 @@ pub struct DrawKey {
     pub branch: u64,
 }
 
-/// The winner of the [race] at a position among tokens with their depths, ascending by token; of several that arrive at
-/// once, that with the lowest id.
-pub(crate) fn first(key: DrawKey, position: u32, depths: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
+/// The first `N` of the [race] at a position among tokens with their depths, ascending by token: when each arrives, and
+/// which it is; of several that arrive at once, that with the lowest id first. Where there are fewer, the rest arrives at
+/// [`u32::MAX`].
+pub(crate) fn first<const N: usize>(
+    key: DrawKey,
+    position: u32,
+    depths: impl Iterator<Item = (u32, u32)>,
+) -> [(u32, u32); N] {
     /// Blocks of 16 tokens whose high bytes are computed at once, by vector code.
     const BLOCKS: u32 = 16;
-    let (mut winner, mut first) = (None, u32::MAX);
+    let mut first = [(u32::MAX, 0); N];
     let (mut first_block, mut high_bytes) = (u32::MAX, [[0; BLOCKS as usize]; 4]);
     for (token, depth) in depths {
+        let latest = first[N - 1].0;
         // It cannot win, whatever its noise.
-        if depth + race::EARLIEST[0] > first {
+        if depth + race::EARLIEST[0] > latest {
             continue;
         }
         if token / 16 / BLOCKS * BLOCKS != first_block {
@@ -57,15 +63,22 @@ pub(crate) fn first(key: DrawKey, position: u32, depths: impl Iterator<Item = (u
             high_bytes = race::high_bytes(key.seed, key.branch, position, blocks);
         }
         // Most cannot win with this byte.
-        if depth + race::EARLIEST[race::high_byte(&high_bytes, first_block, token) as usize] > first {
+        if depth + race::EARLIEST[race::high_byte(&high_bytes, first_block, token) as usize] > latest {
             continue;
         }
         let time = depth + race::arrival(race::noise(key.seed, key.branch, position, token));
-        if time < first {
-            (winner, first) = (Some(token), time);
-        }
+        insert(&mut first, (time, token));
     }
-    winner
+    first
+}
+
+/// Puts an arrival in its place among the first ones, after those at the same time.
+pub(crate) fn insert<const N: usize>(first: &mut [(u32, u32); N], arrival: (u32, u32)) {
+    if arrival.0 < first[N - 1].0 {
+        let place = first.partition_point(|other| other.0 <= arrival.0);
+        first[place..].rotate_right(1);
+        first[place] = arrival;
+    }
 }
 
 impl Candidates {
@@ -89,8 +102,8 @@ impl Candidates {
     pub fn draw(&self, key: DrawKey) -> Result<u32> {
         let highest = self.highest_to_draw()?;
         let depths = self.iter().map(|(token, logit)| (token, race::depth(highest, logit)));
-        let winner = first(key, self.position() as u32, depths);
-        winner.ok_or(self.nothing_left())
+        let [(time, token)] = first(key, self.position() as u32, depths);
+        if time < u32::MAX { Ok(token) } else { Err(self.nothing_left()) }
     }
 
     /// Softmax in `f64`, in the order of [`Candidates::tokens`].

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most drafts for one position.
 pub(super) const MAX_WIDTH: usize = 8;
+/// The most positions of a pass that have several drafts.
+pub(super) const MAX_DEPTH: usize = 8;
 
 /// Where a draft comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -126,6 +126,11 @@ impl Memory {
         (n, known.iter().any(|draw| draw.matches(before) > 0))
     }
 
+    /// The last draw at a position.
+    pub(super) fn last_draw(&self, position: usize) -> Option<u32> {
+        self.slot(position).and_then(|(_, slot)| slot.draws[..slot.n_draws].first()).map(|draw| draw.token)
+    }
+
     /// The first of [`Memory::draws`].
     pub(super) fn draw(&self, position: usize, before: [u32; 2]) -> Option<u32> {
         let mut draw = [0];
@@ -141,5 +146,64 @@ impl Memory {
     /// The highest position whose candidates are known.
     pub(super) fn last_listed(&self) -> Option<usize> {
         self.last_listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_after_the_same_tokens_come_first() {
+        let mut memory = Memory::default();
+        memory.note(3, [1, 1], 7);
+        assert_eq!(memory.last_draw(3), None, "there is no place");
+        memory.reserve(5, false);
+        for (before, token) in [([1, 2], 10), ([3, 2], 11), ([1, 4], 12), ([5, 6], 13), ([3, 2], 14), ([7, 7], 12)] {
+            memory.note(9, before, token);
+        }
+        let draws = |before, n: usize| {
+            let mut draws = vec![0; n];
+            let (n, matches) = memory.draws(9, before, &mut draws);
+            (draws[..n].to_vec(), matches)
+        };
+        assert_eq!(draws([1, 2], 8), (vec![10, 12, 14, 13], true));
+        assert_eq!(draws([1, 9], 8), (vec![12, 10, 14, 13], true));
+        assert_eq!(draws([9, 2], 3), (vec![12, 14, 13], false));
+        assert_eq!((memory.draw(9, [3, 2]), memory.draw(9, [9, 9])), (Some(14), Some(12)));
+        assert_eq!((memory.last_draw(9), memory.last_draw(1)), (Some(12), None));
+        // The ring has 8 places.
+        memory.note(17, [0, 0], 1);
+        assert_eq!((memory.last_draw(9), memory.last_draw(17)), (None, Some(1)));
+        for token in 0..2 * MAX_DRAWS as u32 {
+            memory.note(17, [token, 0], token);
+        }
+        let mut draws = [0; 2 * MAX_DRAWS];
+        assert_eq!(memory.draws(17, [3, 0], &mut draws), (MAX_DRAWS, false));
+    }
+
+    #[test]
+    fn the_likeliest_candidates_are_kept() {
+        let mut memory = Memory::default();
+        memory.reserve(8, true);
+        memory.note(10, [0, 0], 1);
+        memory.note_candidates(10, &mut Candidates::from_row(&[0.0, 2.0, 1.0]).unwrap());
+        memory.note_candidates(11, &mut Candidates::from_row(&[0.0]).unwrap());
+        let depths = [(0, 2 * 24_204_406), (1, 0), (2, 24_204_406)];
+        assert_eq!(memory.candidates(10), depths);
+        assert_eq!(memory.last_listed(), Some(10), "nothing was drawn at 11");
+
+        let row: Vec<f32> = (0..2 * MAX_LISTED).map(|token| (token * 37 % (2 * MAX_LISTED)) as f32).collect();
+        memory.note(11, [1, 0], 5);
+        memory.note_candidates(11, &mut Candidates::from_row(&row).unwrap());
+        let kept: Vec<u32> = (0..row.len() as u32).filter(|&token| row[token as usize] >= MAX_LISTED as f32).collect();
+        assert!(memory.candidates(11).iter().map(|&(token, _)| token).eq(kept.iter().copied()));
+
+        // What is known moves to a greater ring.
+        memory.reserve(30, true);
+        assert_eq!((memory.candidates(10), memory.last_draw(10)), (&depths[..], Some(1)));
+        assert_eq!((memory.candidates(11).len(), memory.last_draw(11)), (MAX_LISTED, Some(5)));
+        memory.note(42, [0, 0], 3);
+        assert!(memory.candidates(10).is_empty() && memory.candidates(42).is_empty());
     }
 }

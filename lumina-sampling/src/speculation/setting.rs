@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::MAX_WIDTH;
+use super::draft::{MAX_DEPTH, MAX_WIDTH};
 use crate::options::check_range;
 use crate::{Result, SamplingOptions};
 
@@ -47,7 +47,7 @@ impl Speculation {
         let is_off = matches!(self, Self::Auto | Self::Off);
         check_range("speculation", window, is_off || (1..=512).contains(&window), "a window from 1 to 512")?;
         if let Self::Tree { depth, width, .. } = self {
-            check_range("speculation", depth, (1..=8).contains(&depth), "a tree of depth 1 to 8")?;
+            check_range("speculation", depth, (1..=MAX_DEPTH).contains(&depth), "a tree of depth 1 to 8")?;
             check_range("speculation", width, (2..=MAX_WIDTH).contains(&width), "a tree of width 2 to 8")?;
         }
         Ok(())

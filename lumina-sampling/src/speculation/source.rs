@@ -28,8 +28,30 @@ impl DraftContext<'_> {
         drafted.map_or_else(|| self.tokens.get(position), |index| self.drafted.get(index)).copied()
     }
 
+    /// What earlier passes drew at the position: after the same two tokens or the same one, if they did, or else last.
+    pub fn likely_draw(&self) -> Option<u32> {
+        self.memory.draw(self.state.len(), self.before())
+    }
+
+    /// What the last pass drew at the position.
+    pub fn last_draw(&self) -> Option<u32> {
+        self.memory.last_draw(self.state.len())
+    }
+
+    /// The likeliest candidates of the last draw at a position, ascending by token, with their
+    /// [depths](crate::race::depth). Empty where a device drew; kept for the positions of the stream's last row, for the
+    /// first and last of the window, and some others.
+    pub fn candidates(&self, position: usize) -> &[(u32, u32)] {
+        self.memory.candidates(position)
+    }
+
+    /// The last position whose candidates are known.
+    pub fn last_with_candidates(&self) -> Option<usize> {
+        self.memory.last_listed()
+    }
+
     /// The two tokens before, the nearer one first.
-    pub(super) fn before(&self) -> [u32; 2] {
+    fn before(&self) -> [u32; 2] {
         let position = self.state.len();
         [1, 2].map(|back| position.checked_sub(back).and_then(|position| self.token(position)).unwrap_or(u32::MAX))
     }

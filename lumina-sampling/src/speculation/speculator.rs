@@ -1,12 +1,12 @@
 //! Drafting and verifying.
 
-use lumina_core::layout::{Phase, Slot};
+use lumina_core::layout::{ImageProgress, Phase, Slot};
 
-use super::draft::{Draft, DraftKind, accepted_path};
+use super::draft::{Draft, DraftKind, MAX_DEPTH, MAX_WIDTH, accepted_path};
 use super::memory::Memory;
 use super::setting::Speculation;
 use super::source::{DraftContext, DraftSource};
-use super::sources::{Lookup, Neighbours, Stale, add_runner_ups};
+use super::sources::{Lookup, Neighbours, Stale, runner_ups};
 use super::statistics::Statistics;
 use super::tree::{Choice, Tree};
 use crate::{Candidates, LogitsRow, Result, Sampler, Snapshot, StreamState};
@@ -48,6 +48,14 @@ pub struct Verified<'a> {
     /// The indices of the accepted drafts, ascending: `0..n` without a tree. Keys and values of these are those of the
     /// stream, and those of all other drafts are to be removed.
     pub path: &'a [usize],
+}
+
+/// The alternatives of a pass: so many positions from the first on have so many drafts.
+struct Shape {
+    image: ImageProgress,
+    first: usize,
+    depth: usize,
+    width: usize,
 }
 
 /// What gives the draws of a pass.
@@ -149,7 +157,7 @@ impl Speculator {
         self.memory.reserve(if is_wide { 0 } else { row } + 2 * places + ADDED, row > 0);
         let start = state.snapshot();
         let trunk = match self.setting {
-            Speculation::Tree { .. } if row > 0 => places.div_ceil(2),
+            Speculation::Tree { .. } if row > 0 => places - places / 3,
             _ => places,
         };
         let mut n_placed = 0;
@@ -163,34 +171,45 @@ impl Speculator {
         }
         state.rollback(start);
         if let (Speculation::Tree { depth, width, .. }, Phase::Rows(image)) = (self.setting, state.phase()) {
-            let first = state.len();
-            let end = first + image.remaining().unwrap_or(0);
-            let (memory, last, row_end) = (&self.memory, self.last, state.vocabulary().row_end());
-            let choose = |drafts: &[Draft], parent: Option<usize>| {
-                let position = parent.map_or(first, |parent| drafts[parent].position + 1);
-                let mut choice = Choice { position, ..Choice::default() };
-                let column = (image.column() + position - first) % row;
-                if position + 2 >= end {
-                    return choice;
-                }
-                if column + 1 == row {
-                    choice.tokens[0] = row_end;
-                    (choice.n_tokens, choice.kind) = (1, Some(DraftKind::Forced));
-                    return choice;
-                }
-                let before = before(drafts, parent, last);
-                let width = if position < first + depth { width } else { 1 };
-                (choice.n_tokens, choice.matches) = memory.draws(position, before, &mut choice.tokens[..width]);
-                choice.kind = Some(DraftKind::Stale);
-                if width > 1 {
-                    choice.n_tokens =
-                        add_runner_ups(memory, sampler.key(), position, &mut choice.tokens[..width], choice.n_tokens);
-                }
-                choice
-            };
-            self.tree.grow(places - n_placed, room, &mut self.drafts, choose);
+            let shape = Shape { image, first: state.len(), depth, width: width.min(MAX_WIDTH) };
+            self.grow_tree(sampler, state.vocabulary().row_end(), shape, places - n_placed, room);
         }
         &self.drafts
+    }
+
+    /// Adds alternatives to the chain of drafts.
+    fn grow_tree(&mut self, sampler: &Sampler, row_end: u32, shape: Shape, places: usize, room: usize) {
+        let Shape { image, first, depth, width } = shape;
+        let (memory, last) = (&self.memory, self.last);
+        let mut near = [[None; MAX_WIDTH]; MAX_DEPTH];
+        for (near, position) in near.iter_mut().zip(first..first + depth) {
+            *near = runner_ups(memory, sampler.key(), position);
+        }
+        let codes = image.size().latent_columns() as usize;
+        let choose = |drafts: &[Draft], parent: Option<usize>| {
+            let position = parent.map_or(first, |parent| drafts[parent].position + 1);
+            let mut choice =
+                Choice { position, tokens: [0; MAX_WIDTH], n_tokens: 0, kind: DraftKind::Stale, matches: false };
+            if image.remaining().is_none_or(|remaining| position + 2 > first + remaining) {
+                // The end of the image.
+                return choice;
+            }
+            if (image.column() + position - first) % (codes + 1) == codes {
+                (choice.tokens[0], choice.n_tokens, choice.kind) = (row_end, 1, DraftKind::Forced);
+                return choice;
+            }
+            let width = if position < first + depth { width } else { 1 };
+            let tokens = &mut choice.tokens[..width];
+            (choice.n_tokens, choice.matches) = memory.draws(position, before(drafts, parent, last), tokens);
+            for &token in near.get(position - first).into_iter().flatten().flatten() {
+                if choice.n_tokens < width && !tokens[..choice.n_tokens].contains(&token) {
+                    tokens[choice.n_tokens] = token;
+                    choice.n_tokens += 1;
+                }
+            }
+            choice
+        };
+        self.tree.grow(places, room, &mut self.drafts, choose);
     }
 
     /// The draft for the next position, if there is one.

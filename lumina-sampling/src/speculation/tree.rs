@@ -1,20 +1,21 @@
 //! Which alternatives a pass tries.
 
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::draft::{Draft, DraftKind, MAX_WIDTH};
 
-/// Counts are halved at this number, so that the image's later parts count more than its beginning.
+/// Counts are halved at this number, so that what comes later in an image counts more.
 const MAX_COUNT: f32 = 256.0;
 
 /// Drafts for one position after given tokens, the best first.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
     pub(super) position: usize,
     pub(super) tokens: [u32; MAX_WIDTH],
     pub(super) n_tokens: usize,
     /// The kind of the first.
-    pub(super) kind: Option<DraftKind>,
+    pub(super) kind: DraftKind,
     /// Whether the first was drawn after the same token before.
     pub(super) matches: bool,
 }
@@ -22,16 +23,16 @@ pub(super) struct Choice {
 /// Finds the alternatives that are most probably accepted.
 ///
 /// How probable that is, is counted: by rank (0 is the best draft), and by whether the best draft was drawn after the
-/// same token before.
+/// same token before. The chance of a draft is the product of those on its path.
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
     /// `[matches][rank]`: accepted and checked.
     counts: [[(f32, f32); MAX_WIDTH]; 2],
+    /// What the drafts are in the tree.
     nodes: Vec<Node>,
     open: BinaryHeap<Open>,
 }
 
-/// What a draft is in the tree.
 #[derive(Debug, Clone, Copy)]
 struct Node {
     rank: usize,
@@ -47,14 +48,15 @@ struct Open {
 }
 
 impl Ord for Open {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let key = |open: &Self| (open.draft.parent, open.node.rank);
-        self.node.chance.total_cmp(&other.node.chance).then_with(|| key(other).cmp(&key(self)))
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Of equal chances the first in the tree.
+        let place = |open: &Self| (open.draft.parent, open.node.rank);
+        self.node.chance.total_cmp(&other.node.chance).then_with(|| place(other).cmp(&place(self)))
     }
 }
 
 impl PartialOrd for Open {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
@@ -69,19 +71,15 @@ impl Eq for Open {}
 
 impl Default for Tree {
     fn default() -> Self {
-        // As in the simulation of the benchmark; the counts of the first rows of an image replace them.
-        let rank = |first: f32| move |rank: usize| (if rank == 0 { first } else { 4.0 / rank as f32 }, 32.0);
-        Self {
-            counts: [std::array::from_fn(rank(14.0)), std::array::from_fn(rank(26.0))],
-            nodes: Vec::new(),
-            open: BinaryHeap::new(),
-        }
+        // As in the benchmark's simulation. The first rows of an image replace them.
+        let chances = |first| std::array::from_fn(|rank| (if rank == 0 { first } else { 4.0 / rank as f32 }, 32.0));
+        Self { counts: [chances(14.0), chances(26.0)], nodes: Vec::new(), open: BinaryHeap::new() }
     }
 }
 
 impl Tree {
-    /// Makes a tree of a chain of drafts: adds `places` that are not forced, and up to `room` in all, where they are most
-    /// probably accepted. `choose` gives the drafts after a draft, or after the pending token.
+    /// Makes a tree of a chain of drafts: adds `places` drafts that are not forced, up to `room` in all with the chain.
+    /// `choose` gives the drafts after a draft, or after the pending token.
     pub(super) fn grow(
         &mut self,
         places: usize,
@@ -91,47 +89,51 @@ impl Tree {
     ) {
         self.nodes.clear();
         self.open.clear();
-        let trunk = drafts.len();
-        let mut open_children =
-            |drafts: &[Draft], nodes: &[Node], open: &mut BinaryHeap<Open>, parent: Option<usize>| {
-                let choice = choose(drafts, parent);
-                let chance = parent.map_or(1.0, |parent| nodes[parent].chance);
-                let forced = choice.kind == Some(DraftKind::Forced);
-                for (rank, &token) in choice.tokens[..choice.n_tokens].iter().enumerate() {
-                    let (accepted, checked) = self.counts[usize::from(choice.matches)][rank];
-                    let chance = if forced { chance } else { chance * accepted / checked };
-                    let node = Node { rank, matches: choice.matches, chance };
-                    let kind = if rank == 0 { choice.kind.unwrap_or(DraftKind::RunnerUp) } else { DraftKind::RunnerUp };
-                    open.push(Open { node, draft: Draft { token, parent, position: choice.position, kind } });
-                }
-            };
-        // The chain's own drafts are there already.
-        open_children(drafts, &self.nodes, &mut self.open, None);
-        for index in 0..trunk {
-            let own = self
-                .open
-                .iter()
-                .find(|open| open.draft.parent == drafts[index].parent && open.draft.token == drafts[index].token);
-            let node = own.map_or(Node { rank: 0, matches: false, chance: 0.0 }, |open| open.node);
+        for index in 0..drafts.len() {
+            let draft = drafts[index];
+            let choice = choose(drafts, draft.parent);
+            let node = self.open_children(draft.parent, &choice, Some(draft.token));
             self.nodes.push(node);
-            open_children(drafts, &self.nodes, &mut self.open, Some(index));
         }
+        let last = drafts.len().checked_sub(1);
+        let choice = choose(drafts, last);
+        self.open_children(last, &choice, None);
         let mut n_placed = 0;
         while drafts.len() < room
             && let Some(Open { node, draft }) = self.open.pop()
         {
             let is_forced = draft.kind == DraftKind::Forced;
-            let is_there = drafts[..trunk]
-                .get(draft.row())
-                .is_some_and(|own| own.row() == draft.row() && own.token == draft.token);
-            if is_there || !is_forced && n_placed == places {
+            if !is_forced && n_placed == places {
                 continue;
             }
             n_placed += usize::from(!is_forced);
-            drafts.push(draft);
             self.nodes.push(node);
-            open_children(drafts, &self.nodes, &mut self.open, Some(drafts.len() - 1));
+            drafts.push(draft);
+            let parent = Some(drafts.len() - 1);
+            let choice = choose(drafts, parent);
+            self.open_children(parent, &choice, None);
         }
+    }
+
+    /// Opens the drafts after a parent but for the chain's own, whose place in the tree it returns.
+    fn open_children(&mut self, parent: Option<usize>, choice: &Choice, own: Option<u32>) -> Node {
+        let chance = parent.map_or(1.0, |parent| self.nodes[parent].chance);
+        let node = |matches, rank| {
+            let (accepted, checked) = self.counts[usize::from(matches)][rank];
+            let share = if choice.kind == DraftKind::Forced { 1.0 } else { accepted / checked };
+            Node { rank, matches, chance: chance * share }
+        };
+        let mut own_node = node(false, 0);
+        for (rank, &token) in choice.tokens[..choice.n_tokens].iter().enumerate() {
+            let node = node(choice.matches, rank);
+            if own == Some(token) {
+                own_node = node;
+                continue;
+            }
+            let kind = if rank == 0 { choice.kind } else { DraftKind::RunnerUp };
+            self.open.push(Open { node, draft: Draft { token, parent, position: choice.position, kind } });
+        }
+        own_node
     }
 
     /// Counts which of the drafts were accepted.

@@ -7,5 +7,5 @@ mod stale;
 
 pub use lookup::Lookup;
 pub use neighbours::Neighbours;
-pub(super) use runner_up::add_runner_ups;
+pub(super) use runner_up::runner_ups;
 pub use stale::Stale;

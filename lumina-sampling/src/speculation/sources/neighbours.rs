@@ -2,7 +2,7 @@
 
 use lumina_core::layout::Phase;
 
-use crate::draw::first;
+use super::runner_up::nearest;
 use crate::speculation::draft::DraftKind;
 use crate::speculation::source::{DraftContext, DraftSource};
 
@@ -21,12 +21,12 @@ impl DraftSource for Neighbours {
 
     fn draft(&mut self, context: &DraftContext<'_>) -> Option<u32> {
         let Phase::Rows(image) = context.state.phase() else { return None };
-        let (position, memory) = (context.state.len(), context.memory);
+        let position = context.state.len();
         let row_tokens = image.size().latent_columns() as usize + 1;
         let above = (image.row() > 0).then(|| position - row_tokens);
-        let before = memory.last_listed().filter(|&before| before < position && before > image.start());
+        let before = context.last_with_candidates().filter(|&before| before < position && before > image.start());
         let [above_list, before_list] =
-            [above, before].map(|place| place.map_or(&[][..], |place| memory.candidates(place)));
+            [above, before].map(|place| place.map_or(&[][..], |place| context.candidates(place)));
         let drawn = match (above_list, before_list) {
             ([], []) => None,
             ([], only) | (only, []) => draw(context, only.iter().copied()),
@@ -38,10 +38,8 @@ impl DraftSource for Neighbours {
 
 /// The winner among these candidates at the context's position.
 fn draw(context: &DraftContext<'_>, depths: impl Iterator<Item = (u32, u32)>) -> Option<u32> {
-    match context.sampler.key() {
-        Some(key) => first(key, context.state.len() as u32, depths),
-        None => depths.min_by_key(|&(_, depth)| depth).map(|(token, _)| token),
-    }
+    let [(time, token)] = nearest(context.sampler.key(), context.state.len(), depths);
+    (time < u32::MAX).then_some(token)
 }
 
 /// The product of two distributions: tokens ascending, with the mean of their depths. A token that one of them lacks is

@@ -1,0 +1,80 @@
+//! Tokens a pass: a simulation, on a synthetic process in the place of a model.
+//!
+//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and 24
+//! without.
+//!
+//! The process is calibrated: by the rule of SJD it gives the tokens a pass that are published for Lumina-mGPT 7B, 2.3
+//! with hardly more at 64 than at 16 (arXiv 2410.01699), and by that of MC-SJD 4.2 at 64 (arXiv 2510.24211). What the
+//! speculator of this crate gives on it is no measurement of a model.
+#![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
+
+mod ours;
+mod process;
+mod published;
+
+use std::time::Duration;
+
+use ours::Method;
+use process::{Process, SETTINGS};
+use published::Redraw;
+
+/// As in an image of 768 pixels.
+const COLUMNS: usize = 48;
+/// Tokens that a pass runs: the pending one and the drafts.
+const WINDOWS: [usize; 5] = [8, 16, 32, 64, 128];
+
+/// What generating an image took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    tokens: usize,
+    passes: usize,
+    draft: Duration,
+    verify: Duration,
+}
+
+impl std::ops::AddAssign for Run {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.passes += other.passes;
+        self.draft += other.draft;
+        self.verify += other.verify;
+    }
+}
+
+fn main() {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
+    let (images, rows) = (numbers.next().unwrap_or(4), numbers.next().unwrap_or(24));
+    let processes: Vec<_> = (0..images as u32).map(|image| Process::new(image, rows, COLUMNS, SETTINGS)).collect();
+    let run = |name: &str, run: &dyn Fn(&Process, usize, u64) -> Run| {
+        let sums = WINDOWS.map(|window| {
+            let mut sum = Run::default();
+            for (seed, process) in (1..).zip(&processes) {
+                sum += run(process, window, seed);
+            }
+            sum
+        });
+        let cells = sums.map(|sum| format!("{:.2}", sum.tokens as f64 / sum.passes as f64));
+        println!("| {name} | {} |", cells.join(" | "));
+        (name.to_owned(), sums)
+    };
+
+    println!("Tokens a pass: {images} images of {rows} rows of {COLUMNS} tokens, top-k 2000 of 8192\n");
+    println!("| tokens that a pass runs | {} |", WINDOWS.map(|window| window.to_string()).join(" | "));
+    println!("| --- | {} |", WINDOWS.map(|_| "---").join(" | "));
+    for (name, redraw) in [("SJD's rule", Redraw::Independent), ("MC-SJD's rule", Redraw::MaximalCoupling)] {
+        run(name, &|process, window, seed| published::run(process, window, redraw, seed));
+    }
+    let vocabulary = ours::vocabulary();
+    let ours = Method::ALL
+        .map(|method| run(method.name, &|process, window, seed| ours::run(process, &vocabulary, window, method, seed)));
+
+    println!("\nMicroseconds of the host a pass, to draft + to verify and draw\n");
+    println!("| tokens that a pass runs | {} |", WINDOWS.map(|window| window.to_string()).join(" | "));
+    println!("| --- | {} |", WINDOWS.map(|_| "---").join(" | "));
+    for (name, sums) in ours {
+        let micros = |time: Duration, passes: usize| time.as_secs_f64() * 1e6 / passes as f64;
+        let cells =
+            sums.map(|sum| format!("{:.0} + {:.0}", micros(sum.draft, sum.passes), micros(sum.verify, sum.passes)));
+        println!("| {name} | {} |", cells.join(" | "));
+    }
+}
