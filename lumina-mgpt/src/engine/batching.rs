@@ -201,7 +201,7 @@ impl Engine {
         self.end();
         match step::step(&self.model.transformer, &mut self.scheduler.running, &*self.clock) {
             Ok(Stepped { failed, decoded, time }) => {
-                windows::note(&self.model.windows, &mut self.scheduler.running, decoded, time);
+                windows::note(&self.model, &mut self.scheduler.running, decoded, time);
                 for (index, error) in failed {
                     self.errors.push_back((self.scheduler.running[index].id, error));
                 }

@@ -24,8 +24,9 @@ pub(super) struct Sequence {
     verified: Vec<u32>,
     /// Which drafts of the last pass were right.
     path: Vec<usize>,
-    /// Drafts that were asked for.
+    /// Drafts that were asked for, and whether the next token was in an image.
     places: usize,
+    drafted_in_image: bool,
     /// What the drafts of the last pass were good for.
     pub(super) outcome: Option<Outcome>,
     state: StreamState,
@@ -56,6 +57,8 @@ pub(super) struct Outcome {
     pub(super) drafts: usize,
     /// Tokens that it made certain, forced ones aside.
     pub(super) drawn: usize,
+    /// Whether they were in an image.
+    pub(super) in_image: bool,
 }
 
 /// What a sequence is made of.
@@ -105,6 +108,7 @@ impl Sequence {
             verified: Vec::new(),
             path: Vec::new(),
             places: 0,
+            drafted_in_image: false,
             outcome: None,
             sampler,
             tokens: prompt,
@@ -229,6 +233,11 @@ impl Sequence {
         self.branches().count()
     }
 
+    /// Whether the next token is in an image.
+    pub(super) fn in_image(&self) -> bool {
+        self.state.in_image()
+    }
+
     /// Whether the number of drafts is the engine's to choose.
     pub(super) fn is_auto(&self) -> bool {
         self.speculator.setting() == Speculation::Auto
@@ -236,7 +245,7 @@ impl Sequence {
 
     /// Adds drafts to the next pass, up to `places` of them but for those that are forced.
     pub(super) fn draft(&mut self, places: usize) {
-        self.places = places;
+        (self.places, self.drafted_in_image) = (places, self.in_image());
         self.speculator.drop_drafts();
         if places == 0 || self.stop.is_some() || !self.branches().all(Branch::can_draft) {
             return;
@@ -329,7 +338,8 @@ impl Sequence {
             }
         }
         let drawn = verified.len() - forced;
-        self.outcome = Some(Outcome { places: self.places, drafts: self.n_drafts(), drawn });
+        self.outcome =
+            Some(Outcome { places: self.places, drafts: self.n_drafts(), drawn, in_image: self.drafted_in_image });
         let path = std::mem::take(&mut self.path);
         self.branches_mut().for_each(|branch| branch.keep_drafts(&path));
         self.path = path;

@@ -33,7 +33,7 @@ pub use kv_cache::KvCache;
 pub use layer::Pass;
 pub use logits::Logits;
 pub(crate) use logits::{Drawn, RowDraw};
-pub(crate) use parts::ModelParts;
+pub(crate) use parts::{ModelParts, Windows};
 pub(crate) use row::MAX_INLINE_ROWS;
 pub use row::Row;
 pub use transformer::Transformer;

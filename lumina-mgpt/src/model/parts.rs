@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use lumina_core::Limits;
-use lumina_sampling::speculation::WindowChooser;
+use lumina_sampling::speculation::{Speculation, WindowChooser};
 use lumina_tokenizer::UniRep;
 use lumina_vq::ImageTokenizer;
 
@@ -16,8 +16,21 @@ pub(crate) struct ModelParts {
     pub(crate) unirep: UniRep,
     pub(crate) image_tokenizer: Option<ImageTokenizer>,
     pub(crate) limits: Limits,
-    /// How many drafts pay here, as all requests so far have found.
-    pub(crate) windows: Mutex<WindowChooser>,
+    /// How many drafts pay.
+    pub(crate) windows: Mutex<Windows>,
+}
+
+/// How many drafts of tokens pay on this device, as all requests so far have found: in images, and in text.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    pub(crate) image: WindowChooser,
+    pub(crate) text: WindowChooser,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { image: WindowChooser::new(Speculation::Auto), text: WindowChooser::new(Speculation::Auto) }
+    }
 }
 
 impl ModelParts {

@@ -8,7 +8,6 @@ use image::RgbImage;
 use lumina_checkpoint::Adapter;
 use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits};
 use lumina_nn::{Compute, LoadProgress, Loader};
-use lumina_sampling::speculation::{Speculation, WindowChooser};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
@@ -238,7 +237,7 @@ impl<'a> LuminaBuilder<'a> {
         let transformer = Transformer::from_loader(&loader, architecture)?;
         compute.sync()?;
         let preprocessor = Preprocessor::new(target_size_px)?;
-        let windows = Mutex::new(WindowChooser::new(Speculation::Auto));
+        let windows = Mutex::default();
         let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, windows });
         Ok(Lumina { parts, preprocessor, target_size_px })
     }
