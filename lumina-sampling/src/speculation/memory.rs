@@ -59,8 +59,10 @@ impl Memory {
             for (index, slot) in old.into_iter().enumerate().filter(|(_, slot)| slot.position != NOWHERE) {
                 let place = slot.position % n_slots;
                 self.slots[place] = slot;
-                let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
-                self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
+                if slot.n_listed > 0 {
+                    let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
+                    self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
+                }
             }
         }
         if lists && self.listed.is_empty() {
@@ -170,9 +172,12 @@ mod tests {
         assert_eq!(draws([9, 2], 3), (vec![12, 14, 13], false));
         assert_eq!((memory.draw(9, [3, 2]), memory.draw(9, [9, 9])), (Some(14), Some(12)));
         assert_eq!((memory.last_draw(9), memory.last_draw(1)), (Some(12), None));
-        // The ring has 8 places.
+        // The ring has 8 places, then 16.
+        memory.reserve(9, false);
+        assert_eq!(memory.last_draw(9), Some(12));
+        memory.note(25, [0, 0], 1);
+        assert_eq!((memory.last_draw(9), memory.last_draw(25)), (None, Some(1)));
         memory.note(17, [0, 0], 1);
-        assert_eq!((memory.last_draw(9), memory.last_draw(17)), (None, Some(1)));
         for token in 0..2 * MAX_DRAWS as u32 {
             memory.note(17, [token, 0], token);
         }

@@ -155,6 +155,14 @@ impl Speculator {
         // The row above, and the drafts with the ends of rows among them.
         let is_wide = row > MAX_ROW;
         self.memory.reserve(if is_wide { 0 } else { row } + 2 * places + ADDED, row > 0);
+        // As much as a pass may need: an end of a row at most after each draft.
+        let most = (2 * places + 1).min(room);
+        self.drafts.reserve(most);
+        self.drafted.reserve(most);
+        self.path.clear();
+        self.path.reserve(most);
+        self.behind.clear();
+        self.behind.reserve(most);
         let start = state.snapshot();
         let trunk = match self.setting {
             Speculation::Tree { .. } if row > 0 => places - places / 3,
