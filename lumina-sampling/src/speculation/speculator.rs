@@ -16,6 +16,9 @@ const MAX_ROW: usize = 256;
 /// Positions that a pass may add to the window: so many upper neighbours are kept of drafts that are not yet accepted.
 const ADDED: usize = 8;
 
+/// Places of a tree that have no alternatives.
+const CHAIN_ONLY: usize = 8;
+
 /// Drafts the next tokens of one stream, and finds out which of them are right. It has all buffers: once they have grown,
 /// nothing is allocated.
 ///
@@ -164,8 +167,9 @@ impl Speculator {
         self.behind.clear();
         self.behind.reserve(most);
         let start = state.snapshot();
+        // Alternatives get a third of the places, but for the first ones: a chain that is too short never gets better.
         let trunk = match self.setting {
-            Speculation::Tree { .. } if row > 0 => places - places / 3,
+            Speculation::Tree { .. } if row > 0 => places - places.saturating_sub(CHAIN_ONLY) / 3,
             _ => places,
         };
         let mut n_placed = 0;
