@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most drafts of a pass that are not forced.
+pub(super) const MAX_WINDOW: usize = 512;
 /// The most drafts for one position.
 pub(super) const MAX_WIDTH: usize = 8;
 /// The most positions of a pass that have several drafts.
 pub(super) const MAX_DEPTH: usize = 8;
 
 /// Where a draft comes from.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DraftKind {

@@ -237,8 +237,9 @@ fn calls_out_of_order_are_no_panic() {
     let options = SamplingOptions::default().image_size(size).guidance_scale(1.0);
     let mut sampler = Sampler::new(&vocabulary, &options).unwrap();
     let cells = vocabulary.size_token(2).unwrap();
-    let tree = Speculation::Tree { window: 30, depth: 3, width: 4 };
-    let mut speculator = Speculator::new(tree);
+    let most = Speculation::Tree { window: usize::MAX, depth: usize::MAX, width: usize::MAX };
+    let least = Speculation::Tree { window: 30, depth: 0, width: 0 };
+    let mut speculators = [most, least, Speculation::Window(usize::MAX), Speculation::Auto].map(Speculator::new);
     let row = row_of(5);
     let mut states: Vec<_> = (0..30usize)
         .map(|n| {
@@ -249,9 +250,11 @@ fn calls_out_of_order_are_no_panic() {
         .collect();
     for seed in 0..2000usize {
         let state = &mut states[seed * 7919 % 30];
+        let speculator = &mut speculators[seed / 3 % 4];
         if seed % 3 == 0 {
             // The tokens are not those of the state.
-            speculator.draft(&sampler, state, &vec![4; seed % 40], seed % 50, seed % 60);
+            let (places, room) = if seed % 99 == 0 { (usize::MAX, usize::MAX) } else { (seed % 50, seed % 60) };
+            speculator.draft(&sampler, state, &vec![4; seed % 40], places, room);
         }
         let row = |_| -> (LogitsRow<'_>, _) { ((&row).into(), None) };
         let verified = speculator.verify(&mut sampler, state, row, |_| true).unwrap();
