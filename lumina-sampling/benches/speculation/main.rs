@@ -1,7 +1,7 @@
 //! Tokens a pass: a simulation, on a synthetic process in the place of a model.
 //!
-//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and 24
-//! without.
+//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and
+//! 24 without.
 //!
 //! The process is calibrated: by the rule of SJD it gives the tokens a pass that are published for Lumina-mGPT 7B, 2.3
 //! with hardly more at 64 than at 16 (arXiv 2410.01699), and by that of MC-SJD 4.2 at 64 (arXiv 2510.24211). What the

@@ -1,37 +1,39 @@
 //! Several tokens a pass, and the same tokens.
 //!
-//! Where memory is the limit, a pass of a few tokens takes hardly longer than that of one. So a pass runs *drafts* of the
-//! next tokens behind the pending one, and their logits tell which of them are right:
+//! Where memory is the limit, a pass of a few tokens takes hardly longer than that of one. So a pass runs *drafts* of
+//! the next tokens behind the pending one, and their logits tell which of them are right:
 //!
 //! 1. [`Speculator::draft`] guesses the tokens of the next positions: the *window*.
 //! 2. The model runs the pending token and the drafts in one pass, each with logits of its own.
 //! 3. [`Speculator::verify`] draws at each position from its logits with the position's own [noise](crate::race). While
-//!    drafts and draws agree, the logits are those of the true stream, and so the draws are those of plain decoding. The
-//!    first draw that differs from its draft is right, too: its logits come from right tokens alone.
-//! 4. The draws behind it come from a stream with a wrong token. As the noise stays, most of them stay, too: they are the
-//!    next drafts, which get better from pass to pass. This is Jacobi's iteration.
+//!    drafts and draws agree, the logits are those of the true stream, and so the draws are those of plain decoding.
+//!    The first draw that differs from its draft is right, too: its logits come from right tokens alone.
+//! 4. The draws behind it come from a stream with a wrong token. As the noise stays, most of them stay, too: they are
+//!    the next drafts, which get better from pass to pass. This is Jacobi's iteration.
 //!
-//! Nothing is accepted or rejected by chance, and nothing is drawn anew: **the tokens are those of plain decoding, one by
-//! one**, whatever the window and the drafts are. So a request can be replayed with another window, alone or in a batch.
+//! Nothing is accepted or rejected by chance, and nothing is drawn anew: **the tokens are those of plain decoding, one
+//! by one**, whatever the window and the drafts are. So a request can be replayed with another window, alone or in a
+//! batch.
 //!
 //! # Where drafts come from
 //! - The grammar: ends of rows are known and cost no place in the window ([`DraftKind::Forced`]).
 //! - [`Stale`]: what an earlier pass drew at the position, after the same token if one did.
-//! - [`Neighbours`]: for positions that no pass has reached, a draw from the distributions of the neighbours in the image.
+//! - [`Neighbours`]: for positions that no pass has reached, a draw from the distributions of the neighbours in the
+//!   image.
 //! - [`Lookup`]: in text, what came after the same tokens before.
-//! - A tree of alternatives ([`Speculation::Tree`]): other earlier draws, and those that nearly won. They are checked in
-//!   the same pass, which needs a mask: a draft sees those on its own path.
+//! - A tree of alternatives ([`Speculation::Tree`]): other earlier draws, and those that nearly won. They are checked
+//!   in the same pass, which needs a mask: a draft sees those on its own path.
 //!
 //! Another source is a file with a [`DraftSource`]; [`Speculator::with_sources`] takes those of a program.
 //!
 //! # How many
-//! [`WindowChooser`] takes as many as pay, by measured times. `cargo bench -p lumina-sampling --bench speculation` counts
-//! the tokens a pass on a synthetic process.
+//! [`WindowChooser`] takes as many as pay, by measured times. `cargo bench -p lumina-sampling --bench speculation`
+//! counts the tokens a pass on a synthetic process.
 //!
 //! # Sources
-//! Speculative Jacobi decoding (arXiv 2410.01699) accepts a draft with probability p/q and draws the others anew. Drafts
-//! that are coupled from pass to pass change less (arXiv 2510.24211). Here drafts and draws have one Gumbel noise, which
-//! couples them, too, and needs no rule of acceptance. Prompt lookup is known from text models.
+//! Speculative Jacobi decoding (arXiv 2410.01699) accepts a draft with probability p/q and draws the others anew.
+//! Drafts that are coupled from pass to pass change less (arXiv 2510.24211). Here drafts and draws have one Gumbel
+//! noise, which couples them, too, and needs no rule of acceptance. Prompt lookup is known from text models.
 //!
 //! # A pass
 //! ```

@@ -19,8 +19,8 @@ const ADDED: usize = 8;
 /// Places of a tree that have no alternatives.
 const CHAIN_ONLY: usize = 8;
 
-/// Drafts the next tokens of one stream, and finds out which of them are right. It has all buffers: once they have grown,
-/// nothing is allocated.
+/// Drafts the next tokens of one stream, and finds out which of them are right. It has all buffers: once they have
+/// grown, nothing is allocated.
 ///
 /// The [module](crate::speculation) says how it works. It never changes the stream: `state` moves ahead and back within
 /// a call, and the caller appends the accepted tokens as it appends a drawn one.
@@ -273,9 +273,9 @@ impl Speculator {
     /// there is one at least. They are exactly the tokens that plain decoding gives.
     ///
     /// `rows(0)` are the logits after the pending token, and `rows(i + 1)` those after draft `i`: of the conditional
-    /// branch and, where [`Sampler::unconditional`] names a range, of the other, which runs the same drafts. They are for
-    /// the ids of [`Sampler::candidate_range`] of `state`, and not asked for where the next token is forced. `accept`
-    /// returns whether the stream goes on. `state` is as it was afterwards.
+    /// branch and, where [`Sampler::unconditional`] names a range, of the other, which runs the same drafts. They are
+    /// for the ids of [`Sampler::candidate_range`] of `state`, and not asked for where the next token is forced.
+    /// `accept` returns whether the stream goes on. `state` is as it was afterwards.
     ///
     /// # Errors
     /// Those of [`Sampler::sample`] at a token of the stream. `accept` has had those before.
@@ -290,8 +290,8 @@ impl Speculator {
     }
 
     /// As [`Speculator::verify`], where a device has drawn: `draws[0]` from the logits after the pending token, and
-    /// `draws[i + 1]` from those after draft `i`, with the noise of the position after [`Draft::position`]. What it drew
-    /// where the next token is forced is not read.
+    /// `draws[i + 1]` from those after draft `i`, with the noise of the position after [`Draft::position`]. What it
+    /// drew where the next token is forced is not read.
     ///
     /// Draws that are missing end the path.
     pub fn verify_drawn(
