@@ -105,11 +105,10 @@ fn images_are_the_same_with_any_window() {
                 compared += tokens.len();
                 if scene && setting == Speculation::Window(8) {
                     (passes, plain_passes) = (passes + stats.passes, plain_passes + expected.1.passes);
-                    assert_eq!(
-                        stats.generated_tokens - stats.forced_tokens,
-                        stats.accepted_drafts + stats.passes,
-                        "a pass gives a token and the drafts that were right"
-                    );
+                    // A pass gives a token and the drafts that were right; the last one only the end of the image.
+                    let drawn = stats.generated_tokens - stats.forced_tokens;
+                    let given = stats.accepted_drafts + stats.passes;
+                    assert!(drawn == given || drawn + 1 == given, "{stats:?}");
                 }
             }
         }

@@ -40,8 +40,8 @@ pub struct DrawKey {
 }
 
 /// The first `N` of the [race] at a position among tokens with their depths, ascending by token: when each arrives, and
-/// which it is; of several that arrive at once, that with the lowest id first. Where there are fewer, the rest arrives at
-/// [`u32::MAX`].
+/// which it is; of several that arrive at once, that with the lowest id first. Where there are fewer, the rest arrives
+/// at [`u32::MAX`].
 pub(crate) fn first<const N: usize>(
     key: DrawKey,
     position: u32,

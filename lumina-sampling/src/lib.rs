@@ -87,8 +87,9 @@
 //!
 //! A token depends on the options, the state and its logits, and its noise on seed, branch, position and token id
 //! ([`race::noise`]). So a request gives the same tokens alone or in a batch, on any device that computes the same
-//! logits, and a position can be sampled before the previous one is settled. Methods that accept or reject drafted
-//! tokens get the distribution itself from [`Sampler::candidates`], and go back by [`StreamState::rollback`].
+//! logits, and a position can be sampled before the previous one is settled. [`speculation`] makes use of it: a pass
+//! tries drafts of the next tokens, and the tokens are those of one token a pass. Other methods that accept or reject
+//! drafted tokens get the distribution itself from [`Sampler::candidates`], and go back by [`StreamState::rollback`].
 //!
 //! # Memory and speed
 //!

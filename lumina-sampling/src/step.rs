@@ -7,7 +7,7 @@ use crate::{Candidates, Result, SamplingOptions, StreamState};
 /// One step of the pipeline: re-scores or drops candidates.
 ///
 /// A step is a pure function of the candidates and the state: its output does not depend on what was sampled before. So
-/// replay, batching and decoding of several tokens in a pass agree.
+/// replay, batching and decoding of several tokens in a pass agree. One that is not says so by [`Step::is_pure`].
 ///
 /// # Your own step
 /// A bonus for some words, in ten lines:

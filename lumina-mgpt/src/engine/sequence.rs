@@ -328,16 +328,19 @@ impl Sequence {
         let drafts = self.speculator.drafts();
         let forced = self.path.iter().filter(|&&index| drafts[index].kind == DraftKind::Forced).count();
         self.stats.drafts += self.n_drafts();
-        self.stats.forced_tokens += forced;
         self.stats.accepted_drafts += self.path.len() - forced;
         let verified = std::mem::take(&mut self.verified);
+        let mut drawn = 0;
         for &token in &verified {
+            // After the last code of an image comes what is forced, in a pass with drafts, too.
+            let is_drawn = self.sampler.forced(&self.state).is_none();
+            drawn += usize::from(is_drawn);
+            self.stats.forced_tokens += usize::from(!is_drawn);
             self.append(token, transformer);
             if self.stop.is_some() {
                 break;
             }
         }
-        let drawn = verified.len() - forced;
         self.outcome =
             Some(Outcome { places: self.places, drafts: self.n_drafts(), drawn, in_image: self.drafted_in_image });
         let path = std::mem::take(&mut self.path);

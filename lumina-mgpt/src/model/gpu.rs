@@ -17,8 +17,8 @@ use crate::{Error, Result};
 /// Draws as the device takes them.
 pub(super) fn draws(draws: &[RowDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]> {
     let draw = |&RowDraw { ref draw, conditional, unconditional }: &RowDraw| GpuDraw {
-        row: conditional,
-        unconditional,
+        row: conditional as u32,
+        unconditional: unconditional.map(|row| row as u32),
         guidance_scale: draw.guidance_scale.unwrap_or(1.0),
         top_k: u32::try_from(draw.top_k).unwrap_or(u32::MAX),
         temperature: draw.temperature,

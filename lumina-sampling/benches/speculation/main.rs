@@ -1,7 +1,7 @@
 //! Tokens a pass: a simulation, on a synthetic process in the place of a model.
 //!
-//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and 24
-//! without.
+//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and
+//! 24 without.
 //!
 //! The process is calibrated: by the rule of SJD it gives the tokens a pass that are published for Lumina-mGPT 7B, 2.3
 //! with hardly more at 64 than at 16 (arXiv 2410.01699), and by that of MC-SJD 4.2 at 64 (arXiv 2510.24211). What the
@@ -23,21 +23,22 @@ const COLUMNS: usize = 48;
 /// Tokens that a pass runs: the pending one and the drafts.
 const WINDOWS: [usize; 5] = [8, 16, 32, 64, 128];
 
-/// What generating an image took.
-#[derive(Debug, Clone, Copy, Default)]
+/// What generating images took.
+#[derive(Debug, Clone, Default)]
 struct Run {
     tokens: usize,
     passes: usize,
-    draft: Duration,
-    verify: Duration,
+    /// The host's time for each pass: to draft, and to draw and verify.
+    times: [Vec<Duration>; 2],
 }
 
-impl std::ops::AddAssign for Run {
-    fn add_assign(&mut self, other: Self) {
+impl Run {
+    fn add(&mut self, other: Self) {
         self.tokens += other.tokens;
         self.passes += other.passes;
-        self.draft += other.draft;
-        self.verify += other.verify;
+        for (times, others) in self.times.iter_mut().zip(other.times) {
+            times.extend(others);
+        }
     }
 }
 
@@ -49,11 +50,11 @@ fn main() {
         let sums = WINDOWS.map(|window| {
             let mut sum = Run::default();
             for (seed, process) in (1..).zip(&processes) {
-                sum += run(process, window, seed);
+                sum.add(run(process, window, seed));
             }
             sum
         });
-        let cells = sums.map(|sum| format!("{:.2}", sum.tokens as f64 / sum.passes as f64));
+        let cells = sums.each_ref().map(|sum| format!("{:.2}", sum.tokens as f64 / sum.passes as f64));
         println!("| {name} | {} |", cells.join(" | "));
         (name.to_owned(), sums)
     };
@@ -68,13 +69,17 @@ fn main() {
     let ours = Method::ALL
         .map(|method| run(method.name, &|process, window, seed| ours::run(process, &vocabulary, window, method, seed)));
 
-    println!("\nMicroseconds of the host a pass, to draft + to verify and draw\n");
+    println!("\nMicroseconds of the host a pass, medians: to draft + to draw and verify\n");
     println!("| tokens that a pass runs | {} |", WINDOWS.map(|window| window.to_string()).join(" | "));
     println!("| --- | {} |", WINDOWS.map(|_| "---").join(" | "));
     for (name, sums) in ours {
-        let micros = |time: Duration, passes: usize| time.as_secs_f64() * 1e6 / passes as f64;
-        let cells =
-            sums.map(|sum| format!("{:.0} + {:.0}", micros(sum.draft, sum.passes), micros(sum.verify, sum.passes)));
+        let cells = sums.map(|sum| {
+            let [draft, verify] = sum.times.map(|mut times| {
+                times.sort_unstable();
+                times[times.len() / 2].as_secs_f64() * 1e6
+            });
+            format!("{draft:.0} + {verify:.0}")
+        });
         println!("| {name} | {} |", cells.join(" | "));
     }
 }

@@ -145,7 +145,7 @@ pub(crate) fn run(process: &Process, vocabulary: &Arc<Vocabulary>, window: usize
         }
         let started = Instant::now();
         speculator.draft(&sampler, &mut state, &tokens, places, usize::MAX);
-        run.draft += started.elapsed();
+        run.times[0].push(started.elapsed());
         run.passes += 1;
         pass(process, &tokens, speculator.drafts(), &mut rows);
 
@@ -158,12 +158,12 @@ pub(crate) fn run(process: &Process, vocabulary: &Arc<Vocabulary>, window: usize
             let draws = draw(&mut sampler, &tokens, speculator.drafts(), &rows, vocabulary);
             let started = Instant::now();
             speculator.verify_drawn(&sampler, &mut state, &draws, accept);
-            run.verify += started.elapsed();
+            run.times[1].push(started.elapsed());
         } else {
             let started = Instant::now();
             let row = |row: usize| (LogitsRow { first_id: FIRST_ID, logits: &rows[row] }, None);
             speculator.verify(&mut sampler, &mut state, row, accept).expect("finite logits");
-            run.verify += started.elapsed();
+            run.times[1].push(started.elapsed());
         }
         for token in accepted {
             run.tokens += usize::from(vocabulary.code_of_token(token).is_some());

@@ -10,8 +10,8 @@ pub(crate) const TOP_K: usize = 2000;
 /// An image as a model might generate it: logits that are a pure function of the tokens before.
 ///
 /// A context vector is summed up of what the image is there (waves over the image, and noise by position), of what lies
-/// above (embeddings of the upper neighbours' tokens), and of what the tokens before in the row have changed (vectors of
-/// their own, decreasing slowly with the distance). Logits are its products with the tokens' embeddings.
+/// above (embeddings of the upper neighbours' tokens), and of what the tokens before in the row have changed (vectors
+/// of their own, decreasing slowly with the distance). Logits are its products with the tokens' embeddings.
 pub(crate) struct Process {
     image: u32,
     rows: usize,

@@ -46,8 +46,8 @@ struct Draft {
 
 /// An image by the published rule, ends of rows not counted, with a window of so many drafts.
 ///
-/// A draft `y` from the distribution `q` is accepted with probability `min(1, p(y) / q(y))`, and else drawn from what `p`
-/// has over `q`. First drafts are uniform.
+/// A draft `y` from the distribution `q` is accepted with probability `min(1, p(y) / q(y))`, and else drawn from what
+/// `p` has over `q`. First drafts are uniform.
 pub(crate) fn run(process: &Process, window: usize, redraw: Redraw, seed: u64) -> Run {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let end = process.n_places();

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most drafts of a pass that are not forced.
+pub(super) const MAX_WINDOW: usize = 512;
 /// The most drafts for one position.
 pub(super) const MAX_WIDTH: usize = 8;
 /// The most positions of a pass that have several drafts.
 pub(super) const MAX_DEPTH: usize = 8;
 
 /// Where a draft comes from.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DraftKind {
@@ -30,8 +33,8 @@ impl DraftKind {
 
 /// A token that a pass tries.
 ///
-/// The drafts of a pass are a tree in topological order: a draft comes after its parent. Without alternatives each one's
-/// parent is the one before.
+/// The drafts of a pass are a tree in topological order: a draft comes after its parent. Without alternatives each
+/// one's parent is the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draft {
     /// The token.
@@ -51,7 +54,8 @@ impl Draft {
     }
 }
 
-/// Follows the drafts as far as the draws confirm them, and gives the indices of those on the way, ascending, in `path`.
+/// Follows the drafts as far as the draws confirm them, and gives the indices of those on the way, ascending, in
+/// `path`.
 ///
 /// `draw` is given a row, 0 for that after the pending token and `i + 1` for that after draft `i`, and gives the token
 /// drawn there, or none to stop. It is asked once for each draft on the path and once more, for the first that differs.

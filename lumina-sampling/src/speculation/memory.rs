@@ -49,8 +49,8 @@ impl Slot {
 }
 
 impl Memory {
-    /// Makes place for so many successive positions, with lists or without.
-    pub(super) fn reserve(&mut self, positions: usize, lists: bool) {
+    /// Makes place for so many successive positions.
+    pub(super) fn reserve(&mut self, positions: usize) {
         if positions > self.slots.len() {
             let n_slots = positions.next_power_of_two();
             let old = std::mem::replace(&mut self.slots, vec![Slot::NOTHING; n_slots]);
@@ -59,14 +59,11 @@ impl Memory {
             for (index, slot) in old.into_iter().enumerate().filter(|(_, slot)| slot.position != NOWHERE) {
                 let place = slot.position % n_slots;
                 self.slots[place] = slot;
-                if n_listed > 0 {
+                if slot.n_listed > 0 {
                     let list = &old_listed[index * MAX_LISTED..][..slot.n_listed];
                     self.listed[place * MAX_LISTED..][..slot.n_listed].copy_from_slice(list);
                 }
             }
-        }
-        if lists && self.listed.is_empty() {
-            self.listed.resize(self.slots.len() * MAX_LISTED, (0, 0));
         }
     }
 
@@ -90,8 +87,12 @@ impl Memory {
     /// Notes what the last draw at a position was from.
     pub(super) fn note_candidates(&mut self, position: usize, candidates: &mut Candidates) {
         let Some(index) = position.checked_rem(self.slots.len()) else { return };
-        if self.slots[index].position != position || self.listed.is_empty() {
+        if self.slots[index].position != position {
             return;
+        }
+        // Where a device draws, there are no lists.
+        if self.listed.is_empty() {
+            self.listed.resize(self.slots.len() * MAX_LISTED, (0, 0));
         }
         let least = candidates.nth_highest(MAX_LISTED).unwrap_or(f32::NEG_INFINITY);
         let highest = candidates.highest();
@@ -140,7 +141,8 @@ impl Memory {
     /// The likeliest candidates of the last draw at a position, ascending by token, with their depths; empty where they
     /// were not kept.
     pub(super) fn candidates(&self, position: usize) -> &[(u32, u32)] {
-        self.slot(position).map_or(&[], |(index, slot)| &self.listed[index * MAX_LISTED..][..slot.n_listed])
+        let list = self.slot(position).filter(|(_, slot)| slot.n_listed > 0);
+        list.map_or(&[], |(index, slot)| &self.listed[index * MAX_LISTED..][..slot.n_listed])
     }
 
     /// The highest position whose candidates are known.
@@ -158,7 +160,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.note(3, [1, 1], 7);
         assert_eq!(memory.last_draw(3), None, "there is no place");
-        memory.reserve(5, false);
+        memory.reserve(5);
         for (before, token) in [([1, 2], 10), ([3, 2], 11), ([1, 4], 12), ([5, 6], 13), ([3, 2], 14), ([7, 7], 12)] {
             memory.note(9, before, token);
         }
@@ -172,9 +174,12 @@ mod tests {
         assert_eq!(draws([9, 2], 3), (vec![12, 14, 13], false));
         assert_eq!((memory.draw(9, [3, 2]), memory.draw(9, [9, 9])), (Some(14), Some(12)));
         assert_eq!((memory.last_draw(9), memory.last_draw(1)), (Some(12), None));
-        // The ring has 8 places.
+        // The ring has 8 places, then 16.
+        memory.reserve(9);
+        assert_eq!(memory.last_draw(9), Some(12));
+        memory.note(25, [0, 0], 1);
+        assert_eq!((memory.last_draw(9), memory.last_draw(25)), (None, Some(1)));
         memory.note(17, [0, 0], 1);
-        assert_eq!((memory.last_draw(9), memory.last_draw(17)), (None, Some(1)));
         for token in 0..2 * MAX_DRAWS as u32 {
             memory.note(17, [token, 0], token);
         }
@@ -185,7 +190,7 @@ mod tests {
     #[test]
     fn the_likeliest_candidates_are_kept() {
         let mut memory = Memory::default();
-        memory.reserve(8, true);
+        memory.reserve(8);
         memory.note(10, [0, 0], 1);
         memory.note_candidates(10, &mut Candidates::from_row(&[0.0, 2.0, 1.0]).unwrap());
         memory.note_candidates(11, &mut Candidates::from_row(&[0.0]).unwrap());
@@ -200,7 +205,7 @@ mod tests {
         assert!(memory.candidates(11).iter().map(|&(token, _)| token).eq(kept.iter().copied()));
 
         // What is known moves to a greater ring.
-        memory.reserve(30, true);
+        memory.reserve(30);
         assert_eq!((memory.candidates(10), memory.last_draw(10)), (&depths[..], Some(1)));
         assert_eq!((memory.candidates(11).len(), memory.last_draw(11)), (MAX_LISTED, Some(5)));
         memory.note(42, [0, 0], 3);

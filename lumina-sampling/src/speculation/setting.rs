@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::{MAX_DEPTH, MAX_WIDTH};
+use super::draft::{MAX_DEPTH, MAX_WIDTH, MAX_WINDOW};
 use crate::options::check_range;
 use crate::{Result, SamplingOptions};
 
@@ -41,11 +41,19 @@ impl Speculation {
         }
     }
 
+    /// Depth and width of the tree, within their ranges: one draft for a position where it is none.
+    pub(super) fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Tree { depth, width, .. } => (depth.min(MAX_DEPTH), width.clamp(1, MAX_WIDTH)),
+            Self::Auto | Self::Off | Self::Window(_) => (0, 1),
+        }
+    }
+
     /// Checks every range.
     pub(crate) fn validate(self) -> Result<()> {
         let window = self.window().unwrap_or_default();
         let is_off = matches!(self, Self::Auto | Self::Off);
-        check_range("speculation", window, is_off || (1..=512).contains(&window), "a window from 1 to 512")?;
+        check_range("speculation", window, is_off || (1..=MAX_WINDOW).contains(&window), "a window from 1 to 512")?;
         if let Self::Tree { depth, width, .. } = self {
             check_range("speculation", depth, (1..=MAX_DEPTH).contains(&depth), "a tree of depth 1 to 8")?;
             check_range("speculation", width, (2..=MAX_WIDTH).contains(&width), "a tree of width 2 to 8")?;

@@ -39,8 +39,8 @@ impl DraftContext<'_> {
     }
 
     /// The likeliest candidates of the last draw at a position, ascending by token, with their
-    /// [depths](crate::race::depth). Empty where a device drew; kept for the positions of the stream's last row, for the
-    /// first and last of the window, and some others.
+    /// [depths](crate::race::depth). Empty where a device drew; kept for the positions of the stream's last row, for
+    /// the first and last of the window, and some others.
     pub fn candidates(&self, position: usize) -> &[(u32, u32)] {
         self.memory.candidates(position)
     }

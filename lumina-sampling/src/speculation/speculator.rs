@@ -2,7 +2,7 @@
 
 use lumina_core::layout::{ImageProgress, Phase, Slot};
 
-use super::draft::{Draft, DraftKind, MAX_DEPTH, MAX_WIDTH, accepted_path};
+use super::draft::{Draft, DraftKind, MAX_DEPTH, MAX_WIDTH, MAX_WINDOW, accepted_path};
 use super::memory::Memory;
 use super::setting::Speculation;
 use super::source::{DraftContext, DraftSource};
@@ -16,8 +16,11 @@ const MAX_ROW: usize = 256;
 /// Positions that a pass may add to the window: so many upper neighbours are kept of drafts that are not yet accepted.
 const ADDED: usize = 8;
 
-/// Drafts the next tokens of one stream, and finds out which of them are right. It has all buffers: once they have grown,
-/// nothing is allocated.
+/// Places of a tree that have no alternatives.
+const CHAIN_ONLY: usize = 8;
+
+/// Drafts the next tokens of one stream, and finds out which of them are right. It has all buffers: once they have
+/// grown, nothing is allocated.
 ///
 /// The [module](crate::speculation) says how it works. It never changes the stream: `state` moves ahead and back within
 /// a call, and the caller appends the accepted tokens as it appends a drawn one.
@@ -50,10 +53,9 @@ pub struct Verified<'a> {
     pub path: &'a [usize],
 }
 
-/// The alternatives of a pass: so many positions from the first on have so many drafts.
+/// The alternatives in an image: so many positions from the first on have so many drafts.
 struct Shape {
     image: ImageProgress,
-    first: usize,
     depth: usize,
     width: usize,
 }
@@ -144,22 +146,16 @@ impl Speculator {
         self.drafted.clear();
         self.drafts.clear();
         self.last = [1, 2].map(|back| tokens.len().checked_sub(back).map_or(u32::MAX, |index| tokens[index]));
-        let places = self.setting.window().map_or(places, |window| window.min(places));
+        let places = self.setting.window().unwrap_or(MAX_WINDOW).min(places).min(MAX_WINDOW);
         if places == 0 || !sampler.is_pure() {
             return &self.drafts;
         }
-        let row = match state.phase() {
-            Phase::Rows(image) => image.size().latent_columns() as usize + 1,
-            _ => 0,
-        };
-        // The row above, and the drafts with the ends of rows among them.
-        let is_wide = row > MAX_ROW;
-        self.memory.reserve(if is_wide { 0 } else { row } + 2 * places + ADDED, row > 0);
+        self.reserve(state, places, room);
+        let (depth, width) = self.setting.shape();
+        let has_tree = width > 1 && matches!(state.phase(), Phase::Rows(_));
+        // Alternatives get a third of the places, but for the first ones: a chain that is too short never gets better.
+        let trunk = if has_tree { places - places.saturating_sub(CHAIN_ONLY) / 3 } else { places };
         let start = state.snapshot();
-        let trunk = match self.setting {
-            Speculation::Tree { .. } if row > 0 => places - places / 3,
-            _ => places,
-        };
         let mut n_placed = 0;
         while self.drafts.len() < room {
             let Some((token, kind)) = self.next(sampler, state, tokens, n_placed < trunk) else { break };
@@ -170,16 +166,37 @@ impl Speculator {
             state.push(token);
         }
         state.rollback(start);
-        if let (Speculation::Tree { depth, width, .. }, Phase::Rows(image)) = (self.setting, state.phase()) {
-            let shape = Shape { image, first: state.len(), depth, width: width.min(MAX_WIDTH) };
-            self.grow_tree(sampler, state.vocabulary().row_end(), shape, places - n_placed, room);
+        if let Phase::Rows(image) = state.phase()
+            && has_tree
+            && !self.drafts.is_empty()
+        {
+            self.grow_tree(sampler, state, Shape { image, depth, width }, places - n_placed, room);
         }
         &self.drafts
     }
 
-    /// Adds alternatives to the chain of drafts.
-    fn grow_tree(&mut self, sampler: &Sampler, row_end: u32, shape: Shape, places: usize, room: usize) {
-        let Shape { image, first, depth, width } = shape;
+    /// Takes the memory that a pass may need.
+    fn reserve(&mut self, state: &StreamState, places: usize, room: usize) {
+        let row = match state.phase() {
+            Phase::Rows(image) => image.size().latent_columns() as usize + 1,
+            _ => 0,
+        };
+        // The row above, and the drafts with the ends of rows among them: one at most after each draft.
+        let most = 2 * places + 1;
+        self.memory.reserve(if row > MAX_ROW { 0 } else { row } + most + ADDED);
+        let most = most.min(room);
+        self.drafts.reserve(most);
+        self.drafted.reserve(most);
+        for rows in [&mut self.path, &mut self.behind] {
+            rows.clear();
+            rows.reserve(most);
+        }
+    }
+
+    /// Adds alternatives to the chain of drafts after `state`.
+    fn grow_tree(&mut self, sampler: &Sampler, state: &StreamState, shape: Shape, places: usize, room: usize) {
+        let Shape { image, depth, width } = shape;
+        let (first, vocabulary) = (state.len(), state.vocabulary());
         let (memory, last) = (&self.memory, self.last);
         let mut near = [[None; MAX_WIDTH]; MAX_DEPTH];
         for (near, position) in near.iter_mut().zip(first..first + depth) {
@@ -195,15 +212,18 @@ impl Speculator {
                 return choice;
             }
             if (image.column() + position - first) % (codes + 1) == codes {
-                (choice.tokens[0], choice.n_tokens, choice.kind) = (row_end, 1, DraftKind::Forced);
+                (choice.tokens[0], choice.n_tokens, choice.kind) = (vocabulary.row_end(), 1, DraftKind::Forced);
                 return choice;
             }
             let width = if position < first + depth { width } else { 1 };
-            let tokens = &mut choice.tokens[..width];
-            (choice.n_tokens, choice.matches) = memory.draws(position, before(drafts, parent, last), tokens);
-            for &token in near.get(position - first).into_iter().flatten().flatten() {
-                if choice.n_tokens < width && !tokens[..choice.n_tokens].contains(&token) {
-                    tokens[choice.n_tokens] = token;
+            let mut draws = [0; MAX_WIDTH];
+            let (n_draws, matches) = memory.draws(position, before(drafts, parent, last), &mut draws[..width]);
+            choice.matches = matches;
+            let near = near.get(position - first).into_iter().flatten().flatten();
+            for &token in draws[..n_draws].iter().chain(near) {
+                let known = &choice.tokens[..choice.n_tokens];
+                if known.len() < width && !known.contains(&token) && vocabulary.code_of_token(token).is_some() {
+                    choice.tokens[choice.n_tokens] = token;
                     choice.n_tokens += 1;
                 }
             }
@@ -263,8 +283,9 @@ impl Speculator {
     /// there is one at least. They are exactly the tokens that plain decoding gives.
     ///
     /// `rows(0)` are the logits after the pending token, and `rows(i + 1)` those after draft `i`: of the conditional
-    /// branch and, where [`Sampler::unconditional`] names a range, of the other. They are not asked for where the next
-    /// token is forced. `accept` returns whether the stream goes on. `state` is as it was afterwards.
+    /// branch and, where [`Sampler::unconditional`] names a range, of the other, which runs the same drafts. They are
+    /// for the ids of [`Sampler::candidate_range`] of `state`, and not asked for where the next token is forced.
+    /// `accept` returns whether the stream goes on. `state` is as it was afterwards.
     ///
     /// # Errors
     /// Those of [`Sampler::sample`] at a token of the stream. `accept` has had those before.
@@ -279,7 +300,8 @@ impl Speculator {
     }
 
     /// As [`Speculator::verify`], where a device has drawn: `draws[0]` from the logits after the pending token, and
-    /// `draws[i + 1]` from those after draft `i`. What it drew where the next token is forced is not read.
+    /// `draws[i + 1]` from those after draft `i`, with the noise of the position after [`Draft::position`]. What it
+    /// drew where the next token is forced is not read.
     ///
     /// Draws that are missing end the path.
     pub fn verify_drawn(
@@ -309,12 +331,9 @@ impl Speculator {
                     return None;
                 }
                 let token = draws.draw(row, state).map_err(|failed| error = Some(failed)).ok()??;
-                let position = state.len();
-                memory.note(position, before(&self.drafts, row.checked_sub(1), self.last), token);
-                if let (Phase::Rows(image), Some(candidates)) = (state.phase(), draws.candidates())
-                    && !matches!(image.expected(), Slot::RowEnd { .. } | Slot::ImageEnd)
-                {
-                    memory.note_candidates(position, candidates);
+                memory.note(state.len(), before(&self.drafts, row.checked_sub(1), self.last), token);
+                if let (Some(_), Some(candidates)) = (row_of_code(state), draws.candidates()) {
+                    memory.note_candidates(state.len(), candidates);
                 }
                 n_tokens += 1;
                 goes_on = accept(token);
@@ -337,64 +356,49 @@ impl Speculator {
 
     /// Draws behind the path, from streams with a wrong token: the next drafts.
     fn draw_behind(&mut self, state: &mut StreamState, start: Snapshot, mut draws: impl Draws) {
-        self.find_behind();
-        let Some(first) = self.path.last().map_or(self.drafts.first(), |&last| self.drafts.get(last + 1)) else {
-            return;
-        };
-        let _ = first;
         let tip = state.len() + self.path.len();
-        let last = self.drafts.iter().map(|draft| draft.position + 1).max().unwrap_or(0);
-        let alternatives = match self.setting {
-            Speculation::Tree { depth, .. } => depth,
-            _ => 0,
-        };
+        self.find_behind(tip);
+        let end = self.drafts.iter().map(|draft| draft.position + 1).max().unwrap_or(0);
+        let (depth, _) = self.setting.shape();
         let mut reached = None;
         for index in 0..self.behind.len() {
             let row = self.behind[index];
             let draft = self.drafts[row - 1];
-            if reached.is_none() || draft.parent.map(|parent| parent + 1) != reached {
+            if reached != Some(draft.row()) {
                 state.rollback(start);
                 self.push_before(state, row - 1);
             }
             state.push(draft.token);
             reached = Some(row);
             // Plain decoding never sees these logits: what is wrong with them is no error.
-            let Ok(Some(token)) = draws.draw(row, state) else { break };
-            let at = state.len();
-            self.memory.note(at, before(&self.drafts, Some(row - 1), self.last), token);
-            // Candidates are kept where they can be asked for: alternatives, and neighbours of what is added.
-            if let Phase::Rows(image) = state.phase()
-                && let Some(candidates) = draws.candidates()
-                && !matches!(image.expected(), Slot::RowEnd { .. } | Slot::ImageEnd)
-            {
-                let below = (at + image.size().latent_columns() as usize + 1).checked_sub(last);
-                if at <= tip + alternatives || at == last || below.is_some_and(|below| (1..=ADDED).contains(&below)) {
-                    self.memory.note_candidates(at, candidates);
+            let Ok(Some(token)) = draws.draw(row, state) else { continue };
+            let position = state.len();
+            self.memory.note(position, before(&self.drafts, Some(row - 1), self.last), token);
+            // Candidates are kept where they may be asked for: at alternatives, and at neighbours of what comes next.
+            if let (Some(codes), Some(candidates)) = (row_of_code(state), draws.candidates()) {
+                let is_above = (end + 1..=end + ADDED).contains(&(position + codes + 1));
+                if position <= tip + depth || position == end || is_above {
+                    self.memory.note_candidates(position, candidates);
                 }
             }
         }
         state.rollback(start);
     }
 
-    /// Finds the rows behind the path, the best ones last.
-    fn find_behind(&mut self) {
+    /// Finds the rows that draw behind the token at `tip`, those after the best drafts last: what is noted last counts
+    /// most.
+    fn find_behind(&mut self, tip: usize) {
+        let accepted = self.path.last().map_or(0, |&last| last + 1);
         self.behind.clear();
-        let tip = self.path.last().map_or(0, |&last| last + 1);
-        let from = self.path.last().map_or_else(
-            || self.drafts.first().map_or(0, |draft| draft.position),
-            |&last| self.drafts[last].position + 1,
-        );
-        self.behind
-            .extend((0..self.drafts.len()).filter(|&index| self.drafts[index].position >= from).map(|index| index + 1));
-        let mut row = tip;
-        loop {
-            // The best child comes first.
-            let child = (row..self.drafts.len()).find(|&child| self.drafts[child].row() == row);
-            let Some(child) = child else { break };
-            row = child + 1;
-            if let Some(at) = self.behind.iter().position(|&other| other == row) {
-                self.behind.remove(at);
-                self.behind.push(row);
+        for best in [false, true] {
+            // Of the drafts after one the first is the best.
+            let mut row = accepted;
+            for (index, draft) in self.drafts.iter().enumerate() {
+                let is_best = draft.row() == row && index >= accepted;
+                row = if is_best { index + 1 } else { row };
+                if draft.position >= tip && is_best == best {
+                    self.behind.push(index + 1);
+                }
             }
         }
     }
@@ -405,6 +409,16 @@ impl Speculator {
             self.push_before(state, parent);
             state.push(self.drafts[parent].token);
         }
+    }
+}
+
+/// The image tokens of a row, where the next token is one of them.
+fn row_of_code(state: &StreamState) -> Option<usize> {
+    match state.phase() {
+        Phase::Rows(image) if matches!(image.expected(), Slot::Code { .. }) => {
+            Some(image.size().latent_columns() as usize)
+        }
+        _ => None,
     }
 }
 

@@ -89,6 +89,10 @@ impl Tree {
     ) {
         self.nodes.clear();
         self.open.clear();
+        // As many as there may be, ends of rows included, and as can be open at once.
+        let most = drafts.len() + 2 * places + 1;
+        self.nodes.reserve(most);
+        self.open.reserve((most + 1) * MAX_WIDTH);
         for index in 0..drafts.len() {
             let draft = drafts[index];
             let choice = choose(drafts, draft.parent);

@@ -31,13 +31,13 @@ const HOPE: f64 = 1.2;
 /// Passes after which a measurement says nothing of what an arm may bring now.
 const EXPIRY: usize = 512;
 
-/// Chooses how many drafts a pass has: as many as bring the most tokens a second, by the measured time of passes and the
-/// measured number of accepted drafts.
+/// Chooses how many drafts a pass has: as many as bring the most tokens a second, by the measured time of passes and
+/// the measured number of accepted drafts.
 ///
-/// Other numbers than the best one are probed now and then. What probes lose against plain decoding, if nothing that they
-/// try is accepted, stays within 2 % of all time and 4 passes, and what was gained before; where no number of drafts pays,
-/// the choice is 0. There is no clock: the choice depends on what is noted alone. One chooser serves all sequences of an
-/// engine that draw images, and another one those that draw text.
+/// Other numbers than the best one are probed now and then. What probes lose against plain decoding, if nothing that
+/// they try is accepted, stays within 2 % of all time and 4 passes, and what was gained before; where no number of
+/// drafts pays, the choice is 0. There is no clock: the choice depends on what is noted alone. One chooser serves all
+/// sequences of an engine that draw images, and another one those that draw text.
 ///
 /// ```
 /// use lumina_sampling::speculation::{Speculation, WindowChooser};
@@ -273,8 +273,9 @@ fn rate(drafts: usize, tokens: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// A run of passes that cost so many seconds by their tokens, where each draft is accepted at this rate after the one
-    /// before: the seconds, those of plain passes for the same tokens, the greatest loss beyond 2 %, and the choices.
+    /// A run of passes that cost so many seconds by their tokens, where each draft is accepted at this rate after the
+    /// one before: the seconds, those of plain passes for the same tokens, the greatest loss beyond 2 %, and the
+    /// choices.
     struct Outcome {
         seconds: f64,
         plain: f64,
