@@ -20,7 +20,7 @@ pub(super) fn draft(parts: &ModelParts, scheduler: &mut Scheduler, options: &Eng
     let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);
     let rows = scheduler.running.iter().map(|entry| entry.sequence.n_rows()).sum();
     let mut windows = parts.windows.lock().unwrap_or_else(PoisonError::into_inner);
-    let Windows { image, text } = &mut *windows;
+    let Windows { image, text, .. } = &mut *windows;
     let kinds = kinds(&scheduler.running);
     let in_image = if kinds[0] { image.choose(rows) } else { 0 };
     let in_text = if kinds[1] { text.choose(rows) } else { 0 };
@@ -41,7 +41,8 @@ pub(super) fn draft(parts: &ModelParts, scheduler: &mut Scheduler, options: &Eng
 /// where some are in images and others in text: it is not known which of them took the time.
 pub(super) fn note(parts: &ModelParts, entries: &mut [Entry], tokens: usize, time: Duration) {
     let mut windows = parts.windows.lock().unwrap_or_else(PoisonError::into_inner);
-    let Windows { image, text } = &mut *windows;
+    let is_warm = tokens > 0 && windows.is_warm(tokens);
+    let Windows { image, text, .. } = &mut *windows;
     let in_image = |outcome: &Outcome| outcome.in_image;
     let outcomes: SmallVec<[Outcome; MAX_INLINE_ROWS]> =
         entries.iter_mut().filter_map(|entry| entry.sequence.outcome.take()).collect();
@@ -50,7 +51,7 @@ pub(super) fn note(parts: &ModelParts, entries: &mut [Entry], tokens: usize, tim
         (false, false) => text,
         _ => return,
     };
-    if tokens > 0 {
+    if is_warm {
         chooser.note_pass(tokens, time.as_secs_f64());
         for &Outcome { places, drafts, drawn, .. } in &outcomes {
             chooser.note_verified(places, drafts, drawn);

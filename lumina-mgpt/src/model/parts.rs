@@ -25,11 +25,29 @@ pub(crate) struct ModelParts {
 pub(crate) struct Windows {
     pub(crate) image: WindowChooser,
     pub(crate) text: WindowChooser,
+    /// Passes of each number of tokens, up to [`COLD_PASSES`].
+    passes: Vec<u8>,
 }
+
+/// Passes of a number of tokens that are not measured: a GPU compiles kernels for the first, and records the second.
+const COLD_PASSES: u8 = 2;
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { image: WindowChooser::new(Speculation::Auto), text: WindowChooser::new(Speculation::Auto) }
+        let chooser = || WindowChooser::new(Speculation::Auto);
+        Self { image: chooser(), text: chooser(), passes: Vec::new() }
+    }
+}
+
+impl Windows {
+    /// Whether a pass of so many tokens takes the time that it will take again. Each is asked for once.
+    pub(crate) fn is_warm(&mut self, tokens: usize) -> bool {
+        if self.passes.len() <= tokens {
+            self.passes.resize(tokens + 1, 0);
+        }
+        let before = self.passes[tokens];
+        self.passes[tokens] = COLD_PASSES.min(before + 1);
+        before == COLD_PASSES
     }
 }
 

@@ -12,8 +12,8 @@ use super::rows::GpuRows;
 use crate::Result;
 use crate::ops::hidden::Hidden;
 
-/// Passes of at most so many tokens are recorded: decoding, and windows of several tokens.
-const MAX_RECORDED_TOKENS: usize = 64;
+/// Passes of at most so many tokens are recorded: decoding, and windows of several tokens, with guidance those of 64.
+const MAX_RECORDED_TOKENS: usize = 144;
 
 /// Recordings that are kept.
 const MAX_RECORDINGS: usize = 16;
