@@ -12,7 +12,7 @@ use std::time::Duration;
 use image::RgbImage;
 use lumina_mgpt::{
     Cancel, Clock, Compute, Conversation, EngineOptions, Event, GenerateOptions, ImageSize, Lumina, Malformed,
-    Modality, Output, Request, SamplingOptions, StopReason, Submission, SystemClock, Task,
+    Modality, Output, Request, SamplingOptions, Speculation, StopReason, Submission, SystemClock, Task,
 };
 use lumina_testing::part;
 use proptest::prelude::*;
@@ -411,7 +411,8 @@ fn long_prompts_are_prefilled_in_chunks() {
 #[test]
 fn a_fixed_size_gives_that_size_and_costs_no_pass_for_what_is_forced() {
     let model = model();
-    let output = model.generate(with_image(request("a tree", 1), 96, 64, 4.0)).run().unwrap();
+    let generation = model.generate(with_image(request("a tree", 1), 96, 64, 4.0));
+    let output = generation.speculation(Speculation::Off).run().unwrap();
     assert_eq!(output.images[0].dimensions(), (96, 64));
     assert_eq!(output.text, "<|image|>");
     let (rows, columns) = (4, 6);
