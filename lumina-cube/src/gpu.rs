@@ -67,17 +67,16 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::NoDevice`] where the machine has none, its driver does not work, the program was built without it, or
-    /// the headers of the CUDA toolkit are not there.
+    /// NVRTC or the headers of the CUDA toolkit are not there.
     pub fn open(choice: DeviceChoice) -> Result<Self> {
         let device = match choice {
             DeviceChoice::Cuda(index) => Device::cuda(index),
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
         };
         let device = device.map_err(|error| Error::NoDevice { reason: error.to_string() })?;
-        // CubeCL would panic at the first kernel.
         #[cfg(feature = "cuda")]
         if matches!(choice, DeviceChoice::Cuda(_)) {
-            check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref())?;
+            crate::cuda::check_compiler()?;
         }
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
@@ -365,24 +364,6 @@ fn bytes_of(words: impl Iterator<Item = u32>) -> Vec<u8> {
     words.flat_map(u32::to_le_bytes).collect()
 }
 
-/// Whether a CUDA toolkit has the headers that NVRTC includes in each kernel.
-#[cfg(feature = "cuda")]
-fn check_cuda_headers(toolkit: Option<&std::path::Path>) -> Result<()> {
-    const INSTALL: &str = "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc nvidia-cuda-nvcc`, and set \
-                           CUDA_PATH to the folder that has include/cuda_fp16.h";
-    let reason = match toolkit {
-        None => format!("there is no CUDA toolkit at CUDA_PATH, /usr/local/cuda or /opt/cuda; {INSTALL}"),
-        Some(folder) => {
-            let missing = ["cuda_fp16.h", "cuda_bf16.h"].map(|name| folder.join("include").join(name));
-            match missing.iter().find(|header| !header.is_file()) {
-                None => return Ok(()),
-                Some(header) => format!("the CUDA toolkit has no {}; {INSTALL}", header.display()),
-            }
-        }
-    };
-    Err(Error::NoDevice { reason })
-}
-
 /// What a server said, without its traces.
 fn failed(doing: &'static str, error: &ServerError) -> Error {
     if let Some(bytes) = bytes_without_room(error) {
@@ -423,7 +404,7 @@ impl fmt::Debug for Buffer {
 
 #[cfg(all(test, feature = "cuda"))]
 mod tests {
-    use super::{DeviceChoice, Gpu, check_cuda_headers};
+    use super::{DeviceChoice, Gpu};
 
     /// Also where there is no driver: CubeCL asks for its library before it calls it.
     #[test]
@@ -435,18 +416,5 @@ mod tests {
         }
         let beyond = Gpu::enumerate().len();
         assert!(Gpu::open(DeviceChoice::Cuda(beyond)).is_err());
-    }
-
-    #[test]
-    fn missing_headers_are_named() {
-        let folder = std::env::temp_dir().join(format!("lumina-cuda-headers-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("include")).expect("a temporary folder");
-        std::fs::write(folder.join("include/cuda_fp16.h"), "").expect("a file in it");
-        let error = check_cuda_headers(Some(&folder)).expect_err("one header is not there").to_string();
-        assert!(error.contains("cuda_bf16.h") && error.contains("CUDA_PATH"), "{error}");
-        std::fs::write(folder.join("include/cuda_bf16.h"), "").expect("a file in it");
-        assert!(check_cuda_headers(Some(&folder)).is_ok());
-        std::fs::remove_dir_all(&folder).expect("the folder is there");
-        assert!(check_cuda_headers(None).is_err());
     }
 }

@@ -42,6 +42,8 @@
 pub mod attention;
 mod bits;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod draw;
 pub mod elementwise;
 pub mod embedding;
