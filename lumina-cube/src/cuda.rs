@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cudarc::nvrtc;
+use cudarc::{driver, nvrtc};
 
 use crate::{Error, Result};
 
@@ -40,6 +40,22 @@ fn check_headers(toolkit: Option<&Path>) -> Result<()> {
         }
     };
     Err(Error::NoDevice { reason })
+}
+
+/// The versions of driver and NVRTC, as a part of a file's name; `None` where one of them is not there.
+#[cfg(feature = "kernel-cache")]
+pub(crate) fn versions() -> Option<String> {
+    // SAFETY: as for `has_nvrtc`.
+    if !unsafe { driver::sys::is_culib_present() } || !has_nvrtc() {
+        return None;
+    }
+    let (mut version, mut major, mut minor) = (0, 0, 0);
+    // SAFETY: both libraries are there, and these functions need no device; they write numbers that outlive them.
+    unsafe {
+        driver::sys::cuDriverGetVersion(&mut version).result().ok()?;
+        nvrtc::sys::nvrtcVersion(&mut major, &mut minor).result().ok()?;
+    }
+    Some(format!("cuda-{version}-nvrtc-{major}.{minor}"))
 }
 
 #[cfg(test)]

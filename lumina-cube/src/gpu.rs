@@ -69,6 +69,8 @@ impl Gpu {
     /// [`Error::NoDevice`] where the machine has none, its driver does not work, the program was built without it, or
     /// NVRTC or the headers of the CUDA toolkit are not there.
     pub fn open(choice: DeviceChoice) -> Result<Self> {
+        #[cfg(all(feature = "kernel-cache", any(feature = "cuda", feature = "vulkan")))]
+        crate::kernel_cache::configure();
         let device = match choice {
             DeviceChoice::Cuda(index) => Device::cuda(index),
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
