@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cudarc::driver::CudaContext;
 use cudarc::{driver, nvrtc};
 
 use crate::{Error, Result};
@@ -40,6 +41,14 @@ fn check_headers(toolkit: Option<&Path>) -> Result<()> {
         }
     };
     Err(Error::NoDevice { reason })
+}
+
+/// Bytes that are free on the device of this index, as its driver says.
+pub(crate) fn free_memory(index: usize) -> Option<u64> {
+    // The primary context of the device, in which CubeCL works, too.
+    let context = CudaContext::new(index).ok()?;
+    let (free, _) = context.mem_get_info().ok()?;
+    Some(free as u64)
 }
 
 /// The versions of driver and NVRTC, as a part of a file's name; `None` where one of them is not there.

@@ -39,6 +39,7 @@ pub struct Gpu {
 }
 
 struct Inner {
+    choice: DeviceChoice,
     client: Client,
     name: String,
     lanes: u32,
@@ -83,7 +84,7 @@ impl Gpu {
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
             .map_err(|_| Error::NoDevice { reason: format!("the driver of {device:?} does not work") })?;
-        Ok(Self::of_client(client))
+        Ok(Self::of_client(choice, client))
     }
 
     /// The devices that this program was built for and this machine has.
@@ -103,7 +104,7 @@ impl Gpu {
         choices
     }
 
-    fn of_client(mut client: Client) -> Self {
+    fn of_client(choice: DeviceChoice, mut client: Client) -> Self {
         // One stream for all threads, as memory and order are per stream, and no other program part's: a recording
         // would take up what that launches.
         static STREAMS: AtomicU64 = AtomicU64::new(1 << 40);
@@ -118,7 +119,7 @@ impl Gpu {
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
         let tensor_cores = crate::matmul::mma::is_offered(&client);
-        let inner = Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
+        let inner = Inner { choice, client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
         Self { inner: Arc::new(inner), tensor_cores }
     }
 
@@ -170,6 +171,20 @@ impl Gpu {
     /// Bytes of its memory, where the driver says so.
     pub fn memory_bytes(&self) -> Option<u64> {
         self.client().properties().memory.max_memory()
+    }
+
+    /// Bytes of its memory that are free now, where the driver says so: on CUDA. Memory that buffers of this program had
+    /// and that is kept for later ones counts as free.
+    pub fn free_memory_bytes(&self) -> Option<u64> {
+        match self.inner.choice {
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(index) => {
+                let usage = self.client().memory_report(cubecl::MemoryScope::CurrentStream).usage();
+                let kept = usage.bytes_reserved.saturating_sub(usage.bytes_in_use + usage.bytes_padding);
+                Some(crate::cuda::free_memory(index)?.saturating_add(kept))
+            }
+            _ => None,
+        }
     }
 
     /// The most bytes that one buffer can have.
