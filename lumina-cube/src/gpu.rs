@@ -227,9 +227,9 @@ impl Gpu {
         self.write_words(buffer, Bytes::from_bytes_vec(bytes_of(words.iter().copied())));
     }
 
-    /// [`Gpu::write`] of bytes that may be those of a mapped file.
-    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
-        self.write_words(buffer, Bytes::from_shared(bytes, AllocationProperty::File));
+    /// [`Gpu::write`] of bytes in memory of any kind.
+    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes, property: AllocationProperty) {
+        self.write_words(buffer, Bytes::from_shared(bytes, property));
     }
 
     fn write_words(&self, buffer: &Buffer, bytes: Bytes) {
@@ -382,7 +382,7 @@ fn bytes_of(words: impl Iterator<Item = u32>) -> Vec<u8> {
 }
 
 /// What a server said, without its traces.
-fn failed(doing: &'static str, error: &ServerError) -> Error {
+pub(crate) fn failed(doing: &'static str, error: &ServerError) -> Error {
     if let Some(bytes) = bytes_without_room(error) {
         return Error::OutOfMemory { bytes };
     }

@@ -62,6 +62,7 @@ mod race;
 mod reduce;
 #[cfg(all(test, feature = "sources"))]
 mod sources;
+mod staging;
 mod tensor_cores;
 mod weights;
 
