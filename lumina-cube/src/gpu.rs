@@ -173,8 +173,8 @@ impl Gpu {
         self.client().properties().memory.max_memory()
     }
 
-    /// Bytes of its memory that are free now, where the driver says so: on CUDA. Memory that buffers of this program had
-    /// and that is kept for later ones counts as free.
+    /// Bytes of its memory that are free now, where the driver says so: on CUDA. Memory that buffers of this program
+    /// had, and that is kept for later ones, counts as free.
     pub fn free_memory_bytes(&self) -> Option<u64> {
         match self.inner.choice {
             #[cfg(feature = "cuda")]

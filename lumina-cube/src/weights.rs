@@ -173,8 +173,8 @@ impl Arena {
         self.matrix_of_rows(format, [rows, columns], slice)
     }
 
-    /// [`Arena::matrix`] of rows that `read` makes, some at a time, in order, so that no more than 32 MB of them need to
-    /// be in memory.
+    /// [`Arena::matrix`] of rows that `read` makes, some at a time, in order, so that no more than 32 MB of them need
+    /// to be in memory.
     ///
     /// # Errors
     /// As [`Arena::matrix`], and those of `read`.
