@@ -39,6 +39,7 @@ pub struct Gpu {
 }
 
 struct Inner {
+    choice: DeviceChoice,
     client: Client,
     name: String,
     lanes: u32,
@@ -67,22 +68,23 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::NoDevice`] where the machine has none, its driver does not work, the program was built without it, or
-    /// the headers of the CUDA toolkit are not there.
+    /// NVRTC or the headers of the CUDA toolkit are not there.
     pub fn open(choice: DeviceChoice) -> Result<Self> {
+        #[cfg(all(feature = "kernel-cache", any(feature = "cuda", feature = "vulkan")))]
+        crate::kernel_cache::configure();
         let device = match choice {
             DeviceChoice::Cuda(index) => Device::cuda(index),
             DeviceChoice::Wgpu => Device::wgpu(WgpuDeviceKind::DefaultDevice),
         };
         let device = device.map_err(|error| Error::NoDevice { reason: error.to_string() })?;
-        // CubeCL would panic at the first kernel.
         #[cfg(feature = "cuda")]
         if matches!(choice, DeviceChoice::Cuda(_)) {
-            check_cuda_headers(cubecl::cuda::install::cuda_path().as_deref())?;
+            crate::cuda::check_compiler()?;
         }
         // CubeCL panics where a driver is there and does not work.
         let client = std::panic::catch_unwind(|| device.client())
             .map_err(|_| Error::NoDevice { reason: format!("the driver of {device:?} does not work") })?;
-        Ok(Self::of_client(client))
+        Ok(Self::of_client(choice, client))
     }
 
     /// The devices that this program was built for and this machine has.
@@ -102,7 +104,7 @@ impl Gpu {
         choices
     }
 
-    fn of_client(mut client: Client) -> Self {
+    fn of_client(choice: DeviceChoice, mut client: Client) -> Self {
         // One stream for all threads, as memory and order are per stream, and no other program part's: a recording
         // would take up what that launches.
         static STREAMS: AtomicU64 = AtomicU64::new(1 << 40);
@@ -117,7 +119,7 @@ impl Gpu {
         let lanes = 1 << lanes.ilog2();
         let name = client.name().to_owned();
         let tensor_cores = crate::matmul::mma::is_offered(&client);
-        let inner = Inner { client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
+        let inner = Inner { choice, client, name, lanes, recorded: Mutex::new(None), turn: Mutex::new(()) };
         Self { inner: Arc::new(inner), tensor_cores }
     }
 
@@ -171,6 +173,20 @@ impl Gpu {
         self.client().properties().memory.max_memory()
     }
 
+    /// Bytes of its memory that are free now, where the driver says so: on CUDA. Memory that buffers of this program
+    /// had, and that is kept for later ones, counts as free.
+    pub fn free_memory_bytes(&self) -> Option<u64> {
+        match self.inner.choice {
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(index) => {
+                let usage = self.client().memory_report(cubecl::MemoryScope::CurrentStream).usage();
+                let kept = usage.bytes_reserved.saturating_sub(usage.bytes_in_use + usage.bytes_padding);
+                Some(crate::cuda::free_memory(index)?.saturating_add(kept))
+            }
+            _ => None,
+        }
+    }
+
     /// The most bytes that one buffer can have.
     pub fn max_buffer_bytes(&self) -> u64 {
         self.client().properties().memory.max_page_size
@@ -211,9 +227,9 @@ impl Gpu {
         self.write_words(buffer, Bytes::from_bytes_vec(bytes_of(words.iter().copied())));
     }
 
-    /// [`Gpu::write`] of bytes that may be those of a mapped file.
-    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes) {
-        self.write_words(buffer, Bytes::from_shared(bytes, AllocationProperty::File));
+    /// [`Gpu::write`] of bytes in memory of any kind.
+    pub(crate) fn write_bytes(&self, buffer: &Buffer, bytes: bytes::Bytes, property: AllocationProperty) {
+        self.write_words(buffer, Bytes::from_shared(bytes, property));
     }
 
     fn write_words(&self, buffer: &Buffer, bytes: Bytes) {
@@ -365,26 +381,8 @@ fn bytes_of(words: impl Iterator<Item = u32>) -> Vec<u8> {
     words.flat_map(u32::to_le_bytes).collect()
 }
 
-/// Whether a CUDA toolkit has the headers that NVRTC includes in each kernel.
-#[cfg(feature = "cuda")]
-fn check_cuda_headers(toolkit: Option<&std::path::Path>) -> Result<()> {
-    const INSTALL: &str = "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc nvidia-cuda-nvcc`, and set \
-                           CUDA_PATH to the folder that has include/cuda_fp16.h";
-    let reason = match toolkit {
-        None => format!("there is no CUDA toolkit at CUDA_PATH, /usr/local/cuda or /opt/cuda; {INSTALL}"),
-        Some(folder) => {
-            let missing = ["cuda_fp16.h", "cuda_bf16.h"].map(|name| folder.join("include").join(name));
-            match missing.iter().find(|header| !header.is_file()) {
-                None => return Ok(()),
-                Some(header) => format!("the CUDA toolkit has no {}; {INSTALL}", header.display()),
-            }
-        }
-    };
-    Err(Error::NoDevice { reason })
-}
-
 /// What a server said, without its traces.
-fn failed(doing: &'static str, error: &ServerError) -> Error {
+pub(crate) fn failed(doing: &'static str, error: &ServerError) -> Error {
     if let Some(bytes) = bytes_without_room(error) {
         return Error::OutOfMemory { bytes };
     }
@@ -423,7 +421,7 @@ impl fmt::Debug for Buffer {
 
 #[cfg(all(test, feature = "cuda"))]
 mod tests {
-    use super::{DeviceChoice, Gpu, check_cuda_headers};
+    use super::{DeviceChoice, Gpu};
 
     /// Also where there is no driver: CubeCL asks for its library before it calls it.
     #[test]
@@ -435,18 +433,5 @@ mod tests {
         }
         let beyond = Gpu::enumerate().len();
         assert!(Gpu::open(DeviceChoice::Cuda(beyond)).is_err());
-    }
-
-    #[test]
-    fn missing_headers_are_named() {
-        let folder = std::env::temp_dir().join(format!("lumina-cuda-headers-{}", std::process::id()));
-        std::fs::create_dir_all(folder.join("include")).expect("a temporary folder");
-        std::fs::write(folder.join("include/cuda_fp16.h"), "").expect("a file in it");
-        let error = check_cuda_headers(Some(&folder)).expect_err("one header is not there").to_string();
-        assert!(error.contains("cuda_bf16.h") && error.contains("CUDA_PATH"), "{error}");
-        std::fs::write(folder.join("include/cuda_bf16.h"), "").expect("a file in it");
-        assert!(check_cuda_headers(Some(&folder)).is_ok());
-        std::fs::remove_dir_all(&folder).expect("the folder is there");
-        assert!(check_cuda_headers(None).is_err());
     }
 }

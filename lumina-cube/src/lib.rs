@@ -22,6 +22,11 @@
 //! # Features
 //!
 //! - `cuda`: NVIDIA's driver, through NVRTC. It needs the headers of the CUDA toolkit.
+//! - `kernel-cache`, with `cuda` or `vulkan`: compiled kernels are kept on disk, so that a later start of the same
+//!   program does not compile them. They are in the user's cache folder (`~/.cache/lumina/kernels` on Linux), or in the
+//!   folder in the environment variable `LUMINA_KERNEL_CACHE`, which may be `off`. A cache that cannot be read or
+//!   written costs time alone. Programs that configure CubeCL themselves, before the first [`Gpu::open`] or in a
+//!   `cubecl.toml`, keep their configuration.
 //! - `wgpu`: Vulkan, Metal, DirectX 12 or WebGPU, through WGSL; `vulkan` and `metal` go through SPIR-V and MSL, which
 //!   are faster.
 //!
@@ -42,17 +47,22 @@
 pub mod attention;
 mod bits;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 mod error;
 mod gpu;
+#[cfg(all(feature = "kernel-cache", any(feature = "cuda", feature = "vulkan")))]
+mod kernel_cache;
 pub mod matmul;
 pub mod norm;
 mod race;
 mod reduce;
 #[cfg(all(test, feature = "sources"))]
 mod sources;
+mod staging;
 mod tensor_cores;
 mod weights;
 

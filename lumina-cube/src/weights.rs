@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::gpu::{ALIGNMENT, Buffer, WORD};
+use crate::staging::Staging;
 use crate::{Error, Gpu, Result};
 
 /// Numbers of a block that share a scale.
@@ -87,6 +88,7 @@ pub struct Arena {
     gpu: Gpu,
     words: Chunk,
     scales: Chunk,
+    staging: Staging,
 }
 
 /// A buffer that is filled from the front.
@@ -102,14 +104,6 @@ const CHUNK_WORDS: (usize, usize) = (1 << 18, 1 << 26);
 
 impl Chunk {
     const NEW: Self = Self { buffer: None, used: 0, next: CHUNK_WORDS.0 };
-
-    /// Copies bytes, whole words of them: the buffer, and the first word of them.
-    fn put(&mut self, gpu: &Gpu, bytes: Bytes) -> Result<(Buffer, usize)> {
-        let len = bytes.len() / WORD;
-        let (buffer, start) = self.take(gpu, len)?;
-        gpu.write_bytes(&buffer.part(start..start + len), bytes);
-        Ok((buffer, start))
-    }
 
     /// Room for so many words: the buffer, and where in it.
     fn take(&mut self, gpu: &Gpu, words: usize) -> Result<(Buffer, usize)> {
@@ -159,54 +153,113 @@ pub struct MatrixRows<'a> {
 impl Arena {
     /// An empty one.
     pub fn new(gpu: &Gpu) -> Self {
-        Self { gpu: gpu.clone(), words: Chunk::NEW, scales: Chunk::NEW }
+        Self { gpu: gpu.clone(), words: Chunk::NEW, scales: Chunk::NEW, staging: Staging::new(gpu) }
     }
 
-    /// Copies a matrix to the device. `bytes` are its rows as safetensors and GGUF store them: where the device stores
-    /// them alike, they go from a mapped file to the driver without a copy on the heap.
+    /// Copies a matrix to the device. `bytes` are its rows as safetensors and GGUF store them; threads copy them from a
+    /// mapped file to memory from which the device copies. It takes [turns](Gpu::turn) itself, so its caller has none.
     ///
     /// # Errors
     /// [`Error::MatrixBytes`] where there are more or fewer bytes than the shape takes, or a row is no whole number of
-    /// blocks; [`Error::OutOfMemory`].
+    /// blocks; [`Error::OutOfMemory`], [`Error::Device`].
     pub fn matrix(&mut self, format: Format, [rows, columns]: [usize; 2], bytes: Bytes) -> Result<Matrix> {
         let row_bytes = format.file_row_bytes(columns);
         let expected = row_bytes.and_then(|bytes| bytes.checked_mul(rows));
-        if expected != Some(bytes.len()) {
+        let (Some(row_bytes), true) = (row_bytes, expected == Some(bytes.len())) else {
             let expected = expected.unwrap_or(0);
             return Err(Error::MatrixBytes { found: bytes.len(), rows, columns, format, expected });
-        }
-        let padded = format.row_loads(columns) * LOAD * WORD;
-        let (words, scales) = match format {
-            Format::F32 | Format::F16 | Format::BF16 if row_bytes == Some(padded) => (bytes, Bytes::new()),
-            Format::F32 | Format::F16 | Format::BF16 => {
-                let mut words = Vec::with_capacity(rows * padded);
-                for row in bytes.chunks_exact(row_bytes.unwrap_or(0).max(1)) {
-                    words.extend_from_slice(row);
-                    words.resize(words.len().next_multiple_of(padded.max(1)), 0);
-                }
-                (words.into(), Bytes::new())
-            }
-            Format::Q8_0 => split::<34>(&bytes),
-            Format::Q4_0 => split::<18>(&bytes),
         };
-        let (word_buffer, first_word) = self.words.put(&self.gpu, words)?;
-        let (scale_buffer, first_scale) = self.scales.put(&self.gpu, scales)?;
+        let slice = |rows: Range<usize>| Ok(bytes.slice(rows.start * row_bytes..rows.end * row_bytes));
+        self.matrix_of_rows(format, [rows, columns], slice)
+    }
+
+    /// [`Arena::matrix`] of rows that `read` makes, some at a time, in order, so that no more than 32 MB of them need
+    /// to be in memory.
+    ///
+    /// # Errors
+    /// As [`Arena::matrix`], and those of `read`.
+    pub fn matrix_of_rows<E: From<Error>>(
+        &mut self,
+        format: Format,
+        [rows, columns]: [usize; 2],
+        mut read: impl FnMut(Range<usize>) -> Result<Bytes, E>,
+    ) -> Result<Matrix, E> {
+        let wrong = |found, rows, expected| E::from(Error::MatrixBytes { found, rows, columns, format, expected });
+        let row_bytes = format.file_row_bytes(columns).ok_or_else(|| wrong(0, rows, 0))?;
+        let padded = format.row_loads(columns) * LOAD * WORD;
+        let row_scales = if format.has_scales() { 2 * columns.div_ceil(BLOCK) } else { 0 };
+        let bytes = rows.checked_mul(padded).ok_or(Error::OutOfMemory { bytes: u64::MAX })?;
+        let turn = self.gpu.turn();
+        let (words, first_word) = self.words.take(&self.gpu, bytes / WORD)?;
+        let (scales, first_scale) = self.scales.take(&self.gpu, (rows * row_scales).div_ceil(WORD))?;
+        drop(turn);
+        let part = ((READ / row_bytes.max(1)) / ROWS * ROWS).max(ROWS);
+        for first in (0..rows).step_by(part) {
+            let rows_of_part = first..rows.min(first + part);
+            let n = rows_of_part.len();
+            let bytes = read(rows_of_part)?;
+            if bytes.len() != n * row_bytes {
+                return Err(wrong(bytes.len(), n, n * row_bytes));
+            }
+            let start = first_word + first * padded / WORD;
+            let room = words.part(start..start + n * padded / WORD);
+            self.staging.upload(&room, |at, out| match format {
+                Format::F32 | Format::F16 | Format::BF16 if row_bytes == padded => {
+                    out.copy_from_slice(&bytes[at..at + out.len()]);
+                }
+                Format::F32 | Format::F16 | Format::BF16 => pad_rows(&bytes, [row_bytes, padded], at, out),
+                Format::Q8_0 => numbers_of_blocks::<34, 32>(&bytes, at, out),
+                Format::Q4_0 => numbers_of_blocks::<18, 16>(&bytes, at, out),
+            })?;
+            if row_scales > 0 {
+                let start = first_scale + first * row_scales / WORD;
+                let room = scales.part(start..start + (n * row_scales).div_ceil(WORD));
+                self.staging.upload(&room, |at, out| match format {
+                    Format::Q4_0 => scales_of_blocks::<18>(&bytes, at, out),
+                    _ => scales_of_blocks::<34>(&bytes, at, out),
+                })?;
+            }
+        }
         let (first_load, first_scale) = (first_word / LOAD, first_scale * 2);
-        Ok(Matrix { format, rows, columns, words: word_buffer, first_load, scales: scale_buffer, first_scale })
+        Ok(Matrix { format, rows, columns, words, first_load, scales, first_scale })
     }
 }
 
-/// Blocks of a scale and `N` − 2 bytes of numbers, as two lists: the numbers, and the scales in whole words.
-fn split<const N: usize>(bytes: &[u8]) -> (Bytes, Bytes) {
-    let blocks = bytes.as_chunks::<N>().0;
-    let mut words = Vec::with_capacity(blocks.len() * (N - 2));
-    let mut scales = Vec::with_capacity((blocks.len() * 2).next_multiple_of(WORD));
-    for block in blocks {
-        scales.extend_from_slice(&block[..2]);
-        words.extend_from_slice(&block[2..]);
+/// Bytes of rows, as files store them, that are read at a time.
+const READ: usize = 1 << 25;
+
+/// Rows that are read at a time are a multiple of so many: their words and scales then begin where parts of buffers do.
+const ROWS: usize = 2 * ALIGNMENT;
+
+/// Rows of `row` bytes as rows of `padded` bytes that end with zeros: those from byte `at` of the latter on.
+fn pad_rows(bytes: &[u8], [row, padded]: [usize; 2], mut at: usize, mut out: &mut [u8]) {
+    while !out.is_empty() {
+        let (index, column) = (at / padded, at % padded);
+        let (part, rest) = out.split_at_mut((padded - column).min(out.len()));
+        let stored = row.saturating_sub(column).min(part.len());
+        let first = index * row + column.min(row);
+        part[..stored].copy_from_slice(&bytes[first..first + stored]);
+        part[stored..].fill(0);
+        at += part.len();
+        out = rest;
     }
-    scales.resize(scales.len().next_multiple_of(WORD), 0);
-    (words.into(), scales.into())
+}
+
+/// The numbers of blocks of a scale and `N` = `BLOCK_BYTES` − 2 bytes: those from byte `at` on, where a block begins.
+fn numbers_of_blocks<const BLOCK_BYTES: usize, const N: usize>(bytes: &[u8], at: usize, out: &mut [u8]) {
+    let blocks = &bytes.as_chunks::<BLOCK_BYTES>().0[at / N..];
+    for (numbers, block) in out.as_chunks_mut::<N>().0.iter_mut().zip(blocks) {
+        numbers.copy_from_slice(&block[2..]);
+    }
+}
+
+/// The scales of such blocks from byte `at` on; zero beyond the last.
+fn scales_of_blocks<const BLOCK_BYTES: usize>(bytes: &[u8], at: usize, out: &mut [u8]) {
+    let blocks = &bytes.as_chunks::<BLOCK_BYTES>().0[at / 2..];
+    out.fill(0);
+    for (scale, block) in out.as_chunks_mut::<2>().0.iter_mut().zip(blocks) {
+        scale.copy_from_slice(&block[..2]);
+    }
 }
 
 impl Matrix {

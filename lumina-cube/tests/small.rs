@@ -82,6 +82,16 @@ fn too_much_is_an_error() {
     assert_eq!(gpu.read(&gpu.upload(&[7])).unwrap(), [7]);
 }
 
+/// Only CUDA says what is free.
+#[test]
+fn free_memory_is_a_part_of_all() {
+    let Some(gpu) = gpu() else { return };
+    match gpu.free_memory_bytes() {
+        Some(free) => assert!(free > 0 && gpu.memory_bytes().is_some_and(|all| free <= all), "{free}"),
+        None => assert_ne!(gpu.name(), "cuda"),
+    }
+}
+
 /// A recording computes on what its buffers hold when it is replayed.
 #[test]
 fn recordings_compute_anew() {

@@ -68,14 +68,14 @@ pub enum Error {
         capacity: usize,
     },
     /// A device with less memory than the model takes.
-    #[error(
-        "the model takes {} on the device, which has {}; {remedy}", gigabytes(*needed), gigabytes(*available)
-    )]
+    #[error("the model takes {} on the device, which has {}; {remedy}", gigabytes(*needed), memory(*free, *total))]
     DoesNotFit {
         /// Bytes of weights, and of what kernels take.
         needed: u64,
-        /// Bytes that the device has.
-        available: u64,
+        /// Bytes that are free on the device, where its driver says so.
+        free: Option<u64>,
+        /// Bytes that the device has in all, where its driver says so.
+        total: Option<u64>,
         /// What to do.
         remedy: String,
     },
@@ -275,6 +275,15 @@ pub enum Error {
 
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
+}
+
+/// The memory of a device as far as it is known.
+fn memory(free: Option<u64>, total: Option<u64>) -> String {
+    match (free, total) {
+        (Some(free), Some(total)) => format!("{} free of {}", gigabytes(free), gigabytes(total)),
+        (Some(free), None) => format!("{} free", gigabytes(free)),
+        (None, total) => gigabytes(total.unwrap_or(0)),
+    }
 }
 
 /// What a caller does against an image that was cut off.

@@ -18,6 +18,8 @@ use crate::ops::weight::GpuMatrix;
 use crate::ops::weight::Weight;
 use crate::ops::{Codebook, Conv2d, Embedding, HostMatrix, Linear, Values};
 use crate::{Compute, Error, Residence, Result, Role, Weights};
+#[cfg(feature = "cube")]
+use lumina_checkpoint::gguf::quantise_rows;
 use lumina_checkpoint::gguf::quantise_tensor;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView};
 
@@ -374,13 +376,21 @@ impl<'a> Loader<'a> {
             other if other.is_quantised() => (Dtype::Q8_0, Format::Q8_0),
             _ => (Dtype::F32, Format::F32),
         };
-        let bytes = self.quantised(view, dtype)?;
-        let matrix = self.on_gpu(|gpu| {
-            let arena = &mut self.shared.state.borrow_mut().arena;
-            let arena = arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
-            arena.matrix(format, [view.shape()[0], view.shape()[1]], bytes)
-        });
-        Some(GpuMatrix { matrix: matrix? })
+        let shape = [view.shape()[0], view.shape()[1]];
+        let gpu = self.shared.compute.gpu()?;
+        if self.shared.state.borrow().gpu_error.is_some() {
+            return None;
+        }
+        let mut arena = self.shared.state.borrow_mut().arena.take().unwrap_or_else(|| lumina_cube::Arena::new(gpu));
+        let matrix = arena.matrix_of_rows(format, shape, |rows| Ok(quantise_rows(view, rows, dtype)?));
+        let mut state = self.shared.state.borrow_mut();
+        state.arena = Some(arena);
+        match matrix {
+            Ok(matrix) => return Some(GpuMatrix { matrix }),
+            Err(Error::Gpu(error)) => state.gpu_error = Some(error),
+            Err(error) => state.problems.add(|| error.to_string()),
+        }
+        None
     }
 
     /// The type in which a tensor becomes a matrix: its own, unless a smaller one is asked for.

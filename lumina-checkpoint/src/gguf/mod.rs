@@ -22,7 +22,7 @@ mod value;
 mod write;
 
 pub use metadata::Metadata;
-pub use quantise::{check_finite, quantise_slices, quantise_tensor};
+pub use quantise::{check_finite, quantise_rows, quantise_slices, quantise_tensor};
 pub use value::{Array, Value};
 pub use write::GgufWriter;
 

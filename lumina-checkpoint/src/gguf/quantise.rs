@@ -1,5 +1,7 @@
 //! Conversion of one tensor to another type.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 #[cfg(feature = "threads")]
 use rayon::prelude::*;
@@ -40,12 +42,7 @@ pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
     if view.dtype() == dtype {
         return Ok(view.bytes().clone());
     }
-    let Some(length) = dtype.bytes_of(view.shape()) else {
-        return Err(unfit(
-            view,
-            format!("rows of shape {:?} are no whole number of blocks of {dtype}; {REMEDY}", view.shape()),
-        ));
-    };
+    let length = dtype.bytes_of(view.shape()).ok_or_else(|| no_blocks(view, dtype))?;
     let mut converted = Vec::with_capacity(length);
     quantise_slices(view, view.bytes(), dtype, |bytes, _| {
         converted.extend_from_slice(bytes);
@@ -62,6 +59,43 @@ pub fn quantise_tensor(view: &TensorView, dtype: Dtype) -> Result<Bytes> {
 /// As [`quantise_tensor`], and those of `take`.
 pub fn quantise_slices(
     view: &TensorView,
+    source: &[u8],
+    dtype: Dtype,
+    take: impl FnMut(&[u8], f64) -> Result<()>,
+) -> Result<()> {
+    quantise_from(view, 0, source, dtype, take)
+}
+
+/// Some rows of a matrix, converted as [`quantise_tensor`] does it: rows that are not asked for take no memory.
+///
+/// # Errors
+/// As [`quantise_tensor`].
+///
+/// # Panics
+/// If the tensor is no matrix, or has no such rows.
+pub fn quantise_rows(view: &TensorView, rows: Range<usize>, dtype: Dtype) -> Result<Bytes> {
+    let shape = view.shape();
+    assert!(shape.len() == 2 && rows.start <= rows.end && rows.end <= shape[0], "{rows:?} of {view:?}");
+    let columns = shape[1];
+    // Blocks do not go beyond a row.
+    let row = view.bytes().len() / shape[0].max(1);
+    let source = view.bytes().slice(rows.start * row..rows.end * row);
+    if view.dtype() == dtype {
+        return Ok(source);
+    }
+    let length = dtype.bytes_of(&[rows.len(), columns]).ok_or_else(|| no_blocks(view, dtype))?;
+    let mut converted = Vec::with_capacity(length);
+    quantise_from(view, rows.start * columns, &source, dtype, |bytes, _| {
+        converted.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(converted.into())
+}
+
+/// [`quantise_slices`] of what begins at element `start` of the tensor.
+fn quantise_from(
+    view: &TensorView,
+    start: usize,
     source: &[u8],
     dtype: Dtype,
     mut take: impl FnMut(&[u8], f64) -> Result<()>,
@@ -89,7 +123,7 @@ pub fn quantise_slices(
                 let values = &mut values[..bytes.len() / from.block_bytes() * from.block_elements()];
                 view.read_f32(bytes, values)?;
                 format.quantise_row(values, out).map_err(|error| {
-                    let first = index * SLICE + part * CHUNK;
+                    let first = start + index * SLICE + part * CHUNK;
                     unfit(view, describe_failure(&error, first))
                 })
             },
@@ -164,6 +198,10 @@ fn describe_failure(error: &lumina_kernels::Error, first: usize) -> String {
         }
         other => format!("{other}; {REMEDY}"),
     }
+}
+
+fn no_blocks(view: &TensorView, dtype: Dtype) -> Error {
+    unfit(view, format!("rows of shape {:?} are no whole number of blocks of {dtype}; {REMEDY}", view.shape()))
 }
 
 fn unfit(view: &TensorView, reason: String) -> Error {

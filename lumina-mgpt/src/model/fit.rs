@@ -4,6 +4,7 @@ use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_nn::{Compute, Role, Weights};
 
 use super::config::Architecture;
+use crate::Error;
 
 /// Bytes that a model takes where it computes, and what there is: made by [`Lumina::fit`](crate::Lumina::fit).
 ///
@@ -18,8 +19,11 @@ pub struct Fit {
     pub kv_cache: u64,
     /// Bytes of activations and of what drivers and kernels take, roughly.
     pub overhead: u64,
-    /// Bytes that the device has, where its driver says so.
-    pub available: Option<u64>,
+    /// Bytes of the device's memory, free or not, where its driver says so.
+    pub total: Option<u64>,
+    /// Bytes of it that are free now, where its driver says so: on CUDA. What other programs, and models of this one,
+    /// have there is not.
+    pub free: Option<u64>,
     /// Bytes of the weights in each smaller format, from the largest.
     pub smaller: Vec<(Weights, u64)>,
 }
@@ -39,7 +43,8 @@ impl Fit {
             weights: own,
             kv_cache: 2 * tokens * per_token,
             overhead: OVERHEAD,
-            available: compute.device_memory(),
+            total: compute.device_memory(),
+            free: compute.free_device_memory(),
             smaller: smaller.into_iter().filter(|(_, bytes)| *bytes < own).collect(),
         }
     }
@@ -49,14 +54,34 @@ impl Fit {
         self.weights.saturating_add(self.overhead)
     }
 
-    /// Whether the device has so much; yes where its driver does not say.
+    /// Bytes that the model can have: those that are [free](Fit::free), or where that is not known, [all](Fit::total).
+    pub fn available(&self) -> Option<u64> {
+        self.free.or(self.total)
+    }
+
+    /// Whether so much is [available](Fit::available); yes where the driver does not say.
     pub fn fits(&self) -> bool {
-        self.available.is_none_or(|available| self.needed() <= available)
+        self.available().is_none_or(|available| self.needed() <= available)
+    }
+
+    /// Why the model does not fit, and what to do; `None` where it does.
+    pub(crate) fn error(&self) -> Option<Error> {
+        if self.fits() {
+            return None;
+        }
+        let other = match self.format_that_fits() {
+            Some(format) => format!("it would fit with `Compute::weights` {format}"),
+            None => "choose a smaller model, a shorter context, or `Compute::cpu`".to_owned(),
+        };
+        // Others have what lacks.
+        let has_room = self.free.and(self.total).is_some_and(|total| self.needed() <= total);
+        let remedy = if has_room { format!("close what else uses the device, or {other}") } else { other };
+        Some(Error::DoesNotFit { needed: self.needed(), free: self.free, total: self.total, remedy })
     }
 
     /// The largest smaller format in which the model would fit.
     pub fn format_that_fits(&self) -> Option<Weights> {
-        let available = self.available?;
+        let available = self.available()?;
         let fits = |bytes: u64| bytes.saturating_add(self.overhead) <= available;
         self.smaller.iter().find(|(_, bytes)| fits(*bytes)).map(|(format, _)| *format)
     }
@@ -106,7 +131,8 @@ mod tests {
             weights: 28 << 30,
             kv_cache: 4 << 30,
             overhead: OVERHEAD,
-            available: Some(gigabytes << 30),
+            total: Some(gigabytes << 30),
+            free: None,
             smaller: smaller.clone(),
         };
         assert!(fit(29).fits());
@@ -116,6 +142,30 @@ mod tests {
             assert!(!fit(gigabytes).fits());
             assert_eq!(fit(gigabytes).format_that_fits(), format, "{gigabytes} GB");
         }
-        assert!(Fit { available: None, ..fit(1) }.fits());
+        assert!(Fit { total: None, ..fit(1) }.fits());
+    }
+
+    /// A card that is large enough, most of which others have.
+    #[test]
+    fn what_is_free_counts_before_what_the_card_has() {
+        let fit = |free| Fit {
+            weights: 14 << 30,
+            kv_cache: 4 << 30,
+            overhead: OVERHEAD,
+            total: Some(24 << 30),
+            free,
+            smaller: vec![(Weights::Q8, 7 << 30)],
+        };
+        assert!(fit(None).fits() && fit(Some(20 << 30)).fits());
+        let short = fit(Some(10 << 30));
+        assert_eq!((short.fits(), short.format_that_fits()), (false, Some(Weights::Q8)));
+        let error = short.error().expect("it does not fit").to_string();
+        assert_eq!(
+            error,
+            "the model takes 15.6 GB on the device, which has 10.7 GB free of 25.8 GB; close what else uses the device, \
+             or it would fit with `Compute::weights` q8"
+        );
+        let error = Fit { total: Some(10 << 30), ..fit(None) }.error().expect("it does not fit").to_string();
+        assert!(error.contains("which has 10.7 GB; it would fit with"), "{error}");
     }
 }

@@ -188,13 +188,8 @@ impl<'a> LuminaBuilder<'a> {
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
 
         compute.check()?;
-        let fit = Fit::new(&checkpoint, &architecture, &compute);
-        if let (false, Some(available)) = (fit.fits(), fit.available) {
-            let remedy = match fit.format_that_fits() {
-                Some(format) => format!("it would fit with `Compute::weights` {format}"),
-                None => "choose a smaller model, a shorter context, or `Compute::cpu`".to_owned(),
-            };
-            return Err(Error::DoesNotFit { needed: fit.needed(), available, remedy });
+        if let Some(error) = Fit::new(&checkpoint, &architecture, &compute).error() {
+            return Err(error);
         }
 
         let text = match tokenizer {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use lumina_checkpoint::Result;
-use lumina_checkpoint::gguf::{Value, quantise_tensor};
+use lumina_checkpoint::gguf::{Value, quantise_rows, quantise_tensor};
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use lumina_testing::{json_file, own, report};
@@ -343,6 +343,25 @@ fn halves_are_rounded_to_nearest() {
         halves.as_chunks().0.iter().zip(&values).all(|(bytes, value)| *bytes == bf16::from_f32(*value).to_le_bytes())
     );
     assert_eq!(quantise_tensor(&view, Dtype::F32).unwrap().as_ptr(), view.bytes().as_ptr());
+}
+
+/// Some rows at a time, as they go to a GPU.
+#[test]
+fn rows_are_quantised_as_the_whole_tensor() {
+    let mut values: Vec<f32> = (0..300 * 160).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+    let folder = model(&[("w", &[300, 160], values.clone())], "");
+    let view = convert::open(folder.path()).unwrap().get("w").unwrap();
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0, Dtype::Q4_0] {
+        let parts = [0..0, 0..128, 128..129, 129..300].map(|rows| quantise_rows(&view, rows, dtype).unwrap());
+        assert_eq!(parts.concat(), quantise_tensor(&view, dtype).unwrap(), "{dtype}");
+    }
+    // What does not fit is named by its place in the tensor.
+    values[140 * 160 + 3] = 1e30;
+    let folder = model(&[("w", &[300, 160], values)], "");
+    let view = convert::open(folder.path()).unwrap().get("w").unwrap();
+    assert!(quantise_rows(&view, 0..140, Dtype::F16).is_ok());
+    let error = quantise_rows(&view, 128..300, Dtype::F16).unwrap_err().to_string();
+    assert!(error.contains(&format!("element {}", 140 * 160 + 3)), "{error}");
 }
 
 /// A small model with everything that a file for llama.cpp needs.

@@ -41,6 +41,14 @@ impl Compute {
         None
     }
 
+    /// Bytes of that memory that are free now, where its driver says so: on CUDA.
+    pub fn free_device_memory(&self) -> Option<u64> {
+        #[cfg(feature = "cube")]
+        return self.gpu()?.free_memory_bytes();
+        #[cfg(not(feature = "cube"))]
+        None
+    }
+
     /// Bytes a second that a GPU reads and writes, both counted, when it copies memory: the limit of decoding. It takes
     /// half a gigabyte twice, for a moment.
     ///
