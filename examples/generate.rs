@@ -31,7 +31,7 @@ struct Args {
 fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
-    let size = args.size.unwrap_or(args.model.square());
+    let size = args.size.unwrap_or((model.target_size_px(), model.target_size_px()));
     let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
     if let Some(rows) = args.preview_every {
         generation = generation.preview_every_rows(rows);

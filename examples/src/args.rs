@@ -25,7 +25,7 @@ pub struct ModelArgs {
     /// Folder of `tokenizer.json`, if it is not in the checkpoint's folder
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: 768; 96 for the small model]
+    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: what it states, else 768]
     #[arg(long)]
     target_size: Option<u32>,
     #[command(flatten)]
@@ -44,8 +44,10 @@ impl ModelArgs {
         let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
         let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
 
-        let mut builder =
-            Lumina::from_pretrained(folder).compute(self.compute.open()?).target_size_px(self.target_size_px());
+        let mut builder = Lumina::from_pretrained(folder).compute(self.compute.open()?);
+        if let Some(px) = self.target_size {
+            builder = builder.target_size_px(px);
+        }
         if let Some(folder) = &self.image_tokenizer {
             builder = builder.image_tokenizer(folder);
         }
@@ -64,20 +66,9 @@ impl ModelArgs {
         Ok(model)
     }
 
-    fn target_size_px(&self) -> u32 {
-        self.target_size.unwrap_or(if self.model.is_none() { 96 } else { 768 })
-    }
-
-    /// Width and height of a square image of the target size.
-    pub fn square(&self) -> (u32, u32) {
-        (self.target_size_px(), self.target_size_px())
-    }
-
-    /// Applies the sampling options that were given. The others keep the defaults of the task or of the small model.
+    /// Applies the sampling options that were given. The others keep the defaults of the checkpoint, or of the task.
     pub fn apply_sampling<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
-        // The defaults of tasks suit models of 7B. The small model needs more conservative sampling.
-        let preset = self.model.is_none().then_some(SMALL_MODEL_SAMPLING);
-        self.sampling.apply(generation, preset)
+        self.sampling.apply(generation)
     }
 }
 
@@ -128,27 +119,6 @@ impl ComputeArgs {
     }
 }
 
-/// Sampling options of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct SamplingPreset {
-    /// How strongly images follow the prompt.
-    pub guidance: f32,
-    /// Image tokens are drawn from this many most likely ones.
-    pub image_top_k: usize,
-    /// The temperature; below 1 it favours likely tokens.
-    pub temperature: f32,
-}
-
-impl SamplingPreset {
-    /// Applies the options to a generation.
-    pub fn apply<T: Answer>(self, generation: Generation<'_, T>) -> Generation<'_, T> {
-        generation.guidance(self.guidance).image_top_k(self.image_top_k).temperature(self.temperature)
-    }
-}
-
-/// The options with which the small model scored best in `evaluate`.
-pub const SMALL_MODEL_SAMPLING: SamplingPreset = SamplingPreset { guidance: 1.5, image_top_k: 5, temperature: 0.4 };
-
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
@@ -176,12 +146,8 @@ struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>, preset: Option<SamplingPreset>) -> Generation<'m, T> {
-        let mut generation = match preset {
-            Some(preset) => preset.apply(generation),
-            None => generation,
-        };
-        generation = generation.seed(self.seed);
+    fn apply<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+        let mut generation = generation.seed(self.seed);
         if let Some(scale) = self.guidance {
             generation = generation.guidance(scale);
         }

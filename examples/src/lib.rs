@@ -16,7 +16,7 @@ mod progress;
 mod scenes;
 mod training;
 
-pub use args::{ComputeArgs, ModelArgs, SMALL_MODEL_SAMPLING, SamplingPreset, check_instruction, width_x_height};
+pub use args::{ComputeArgs, ModelArgs, check_instruction, width_x_height};
 pub use errors::{Error, Result};
 pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
 pub use progress::{Progress, summary};

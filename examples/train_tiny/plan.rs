@@ -1,5 +1,7 @@
 //! The numbers: sizes of networks and data, and how long each stage trains.
 
+use lumina_core::crop_sizes;
+use lumina_mgpt::{Preset, Task};
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_train::fine_tune::{FineTuneOptions, NewModel};
 use lumina_train::optim::{EpochSchedule, StepSchedule};
@@ -116,7 +118,22 @@ impl Plan {
         if let Some(last) = vq_parts.last_mut() {
             last.options = last.options.clone().codebook(CodebookUpdate::Fixed);
         }
+        let mut preset = Preset::default();
+        preset.target_size_px = Some(target_px);
+        // The options with which it scores best in `evaluate`.
+        (preset.guidance_scale, preset.image_top_k, preset.temperature) = (Some(1.5), Some(5), Some(0.4));
+        preset.tasks = Some(vec![
+            Task::TextToImage,
+            Task::Captioning,
+            Task::DepthEstimation,
+            Task::SemanticSegmentation,
+            Task::Editing,
+            Task::FreeForm,
+        ]);
+        let sizes = crop_sizes(target_px).into_iter().flatten().map(|size| (size.width_px(), size.height_px()));
+        preset.image_sizes = Some(sizes.collect());
         let model = NewModel {
+            preset,
             hidden_size: 160,
             intermediate_size: 432,
             num_hidden_layers: 6,

@@ -194,6 +194,45 @@ pub enum Error {
         /// The longest side that has a size token, in pixels.
         largest_px: u32,
     },
+    /// The section `lumina` of `generation_config.json` cannot be read.
+    #[error("{}: the section `lumina` ({source}); correct it or remove it", file.display())]
+    GenerationConfig {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A task that the model has not learnt, as its `generation_config.json` says.
+    #[error("the model has not learnt the task `{task}`; it knows {known}")]
+    UnknownTask {
+        /// The task.
+        task: &'static str,
+        /// The tasks that it has learnt.
+        known: String,
+    },
+    /// A size of images that the model has not learnt, as its `generation_config.json` says.
+    #[error("the model has not learnt to draw images of {size} pixels; it knows {known}")]
+    UnknownSize {
+        /// The size.
+        size: ImageSize,
+        /// The sizes that it has learnt.
+        known: String,
+    },
+    /// An image that does not fit the model's context.
+    #[error(
+        "an image of {size} pixels takes {tokens} tokens after {prompt} of the prompt, and the model has {context} in \
+         all; ask for a smaller image or a shorter prompt"
+    )]
+    ImageBeyondContext {
+        /// The size.
+        size: ImageSize,
+        /// Tokens of the image.
+        tokens: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that a sequence of the model can have.
+        context: usize,
+    },
     /// Keys and values that another model, or the same on another device, keeps.
     #[cfg(feature = "cube")]
     #[error("a KV cache of another model or device; make it with `new_cache` of the model that runs")]

@@ -102,5 +102,7 @@ pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInp
 pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
 pub use model::{Architecture, Dropout, Fit, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, Transformer};
-pub use pipeline::{Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Stream, SystemClock, WarmUp};
+pub use pipeline::{
+    Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Preset, Stream, SystemClock, WarmUp,
+};
 pub use stop_reason::StopReason;

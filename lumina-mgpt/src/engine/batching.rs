@@ -112,6 +112,12 @@ impl Engine {
         let unirep = &self.model.unirep;
         let context = self.model.transformer.architecture().max_positions();
         let prompt = unirep.encode_within(&request.conversation, context)?.tokens;
+        if let (Modality::Image, Some(size)) = (sampling.modality, sampling.image_size)
+            && prompt.len() + size.n_tokens() > context
+        {
+            let (tokens, prompt) = (size.n_tokens(), prompt.len());
+            return Err(Error::ImageBeyondContext { size, tokens, prompt, context });
+        }
         let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
         let sampler = match adapt {
             Some(adapt) => catch("the function that changes the sampler", || adapt(sampler))?,

@@ -12,6 +12,7 @@ use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
+use super::preset::Preset;
 use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
@@ -26,7 +27,11 @@ pub struct Lumina {
     parts: Arc<ModelParts>,
     preprocessor: Preprocessor,
     target_size_px: u32,
+    preset: Arc<Preset>,
 }
+
+/// The size that input images are resized to, where neither caller nor checkpoint states one.
+const TARGET_SIZE_PX: u32 = 768;
 
 impl Lumina {
     /// Opens a Hugging Face folder, a folder with a `model.gguf`, or a GGUF file, which contains config and tokenizer.
@@ -37,7 +42,7 @@ impl Lumina {
             tokenizer: None,
             image_tokenizer: None,
             compute: None,
-            target_size_px: 768,
+            target_size_px: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
         }
@@ -75,6 +80,16 @@ impl Lumina {
     /// An engine for many requests at once, as a server needs; it owns a handle to the model.
     pub fn engine(&self, options: EngineOptions, clock: Arc<dyn Clock>) -> Engine {
         Engine::new(self.parts.clone(), options, clock)
+    }
+
+    /// What the checkpoint states of how it is used: the defaults of the tasks.
+    pub fn preset(&self) -> &Preset {
+        &self.preset
+    }
+
+    /// The size that input images are resized to, about so many pixels a side.
+    pub fn target_size_px(&self) -> u32 {
+        self.target_size_px
     }
 
     /// Resizes images to a size that the model was trained on.
@@ -115,7 +130,7 @@ pub struct LuminaBuilder<'a> {
     tokenizer: Option<PathBuf>,
     image_tokenizer: Option<PathBuf>,
     compute: Option<Compute>,
-    target_size_px: u32,
+    target_size_px: Option<u32>,
     limits: Limits,
     progress: Box<dyn Fn(LoadProgress) + 'a>,
 }
@@ -149,9 +164,9 @@ impl<'a> LuminaBuilder<'a> {
     }
 
     /// Sets the size that the checkpoint was trained for (512, 768 or 1024): input images are resized to the
-    /// allowed size of about this many pixels a side. The default is 768.
+    /// allowed size of about this many pixels a side. The default is what the checkpoint's [`Preset`] states, else 768.
     pub fn target_size_px(mut self, target_size_px: u32) -> Self {
-        self.target_size_px = target_size_px;
+        self.target_size_px = Some(target_size_px);
         self
     }
 
@@ -186,6 +201,7 @@ impl<'a> LuminaBuilder<'a> {
         }
         let checkpoint = convert::open(&path)?;
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
+        let preset = Preset::of_checkpoint(&checkpoint)?;
 
         compute.check()?;
         if let Some(error) = Fit::new(&checkpoint, &architecture, &compute).error() {
@@ -231,10 +247,11 @@ impl<'a> LuminaBuilder<'a> {
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
         compute.sync()?;
+        let target_size_px = target_size_px.or(preset.target_size_px).unwrap_or(TARGET_SIZE_PX);
         let preprocessor = Preprocessor::new(target_size_px)?;
         let windows = Mutex::default();
         let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, windows });
-        Ok(Lumina { parts, preprocessor, target_size_px })
+        Ok(Lumina { parts, preprocessor, target_size_px, preset: Arc::new(preset) })
     }
 }
 

@@ -9,13 +9,16 @@ use lumina_vq::preprocess::InputImage;
 use super::generation::Generation;
 use super::lumina::Lumina;
 use super::output::{Answer, Output};
-use crate::Result;
 use crate::engine::{GenerateOptions, Request};
+use crate::{Error, Result};
 
 impl Lumina {
-    /// Continues a conversation, in text and images as the model chooses.
+    /// Continues a conversation, in text and images as the model chooses, with the checkpoint's settings
+    /// ([`Lumina::preset`]).
     pub fn chat(&self, conversation: Conversation) -> Generation<'_, Output> {
-        self.generate(Request::new(conversation))
+        let sampling = self.preset().apply(SamplingOptions::default());
+        let options = GenerateOptions { sampling, ..GenerateOptions::default() };
+        self.generate(Request { conversation, options })
     }
 
     /// Answers a request as it stands.
@@ -28,9 +31,10 @@ impl Lumina {
     /// Checkpoints draw best at the sizes that they were trained on: see
     /// [`crop_sizes`](lumina_core::crop_sizes) of 512, 768 or 1024.
     pub fn text_to_image(&self, prompt: &str, (width, height): (u32, u32)) -> Generation<'_, RgbImage> {
-        let size = ImageSize::new(width, height);
+        let size = ImageSize::new(width, height).map_err(Error::from);
+        let size = size.and_then(|size| self.preset().check_size(size).map(|()| size));
         let fixed = size.as_ref().ok().copied();
-        let input = size.map(|size| TaskInput::new().text(prompt).size(size)).map_err(Into::into);
+        let input = size.map(|size| TaskInput::new().text(prompt).size(size));
         let generation = self.task(Task::TextToImage, input);
         match fixed {
             Some(size) => generation.image_size(size),
@@ -49,7 +53,7 @@ impl Lumina {
         let conversation = self
             .encode_image(&image.into())
             .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
-        Generation::new(self, conversation, options(Task::Captioning, Modality::Text))
+        Generation::new(self, conversation, self.options(Task::Captioning, Modality::Text))
     }
 
     /// Draws an image from an image: depth, segmentation, normals, pose, and with an `instruction` detection,
@@ -67,29 +71,29 @@ impl Lumina {
         self.task(task, input)
     }
 
-    /// Any task, with the original's settings for it.
+    /// Any task, with the checkpoint's settings ([`Lumina::preset`]), or else the original's for the task. One that the
+    /// checkpoint says it has not learnt is an error when it runs.
     pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
         let modality = match task.spec().output {
             TaskOutput::Text => Modality::Text,
             TaskOutput::Image => Modality::Image,
             TaskOutput::Any => Modality::Any,
         };
+        let input = self.preset().check_task(task).and(input);
         let conversation = input.and_then(|input| Ok(Conversation::new().human(task.prompt(input)?)));
-        Generation::new(self, conversation, options(task, modality))
+        Generation::new(self, conversation, self.options(task, modality))
     }
-}
 
-/// The original's settings for a task.
-fn options(task: Task, modality: Modality) -> GenerateOptions {
-    let defaults = task.spec().defaults;
-    GenerateOptions {
-        sampling: SamplingOptions::default()
+    /// The settings for a task: the original's, but for what the checkpoint states.
+    fn options(&self, task: Task, modality: Modality) -> GenerateOptions {
+        let defaults = task.spec().defaults;
+        let sampling = SamplingOptions::default()
             .guidance_scale(defaults.guidance_scale)
             .image_top_k(defaults.image_top_k)
             .text_top_k(defaults.text_top_k)
             .temperature(defaults.temperature)
-            .modality(modality),
-        max_new_tokens: defaults.max_new_tokens,
-        ..GenerateOptions::default()
+            .modality(modality);
+        let sampling = self.preset().apply(sampling);
+        GenerateOptions { sampling, max_new_tokens: defaults.max_new_tokens, ..GenerateOptions::default() }
     }
 }

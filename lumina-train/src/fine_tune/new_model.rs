@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use lumina_checkpoint::{Dtype, save_safetensors};
-use lumina_mgpt::{ModelConfig, Transformer};
+use lumina_mgpt::{ModelConfig, Preset, Transformer};
 use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 use rand_chacha::ChaCha12Rng;
@@ -36,6 +36,9 @@ pub struct NewModel {
     pub initializer_range: f64,
     /// The initial weights follow from it.
     pub seed: u64,
+    /// How the model is to be used, for its `generation_config.json`: sampling, sizes and tasks.
+    #[serde(skip)]
+    pub preset: Preset,
 }
 
 impl Default for NewModel {
@@ -50,6 +53,7 @@ impl Default for NewModel {
             swin_norm: false,
             initializer_range: 0.02,
             seed: 0,
+            preset: Preset::default(),
         }
     }
 }
@@ -72,7 +76,10 @@ impl NewModel {
             for name in TOKENIZER_FILES {
                 copy_if_present(&tokenizer.join(name), &partial.join(name))?;
             }
-            let generation = json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 2 });
+            let mut generation = json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 2 });
+            if self.preset != Preset::default() {
+                generation["lumina"] = json!(self.preset);
+            }
             write_json(&partial.join("generation_config.json"), &generation)?;
             let architecture = ModelConfig::open(&file)?.resolve(&file)?;
             let tensors = Transformer::tensor_shapes(&architecture, compute);
