@@ -39,6 +39,10 @@
     reason = "kernels are in the part of Rust that CubeCL knows"
 )]
 
+// Tests inside the crate share code with those outside.
+#[cfg(test)]
+extern crate self as lumina_cube;
+
 pub mod attention;
 mod bits;
 pub mod conv;

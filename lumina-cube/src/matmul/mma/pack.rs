@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use super::fragments::Q8_ORDER;
 use super::{Kind, Runs, TILE_ROWS};
-use crate::bits::{half_value, round_f16};
+use crate::bits::{half_value, round_bf16, round_f16};
 use crate::matmul::bytes::round_block;
 use crate::matmul::{Float4, Load};
 use crate::tensor_cores::PLANE;
@@ -47,14 +47,6 @@ fn load_index(row: u32, step: u32, part: u32, lane: u32, steps: u32, loads: u32)
 fn scale_index(row: u32, block: u32, padded: u32) -> usize {
     let pair = (row / 8 * (padded / 2) + block / 2) * 4 + row % 8 / 2;
     (pair * 4 + block % 2 * 2 + row % 2) as usize
-}
-
-/// Rounds to `bf16`, ties to even; what is not finite becomes NaN.
-#[cube]
-fn round_bf16(value: f32) -> u32 {
-    let bits = u32::reinterpret(value);
-    let rounded = (bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32;
-    select((bits & 0x7fff_ffffu32) < 0x7f80_0000u32, rounded, 0x7fc0u32)
 }
 
 /// The first 16 bits of a number, and what they leave.
