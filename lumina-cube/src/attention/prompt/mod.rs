@@ -16,6 +16,7 @@
 //! A query's tiles of keys, and so its sums, depend on its position alone: keys after it add zeros.
 
 pub(crate) mod flash;
+mod queries;
 #[cfg(all(test, any(feature = "wgpu", feature = "cuda")))]
 mod tests;
 mod tiles;

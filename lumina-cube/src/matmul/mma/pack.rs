@@ -6,6 +6,7 @@
 
 use cubecl::prelude::*;
 
+use super::few::takes_plain;
 use super::fragments::Q8_ORDER;
 use super::{Kind, Runs, TILE_ROWS};
 use crate::bits::{half_value, round_bf16, round_f16};
@@ -18,7 +19,7 @@ use crate::{Buffer, Gpu};
 /// Units of a cube.
 const UNITS: u32 = 256;
 
-/// Activations in the order of fragments, for weights of one kind.
+/// Activations in the order of fragments, for weights of one kind; or as they are, where kernels take them so.
 pub(in crate::matmul) struct Packed {
     pub(super) kind: Kind,
     pub(super) words: Buffer,
@@ -176,8 +177,16 @@ pub(crate) fn bytes_kernel(
     }
 }
 
-/// Packs `x` `[n, columns]` for weights of a kind.
+/// `x` `[n, columns]` in the form that kernels read beside weights of a kind: packed, or as it is.
 pub(in crate::matmul) fn pack(gpu: &Gpu, kind: Kind, x: &Buffer, n: usize, columns: usize) -> Packed {
+    if takes_plain(kind, n) {
+        return Packed { kind, words: x.clone(), scales: x.clone() };
+    }
+    pack_rows(gpu, kind, x, n, columns)
+}
+
+/// Packs `x` `[n, columns]`.
+pub(super) fn pack_rows(gpu: &Gpu, kind: Kind, x: &Buffer, n: usize, columns: usize) -> Packed {
     let steps = Runs::new(kind, columns).steps();
     let groups = n.div_ceil(TILE_ROWS);
     let words = gpu.empty(groups * steps * kind.loads() * PLANE as usize * 4);
