@@ -18,7 +18,8 @@ pub(super) struct Parts {
     pub(super) splits: usize,
 }
 
-/// Grid: (heads, tokens), of which tiles of one token are a list. A unit has a number of the head. Splits that the token does not see are not read.
+/// Grid: (heads, tokens), of which tiles of one token are a list. A unit has a number of the head. Splits that the
+/// token does not see are not read.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn kernel(
     sums: &[f32],

@@ -6,9 +6,9 @@
 //!
 //! There are two kernels. Tokens of prompts, which a pass names, go through tensor cores (`prompt`). All others, and so
 //! all that is decoded, are multiplied in `f32` (`split`): keys are split at fixed positions, a cube has a split of one
-//! head of keys for a few queries, its teams of lanes have equal parts of the split, and results of teams and splits are
-//! added in their order. With either a query's sums depend on its position and the device alone, neither on the other
-//! tokens of the pass nor on how many share a cube.
+//! head of keys for a few queries, its teams of lanes have equal parts of the split, and results of teams and splits
+//! are added in their order. With either a query's sums depend on its position and the device alone, neither on the
+//! other tokens of the pass nor on how many share a cube.
 
 mod attend;
 pub(crate) mod combine;

@@ -16,8 +16,7 @@ pub(super) const MAX_TILES: usize = 4;
 const TILE: usize = TILE_OUTPUTS * TILE_ROWS;
 
 /// Whether activations are read as they are, and split in registers: they are as many bytes, and a launch less. Only up
-/// to eight rows beside `bf16`, as more would be split again by each cube, and beside other formats a row or block has a
-/// scale.
+/// to eight rows, of which a lane has one, beside `bf16`: beside other formats a row or block has a scale.
 pub(crate) const fn takes_plain(kind: Kind, n: usize) -> bool {
     matches!(kind.format, Format::BF16) && n <= TILE_ROWS
 }
@@ -189,8 +188,8 @@ pub(crate) fn kernel(
     }
 }
 
-/// Eight numbers of a row of activations that begins at the load `row`, in one load for each part: those beside the load
-/// `at` of the weights, or zeros beyond their end.
+/// Eight numbers of a row of activations that begins at the load `row`, in one load for each part: those beside the
+/// load `at` of the weights, or zeros beyond their end.
 #[cube]
 fn split_plain(x: &[Load], row: u32, at: u32, loads: u32, parts: &mut Array<Load>, #[comptime] kind: Kind) {
     let is_inside = at < loads;
@@ -220,8 +219,8 @@ pub(super) fn launch(launch: &Launch<'_>) {
     let runs = launch.runs();
     let tiles = n.div_ceil(TILE_ROWS).next_power_of_two().min(MAX_TILES);
     let [a, b, c] = launch.places(output_tiles(tiles) * TILE_OUTPUTS);
-    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, or these rows as they are, and
-    // results have their places.
+    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, or these rows as they are,
+    // and results have their places.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),
