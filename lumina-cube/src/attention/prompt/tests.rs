@@ -50,7 +50,7 @@ fn run(layer: &Layer, tokens: &[Token], prompts: &[bool], precision: MatmulPreci
 /// Where `u` is the unit roundoff of the numbers that are multiplied, squared if there are two of them for each, a
 /// score is off by `u · Σ |q · k| / √d`, and the exponential by as much of itself; it is rounded once more where it is
 /// multiplied, but not in the sum of all. Each addition in `f32` is off by 2⁻²³ of the sum of magnitudes, as tensor
-/// cores may cut digits off.
+/// cores may cut digits off; the errors of n additions are those of a random walk.
 fn bounds(layer: &Layer, words: &[u32], query: &[f32], seen: &[Token], precision: MatmulPrecision) -> Vec<f64> {
     let AttentionShape { heads, kv_heads, head_dim, format } = layer.shape;
     let digits = if format == KvFormat::F16 { 11 } else { 8 };
@@ -70,9 +70,9 @@ fn bounds(layer: &Layer, words: &[u32], query: &[f32], seen: &[Token], precision
         let scores: Vec<f64> = (0..seen.len()).map(|token| products(token, |x| x)).collect();
         let highest = scores.iter().fold(f64::MIN, |a, b| a.max(*b));
         // One score error each of the exponential, of the largest score that it is less, and of the sum of all.
-        let score_unit = unit + (head_dim + 8) as f64 * sum_unit;
+        let score_unit = unit + ((head_dim + 8) as f64).sqrt() * sum_unit;
         let magnitude = (0..seen.len()).map(|token| products(token, f64::abs)).fold(0.0, f64::max);
-        let relative = 3.0 * score_unit * magnitude + unit + (seen.len() + 8) as f64 * sum_unit;
+        let relative = 3.0 * score_unit * magnitude + unit + ((seen.len() + 8) as f64).sqrt() * sum_unit;
         let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
         let total: f64 = weights.iter().sum();
         let mut bounds = vec![0.0; head_dim];
