@@ -1,7 +1,9 @@
 //! Numbers of 16 and 8 bits, in the bits of a word.
 
 use cubecl::prelude::*;
-use half::f16;
+use half::{bf16, f16};
+
+use crate::weights::Format;
 
 /// Two numbers side by side.
 pub(crate) type Float2 = Vector<f32, Const<2>>;
@@ -51,6 +53,44 @@ pub(crate) fn round_f16(value: f32) -> u32 {
     let normal = (magnitude - 0x3800_0000u32 + 0xfffu32 + ((magnitude >> 13u32) & 1u32)) >> 13u32;
     let finite = select(magnitude < 0x3880_0000u32, small, normal);
     select(magnitude < 0x477f_f000u32, finite, 0x7e00u32) | ((bits >> 16u32) & 0x8000u32)
+}
+
+/// The `bf16` nearest to a number, ties to even; what is not finite becomes NaN.
+#[cube]
+pub(crate) fn round_bf16(value: f32) -> u32 {
+    let bits = u32::reinterpret(value);
+    let rounded = (bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32;
+    select((bits & 0x7fff_ffffu32) < 0x7f80_0000u32, rounded, 0x7fc0u32)
+}
+
+/// Two numbers in 16 bits, the first in the lower ones, each rounded to the nearest, ties to even. In whole numbers it
+/// works on every device, and is slow; what is too large or not finite becomes NaN then.
+#[cube]
+pub(crate) fn round_pair(pair: Float2, #[comptime] format: Format, #[comptime] in_whole_numbers: bool) -> u32 {
+    if comptime!(in_whole_numbers) {
+        let (low, high) = (pair.extract(0usize), pair.extract(1usize));
+        if comptime!(format == Format::BF16) {
+            round_bf16(low) | (round_bf16(high) << 16u32)
+        } else {
+            round_f16(low) | (round_f16(high) << 16u32)
+        }
+    } else if comptime!(format == Format::BF16) {
+        u32::reinterpret(Vector::<bf16, Const<2>>::cast_from(pair))
+    } else {
+        u32::reinterpret(Vector::<f16, Const<2>>::cast_from(pair))
+    }
+}
+
+/// The two numbers of a word, in `bf16` or `f16`.
+#[cube]
+pub(crate) fn pair_values(word: u32, #[comptime] format: Format) -> Float2 {
+    if comptime!(format == Format::BF16) {
+        let mut pair = Float2::new(f32::reinterpret(word << 16u32));
+        pair.insert(1usize, f32::reinterpret(word & 0xffff_0000u32));
+        pair
+    } else {
+        half_pair(word)
+    }
 }
 
 /// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even; the number is then in the low bits.

@@ -17,7 +17,8 @@
 //! # Results
 //!
 //! The order of every sum depends on shapes and on the device alone, never on the number of rows: a row has the same
-//! result alone and in any company, to the bit.
+//! result alone and in any company, to the bit. Attention of prompts has an order of its own, for sequences that are
+//! [named prompts](attention::PassWords::new).
 //!
 //! # Features
 //!
@@ -43,6 +44,10 @@
     clippy::needless_range_loop,
     reason = "kernels are in the part of Rust that CubeCL knows"
 )]
+
+// Tests inside the crate share code with those outside.
+#[cfg(test)]
+extern crate self as lumina_cube;
 
 pub mod attention;
 mod bits;

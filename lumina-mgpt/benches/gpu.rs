@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
+use lumina_nn::ops::AttentionPath;
 use measure::random_bytes;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -89,8 +90,11 @@ fn step(model: &Transformer, rows: usize, tokens: usize) -> Result<Duration> {
     let mut fastest = Duration::MAX;
     for _ in 0..STEPS {
         caches.iter_mut().for_each(|cache| cache.truncate(CONTEXT));
-        let mut batch: Vec<Row<'_>> =
-            caches.iter_mut().map(|cache| Row { logits: 0..tokens, ..Row::cached(&next, cache) }).collect();
+        let window = |cache| {
+            let attention = AttentionPath::AsDecoding;
+            Row { logits: 0..tokens, attention, ..Row::cached(&next, cache) }
+        };
+        let mut batch: Vec<Row<'_>> = caches.iter_mut().map(window).collect();
         let start = Instant::now();
         model.run(&mut batch, IMAGE_TOKENS)?;
         fastest = fastest.min(start.elapsed());

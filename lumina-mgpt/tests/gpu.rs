@@ -8,6 +8,7 @@ use lumina_mgpt::{
     AdaptSampler, Compute, Conversation, Dtype, EngineOptions, Event, Fit, ImageSize, KvCache, Lumina, Modality,
     Request, Row, SamplingOptions, Stats, Submission, SystemClock, Transformer, Weights,
 };
+use lumina_nn::ops::AttentionPath;
 use lumina_sampling::{Candidates, Step, StreamState};
 use lumina_testing::part;
 
@@ -25,6 +26,11 @@ const FOLDERS: [&str; 3] = ["model/prenorm", "model/swin", "model/qk_norm_per_he
 
 fn tokens(n: usize) -> Vec<u32> {
     lumina_testing::lcg(7).take(n).map(|state| state >> 8 & 63).collect()
+}
+
+/// Tokens that give what they give one by one: attention of prompts may round differently.
+fn decoded<'a>(tokens: &'a [u32], cache: &'a mut KvCache) -> Row<'a> {
+    Row { attention: AttentionPath::AsDecoding, ..Row::cached(tokens, cache) }
 }
 
 /// Logits of some tokens of each row, to the bit.
@@ -50,7 +56,7 @@ fn rows_do_not_depend_on_their_company() {
             let (prompt, next) = (tokens(21), tokens(30)[21..].to_vec());
             let filled = |prompt: &[u32]| {
                 let mut cache: KvCache = model.new_cache(64);
-                model.forward(&mut [Row::cached(prompt, &mut cache)]).unwrap();
+                model.forward(&mut [decoded(prompt, &mut cache)]).unwrap();
                 cache
             };
             // One by one: the third is a replay.
@@ -65,11 +71,17 @@ fn rows_do_not_depend_on_their_company() {
             for _ in 0..3 {
                 // Several at once, three times: then it is recorded, too.
                 let mut other = filled(&prompt);
-                let window = Row { logits: 0..next.len(), ..Row::cached(&next, &mut other) };
+                let window = Row { logits: 0..next.len(), ..decoded(&next, &mut other) };
                 assert_eq!(run(&model, &mut [window]), alone, "{what}: a window");
             }
-            let window = Row { logits: 0..next.len(), ..Row::cached(&next, &mut cache) };
+            let window = Row { logits: 0..next.len(), ..decoded(&next, &mut cache) };
             assert_eq!(run(&model, &mut [window]), alone, "{what}: after a prompt one by one");
+            // A prompt has its bits in any company, too.
+            let whole = || Row { logits: 0..prompt.len(), ..Row::whole(&prompt) };
+            let expected = run(&model, &mut [whole()]);
+            let mut own = filled(&prompt);
+            let mut rows = [Row::whole(&next), Row::cached(&next[..1], &mut own), whole(), Row::whole(&prompt[..3])];
+            assert_eq!(run(&model, &mut rows)[2..][..prompt.len()], expected, "{what}: a prompt beside others");
             for others in [1, 7] {
                 let mut own = filled(&prompt);
                 let mut caches: Vec<KvCache> = (0..others).map(|index| filled(&tokens(3 + index))).collect();
@@ -92,8 +104,8 @@ fn sequences_outlive_the_growth_of_their_pool() {
     let model = Transformer::open(part(FOLDERS[0]), &compute).unwrap();
     let prompt = tokens(9);
     let mut first = model.new_cache(64);
-    model.forward(&mut [Row::cached(&prompt[..8], &mut first)]).unwrap();
-    let expected = run(&model, &mut [Row::whole(&prompt)]);
+    model.forward(&mut [decoded(&prompt[..8], &mut first)]).unwrap();
+    let expected = run(&model, &mut [Row { attention: AttentionPath::AsDecoding, ..Row::whole(&prompt) }]);
     let mut others: Vec<KvCache> = Vec::new();
     for _ in 0..40 {
         let mut cache = model.new_cache(64);
@@ -133,7 +145,8 @@ fn threads_share_a_model() {
             })
             .collect();
         let other = Transformer::open(part(FOLDERS[0]), &compute).unwrap();
-        assert_eq!(run(&other, &mut [Row::whole(&tokens)]).pop(), expected.last().cloned());
+        let whole = Row { attention: AttentionPath::AsDecoding, ..Row::whole(&tokens) };
+        assert_eq!(run(&other, &mut [whole]).pop(), expected.last().cloned());
         assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
         drop(caches);
     });

@@ -7,32 +7,34 @@ use super::pass::Pass;
 use super::split::{LOWEST, SPLIT};
 use crate::{Buffer, Gpu};
 
-/// Results of splits for consecutive tokens of a pass.
+/// Results of splits for some tokens of a pass, by their places in its tiles.
 pub(super) struct Parts {
     /// Weighted sums of values, `[tokens, heads, splits, padded_dim]`.
     pub(super) sums: Buffer,
     /// The largest score and the sum of weights, `[tokens, heads, splits, 2]`.
     pub(super) stats: Buffer,
-    pub(super) first_token: usize,
+    pub(super) first_place: usize,
     pub(super) tokens: usize,
     pub(super) splits: usize,
 }
 
-/// Grid: (heads, tokens). A unit has a number of the head. Splits that the token does not see are not read.
+/// Grid: (heads, tokens), of which tiles of one token are a list. A unit has a number of the head. Splits that the
+/// token does not see are not read.
 #[cube(launch_unchecked, create_dummy_kernel)]
 pub(crate) fn kernel(
     sums: &[f32],
     stats: &[f32],
     positions: &[u32],
+    tiles: &[u32],
     out: &mut [f32],
-    first_token: u32,
+    first_place: u32,
     splits: u32,
     #[comptime] shape: AttentionShape,
 ) {
     let heads = comptime!(shape.heads as u32);
     let padded = comptime!(shape.padded_dim());
     let number = UNIT_POS as usize;
-    let token = first_token + CUBE_POS_Y;
+    let token = tiles[(first_place + CUBE_POS_Y) as usize * 3];
     let used = positions[token as usize] / comptime!(SPLIT as u32) + 1u32;
     let first = ((CUBE_POS_Y * heads + CUBE_POS_X) * splits) as usize;
     if number < comptime!(shape.head_dim) {
@@ -62,8 +64,9 @@ pub(super) fn launch(gpu: &Gpu, shape: &AttentionShape, pass: &Pass, parts: &Par
             parts.sums.arg(1),
             parts.stats.arg(1),
             pass.positions.arg(1),
+            pass.tiles.arg(1),
             out.arg(1),
-            parts.first_token as u32,
+            parts.first_place as u32,
             parts.splits as u32,
             *shape,
         );

@@ -3,6 +3,7 @@
 use crate::{Buffer, Gpu};
 
 use super::kv::{AttentionShape, BLOCK_TOKENS};
+use super::prompt::QUERIES;
 
 /// The tokens of a pass, for all layers: their sequences, called rows, and their positions in them.
 #[derive(Clone, Debug)]
@@ -20,9 +21,12 @@ pub struct Pass {
     pub(super) max_len: usize,
     /// Blocks that caches must have.
     blocks: usize,
-    /// `[tiles, 2]`, the tiles of all sizes.
+    /// `[tiles, 3]`: first token, number of tokens, and place of the first token. Tiles of all sizes, then those of
+    /// prompts.
     pub(super) tiles: Buffer,
     tiles_by_size: Vec<Tiles>,
+    /// Tiles of prompts, whose attention is by tensor cores.
+    pub(super) prompts: Tiles,
     pub(super) mask: Option<Mask>,
     tokens: Tokens,
 }
@@ -36,6 +40,7 @@ pub struct PassWords {
     max_len: usize,
     blocks: usize,
     tiles_by_size: Vec<Tiles>,
+    prompts: Tiles,
     tokens: Tokens,
 }
 
@@ -44,7 +49,8 @@ pub struct PassWords {
 struct Tokens {
     positions: Vec<u32>,
     rows: Vec<u32>,
-    n_rows: usize,
+    /// For each row, whether its tokens are those of a prompt.
+    prompts: Vec<bool>,
 }
 
 /// Which tokens of its row and pass each token sees.
@@ -63,6 +69,8 @@ pub(super) struct Tile {
     /// Its first token.
     pub(super) first: usize,
     pub(super) len: usize,
+    /// Tokens of such tiles before these.
+    pub(super) place: usize,
 }
 
 /// Tiles of up to so many tokens.
@@ -74,7 +82,7 @@ pub(super) struct Tiles {
     pub(super) before: usize,
 }
 
-/// The sizes that tiles can have.
+/// The sizes that tiles of tokens can have that are not those of prompts.
 const TILE_SIZES: [usize; 4] = [1, 2, 4, 8];
 
 impl Pass {
@@ -102,7 +110,7 @@ impl Pass {
         tables: &[&[u32]],
         [max_len, blocks]: [usize; 2],
     ) -> Self {
-        let words = PassWords::new(positions, rows, tables, [max_len, blocks]);
+        let words = PassWords::new(positions, rows, tables, &vec![false; tables.len()], [max_len, blocks]);
         let buffers = words.words.each_ref().map(|words| gpu.upload(words));
         Self::of(words, buffers)
     }
@@ -112,13 +120,14 @@ impl Pass {
     /// # Panics
     /// If they are of other sizes.
     pub fn of(words: PassWords, buffers: [Buffer; 4]) -> Self {
-        let PassWords { words, table_len, max_len, blocks, tiles_by_size, tokens } = words;
+        let PassWords { words, table_len, max_len, blocks, tiles_by_size, prompts, tokens } = words;
         for (words, buffer) in words.iter().zip(&buffers) {
             assert_eq!(buffer.len(), words.len(), "a buffer has the words of its part");
         }
         let [positions, rows, tables, tiles] = buffers;
         let n = tokens.rows.len();
-        Self { n, positions, rows, tables, table_len, max_len, blocks, tiles, tiles_by_size, mask: None, tokens }
+        let mask = None;
+        Self { n, positions, rows, tables, table_len, max_len, blocks, tiles, tiles_by_size, prompts, mask, tokens }
     }
 
     /// Other positions and blocks for the same rows: what was recorded with the pass then works on them. A mask stays.
@@ -129,7 +138,7 @@ impl Pass {
     pub fn update(&mut self, gpu: &Gpu, positions: &[u32], tables: &[&[u32]]) {
         self.tokens.positions = positions.to_vec();
         self.tokens.check(tables, [self.max_len, self.blocks]);
-        for tile in self.tiles_by_size.iter().flat_map(|tiles| &tiles.tiles) {
+        for tile in self.tiles_by_size.iter().chain([&self.prompts]).flat_map(|tiles| &tiles.tiles) {
             let own = &positions[tile.first..tile.first + tile.len];
             assert!(own.windows(2).all(|pair| pair[0] + 1 == pair[1]), "positions {own:?} are not consecutive");
         }
@@ -145,7 +154,8 @@ impl Pass {
     /// in this pass, in their order, set for those that it sees, itself included: `[n, words]`. It also sees all
     /// positions before the row's first token of the pass, and none after its own.
     ///
-    /// Tokens of different branches have positions of their own here, whatever the angles of their rotation.
+    /// Tokens of different branches have positions of their own here, whatever the angles of their rotation. Those of
+    /// prompts see all positions up to their own, whatever their bits.
     ///
     /// # Panics
     /// If `mask` has another size, or a row's positions are not consecutive or more than bits.
@@ -179,27 +189,34 @@ impl Pass {
 }
 
 impl PassWords {
-    /// As [`Pass::with_room`].
+    /// As [`Pass::with_room`], where some rows are `prompts`: attention of their tokens is by tensor cores, which
+    /// rounds differently. Elsewhere a pass without prompts serves: see [`has_prompts`](super::has_prompts).
     ///
     /// # Panics
-    /// As [`Pass::with_room`].
-    pub fn new(positions: &[u32], rows: &[u32], tables: &[&[u32]], [max_len, blocks]: [usize; 2]) -> Self {
+    /// As [`Pass::with_room`], and if `prompts` has not one for each row.
+    pub fn new(
+        positions: &[u32],
+        rows: &[u32],
+        tables: &[&[u32]],
+        prompts: &[bool],
+        [max_len, blocks]: [usize; 2],
+    ) -> Self {
         let longest = tables.iter().map(|table| table.len()).max().unwrap_or(0);
         let table_len = max_len.div_ceil(BLOCK_TOKENS).max(longest).max(1);
-        let tokens = Tokens { positions: positions.to_vec(), rows: rows.to_vec(), n_rows: tables.len() };
+        let tokens = Tokens { positions: positions.to_vec(), rows: rows.to_vec(), prompts: prompts.to_vec() };
         tokens.check(tables, [max_len, blocks]);
-        let tiles_by_size = tokens.tiles();
-        let all = tiles_by_size.iter().flat_map(|tiles| &tiles.tiles);
-        let tiles = all.flat_map(|tile| [tile.first as u32, tile.len as u32]).collect();
+        let (tiles_by_size, prompts) = tokens.tiles();
+        let all = tiles_by_size.iter().chain([&prompts]).flat_map(|tiles| &tiles.tiles);
+        let tiles = all.flat_map(|tile| [tile.first, tile.len, tile.place].map(|word| word as u32)).collect();
         let words = [positions.to_vec(), rows.to_vec(), padded(tables, table_len), tiles];
-        Self { words, table_len, max_len, blocks, tiles_by_size, tokens }
+        Self { words, table_len, max_len, blocks, tiles_by_size, prompts, tokens }
     }
 }
 
 impl Tokens {
     fn check(&self, tables: &[&[u32]], [max_len, blocks]: [usize; 2]) {
         assert_eq!(self.positions.len(), self.rows.len(), "each token has a position and a row");
-        assert_eq!(tables.len(), self.n_rows, "each row has a table");
+        assert_eq!(tables.len(), self.prompts.len(), "each row has a table, and is a prompt or not");
         for (&position, &row) in self.positions.iter().zip(&self.rows) {
             let room = tables.get(row as usize).map_or(0, |table| table.len() * BLOCK_TOKENS).min(max_len);
             assert!((position as usize) < room, "position {position} of row {row} is not below {room}");
@@ -208,27 +225,35 @@ impl Tokens {
         assert!(last.is_none_or(|last| (*last as usize) < blocks), "block {last:?} is not one of {blocks}");
     }
 
-    /// Tiles of each size that some tokens fill.
-    fn tiles(&self) -> Vec<Tiles> {
-        let mut runs: Vec<Tile> = Vec::new();
-        for index in 0..self.rows.len() {
+    /// Tiles of each size that some tokens fill, and those of prompts.
+    fn tiles(&self) -> (Vec<Tiles>, Tiles) {
+        let mut runs: [Vec<Tile>; 2] = Default::default();
+        for (index, &row) in self.rows.iter().enumerate() {
+            let runs = &mut runs[usize::from(self.prompts[row as usize])];
             match runs.last_mut() {
                 Some(run) if self.follows(index) => run.len += 1,
-                _ => runs.push(Tile { first: index, len: 1 }),
+                last => {
+                    let place = last.map_or(0, |run| run.place + run.len);
+                    runs.push(Tile { first: index, len: 1, place });
+                }
             }
         }
-        let longest = runs.iter().map(|run| run.len).max().unwrap_or(0);
+        let [decoding, prompts] = runs;
+        let longest = decoding.iter().map(|run| run.len).max().unwrap_or(0);
         let mut before = 0;
-        let of_size = |size: usize| {
+        let mut of_size = |runs: &[Tile], size: usize| {
             let of_run = |run: &Tile| {
-                let end = run.first + run.len;
-                (run.first..end).step_by(size).map(move |first| Tile { first, len: size.min(end - first) })
+                let Tile { first, len, place } = *run;
+                let tile = move |at| Tile { first: first + at, len: size.min(len - at), place: place + at };
+                (0..len).step_by(size).map(tile)
             };
             let tiles = Tiles { size, tiles: runs.iter().flat_map(of_run).collect(), before };
             before += tiles.tiles.len();
             tiles
         };
-        TILE_SIZES.into_iter().take_while(|size| *size <= longest).map(of_size).collect()
+        let sizes = TILE_SIZES.into_iter().take_while(|size| *size <= longest);
+        let by_size = sizes.map(|size| of_size(&decoding, size)).collect();
+        (by_size, of_size(&prompts, QUERIES))
     }
 
     /// Whether a token has the position after that of the token before it.
@@ -240,7 +265,7 @@ impl Tokens {
     /// For each token the position of its row's first token.
     fn starts(&self, most: usize) -> Vec<u32> {
         // The start and the next position of each row.
-        let mut ranges = vec![None; self.n_rows];
+        let mut ranges = vec![None; self.prompts.len()];
         let start_of = |(&row, &position): (&u32, &u32)| {
             let (start, next) = ranges[row as usize].get_or_insert((position, position));
             assert_eq!(position, *next, "positions of row {row} are not consecutive");

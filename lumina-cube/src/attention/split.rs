@@ -29,7 +29,7 @@ const MAX_QUERIES: usize = 8;
 const MAX_PART_BYTES: usize = 16 << 20;
 
 /// Cubes that every device allows along each axis of a grid.
-const MAX_GRID: usize = 65_535;
+pub(super) const MAX_GRID: usize = 65_535;
 
 /// The score of a key that is not seen.
 pub(super) const LOWEST: f32 = -1e30;
@@ -94,7 +94,7 @@ impl Config {
 pub(crate) struct Sizes {
     table_len: u32,
     first_tile: u32,
-    first_token: u32,
+    first_place: u32,
     mask_words: u32,
 }
 
@@ -133,8 +133,9 @@ pub(crate) fn kernel(
     let mut shared_stats = Shared::<[f32]>::new_slice(comptime!(teams * 2));
 
     let tile = (CUBE_POS_Z + sizes.first_tile) as usize;
-    let first = tiles[tile * 2];
-    let last = first + tiles[tile * 2 + 1] - 1u32;
+    let first = tiles[tile * 3];
+    let last = first + tiles[tile * 3 + 1] - 1u32;
+    let first_part = tiles[tile * 3 + 2] - sizes.first_place;
     // Positions that the tile's last query sees, and with it all others.
     let limit = positions[last as usize] + 1u32;
     let split = CUBE_POS_X * comptime!(SPLIT as u32);
@@ -341,7 +342,8 @@ pub(crate) fn kernel(
             }
             let token = first + comptime!((i / config.heads) as u32);
             let head = CUBE_POS_Y * comptime!(config.heads as u32) + comptime!((i % config.heads) as u32);
-            let part = ((token - sizes.first_token) * comptime!(shape.heads as u32) + head) * CUBE_COUNT_X + CUBE_POS_X;
+            let place = first_part + comptime!((i / config.heads) as u32);
+            let part = (place * comptime!(shape.heads as u32) + head) * CUBE_COUNT_X + CUBE_POS_X;
             let mut number = UNIT_POS as usize;
             while number < padded && token <= last {
                 let mut sum = 0.0f32;
@@ -364,25 +366,12 @@ pub(crate) fn kernel(
     }
 }
 
-/// `softmax(q · kᵀ / √head_dim) · v` over the cache of a layer: `q` as
-/// [`norm_rotate_write`](super::norm_rotate_write) returns it → `[n, heads · head_dim]`. Each token sees the positions
-/// of its row up to its own, or those of them that its mask shows.
-///
-/// Up to eight queries share a read of the keys, by the number of consecutive tokens in the pass; that changes no
-/// result. What is not finite in the pass may spoil other tokens of its row.
-///
-/// # Panics
-/// If `q` has another size, or the cache has fewer blocks than the pass uses.
-pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, pass: &Pass) -> Buffer {
-    shape.check();
-    let &AttentionShape { heads, head_dim, .. } = shape;
-    let padded = shape.padded_dim();
-    assert_eq!(q.len(), pass.n * heads * padded, "queries are [{}, {heads}, {padded}]", pass.n);
-    pass.check_cache(shape, cache);
-    let out = gpu.empty(pass.n * heads * head_dim);
+/// Attention of the tokens of a pass that are not those of prompts: their rows of `out` `[n, heads · head_dim]`.
+pub(super) fn launch(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, pass: &Pass, out: &Buffer) {
+    let &AttentionShape { heads, .. } = shape;
     let group = heads / shape.kv_heads;
     let shared = (1..=group.min(MAX_QUERIES)).rev().find(|heads| group.is_multiple_of(*heads)).unwrap_or(1);
-    let Some(tiles) = pass.tiles_of(MAX_QUERIES / shared) else { return out };
+    let Some(tiles) = pass.tiles_of(MAX_QUERIES / shared) else { return };
     let config = Config {
         shape: *shape,
         tokens: tiles.size,
@@ -391,29 +380,45 @@ pub fn attention(gpu: &Gpu, q: &Buffer, shape: &AttentionShape, cache: &Buffer, 
         is_masked: pass.mask.is_some(),
     };
     let splits = pass.max_len.div_ceil(SPLIT);
+    let padded = shape.padded_dim();
     let token_bytes = heads * splits * (padded + 2) * WORD;
     let most = (MAX_PART_BYTES / token_bytes).clamp(MAX_QUERIES, MAX_GRID);
     let mut first_tile = 0;
     while let Some(first) = tiles.tiles.get(first_tile) {
-        let first_token = first.first;
+        let first_place = first.place;
         let rest = &tiles.tiles[first_tile..];
-        let own = &rest[..rest.partition_point(|tile| tile.first + tile.len - first_token <= most)];
+        let own = &rest[..rest.partition_point(|tile| tile.place + tile.len - first_place <= most)];
         let tokens = own.iter().map(|tile| tile.len).sum();
         let parts = Parts {
             sums: gpu.empty(tokens * heads * splits * padded),
             stats: gpu.empty(tokens * heads * splits * 2),
-            first_token,
+            first_place,
             tokens,
             splits,
         };
-        launch(gpu, q, cache, pass, tiles.before + first_tile..tiles.before + first_tile + own.len(), &parts, config);
-        combine::launch(gpu, shape, pass, &parts, &out);
+        launch_tiles(
+            gpu,
+            q,
+            cache,
+            pass,
+            tiles.before + first_tile..tiles.before + first_tile + own.len(),
+            &parts,
+            config,
+        );
+        combine::launch(gpu, shape, pass, &parts, out);
         first_tile += own.len();
     }
-    out
 }
 
-fn launch(gpu: &Gpu, q: &Buffer, cache: &Buffer, pass: &Pass, tiles: Range<usize>, parts: &Parts, config: Config) {
+fn launch_tiles(
+    gpu: &Gpu,
+    q: &Buffer,
+    cache: &Buffer,
+    pass: &Pass,
+    tiles: Range<usize>,
+    parts: &Parts,
+    config: Config,
+) {
     // Without a mask nothing is read of these.
     let (starts, bits, mask_words) = match &pass.mask {
         Some(mask) => (&mask.starts, &mask.bits, mask.words),
@@ -421,7 +426,7 @@ fn launch(gpu: &Gpu, q: &Buffer, cache: &Buffer, pass: &Pass, tiles: Range<usize
     };
     let groups = config.shape.heads / config.heads;
     let sizes =
-        SizesLaunch::new(pass.table_len as u32, tiles.start as u32, parts.first_token as u32, mask_words as u32);
+        SizesLaunch::new(pass.table_len as u32, tiles.start as u32, parts.first_place as u32, mask_words as u32);
     // SAFETY: tiles are of tokens of the pass, whose positions have blocks, which are in the cache; results have a
     // place for each token, head and split.
     unsafe {

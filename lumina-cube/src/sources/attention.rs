@@ -2,9 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::{EVERYWHERE, Sources, buffer};
-use crate::attention::{AttentionShape, KvFormat, combine, norm_rotate, split};
+use super::{CUDA, EVERYWHERE, Sources, buffer};
+use crate::attention::{AttentionShape, KvFormat, combine, norm_rotate, prompt, split};
 use crate::draw;
+use crate::matmul::MatmulPrecision;
 
 pub(super) fn draws(s: &mut Sources) {
     let count = || CubeCount::Static(1, 1, 1);
@@ -97,9 +98,37 @@ pub(super) fn attention(s: &mut Sources) {
                 )
             });
         }
+        for precision in [MatmulPrecision::High, MatmulPrecision::Fast] {
+            for head_dim in [32, 64, 128] {
+                let config = prompt::Config::new(AttentionShape { head_dim, ..shape }, precision);
+                // Tensor cores have no numbers in 32 bits.
+                if format == KvFormat::F32 {
+                    continue;
+                }
+                s.add(CUDA, "attention::prompt::flash::kernel", &format!("{name}_{precision:?}_{head_dim}"), |p, t| {
+                    prompt::flash::kernel::create_dummy_kernel(
+                        p,
+                        t,
+                        count(),
+                        CubeDim::new_1d(config.units() as u32),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        b(),
+                        prompt::flash::SizesLaunch::new(64, 9),
+                        0.1,
+                        config,
+                    )
+                });
+            }
+        }
         s.add(EVERYWHERE, "attention::combine::kernel", name, |p, t| {
             let dim = CubeDim::new_1d(128);
-            combine::kernel::create_dummy_kernel(p, t, count(), dim, b(), b(), b(), b(), 0, 16, shape)
+            combine::kernel::create_dummy_kernel(p, t, count(), dim, b(), b(), b(), b(), b(), 0, 16, shape)
         });
     }
 }

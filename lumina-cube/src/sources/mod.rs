@@ -452,6 +452,7 @@ fn tensor_cores(s: &mut Sources) {
                     kind,
                     tiles,
                     8,
+                    few::takes_plain(kind, tiles * 8),
                 )
             });
         }

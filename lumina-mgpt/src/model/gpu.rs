@@ -123,7 +123,8 @@ impl Transformer {
             let mut parts: SmallVec<[GpuRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
             for row in rows.iter() {
                 let kv = row.cache.as_deref().and_then(|cache| cache.gpu.as_ref()).filter(|kv| kv.is_of(pool));
-                parts.push(GpuRow { kv: kv.ok_or(Error::ForeignCache)?, position: row.position(), len: row.len() });
+                let kv = kv.ok_or(Error::ForeignCache)?;
+                parts.push(GpuRow { kv, position: row.position(), len: row.len(), path: row.attention });
             }
             let angles = |part| {
                 let mut values = vec![0.0; tokens.len() * self.architecture.head_dim / 2];

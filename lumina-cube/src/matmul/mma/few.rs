@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::fragments::{column_scales, multiply, registers, run_factor, step_scales};
 use super::{Kind, Launch, TILE_OUTPUTS, TILE_ROWS};
-use crate::bits::Float2;
+use crate::bits::{Float2, pair_values, round_pair};
 use crate::matmul::{Float4, Load, Part, pick};
 use crate::tensor_cores::{PLANE, scratch_words, zeros};
 use crate::weights::Format;
@@ -14,6 +14,12 @@ pub(super) const MAX_TILES: usize = 4;
 
 /// Sums of a tile.
 const TILE: usize = TILE_OUTPUTS * TILE_ROWS;
+
+/// Whether activations are read as they are, and split in registers: they are as many bytes, and a launch less. Only up
+/// to eight rows, of which a lane has one, beside `bf16`: beside other formats a row or block has a scale.
+pub(crate) const fn takes_plain(kind: Kind, n: usize) -> bool {
+    matches!(kind.format, Format::BF16) && n <= TILE_ROWS
+}
 
 /// Tiles of 16 rows of weights of a plane: activations are read again for each, which counts where they are many.
 pub(crate) const fn output_tiles(tiles: usize) -> usize {
@@ -38,6 +44,7 @@ pub(crate) fn kernel(
     #[comptime] kind: Kind,
     #[comptime] tiles: usize,
     #[comptime] runs: usize,
+    #[comptime] plain: bool,
 ) {
     let outputs = comptime!(output_tiles(tiles));
     let mut partial = Shared::<[f32]>::new_slice(comptime!(runs * outputs * tiles * TILE));
@@ -68,8 +75,9 @@ pub(crate) fn kernel(
     for tile in 0..tiles {
         let group = min(CUBE_POS_Y * tiles as u32 + tile as u32, groups - 1u32);
         x_groups[tile] = group;
-        let x_lane = min(lane / 4, n - group * 8 - 1u32) * 4 + lane % 4;
-        x_at[tile] = group * steps * step_loads + x_lane;
+        let x_row = min(lane / 4, n - group * 8 - 1u32);
+        x_at[tile] =
+            if comptime!(plain) { x_row * loads * 2u32 } else { group * steps * step_loads + x_row * 4 + lane % 4 };
     }
 
     let mut sums = Sequence::<Array<Float2>>::new();
@@ -114,10 +122,14 @@ pub(crate) fn kernel(
                 #[unroll]
                 for tile in 0..tiles {
                     let mut x_loads = Array::<Load>::new(comptime!(kind.loads()));
-                    #[unroll]
-                    for l in 0..comptime!(kind.loads()) {
-                        let place = x_at[tile] + step * step_loads + comptime!(l as u32 * PLANE);
-                        x_loads[l] = x[place as usize];
+                    if comptime!(plain) {
+                        split_plain(x, x_at[tile], step * 4 + lane % 4, loads, &mut x_loads, kind);
+                    } else {
+                        #[unroll]
+                        for l in 0..comptime!(kind.loads()) {
+                            let place = x_at[tile] + step * step_loads + comptime!(l as u32 * PLANE);
+                            x_loads[l] = x[place as usize];
+                        }
                     }
                     let tile_scales = column_scales(x_scales, x_groups[tile] * steps + step, lane, kind);
                     multiply(
@@ -176,13 +188,39 @@ pub(crate) fn kernel(
     }
 }
 
+/// Eight numbers of a row of activations that begins at the load `row`, in one load for each part: those beside the
+/// load `at` of the weights, or zeros beyond their end.
+#[cube]
+fn split_plain(x: &[Load], row: u32, at: u32, loads: u32, parts: &mut Array<Load>, #[comptime] kind: Kind) {
+    let is_inside = at < loads;
+    let from = (row + min(at, loads - 1u32) * 2u32) as usize;
+    let mut high = Load::new(0u32);
+    let mut low = Load::new(0u32);
+    #[unroll]
+    for w in 0..4usize {
+        let four = x[from + w / 2];
+        let mut pair = Float2::new(0.0f32);
+        #[unroll]
+        for c in 0..2usize {
+            pair.insert(c, f32::reinterpret(select(is_inside, four.extract(comptime!(w % 2 * 2 + c)), 0u32)));
+        }
+        let word = round_pair(pair, kind.format, kind.emulated);
+        high.insert(w, word);
+        low.insert(w, round_pair(pair - pair_values(word, kind.format), kind.format, kind.emulated));
+    }
+    parts[0] = high;
+    if comptime!(kind.parts == 2) {
+        parts[1] = low;
+    }
+}
+
 pub(super) fn launch(launch: &Launch<'_>) {
     let &Launch { gpu, kind, matrix, n, x, out, .. } = launch;
     let runs = launch.runs();
     let tiles = n.div_ceil(TILE_ROWS).next_power_of_two().min(MAX_TILES);
     let [a, b, c] = launch.places(output_tiles(tiles) * TILE_OUTPUTS);
-    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, and results have their
-    // places.
+    // SAFETY: parts are rows of the matrix, `x` has the groups of `n` rows with all steps, or these rows as they are,
+    // and results have their places.
     unsafe {
         kernel::launch_unchecked(
             gpu.client(),
@@ -202,6 +240,7 @@ pub(super) fn launch(launch: &Launch<'_>) {
             kind,
             tiles,
             runs.count,
+            takes_plain(kind, n),
         );
     }
 }

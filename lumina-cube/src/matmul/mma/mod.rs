@@ -2,7 +2,8 @@
 //!
 //! Weights are the 16 rows of a matrix instruction, up to eight rows of activations its columns. A lane's load of 16
 //! bytes of weights serves two to four instructions as it lies in memory: inside an instruction any order of k will
-//! do if both sides share it, so activations are packed in that order first (`pack`).
+//! do if both sides share it, so activations are packed in that order first (`pack`), but for up to eight rows beside
+//! `bf16`, which are read as they are: a launch less for each input of a layer that decodes.
 //!
 //! # One order of sums
 //!

@@ -6,9 +6,10 @@
 
 use cubecl::prelude::*;
 
+use super::few::takes_plain;
 use super::fragments::Q8_ORDER;
 use super::{Kind, Runs, TILE_ROWS};
-use crate::bits::{half_value, round_f16};
+use crate::bits::{half_value, round_bf16, round_f16};
 use crate::matmul::bytes::round_block;
 use crate::matmul::{Float4, Load};
 use crate::tensor_cores::PLANE;
@@ -18,7 +19,7 @@ use crate::{Buffer, Gpu};
 /// Units of a cube.
 const UNITS: u32 = 256;
 
-/// Activations in the order of fragments, for weights of one kind.
+/// Activations in the order of fragments, for weights of one kind; or as they are, where kernels take them so.
 pub(in crate::matmul) struct Packed {
     pub(super) kind: Kind,
     pub(super) words: Buffer,
@@ -47,14 +48,6 @@ fn load_index(row: u32, step: u32, part: u32, lane: u32, steps: u32, loads: u32)
 fn scale_index(row: u32, block: u32, padded: u32) -> usize {
     let pair = (row / 8 * (padded / 2) + block / 2) * 4 + row % 8 / 2;
     (pair * 4 + block % 2 * 2 + row % 2) as usize
-}
-
-/// Rounds to `bf16`, ties to even; what is not finite becomes NaN.
-#[cube]
-fn round_bf16(value: f32) -> u32 {
-    let bits = u32::reinterpret(value);
-    let rounded = (bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32;
-    select((bits & 0x7fff_ffffu32) < 0x7f80_0000u32, rounded, 0x7fc0u32)
 }
 
 /// The first 16 bits of a number, and what they leave.
@@ -184,8 +177,16 @@ pub(crate) fn bytes_kernel(
     }
 }
 
-/// Packs `x` `[n, columns]` for weights of a kind.
+/// `x` `[n, columns]` in the form that kernels read beside weights of a kind: packed, or as it is.
 pub(in crate::matmul) fn pack(gpu: &Gpu, kind: Kind, x: &Buffer, n: usize, columns: usize) -> Packed {
+    if takes_plain(kind, n) {
+        return Packed { kind, words: x.clone(), scales: x.clone() };
+    }
+    pack_rows(gpu, kind, x, n, columns)
+}
+
+/// Packs `x` `[n, columns]`.
+pub(super) fn pack_rows(gpu: &Gpu, kind: Kind, x: &Buffer, n: usize, columns: usize) -> Packed {
     let steps = Runs::new(kind, columns).steps();
     let groups = n.div_ceil(TILE_ROWS);
     let words = gpu.empty(groups * steps * kind.loads() * PLANE as usize * 4);

@@ -8,6 +8,7 @@ use lumina_testing::{numbers, worst_difference};
 
 use super::fragments::Q8_ORDER;
 use super::many::Tile;
+use super::pack::pack_rows;
 use super::{Kind, Launch, Runs, few, many, pack};
 use crate::gpu::ALIGNMENT;
 use crate::matmul::{MAX_GROUP, MatmulPrecision, Part};
@@ -215,7 +216,7 @@ fn packed_numbers_are_rounded_as_on_the_host() {
     x[4] = 3.0 * 2f32.powi(-25);
     x[5] = 1.0 + 2f32.powi(-8);
     for kind in kinds(columns).into_iter().filter(|kind| kind.parts == 2) {
-        let packed = pack(&gpu, kind, &gpu.upload_f32(&x), 1, columns);
+        let packed = pack_rows(&gpu, kind, &gpu.upload_f32(&x), 1, columns);
         let words = gpu.read(&packed.words).unwrap();
         let round = |x: f32| {
             if kind.format == Format::BF16 {

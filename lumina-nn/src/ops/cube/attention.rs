@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lumina_checkpoint::Dtype;
-use lumina_cube::attention::{AttentionShape, BLOCK_TOKENS, KvFormat, NormParams, attention, norm_rotate_write};
+use lumina_cube::attention::{
+    AttentionShape, BLOCK_TOKENS, KvFormat, NormParams, attention, has_prompts, norm_rotate_write,
+};
 use lumina_cube::{Buffer, Gpu};
+use lumina_kernels::attention::cached::{AttentionPath, MIN_GEMM_QUERIES};
 
 use super::rows::GpuRows;
 use super::step::GpuPass;
@@ -199,13 +202,25 @@ pub struct GpuRow<'a> {
     pub position: usize,
     /// Tokens of this pass.
     pub len: usize,
+    /// How attention is computed: by tensor cores, where the device and the cache allow it, for
+    /// [`AttentionPath::ByLength`] from [`MIN_GEMM_QUERIES`] tokens on, which rounds differently than single tokens.
+    pub path: AttentionPath,
+}
+
+impl GpuRow<'_> {
+    /// Whether tensor cores compute its attention. It depends on the row alone.
+    pub(super) fn is_prompt(&self) -> bool {
+        let pool = &self.kv.pool;
+        self.path == AttentionPath::ByLength && self.len >= MIN_GEMM_QUERIES && has_prompts(&pool.gpu, &pool.shape)
+    }
 }
 
 /// QK-norm, rotary positions, the tokens' keys and values into the cache, and attention to it: `q` `[n, heads ·
 /// head_dim]`, `k` and `v` `[n, kv_heads · head_dim]` → the shape of `q`.
 ///
 /// [`head_norm_rotated`](super::super::head_norm_rotated) and [`cached_attention`](super::super::cached_attention) in
-/// one. The result of a row does not depend on the others, nor on how many of its tokens share the pass.
+/// one. The result of a row does not depend on the others, nor, with [`AttentionPath::AsDecoding`], on how many of its
+/// tokens share the pass.
 ///
 /// # Panics
 /// If activations or parameters are elsewhere than on the GPU, which [`Compute`] makes sure of.

@@ -32,8 +32,8 @@ pub struct GpuInputs {
 /// What decides the launches of a pass. Passes of one shape make the same ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
-    /// Tokens of each row.
-    lens: Vec<usize>,
+    /// Tokens of each row, and whether it is a prompt, which has a kernel of its own.
+    rows: Vec<(usize, bool)>,
     /// Blocks of a row's table, a power of two.
     table_len: usize,
     selected: usize,
@@ -55,16 +55,18 @@ impl GpuInputs {
         let pool = rows.first()?.kv.pool().clone();
         let blocks_of = |row: &GpuRow<'_>| (row.position + row.len).div_ceil(BLOCK_TOKENS);
         let table_len = rows.iter().map(blocks_of).max().filter(|_| !tokens.is_empty())?.next_power_of_two();
-        let lens = rows.iter().map(|row| row.len).collect();
+        let prompts: Vec<bool> = rows.iter().map(GpuRow::is_prompt).collect();
+        let lens = rows.iter().map(|row| row.len);
         let generation = pool.generation();
-        let shape = Shape { lens, table_len, selected: selected.len(), draws: draws.len(), generation };
+        let own = lens.zip(prompts.iter().copied()).collect();
+        let shape = Shape { rows: own, table_len, selected: selected.len(), draws: draws.len(), generation };
 
         let positions = rows.iter().flat_map(|row| row.position..row.position + row.len);
         let positions: Vec<u32> = positions.map(|position| position as u32).collect();
         let of_row = rows.iter().enumerate().flat_map(|(index, row)| std::iter::repeat_n(index as u32, row.len));
         let tables: Vec<&[u32]> = rows.iter().map(|row| &row.kv.blocks()[..blocks_of(row)]).collect();
         let room = [table_len * BLOCK_TOKENS, generation];
-        let pass = PassWords::new(&positions, &of_row.collect::<Vec<_>>(), &tables, room);
+        let pass = PassWords::new(&positions, &of_row.collect::<Vec<_>>(), &tables, &prompts, room);
 
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         let selected: Vec<u32> = selected.iter().map(|&token| token as u32).collect();
