@@ -67,15 +67,17 @@ pub enum Error {
         /// Tokens that fit.
         capacity: usize,
     },
-    /// A device with less memory than the model takes.
+    /// Devices with less memory than the model takes.
     #[error(
-        "the model takes {} on the device, which has {}; {remedy}", gigabytes(*needed), gigabytes(*available)
+        "the model takes {}, and there are {}{}; {remedy}", gigabytes(*needed), gigabytes(*available), place(*devices)
     )]
     DoesNotFit {
         /// Bytes of weights, and of what kernels take.
         needed: u64,
-        /// Bytes that the device has.
+        /// Bytes that the device has, or all devices together, each of which takes whole layers.
         available: u64,
+        /// Number of devices.
+        devices: usize,
         /// What to do.
         remedy: String,
     },
@@ -195,7 +197,6 @@ pub enum Error {
         largest_px: u32,
     },
     /// Keys and values that another model, or the same on another device, keeps.
-    #[cfg(feature = "cube")]
     #[error("a KV cache of another model or device; make it with `new_cache` of the model that runs")]
     ForeignCache,
     /// A pass with nothing to run.
@@ -260,6 +261,11 @@ pub enum Error {
     /// An error of the image tokenizer.
     #[error(transparent)]
     Vq(#[from] lumina_vq::Error),
+}
+
+/// Where memory is.
+fn place(devices: usize) -> String {
+    if devices == 1 { " on the device".to_owned() } else { format!(" on {devices} devices, for whole layers") }
 }
 
 fn gigabytes(bytes: u64) -> String {

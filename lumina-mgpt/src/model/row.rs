@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lumina_nn::ops::AttentionPath;
 
-use super::kv_cache::KvCache;
+use super::kv_cache::{KvCache, LayerCache};
 
 /// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
 pub(crate) const MAX_INLINE_ROWS: usize = 8;
@@ -66,9 +66,9 @@ impl<'a> Row<'a> {
         self.planned_len.max(self.position() + self.len())
     }
 
-    /// Whether keys and values are in host memory.
-    pub(crate) fn has_host_cache(&self) -> bool {
-        self.cache.as_ref().is_some_and(|cache| cache.is_host())
+    /// Whether keys and values of a layer are in host memory.
+    pub(crate) fn has_host_cache(&self, layer: usize) -> bool {
+        self.cache.as_ref().is_some_and(|cache| matches!(cache.layer(layer), Some(LayerCache::Host(_))))
     }
 }
 

@@ -43,7 +43,8 @@ impl Lumina {
         }
     }
 
-    /// What the model in a folder or a GGUF file takes where `compute` says, before anything is opened.
+    /// What the model in a folder or a GGUF file takes where `compute` says, and which layers go to which device, before
+    /// anything is opened. An adapter and the image tokenizer, which is on the first device, come on top.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.
@@ -51,7 +52,7 @@ impl Lumina {
         compute.check()?;
         let checkpoint = convert::open(path)?;
         let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-        Ok(Fit::new(&checkpoint, &architecture, compute))
+        Ok(Fit::new(&checkpoint, None, &architecture, compute))
     }
 
     /// The transformer.
@@ -188,14 +189,7 @@ impl<'a> LuminaBuilder<'a> {
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
 
         compute.check()?;
-        let fit = Fit::new(&checkpoint, &architecture, &compute);
-        if let (false, Some(available)) = (fit.fits(), fit.available) {
-            let remedy = match fit.format_that_fits() {
-                Some(format) => format!("it would fit with `Compute::weights` {format}"),
-                None => "choose a smaller model, a shorter context, or `Compute::cpu`".to_owned(),
-            };
-            return Err(Error::DoesNotFit { needed: fit.needed(), available, remedy });
-        }
+        Fit::new(&checkpoint, None, &architecture, &compute).check()?;
 
         let text = match tokenizer {
             Some(path) => TextTokenizer::open(path)?,
