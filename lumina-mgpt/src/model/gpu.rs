@@ -37,8 +37,8 @@ pub(super) fn draws(plain: &[PlainDraw]) -> SmallVec<[GpuDraw; MAX_INLINE_ROWS]>
 }
 
 impl Transformer {
-    /// The layers of a stage on a GPU, after those that gave `x`: hidden states, on the GPU after the last stage, and in
-    /// host memory after others.
+    /// The layers of a stage on a GPU, after those that gave `x`: hidden states, on the GPU after the last stage, and
+    /// in host memory after others.
     pub(super) fn stage_on_gpu(
         &self,
         stage: &Stage,

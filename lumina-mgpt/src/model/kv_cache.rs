@@ -324,6 +324,8 @@ impl std::fmt::Debug for KvCache {
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
     use super::*;
     use crate::model::ModelConfig;
 
@@ -364,11 +366,8 @@ mod tests {
 
     #[test]
     fn parts_count_together() {
-        let parts = |layers: &[Range<usize>]| {
-            let part = |layers: &Range<usize>| KvPart::new(&architecture(8), layers.clone(), 300, &Compute::cpu());
-            KvCache::of(layers.iter().map(part).collect(), 300)
-        };
-        let (mut one, mut two) = (parts(&[0..2]), parts(&[0..1, 1..2]));
+        let part = |layers: Range<usize>| KvPart::new(&architecture(8), layers, 300, &Compute::cpu());
+        let (mut one, mut two) = (KvCache::of(vec![part(0..2)], 300), KvCache::of(vec![part(0..1), part(1..2)], 300));
         assert_eq!((one.capacity(), two.capacity()), (300, 300));
         for tokens in [0, 1, 129, 300] {
             [&mut one, &mut two].into_iter().for_each(|cache| cache.reserve(tokens).unwrap());

@@ -43,8 +43,8 @@ impl Lumina {
         }
     }
 
-    /// What the model in a folder or a GGUF file takes where `compute` says, and which layers go to which device, before
-    /// anything is opened. An adapter and the image tokenizer, which is on the first device, come on top.
+    /// What the model in a folder or a GGUF file takes where `compute` says, and which layers go to which device,
+    /// before anything is opened. An adapter and the image tokenizer, which is on the first device, come on top.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.

@@ -9,8 +9,8 @@ impl Compute {
     /// A GPU whose driver does not say how much memory it has needs [`Compute::max_memory`], else all of a model goes
     /// there.
     ///
-    /// What is set afterwards is set for all devices, but [`Compute::weights_in`] and [`Compute::max_memory`], which are
-    /// this one's. The image tokenizer is on the first device. Burn's tensors, and so training, are in one place.
+    /// What is set afterwards is set for all devices, but [`Compute::weights_in`] and [`Compute::max_memory`], which
+    /// are this one's. The image tokenizer is on the first device. Burn's tensors, and so training, are in one place.
     ///
     /// ```
     /// # #[cfg(all(feature = "flex", feature = "wgpu"))] {

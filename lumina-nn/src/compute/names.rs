@@ -23,8 +23,8 @@ impl std::fmt::Display for Compute {
 impl std::str::FromStr for Compute {
     type Err = Error;
 
-    /// `cpu`, `flex`, `ndarray`, `cuda`, `cuda:1`, `cuda:all`, `wgpu`, as far as their features are compiled in; several
-    /// with a `+` between them, `cuda+cpu`, are one [after](Compute::then) the other.
+    /// `cpu`, `flex`, `ndarray`, `cuda`, `cuda:1`, `cuda:all`, `wgpu`, as far as their features are compiled in;
+    /// several with a `+` between them, `cuda+cpu`, are one [after](Compute::then) the other.
     fn from_str(name: &str) -> Result<Self> {
         if let Some((first, rest)) = name.split_once('+') {
             return Ok(first.parse::<Self>()?.then(rest.parse()?));
