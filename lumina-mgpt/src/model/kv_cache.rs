@@ -337,13 +337,15 @@ mod tests {
 
     /// Parts of the first layer, on each kind of device that there is.
     fn firsts() -> Vec<KvPart> {
-        let mut parts = vec![KvPart::new(&architecture(8), 0..1, 1 << 20, &Compute::cpu())];
-        #[cfg(feature = "cube")]
-        parts.extend(Compute::available().iter().filter_map(|compute| {
+        let on = |compute: Compute| {
             compute.check().unwrap();
-            GpuKvPool::new(compute, 1, [1, 1, 8]).map(|pool| KvPart::on_gpu(&pool))
-        }));
-        parts
+            #[cfg(feature = "cube")]
+            if let Some(pool) = GpuKvPool::new(&compute, 1, [1, 1, 8]) {
+                return KvPart::on_gpu(&pool);
+            }
+            KvPart::new(&architecture(8), 0..1, 1 << 20, &compute)
+        };
+        Compute::available().into_iter().map(on).collect()
     }
 
     #[test]
