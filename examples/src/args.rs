@@ -76,7 +76,8 @@ impl ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compute")]
 pub struct ComputeArgs {
-    /// `cpu`, `flex`, or `ndarray`, `cuda`, `cuda:1`, `wgpu` if they are compiled in [default: the first available]
+    /// `cpu`, `flex`, or `ndarray`, `cuda`, `cuda:1`, `cuda:all`, `wgpu` if they are compiled in; `cuda+cpu` shares a
+    /// model that is too large [default: the first available]
     #[arg(long)]
     device: Option<Compute>,
     /// Data type of activations: f32, f16 or bf16

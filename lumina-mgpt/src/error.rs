@@ -67,15 +67,19 @@ pub enum Error {
         /// Tokens that fit.
         capacity: usize,
     },
-    /// A device with less memory than the model takes.
-    #[error("the model takes {} on the device, which has {}; {remedy}", gigabytes(*needed), memory(*free, *total))]
+    /// Devices with less memory than the model takes.
+    #[error(
+        "the model takes {} on {}, which {}; {remedy}", gigabytes(*needed), place(*devices), memory(*devices, *free, *total)
+    )]
     DoesNotFit {
         /// Bytes of weights, and of what kernels take.
         needed: u64,
-        /// Bytes that are free on the device, where its driver says so.
+        /// Bytes that are free on the device, or on all devices together, where drivers say so.
         free: Option<u64>,
-        /// Bytes that the device has in all, where its driver says so.
+        /// Bytes that they have in all, where drivers say so.
         total: Option<u64>,
+        /// Number of devices, each of which takes whole layers.
+        devices: usize,
         /// What to do.
         remedy: String,
     },
@@ -234,7 +238,6 @@ pub enum Error {
         context: usize,
     },
     /// Keys and values that another model, or the same on another device, keeps.
-    #[cfg(feature = "cube")]
     #[error("a KV cache of another model or device; make it with `new_cache` of the model that runs")]
     ForeignCache,
     /// A pass with nothing to run.
@@ -312,16 +315,22 @@ pub enum Error {
     Vq(#[from] lumina_vq::Error),
 }
 
+/// Where memory is.
+fn place(devices: usize) -> String {
+    if devices == 1 { "the device".to_owned() } else { format!("{devices} devices") }
+}
+
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
-/// The memory of a device as far as it is known.
-fn memory(free: Option<u64>, total: Option<u64>) -> String {
+/// The memory of devices as far as it is known.
+fn memory(devices: usize, free: Option<u64>, total: Option<u64>) -> String {
+    let has = if devices == 1 { "has" } else { "have" };
     match (free, total) {
-        (Some(free), Some(total)) => format!("{} free of {}", gigabytes(free), gigabytes(total)),
-        (Some(free), None) => format!("{} free", gigabytes(free)),
-        (None, total) => gigabytes(total.unwrap_or(0)),
+        (Some(free), Some(total)) => format!("{has} {} free of {}", gigabytes(free), gigabytes(total)),
+        (Some(free), None) => format!("{has} {} free", gigabytes(free)),
+        (None, total) => format!("{has} {}", gigabytes(total.unwrap_or(0))),
     }
 }
 

@@ -101,7 +101,9 @@ pub use lumina_sampling::{Modality, SamplingOptions, Speculation};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
-pub use model::{Architecture, Dropout, Fit, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, Transformer};
+pub use model::{
+    Architecture, Dropout, Fit, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, StageFit, Transformer,
+};
 pub use pipeline::{
     Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Preset, Stream, SystemClock, WarmUp,
 };

@@ -89,6 +89,15 @@ pub enum Error {
         /// The type asked for.
         dtype: Dtype,
     },
+    /// A device that cannot have a part of a model, named with others.
+    #[error(
+        "device `{device}` cannot share a model with other devices: layers are split over GPUs and `cpu`, not over \
+         Burn's tensors, which training needs; name one device"
+    )]
+    Together {
+        /// The device.
+        device: &'static str,
+    },
     /// The device failed.
     #[error("the compute device failed; if its memory is full, choose a smaller model, batch or image")]
     Device {

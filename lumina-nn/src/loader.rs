@@ -37,20 +37,33 @@ pub struct LoadProgress {
 pub struct Loader<'a> {
     prefix: String,
     adapter: Option<&'a Adapter>,
+    target: Rc<Target>,
     shared: Rc<Shared<'a>>,
 }
 
-struct Shared<'a> {
-    source: TensorSource<'a>,
+/// Where tensors go.
+struct Target {
     compute: Compute,
-    state: RefCell<State>,
-    progress: Option<&'a dyn Fn(LoadProgress)>,
+    /// Where weights go on a GPU.
+    #[cfg(feature = "cube")]
+    arena: RefCell<Option<lumina_cube::Arena>>,
 }
 
-enum TensorSource<'a> {
-    Checkpoint(&'a Checkpoint),
-    /// Only the names and shapes are wanted.
-    Shapes,
+impl Target {
+    fn new(compute: &Compute) -> Rc<Self> {
+        Rc::new(Self {
+            compute: compute.clone(),
+            #[cfg(feature = "cube")]
+            arena: RefCell::default(),
+        })
+    }
+}
+
+struct Shared<'a> {
+    /// Without one only the names and shapes are wanted.
+    checkpoint: Option<&'a Checkpoint>,
+    state: RefCell<State>,
+    progress: Option<&'a dyn Fn(LoadProgress)>,
 }
 
 /// What a tensor belongs to.
@@ -68,9 +81,6 @@ struct State {
     problems: Problems,
     names: HashMap<ParamId, String>,
     bytes: u64,
-    /// Where weights go on a GPU.
-    #[cfg(feature = "cube")]
-    arena: Option<lumina_cube::Arena>,
     /// Why no more weights go there.
     #[cfg(feature = "cube")]
     gpu_error: Option<lumina_cube::Error>,
@@ -111,17 +121,17 @@ impl Problems {
 impl<'a> Loader<'a> {
     /// A loader of this checkpoint's tensors.
     pub fn new(checkpoint: &'a Checkpoint, compute: &Compute) -> Self {
-        Self::with(TensorSource::Checkpoint(checkpoint), compute, None)
+        Self::with(Some(checkpoint), compute, None)
     }
 
     /// Like [`Loader::new`], calling `progress` for each tensor.
     pub fn with_progress(checkpoint: &'a Checkpoint, compute: &Compute, progress: &'a dyn Fn(LoadProgress)) -> Self {
-        Self::with(TensorSource::Checkpoint(checkpoint), compute, Some(progress))
+        Self::with(Some(checkpoint), compute, Some(progress))
     }
 
     /// Names and shapes of the tensors that the network built by `build` asks for, in the order of their names.
     pub fn shapes_of<T>(compute: &Compute, build: impl FnOnce(&Loader<'_>) -> T) -> BTreeMap<String, Vec<usize>> {
-        let loader = Loader::with(TensorSource::Shapes, compute, None);
+        let loader = Loader::with(None, compute, None);
         build(&loader);
         loader.shared.state.take().asked
     }
@@ -131,7 +141,7 @@ impl<'a> Loader<'a> {
         compute: &Compute,
         build: impl FnOnce(&Loader<'_>) -> T,
     ) -> BTreeMap<String, [usize; 2]> {
-        let loader = Loader::with(TensorSource::Shapes, compute, None);
+        let loader = Loader::with(None, compute, None);
         build(&loader);
         loader.shared.state.take().linear
     }
@@ -145,15 +155,27 @@ impl<'a> Loader<'a> {
         Self { adapter: Some(adapter), ..self }
     }
 
-    fn with(source: TensorSource<'a>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
-        let shared = Shared { source, compute: compute.clone(), state: RefCell::default(), progress };
-        Self { prefix: String::new(), adapter: None, shared: Rc::new(shared) }
+    fn with(checkpoint: Option<&'a Checkpoint>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
+        let shared = Shared { checkpoint, state: RefCell::default(), progress };
+        Self { prefix: String::new(), adapter: None, target: Target::new(compute), shared: Rc::new(shared) }
     }
 
     /// The loader of the names below `name`.
     #[must_use]
     pub fn pp(&self, name: impl Display) -> Self {
-        Self { prefix: self.path(name), shared: self.shared.clone(), ..*self }
+        Self { prefix: self.path(name), ..self.clone() }
+    }
+
+    /// The loader of the same names, whose tensors go elsewhere: for a network that is in several places.
+    #[must_use]
+    pub fn on(&self, compute: &Compute) -> Self {
+        Self { target: Target::new(compute), ..self.clone() }
+    }
+
+    /// The loader of these names, whose tensors go where those of `other` go.
+    #[must_use]
+    pub fn like(&self, other: &Self) -> Self {
+        Self { target: other.target.clone(), ..self.clone() }
     }
 
     /// `n` parts of a network that are numbered, as layers are: `part` gets the loader of each and its number.
@@ -174,23 +196,27 @@ impl<'a> Loader<'a> {
 
     /// Where the network will compute.
     pub fn compute(&self) -> &Compute {
-        &self.shared.compute
+        &self.target.compute
+    }
+
+    /// The checkpoint; `None` where only names and shapes are wanted.
+    pub fn checkpoint(&self) -> Option<&'a Checkpoint> {
+        self.shared.checkpoint
+    }
+
+    /// The adapter that is put on the network.
+    pub fn adapter(&self) -> Option<&'a Adapter> {
+        self.adapter
     }
 
     /// Whether the checkpoint has a tensor of this name, which makes an optional part present.
     pub fn contains(&self, name: impl Display) -> bool {
-        match self.shared.source {
-            TensorSource::Checkpoint(checkpoint) => checkpoint.contains(&self.path(name)),
-            TensorSource::Shapes => false,
-        }
+        self.checkpoint().is_some_and(|checkpoint| checkpoint.contains(&self.path(name)))
     }
 
     /// The shape that the checkpoint gives a tensor, where several layouts are known.
     pub fn shape(&self, name: impl Display) -> Option<Vec<usize>> {
-        match self.shared.source {
-            TensorSource::Checkpoint(checkpoint) => checkpoint.get(&self.path(name)).map(|view| view.shape().to_vec()),
-            TensorSource::Shapes => None,
-        }
+        self.checkpoint()?.get(&self.path(name)).map(|view| view.shape().to_vec())
     }
 
     /// A parameter in the type that [`Compute::master_weights`] chose, by default the compute type.
@@ -205,14 +231,14 @@ impl<'a> Loader<'a> {
     pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
         let path = self.path(name);
         let view = self.view(&path, &shape, Part::Model);
-        let device = self.shared.compute.device();
-        if self.shared.compute.is_host()
+        let device = self.target.compute.device();
+        if self.target.compute.is_host()
             && let Some(view) = &view
         {
             return Values::host(floats(view), shape, device);
         }
         #[cfg(feature = "cube")]
-        if self.shared.compute.gpu().is_some() {
+        if self.target.compute.gpu().is_some() {
             let upload = |view| self.on_gpu(|gpu| Ok(Values::on_gpu(gpu, &floats(view), shape, device)));
             // `finish` fails without.
             return view.as_ref().and_then(upload).unwrap_or_else(|| Values::Tensor(self.placeholder()));
@@ -222,7 +248,7 @@ impl<'a> Loader<'a> {
 
     /// The parameter of a tensor; its name is remembered unless it is frozen.
     fn parameter<const D: usize>(&self, path: String, view: Option<TensorView>, part: Part) -> Param<Tensor<D>> {
-        let compute = &self.shared.compute;
+        let compute = &self.target.compute;
         let frozen = part == Part::Model && self.adapter.is_some();
         let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
         let tensor = match view {
@@ -239,7 +265,7 @@ impl<'a> Loader<'a> {
 
     /// In place of a tensor that is missing, which [`Loader::finish`] reports.
     fn placeholder<const D: usize>(&self) -> Param<Tensor<D>> {
-        let compute = &self.shared.compute;
+        let compute = &self.target.compute;
         Param::from_tensor(Tensor::zeros([1; D], (compute.device(), compute.parameter_dtype())))
     }
 
@@ -266,7 +292,7 @@ impl<'a> Loader<'a> {
     pub fn conv(&self, inputs: usize, outputs: usize, kernel: usize) -> Conv2d {
         let shape = [outputs, inputs, kernel, kernel];
         #[cfg(feature = "cube")]
-        if self.shared.compute.gpu().is_some() {
+        if self.target.compute.gpu().is_some() {
             let values = self.floats("weight", &shape).zip(self.floats("bias", &[outputs]));
             let conv = |(weight, bias): (Vec<f32>, Vec<f32>)| {
                 self.on_gpu(|gpu| lumina_cube::conv::ConvWeights::new(gpu, shape, &weight, &bias))
@@ -283,11 +309,11 @@ impl<'a> Loader<'a> {
     /// A codebook, `[codes, width]`.
     pub fn codebook(&self, name: impl Display, [codes, width]: [usize; 2]) -> Codebook {
         #[cfg(feature = "cube")]
-        if let Some(gpu) = self.shared.compute.gpu() {
+        if let Some(gpu) = self.target.compute.gpu() {
             let codebook =
                 |entries: Vec<f32>| self.on_gpu(|gpu| lumina_cube::conv::Codebook::new(gpu, [codes, width], &entries));
             return match self.floats(name, &[codes, width]).and_then(codebook) {
-                Some(codebook) => Codebook::on_gpu(gpu, codebook, self.shared.compute.device()),
+                Some(codebook) => Codebook::on_gpu(gpu, codebook, self.target.compute.device()),
                 // `finish` fails then.
                 None => Codebook::new(self.placeholder()),
             };
@@ -304,7 +330,7 @@ impl<'a> Loader<'a> {
     /// What goes to a GPU, unless its memory is full.
     #[cfg(feature = "cube")]
     fn on_gpu<T>(&self, upload: impl FnOnce(&lumina_cube::Gpu) -> lumina_cube::Result<T>) -> Option<T> {
-        let gpu = self.shared.compute.gpu()?;
+        let gpu = self.target.compute.gpu()?;
         if self.shared.state.borrow().gpu_error.is_some() {
             return None;
         }
@@ -347,14 +373,14 @@ impl<'a> Loader<'a> {
     fn weight(&self, path: String, shape: [usize; 2], part: Part, role: Option<Role>) -> Weight {
         let view = self.view(&path, &shape, part);
         #[cfg(feature = "cube")]
-        if self.shared.compute.gpu().is_some() {
+        if self.target.compute.gpu().is_some() {
             return match view.and_then(|view| self.gpu_matrix(&view, role)) {
                 Some(matrix) => Weight::Gpu(matrix),
                 // `finish` fails then.
                 None => Weight::Burn(self.placeholder()),
             };
         }
-        match self.shared.compute.residence() {
+        match self.target.compute.residence() {
             Residence::Mapped | Residence::Host => match view.as_ref().and_then(|view| self.matrix(view, role)) {
                 Some(matrix) => Weight::Host(matrix),
                 None => Weight::Burn(self.parameter(path, view, part)),
@@ -377,25 +403,23 @@ impl<'a> Loader<'a> {
             _ => (Dtype::F32, Format::F32),
         };
         let shape = [view.shape()[0], view.shape()[1]];
-        let gpu = self.shared.compute.gpu()?;
+        let gpu = self.target.compute.gpu()?;
         if self.shared.state.borrow().gpu_error.is_some() {
             return None;
         }
-        let mut arena = self.shared.state.borrow_mut().arena.take().unwrap_or_else(|| lumina_cube::Arena::new(gpu));
-        let matrix = arena.matrix_of_rows(format, shape, |rows| Ok(quantise_rows(view, rows, dtype)?));
-        let mut state = self.shared.state.borrow_mut();
-        state.arena = Some(arena);
-        match matrix {
+        let mut arena = self.target.arena.borrow_mut();
+        let arena = arena.get_or_insert_with(|| lumina_cube::Arena::new(gpu));
+        match arena.matrix_of_rows(format, shape, |rows| Ok(quantise_rows(view, rows, dtype)?)) {
             Ok(matrix) => return Some(GpuMatrix { matrix }),
-            Err(Error::Gpu(error)) => state.gpu_error = Some(error),
-            Err(error) => state.problems.add(|| error.to_string()),
+            Err(Error::Gpu(error)) => self.shared.state.borrow_mut().gpu_error = Some(error),
+            Err(error) => self.shared.state.borrow_mut().problems.add(|| error.to_string()),
         }
         None
     }
 
     /// The type in which a tensor becomes a matrix: its own, unless a smaller one is asked for.
     fn matrix_dtype(&self, view: &TensorView, role: Option<Role>) -> Dtype {
-        role.and_then(|role| smaller(self.shared.compute.format(), role, view)).unwrap_or(view.dtype())
+        role.and_then(|role| smaller(self.target.compute.format(), role, view)).unwrap_or(view.dtype())
     }
 
     /// The bytes of a tensor in a type; `None`, with the problem noted, where a number does not fit it.
@@ -407,7 +431,7 @@ impl<'a> Loader<'a> {
 
     /// A tensor in host memory, in its own format or quantised; `None` where kernels cannot read it.
     fn matrix(&self, view: &TensorView, role: Option<Role>) -> Option<HostMatrix> {
-        let compute = &self.shared.compute;
+        let compute = &self.target.compute;
         let dtype = self.matrix_dtype(view, role);
         // A type that kernels do not read becomes one that they do.
         let dtype = if dtype.format().is_none() { Dtype::F32 } else { dtype };
@@ -424,10 +448,9 @@ impl<'a> Loader<'a> {
     fn view(&self, path: &str, shape: &[usize], part: Part) -> Option<TensorView> {
         let mut state = self.shared.state.borrow_mut();
         state.asked.insert(path.to_owned(), shape.to_vec());
-        let checkpoint = match (part, self.adapter, &self.shared.source) {
-            (Part::Adapter, Some(adapter), _) => adapter.checkpoint(),
-            (_, _, TensorSource::Checkpoint(checkpoint)) => *checkpoint,
-            _ => return None,
+        let checkpoint = match (part, self.adapter) {
+            (Part::Adapter, Some(adapter)) => adapter.checkpoint(),
+            _ => self.checkpoint()?,
         };
         let Some(view) = checkpoint.get(path) else {
             let file = checkpoint.path().display();
@@ -469,7 +492,7 @@ impl<'a> Loader<'a> {
     /// [`Error::Weights`] with one line a problem, each naming tensor, file and shapes; `Error::Gpu` where its memory
     /// is full.
     pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
-        let TensorSource::Checkpoint(checkpoint) = self.shared.source else { return Ok(()) };
+        let Some(checkpoint) = self.checkpoint() else { return Ok(()) };
         #[cfg(feature = "cube")]
         if let Some(error) = self.shared.state.borrow_mut().gpu_error.take() {
             return Err(error.into());

@@ -304,6 +304,8 @@ fn impossible_networks_are_refused() {
     let message = model.set_codebook(trainer.model().codebook().narrow(0, 0, 3)).unwrap_err().to_string();
     assert!(message.contains("[3, 4]") && message.contains("[32, 4]"), "{message}");
     assert!(VqTrainer::new(folder.path().join("no"), options(), &Compute::cpu()).is_err());
+    let shared = VqTrainer::new(folder.path(), options(), &Compute::cpu().then(Compute::cpu())).unwrap_err();
+    assert!(shared.to_string().contains("cannot share a model"), "{shared}");
     let nothing = evaluate_vq(&ImageTokenizer::open(folder.path(), &Compute::cpu()).unwrap(), []);
     assert!(matches!(nothing, Err(Error::NoImages)));
     // An error of the source of images ends the run.

@@ -14,7 +14,7 @@ use crate::model::{MAX_INLINE_ROWS, ModelParts, Windows};
 /// Adds drafts to the next pass of all that run, as many as their options say, or as many as pay. A sequence has none
 /// where keys and values exceed the budget, or where tokens that share a pass may round otherwise than one by one.
 pub(super) fn draft(parts: &ModelParts, scheduler: &mut Scheduler, options: &EngineOptions) {
-    if !parts.transformer.compute().has_independent_rows() {
+    if !parts.transformer.has_independent_rows() {
         return;
     }
     let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);

@@ -34,7 +34,7 @@ pub(crate) enum PassRows<'p, 'a> {
     Whole(&'p [usize]),
     /// Rows that all have a cache.
     Cached { rows: &'p mut [Row<'a>], layer: usize, compute: &'p Compute },
-    /// Rows that all have a cache on a GPU.
+    /// Rows that all have a cache on a GPU; `layer` counts those there.
     #[cfg(feature = "cube")]
     Gpu { pass: &'p GpuPass, layer: usize },
 }
@@ -65,7 +65,7 @@ impl Attention {
             }
             PassRows::Cached { rows, layer, compute } => {
                 let (q, k) = normed();
-                if rows.iter().all(|row| row.has_host_cache()) {
+                if rows.iter().all(|row| row.has_host_cache(layer)) {
                     cached_attention(q, k, v, &mut host_rows(rows, layer))
                 } else {
                     self.on_device([q, k, v], rows, layer, compute)
@@ -93,7 +93,7 @@ impl Attention {
             let own = |x: &Tensor<3>| x.clone().narrow(0, start, len).swap_dims(0, 1);
             let (q, k, v) = (own(&q), own(&k), own(&v));
             start += len;
-            let (k, v) = match row.cache.as_deref_mut().map(|cache| &mut cache.layers[layer]) {
+            let (k, v) = match row.cache.as_deref_mut().and_then(|cache| cache.layer_mut(layer)) {
                 Some(LayerCache::Device(own)) => own.append(position, k, v),
                 _ => (k, v),
             };
@@ -108,7 +108,7 @@ impl Attention {
 fn host_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[CachedRow<'r>; MAX_INLINE_ROWS]> {
     let rows = rows.iter_mut().filter_map(|row| {
         let (position, len, path, parents) = (row.position(), row.len(), row.attention, row.parents);
-        match &mut row.cache.as_deref_mut()?.layers[layer] {
+        match row.cache.as_deref_mut()?.layer_mut(layer)? {
             LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path, parents }),
             LayerCache::Device(_) => None,
         }

@@ -1,12 +1,14 @@
 //! Keys and values of a sequence, in blocks that are taken as it grows.
 
+use std::ops::Range;
+#[cfg(feature = "cube")]
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Tensor};
 use lumina_nn::Compute;
 use lumina_nn::ops::KvStorage;
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuKv, GpuKvPool};
-#[cfg(feature = "cube")]
-use std::sync::Arc;
 
 use super::config::Architecture;
 use crate::{Error, Result};
@@ -23,15 +25,23 @@ fn can_allocate(bytes: u64) -> bool {
 ///
 /// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the
 /// sequence grows, and on a GPU in blocks of a pool that all sequences of the model share. In Burn's tensors it is
-/// allocated with the first token, for the whole capacity, and written in place. Not `Clone`: a second handle on a
-/// tensor would turn every write into a copy.
+/// allocated with the first token, for the whole capacity, and written in place. Where the layers of a model are on
+/// several devices, so are their keys and values. Not `Clone`: a second handle on a tensor would turn every write into
+/// a copy.
 pub struct KvCache {
-    pub(crate) layers: Vec<LayerCache>,
-    /// Blocks on a GPU, which serve all layers; there are no `layers` then.
-    #[cfg(feature = "cube")]
-    pub(crate) gpu: Option<GpuKv>,
+    /// Those of each stage of the network.
+    parts: Vec<KvPart>,
     len: usize,
     capacity: usize,
+}
+
+/// The keys and values of consecutive layers, in one place.
+pub(crate) enum KvPart {
+    /// Of each layer from `first` on, with their `[kv_heads, head_dim]`.
+    Layers { first: usize, layers: Vec<LayerCache>, heads: [usize; 2] },
+    /// Blocks on a GPU, which serve all layers.
+    #[cfg(feature = "cube")]
+    Gpu(GpuKv),
 }
 
 /// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
@@ -42,9 +52,9 @@ pub(crate) enum LayerCache {
     Device(Box<DeviceKv>),
 }
 
-impl KvCache {
-    /// An empty cache for up to `capacity` tokens, or for as many of them as can be addressed.
-    pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
+impl KvPart {
+    /// Of these layers, for up to `capacity` tokens, or for as many of them as can be addressed.
+    pub(crate) fn new(architecture: &Architecture, layers: Range<usize>, capacity: usize, compute: &Compute) -> Self {
         let &Architecture { kv_heads, head_dim, .. } = architecture;
         let (device, dtype) = compute.options();
         let layer = |_| match compute.kv_storage(kv_heads, capacity, head_dim) {
@@ -54,22 +64,100 @@ impl KvCache {
                 LayerCache::Device(Box::new(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype, is_host)))
             }
         };
-        let layers: Vec<LayerCache> = (0..architecture.layers).map(layer).collect();
-        let capacity = layers.iter().map(LayerCache::capacity).fold(capacity, usize::min);
-        Self {
-            layers,
+        Self::Layers { first: layers.start, layers: layers.map(layer).collect(), heads: [kv_heads, head_dim] }
+    }
+
+    /// With blocks of a pool.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(pool: &Arc<GpuKvPool>) -> Self {
+        Self::Gpu(GpuKv::new(pool))
+    }
+
+    /// Tokens that can be addressed.
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Layers { layers, .. } => layers.iter().map(LayerCache::capacity).min().unwrap_or(usize::MAX),
             #[cfg(feature = "cube")]
-            gpu: None,
-            len: 0,
-            capacity,
+            Self::Gpu(own) => own.max_tokens(),
         }
     }
 
-    /// [`KvCache::new`] with blocks of a pool.
-    #[cfg(feature = "cube")]
-    pub(crate) fn on_gpu(pool: &Arc<GpuKvPool>, capacity: usize) -> Self {
-        let capacity = capacity.min(pool.max_tokens());
-        Self { layers: Vec::new(), gpu: Some(GpuKv::new(pool)), len: 0, capacity }
+    fn bytes(&self) -> u64 {
+        let bytes = |layer: &LayerCache| match layer {
+            LayerCache::Host(own) => own.bytes() as u64,
+            LayerCache::Device(own) => own.bytes(),
+        };
+        match self {
+            Self::Layers { layers, .. } => layers.iter().map(bytes).fold(0, u64::saturating_add),
+            #[cfg(feature = "cube")]
+            Self::Gpu(own) => own.bytes(),
+        }
+    }
+
+    fn bytes_of(&self, tokens: usize) -> u64 {
+        let bytes = |layer: &LayerCache| match layer {
+            LayerCache::Host(own) => own.bytes_of(tokens) as u64,
+            LayerCache::Device(own) => own.bytes_of(tokens),
+        };
+        match self {
+            Self::Layers { layers, .. } => layers.iter().map(bytes).fold(0, u64::saturating_add),
+            #[cfg(feature = "cube")]
+            Self::Gpu(own) => own.bytes_of(tokens),
+        }
+    }
+
+    /// Takes the memory for `tokens` tokens in all: whether there is so much.
+    fn reserve(&mut self, tokens: usize) -> Result<bool> {
+        // Linux hands out more memory than there is, block by block, and then ends the process. All at once it refuses.
+        let growth = self.bytes_of(tokens).saturating_sub(self.bytes());
+        match self {
+            Self::Layers { layers, .. } => {
+                let is_host = matches!(layers.first(), Some(LayerCache::Host(_)));
+                let is_possible = growth < MIN_TRIAL_BYTES || !is_host || can_allocate(growth);
+                Ok(is_possible
+                    && layers.iter_mut().all(|layer| match layer {
+                        LayerCache::Host(own) => own.reserve(tokens).is_ok(),
+                        LayerCache::Device(own) => own.can_allocate(),
+                    }))
+            }
+            #[cfg(feature = "cube")]
+            Self::Gpu(own) => match own.reserve(tokens) {
+                Ok(()) => Ok(true),
+                Err(lumina_nn::Error::Gpu(error)) if error.is_out_of_memory() => Ok(false),
+                Err(other) => Err(other.into()),
+            },
+        }
+    }
+
+    fn truncate(&mut self, len: usize) {
+        match self {
+            Self::Layers { layers, .. } => {
+                for layer in layers {
+                    match layer {
+                        LayerCache::Host(own) => own.truncate(len),
+                        LayerCache::Device(own) if len == 0 => own.tensors = None,
+                        LayerCache::Device(_) => {}
+                    }
+                }
+            }
+            #[cfg(feature = "cube")]
+            Self::Gpu(own) => own.truncate(len),
+        }
+    }
+}
+
+impl KvCache {
+    /// An empty cache for up to `capacity` tokens, or for as many of them as can be addressed, of a network that
+    /// computes in one place and not on a GPU. [`Transformer::new_cache`](crate::Transformer::new_cache) makes one for
+    /// any network.
+    pub fn new(architecture: &Architecture, capacity: usize, compute: &Compute) -> Self {
+        Self::of(vec![KvPart::new(architecture, 0..architecture.layers, capacity, compute)], capacity)
+    }
+
+    /// An empty cache of these parts.
+    pub(crate) fn of(parts: Vec<KvPart>, capacity: usize) -> Self {
+        let capacity = parts.iter().map(KvPart::capacity).fold(capacity, usize::min);
+        Self { parts, len: 0, capacity }
     }
 
     /// Tokens written so far.
@@ -87,80 +175,37 @@ impl KvCache {
         self.capacity
     }
 
-    /// Bytes that the cache takes now.
+    /// Bytes that the cache takes now, on all devices.
     pub fn bytes(&self) -> u64 {
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = &self.gpu {
-            return gpu.bytes();
-        }
-        let bytes = |layer: &LayerCache| match layer {
-            LayerCache::Host(own) => own.bytes() as u64,
-            LayerCache::Device(own) => own.bytes(),
-        };
-        self.layers.iter().map(bytes).fold(0, u64::saturating_add)
+        self.parts.iter().map(KvPart::bytes).fold(0, u64::saturating_add)
     }
 
     /// Bytes that the cache takes with `tokens` tokens, in whole blocks. Beyond what can be counted it is [`u64::MAX`].
     pub fn bytes_of(&self, tokens: usize) -> u64 {
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = &self.gpu {
-            return gpu.bytes_of(tokens);
-        }
-        let bytes = |layer: &LayerCache| match layer {
-            LayerCache::Host(own) => own.bytes_of(tokens) as u64,
-            LayerCache::Device(own) => own.bytes_of(tokens),
-        };
-        self.layers.iter().map(bytes).fold(0, u64::saturating_add)
+        self.parts.iter().map(|part| part.bytes_of(tokens)).fold(0, u64::saturating_add)
     }
 
     /// Takes the memory for `tokens` tokens in all, so that a pass cannot fail for want of it. A pass does so itself.
     ///
     /// # Errors
-    /// [`Error::CacheFull`] where they do not fit; [`Error::KvMemory`] where the system has no memory for them. The
-    /// tokens written before are still there.
+    /// [`Error::CacheFull`] where they do not fit; [`Error::KvMemory`] where the system, or one of the devices, has no
+    /// memory for them. The tokens written before are still there, and no more is taken than for them.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         if tokens > self.capacity {
             return Err(Error::CacheFull { needed: tokens, capacity: self.capacity });
         }
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = &mut self.gpu {
-            let needed = gpu.bytes_of(tokens);
-            return gpu.reserve(tokens).map_err(|error| match error {
-                lumina_nn::Error::Gpu(error) if error.is_out_of_memory() => Error::KvMemory { needed, tokens },
-                other => other.into(),
-            });
-        }
-        // Linux hands out more memory than there is, block by block, and then ends the process. All at once it refuses.
-        let growth = self.bytes_of(tokens).saturating_sub(self.bytes());
-        let is_possible = growth < MIN_TRIAL_BYTES || !self.is_host() || can_allocate(growth);
-        let reserved = is_possible
-            && self.layers.iter_mut().all(|layer| match layer {
-                LayerCache::Host(own) => own.reserve(tokens).is_ok(),
-                LayerCache::Device(own) => own.can_allocate(),
-            });
-        if !reserved {
-            let error = Error::KvMemory { needed: self.bytes_of(tokens), tokens };
+        let reserved: Result<bool> = self.parts.iter_mut().try_fold(true, |all, part| Ok(all && part.reserve(tokens)?));
+        if !matches!(reserved, Ok(true)) {
             self.truncate(self.len);
-            return Err(error);
         }
-        Ok(())
+        if reserved? { Ok(()) } else { Err(Error::KvMemory { needed: self.bytes_of(tokens), tokens }) }
     }
 
-    /// Forgets the tokens from `len` on, and frees memory that is not needed any more: blocks on the processor; on a
-    /// device all of it, if no token is left.
+    /// Forgets the tokens from `len` on, and frees memory that is not needed any more: blocks on the processor and on
+    /// GPUs; in Burn's tensors all of it, if no token is left.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        #[cfg(feature = "cube")]
-        if let Some(gpu) = &mut self.gpu {
-            gpu.truncate(self.len);
-        }
-        for layer in &mut self.layers {
-            match layer {
-                LayerCache::Host(own) => own.truncate(self.len),
-                LayerCache::Device(own) if self.len == 0 => own.tensors = None,
-                LayerCache::Device(_) => {}
-            }
-        }
+        self.parts.iter_mut().for_each(|part| part.truncate(self.len));
     }
 
     /// Keeps the tokens before `start` and, of those from there on, the ones at `start + places[0]`, `start + places[1]`
@@ -169,21 +214,62 @@ impl KvCache {
     /// # Panics
     /// If there is no such token, or tokens would move that are not in host memory.
     pub fn keep(&mut self, start: usize, places: &[usize]) {
-        let is_moved = places.iter().enumerate().any(|(to, from)| to != *from);
         assert!(places.last().is_none_or(|last| start + last < self.len), "a token that is kept is there");
-        assert!(!is_moved || self.is_host(), "only caches in host memory have trees");
-        for layer in &mut self.layers {
-            match layer {
-                LayerCache::Host(own) if is_moved => own.keep(start, places),
-                _ => {}
+        if places.iter().enumerate().any(|(to, from)| to != *from) {
+            for part in &mut self.parts {
+                let moved = match part {
+                    KvPart::Layers { layers, .. } => layers.iter_mut().all(|layer| match layer {
+                        LayerCache::Host(own) => {
+                            own.keep(start, places);
+                            true
+                        }
+                        LayerCache::Device(_) => false,
+                    }),
+                    #[cfg(feature = "cube")]
+                    KvPart::Gpu(_) => false,
+                };
+                assert!(moved, "only caches in host memory have trees");
             }
         }
         self.truncate(start + places.len());
     }
 
-    /// Whether keys and values are in host memory.
-    pub(crate) fn is_host(&self) -> bool {
-        matches!(self.layers.first(), Some(LayerCache::Host(_)))
+    /// Whether it has the keys and values of these layers elsewhere than on a GPU, with so many `[kv_heads, head_dim]`.
+    pub(crate) fn has_layers(&self, wanted: &Range<usize>, shape: [usize; 2]) -> bool {
+        self.parts.iter().any(|part| match part {
+            KvPart::Layers { first, layers, heads } => {
+                *heads == shape && *first <= wanted.start && wanted.end <= first + layers.len()
+            }
+            #[cfg(feature = "cube")]
+            KvPart::Gpu(_) => false,
+        })
+    }
+
+    /// The keys and values of a layer, where they are not on a GPU.
+    pub(crate) fn layer(&self, layer: usize) -> Option<&LayerCache> {
+        self.parts.iter().find_map(|part| match part {
+            KvPart::Layers { first, layers, .. } => layers.get(layer.checked_sub(*first)?),
+            #[cfg(feature = "cube")]
+            KvPart::Gpu(_) => None,
+        })
+    }
+
+    /// [`KvCache::layer`], to be changed.
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> Option<&mut LayerCache> {
+        self.parts.iter_mut().find_map(|part| match part {
+            KvPart::Layers { first, layers, .. } => layers.get_mut(layer.checked_sub(*first)?),
+            #[cfg(feature = "cube")]
+            KvPart::Gpu(_) => None,
+        })
+    }
+
+    /// The blocks of a pool.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(&self, pool: &Arc<GpuKvPool>) -> Option<&GpuKv> {
+        self.parts.iter().find_map(|part| match part {
+            KvPart::Gpu(own) => Some(own).filter(|own| own.is_of(pool)),
+            KvPart::Layers { .. } => None,
+        })
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
@@ -259,5 +345,64 @@ impl std::fmt::Debug for KvCache {
             .field("capacity", &self.capacity)
             .field("bytes", &self.bytes())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
+    use super::*;
+    use crate::model::ModelConfig;
+
+    fn architecture(hidden_size: usize) -> Architecture {
+        let config =
+            ModelConfig { hidden_size, num_attention_heads: 1, num_hidden_layers: 2, ..ModelConfig::default() };
+        config.resolve("config.json".as_ref()).unwrap()
+    }
+
+    /// Parts of the first layer, on each kind of device that there is.
+    fn firsts() -> Vec<KvPart> {
+        let on = |compute: Compute| {
+            compute.check().unwrap();
+            #[cfg(feature = "cube")]
+            if let Some(pool) = GpuKvPool::new(&compute, 1, [1, 1, 8]) {
+                return KvPart::on_gpu(&pool);
+            }
+            KvPart::new(&architecture(8), 0..1, 1 << 20, &compute)
+        };
+        Compute::available().into_iter().map(on).collect()
+    }
+
+    #[test]
+    fn no_part_keeps_what_another_has_no_memory_for() {
+        let most = 1 << 24;
+        for first in firsts() {
+            let large = KvPart::new(&architecture(most), 1..2, 1 << 40, &Compute::cpu());
+            let mut cache = KvCache::of(vec![first, large], 1 << 20);
+            cache.parts[0].reserve(70).unwrap();
+            let (taken, some) = (cache.parts[0].bytes(), cache.parts[0].bytes_of(70));
+            assert!(taken == some && some > 0);
+            let tokens = cache.capacity();
+            let error = cache.reserve(tokens).unwrap_err().to_string();
+            assert!(error.contains("no memory") && error.contains(&cache.bytes_of(tokens).to_string()), "{error}");
+            assert_eq!((cache.len(), cache.bytes()), (0, 0));
+            // One layer after the other, each once.
+            assert!(cache.layer(1).is_some() && cache.layer(2).is_none());
+        }
+    }
+
+    #[test]
+    fn parts_count_together() {
+        let part = |layers: Range<usize>| KvPart::new(&architecture(8), layers, 300, &Compute::cpu());
+        let (mut one, mut two) = (KvCache::of(vec![part(0..2)], 300), KvCache::of(vec![part(0..1), part(1..2)], 300));
+        assert_eq!((one.capacity(), two.capacity()), (300, 300));
+        for tokens in [0, 1, 129, 300] {
+            [&mut one, &mut two].into_iter().for_each(|cache| cache.reserve(tokens).unwrap());
+            assert_eq!((one.bytes(), one.bytes_of(tokens)), (two.bytes(), two.bytes_of(tokens)));
+        }
+        assert!(two.reserve(301).is_err());
+        two.truncate(0);
+        assert_eq!(two.bytes(), 0);
     }
 }

@@ -8,6 +8,7 @@
 //! 3. [`norm`], [`rope`], [`attention`]: the parts of a [`layer`], each with its shapes.
 //! 4. [`transformer`]: layers, and the pass from tokens to logits.
 //! 5. [`kv_cache`], [`logits`]: what a pass leaves behind.
+//! 6. [`placement`], [`fit`]: which layers go to which device. [`stage`], [`passes`]: a network on several of them.
 //!
 //! Training runs the same network: [`Transformer::begin`] and what follows it, with [`dropout`].
 
@@ -22,13 +23,16 @@ mod layer;
 mod logits;
 mod norm;
 mod parts;
+mod passes;
+mod placement;
 mod rope;
 mod row;
+mod stage;
 mod transformer;
 
 pub use config::{Architecture, ModelConfig, RopeScalingConfig};
 pub use dropout::Dropout;
-pub use fit::Fit;
+pub use fit::{Fit, StageFit};
 pub use kv_cache::KvCache;
 pub use layer::Pass;
 pub use logits::Logits;

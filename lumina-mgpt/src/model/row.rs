@@ -5,7 +5,7 @@ use std::ops::Range;
 use lumina_nn::ops::AttentionPath;
 use smallvec::SmallVec;
 
-use super::kv_cache::KvCache;
+use super::kv_cache::{KvCache, LayerCache};
 
 /// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
 pub(crate) const MAX_INLINE_ROWS: usize = 8;
@@ -91,9 +91,9 @@ impl<'a> Row<'a> {
         (0..self.len()).map(move |token| branching.get(token).copied().unwrap_or(first + token))
     }
 
-    /// Whether keys and values are in host memory.
-    pub(crate) fn has_host_cache(&self) -> bool {
-        self.cache.as_ref().is_some_and(|cache| cache.is_host())
+    /// Whether keys and values of a layer are in host memory.
+    pub(crate) fn has_host_cache(&self, layer: usize) -> bool {
+        self.cache.as_ref().is_some_and(|cache| matches!(cache.layer(layer), Some(LayerCache::Host(_))))
     }
 }
 

@@ -3,27 +3,25 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-#[cfg(feature = "cube")]
-use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, DType, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
 use lumina_nn::ops::{Embedding, Hidden, Linear};
-#[cfg(feature = "cube")]
-use lumina_nn::ops::{GpuKvPool, Recordings};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
 use super::config::{Architecture, ModelConfig};
 use super::dropout::Dropout;
+use super::fit::Fit;
 use super::kv_cache::KvCache;
 use super::layer::{Layer, Pass, Residual, Stream};
 use super::logits::{Drawn, Logits, RowDraw};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
+use super::stage::Stage;
 use crate::convert;
 use crate::{Error, Result};
 
@@ -41,30 +39,10 @@ pub struct Transformer {
     #[module(skip)]
     pub(super) architecture: Architecture,
     #[module(skip)]
-    compute: Compute,
-    /// The keys and values of all sequences, where they are on a GPU.
-    #[cfg(feature = "cube")]
+    pub(super) compute: Compute,
+    /// Where the layers compute, in their order; one at least.
     #[module(skip)]
-    kv_pool: Option<Arc<GpuKvPool>>,
-    /// Short passes on a GPU, by their range of logits.
-    #[cfg(feature = "cube")]
-    #[module(skip)]
-    pub(super) recordings: Arc<Recordings<Range<usize>>>,
-}
-
-/// Keys and values for sequences of a transformer of this shape, where they are on a GPU.
-#[cfg(feature = "cube")]
-fn kv_pool(architecture: &Architecture, compute: &Compute) -> Option<Arc<GpuKvPool>> {
-    let &Architecture { layers, heads, kv_heads, head_dim, .. } = architecture;
-    GpuKvPool::new(compute, layers, [heads, kv_heads, head_dim])
-}
-
-/// The tokens of all rows, none of which is empty.
-pub(super) fn tokens_of(rows: &[Row<'_>]) -> Result<SmallVec<[u32; MAX_INLINE_ROWS]>> {
-    if rows.is_empty() || rows.iter().any(|row| row.len() == 0) {
-        return Err(Error::EmptyRow);
-    }
-    Ok(rows.iter().flat_map(|row| row.tokens).copied().collect())
+    pub(super) stages: Vec<Stage>,
 }
 
 /// The tokens of a pass after which logits are wanted.
@@ -82,25 +60,31 @@ fn positions(rows: &[Row<'_>]) -> Result<SmallVec<[usize; MAX_INLINE_ROWS]>> {
 }
 
 impl Transformer {
-    /// Builds the network from its tensors; problems are reported by [`Loader::finish`].
+    /// Builds the network from its tensors, all on the first device; problems are reported by [`Loader::finish`].
     pub fn new(loader: &Loader<'_>, architecture: Architecture) -> Self {
-        let model = loader.pp("model");
-        let layers = model.pp("layers");
-        let &Architecture { vocab_size, hidden, .. } = &architecture;
-        let head = if architecture.tied_head { model.pp("embed_tokens") } else { loader.pp("lm_head") };
+        let all = 0..architecture.layers;
+        Self::with_places(loader, architecture, &[(loader.compute().devices().swap_remove(0), all)])
+    }
+
+    /// Builds the network from its tensors, with the layers where `places` says, which are in the order of the layers.
+    fn with_places(loader: &Loader<'_>, architecture: Architecture, places: &[(Compute, Range<usize>)]) -> Self {
+        let loaders: SmallVec<[Loader<'_>; 1]> = places.iter().map(|(compute, _)| loader.on(compute)).collect();
+        let [first, last] = [loaders.first(), loaders.last()].map(|own| own.unwrap_or(loader));
+        let place_of = |layer| places.iter().position(|(_, layers)| layers.contains(&layer)).unwrap_or(0);
+        let &Architecture { vocab_size, hidden, tied_head, .. } = &architecture;
+        let embedding = first.pp("model").pp("embed_tokens");
+        let head = if tied_head { last.pp("model").pp("embed_tokens") } else { last.pp("lm_head") };
+        let layer = |own: &Loader<'_>, index| Layer::new(&own.like(&loaders[place_of(index)]), &architecture);
         Self {
-            embed_tokens: if architecture.tied_head {
-                head.tied_embedding(vocab_size, hidden)
+            embed_tokens: if tied_head {
+                embedding.tied_embedding(vocab_size, hidden)
             } else {
-                model.pp("embed_tokens").embedding(vocab_size, hidden)
+                embedding.embedding(vocab_size, hidden)
             },
-            layers: layers.parts(architecture.layers, |layer, _| Layer::new(layer, &architecture)),
-            norm: RmsNorm::new(&model.pp("norm"), hidden, architecture.rms_norm_eps),
+            layers: loader.pp("model").pp("layers").parts(architecture.layers, layer),
+            norm: RmsNorm::new(&last.pp("model").pp("norm"), hidden, architecture.rms_norm_eps),
             lm_head: head.head(hidden, vocab_size),
-            #[cfg(feature = "cube")]
-            kv_pool: kv_pool(&architecture, loader.compute()),
-            #[cfg(feature = "cube")]
-            recordings: Arc::default(),
+            stages: places.iter().map(|(compute, own)| Stage::new(&architecture, own.clone(), compute)).collect(),
             compute: loader.compute().clone(),
             architecture,
         }
@@ -135,11 +119,18 @@ impl Transformer {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where the device cannot compute as asked, and for tensors that are missing, unexpected or
-    /// misshaped.
+    /// misshaped; [`Error::DoesNotFit`] where a network is to be split over devices that have too little memory.
     pub fn from_loader(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
-        loader.compute().check()?;
+        let compute = loader.compute();
+        compute.check()?;
         let tied = architecture.tied_head;
-        let model = Self::new(loader, architecture);
+        let model = match loader.checkpoint().filter(|_| compute.check_alone().is_err()) {
+            None => Self::new(loader, architecture),
+            Some(checkpoint) => {
+                let places = Fit::new(checkpoint, loader.adapter(), &architecture, compute).places(compute)?;
+                Self::with_places(loader, architecture, &places)
+            }
+        };
         // The image tokenizer is another network; older exports carry rotary frequencies, which follow from the config.
         loader.finish(|name| {
             name.starts_with("model.vqmodel.")
@@ -169,32 +160,28 @@ impl Transformer {
         &self.architecture
     }
 
-    /// Where the network computes.
+    /// Where the network computes. Of several devices [`Lumina::fit`](crate::Lumina::fit) says which layers are where.
     pub fn compute(&self) -> &Compute {
         &self.compute
     }
 
     /// The same network computing elsewhere. In training it is a replica: its parameters keep their ids, and record
-    /// gradients of their own.
+    /// gradients of their own. A network that is split over devices stays where it is.
     #[must_use]
     pub fn replica(&self, compute: &Compute) -> Self {
+        if self.stages.len() > 1 {
+            return self.clone();
+        }
         let mut replica = self.clone().fork(compute.device());
         replica.compute = compute.clone();
-        #[cfg(feature = "cube")]
-        {
-            replica.kv_pool = kv_pool(&replica.architecture, compute);
-            replica.recordings = Arc::default();
-        }
+        replica.stages = vec![Stage::new(&replica.architecture, 0..replica.architecture.layers, compute)];
         replica
     }
 
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
-        #[cfg(feature = "cube")]
-        if let Some(pool) = &self.kv_pool {
-            return KvCache::on_gpu(pool, capacity);
-        }
-        KvCache::new(&self.architecture, capacity, &self.compute)
+        let parts = self.stages.iter().map(|stage| stage.new_kv(&self.architecture, capacity));
+        KvCache::of(parts.collect(), capacity)
     }
 
     /// Runs the rows' tokens: the hidden states after the final norm, `[n, hidden]`, n being the number of tokens of
@@ -208,7 +195,7 @@ impl Transformer {
     /// cache, [`Error::KvMemory`] where there is no memory for it, [`Error::EmptyRow`] where there is nothing to run.
     /// Nothing has been written then.
     pub fn forward(&self, rows: &mut [Row<'_>]) -> Result<Hidden> {
-        self.compute.in_pool(|| self.hidden(rows, None))
+        self.in_pool(|| self.hidden(rows, None))
     }
 
     /// Runs the rows' tokens, and computes the logits that each row asks for, of the tokens `ids`: a row of logits
@@ -220,12 +207,10 @@ impl Transformer {
     pub fn run(&self, rows: &mut [Row<'_>], ids: Range<usize>) -> Result<Logits> {
         let positions = positions(rows)?;
         #[cfg(feature = "cube")]
-        if let Some(pool) = &self.kv_pool
-            && !positions.is_empty()
-        {
-            return self.run_on_gpu(pool, rows, &positions, self.known_ids(ids));
+        if self.draws_on_device() && !positions.is_empty() {
+            return self.run_on_gpu(rows, &positions, self.known_ids(ids));
         }
-        self.compute.in_pool(|| {
+        self.in_pool(|| {
             let hidden = self.hidden(rows, None)?;
             self.logits_among(&hidden, &positions, ids)
         })
@@ -242,11 +227,12 @@ impl Transformer {
         draws: Option<&[RowDraw]>,
     ) -> Result<Drawn> {
         #[cfg(feature = "cube")]
-        if let (Some(pool), Some(draws)) = (&self.kv_pool, draws)
+        if let Some(draws) = draws
+            && self.draws_on_device()
             && !self.architecture.masked_logits.iter().any(|&token| ids.contains(&(token as usize)))
         {
             let positions = positions(rows)?;
-            return self.draw_on_gpu(pool, rows, &positions, self.known_ids(ids), &super::gpu::draws(draws));
+            return self.draw_on_gpu(rows, &positions, self.known_ids(ids), &super::gpu::draws(draws));
         }
         let _ = draws;
         self.run(rows, ids).map(Drawn::Logits)
@@ -254,15 +240,18 @@ impl Transformer {
 
     /// Whether drafts of a row can branch: see [`Row::parents`].
     pub fn takes_trees(&self) -> bool {
-        self.compute.is_host()
+        self.stages.iter().all(|stage| stage.compute.is_host())
     }
 
-    /// Whether tokens can be drawn where the network computes.
+    /// Whether a token's results do not depend on how many others share its pass, to the bit:
+    /// [`Compute::has_independent_rows`] wherever layers are.
+    pub(crate) fn has_independent_rows(&self) -> bool {
+        self.stages.iter().all(|stage| stage.compute.has_independent_rows())
+    }
+
+    /// Whether tokens can be drawn where the network computes: where its head is.
     pub(crate) fn draws_on_device(&self) -> bool {
-        #[cfg(feature = "cube")]
-        return self.kv_pool.is_some();
-        #[cfg(not(feature = "cube"))]
-        false
+        self.stages.last().is_some_and(Stage::is_on_gpu)
     }
 
     /// [`Transformer::forward`] that calls `observe` with the input of each layer and the final hidden states.
@@ -273,109 +262,16 @@ impl Transformer {
         self.hidden(rows, Some(observe))
     }
 
-    fn hidden(&self, rows: &mut [Row<'_>], mut observe: Option<&mut dyn FnMut(&Hidden)>) -> Result<Hidden> {
-        for row in rows.iter() {
-            if let Some(cache) = &row.cache
-                && cache.len() + row.len() > cache.capacity()
-            {
-                return Err(Error::CacheFull { needed: cache.len() + row.len(), capacity: cache.capacity() });
-            }
-            self.check_tree(row)?;
-        }
-        #[cfg(feature = "cube")]
-        if let Some(pool) = &self.kv_pool {
-            return self.forward_on_gpu(pool, rows, observe);
-        }
-        let mut stream = Stream::from(self.embed(rows)?);
-        let rotation = Rotation::new(&self.architecture, rows, &self.compute);
-        if rows.iter().all(|row| row.cache.is_none()) {
-            let lens: SmallVec<[usize; MAX_INLINE_ROWS]> = rows.iter().map(|row| row.len()).collect();
-            for layer in &self.layers {
-                stream = stream.observed(&mut observe);
-                stream = layer.forward(stream, &rotation, PassRows::Whole(&lens), Residual::Plain);
-            }
-        } else {
-            stream = self.with_caches(rows, |rows| {
-                for (index, layer) in self.layers.iter().enumerate() {
-                    stream = stream.observed(&mut observe);
-                    let rows = PassRows::Cached { rows, layer: index, compute: &self.compute };
-                    stream = layer.forward(stream, &rotation, rows, Residual::Plain);
-                }
-                Ok(stream)
-            })?;
-        }
-        let (_, normed) = stream.normed(&self.norm);
-        if let Some(observe) = observe {
-            observe(&normed);
-        }
-        Ok(normed)
-    }
-
-    /// Checks that a row's drafts branch where that is possible, and as they can.
-    fn check_tree(&self, row: &Row<'_>) -> Result<()> {
-        let mut parents = row.parents.iter().enumerate();
-        let is_tree = row.parents.len() + 1 == row.len() && parents.all(|(before, &parent)| parent as usize <= before);
-        if row.parents.is_empty() || (is_tree && self.takes_trees() && row.has_host_cache()) {
-            return Ok(());
-        }
-        Err(Error::Tree { tokens: row.len(), parents: row.parents.len() })
-    }
-
-    /// Calls `run` with the rows, each of which has a cache with room for its tokens: where none is to be kept, until
-    /// its end. The tokens then are those of the caches.
-    pub(super) fn with_caches<T>(
-        &self,
-        rows: &mut [Row<'_>],
-        run: impl FnOnce(&mut [Row<'_>]) -> Result<T>,
-    ) -> Result<T> {
-        let temporary = |row: &Row<'_>| row.cache.is_none().then(|| self.new_cache(row.len()));
-        let mut temporary: SmallVec<[Option<KvCache>; MAX_INLINE_ROWS]> = rows.iter().map(temporary).collect();
-        let all = rows.iter_mut().zip(&mut temporary);
-        let mut all: SmallVec<[Row<'_>; MAX_INLINE_ROWS]> = all
-            .map(|(row, temporary)| Row {
-                tokens: row.tokens,
-                cache: row.cache.as_deref_mut().or(temporary.as_mut()),
-                planned_len: row.planned_len,
-                logits: row.logits.clone(),
-                attention: row.attention,
-                parents: row.parents,
-            })
-            .collect();
-        for row in &mut all {
-            let len = row.position() + row.len();
-            row.cache.as_deref_mut().map_or(Ok(()), |cache| cache.reserve(len))?;
-        }
-        let result = run(&mut all)?;
-        for row in &mut all {
-            let len = row.len();
-            if let Some(cache) = row.cache.as_deref_mut() {
-                cache.advance(len);
-            }
-        }
-        Ok(result)
-    }
-
-    /// The hidden states of the tokens of all rows.
-    fn embed(&self, rows: &[Row<'_>]) -> Result<Hidden> {
-        let tokens = tokens_of(rows)?;
-        self.embed_tokens.forward(&tokens, &self.compute).ok_or_else(|| self.unknown_token(&tokens))
-    }
-
-    pub(super) fn unknown_token(&self, tokens: &[u32]) -> Error {
-        let vocab_size = self.architecture.vocab_size;
-        let token = tokens.iter().copied().find(|&token| token as usize >= vocab_size).unwrap_or_default();
-        Error::Token { token, vocab_size }
-    }
-
     /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
     /// number of tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that
     /// it computed.
     ///
     /// # Errors
-    /// As [`Transformer::forward`].
+    /// As [`Transformer::forward`]; [`Error::Nn`] where the network may be split over devices.
     pub fn begin(&self, sequences: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
         let rows: Vec<Row<'_>> = sequences.iter().map(|tokens| Row::whole(tokens)).collect();
-        let x = self.embed(&rows)?;
+        self.compute.check_alone()?;
+        let x = self.embed(&self.tokens(&rows)?, &self.compute)?;
         let rotation = Rotation::new(&self.architecture, &rows, &self.compute);
         let device = self.compute.device().clone();
         let x = x.into_tensor(&device);
@@ -438,7 +334,7 @@ impl Transformer {
             return Err(Error::Position { position, tokens: n });
         }
         let ids = self.known_ids(ids);
-        self.compute.in_pool(|| self.some_logits(hidden, positions, ids))
+        self.in_pool(|| self.some_logits(hidden, positions, ids))
     }
 
     /// Those that the vocabulary has.

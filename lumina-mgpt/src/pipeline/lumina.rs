@@ -48,7 +48,8 @@ impl Lumina {
         }
     }
 
-    /// What the model in a folder or a GGUF file takes where `compute` says, before anything is opened.
+    /// What the model in a folder or a GGUF file takes where `compute` says, and which layers go to which device,
+    /// before anything is opened. An adapter and the image tokenizer, which is on the first device, come on top.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.
@@ -56,7 +57,7 @@ impl Lumina {
         compute.check()?;
         let checkpoint = convert::open(path)?;
         let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-        Ok(Fit::new(&checkpoint, &architecture, compute))
+        Ok(Fit::new(&checkpoint, None, &architecture, compute))
     }
 
     /// The transformer.
@@ -204,9 +205,7 @@ impl<'a> LuminaBuilder<'a> {
         let preset = Preset::of_checkpoint(&checkpoint)?;
 
         compute.check()?;
-        if let Some(error) = Fit::new(&checkpoint, &architecture, &compute).error() {
-            return Err(error);
-        }
+        Fit::new(&checkpoint, None, &architecture, &compute).check()?;
 
         let text = match tokenizer {
             Some(path) => TextTokenizer::open(path)?,

@@ -6,7 +6,7 @@ use lumina_mgpt::{Compute, Conversation, GenerateOptions, InputImage, Lumina, Ou
 use lumina_testing::{cases, integers, part, report};
 use serde_json::Value;
 
-use super::targets;
+use super::targets_of;
 
 fn open(case: &Value, compute: &Compute) -> Lumina {
     let folder = part("model").join(case["model"].as_str().unwrap());
@@ -75,22 +75,27 @@ fn check(case: &Value, output: &Output, arrays: &Checkpoint, what: &str) {
 fn requests() {
     let arrays = Checkpoint::open(part("generate/images.safetensors")).unwrap();
     let cases = cases("generate/cases.json");
-    for compute in targets() {
-        for case in &cases {
-            let what = format!("{} on {compute}", case["name"]);
-            let model = open(case, &compute);
-            let request = request(case, &model, &arrays);
-            let prompt = model.tokenizer().encode(&request.conversation).unwrap().tokens;
-            assert_eq!(prompt, integers::<u32>(&case["prompt"]), "{what}: prompt");
-            let output = model.generate(request).run().unwrap();
-            check(case, &output, &arrays, &what);
-            assert!(
-                output.stats.passes <= output.tokens.len() - output.stats.forced_tokens + 1,
-                "{what}: {:?}",
-                output.stats
-            );
+    let models: std::collections::BTreeSet<&str> = cases.iter().map(|case| case["model"].as_str().unwrap()).collect();
+    for folder in models {
+        for compute in targets_of(&part("model").join(folder)) {
+            let mut ran = 0;
+            for case in cases.iter().filter(|case| case["model"] == folder) {
+                let what = format!("{} on {compute}", case["name"]);
+                let model = open(case, &compute);
+                let request = request(case, &model, &arrays);
+                let prompt = model.tokenizer().encode(&request.conversation).unwrap().tokens;
+                assert_eq!(prompt, integers::<u32>(&case["prompt"]), "{what}: prompt");
+                let output = model.generate(request).run().unwrap();
+                check(case, &output, &arrays, &what);
+                assert!(
+                    output.stats.passes <= output.tokens.len() - output.stats.forced_tokens + 1,
+                    "{what}: {:?}",
+                    output.stats
+                );
+                ran += 1;
+            }
+            report(&format!("generate on {compute}"), ran);
         }
-        report(&format!("generate on {compute}"), cases.len());
     }
 }
 
@@ -101,9 +106,9 @@ fn requests_in_one_batch() {
     let cases = cases("generate/cases.json");
     let key = |case: &Value| (case["model"].to_string(), case["target_size"].to_string());
     let keys: std::collections::BTreeSet<_> = cases.iter().map(key).collect();
-    for compute in targets() {
-        for wanted in &keys {
-            let cases: Vec<&Value> = cases.iter().filter(|case| key(case) == *wanted).collect();
+    for wanted in &keys {
+        let cases: Vec<&Value> = cases.iter().filter(|case| key(case) == *wanted).collect();
+        for compute in targets_of(&part("model").join(cases[0]["model"].as_str().unwrap())) {
             let model = open(cases[0], &compute);
             let requests: Vec<Request> = cases.iter().map(|case| request(case, &model, &arrays)).collect();
             for (case, output) in cases.iter().zip(model.run_batch(&requests)) {

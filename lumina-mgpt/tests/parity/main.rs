@@ -14,6 +14,11 @@ mod model;
 mod quantised;
 #[cfg(feature = "flex")]
 mod rows;
+#[cfg(feature = "flex")]
+#[path = "../support/split.rs"]
+mod split;
+
+use std::path::Path;
 
 use lumina_mgpt::{Compute, Dtype};
 
@@ -27,5 +32,28 @@ fn targets() -> Vec<Compute> {
     }
     #[cfg(feature = "flex")]
     targets.push(Compute::flex());
+    targets
+}
+
+/// Every target, and for a model of several layers two devices that share it, or three: host memory, and a GPU where
+/// there is one.
+fn targets_of(folder: &Path) -> Vec<Compute> {
+    let mut targets = targets();
+    #[cfg(feature = "flex")]
+    {
+        let n_layers = lumina_testing::json_file(&folder.join("config.json"))["num_hidden_layers"].as_u64().unwrap();
+        // Opened anew each time, as a device of its own.
+        let is_gpu = |compute: &Compute| ["wgpu", "cuda"].iter().any(|name| compute.to_string().starts_with(name));
+        let gpu = || self::targets().into_iter().find(is_gpu);
+        let mut shared = vec![vec![Compute::cpu(); 2]];
+        if let Some((a, b)) = gpu().zip(gpu()) {
+            let cpu = Compute::cpu;
+            shared.extend([vec![a.clone(), cpu()], vec![cpu(), a.clone()], vec![a.clone(), b.clone()]]);
+            shared.push(vec![a, b, cpu()]);
+        }
+        shared.retain(|devices| devices.len() as u64 <= n_layers);
+        targets.extend(shared.iter().map(|devices| split::split(folder, devices)));
+    }
+    let _ = folder;
     targets
 }

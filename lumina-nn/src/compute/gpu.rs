@@ -33,18 +33,29 @@ impl GpuSlot {
 }
 
 impl Compute {
-    /// Bytes of the memory of a GPU that our own kernels compute on, where its driver says so.
+    /// Bytes of the memory of a GPU that our own kernels compute on, where its driver says so; at most what
+    /// [`Compute::max_memory`] allows, and that where the driver says nothing.
     pub fn device_memory(&self) -> Option<u64> {
         #[cfg(feature = "cube")]
-        return self.gpu()?.memory_bytes();
+        let of_driver = self.gpu().and_then(lumina_cube::Gpu::memory_bytes);
         #[cfg(not(feature = "cube"))]
+        let of_driver = None;
+        of_driver.into_iter().chain(self.max_memory).min()
+    }
+
+    /// The index of a CUDA device of our own kernels.
+    pub(super) fn cuda_index(&self) -> Option<usize> {
+        #[cfg(feature = "cube")]
+        if let Some(GpuSlot { choice: lumina_cube::DeviceChoice::Cuda(index), .. }) = self.gpu {
+            return Some(index);
+        }
         None
     }
 
-    /// Bytes of that memory that are free now, where its driver says so: on CUDA.
+    /// Bytes of that memory that are free now, where its driver says so: on CUDA. At most [`Compute::max_memory`].
     pub fn free_device_memory(&self) -> Option<u64> {
         #[cfg(feature = "cube")]
-        return self.gpu()?.free_memory_bytes();
+        return Some(self.gpu()?.free_memory_bytes()?.min(self.max_memory.unwrap_or(u64::MAX)));
         #[cfg(not(feature = "cube"))]
         None
     }
@@ -75,7 +86,8 @@ impl Compute {
         Err(Error::Residence { device: self.name, residence: self.residence, choices: "a GPU" })
     }
 
-    /// Waits until a GPU has done what was launched on it, such as uploads of weights.
+    /// Waits until a GPU, and those [after](Compute::then) it, have done what was launched on them, such as uploads of
+    /// weights.
     ///
     /// # Errors
     /// `Error::Gpu` with what failed.
@@ -84,7 +96,7 @@ impl Compute {
         if let Some(gpu) = self.gpu() {
             gpu.sync()?;
         }
-        Ok(())
+        self.others.iter().try_for_each(Self::sync)
     }
 
     /// The GPU whose kernels compute, once [`Compute::check`] has opened it.

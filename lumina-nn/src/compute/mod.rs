@@ -1,6 +1,8 @@
 //! Where and how a network computes.
 
+mod devices;
 mod gpu;
+mod names;
 mod weights;
 
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use crate::{Error, Result};
 /// | `cuda`, `wgpu` | [`Residence::Device`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
 /// | `flex`, `ndarray`, any after [`Compute::in_tensors`] | [`Residence::Device`] | [`Weights::ComputeType`] |
 ///
-/// Nothing here is global: two models in one program may compute in two places.
+/// Nothing here is global: two models in one program may compute in two places, and one that is too large for a device
+/// in several: [`Compute::then`].
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -54,6 +57,10 @@ pub struct Compute {
     /// The device of our own kernels.
     #[cfg(feature = "cube")]
     gpu: Option<GpuSlot>,
+    /// The most bytes that a model may take, where the caller says so.
+    max_memory: Option<u64>,
+    /// Devices for what does not fit this one, each alone.
+    others: Vec<Compute>,
 }
 
 /// How a device is computed on.
@@ -168,18 +175,19 @@ impl Compute {
             buffers: Arc::default(),
             #[cfg(feature = "cube")]
             gpu: None,
+            max_memory: None,
+            others: Vec::new(),
         }
     }
 
     /// Sets the type of activations, and of weights in [`Weights::ComputeType`]: [`Dtype::F32`], [`Dtype::F16`] or
     /// [`Dtype::BF16`].
     #[must_use]
-    pub fn dtype(mut self, dtype: Dtype) -> Self {
-        self.dtype = dtype;
-        self
+    pub fn dtype(self, dtype: Dtype) -> Self {
+        self.each(|device| device.dtype = dtype)
     }
 
-    /// Sets where linear weights reside.
+    /// Sets where linear weights reside: on this device, not on those [after](Compute::then) it.
     #[must_use]
     pub fn weights_in(mut self, residence: Residence) -> Self {
         self.residence = residence;
@@ -188,35 +196,31 @@ impl Compute {
 
     /// Sets the format of linear weights.
     #[must_use]
-    pub fn weights(mut self, weights: Weights) -> Self {
-        self.weights = weights;
-        self
+    pub fn weights(self, weights: Weights) -> Self {
+        self.each(|device| device.weights = weights)
     }
 
     /// Sets the type of the keys and values that are kept of a sequence: [`Dtype::F32`], [`Dtype::BF16`], on a GPU
     /// [`Dtype::F16`] as well, or [`Dtype::Q8_0`] for bytes with a scale for each token and head. Each token reads all
     /// of them: with a long context they are as many bytes as quantised weights.
     #[must_use]
-    pub fn kv_cache(mut self, dtype: Dtype) -> Self {
-        self.kv_cache = dtype;
-        self
+    pub fn kv_cache(self, dtype: Dtype) -> Self {
+        self.each(|device| device.kv_cache = dtype)
     }
 
     /// Rounds activations to `bf16` in products with `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX):
     /// prompts take half the time. Each number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs,
     /// and in the image tokenizer, nothing changes.
     #[must_use]
-    pub fn bf16_activations(mut self) -> Self {
-        self.activations = ActivationPrecision::Reduced;
-        self
+    pub fn bf16_activations(self) -> Self {
+        self.each(|device| device.activations = ActivationPrecision::Reduced)
     }
 
     /// Keeps parameters in `f32` whatever the type of activations, as training does: an update of a `bf16` weight would
     /// mostly round to nothing.
     #[must_use]
-    pub fn master_weights(mut self) -> Self {
-        self.master_weights = true;
-        self
+    pub fn master_weights(self) -> Self {
+        self.each(|device| device.master_weights = true)
     }
 
     /// The same on another Burn device, with weights in its tensors: on one that records gradients, for example.
@@ -228,7 +232,8 @@ impl Compute {
     /// The same device with weights and activations in Burn's tensors, as training and [`Compute::dtype`] need them.
     /// [`Compute::cpu`] becomes `Compute::flex`.
     #[must_use]
-    pub fn in_tensors(self) -> Self {
+    pub fn in_tensors(mut self) -> Self {
+        self.others = std::mem::take(&mut self.others).into_iter().map(Self::in_tensors).collect();
         let (name, kind) = match self.kind {
             DeviceKind::Cpu => ("flex", DeviceKind::CpuTensors),
             #[cfg(feature = "cube")]
@@ -322,8 +327,10 @@ impl Compute {
     /// # Errors
     /// [`Error::ComputeType`] for a type of activations that is no float type of 16 or 32 bits, [`Error::DeviceType`]
     /// for one that the device lacks, [`Error::Residence`] and [`Error::WeightFormat`] for weights that the device
-    /// cannot read, [`Error::KvCacheType`] and [`Error::KvCacheDevice`] for keys and values that it cannot read.
+    /// cannot read, [`Error::KvCacheType`] and [`Error::KvCacheDevice`] for keys and values that it cannot read;
+    /// [`Error::Together`] for one that cannot have a part of a model.
     pub fn check(&self) -> Result<()> {
+        self.check_others()?;
         let &Self { name: device, dtype, residence, weights, kv_cache, .. } = self;
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(Error::ComputeType { dtype });
@@ -385,65 +392,5 @@ impl Compute {
             return Err(Error::DeviceType { device, dtype, choices: "f32 or f16" });
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Display for Compute {
-    /// The name that [`FromStr`](std::str::FromStr) reads, the type of activations, and the format of weights unless it
-    /// is the same.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.name, self.dtype)?;
-        if self.weights == Weights::ComputeType { Ok(()) } else { write!(f, " {}", self.weights) }
-    }
-}
-
-impl std::str::FromStr for Compute {
-    type Err = Error;
-
-    /// `cpu`, `flex`, `ndarray`, `cuda`, `cuda:1`, `wgpu`, as far as their features are compiled in.
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            #[cfg(feature = "flex")]
-            "cpu" => Ok(Self::cpu()),
-            #[cfg(feature = "flex")]
-            "flex" => Ok(Self::flex()),
-            #[cfg(feature = "ndarray")]
-            "ndarray" => Ok(Self::ndarray()),
-            #[cfg(feature = "wgpu")]
-            "wgpu" | "vulkan" | "metal" => Ok(Self::wgpu()),
-            #[cfg(feature = "cuda")]
-            "cuda" => Ok(Self::cuda(0)),
-            #[cfg(feature = "cuda")]
-            _ if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok()) => {
-                Ok(Self::cuda(name[5..].parse().unwrap_or(0)))
-            }
-            _ => {
-                let built_in = [
-                    ("cpu, flex", cfg!(feature = "flex")),
-                    ("ndarray", cfg!(feature = "ndarray")),
-                    ("cuda", cfg!(feature = "cuda")),
-                    ("wgpu", cfg!(feature = "wgpu")),
-                ];
-                let names: Vec<_> = built_in.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
-                let choices = format!("{}; others come with Cargo features", names.join(", "));
-                Err(Error::UnknownName { what: "device of this build", name: name.to_owned(), choices })
-            }
-        }
-    }
-}
-
-impl std::fmt::Debug for Compute {
-    /// The settings, without the memory for activations.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compute")
-            .field("name", &self.name)
-            .field("device", &self.device)
-            .field("dtype", &self.dtype)
-            .field("residence", &self.residence)
-            .field("weights", &self.weights)
-            .field("kv_cache", &self.kv_cache)
-            .field("activations", &self.activations)
-            .field("master_weights", &self.master_weights)
-            .finish_non_exhaustive()
     }
 }

@@ -64,7 +64,8 @@ pub use self::conv::{Conv3x3, conv3x3, scaled_swish, upsample2x};
 pub use self::cross_entropy::cross_entropy;
 #[cfg(feature = "cube")]
 pub use self::cube::{
-    GpuDraw, GpuInputs, GpuKv, GpuKvPool, GpuPass, GpuResult, GpuRow, GpuTokens, Recordings, norm_attention,
+    GpuDraw, GpuInputs, GpuKv, GpuKvPool, GpuPass, GpuPassValues, GpuResult, GpuRow, GpuTokens, Recordings,
+    norm_attention,
 };
 pub use self::dropout_add::dropout_add;
 pub use self::embedding::Embedding;

@@ -246,8 +246,9 @@ impl Trainer {
     }
 }
 
-/// The first device, once the options are checked.
+/// The first device, once the options are checked. Each computes with a whole network.
 pub(super) fn first_device<'a>(options: &FineTuneOptions, devices: &'a [Compute]) -> Result<&'a Compute> {
     options.check()?;
+    devices.iter().try_for_each(Compute::check_alone)?;
     devices.first().ok_or(Error::NoDevices)
 }

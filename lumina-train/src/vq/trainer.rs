@@ -116,6 +116,7 @@ impl VqTrainer {
     ) -> Result<Self> {
         options.check()?;
         let config = VqConfig::open(&folder.join(CONFIG))?;
+        compute.check_alone()?;
         let compute = Compute::new(compute.device().clone().autodiff());
         compute.check()?;
         let loader = Loader::new(weights, &compute);

@@ -68,6 +68,11 @@ fn passes_that_do_not_fit_are_refused() {
     let (_folder, model) = folder_of(&shape());
     let new = |devices: &[Compute]| Trainer::new(&model, options(), devices);
     assert!(new(&[]).unwrap_err().to_string().contains("devices"));
+    // Each device has a whole network.
+    let shared = || Compute::cpu().then(Compute::cpu());
+    for devices in [[Compute::cpu(), shared()], [shared(), Compute::cpu()]] {
+        assert!(new(&devices).unwrap_err().to_string().contains("cannot share a model"));
+    }
     let mut trainer = new(&[Compute::cpu()]).unwrap();
     let before = state(&trainer);
     for n in [0, 2] {

@@ -69,7 +69,7 @@ impl GpuKvPool {
     }
 
     /// The most tokens that a sequence can have: what one buffer holds, by indices of 32 bits.
-    pub fn max_tokens(&self) -> usize {
+    fn max_tokens(&self) -> usize {
         let words = (self.gpu.max_buffer_bytes() / 4).min(u64::from(u32::MAX)) as usize;
         words / self.shape.block_words().max(1) * BLOCK_TOKENS
     }
@@ -156,6 +156,11 @@ impl GpuKv {
 
     pub(super) fn blocks(&self) -> &[u32] {
         &self.blocks
+    }
+
+    /// The most tokens that its blocks can hold.
+    pub fn max_tokens(&self) -> usize {
+        self.pool.max_tokens()
     }
 
     /// Bytes that its blocks take in all layers.

@@ -22,11 +22,26 @@ const MAX_RECORDINGS: usize = 16;
 pub struct GpuInputs {
     /// All parts, each from a multiple of [`ALIGNMENT`] words on.
     words: Vec<u32>,
-    /// Words of each part: tokens, cosines, sines, selected tokens, draws, and those of the pass.
-    parts: [usize; 9],
+    /// Words of each part: tokens, cosines, sines, selected tokens, draws, hidden states, and those of the pass.
+    parts: [usize; 10],
     pass: PassWords,
     shape: Shape,
     pool: Arc<GpuKvPool>,
+}
+
+/// What a pass of some layers of a network is made of.
+#[derive(Clone, Copy, Default)]
+pub struct GpuPassValues<'a> {
+    /// The tokens of all rows, one row after the other.
+    pub tokens: &'a [u32],
+    /// Cosines and sines of their positions, `[n, head_dim / 2]`.
+    pub rotation: [&'a [f32]; 2],
+    /// Hidden states `[n, hidden]` that other layers have computed; empty where the pass begins with the tokens.
+    pub hidden: &'a [f32],
+    /// The tokens whose results are wanted.
+    pub selected: &'a [usize],
+    /// Draws from those.
+    pub draws: &'a [Draw],
 }
 
 /// What decides the launches of a pass. Passes of one shape make the same ones.
@@ -43,15 +58,9 @@ struct Shape {
 }
 
 impl GpuInputs {
-    /// The tokens of all `rows`, one row after the other, with cosines and sines of their positions `[n, head_dim /
-    /// 2]`; results are wanted of the tokens `selected`, and of those some `draws`. `None` without rows or tokens.
-    pub fn new(
-        rows: &[GpuRow<'_>],
-        tokens: &[u32],
-        (cos, sin): (&[f32], &[f32]),
-        selected: &[usize],
-        draws: &[Draw],
-    ) -> Option<Self> {
+    /// The values of a pass of all `rows`. `None` without rows or tokens.
+    pub fn new(rows: &[GpuRow<'_>], values: GpuPassValues<'_>) -> Option<Self> {
+        let GpuPassValues { tokens, rotation: [cos, sin], hidden, selected, draws } = values;
         let pool = rows.first()?.kv.pool().clone();
         let blocks_of = |row: &GpuRow<'_>| (row.position + row.len).div_ceil(BLOCK_TOKENS);
         let table_len = rows.iter().map(blocks_of).max().filter(|_| !tokens.is_empty())?.next_power_of_two();
@@ -72,7 +81,8 @@ impl GpuInputs {
         let selected: Vec<u32> = selected.iter().map(|&token| token as u32).collect();
         let draws: Vec<u32> = draws.iter().flat_map(Draw::words).collect();
         let [positions, of_row, tables, tiles] = &pass.words;
-        let all = [tokens, &bits(cos), &bits(sin), &selected, &draws, positions, of_row, tables, tiles];
+        let (cos, sin, hidden) = (&bits(cos), &bits(sin), &bits(hidden));
+        let all = [tokens, cos, sin, &selected, &draws, hidden, positions, of_row, tables, tiles];
         let mut words = Vec::new();
         for part in all {
             words.extend_from_slice(part);
@@ -97,7 +107,8 @@ pub struct GpuPass {
     sin: Buffer,
     selected: Buffer,
     draws: Buffer,
-    half: usize,
+    hidden: Buffer,
+    n: usize,
 }
 
 impl GpuPass {
@@ -111,25 +122,34 @@ impl GpuPass {
             start += len.next_multiple_of(ALIGNMENT);
             part
         });
-        let [tokens, cos, sin, selected, draws, positions, rows, tables, tiles] = parts;
-        let half = cos.len() / inputs.n().max(1);
+        let [tokens, cos, sin, selected, draws, hidden, positions, rows, tables, tiles] = parts;
         let pass = Pass::of(inputs.pass.clone(), [positions, rows, tables, tiles]);
-        Self { pool, pass, inputs: buffer, tokens, cos, sin, selected, draws, half }
+        Self { pool, pass, inputs: buffer, tokens, cos, sin, selected, draws, hidden, n: inputs.n() }
     }
 
-    fn hidden(&self, values: &Buffer, width: usize) -> Hidden {
+    fn rows(&self, values: &Buffer, width: usize) -> Hidden {
         GpuRows { gpu: self.pool.gpu().clone(), values: values.clone(), width }.into()
+    }
+
+    /// A row of `values` for each token.
+    fn row_each(&self, values: &Buffer) -> Hidden {
+        self.rows(values, values.len() / self.n.max(1))
     }
 
     /// The tokens' rows of a table, `[n, width]`.
     pub(in crate::ops) fn embed(&self, table: &lumina_cube::Matrix) -> Hidden {
         let values = lumina_cube::embedding::embedding(self.pool.gpu(), table, &self.tokens);
-        self.hidden(&values, table.columns())
+        self.rows(&values, table.columns())
+    }
+
+    /// The hidden states that the pass begins with, `[n, hidden]`; `None` where it begins with the tokens.
+    pub fn hidden(&self) -> Option<Hidden> {
+        (!self.hidden.is_empty()).then(|| self.row_each(&self.hidden))
     }
 
     /// Cosines and sines, `[n, head_dim / 2]`.
     pub fn rotation(&self) -> [Hidden; 2] {
-        [&self.cos, &self.sin].map(|values| self.hidden(values, self.half))
+        [&self.cos, &self.sin].map(|values| self.row_each(values))
     }
 
     /// Draws tokens from `logits` `[selected, ids]`, which begin with that of the id `first_id`: what the pass was made
@@ -152,7 +172,7 @@ impl GpuPass {
     pub fn select(&self, x: &Hidden) -> Hidden {
         let width = x.dims()[1];
         let values = lumina_cube::embedding::select(self.pool.gpu(), x.buffer(), width, &self.selected);
-        self.hidden(&values, width)
+        self.rows(&values, width)
     }
 }
 
@@ -173,10 +193,10 @@ impl GpuTokens {
     }
 }
 
-/// What a pass gives: logits, and tokens where it draws some.
+/// What a pass gives: hidden states or logits, and tokens where it draws some.
 pub struct GpuResult {
-    /// Logits of the selected tokens.
-    pub logits: Hidden,
+    /// Hidden states of all tokens, or logits of the selected ones.
+    pub rows: Hidden,
     /// A token for each draw.
     pub tokens: Option<GpuTokens>,
 }

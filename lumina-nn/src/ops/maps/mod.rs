@@ -74,13 +74,15 @@ const MAX_PRECISE_POSITIONS: usize = 64;
 const ONE_PLACE: &str = "maps are where the weights of their network are, which its loader makes sure of";
 
 impl Maps {
-    /// Where networks of feature maps compute: on a GPU, by the kernels of `lumina-cube`, or in tensors.
+    /// Where networks of feature maps compute: on a GPU, by the kernels of `lumina-cube`, or in tensors. Of several
+    /// devices it is the first.
     pub fn compute(compute: &Compute) -> Compute {
+        let first = compute.devices().swap_remove(0);
         #[cfg(feature = "cube")]
-        if compute.gpu().is_some() {
-            return compute.clone();
+        if first.gpu().is_some() {
+            return first;
         }
-        compute.clone().in_tensors()
+        first.in_tensors()
     }
 
     /// The most bytes that one activation may have where `compute` has it: on a GPU indices have 32 bits.
