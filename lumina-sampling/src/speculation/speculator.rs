@@ -150,6 +150,7 @@ impl Speculator {
         if places == 0 || !sampler.is_pure() {
             return &self.drafts;
         }
+        self.memory.begin_pass();
         self.reserve(state, places, room);
         let (depth, width) = self.setting.shape();
         let has_tree = width > 1 && matches!(state.phase(), Phase::Rows(_));
@@ -321,7 +322,9 @@ impl Speculator {
                     return None;
                 }
                 let token = draws.draw(row, state).map_err(|failed| error = Some(failed)).ok()??;
-                memory.note(state.len(), before(&self.drafts, row.checked_sub(1), self.last), token);
+                let before = before(&self.drafts, row.checked_sub(1), self.last);
+                memory.learn(state.len(), before, token);
+                memory.note(state.len(), before, token);
                 if let (Some(_), Some(candidates)) = (row_of_code(state), draws.candidates()) {
                     memory.note_candidates(state.len(), candidates);
                 }
