@@ -186,6 +186,9 @@ impl Speculator {
         let most = 2 * places + 1;
         self.memory.reserve(if row > MAX_ROW { 0 } else { row } + most + ADDED);
         let most = most.min(room);
+        if self.setting.shape().1 > 1 {
+            self.tree.reserve(most);
+        }
         self.drafts.reserve(most);
         self.drafted.reserve(most);
         for rows in [&mut self.path, &mut self.behind] {
