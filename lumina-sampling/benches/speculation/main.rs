@@ -1,11 +1,12 @@
 //! Tokens a pass: a simulation, on a synthetic process in the place of a model.
 //!
-//! `cargo bench -p lumina-sampling --bench speculation`, and with numbers after `--`: the images and their rows, 4 and
-//! 24 without.
+//! `cargo bench -p lumina-sampling --bench speculation`, and after `--` the number of images and of their rows, 2 and
+//! 24 without, and `diffuse` for another process.
 //!
 //! The process is calibrated: by the rule of SJD it gives the tokens a pass that are published for Lumina-mGPT 7B, 2.3
 //! with hardly more at 64 than at 16 (arXiv 2410.01699), and by that of MC-SJD 4.2 at 64 (arXiv 2510.24211). What the
-//! speculator of this crate gives on it is no measurement of a model.
+//! speculator of this crate gives on it is no measurement of a model. On the diffuse process the token before counts
+//! less, and those before it more: it shows what depends on that.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
 mod ours;
@@ -15,7 +16,7 @@ mod published;
 use std::time::Duration;
 
 use ours::Method;
-use process::{Process, SETTINGS};
+use process::{CALIBRATED, DIFFUSE, Process};
 use published::Redraw;
 
 /// As in an image of 768 pixels.
@@ -44,8 +45,10 @@ impl Run {
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
-    let (images, rows) = (numbers.next().unwrap_or(4), numbers.next().unwrap_or(24));
-    let processes: Vec<_> = (0..images as u32).map(|image| Process::new(image, rows, COLUMNS, SETTINGS)).collect();
+    let (images, rows) = (numbers.next().unwrap_or(2), numbers.next().unwrap_or(24));
+    let is_diffuse = std::env::args().any(|argument| argument == "diffuse");
+    let settings = if is_diffuse { DIFFUSE } else { CALIBRATED };
+    let processes: Vec<_> = (0..images as u32).map(|image| Process::new(image, rows, COLUMNS, settings)).collect();
     let run = |name: &str, run: &dyn Fn(&Process, usize, u64) -> Run| {
         let sums = WINDOWS.map(|window| {
             let mut sum = Run::default();

@@ -40,8 +40,13 @@ pub(crate) struct Settings {
     up: f32,
 }
 
+/// The tokens before count more evenly. SJD has more tokens a pass on it than on a model, and MC-SJD
+/// gains less over it.
+pub(crate) const DIFFUSE: Settings =
+    Settings { sharpness: 11.0, waves: 0.7, noise: 0.3, left: 0.15, tail: 0.15, decay: 0.97, up: 0.3 };
+
 /// With these, SJD has as many tokens a pass as is published for Lumina-mGPT 7B.
-pub(crate) const SETTINGS: Settings =
+pub(crate) const CALIBRATED: Settings =
     Settings { sharpness: 11.0, waves: 0.7, noise: 0.3, left: 0.35, tail: 0.1, decay: 0.95, up: 0.3 };
 
 /// Numbers with mean 0 and variance 1, roughly normal.

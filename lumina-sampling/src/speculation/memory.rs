@@ -18,6 +18,9 @@ pub(super) struct Memory {
     listed: Vec<(u32, u32)>,
     /// The highest position with a list.
     last_listed: Option<usize>,
+    /// Passes so far.
+    pass: u32,
+    trust: Trust,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,7 @@ struct Slot {
 struct DrawAfter {
     before: [u32; 2],
     token: u32,
+    pass: u32,
 }
 
 impl DrawAfter {
@@ -43,9 +47,57 @@ impl DrawAfter {
     }
 }
 
+/// Whether a draw after the same tokens is right more often than the last draw, which came after others: counted where
+/// they differ. It depends on how far back the model looks, as the older draw had older tokens further before it.
+#[derive(Debug, Clone, Default)]
+struct Trust {
+    /// How often the one and the other were right, by the number of the same tokens and by the passes since, to a power
+    /// of two.
+    counts: [[[u32; 2]; 4]; 2],
+}
+
+impl Trust {
+    fn of(n_same: usize, age: u32) -> (usize, usize) {
+        (usize::from(n_same > 1), age.max(1).ilog2().min(3) as usize)
+    }
+
+    /// Whether to believe the draw after the same tokens.
+    fn prefers(&self, n_same: usize, age: u32) -> bool {
+        let (same, age) = Self::of(n_same, age);
+        let [after_same, last] = self.counts[same][age];
+        after_same >= last
+    }
+
+    fn note(&mut self, n_same: usize, age: u32, right: [bool; 2]) {
+        let (same, age) = Self::of(n_same, age);
+        let counts = &mut self.counts[same][age];
+        counts.iter_mut().zip(right).for_each(|(count, right)| *count += u32::from(right));
+        // What comes later counts more.
+        if counts.iter().any(|&count| count >= 32) {
+            counts.iter_mut().for_each(|count| *count /= 2);
+        }
+    }
+}
+
 impl Slot {
-    const NOTHING: Self =
-        Self { position: NOWHERE, draws: [DrawAfter { before: [0; 2], token: 0 }; MAX_DRAWS], n_draws: 0, n_listed: 0 };
+    fn known(&self) -> &[DrawAfter] {
+        &self.draws[..self.n_draws]
+    }
+
+    /// The last draw after the same two tokens, or the same one, and how many of them are the same.
+    fn after_same(&self, before: [u32; 2]) -> Option<(usize, usize)> {
+        [2, 1].into_iter().find_map(|n_same| {
+            let index = self.known().iter().position(|draw| draw.matches(before) == n_same)?;
+            Some((index, n_same))
+        })
+    }
+
+    const NOTHING: Self = Self {
+        position: NOWHERE,
+        draws: [DrawAfter { before: [0; 2], token: 0, pass: 0 }; MAX_DRAWS],
+        n_draws: 0,
+        n_listed: 0,
+    };
 }
 
 impl Memory {
@@ -67,6 +119,24 @@ impl Memory {
         }
     }
 
+    /// Begins a pass.
+    pub(super) fn begin_pass(&mut self) {
+        self.pass = self.pass.wrapping_add(1);
+    }
+
+    /// Learns from the token of the stream at a position, after two tokens of the stream, which draws to believe. To be
+    /// called before it is noted.
+    pub(super) fn learn(&mut self, position: usize, before: [u32; 2], token: u32) {
+        let Some((_, slot)) = self.slot(position) else { return };
+        if let Some((index, n_same)) = slot.after_same(before) {
+            let [after_same, last] = [slot.draws[index], slot.draws[0]];
+            let age = self.pass.wrapping_sub(after_same.pass);
+            if after_same.token != last.token {
+                self.trust.note(n_same, age, [after_same.token == token, last.token == token]);
+            }
+        }
+    }
+
     /// Notes the draw at a position after two tokens, the nearer one first.
     pub(super) fn note(&mut self, position: usize, before: [u32; 2], token: u32) {
         let Some(index) = position.checked_rem(self.slots.len()) else { return };
@@ -81,7 +151,7 @@ impl Memory {
             slot.n_draws - 1
         });
         slot.draws.copy_within(..end, 1);
-        slot.draws[0] = DrawAfter { before, token };
+        slot.draws[0] = DrawAfter { before, token, pass: self.pass };
     }
 
     /// Notes what the last draw at a position was from.
@@ -110,26 +180,29 @@ impl Memory {
     }
 
     /// The distinct draws at a position, the one first that is most probably drawn again after two tokens, the nearer
-    /// one first: those after the same tokens, and of these the last. Fills `draws` up to its end or to fewer, and
-    /// returns how many, and whether the first of them was drawn after the same token.
+    /// one first: that after the same tokens, or the last one, as was learnt. Fills `draws` up to its end or to fewer,
+    /// and returns how many, and whether the first of them was drawn after the same token.
     pub(super) fn draws(&self, position: usize, before: [u32; 2], draws: &mut [u32]) -> (usize, bool) {
         let Some((_, slot)) = self.slot(position) else { return (0, false) };
-        let known = &slot.draws[..slot.n_draws];
+        let is_believed = |&(index, n_same): &(usize, usize)| {
+            self.trust.prefers(n_same, self.pass.wrapping_sub(slot.draws[index].pass))
+        };
+        let best = slot.after_same(before).filter(is_believed).map_or(0, |(index, _)| index);
+        let Some(&best) = slot.known().get(best) else { return (0, false) };
+        let of_match = |n_same| slot.known().iter().filter(move |draw| draw.matches(before) == n_same);
         let mut n = 0;
-        for matches in [2, 1, 0] {
-            for draw in known.iter().filter(|draw| draw.matches(before) == matches) {
-                if n < draws.len() && !draws[..n].contains(&draw.token) {
-                    draws[n] = draw.token;
-                    n += 1;
-                }
+        for draw in std::iter::once(&best).chain([2, 1, 0].into_iter().flat_map(of_match)) {
+            if n < draws.len() && !draws[..n].contains(&draw.token) {
+                draws[n] = draw.token;
+                n += 1;
             }
         }
-        (n, known.iter().any(|draw| draw.matches(before) > 0))
+        (n, best.matches(before) > 0)
     }
 
     /// The last draw at a position.
     pub(super) fn last_draw(&self, position: usize) -> Option<u32> {
-        self.slot(position).and_then(|(_, slot)| slot.draws[..slot.n_draws].first()).map(|draw| draw.token)
+        self.slot(position).and_then(|(_, slot)| slot.known().first()).map(|draw| draw.token)
     }
 
     /// The first of [`Memory::draws`].
@@ -185,6 +258,28 @@ mod tests {
         }
         let mut draws = [0; 2 * MAX_DRAWS];
         assert_eq!(memory.draws(17, [3, 0], &mut draws), (MAX_DRAWS, false));
+    }
+
+    #[test]
+    fn what_is_right_more_often_is_believed() {
+        let mut memory = Memory::default();
+        memory.reserve(200);
+        let draw = |memory: &Memory, position| memory.draw(position, [1, 2]);
+        for (position, truth) in [(0, 10), (1, 11), (2, 11), (3, 10), (4, 10)] {
+            memory.begin_pass();
+            memory.note(position, [1, 9], 10);
+            memory.begin_pass();
+            memory.note(position, [3, 4], 11);
+            memory.begin_pass();
+            // That after the same token, as long as it was not wrong more often.
+            assert_eq!(draw(&memory, position), Some(if position == 3 { 11 } else { 10 }), "{position}");
+            memory.learn(position, [1, 2], truth);
+        }
+        // Of draws of the same pass, or after two of the same tokens, nothing was learnt.
+        memory.note(5, [1, 9], 10);
+        memory.note(5, [1, 2], 12);
+        memory.note(5, [3, 4], 11);
+        assert_eq!((draw(&memory, 5), memory.draw(5, [1, 8])), (Some(12), Some(12)));
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl DraftContext<'_> {
         drafted.map_or_else(|| self.tokens.get(position), |index| self.drafted.get(index)).copied()
     }
 
-    /// What earlier passes drew at the position: after the same two tokens or the same one, if they did, or else last.
+    /// What earlier passes drew at the position: after the same two tokens or the same one, if they did and such draws
+    /// are right more often, or else last.
     pub fn likely_draw(&self) -> Option<u32> {
         self.memory.draw(self.state.len(), self.before())
     }

@@ -150,6 +150,7 @@ impl Speculator {
         if places == 0 || !sampler.is_pure() {
             return &self.drafts;
         }
+        self.memory.begin_pass();
         self.reserve(state, places, room);
         let (depth, width) = self.setting.shape();
         let has_tree = width > 1 && matches!(state.phase(), Phase::Rows(_));
@@ -185,6 +186,9 @@ impl Speculator {
         let most = 2 * places + 1;
         self.memory.reserve(if row > MAX_ROW { 0 } else { row } + most + ADDED);
         let most = most.min(room);
+        if self.setting.shape().1 > 1 {
+            self.tree.reserve(most);
+        }
         self.drafts.reserve(most);
         self.drafted.reserve(most);
         for rows in [&mut self.path, &mut self.behind] {
@@ -331,7 +335,9 @@ impl Speculator {
                     return None;
                 }
                 let token = draws.draw(row, state).map_err(|failed| error = Some(failed)).ok()??;
-                memory.note(state.len(), before(&self.drafts, row.checked_sub(1), self.last), token);
+                let before = before(&self.drafts, row.checked_sub(1), self.last);
+                memory.learn(state.len(), before, token);
+                memory.note(state.len(), before, token);
                 if let (Some(_), Some(candidates)) = (row_of_code(state), draws.candidates()) {
                     memory.note_candidates(state.len(), candidates);
                 }

@@ -78,6 +78,14 @@ impl Default for Tree {
 }
 
 impl Tree {
+    /// Takes the memory for so many drafts, and for what can be open at once.
+    pub(super) fn reserve(&mut self, drafts: usize) {
+        self.nodes.clear();
+        self.nodes.reserve(drafts);
+        self.open.clear();
+        self.open.reserve((drafts + 1) * MAX_WIDTH);
+    }
+
     /// Makes a tree of a chain of drafts: adds `places` drafts that are not forced, up to `room` in all with the chain.
     /// `choose` gives the drafts after a draft, or after the pending token.
     pub(super) fn grow(
@@ -89,10 +97,6 @@ impl Tree {
     ) {
         self.nodes.clear();
         self.open.clear();
-        // As many as there may be, ends of rows included, and as can be open at once.
-        let most = drafts.len() + 2 * places + 1;
-        self.nodes.reserve(most);
-        self.open.reserve((most + 1) * MAX_WIDTH);
         for index in 0..drafts.len() {
             let draft = drafts[index];
             let choice = choose(drafts, draft.parent);
