@@ -97,7 +97,7 @@ pub use error::{Error, Result};
 pub use lumina_checkpoint::Dtype;
 pub use lumina_core::{CodeGrid, ImageSize, Limits};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
-pub use lumina_sampling::{Modality, SamplingOptions, Speculation};
+pub use lumina_sampling::{Candidates, Modality, Sampler, SamplingOptions, Speculation, Step, StreamState};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};

@@ -319,7 +319,7 @@ fn what_goes_where_is_known_before() {
         let least = fit.overhead + fit.weights / 4;
         let small = one.clone().max_memory(least).then(several[1].clone().max_memory(least));
         let refused = Lumina::fit(part(FOLDERS[0]), &small).unwrap();
-        assert!(!refused.fits() && refused.stages.is_empty() && refused.available == Some(2 * least));
+        assert!(!refused.fits() && refused.stages.is_empty() && refused.available() == Some(2 * least));
         let model = || Lumina::from_pretrained(part(FOLDERS[0])).tokenizer(part("tokenizer")).compute(small.clone());
         let error = model().load().unwrap_err().to_string();
         assert!(error.contains("on 2 devices, for whole layers") && error.contains("`Compute::then`"), "{error}");
