@@ -12,8 +12,8 @@
 //!    the next drafts, which get better from pass to pass. This is Jacobi's iteration.
 //!
 //! Nothing is accepted or rejected by chance, and nothing is drawn anew: **the tokens are those of plain decoding, one
-//! by one**, whatever the window and the drafts are. So a request can be replayed with another window, alone or in a
-//! batch.
+//! by one**, whatever the window and the drafts are, as long as the model's logits are those of a pass of one token. So
+//! a request can be replayed with another window, alone or in a batch.
 //!
 //! # Where drafts come from
 //! - The grammar: ends of rows are known and cost no place in the window ([`DraftKind::Forced`]).
