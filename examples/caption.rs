@@ -1,7 +1,7 @@
 //! `cargo run --release --example caption -- photo.jpg --question "What is on the table?"`
 //!
 //! Describes an image, or answers a question about it.
-#![allow(clippy::print_stdout, reason = "a program for people")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -36,7 +36,10 @@ fn main() -> lumina_examples::Result<()> {
                 print!("{piece}");
                 io::stdout().flush()?;
             }
-            Event::Done { stats, .. } => println!("\n{}", summary(&stats)),
+            Event::Done { stats, .. } => {
+                println!();
+                eprintln!("{}", summary(&stats));
+            }
             _ => {}
         }
     }

@@ -1,18 +1,18 @@
-//! `cargo run --release --example chat -- "@photo.jpg What is it?" "Draw it in winter" --interactive`
+//! `cargo run --release --example chat -- "@photo.jpg What is it?" "draw it in winter" --interactive`
 //!
 //! Chats in text and images. Each message is a turn; `@file` in a message is an image.
-#![allow(clippy::print_stdout, reason = "a program for people")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_png, summary};
-use lumina_mgpt::{Conversation, Event, Part};
+use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_image, summary};
+use lumina_mgpt::{Conversation, Event, Lumina, Part, Task, TaskInput};
 
 /// Chats in text and images. Images of the answers are written to out/chat-1.png and so on.
 #[derive(Parser)]
 struct Args {
-    /// The first turns; `@file` in a message is an image [default: two for the small model]
+    /// The first turns; `@file` in a message is an image, and "draw …" asks for one [default: two for the small model]
     messages: Vec<String>,
     /// Then read one message per line from the standard input
     #[arg(short, long)]
@@ -21,39 +21,103 @@ struct Args {
     model: ModelArgs,
 }
 
+const HELP: &str = "A line is a message. `@file` in it is an image, and a line that begins with \"draw\" asks for one.
+/new    forgets the conversation
+/help   shows this
+/quit   ends";
+
+/// A conversation in progress.
+struct Chat<'a> {
+    model: &'a Lumina,
+    args: &'a ModelArgs,
+    conversation: Conversation,
+    n_images: usize,
+}
+
 fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     let model = args.model.open()?;
     let mut messages = args.messages;
     if messages.is_empty() && !args.interactive {
-        let draw = format!("Generate an image of 96x64 according to the following prompt:\n{SCENE_PROMPT}");
-        messages.extend([draw, "make the red circle blue".to_owned()]);
+        messages.extend([format!("draw {SCENE_PROMPT}"), "make the red circle blue".to_owned()]);
     }
-    let typed = args.interactive.then(|| io::stdin().lines()).into_iter().flatten();
-    let (mut conversation, mut n_images) = (Conversation::new(), 0);
-    for message in messages.into_iter().map(Ok).chain(typed) {
-        conversation = conversation.human(message_parts(&model, &message?)?);
+    let mut chat = Chat { model: &model, args: &args.model, conversation: Conversation::new(), n_images: 0 };
+    for message in messages {
+        println!("> {message}");
+        chat.turn(&message)?;
+    }
+    if !args.interactive {
+        return Ok(());
+    }
+    if io::stdin().is_terminal() {
+        println!("{HELP}");
+    }
+    loop {
+        if io::stdin().is_terminal() {
+            print!("> ");
+            io::stdout().flush()?;
+        }
+        let mut line = String::new();
+        if io::stdin().read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        match line.trim() {
+            "" => {}
+            "/quit" | "/exit" => return Ok(()),
+            "/help" => println!("{HELP}"),
+            "/new" => chat.conversation = Conversation::new(),
+            other if other.starts_with('/') => println!("there is no {other}; /help shows what there is"),
+            // A missing file or a full context is no reason to lose the conversation.
+            message => {
+                if let Err(error) = chat.turn(message) {
+                    println!("{error}");
+                }
+            }
+        }
+    }
+}
+
+impl Chat<'_> {
+    /// A message and its answer. Where it fails, the conversation is as it was.
+    fn turn(&mut self, message: &str) -> lumina_examples::Result<()> {
+        let conversation = self.conversation.clone().human(self.message(message)?);
         let mut answer: Vec<Part> = Vec::new();
-        for event in args.model.apply_sampling(model.chat(conversation.clone())).stream()? {
+        for event in self.args.apply_sampling(self.model.chat(conversation.clone())).stream()? {
             match event? {
                 Event::Text(piece) => {
                     print!("{piece}");
                     answer.push(piece.into());
                 }
                 Event::Image { image, codes } => {
-                    n_images += 1;
-                    let file = format!("out/chat-{n_images}.png");
-                    save_png(&image, file.as_ref())?;
+                    self.n_images += 1;
+                    let file = format!("out/chat-{}.png", self.n_images);
+                    save_image(&image, file.as_ref())?;
                     print!("[{file}]");
                     answer.push(codes.into());
                 }
                 Event::Malformed { malformed, .. } => print!("[{malformed}]"),
-                Event::Done { stats, .. } => println!("\n{}", summary(&stats)),
+                Event::Done { stats, .. } => {
+                    println!();
+                    eprintln!("{}", summary(&stats));
+                }
                 _ => {}
             }
             io::stdout().flush()?;
         }
-        conversation = conversation.assistant(answer);
+        self.conversation = conversation.assistant(answer);
+        Ok(())
     }
-    Ok(())
+
+    /// The parts of a message. "Draw …" is asked for in the words that the model has learnt.
+    fn message(&self, message: &str) -> lumina_examples::Result<Vec<Part>> {
+        let wish = message.get(..5).filter(|start| start.eq_ignore_ascii_case("draw ")).map(|_| message[5..].trim());
+        Ok(match wish.filter(|wish| !wish.is_empty() && !wish.contains('@')) {
+            Some(wish) => {
+                let side = self.model.target_size_px();
+                let input = TaskInput::new().text(wish).size(lumina_mgpt::ImageSize::new(side, side)?);
+                Task::TextToImage.prompt(input)?.0
+            }
+            None => message_parts(self.model, message)?,
+        })
+    }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_png};
+use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_image};
 use lumina_sampling::{Candidates, Phase, Step, StreamState};
 
 /// Draws an image from a text, similar to another image.
@@ -53,7 +53,7 @@ fn main() -> lumina_examples::Result<()> {
     let step = TowardsImage { tokens: model.tokenizer().encode_image(&codes)?, strength: args.strength };
     let generation = model.text_to_image(&args.prompt, (codes.width_px(), codes.height_px()));
     let generation = args.model.apply_sampling(generation).sampler(move |sampler| sampler.step_before(step.clone()));
-    save_png(&generation.run()?, &args.output)?;
+    save_image(&generation.run()?, &args.output)?;
     println!("wrote {}", args.output.display());
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! `cargo run --release --example edit -- editing photo.jpg --instruction "Make it night"`
 //!
 //! Draws an image from an image with an Omni checkpoint: annotations, edits, and images that follow a control image.
-#![allow(clippy::print_stdout, reason = "a program for people")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lumina_examples::{ModelArgs, Progress, check_instruction, open_image, save_png, summary};
+use lumina_examples::{ModelArgs, Progress, check_instruction, open_image, save_image, summary};
 use lumina_mgpt::{Error, Event, Task};
 use lumina_tokenizer::TaskOutput;
 
@@ -48,13 +48,14 @@ fn main() -> lumina_examples::Result<()> {
         let event = event?;
         progress.update(&event);
         match event {
-            Event::Image { image, .. } => save_png(&image, &output)?,
+            Event::Image { image, .. } => save_image(&image, &output)?,
             Event::Malformed { malformed, .. } => cut_off = Some(malformed),
             Event::Done { stats, .. } => {
                 if let Some(malformed) = cut_off.take() {
                     return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
                 }
-                println!("{}\nwrote {}", summary(&stats), output.display());
+                eprintln!("{}", summary(&stats));
+                println!("wrote {}", output.display());
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use lumina_examples::{open_image, save_png, small_model};
+use lumina_examples::{open_image, save_image, small_model};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, Compute, ImageTokenizer};
@@ -48,7 +48,7 @@ fn main() -> lumina_examples::Result<()> {
     let decoded = tokenizer.decode(&tokens, Malformed::Error)?;
     println!("decoded text: {:?}", decoded.text());
     let codes = decoded.images().next().context("the decoded tokens contain no image")?;
-    save_png(&images.decode(codes, Bands::Whole)?, &args.output)?;
+    save_image(&images.decode(codes, Bands::Whole)?, &args.output)?;
     println!("wrote {}", args.output.display());
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! `cargo run --release --example generate -- "a small red circle above a large blue square on a white background"`
 //!
-//! Draws an image from a text.
-#![allow(clippy::print_stdout, reason = "a program for people")]
+//! Draws an image from a text, or several.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, Progress, SCENE_PROMPT, save_png, summary, width_x_height};
-use lumina_mgpt::{Error, Event};
+use lumina_examples::{
+    ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, save_image, summary, width_x_height,
+};
+use lumina_mgpt::{Error, Event, Lumina, Request, Stats};
 
-/// Draws an image from a text.
+/// Draws an image from a text, or several.
 #[derive(Parser)]
 struct Args {
     /// What to draw
@@ -18,10 +20,13 @@ struct Args {
     /// WIDTHxHEIGHT in pixels, multiples of 32 [default: a square of the target size]
     #[arg(long, value_parser = width_x_height)]
     size: Option<(u32, u32)>,
+    /// Draw so many images, with consecutive seeds, and a contact sheet of them
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    images: u16,
     /// Write a preview each time that this many rows of 16 pixels are complete
-    #[arg(long)]
+    #[arg(long, conflicts_with = "images")]
     preview_every: Option<u32>,
-    /// The PNG file to write
+    /// The PNG, JPEG or WebP file to write; of several images that of the contact sheet
     #[arg(short, long, default_value = "out/generate.png")]
     output: PathBuf,
     #[command(flatten)]
@@ -30,9 +35,13 @@ struct Args {
 
 fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
+    check_output(&args.output)?;
     let model = args.model.open()?;
     let size = args.size.unwrap_or((model.target_size_px(), model.target_size_px()));
     let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
+    if args.images > 1 {
+        return several(&model, &generation.request()?, args.images, &args.output);
+    }
     if let Some(rows) = args.preview_every {
         generation = generation.preview_every_rows(rows);
     }
@@ -42,17 +51,50 @@ fn main() -> lumina_examples::Result<()> {
         let event = event?;
         progress.update(&event);
         match event {
-            Event::Preview(image) | Event::Image { image, .. } => save_png(&image, &args.output)?,
+            Event::Preview(image) | Event::Image { image, .. } => save_image(&image, &args.output)?,
             Event::Malformed { malformed, .. } => cut_off = Some(malformed),
             Event::Done { stats, .. } => {
                 if let Some(malformed) = cut_off.take() {
                     return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
                 }
-                println!("{}", summary(&stats));
+                eprintln!("{}, {}x{}", summary(&stats), size.0, size.1);
                 println!("wrote {}", args.output.display());
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// The same request with consecutive seeds, in the same passes; each image in a file of its own, and all in one.
+fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path) -> lumina_examples::Result<()> {
+    let first = request.options.sampling.seed;
+    let requests: Vec<Request> = (0..u64::from(n))
+        .map(|index| {
+            let mut request = request.clone();
+            request.options.sampling.seed = first.wrapping_add(index);
+            request
+        })
+        .collect();
+    let mut images = Vec::new();
+    for (request, output) in requests.iter().zip(model.run_batch(&requests)) {
+        let output = output?;
+        let seed = request.options.sampling.seed;
+        let Stats { stop, .. } = output.stats;
+        let Some(image) = output.images.into_iter().next() else {
+            println!("no image with seed {seed}: stopped by {stop}");
+            continue;
+        };
+        let name = sheet.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = sheet.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
+        let file = sheet.with_file_name(format!("{name}-{seed}.{extension}"));
+        save_image(&image, &file)?;
+        println!("wrote {}", file.display());
+        images.push(image);
+    }
+    if !images.is_empty() {
+        save_image(&contact_sheet(&images), sheet)?;
+        println!("wrote {}", sheet.display());
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use lumina_examples::{ComputeArgs, open_image, save_png, small_model};
+use lumina_examples::{ComputeArgs, open_image, save_image, small_model};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, ImageTokenizer};
 
@@ -45,7 +45,7 @@ fn main() -> lumina_examples::Result<()> {
     println!("{}x{} codes, PSNR {psnr:.1} dB", codes.columns(), codes.rows());
     let input_file: &Path = &args.output.with_extension("input.png");
     for (image, file) in [(input, input_file), (decoded, &args.output)] {
-        save_png(&image, file)?;
+        save_image(&image, file)?;
         println!("wrote {}", file.display());
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::RgbImage;
-use lumina_examples::save_png;
+use lumina_examples::save_image;
 
 /// A question with its evaluated answer.
 pub(crate) struct Entry {
@@ -42,7 +42,7 @@ impl Page {
         let mut html = format!("<figure class=\"{class}\">");
         for image in &entry.images {
             let name = format!("images/{:05}.png", self.n_images);
-            save_png(image, &self.folder.join(&name))?;
+            save_image(image, &self.folder.join(&name))?;
             self.n_images += 1;
             let (width, height) = (image.width() * 2, image.height() * 2);
             write!(html, "<img src=\"{name}\" width=\"{width}\" height=\"{height}\">")?;

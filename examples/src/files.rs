@@ -45,19 +45,83 @@ pub fn message_parts(model: &Lumina, message: &str) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Writes an image as PNG under a temporary name and renames it, so that an image viewer never sees an incomplete file.
+/// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it, so that
+/// an image viewer never sees an incomplete file.
 ///
 /// # Errors
-/// The system's error, with the name of the file.
-pub fn save_png(image: &RgbImage, file: &Path) -> Result<()> {
+/// Where the extension is that of no format that is written, and the system's error, with the name of the file.
+pub fn save_image(image: &RgbImage, file: &Path) -> Result<()> {
     let save = || {
+        let format = format_of(file)?;
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
         let mut partial = OsString::from(file);
         partial.push(".partial");
-        image.save_with_format(&partial, ImageFormat::Png)?;
+        image.save_with_format(&partial, format)?;
         anyhow::Ok(std::fs::rename(&partial, file)?)
     };
     save().with_context(|| format!("{}: cannot be written", file.display()))
+}
+
+/// Checks that an image can be written to a file of this name: before it is generated, not after.
+///
+/// # Errors
+/// As [`save_image`].
+pub fn check_output(file: &Path) -> Result<()> {
+    format_of(file).map(drop).with_context(|| format!("{}: cannot be written", file.display()))
+}
+
+fn format_of(file: &Path) -> Result<ImageFormat> {
+    let Some(extension) = file.extension() else { return Ok(ImageFormat::Png) };
+    match extension.to_string_lossy().to_lowercase().as_str() {
+        "png" => Ok(ImageFormat::Png),
+        "jpg" | "jpeg" => Ok(ImageFormat::Jpeg),
+        "webp" => Ok(ImageFormat::WebP),
+        other => anyhow::bail!("images are written as .png, .jpg or .webp, not as .{other}"),
+    }
+}
+
+/// Images side by side, in rows of at most four, with a margin around each.
+pub fn contact_sheet(images: &[RgbImage]) -> RgbImage {
+    const MARGIN: u32 = 4;
+    let columns = (images.len() as u32).clamp(1, 4);
+    let rows = (images.len() as u32).div_ceil(columns);
+    let [width, height] =
+        [RgbImage::width, RgbImage::height].map(|side| images.iter().map(side).max().unwrap_or(0) + MARGIN);
+    let white = image::Rgb([255; 3]);
+    let mut sheet = RgbImage::from_pixel(columns * width + MARGIN, rows * height + MARGIN, white);
+    for (index, image) in (0..).zip(images) {
+        let (x, y) = (MARGIN + index % columns * width, MARGIN + index / columns * height);
+        image::imageops::replace(&mut sheet, image, i64::from(x), i64::from(y));
+    }
+    sheet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extension_is_the_format() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let image = RgbImage::from_pixel(8, 8, image::Rgb([200, 10, 10]));
+        for (name, format) in [("a.png", ImageFormat::Png), ("b.JPG", ImageFormat::Jpeg), ("c", ImageFormat::Png)] {
+            let file = folder.path().join("new").join(name);
+            save_image(&image, &file).expect("it can be written");
+            let bytes = std::fs::read(&file).expect("it was written");
+            assert_eq!(image::guess_format(&bytes).expect("an image"), format, "{name}");
+        }
+        let message = format!("{:#}", check_output("x.pdf".as_ref()).expect_err("no format of images"));
+        assert!(message.contains("x.pdf") && message.contains(".png, .jpg or .webp"), "{message}");
+    }
+
+    #[test]
+    fn a_contact_sheet_has_all_images() {
+        let image = |red| RgbImage::from_pixel(10, 6, image::Rgb([red, 0, 0]));
+        let sheet = contact_sheet(&[image(1), image(2), image(3), image(4), image(5)]);
+        assert_eq!(sheet.dimensions(), (4 * 14 + 4, 2 * 10 + 4));
+        assert_eq!((sheet.get_pixel(4, 4).0[0], sheet.get_pixel(4 + 14, 4).0[0], sheet.get_pixel(4, 14).0[0]), (1, 2, 5));
+        assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);
+    }
 }

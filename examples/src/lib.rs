@@ -5,7 +5,7 @@
 //! - [`Progress`] shows a progress bar for the rows of an image. [`summary`] formats the statistics of an answer.
 //! - [`FineTuneArgs`], [`TokenizerArgs`] and [`RecordProgress`] are arguments and progress of training.
 //! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
-//!   user's input. [`save_png`] writes an image.
+//!   user's input. [`save_image`] writes an image.
 //! - [`Result`] is what `main` returns: its [`Error`] names flags where the libraries name methods and options.
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,9 @@ mod training;
 
 pub use args::{ComputeArgs, ModelArgs, check_instruction, width_x_height};
 pub use errors::{Error, Result};
-pub use files::{SCENE_PROMPT, message_parts, open_image, save_png, small_model, test_data};
+pub use files::{
+    SCENE_PROMPT, check_output, contact_sheet, message_parts, open_image, save_image, small_model, test_data,
+};
 pub use progress::{Progress, summary};
 pub use scenes::count_correct_reconstructions;
 pub use training::{FineTuneArgs, RecordProgress, TokenizerArgs, read_and_skipped};

@@ -1,7 +1,7 @@
 //! Shows the progress of an answer.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_mgpt::{Event, Stats};
+use lumina_mgpt::{Event, Stats, StopReason};
 
 /// A progress bar for the rows of an image, on the standard error output. It is hidden if that is not a terminal.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ impl Default for Progress {
     }
 }
 
-/// Formats the statistics of an answer in one line.
+/// Formats the statistics of an answer in one line: passes and time, and why it ended before its end.
 pub fn summary(stats: &Stats) -> String {
-    let Stats { generated_tokens, forced_tokens, prompt_tokens, passes, stop, .. } = stats;
-    let (prefill, speed) = (stats.prefill.as_secs_f64(), stats.tokens_per_second());
-    format!(
-        "{generated_tokens} tokens ({forced_tokens} forced) in {passes} passes: {speed:.1} tokens/s; \
-         prefill of {prompt_tokens} tokens: {prefill:.2} s; stopped by {stop}"
-    )
+    let seconds = (stats.prefill + stats.decode + stats.sampling).as_secs_f64();
+    let ending = match stats.stop {
+        StopReason::TurnEnd => String::new(),
+        other => format!("; stopped by {other}"),
+    };
+    format!("{} tokens in {} passes, {seconds:.2} s{ending}", stats.generated_tokens, stats.passes)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_checkpoint::Dtype;
 use lumina_core::{CELL_PX, LATENT_PX};
-use lumina_examples::{count_correct_reconstructions, save_png};
+use lumina_examples::{count_correct_reconstructions, save_image};
 use lumina_nn::Compute;
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
@@ -322,7 +322,7 @@ impl Stages {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
         let image = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
-        save_png(&image, &scene)?;
+        save_image(&image, &scene)?;
         println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
         Ok(())
     }
