@@ -121,7 +121,10 @@ mod tests {
         let image = |red| RgbImage::from_pixel(10, 6, image::Rgb([red, 0, 0]));
         let sheet = contact_sheet(&[image(1), image(2), image(3), image(4), image(5)]);
         assert_eq!(sheet.dimensions(), (4 * 14 + 4, 2 * 10 + 4));
-        assert_eq!((sheet.get_pixel(4, 4).0[0], sheet.get_pixel(4 + 14, 4).0[0], sheet.get_pixel(4, 14).0[0]), (1, 2, 5));
+        assert_eq!(
+            (sheet.get_pixel(4, 4).0[0], sheet.get_pixel(4 + 14, 4).0[0], sheet.get_pixel(4, 14).0[0]),
+            (1, 2, 5)
+        );
         assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);
     }
 }

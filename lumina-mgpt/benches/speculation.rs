@@ -7,6 +7,7 @@
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
 mod measure;
+#[allow(dead_code, reason = "the other benchmark needs more of it")]
 #[path = "../../lumina-sampling/benches/speculation/process.rs"]
 mod process;
 
@@ -22,7 +23,7 @@ use lumina_nn::ops::AttentionPath;
 use lumina_sampling::speculation::{Draft, Speculator, WindowChooser};
 use lumina_sampling::{ImageSize, LogitsRow, Modality, Sampler, SamplingOptions, StreamState, Vocabulary};
 use measure::{in_turn, random_bytes};
-use process::{N_TOKENS, Process, SETTINGS, TOP_K};
+use process::{CALIBRATED, N_TOKENS, Process, TOP_K};
 
 /// Tokens of `<s>`, image-start and two sizes.
 const HEADER: usize = 4;
@@ -159,7 +160,7 @@ fn run(model: &Transformer, tokens: &[u32], caches: &mut [KvCache; 2]) {
 
 /// An image: the passes that it takes, with one token each or as many as pay, and their seconds.
 fn image(model: &Transformer, vocabulary: &Arc<Vocabulary>, mut chooser: Option<&mut WindowChooser>) -> (usize, f64) {
-    let process = Process::new(0, IMAGE[0], IMAGE[1], SETTINGS);
+    let process = Process::new(0, IMAGE[0], IMAGE[1], CALIBRATED);
     let size = ImageSize::new(768, 768).expect("multiples of 32");
     let options = SamplingOptions::default().seed(1).image_top_k(TOP_K).modality(Modality::Image).image_size(size);
     let mut sampler = Sampler::new(vocabulary, &options).expect("in range");

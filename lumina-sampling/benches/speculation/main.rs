@@ -29,6 +29,8 @@ const WINDOWS: [usize; 5] = [8, 16, 32, 64, 128];
 struct Run {
     tokens: usize,
     passes: usize,
+    /// The image, a character a token: `#` where a pass ended, `·` for a draft that was right.
+    picture: String,
     /// The host's time for each pass: to draft, and to draw and verify.
     times: [Vec<Duration>; 2],
 }
@@ -37,6 +39,7 @@ impl Run {
     fn add(&mut self, other: Self) {
         self.tokens += other.tokens;
         self.passes += other.passes;
+        self.picture = other.picture;
         for (times, others) in self.times.iter_mut().zip(other.times) {
             times.extend(others);
         }
@@ -71,6 +74,13 @@ fn main() {
     let vocabulary = ours::vocabulary();
     let ours = Method::ALL
         .map(|method| run(method.name, &|process, window, seed| ours::run(process, &vocabulary, window, method, seed)));
+
+    let chain = &ours[3];
+    println!(
+        "\nAn image, {}, {} tokens a pass: # is the last token of a pass, · a draft that was right\n",
+        chain.0, WINDOWS[3]
+    );
+    println!("{}", chain.1[3].picture.trim_end());
 
     println!("\nMicroseconds of the host a pass, medians: to draft + to draw and verify\n");
     println!("| tokens that a pass runs | {} |", WINDOWS.map(|window| window.to_string()).join(" | "));

@@ -165,8 +165,15 @@ pub(crate) fn run(process: &Process, vocabulary: &Arc<Vocabulary>, window: usize
             speculator.verify(&mut sampler, &mut state, row, accept).expect("finite logits");
             run.times[1].push(started.elapsed());
         }
-        for token in accepted {
-            run.tokens += usize::from(vocabulary.code_of_token(token).is_some());
+        let last = accepted.len() - 1;
+        for (index, token) in accepted.into_iter().enumerate() {
+            let is_code = vocabulary.code_of_token(token).is_some();
+            run.tokens += usize::from(is_code);
+            run.picture.push(match (is_code, index == last) {
+                (false, _) => '\n',
+                (true, true) => '#',
+                (true, false) => '·',
+            });
             tokens.push(token);
             state.push(token);
         }
