@@ -80,7 +80,7 @@ fn main() {
         "\nAn image, {}, {} tokens a pass: # is the last token of a pass, · a draft that was right\n",
         chain.0, WINDOWS[3]
     );
-    println!("{}", chain.1[3].picture.trim_end());
+    chain.1[3].picture.lines().take(rows).for_each(|line| println!("{line}"));
 
     println!("\nMicroseconds of the host a pass, medians: to draft + to draw and verify\n");
     println!("| tokens that a pass runs | {} |", WINDOWS.map(|window| window.to_string()).join(" | "));

@@ -137,6 +137,9 @@ pub(crate) fn run(process: &Process, vocabulary: &Arc<Vocabulary>, window: usize
     let mut rows: Vec<Vec<f32>> = Vec::new();
     loop {
         while let Some(token) = sampler.forced(&state) {
+            if tokens.len() > HEADER {
+                run.picture.push('\n');
+            }
             tokens.push(token);
             state.push(token);
         }
