@@ -172,6 +172,28 @@ fn quantised_weights_give_what_the_cpu_gives() {
     }
 }
 
+/// What training on a GPU rests on: Burn's own kernels, which start without timing any.
+#[test]
+fn the_tensors_of_burn_give_what_the_cpu_gives() {
+    let Some(compute) = gpu() else { return };
+    let tokens = tokens(20);
+    let logits = |compute: Compute| {
+        let model = Transformer::open(part(FOLDERS[1]), &compute).unwrap();
+        let mut cache = model.new_cache(24);
+        let ids = 0..model.architecture().vocab_size();
+        let prompt = model.run(&mut [Row { logits: 0..16, ..Row::cached(&tokens[..16], &mut cache) }], ids.clone());
+        let more = model.run(&mut [Row::cached(&tokens[16..], &mut cache)], ids);
+        [prompt.unwrap(), more.unwrap()]
+            .iter()
+            .flat_map(|logits| logits.rows().flatten().copied().collect::<Vec<f32>>())
+            .collect()
+    };
+    let [found, expected]: [Vec<f32>; 2] = [compute.in_tensors(), Compute::cpu()].map(logits);
+    let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= 2e-5 * largest, "{worst} of {largest}");
+}
+
 #[test]
 fn a_cache_of_another_model_is_an_error() {
     let Some(compute) = gpu() else { return };
