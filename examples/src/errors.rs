@@ -6,10 +6,11 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a library's message says, and what a user of a program can do instead.
-const FLAGS: [(&str, &str); 24] = [
+const FLAGS: [(&str, &str); 25] = [
     ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
     ("`LuminaBuilder::target_size_px`", "`--target-size`"),
     ("`Compute::kv_cache`", "`--kv-cache`"),
+    (", or name more devices for what does not fit: `Compute::then`", ", or name more devices, as `--device cuda+cpu`"),
     ("`Compute::weights`", "`--weights`"),
     ("`Compute::cpu`", "`--device cpu`"),
     (", or take the whole `Output` with `Malformed::Partial` to get the rows that are there", ""),

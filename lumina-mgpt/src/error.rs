@@ -246,7 +246,7 @@ pub enum Error {
     /// Drafts that branch where they cannot, or whose parents are no tree.
     #[error(
         "a row of {tokens} tokens with {parents} parents: each token but the first has one, before it in the row, and \
-         keys and values are in host memory (`Transformer::takes_trees`)"
+         keys and values are in host memory"
     )]
     Tree {
         /// Tokens of the row.

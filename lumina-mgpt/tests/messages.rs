@@ -89,7 +89,7 @@ fn an_image_that_was_cut_off_says_by_what() {
     let context = model.transformer().architecture().max_positions() as u32;
     let side = (1..).map(|cells| cells * 32).find(|side| (side / 16) * (side / 16) > context).unwrap();
     let message = model.text_to_image("a tree", (side, side)).max_new_tokens(usize::MAX).run().unwrap_err().to_string();
-    assert!(message.contains("context is full") && message.contains("smaller image"), "{message}");
+    assert!(message.contains(&format!("has {context} in all")) && message.contains("smaller image"), "{message}");
     assert!(!message.contains("max_new_tokens"), "{message}");
 
     let never = model.text_to_image("a tree", (64, 64)).cancel_with(&{

@@ -472,6 +472,10 @@ fn every_limit_ends_the_answer_and_says_so() {
     let mut long = request(&long_text(&model, context - 40), 1);
     long.options.max_new_tokens = usize::MAX;
     long.options.sampling = with_image(request("", 1), 256, 256, 1.0).options.sampling;
+    // Of one image alone it is known before that it does not fit.
+    let refused = model.generate(long.clone()).run().unwrap_err().to_string();
+    assert!(refused.contains("256x256") && refused.contains("276 tokens"), "{refused}");
+    long.options.sampling.modality = Modality::Any;
     let full = stopped(model.generate(long));
     assert_eq!(full.stats.stop, StopReason::ContextFull);
     assert_eq!(full.stats.prompt_tokens + full.tokens.len(), context);
