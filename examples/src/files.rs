@@ -45,8 +45,8 @@ pub fn message_parts(model: &Lumina, message: &str) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it, so that
-/// an image viewer never sees an incomplete file.
+/// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it, so
+/// that an image viewer never sees an incomplete file.
 ///
 /// # Errors
 /// Where the extension is that of no format that is written, and the system's error, with the name of the file.

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p lumina-mgpt --bench speculation`. First the model of the repository, whose drafts are what they are.
 //! Then a transformer of random weights (width 2048, 4 layers): its passes take the time that they take, and what is
-//! drawn comes from the synthetic process of `lumina-sampling`'s benchmark of the same name, which is calibrated to what
-//! is published for Lumina-mGPT 7B. So the second table is a prediction for models of that kind.
+//! drawn comes from the synthetic process of `lumina-sampling`'s benchmark of the same name, which is calibrated to
+//! what is published for Lumina-mGPT 7B. So the second table is a prediction for models of that kind.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark")]
 
 mod measure;

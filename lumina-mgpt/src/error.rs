@@ -326,11 +326,11 @@ fn gigabytes(bytes: u64) -> String {
 
 /// The memory of devices as far as it is known.
 fn memory(devices: usize, free: Option<u64>, total: Option<u64>) -> String {
-    let has = if devices == 1 { "has" } else { "have" };
+    let (has, each) = if devices == 1 { ("has", "") } else { ("have", " for whole layers") };
     match (free, total) {
-        (Some(free), Some(total)) => format!("{has} {} free of {}", gigabytes(free), gigabytes(total)),
-        (Some(free), None) => format!("{has} {} free", gigabytes(free)),
-        (None, total) => format!("{has} {}", gigabytes(total.unwrap_or(0))),
+        (Some(free), Some(total)) => format!("{has} {} free of {}{each}", gigabytes(free), gigabytes(total)),
+        (Some(free), None) => format!("{has} {} free{each}", gigabytes(free)),
+        (None, total) => format!("{has} {}{each}", gigabytes(total.unwrap_or(0))),
     }
 }
 

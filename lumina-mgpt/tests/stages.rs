@@ -322,7 +322,12 @@ fn what_goes_where_is_known_before() {
         assert!(!refused.fits() && refused.stages.is_empty() && refused.available() == Some(2 * least));
         let model = || Lumina::from_pretrained(part(FOLDERS[0])).tokenizer(part("tokenizer")).compute(small.clone());
         let error = model().load().unwrap_err().to_string();
-        assert!(error.contains("on 2 devices, for whole layers") && error.contains("`Compute::then`"), "{error}");
+        assert!(
+            error.contains("on 2 devices, which have")
+                && error.contains("for whole layers")
+                && error.contains("`Compute::then`"),
+            "{error}"
+        );
         assert!(Transformer::open(part(FOLDERS[0]), &small).unwrap_err().to_string().contains("on 2 devices"));
         // What does not fit there goes on.
         let model = Transformer::open(part(FOLDERS[0]), &small.then(Compute::cpu())).unwrap();

@@ -39,8 +39,8 @@ pub(super) struct Stepped {
     pub(super) time: Duration,
 }
 
-/// Runs one pass for the entries: each gets one or more drawn tokens and the forced ones after them, or another chunk of
-/// its prompt is run.
+/// Runs one pass for the entries: each gets one or more drawn tokens and the forced ones after them, or another chunk
+/// of its prompt is run.
 ///
 /// An entry's draw that fails does not affect the others.
 ///

@@ -22,10 +22,11 @@ pub struct Fit {
     pub kv_cache: u64,
     /// Bytes of activations and of what drivers and kernels take, roughly, on each device.
     pub overhead: u64,
-    /// Bytes that all devices have, free or not, where their drivers, or [`Compute::max_memory`](crate::Compute), say so.
+    /// Bytes that all devices have, free or not, where their drivers, or [`Compute::max_memory`](crate::Compute), say
+    /// so.
     pub total: Option<u64>,
-    /// Bytes of them that are free now, where drivers say so: on CUDA. What other programs, and models of this one, have
-    /// there is not.
+    /// Bytes of them that are free now, where drivers say so: on CUDA. What other programs, and models of this one,
+    /// have there is not.
     pub free: Option<u64>,
     /// Bytes of the weights in each smaller format, from the largest.
     pub smaller: Vec<(Weights, u64)>,
@@ -111,7 +112,7 @@ impl Fit {
 
     /// Bytes before any request: the keys and values of sequences come on top, and take what is left.
     pub fn needed(&self) -> u64 {
-        let devices = self.stages.len().max(1) as u64;
+        let devices = if self.stages.is_empty() { self.devices } else { self.stages.len() } as u64;
         self.weights.saturating_add(self.overhead.saturating_mul(devices))
     }
 
@@ -266,6 +267,6 @@ mod tests {
              or it would fit with `Compute::weights` q8, or name more devices for what does not fit: `Compute::then`"
         );
         let error = Fit { devices: 2, ..fit(10, None) }.check().unwrap_err().to_string();
-        assert!(error.contains("on 2 devices, which have 10.7 GB; it would fit with"), "{error}");
+        assert!(error.contains("on 2 devices, which have 10.7 GB for whole layers; it would fit with"), "{error}");
     }
 }

@@ -208,8 +208,9 @@ impl KvCache {
         self.parts.iter_mut().for_each(|part| part.truncate(self.len));
     }
 
-    /// Keeps the tokens before `start` and, of those from there on, the ones at `start + places[0]`, `start + places[1]`
-    /// …, which become the next ones: the branch of a [tree](super::Row::parents) that came out right. Places ascend.
+    /// Keeps the tokens before `start` and, of those from there on, the ones at `start + places[0]`, `start +
+    /// places[1]` …, which become the next ones: the branch of a [tree](super::Row::parents) that came out right.
+    /// Places ascend.
     ///
     /// # Panics
     /// If there is no such token, or tokens would move that are not in host memory.

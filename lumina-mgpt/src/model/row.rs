@@ -34,8 +34,8 @@ pub struct Row<'a> {
     /// token's position is that of its parent and one more, and it attends to its ancestors alone, besides what came
     /// before the row. Empty where each follows the one before it.
     ///
-    /// Only with keys and values in host memory ([`Transformer::takes_trees`](super::Transformer::takes_trees)), where a
-    /// token gives what its branch gives one by one, to the bit. [`KvCache::keep`] then keeps a branch.
+    /// Only with keys and values in host memory ([`Transformer::takes_trees`](super::Transformer::takes_trees)), where
+    /// a token gives what its branch gives one by one, to the bit. [`KvCache::keep`] then keeps a branch.
     pub parents: &'a [u32],
 }
 

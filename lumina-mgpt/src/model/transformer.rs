@@ -216,7 +216,8 @@ impl Transformer {
         })
     }
 
-    /// [`Transformer::run`] that makes `draws` on the device, if it can: a token each, in their order. Logits otherwise.
+    /// [`Transformer::run`] that makes `draws` on the device, if it can: a token each, in their order. Logits
+    /// otherwise.
     ///
     /// # Errors
     /// As [`Transformer::run`].

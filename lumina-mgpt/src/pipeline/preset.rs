@@ -18,8 +18,8 @@ use crate::{Error, Result};
 ///
 /// ```
 /// let preset: lumina_mgpt::Preset = serde_json::from_str(
-///     r#"{ "target_size_px": 96, "guidance_scale": 1.5, "image_top_k": 5, "tasks": ["text_to_image", "captioning"] }"#,
-/// )?;
+///     r#"{ "target_size_px": 96, "guidance_scale": 1.5, "image_top_k": 5, "tasks": ["text_to_image", "captioning"]
+/// }"#, )?;
 /// assert_eq!(preset.target_size_px, Some(96));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
