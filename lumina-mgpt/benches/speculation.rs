@@ -30,7 +30,7 @@ const HEADER: usize = 4;
 /// The id of the first image token.
 const FIRST_ID: u32 = 4;
 /// Rows of the image of the second part, and tokens of a row.
-const IMAGE: [usize; 2] = [6, 48];
+const IMAGE: [usize; 2] = [16, 48];
 
 fn main() {
     scenes();

@@ -183,7 +183,8 @@ proptest! {
         budget_blocks in 0..12u64,
     ) {
         let model = scenes(mapped().swap_remove(format));
-        let request = |&(seed, kind, setting, sampling, ..): &(u64, usize, usize, usize, usize, usize, bool), plain: bool| {
+        type Asked = (u64, usize, usize, usize, usize, usize, bool);
+        let request = |&(seed, kind, setting, sampling, ..): &Asked, plain: bool| {
             let mut request = Request::new(conversation(&model, kind));
             let setting = if plain { Speculation::Off } else { SETTINGS[setting] };
             request.options.sampling = options().swap_remove(sampling).seed(seed).speculation(setting);

@@ -2,6 +2,7 @@
 
 use super::arithmetic::{AMX_BLOCK_WORDS, Arithmetic, BLOCK};
 use super::blocks::ActivationBlock;
+use super::kernel::MAX_GEMV_ROWS;
 use crate::parallel::*;
 use crate::scratch::Lanes;
 
@@ -14,7 +15,7 @@ const MIN_PARALLEL_ROWS: usize = 32;
 /// The order of packed words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Row by row, for GEMV.
+    /// In tiles of [`MAX_GEMV_ROWS`], and there row by row, for GEMV.
     Rows,
     /// In tiles of so many rows (the last may have fewer), part by part, and in a part step by step, with the rows'
     /// words of a step together, for GEMM.
@@ -28,11 +29,11 @@ type Line = [u32; Lanes::COUNT];
 const LINES: usize = 8;
 
 /// Packs `x` `[n, columns]`, each row into [`Arithmetic::row_words`]. Blocks of integers are interleaved in both
-/// layouts, where all rows of a GEMV are one tile.
+/// layouts.
 pub(super) fn pack(arithmetic: Arithmetic, layout: Layout, x: &[f32], columns: usize, packed: &mut [u32]) {
     let row_words = arithmetic.row_words(columns);
     let tile_rows = match layout {
-        Layout::Rows => x.len() / columns,
+        Layout::Rows => MAX_GEMV_ROWS,
         Layout::Tiles(rows) => rows,
     };
     let pack_tile = |(packed, x): (&mut [u32], &[f32])| {

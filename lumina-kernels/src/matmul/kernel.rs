@@ -116,9 +116,16 @@ impl Kernel {
         Some(Self { arithmetic, tile, batch, pack, gemm, gemv })
     }
 
-    /// Whether `n` rows of activations take the GEMV.
+    /// Whether `n` rows of activations take the GEMV: also in several tiles, while packing the weights for a GEMM takes
+    /// longer than reading them again from the cache.
     pub(super) fn is_gemv(&self, n: usize) -> bool {
-        n <= MAX_GEMV_ROWS && self.gemv.is_some()
+        // Where both take about as long with AVX-512. Integers are unpacked again for each tile.
+        let tiles = match self.arithmetic {
+            Arithmetic::F32 | Arithmetic::Bf16 => 4,
+            Arithmetic::Int8 { .. } => 3,
+            Arithmetic::AmxBf16 | Arithmetic::AmxInt8 => 1,
+        };
+        n <= tiles * MAX_GEMV_ROWS && self.gemv.is_some()
     }
 
     /// The steps of a row that are packed at a time: all, or part by part.

@@ -1,7 +1,8 @@
 //! Matmul of activations with weight matrices, `x · wᵀ`, with weights in the [`Format`](crate::Format) of their file.
 //!
-//! - Up to 8 rows of activations take a GEMV, which is bound by memory: weights are multiplied as they are read, the
-//!   next rows are prefetched, and each thread reads its own part of the matrix from front to back.
+//! - Few rows of activations take a GEMV, which is bound by memory: weights are multiplied as they are read, the
+//!   next rows are prefetched, and each thread reads its own part of the matrix from front to back. More than 8 rows
+//!   go in tiles of 8, which read the weights from the cache.
 //! - More rows take a GEMM, which is bound by arithmetic: as in BLIS, 32 rows of the weights at a time are packed into
 //!   panels that fit a cache, and multiplied with tiles of all activations.
 //!
@@ -266,16 +267,23 @@ impl Batch<'_> {
 }
 
 impl Part<'_> {
-    /// With up to [`MAX_GEMV_ROWS`] rows of activations.
+    /// With few rows of activations, in tiles of up to [`MAX_GEMV_ROWS`]: after the first tile the weights are in the
+    /// cache.
     fn gemv(&self) {
         let rows = self.task.weight().rows();
         let rows = self.groups.start * GROUP_ROWS..rows.min(self.groups.end * GROUP_ROWS);
+        let tile_words = MAX_GEMV_ROWS * self.kernel.arithmetic.row_words(self.task.weight().columns());
         with_min_rows(self.task.weight(), |weight| {
             let mut sums = [Lanes::ZERO; MAX_GEMV_ROWS];
             for row in rows.step_by(Lanes::COUNT) {
-                self.kernel.gemv(&WeightRows::new(weight, row), self.packed, &mut sums[..self.n]);
-                for (index, sums) in sums[..self.n].iter().enumerate() {
-                    self.store(weight, index, row, sums);
+                let weights = WeightRows::new(weight, row);
+                for (tile, x) in self.packed.chunks(tile_words).enumerate() {
+                    let first = tile * MAX_GEMV_ROWS;
+                    let sums = &mut sums[..MAX_GEMV_ROWS.min(self.n - first)];
+                    self.kernel.gemv(&weights, x, sums);
+                    for (index, sums) in sums.iter().enumerate() {
+                        self.store(weight, first + index, row, sums);
+                    }
                 }
             }
         });
