@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::thread;
 
 use crate::name::is_commit;
 use crate::{Error, RepoName, Result};
@@ -69,7 +70,9 @@ impl RepoCache {
         }
         let file = self.folder.join("refs").join(revision);
         create_parent(&file)?;
-        let partial = beside(&file);
+        // Not next to it: what a kill leaves there would be a branch.
+        let partial = self.locks.join(format!("{}.ref", own_name()));
+        create_parent(&partial)?;
         fs::write(&partial, commit)
             .and_then(|()| fs::rename(&partial, &file))
             .map_err(|source| Error::Write { path: file, source })
@@ -96,9 +99,9 @@ impl RepoCache {
         }
     }
 
-    /// The file that a blob is written to before it is whole. Without a lock each process has its own.
+    /// The file that a blob is written to before it is whole. Without a lock each thread has its own.
     pub(crate) fn incomplete(&self, etag: &str, has_lock: bool) -> Result<PathBuf> {
-        let own = if has_lock { String::new() } else { format!(".{}", process::id()) };
+        let own = if has_lock { String::new() } else { format!(".{}", own_name()) };
         let path = self.folder.join("blobs").join(format!("{etag}{own}.incomplete"));
         create_parent(&path)?;
         // A link would be followed, out of the cache perhaps.
@@ -116,22 +119,28 @@ impl RepoCache {
             return Ok(());
         }
         create_parent(&path)?;
-        self.place(&path, file, etag, is_new).map_err(|source| Error::Write { path, source })
+        let placed = match self.link(&path, file, etag) {
+            true => Ok(()),
+            false if is_new => fs::rename(self.blob(etag), &path),
+            false => {
+                let partial = self.incomplete(etag, false)?;
+                fs::copy(self.blob(etag), &partial).and_then(|_| fs::rename(&partial, &path))
+            }
+        };
+        placed.map_err(|source| Error::Write { path, source })
     }
 
-    fn place(&self, path: &Path, file: &str, etag: &str, is_new: bool) -> io::Result<()> {
-        let partial = beside(path);
-        // What a process of this number left that was killed.
-        let _ = fs::remove_file(&partial);
+    /// Makes a link to a blob in the place of one to a blob that is gone. Returns whether there are links.
+    fn link(&self, path: &Path, file: &str, etag: &str) -> bool {
         let up = "../".repeat(file.matches('/').count() + 2);
-        let linked = self.symlinks && symlink(Path::new(&format!("{up}blobs/{etag}")), &partial).is_ok();
-        if !linked && is_new {
-            return fs::rename(self.blob(etag), path);
-        }
-        if !linked {
-            fs::copy(self.blob(etag), &partial)?;
-        }
-        fs::rename(&partial, path)
+        let target = format!("{up}blobs/{etag}");
+        self.symlinks
+            && match symlink(Path::new(&target), path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    fs::remove_file(path).and_then(|()| symlink(Path::new(&target), path)).is_ok()
+                }
+                made => made.is_ok(),
+            }
     }
 }
 
@@ -152,11 +161,10 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// A name in the same folder that no other process has.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", process::id()));
-    path.with_file_name(name)
+/// A name that no other thread of any process has.
+fn own_name() -> String {
+    let thread: String = format!("{:?}", thread::current().id()).chars().filter(char::is_ascii_digit).collect();
+    format!("{}-{thread}", process::id())
 }
 
 fn create_parent(path: &Path) -> Result<()> {

@@ -144,7 +144,13 @@ impl Client {
     }
 
     /// The commit of a revision and its files. It is asked once where there is something to fall back on.
-    pub(crate) fn listing(&self, repo: &RepoName, limits: &Limits, is_optional: bool) -> Result<Listing> {
+    pub(crate) fn listing(
+        &self,
+        repo: &RepoName,
+        revision: &str,
+        limits: &Limits,
+        is_optional: bool,
+    ) -> Result<Listing> {
         #[derive(Deserialize)]
         struct Model {
             sha: String,
@@ -155,7 +161,7 @@ impl Client {
         struct Sibling {
             rfilename: String,
         }
-        let revision = percent_encoded(repo.revision(), false);
+        let revision = percent_encoded(revision, false);
         let url = format!("{}/api/models/{}/revision/{revision}", self.base, repo.id());
         let bytes = self.retried(if is_optional { 0 } else { self.patience.retries }, || {
             let answer = self.get(&url, 0)?;

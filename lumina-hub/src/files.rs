@@ -29,20 +29,31 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The first of some names that is a file of the repository. Where the cache has one of them, it is the first that
-    /// the cache has.
+    /// The first of some names that is a file of the repository.
     pub fn first_of<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
-        let found = match &self.listed {
-            Some((listed, _)) => names.iter().find(|name| listed.contains(**name)),
-            None => names.iter().find(|name| check_path(name).is_ok() && self.cache.has(self.commit, name)),
-        };
-        let missing = names.iter().take_while(|name| Some(*name) != found);
-        self.absent.borrow_mut().extend(missing.map(|name| (*name).to_owned()));
-        if found.is_none() && self.listed.is_none() {
-            let known = names.iter().all(|name| check_path(name).is_ok() && self.cache.is_absent(self.commit, name));
-            self.is_unsure.set(self.is_unsure.get() || !known);
+        let found = names.iter().position(|name| self.has_at_hand(name));
+        let missing = &names[..found.unwrap_or(names.len())];
+        self.note(missing);
+        found.map(|found| names[found])
+    }
+
+    /// One of some names, of which a repository has one: the first that the cache has, or else the first that the
+    /// repository has. Unlike with [`Files::first_of`], a name before one that the cache has costs no request.
+    pub fn one_of<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
+        let found = names.iter().find(|name| self.has_at_hand(name)).copied();
+        if found.is_none() || self.listed.is_some() {
+            return self.first_of(names);
         }
-        found.copied()
+        found
+    }
+
+    /// Notes that files were asked for and are not there, as far as is known.
+    fn note(&self, names: &[&str]) {
+        for name in names {
+            let is_known = self.listed.is_some() || check_path(name).is_ok() && self.cache.is_absent(self.commit, name);
+            self.is_unsure.set(self.is_unsure.get() || !is_known);
+            self.absent.borrow_mut().insert((*name).to_owned());
+        }
     }
 
     /// Whether the repository has a file.

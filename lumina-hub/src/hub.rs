@@ -15,6 +15,7 @@ use crate::client::{Client, Listing, Patience, Remote};
 use crate::download::Job;
 use crate::environment::Environment;
 use crate::files::{Files, Listed};
+use crate::name::check_path;
 use crate::parallel;
 use crate::{Error, RepoName, Result};
 
@@ -30,8 +31,8 @@ type Select<'a> = dyn Fn(&Files<'_>) -> Result<Vec<String>> + 'a;
 pub struct DownloadProgress<'a> {
     /// The file that has just got bytes.
     pub file: &'a str,
-    /// Bytes of the missing files that are in the cache, those of an earlier process included. It falls where a file has
-    /// to be begun again.
+    /// Bytes of the missing files that are in the cache, those of an earlier process included. It falls where a file
+    /// has to be begun again.
     pub bytes: u64,
     /// Bytes of the files that were missing.
     pub total_bytes: u64,
@@ -112,16 +113,16 @@ impl Hub {
         Self { is_offline, ..self }
     }
 
-    /// With `true`, the server is asked where a branch is now, also where the cache has all files of the commit where it
-    /// was; without a connection the cache counts. The default is `false`: what is in the cache is opened at once, and a
-    /// branch stays where it was.
+    /// With `true`, the server is asked where a branch is now, also where the cache has all files of the commit where
+    /// it was; without a connection the cache counts. The default is `false`: what is in the cache is opened at once,
+    /// and a branch stays where it was.
     #[must_use]
     pub fn refresh(self, refresh: bool) -> Self {
         Self { refresh, ..self }
     }
 
-    /// With `false`, files of a commit are no links to blobs: a new blob is moved there. Where a system has no links, it
-    /// is so by itself.
+    /// With `false`, files of a commit are no links to blobs: a new blob is moved there. Where a system has no links,
+    /// it is so by itself.
     #[must_use]
     pub fn symlinks(self, symlinks: bool) -> Self {
         Self { symlinks, ..self }
@@ -133,8 +134,8 @@ impl Hub {
         Self { connections: connections.clamp(1, 64), ..self }
     }
 
-    /// Sets how long connecting, an answer, and each read may take. The default is 20 seconds. A download as a whole may
-    /// take any time.
+    /// Sets how long connecting, an answer, and each read may take. The default is 20 seconds. A download as a whole
+    /// may take any time.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.patience.timeout = timeout;
@@ -155,8 +156,8 @@ impl Hub {
         Self { limits, ..self }
     }
 
-    /// The folder of a repository's files at one commit, with all files that `select` chooses in it. Those that the cache
-    /// lacks are downloaded, several at once; `progress` is called on this thread as bytes come.
+    /// The folder of a repository's files at one commit, with all files that `select` chooses in it. Those that the
+    /// cache lacks are downloaded, several at once; `progress` is called on this thread as bytes come.
     ///
     /// `select` is called with what the cache has, and where that is not enough once more with the list of the hub.
     ///
@@ -170,7 +171,8 @@ impl Hub {
         progress: &mut dyn FnMut(DownloadProgress<'_>),
     ) -> Result<PathBuf> {
         let cache = RepoCache::new(&self.cache, repo, self.symlinks);
-        let cached = cache.commit(repo.revision()).map(|commit| self.look(&cache, repo, &commit, select));
+        let commit = cache.commit(repo.revision());
+        let cached = commit.as_deref().map(|commit| self.look(&cache, repo, commit, select));
         let fallback = match cached {
             Some(Cached::Complete { folder, is_sure }) => {
                 if self.is_offline || (is_sure && !self.refresh) {
@@ -184,7 +186,9 @@ impl Hub {
             Some(Cached::Lacks(_) | Cached::Failed(_)) | None => None,
         };
         let client = Client::new(&self.endpoint, self.token.as_deref(), self.patience)?;
-        let listing = match (client.listing(repo, &self.limits, fallback.is_some()), fallback) {
+        // Where only another file might be wanted, a branch that has moved on since is no reason to download all again.
+        let revision = commit.as_deref().filter(|_| fallback.is_some() && !self.refresh).unwrap_or(repo.revision());
+        let listing = match (client.listing(repo, revision, &self.limits, fallback.is_some()), fallback) {
             (Ok(listing), _) => listing,
             // As far as the cache knows, it has all that is needed.
             (Err(_), Some(folder)) => return Ok(folder),
@@ -240,7 +244,7 @@ impl Hub {
             let bytes = bytes_of.iter().copied().fold(0, u64::saturating_add);
             progress(DownloadProgress { file: &remotes[index].file, bytes, total_bytes });
         })?;
-        for name in files.absent.borrow().iter() {
+        for name in files.absent.borrow().iter().filter(|name| check_path(name).is_ok()) {
             cache.mark_absent(commit, name)?;
         }
         cache.write_ref(repo.revision(), commit)?;

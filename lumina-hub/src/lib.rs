@@ -8,7 +8,7 @@
 //!     &name,
 //!     &|files| {
 //!         let mut wanted = vec!["config.json".to_owned()];
-//!         wanted.extend(files.first_of(&["model.safetensors", "model.gguf"]).map(str::to_owned));
+//!         wanted.extend(files.one_of(&["model.safetensors", "model.gguf"]).map(str::to_owned));
 //!         Ok(wanted)
 //!     },
 //!     &mut |progress| println!("{}: {} of {} bytes", progress.file, progress.bytes, progress.total_bytes),

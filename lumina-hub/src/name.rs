@@ -1,4 +1,5 @@
-//! Names from outside: of repositories, of revisions and of files. They become paths and addresses, so they are checked.
+//! Names from outside: of repositories, of revisions and of files. They become paths and addresses, so they are
+//! checked.
 
 use std::fmt;
 use std::str::FromStr;

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// What is done for an index: it may send events, and ends early once the flag is set.
 type Work<'a, T, E> = dyn Fn(usize, &Sender<E>, &AtomicBool) -> Result<T> + Sync + 'a;
 
-/// Calls `work` with each index below `count` on at most `threads` threads, and `on_event` on this thread with what they
-/// send. The first error sets the flag that all are given, so that the others end early.
+/// Calls `work` with each index below `count` on at most `threads` threads, and `on_event` on this thread with what
+/// they send. The first error sets the flag that all are given, so that the others end early.
 pub(crate) fn run<T: Send, E: Send>(
     threads: usize,
     count: usize,

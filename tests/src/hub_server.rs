@@ -273,7 +273,8 @@ impl State {
             let headers = format!("ETag: \"{}\"\r\nX-Repo-Commit: {commit}\r\n{extra}", git_like(&file.bytes));
             return self.send(stream, request, file, &reply, &headers);
         }
-        if let Some(name) = path.strip_prefix(&format!("/{repo}/resolve/{commit}/")) {
+        let at = |revision: &str| path.strip_prefix(&format!("/{repo}/resolve/{revision}/"));
+        if let Some(name) = at(&commit).or_else(|| at("main")) {
             let Some(file) = files.get(name) else {
                 return head(stream, 404, "X-Error-Code: EntryNotFound\r\nContent-Length: 0\r\n");
             };

@@ -122,6 +122,33 @@ fn files_of_which_the_cache_does_not_know() {
     assert_eq!(server.connections(), 2);
 }
 
+/// A file that the cache has does not count where another comes before it, which a kill may have kept from the cache.
+#[test]
+fn the_first_of_several_files_counts() {
+    let server = HubServer::new(REPO).with("a.bin", noise(1, 10), true).with("b.bin", noise(2, 10), true);
+    let (cache, name) = (cache(), REPO.parse().unwrap());
+    let hub = hub(&server, cache.path());
+    hub.snapshot(&name, &|_| Ok(vec!["b.bin".to_owned()]), &mut |_| {}).unwrap();
+    let names = ["none.bin", "a.bin", "b.bin"];
+    let chosen = |hub: &Hub, is_first: bool| {
+        let chosen = std::cell::Cell::new("");
+        let select = |files: &lumina_hub::Files<'_>| {
+            chosen.set(if is_first { files.first_of(&names) } else { files.one_of(&names) }.unwrap());
+            Ok(vec![chosen.get().to_owned()])
+        };
+        hub.snapshot(&name, &select, &mut |_| {}).unwrap();
+        chosen.get()
+    };
+    let connections = server.connections();
+    assert_eq!(chosen(&hub, false), "b.bin");
+    assert_eq!(chosen(&hub.clone().offline(true), true), "b.bin");
+    assert_eq!(server.connections(), connections);
+    assert_eq!(chosen(&hub, true), "a.bin");
+    let connections = server.connections();
+    assert_eq!(chosen(&hub, true), "a.bin");
+    assert_eq!(server.connections(), connections);
+}
+
 #[test]
 fn a_branch_moves_on_when_asked() {
     let (server, cache) = (single(noise(1, 1000)), cache());
@@ -138,6 +165,25 @@ fn a_branch_moves_on_when_asked() {
     // Without a connection the cache counts.
     server.on_request(|_| Reply::Nothing);
     assert_eq!(open(&hub.refresh(true)).unwrap(), new);
+}
+
+/// A question about one more file is no reason to download a newer commit.
+#[test]
+fn a_branch_that_has_moved_on_is_not_downloaded_for_a_question() {
+    let (server, cache) = (single(noise(1, 1000)), cache());
+    let hub = hub(&server, cache.path());
+    let old = open(&hub).unwrap();
+    server.set_commit(&"f".repeat(40));
+    server.put("model.safetensors", noise(2, 1000), true);
+    let select = |files: &lumina_hub::Files<'_>| {
+        let mut wanted = vec!["model.safetensors".to_owned()];
+        wanted.extend(files.has("vqgan.yaml").then(|| "vqgan.yaml".to_owned()));
+        Ok(wanted)
+    };
+    let connections = server.connections();
+    assert_eq!(hub.snapshot(&REPO.parse().unwrap(), &select, &mut |_| {}).unwrap(), old);
+    assert_eq!(server.connections(), connections + 1);
+    assert!(server.requests().last().unwrap().path.ends_with(COMMIT));
 }
 
 #[test]

@@ -134,6 +134,17 @@ fn links_in_the_place_of_a_beginning_are_not_followed() {
     assert_eq!(fs::read(&target).unwrap(), b"kept");
 }
 
+/// A server that does not speak TLS.
+#[test]
+fn encryption_that_fails_is_an_error() {
+    let (server, cache) = (single(noise(1, 1000)), cache());
+    let endpoint = server.endpoint().replace("http:", "https:");
+    let error = open(&hub(&server, cache.path()).endpoint(endpoint).token("hf_x")).unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
+    message(&error);
+    assert!(server.requests().iter().all(|request| request.authorization.is_none()));
+}
+
 #[test]
 fn endpoints_and_tokens_that_cannot_be_used() {
     let cache = cache();

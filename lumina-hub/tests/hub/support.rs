@@ -57,7 +57,7 @@ pub(crate) fn select(files: &lumina_hub::Files<'_>) -> lumina_hub::Result<Vec<St
     if files.has("config.json") {
         wanted.push("config.json".to_owned());
     }
-    match files.first_of(&["model.safetensors", INDEX]) {
+    match files.one_of(&["model.safetensors", INDEX]) {
         Some(INDEX) => wanted.extend(files.read_json::<Index>(INDEX)?.weight_map.into_values()),
         Some(other) => wanted.push(other.to_owned()),
         None => wanted.push("model.safetensors".to_owned()),
