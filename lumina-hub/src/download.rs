@@ -107,13 +107,14 @@ impl<'a> Partial<'a> {
 
     /// Downloads what is missing. A connection that was cut is made again, as long as each brings some bytes.
     fn fill(&mut self) -> Result<()> {
-        let mut failures = 0;
+        // The furthest that it came: a server that makes it begin again brings nothing.
+        let (mut failures, mut most) = (0, self.bytes);
         while self.bytes < self.remote.size {
-            let before = self.bytes;
             match self.receive() {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
-                    failures = if self.bytes > before { 1 } else { failures + 1 };
+                    failures = if self.bytes > most { 1 } else { failures + 1 };
+                    most = most.max(self.bytes);
                     if failures > self.job.client.retries() {
                         return Err(error);
                     }

@@ -55,6 +55,8 @@ pub enum Reply {
     Status(u16, &'static str),
     /// These bytes in the place of the file's.
     Bytes(Vec<u8>),
+    /// These bytes, without saying how many.
+    Unsized(Vec<u8>),
     /// As a server without ranges does.
     NoRange,
     /// Ranges that begin at another byte.
@@ -298,7 +300,7 @@ impl State {
         reply: &Reply,
         headers: &str,
     ) -> std::io::Result<()> {
-        let bytes = if let Reply::Bytes(bytes) = reply { bytes } else { &*file.bytes };
+        let bytes = if let Reply::Bytes(bytes) | Reply::Unsized(bytes) = reply { bytes } else { &*file.bytes };
         let total = bytes.len() as u64;
         let start = request.range.filter(|_| !matches!(reply, Reply::NoRange)).unwrap_or(0);
         if start > 0 && start >= total {
@@ -307,7 +309,9 @@ impl State {
         let stated = if matches!(reply, Reply::WrongRange) { start.saturating_sub(1) } else { start };
         let range = format!("Content-Range: bytes {stated}-{}/{total}\r\n", total.saturating_sub(1));
         let (status, range) = if start > 0 { (206, range) } else { (200, String::new()) };
-        head(stream, status, &format!("{headers}{range}Content-Length: {}\r\n", total - start))?;
+        let length = format!("Content-Length: {}\r\n", total - start);
+        let length = if matches!(reply, Reply::Unsized(_)) { "" } else { &length };
+        head(stream, status, &format!("{headers}{range}{length}"))?;
         if request.method == "HEAD" {
             return Ok(());
         }

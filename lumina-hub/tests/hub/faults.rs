@@ -150,6 +150,21 @@ fn files_of_another_size_are_refused() {
 }
 
 #[test]
+fn files_whose_size_is_not_said() {
+    let (server, cache) = (single(noise(1, 1000)), cache());
+    let serve = |length| {
+        server.on_request(move |request| if request.is_cdn { Reply::Unsized(noise(1, length)) } else { Reply::Serve });
+        open(&hub(&server, cache.path()))
+    };
+    let error = serve(1001).unwrap_err();
+    assert!(matches!(error, Error::Size { expected: 1000, .. }), "{error}");
+    let error = serve(999).unwrap_err();
+    assert!(matches!(error, Error::Cut { size: 1000, .. }), "{error}");
+    let folder = serve(1000).unwrap();
+    assert!(fs::read(folder.join(FILE)).unwrap() == noise(1, 1000));
+}
+
+#[test]
 fn files_of_another_content_are_refused_and_removed() {
     let (server, cache) = (single(noise(1, 100_000)), cache());
     let mut other = noise(1, 100_000);
@@ -240,12 +255,17 @@ fn the_first_error_ends_the_other_downloads() {
         true => Reply::Bytes(vec![0; 200_001]),
         false => Reply::Serve,
     });
-    server.on_piece(|_, _| {
-        thread::sleep(Duration::from_millis(2));
+    let slow = sha256(&noise(1, 300_000));
+    let path = format!("/blob/{slow}");
+    server.on_piece(move |request, _| {
+        // The other has failed long before this one has come.
+        thread::sleep(Duration::from_millis(if request.path == path { 100 } else { 0 }));
         true
     });
     let error = open(&hub(&server, cache.path())).unwrap_err();
     assert!(matches!(error, Error::Checksum { .. }), "{error}");
+    let left = tree(&cache.path().join(FOLDER).join("blobs"));
+    assert!(left.contains(&format!("{slow}.incomplete")) && !left.contains(&slow), "{left:?}");
     let snapshot = cache.path().join(FOLDER).join("snapshots").join(COMMIT);
     assert!(!tree(&snapshot).contains(&crate::support::SHARDS[1].to_owned()));
 }

@@ -138,8 +138,8 @@ pub struct LuminaBuilder<'a> {
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`. Without one a model can read images (its own folder has an encoder) but not generate
-    /// them.
+    /// its subfolder `tokenizer`; the folder that is set may have such a subfolder, too. Without one a model can read
+    /// images (its own folder has an encoder) but not generate them.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self
@@ -218,18 +218,14 @@ impl<'a> LuminaBuilder<'a> {
                 downloads.localise(path, select)?;
             }
         }
-        // An image tokenizer in a model's repository is in its subfolder.
-        if let Some(folder) = self.image_tokenizer.as_deref().and_then(folder_with_config) {
-            self.image_tokenizer = Some(folder);
-        }
         Ok(())
     }
 
     /// Without downloads, a name on the hub is an error.
     #[cfg(not(feature = "hub"))]
     fn localise(&mut self) -> Result<()> {
-        let paths = [&self.tokenizer, &self.image_tokenizer, &self.adapter].into_iter().flatten().chain([&self.path]);
-        match paths.filter_map(|path| convert::name_on_hub(path)).next() {
+        let parts = [&self.tokenizer, &self.image_tokenizer, &self.adapter];
+        match [&self.path].into_iter().chain(parts.into_iter().flatten()).find_map(|path| convert::name_on_hub(path)) {
             Some(name) => Err(Error::NotDownloaded { name }),
             None => Ok(()),
         }
@@ -244,12 +240,12 @@ impl<'a> LuminaBuilder<'a> {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
         };
+        // Before anything large is downloaded.
+        compute.check()?;
         self.localise()?;
         let Self { path, adapter, tokenizer, image_tokenizer, target_size_px, limits, progress, .. } = self;
         let checkpoint = convert::open(&path)?;
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-
-        compute.check()?;
         let fit = Fit::new(&checkpoint, &architecture, &compute);
         if let (false, Some(available)) = (fit.fits(), fit.available) {
             let remedy = match fit.format_that_fits() {
@@ -269,6 +265,7 @@ impl<'a> LuminaBuilder<'a> {
         text.check_fits(architecture.vocab_size())?;
         let unirep = UniRep::new(text)?;
 
+        let image_tokenizer = image_tokenizer.map(|images| folder_with_config(&images).unwrap_or(images));
         let image_tokenizer = match image_tokenizer.or_else(|| folder_with_config(folder(&checkpoint))) {
             Some(images) => {
                 let names = images.join("text_tokenizer.json");
@@ -311,7 +308,7 @@ impl fmt::Debug for LuminaBuilder<'_> {
     }
 }
 
-/// The folder of the image tokenizer, where it is in the model's folder.
+/// The folder of the image tokenizer, where it is in a folder or its subfolder `tokenizer`.
 fn folder_with_config(folder: &Path) -> Option<PathBuf> {
     [folder.to_owned(), folder.join("tokenizer")]
         .into_iter()
