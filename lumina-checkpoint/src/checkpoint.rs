@@ -15,9 +15,6 @@ use crate::source::Source;
 use crate::tensor_view::{MappedTensor, Stored, TensorView};
 use crate::{Error, Result};
 
-/// The index of a Hugging Face folder of several files.
-const INDEX: &str = "model.safetensors.index.json";
-
 /// The tensors of a checkpoint, by name. `Send + Sync`. Cloning copies no data.
 ///
 /// The [crate's page](crate) says what can be opened, and how much memory it takes.
@@ -40,6 +37,9 @@ struct Index {
 }
 
 impl Checkpoint {
+    /// The index of a Hugging Face folder of several files.
+    pub const INDEX: &str = "model.safetensors.index.json";
+
     /// Opens a folder or a file on disk.
     ///
     /// In a folder, `model.safetensors` is opened, else the shards that `model.safetensors.index.json` names, else
@@ -50,6 +50,14 @@ impl Checkpoint {
     /// Where something is missing, cut short, damaged, or not a tensor. Each error names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::of_source(Source::open(path.as_ref())?)
+    }
+
+    /// The names under which a folder's weights are looked for, the first one first: a file of all weights, the index
+    /// of shards, other formats.
+    pub fn folder_files() -> impl Iterator<Item = &'static str> {
+        // The preferred format, then its form of several files, then the other formats.
+        let mut files = format::folder_files();
+        files.next().into_iter().chain([Self::INDEX]).chain(files)
     }
 
     /// Opens one file in memory: safetensors, saved by torch, or GGUF. `name` is what errors call it, and its extension
@@ -110,15 +118,13 @@ impl Checkpoint {
             let file = source.path().to_owned();
             return Self::of_file(source, &file, &bytes);
         }
-        // The preferred format, then its form of several files, then the other formats.
-        let mut files = format::folder_files();
         let mut looked_for = Vec::new();
-        for name in files.next().into_iter().chain([INDEX]).chain(files) {
+        for name in Self::folder_files() {
             looked_for.push(format!("`{name}`"));
-            let bytes = if name == INDEX { source.document(name)? } else { source.weights(name)? };
+            let bytes = if name == Self::INDEX { source.document(name)? } else { source.weights(name)? };
             let Some(bytes) = bytes else { continue };
             let file = source.file(name);
-            if name != INDEX {
+            if name != Self::INDEX {
                 return Self::of_file(source, &file, &bytes);
             }
             let tensors = Arc::new(read_shards(&source, &file, &bytes)?);

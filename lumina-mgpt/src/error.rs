@@ -30,16 +30,20 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A model by its name on the hub, of which there is no folder.
+    /// A model by its name on the hub, of which there is no folder, where nothing is downloaded.
     #[error(
-        "{}: there is no such folder or file. Models are not downloaded: get one by `huggingface-cli download {name} \
-         --local-dir FOLDER`, and open FOLDER",
-        quoted(name)
+        "{}: there is no such folder or file. `LuminaBuilder::load` downloads models where `lumina-mgpt` has the Cargo \
+         feature `hub`; without it get one by `huggingface-cli download {} --local-dir FOLDER`, and open FOLDER",
+        quoted(name), name.replacen('@', " --revision ", 1)
     )]
     NotDownloaded {
-        /// The name, `owner/name`.
+        /// The name, `owner/name` or `owner/name@revision`.
         name: String,
     },
+    /// A model on the hub could not be downloaded, or is not in the cache.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] lumina_hub::Error),
     /// A config is broken or asks for what is not supported.
     #[error("{}: {}", shown(file), Cause::new(reason))]
     Config {

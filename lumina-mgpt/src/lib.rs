@@ -50,7 +50,7 @@
 //!
 //! # Features
 //!
-//! Each is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
+//! Each but `hub` is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
 //!
 //! | feature | where it computes |
 //! | --- | --- |
@@ -58,6 +58,9 @@
 //! | `ndarray` | the processor through `ndarray`, to compare with |
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
+//!
+//! `hub` is no backend: with it, [`Lumina::from_pretrained`] and the builder's other paths also take names on the
+//! Hugging Face hub, `owner/name` or `owner/name@revision`.
 //!
 //! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
 //! [`Compute::available`], which with `flex` is the processor.
@@ -96,6 +99,8 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use lumina_checkpoint::Dtype;
 pub use lumina_core::{CodeGrid, ImageSize, Limits};
+#[cfg(feature = "hub")]
+pub use lumina_hub::{DownloadProgress, Hub};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
 pub use lumina_sampling::{Candidates, Modality, Sampler, SamplingOptions, Speculation, Step, StreamState};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};

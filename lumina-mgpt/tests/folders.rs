@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use lumina_checkpoint::gguf::Value as Entry;
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
-use lumina_mgpt::{Compute, Row, Transformer};
+use lumina_mgpt::{Compute, Lumina, Row, Transformer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -127,4 +127,20 @@ fn dynamic_rotary_positions_in_our_own_order() {
     let alone = tempfile::tempdir().unwrap();
     std::fs::rename(&file, alone.path().join("model.gguf")).unwrap();
     assert!(logits(alone.path()) == expected);
+}
+
+/// Meta's folder is `tokenizer` in that of its checkpoint, so the folder around it is taken, too.
+#[test]
+fn an_image_tokenizer_in_a_subfolder() {
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("tokenizer");
+    std::fs::create_dir(&inner).unwrap();
+    for name in ["vqgan.yaml", "vqgan.ckpt"] {
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/vq");
+        std::fs::copy(reference.join(name), inner.join(name)).unwrap();
+    }
+    for folder in [outer.path(), &inner] {
+        let model = Lumina::from_pretrained(model()).image_tokenizer(folder).compute(Compute::cpu()).load().unwrap();
+        assert!(model.image_tokenizer().unwrap().has_decoder());
+    }
 }

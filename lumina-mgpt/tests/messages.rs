@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
-use lumina_mgpt::{Compute, Conversation, Error, Lumina, Request, convert};
+use lumina_mgpt::{Compute, Conversation, Lumina, Request, convert};
 use lumina_testing::part;
 use serde_json::{Value, json};
 
@@ -103,11 +103,17 @@ fn an_image_that_was_cut_off_says_by_what() {
 
 #[test]
 fn a_name_on_the_hub_is_recognised() {
-    let error = Lumina::from_pretrained("Alpha-VLLM/Lumina-mGPT-7B-768").load().unwrap_err();
-    let Error::NotDownloaded { name } = &error else { panic!("{error}") };
-    assert_eq!(name, "Alpha-VLLM/Lumina-mGPT-7B-768");
-    let message = error.to_string();
-    assert!(message.contains("huggingface-cli download Alpha-VLLM/Lumina-mGPT-7B-768 --local-dir"), "{message}");
+    // With it, there is a download.
+    #[cfg(not(feature = "hub"))]
+    for (revision, option) in [("", ""), ("@v1", " --revision v1")] {
+        let name = format!("Alpha-VLLM/Lumina-mGPT-7B-768{revision}");
+        let error = Lumina::from_pretrained(&name).load().unwrap_err();
+        let lumina_mgpt::Error::NotDownloaded { name: found } = &error else { panic!("{error}") };
+        assert_eq!(*found, name);
+        let message = error.to_string();
+        let command = format!("huggingface-cli download Alpha-VLLM/Lumina-mGPT-7B-768{option} --local-dir");
+        assert!(message.contains(&command) && message.contains("feature `hub`"), "{message}");
+    }
     let error = convert::open("Alpha-VLLM/Lumina-mGPT-7B-768").unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("huggingface-cli download"), "{cause}");

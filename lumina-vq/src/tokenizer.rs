@@ -38,9 +38,6 @@ pub struct ImageTokenizer {
 /// Bands that take hardly more than fewer rows would.
 const FEWEST_BYTES: Bands = Bands::Rows(64);
 
-/// The file names of weights, the published one first.
-const WEIGHT_FILES: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
-
 /// Whether a tensor of a checkpoint is not of the network but of its training: the discriminator and the perceptual
 /// loss (`loss.`), and the moving averages of weights (`model_ema.`, of `LitEma`). The original ignores them too.
 pub fn is_training_state(name: &str) -> bool {
@@ -48,6 +45,11 @@ pub fn is_training_state(name: &str) -> bool {
 }
 
 impl ImageTokenizer {
+    /// The file of a folder's hyperparameters.
+    pub const CONFIG: &str = "vqgan.yaml";
+    /// The files of a folder's weights that are looked for, the published one first.
+    pub const WEIGHTS: [&str; 3] = ["vqgan.ckpt", "vqgan.safetensors", "model.safetensors"];
+
     /// Opens a folder with `vqgan.yaml` and `vqgan.ckpt` (or `vqgan.safetensors`), such as Meta's `tokenizer/`.
     ///
     /// # Errors
@@ -55,10 +57,10 @@ impl ImageTokenizer {
     /// tensors that are missing, unexpected or of the wrong shape.
     pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
-        let config = VqConfig::open(&folder.join("vqgan.yaml"))?;
-        let weights = WEIGHT_FILES.iter().map(|name| folder.join(name)).find(|file| file.exists());
+        let config = VqConfig::open(&folder.join(Self::CONFIG))?;
+        let weights = Self::WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
         let file =
-            weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: WEIGHT_FILES.join(", ") })?;
+            weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: Self::WEIGHTS.join(", ") })?;
         Self::from_file(&file, config, compute)
     }
 

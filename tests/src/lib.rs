@@ -9,6 +9,7 @@
 )]
 
 mod allocation;
+pub mod hub_server;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

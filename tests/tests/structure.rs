@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each crate with those of the workspace that it may depend on.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("lumina-core", &[]),
     ("lumina-kernels", &[]),
     ("lumina-cube", &[]),
@@ -14,6 +14,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("lumina-nn", &["lumina-core", "lumina-kernels", "lumina-cube", "lumina-checkpoint"]),
     ("lumina-tokenizer", &["lumina-core"]),
     ("lumina-sampling", &["lumina-core"]),
+    ("lumina-hub", &["lumina-core"]),
     ("lumina-vq", &["lumina-core", "lumina-checkpoint", "lumina-nn"]),
     (
         "lumina-mgpt",
@@ -24,6 +25,7 @@ const CRATES: [(&str, &[&str]); 11] = [
             "lumina-nn",
             "lumina-tokenizer",
             "lumina-sampling",
+            "lumina-hub",
             "lumina-vq",
         ],
     ),

@@ -26,7 +26,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
     as_model(Checkpoint::open(path)?)
 }
 
-/// The model's name on the hub, where a path is one (`owner/name`) and there is no such folder or file.
+/// The model's name on the hub, where a path is one (`owner/name` or `owner/name@revision`) and there is no such folder
+/// or file.
 pub(crate) fn name_on_hub(path: &Path) -> Option<String> {
     let name = path.to_str()?;
     let is_name = |part: &str| {
@@ -34,6 +35,7 @@ pub(crate) fn name_on_hub(path: &Path) -> Option<String> {
         !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
     };
     let (owner, rest) = name.split_once('/')?;
+    let rest = rest.split_once('@').map_or(rest, |(rest, _)| rest);
     (is_name(owner) && is_name(rest) && !path.exists()).then(|| name.to_owned())
 }
 

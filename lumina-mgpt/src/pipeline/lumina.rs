@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
 use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits};
+#[cfg(feature = "hub")]
+use lumina_hub::{DownloadProgress, Hub};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
@@ -17,6 +19,8 @@ use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::model::{Fit, ModelConfig, ModelParts, Transformer};
+#[cfg(feature = "hub")]
+use crate::pipeline::download::{self, Downloads, Select, Wanted};
 use crate::{Error, Result};
 
 /// An opened Lumina-mGPT or Chameleon checkpoint.
@@ -35,6 +39,10 @@ const TARGET_SIZE_PX: u32 = 768;
 
 impl Lumina {
     /// Opens a Hugging Face folder, a folder with a `model.gguf`, or a GGUF file, which contains config and tokenizer.
+    ///
+    /// With the feature `hub` it also takes the name of a repository on the Hugging Face hub, `owner/name` or
+    /// `owner/name@revision`, whose files are downloaded as far as the cache lacks them. A folder of that name in the
+    /// current folder comes first. The same holds for the builder's other paths.
     pub fn from_pretrained(path: impl Into<PathBuf>) -> LuminaBuilder<'static> {
         LuminaBuilder {
             path: path.into(),
@@ -45,6 +53,10 @@ impl Lumina {
             target_size_px: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
+            #[cfg(feature = "hub")]
+            hub: None,
+            #[cfg(feature = "hub")]
+            download_progress: Box::new(|_| {}),
         }
     }
 
@@ -134,12 +146,16 @@ pub struct LuminaBuilder<'a> {
     target_size_px: Option<u32>,
     limits: Limits,
     progress: Box<dyn Fn(LoadProgress) + 'a>,
+    #[cfg(feature = "hub")]
+    hub: Option<Hub>,
+    #[cfg(feature = "hub")]
+    download_progress: Box<dyn Fn(DownloadProgress<'_>) + 'a>,
 }
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`. Without one a model can read images (its own folder has an encoder) but not generate
-    /// them.
+    /// its subfolder `tokenizer`; the folder that is set may have such a subfolder, too. Without one a model can read
+    /// images (its own folder has an encoder) but not generate them.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self
@@ -187,24 +203,66 @@ impl<'a> LuminaBuilder<'a> {
         LuminaBuilder { progress: Box::new(progress), ..self }
     }
 
+    /// Sets where names on the hub are downloaded from, and to. The default is what the environment says:
+    /// [`Hub::from_env`].
+    #[cfg(feature = "hub")]
+    pub fn hub(mut self, hub: Hub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// Sets a function that is called as bytes of a download come, for each repository from its start. It comes before
+    /// [`LuminaBuilder::on_progress`].
+    #[cfg(feature = "hub")]
+    pub fn on_download<'b>(self, progress: impl Fn(DownloadProgress<'_>) + 'b) -> LuminaBuilder<'b>
+    where
+        'a: 'b,
+    {
+        LuminaBuilder { download_progress: Box::new(progress), ..self }
+    }
+
+    /// Puts folders of the hub's cache in the place of names on the hub.
+    #[cfg(feature = "hub")]
+    fn localise(&mut self) -> Result<()> {
+        let names = Wanted { images: self.image_tokenizer.is_none(), tokenizer: self.tokenizer.is_none() };
+        let mut downloads = Downloads { hub: self.hub.take(), progress: &*self.download_progress };
+        downloads.localise(&mut self.path, &|files| names.model(files))?;
+        let parts = [&mut self.tokenizer, &mut self.image_tokenizer, &mut self.adapter];
+        let selects: [&Select<'_>; 3] = [&download::tokenizer, &download::image_tokenizer, &download::adapter];
+        for (path, select) in parts.into_iter().zip(selects) {
+            if let Some(path) = path {
+                downloads.localise(path, select)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without downloads, a name on the hub is an error.
+    #[cfg(not(feature = "hub"))]
+    fn localise(&mut self) -> Result<()> {
+        let parts = [&self.tokenizer, &self.image_tokenizer, &self.adapter];
+        match [&self.path].into_iter().chain(parts.into_iter().flatten()).find_map(|path| convert::name_on_hub(path)) {
+            Some(name) => Err(Error::NotDownloaded { name }),
+            None => Ok(()),
+        }
+    }
+
     /// Opens everything and checks that the parts belong together.
     ///
     /// # Errors
     /// Whatever is missing, broken or does not fit, by file and name: see [`Error`].
-    pub fn load(self) -> Result<Lumina> {
-        let Self { path, adapter, tokenizer, image_tokenizer, compute, target_size_px, limits, progress } = self;
-        let compute = match compute {
+    pub fn load(mut self) -> Result<Lumina> {
+        let compute = match self.compute.take() {
             Some(compute) => compute,
             None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
         };
-        if let Some(name) = convert::name_on_hub(&path) {
-            return Err(Error::NotDownloaded { name });
-        }
+        // Before anything large is downloaded.
+        compute.check()?;
+        self.localise()?;
+        let Self { path, adapter, tokenizer, image_tokenizer, target_size_px, limits, progress, .. } = self;
         let checkpoint = convert::open(&path)?;
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
         let preset = Preset::of_checkpoint(&checkpoint)?;
-
-        compute.check()?;
         Fit::new(&checkpoint, None, &architecture, &compute).check()?;
 
         let text = match tokenizer {
@@ -217,6 +275,7 @@ impl<'a> LuminaBuilder<'a> {
         text.check_fits(architecture.vocab_size())?;
         let unirep = UniRep::new(text)?;
 
+        let image_tokenizer = image_tokenizer.map(|images| folder_with_config(&images).unwrap_or(images));
         let image_tokenizer = match image_tokenizer.or_else(|| folder_with_config(folder(&checkpoint))) {
             Some(images) => {
                 let names = images.join("text_tokenizer.json");
@@ -260,7 +319,9 @@ impl fmt::Debug for LuminaBuilder<'_> {
     }
 }
 
-/// The folder of the image tokenizer, where it is in the model's folder.
+/// The folder of the image tokenizer, where it is in a folder or its subfolder `tokenizer`.
 fn folder_with_config(folder: &Path) -> Option<PathBuf> {
-    [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|folder| folder.join("vqgan.yaml").exists())
+    [folder.to_owned(), folder.join("tokenizer")]
+        .into_iter()
+        .find(|folder| folder.join(ImageTokenizer::CONFIG).exists())
 }

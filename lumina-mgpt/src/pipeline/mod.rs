@@ -2,6 +2,8 @@
 //! [engine](crate::engine).
 
 mod clock;
+#[cfg(feature = "hub")]
+mod download;
 mod generation;
 mod lumina;
 mod output;
