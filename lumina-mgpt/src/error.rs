@@ -32,8 +32,8 @@ pub enum Error {
     },
     /// A model by its name on the hub, of which there is no folder, where nothing is downloaded.
     #[error(
-        "{}: there is no such folder or file. `LuminaBuilder::load` downloads models where `lumina-mgpt` has the Cargo \
-         feature `hub`; without it get one by `huggingface-cli download {} --local-dir FOLDER`, and open FOLDER",
+        "{}: there is no such folder or file. Models are downloaded by their names with the Cargo feature `hub`; without \
+         it get one by `huggingface-cli download {} --local-dir FOLDER`, and open FOLDER",
         quoted(name), name.replacen('@', " --revision ", 1)
     )]
     NotDownloaded {
