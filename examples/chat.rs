@@ -3,13 +3,14 @@
 //! Chats in text and images. Each message is a turn; `@file` in a message is an image.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 
 use clap::Parser;
 use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_image, summary};
-use lumina_mgpt::{Conversation, Event, Lumina, Part, Task, TaskInput};
+use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
 
-/// Chats in text and images. Images of the answers are written to out/chat-1.png and so on.
+/// Chats in text and images. Images of the answers are written to out/chat-1.png and so on, the next that is free.
 #[derive(Parser)]
 struct Args {
     /// The first turns; `@file` in a message is an image, and "draw …" asks for one [default: two for the small model]
@@ -57,11 +58,11 @@ fn main() -> lumina_examples::Result<()> {
             print!("> ");
             io::stdout().flush()?;
         }
-        let mut line = String::new();
-        if io::stdin().read_line(&mut line)? == 0 {
+        let mut line = Vec::new();
+        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        match line.trim() {
+        match String::from_utf8_lossy(&line).trim() {
             "" => {}
             "/quit" | "/exit" => return Ok(()),
             "/help" => println!("{HELP}"),
@@ -82,6 +83,7 @@ impl Chat<'_> {
     fn turn(&mut self, message: &str) -> lumina_examples::Result<()> {
         let conversation = self.conversation.clone().human(self.message(message)?);
         let mut answer: Vec<Part> = Vec::new();
+        let mut is_whole = true;
         for event in self.args.apply_sampling(self.model.chat(conversation.clone())).stream()? {
             match event? {
                 Event::Text(piece) => {
@@ -89,23 +91,41 @@ impl Chat<'_> {
                     answer.push(piece.into());
                 }
                 Event::Image { image, codes } => {
-                    self.n_images += 1;
-                    let file = format!("out/chat-{}.png", self.n_images);
-                    save_image(&image, file.as_ref())?;
-                    print!("[{file}]");
+                    let file = self.next_file();
+                    save_image(&image, &file)?;
+                    print!("[{}]", file.display());
                     answer.push(codes.into());
                 }
                 Event::Malformed { malformed, .. } => print!("[{malformed}]"),
                 Event::Done { stats, .. } => {
                     println!();
                     eprintln!("{}", summary(&stats));
+                    is_whole = stats.stop != StopReason::ContextFull;
                 }
                 _ => {}
             }
             io::stdout().flush()?;
         }
-        self.conversation = conversation.assistant(answer);
+        if is_whole {
+            self.conversation = conversation.assistant(answer);
+        } else {
+            // With it every later turn would be too long.
+            println!(
+                "the answer has no end within the model's context, and is not kept; /new begins a new conversation"
+            );
+        }
         Ok(())
+    }
+
+    /// The first name that is free: those of earlier conversations stay.
+    fn next_file(&mut self) -> PathBuf {
+        loop {
+            self.n_images += 1;
+            let file = PathBuf::from(format!("out/chat-{}.png", self.n_images));
+            if !file.exists() {
+                return file;
+            }
+        }
     }
 
     /// The parts of a message. "Draw …" is asked for in the words that the model has learnt.

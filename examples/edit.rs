@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lumina_examples::{ModelArgs, Progress, check_instruction, open_image, save_image, summary};
+use lumina_examples::{ModelArgs, Progress, check_instruction, check_output, open_image, save_image, summary};
 use lumina_mgpt::{Error, Event, Task};
 use lumina_tokenizer::TaskOutput;
 
@@ -22,7 +22,7 @@ struct Args {
     /// The instruction of detection, editing and conditional_generation
     #[arg(long)]
     instruction: Option<String>,
-    /// The PNG file to write [default: out/TASK.png]
+    /// The PNG, JPEG or WebP file to write [default: out/TASK.png]
     #[arg(short, long)]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -40,6 +40,7 @@ fn main() -> lumina_examples::Result<()> {
     let args = Args::parse();
     check_instruction(args.task, args.instruction.is_some())?;
     let output = args.output.unwrap_or_else(|| format!("out/{}.png", args.task).into());
+    check_output(&output)?;
     let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;
     let progress = Progress::new();

@@ -92,9 +92,12 @@ fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path) -> lumina_ex
         println!("wrote {}", file.display());
         images.push(image);
     }
-    if !images.is_empty() {
-        save_image(&contact_sheet(&images), sheet)?;
-        println!("wrote {}", sheet.display());
+    if images.is_empty() {
+        return Err(
+            anyhow::anyhow!("no request has an image; raise `--max-new-tokens`, or ask with another `--seed`").into()
+        );
     }
+    save_image(&contact_sheet(&images), sheet)?;
+    println!("wrote {}", sheet.display());
     Ok(())
 }

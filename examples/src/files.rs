@@ -56,10 +56,16 @@ pub fn save_image(image: &RgbImage, file: &Path) -> Result<()> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
+        check_place(file)?;
         let mut partial = OsString::from(file);
         partial.push(".partial");
-        image.save_with_format(&partial, format)?;
-        anyhow::Ok(std::fs::rename(&partial, file)?)
+        let written = image.save_with_format(&partial, format).map_err(anyhow::Error::from);
+        let written = written.and_then(|()| Ok(std::fs::rename(&partial, file)?));
+        if written.is_err() {
+            // What is there of it is of no use.
+            let _ = std::fs::remove_file(&partial);
+        }
+        written
     };
     save().with_context(|| format!("{}: cannot be written", file.display()))
 }
@@ -69,7 +75,18 @@ pub fn save_image(image: &RgbImage, file: &Path) -> Result<()> {
 /// # Errors
 /// As [`save_image`].
 pub fn check_output(file: &Path) -> Result<()> {
-    format_of(file).map(drop).with_context(|| format!("{}: cannot be written", file.display()))
+    format_of(file).and_then(|_| check_place(file)).with_context(|| format!("{}: cannot be written", file.display()))
+}
+
+/// A device or a folder must not be replaced, and nothing can be inside a file.
+fn check_place(file: &Path) -> Result<()> {
+    if file.file_name().is_none() || (file.exists() && !file.is_file()) {
+        anyhow::bail!("it is no file; name one to write, such as out/image.png");
+    }
+    match file.ancestors().skip(1).find(|folder| folder.exists()) {
+        Some(folder) if !folder.is_dir() => anyhow::bail!("{} is no folder", folder.display()),
+        _ => Ok(()),
+    }
 }
 
 fn format_of(file: &Path) -> Result<ImageFormat> {
@@ -114,6 +131,13 @@ mod tests {
         }
         let message = format!("{:#}", check_output("x.pdf".as_ref()).expect_err("no format of images"));
         assert!(message.contains("x.pdf") && message.contains(".png, .jpg or .webp"), "{message}");
+        for place in [folder.path().to_owned(), folder.path().join("new/a.png/b.png"), "..".into()] {
+            let message = format!("{:#}", check_output(&place).expect_err("no place for a file"));
+            assert!(message.contains("is no f"), "{message}");
+            assert!(save_image(&image, &place).is_err());
+        }
+        #[cfg(unix)]
+        assert!(check_output("/dev/null".as_ref()).is_err());
     }
 
     #[test]

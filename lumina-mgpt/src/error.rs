@@ -210,6 +210,14 @@ pub enum Error {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// A value in the section `lumina` of `generation_config.json` that cannot be used.
+    #[error("{}: the section `lumina`: {source}; correct it or remove it", file.display())]
+    PresetOption {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        source: lumina_sampling::Error,
+    },
     /// A task that the model has not learnt, as its `generation_config.json` says.
     #[error("the model has not learnt the task `{task}`; it knows {known}")]
     UnknownTask {

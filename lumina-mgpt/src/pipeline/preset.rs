@@ -61,7 +61,7 @@ impl Preset {
     /// That of a checkpoint. GGUF files have none, but for the `generation_config.json` beside them.
     ///
     /// # Errors
-    /// [`Error::Config`] where the section is malformed.
+    /// [`Error::GenerationConfig`] where the section is malformed, [`Error::PresetOption`] where a value is out of range.
     pub(super) fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
         let file = folder(checkpoint).join("generation_config.json");
         let Some(bytes) = checkpoint.document("generation_config.json")? else { return Ok(Self::default()) };
@@ -147,5 +147,7 @@ mod tests {
     fn a_malformed_section_names_the_file() {
         let error = preset(r#"{ "lumina": { "image_top_k": "many" } }"#).unwrap_err().to_string();
         assert!(error.contains("generation_config.json") && error.contains("many"), "{error}");
+        let error = preset(r#"{ "lumina": { "temperature": -1 } }"#).unwrap_err().to_string();
+        assert!(error.contains("generation_config.json") && error.contains("-1"), "{error}");
     }
 }
