@@ -71,6 +71,8 @@ impl Preset {
     fn from_json(bytes: &[u8], file: &Path) -> Result<Self> {
         let config: GenerationConfig = serde_json::from_slice(bytes)
             .map_err(|source| Error::GenerationConfig { file: file.to_owned(), source })?;
+        let options = config.lumina.apply(SamplingOptions::default());
+        options.validate().map_err(|source| Error::PresetOption { file: file.to_owned(), source })?;
         Ok(config.lumina)
     }
 
