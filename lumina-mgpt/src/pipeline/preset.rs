@@ -61,7 +61,8 @@ impl Preset {
     /// That of a checkpoint. GGUF files have none, but for the `generation_config.json` beside them.
     ///
     /// # Errors
-    /// [`Error::GenerationConfig`] where the section is malformed, [`Error::PresetOption`] where a value is out of range.
+    /// [`Error::GenerationConfig`] where the section is malformed, [`Error::PresetOption`] where a value is out of
+    /// range.
     pub(super) fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
         let file = folder(checkpoint).join("generation_config.json");
         let Some(bytes) = checkpoint.document("generation_config.json")? else { return Ok(Self::default()) };
