@@ -22,8 +22,6 @@ pub(super) struct Sequence {
     speculator: Speculator,
     /// The tokens that the last pass made certain.
     verified: Vec<u32>,
-    /// Which drafts of the last pass were right.
-    path: Vec<usize>,
     /// Drafts that were asked for, and whether the next token was in an image.
     places: usize,
     drafted_in_image: bool,
@@ -106,7 +104,6 @@ impl Sequence {
                 setting => setting,
             }),
             verified: Vec::new(),
-            path: Vec::new(),
             places: 0,
             drafted_in_image: false,
             outcome: None,
@@ -281,15 +278,8 @@ impl Sequence {
         rows: impl Fn(usize) -> (LogitsRow<'r>, Option<LogitsRow<'r>>),
         transformer: &Transformer,
     ) -> Result<()> {
-        self.verified.clear();
         let Self { speculator, sampler, state, verified, .. } = self;
-        let note = |token| {
-            verified.push(token);
-            true
-        };
-        let verified = speculator.verify(sampler, state, rows, note)?;
-        self.path.clear();
-        self.path.extend_from_slice(verified.path);
+        speculator.verify(sampler, state, rows, collect(verified))?;
         self.append_verified(transformer);
         Ok(())
     }
@@ -311,24 +301,17 @@ impl Sequence {
 
     /// [`Sequence::draw`] of the tokens that the device has drawn.
     pub(super) fn take_drawn(&mut self, drawn: &[u32], transformer: &Transformer) {
-        self.verified.clear();
         let Self { speculator, sampler, state, verified, .. } = self;
-        let note = |token| {
-            verified.push(token);
-            true
-        };
-        let verified = speculator.verify_drawn(sampler, state, drawn, note);
-        self.path.clear();
-        self.path.extend_from_slice(verified.path);
+        speculator.verify_drawn(sampler, state, drawn, collect(verified));
         self.stats.drawn_on_device += self.append_verified(transformer);
     }
 
     /// Appends the drafts that were right, the token after them, and what is forced then. Returns how many were drawn.
     fn append_verified(&mut self, transformer: &Transformer) -> usize {
         let drafts = self.speculator.drafts();
-        let forced = self.path.iter().filter(|&&index| drafts[index].kind == DraftKind::Forced).count();
+        let accepted = self.speculator.path().iter().filter(|&&index| drafts[index].kind != DraftKind::Forced).count();
         self.stats.drafts += self.n_drafts();
-        self.stats.accepted_drafts += self.path.len() - forced;
+        self.stats.accepted_drafts += accepted;
         let verified = std::mem::take(&mut self.verified);
         let mut drawn = 0;
         for &token in &verified {
@@ -343,9 +326,11 @@ impl Sequence {
         }
         self.outcome =
             Some(Outcome { places: self.places, drafts: self.n_drafts(), drawn, in_image: self.drafted_in_image });
-        let path = std::mem::take(&mut self.path);
-        self.branches_mut().for_each(|branch| branch.keep_drafts(&path));
-        self.path = path;
+        let path = self.speculator.path();
+        self.conditional.keep_drafts(path);
+        if let Some(branch) = &mut self.unconditional {
+            branch.keep_drafts(path);
+        }
         self.verified = verified;
         self.append_forced(transformer);
         drawn
@@ -407,5 +392,14 @@ impl Sequence {
         } else if self.limits.deadline.is_some_and(|deadline| now >= deadline) {
             self.stop = Some(StopReason::Deadline);
         }
+    }
+}
+
+/// Collects the tokens that a pass makes certain, instead of those before.
+fn collect(verified: &mut Vec<u32>) -> impl FnMut(u32) -> bool {
+    verified.clear();
+    |token| {
+        verified.push(token);
+        true
     }
 }

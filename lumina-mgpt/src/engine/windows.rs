@@ -17,7 +17,6 @@ pub(super) fn draft(parts: &ModelParts, scheduler: &mut Scheduler, options: &Eng
     if !parts.transformer.has_independent_rows() {
         return;
     }
-    let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);
     let rows = scheduler.running.iter().map(|entry| entry.sequence.n_rows()).sum();
     let mut windows = parts.windows.lock().unwrap_or_else(PoisonError::into_inner);
     let Windows { image, text, .. } = &mut *windows;
@@ -31,7 +30,7 @@ pub(super) fn draft(parts: &ModelParts, scheduler: &mut Scheduler, options: &Eng
             (true, false) => in_text,
             (false, _) => usize::MAX,
         });
-        if scheduler.next_kv_bytes() > budget {
+        if options.kv_budget_bytes.is_some_and(|budget| scheduler.next_kv_bytes() > budget) {
             scheduler.running[index].sequence.drop_drafts();
         }
     }

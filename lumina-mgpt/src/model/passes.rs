@@ -33,7 +33,6 @@ impl Transformer {
         }
         if rows.iter().all(|row| row.cache.is_none()) && !self.stages.iter().any(Stage::is_on_gpu) {
             let tokens = self.tokens(rows)?;
-            rows.iter().try_for_each(|row| self.check_tree(row))?;
             return self.run_stages(rows, &tokens, observe);
         }
         self.with_caches(rows, |rows, tokens| self.run_stages(rows, tokens, observe))
@@ -160,7 +159,6 @@ impl Transformer {
         run: impl FnOnce(&mut [Row<'_>], &[u32]) -> Result<T>,
     ) -> Result<T> {
         let tokens = self.tokens(rows)?;
-        rows.iter().try_for_each(|row| self.check_tree(row))?;
         let temporary = |row: &Row<'_>| row.cache.is_none().then(|| self.new_cache(row.len()));
         let mut temporary: SmallVec<[Option<KvCache>; MAX_INLINE_ROWS]> = rows.iter().map(temporary).collect();
         let all = rows.iter_mut().zip(&mut temporary);
@@ -192,12 +190,12 @@ impl Transformer {
         Ok(result)
     }
 
-    /// The tokens of all rows, which the vocabulary has.
+    /// The tokens of all rows, which the vocabulary has, and whose drafts branch where they can.
     pub(super) fn tokens(&self, rows: &[Row<'_>]) -> Result<SmallVec<[u32; MAX_INLINE_ROWS]>> {
         let (tokens, vocab_size) = (tokens_of(rows)?, self.architecture.vocab_size);
         match tokens.iter().find(|&&token| token as usize >= vocab_size) {
             Some(&token) => Err(Error::Token { token, vocab_size }),
-            None => Ok(tokens),
+            None => rows.iter().try_for_each(|row| self.check_tree(row)).map(|()| tokens),
         }
     }
 

@@ -277,6 +277,11 @@ impl Speculator {
         &self.drafts
     }
 
+    /// The indices of the drafts that the last pass accepted: [`Verified::path`].
+    pub fn path(&self) -> &[usize] {
+        &self.path
+    }
+
     /// What the passes brought so far.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
