@@ -14,21 +14,13 @@ mod process;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lumina_checkpoint::{Checkpoint, save_safetensors};
-use lumina_core::{TokenRole, reserved_token_name};
-use lumina_mgpt::{
-    Architecture, Compute, Dtype, Event, KvCache, Lumina, ModelConfig, Row, Speculation, Stats, Transformer, Weights,
-};
+use lumina_mgpt::{Compute, Event, KvCache, Lumina, Row, Speculation, Stats, Transformer, Weights};
 use lumina_nn::ops::AttentionPath;
 use lumina_sampling::speculation::{Draft, Speculator, WindowChooser};
 use lumina_sampling::{ImageSize, LogitsRow, Modality, Sampler, SamplingOptions, StreamState, Vocabulary};
-use measure::{in_turn, random_bytes};
-use process::{CALIBRATED, N_TOKENS, Process, TOP_K};
+use measure::{architecture, in_turn, random_checkpoint};
+use process::{CALIBRATED, FIRST_ID, HEADER, N_TOKENS, Process, TOP_K, vocabulary};
 
-/// Tokens of `<s>`, image-start and two sizes.
-const HEADER: usize = 4;
-/// The id of the first image token.
-const FIRST_ID: u32 = 4;
 /// Rows of the image of the second part, and tokens of a row.
 const IMAGE: [usize; 2] = [16, 48];
 
@@ -72,38 +64,12 @@ fn scenes() {
     }
 }
 
-/// Names and ids as in the published models.
-fn vocabulary() -> Arc<Vocabulary> {
-    let fixed = [("<s>", 0), ("<pad>", 1), ("<eoss>", 8196), ("<racm3:break>", 8197), ("<|image|>", 65_535)];
-    let images = (0..8192).map(|code| (TokenRole::Code(code).name().expect("a name"), FIRST_ID + code));
-    let reserved = (8706..9200).map(|number| (reserved_token_name(number).into(), number + 4));
-    let tokens: Vec<_> = images.chain(reserved).chain(fixed.map(|(name, id)| (name.into(), id))).collect();
-    Arc::new(Vocabulary::from_tokens(tokens.iter().map(|(name, id)| (name.as_ref(), *id))).expect("complete"))
-}
-
-fn architecture() -> Architecture {
-    let config = ModelConfig {
-        hidden_size: 2048,
-        intermediate_size: 5504,
-        num_hidden_layers: 4,
-        num_attention_heads: 16,
-        ..ModelConfig::default()
-    };
-    config.resolve("config.json".as_ref()).expect("a valid shape")
-}
-
 /// Passes of random weights, draws of the synthetic process.
 fn synthetic() {
     let architecture = architecture();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("model.safetensors");
     let shapes = Transformer::tensor_shapes(&architecture, &Compute::cpu());
-    let tensors = shapes.iter().map(|(name, shape)| {
-        let n_bytes = 2 * shape.iter().product::<usize>();
-        (name.clone(), Dtype::BF16, shape.clone(), move || Ok(random_bytes(n_bytes).into()))
-    });
-    save_safetensors(&path, tensors).expect("room for 0.94 GB");
-    let checkpoint = Checkpoint::open(&path).expect("it was just written");
+    let checkpoint = random_checkpoint(folder.path(), &shapes);
     println!(
         "\n{} rows of {} tokens with guidance, random weights of width 2048, 4 layers: a prediction\n",
         IMAGE[0], IMAGE[1]

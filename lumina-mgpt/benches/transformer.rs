@@ -13,9 +13,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
-use lumina_mgpt::{Architecture, Compute, KvCache, ModelConfig, Row, Transformer, Weights};
-use measure::{Memory, fastest, in_turn, random_bytes};
+use lumina_checkpoint::Dtype;
+use lumina_mgpt::{Compute, KvCache, Row, Transformer, Weights};
+use measure::{Memory, architecture, fastest, in_turn, random_checkpoint};
 
 const PREFILL: usize = 512;
 /// Tokens before a step of decoding: few, for it is weights that are measured.
@@ -24,17 +24,6 @@ const CONTEXT: usize = 16;
 const LONG_CONTEXT: usize = 2400;
 /// The ids of image tokens in the published vocabulary.
 const IMAGE_TOKENS: Range<usize> = 4..8196;
-
-fn config() -> Architecture {
-    let config = ModelConfig {
-        hidden_size: 2048,
-        intermediate_size: 5504,
-        num_hidden_layers: 4,
-        num_attention_heads: 16,
-        ..ModelConfig::default()
-    };
-    config.resolve("config.json".as_ref()).expect("a valid shape")
-}
 
 /// Bytes that a step reads: every weight but the embedding once.
 fn step_bytes(shapes: &BTreeMap<String, Vec<usize>>, weights: Weights) -> f64 {
@@ -92,17 +81,11 @@ fn flops(device: &Device) -> f64 {
 }
 
 fn main() {
-    let architecture = config();
+    let architecture = architecture();
     let vocab_size = architecture.vocab_size();
     let shapes = Transformer::tensor_shapes(&architecture, &Compute::cpu());
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("model.safetensors");
-    let tensors = shapes.iter().map(|(name, shape)| {
-        let n_bytes = 2 * shape.iter().product::<usize>();
-        (name.clone(), Dtype::BF16, shape.clone(), move || Ok(random_bytes(n_bytes).into()))
-    });
-    save_safetensors(&file, tensors).expect("room for the checkpoint");
-    let checkpoint = Checkpoint::open(&file).expect("just written");
+    let checkpoint = random_checkpoint(folder.path(), &shapes);
 
     let flops = flops(Compute::cpu().device());
     println!("Burn's f32 product: {:.0} GFLOP/s", flops / 1e9);

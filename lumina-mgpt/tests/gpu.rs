@@ -2,15 +2,19 @@
 #![cfg(all(feature = "flex", any(feature = "wgpu", feature = "cuda")))]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a panic is the failure, a print the report")]
 
-use std::sync::Arc;
+#[path = "support/answers.rs"]
+mod answers;
+#[path = "support/nothing.rs"]
+mod nothing;
 
+use answers::{answers, reference};
 use lumina_mgpt::{
-    AdaptSampler, Compute, Conversation, Dtype, EngineOptions, Event, Fit, ImageSize, KvCache, Lumina, Modality,
-    Request, Row, SamplingOptions, Stats, Submission, SystemClock, Transformer, Weights,
+    Compute, Conversation, Dtype, Fit, ImageSize, KvCache, Lumina, Modality, Request, Row, SamplingOptions,
+    Transformer, Weights,
 };
 use lumina_nn::ops::AttentionPath;
-use lumina_sampling::{Candidates, Step, StreamState};
 use lumina_testing::part;
+use nothing::on_processor;
 
 /// The GPU of this machine, if there is one.
 fn gpu() -> Option<Compute> {
@@ -229,53 +233,12 @@ fn what_a_model_takes_is_known_before() {
     assert!(fit.smaller.iter().any(|(format, bytes)| *format == Weights::Q4 && *bytes == q4.weights));
 }
 
-/// Does nothing, but that the sampler has a step of its own: then the processor draws.
-#[derive(Debug)]
-struct Nothing;
-
-impl Step for Nothing {
-    fn apply(&self, _: &mut Candidates, _: &StreamState) {}
-}
-
-/// The tokens and statistics of requests that an engine answers together.
-fn answers(model: &Lumina, requests: &[Request], on_processor: bool) -> Vec<(Vec<u32>, Stats)> {
-    let mut engine = model.engine(EngineOptions::default(), Arc::new(SystemClock::new()));
-    let ids: Vec<_> = requests
-        .iter()
-        .map(|request| {
-            let own: AdaptSampler = Arc::new(|sampler| sampler.step_after(Nothing));
-            let sampler = on_processor.then_some(own);
-            engine.submit_with(request, Submission { sampler, ..Submission::default() }).unwrap()
-        })
-        .collect();
-    let mut done = vec![None; ids.len()];
-    while !engine.is_idle() {
-        for (id, event) in engine.step() {
-            if let Event::Done { tokens, stats } = event.unwrap() {
-                done[ids.iter().position(|own| *own == id).unwrap()] = Some((tokens, stats));
-            }
-        }
-        while let Some(work) = engine.next_work() {
-            engine.complete(work.run(&SystemClock::new()));
-        }
-    }
-    done.into_iter().map(Option::unwrap).collect()
-}
-
 /// Draws in images are the device's, and those of the processor to the token: with and without guidance, alone and
 /// together.
 #[test]
 fn the_device_draws_what_the_processor_draws() {
     let Some(compute) = gpu() else { return };
-    let cases = lumina_testing::cases("generate/cases.json");
-    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
-    let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
-    let model = Lumina::from_pretrained(folder)
-        .tokenizer(tokenizer)
-        .image_tokenizer(part("vq"))
-        .compute(compute)
-        .load()
-        .unwrap();
+    let model = reference(compute);
     let request = |seed, guidance, top_k, temperature| {
         let mut request = Request::new(Conversation::new().human("a tree"));
         let sampling = SamplingOptions::default().seed(seed).modality(Modality::Image);
@@ -285,14 +248,14 @@ fn the_device_draws_what_the_processor_draws() {
         request
     };
     let requests = [request(1, 4.0, 2000, 1.0), request(2, 1.0, 5, 1.0), request(3, 2.5, 40, 0.7)];
-    let by_processor = answers(&model, &requests, true);
+    let by_processor = answers(&model, &requests, Some(&on_processor()));
     for (request, (expected, stats)) in requests.iter().zip(&by_processor) {
         assert_eq!(stats.drawn_on_device, 0);
-        let (alone, stats) = answers(&model, std::slice::from_ref(request), false).remove(0);
+        let (alone, stats) = answers(&model, std::slice::from_ref(request), None).remove(0);
         assert_eq!(&alone, expected);
         assert_eq!(stats.drawn_on_device, 4 * 6, "a token for each code");
     }
-    let together = answers(&model, &requests, false);
+    let together = answers(&model, &requests, None);
     assert!(together.iter().zip(&by_processor).all(|(found, expected)| found.0 == expected.0));
     assert!(together.iter().any(|(_, stats)| stats.drawn_on_device > 0));
 }

@@ -2,24 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
+#[path = "support/answers.rs"]
+mod answers;
+
 use std::sync::Arc;
 
+use answers::{answers, reference};
 use lumina_mgpt::{
     Compute, Content, Conversation, Dtype, EngineOptions, Event, ImageSize, Lumina, Modality, Part, Request,
-    SamplingOptions, Speculation, Stats, StopReason, SystemClock, Weights,
+    SamplingOptions, Speculation, StopReason, SystemClock, Weights,
 };
 use lumina_sampling::{Candidates, Step, StreamState};
-use lumina_testing::part;
 use proptest::prelude::*;
-
-/// The model of the reference's own requests. Its weights are random, so hardly a draft is right.
-fn reference(compute: Compute) -> Lumina {
-    let cases = lumina_testing::cases("generate/cases.json");
-    let folder = part("model").join(cases[0]["model"].as_str().unwrap());
-    let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
-    let builder = Lumina::from_pretrained(folder).tokenizer(tokenizer).image_tokenizer(part("vq"));
-    builder.compute(compute).load().unwrap()
-}
 
 /// The model of the repository, which draws scenes.
 fn scenes(compute: Compute) -> Lumina {
@@ -32,24 +26,6 @@ fn request(prompt: &str, size: [u32; 2], options: SamplingOptions, speculation: 
     let size = ImageSize::new(size[0], size[1]).unwrap();
     request.options.sampling = options.modality(Modality::Image).image_size(size).speculation(speculation);
     request
-}
-
-/// The tokens and statistics of requests that share passes.
-fn answers(model: &Lumina, requests: &[Request]) -> Vec<(Vec<u32>, Stats)> {
-    let mut engine = model.engine(EngineOptions::default(), Arc::new(SystemClock::new()));
-    let ids: Vec<_> = requests.iter().map(|request| engine.submit(request).unwrap()).collect();
-    let mut done = vec![None; ids.len()];
-    while !engine.is_idle() {
-        for (id, event) in engine.step() {
-            if let Event::Done { tokens, stats } = event.unwrap() {
-                done[ids.iter().position(|own| *own == id).unwrap()] = Some((tokens, stats));
-            }
-        }
-        while let Some(work) = engine.next_work() {
-            engine.complete(work.run(&SystemClock::new()));
-        }
-    }
-    done.into_iter().map(Option::unwrap).collect()
 }
 
 const SETTINGS: [Speculation; 7] = [
@@ -98,9 +74,10 @@ fn images_are_the_same_with_any_window() {
             if scene { ("a large red circle on a white background", [96, 96]) } else { ("a tree", [64, 96]) };
         for options in options() {
             let plain = request(prompt, size, options.clone(), Speculation::Off);
-            let expected = answers(&model, &[plain]).remove(0);
+            let expected = answers(&model, &[plain], None).remove(0);
             for setting in SETTINGS {
-                let (tokens, stats) = answers(&model, &[request(prompt, size, options.clone(), setting)]).remove(0);
+                let (tokens, stats) =
+                    answers(&model, &[request(prompt, size, options.clone(), setting)], None).remove(0);
                 assert_eq!(tokens, expected.0, "{setting:?} {options:?}");
                 compared += tokens.len();
                 if scene && setting == Speculation::Window(8) {
@@ -134,12 +111,12 @@ fn images_are_the_same_with_any_window_on_a_gpu() {
     // Drawn by the device, and by the processor.
     for options in [plain, unlimited, warped] {
         let plain = request(prompt, [96, 96], options.clone(), Speculation::Off);
-        let (expected, stats) = answers(&model, &[plain]).remove(0);
+        let (expected, stats) = answers(&model, &[plain], None).remove(0);
         passes[0] += stats.passes;
         let requests: Vec<Request> =
             settings.iter().map(|&setting| request(prompt, [96, 96], options.clone(), setting)).collect();
-        for (alone, together) in requests.iter().zip(answers(&model, &requests)) {
-            let (alone, stats) = answers(&model, std::slice::from_ref(alone)).remove(0);
+        for (alone, together) in requests.iter().zip(answers(&model, &requests, None)) {
+            let (alone, stats) = answers(&model, std::slice::from_ref(alone), None).remove(0);
             assert_eq!(alone, expected, "{options:?}");
             assert_eq!(together.0, expected, "{options:?}");
             passes[1] += stats.passes;

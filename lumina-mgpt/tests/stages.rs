@@ -3,22 +3,24 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a panic is the failure, a print the report")]
 
+#[path = "support/answers.rs"]
+mod answers;
+#[path = "support/nothing.rs"]
+mod nothing;
 #[path = "support/split.rs"]
 mod split;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
+use answers::{answers, reference, reference_folder};
 use bytes::Bytes;
 use lumina_checkpoint::{Adapter, Checkpoint, save_safetensors};
 use lumina_mgpt::{
-    AdaptSampler, Compute, Conversation, Dtype, EngineOptions, Event, ImageSize, KvCache, Lumina, Modality,
-    ModelConfig, Request, Row, SamplingOptions, Stats, Submission, SystemClock, Transformer, Weights,
+    Compute, Conversation, Dtype, ImageSize, KvCache, Lumina, Modality, ModelConfig, Request, Row, SamplingOptions,
+    Transformer, Weights,
 };
 use lumina_nn::Loader;
 use lumina_nn::ops::AttentionPath;
-use lumina_sampling::{Candidates, Step, StreamState};
 use lumina_testing::part;
+use nothing::on_processor;
 
 use split::split;
 
@@ -184,49 +186,10 @@ fn sequences_and_threads_share_a_split_network() {
     }
 }
 
-/// Does nothing, but that the sampler has a step of its own: then the processor draws.
-#[derive(Debug)]
-struct Nothing;
-
-impl Step for Nothing {
-    fn apply(&self, _: &mut Candidates, _: &StreamState) {}
-}
-
-/// The tokens and statistics of requests that an engine answers together.
-fn answers(model: &Lumina, requests: &[Request], on_processor: bool) -> Vec<(Vec<u32>, Stats)> {
-    let mut engine = model.engine(EngineOptions::default(), Arc::new(SystemClock::new()));
-    let submit = |request| {
-        let own: AdaptSampler = Arc::new(|sampler| sampler.step_after(Nothing));
-        let sampler = on_processor.then_some(own);
-        engine.submit_with(request, Submission { sampler, ..Submission::default() }).unwrap()
-    };
-    let ids: Vec<_> = requests.iter().map(submit).collect();
-    let mut done = BTreeMap::new();
-    while !engine.is_idle() {
-        for (id, event) in engine.step() {
-            if let Event::Done { tokens, stats } = event.unwrap() {
-                done.insert(ids.iter().position(|own| *own == id).unwrap(), (tokens, stats));
-            }
-        }
-        while let Some(work) = engine.next_work() {
-            engine.complete(work.run(&SystemClock::new()));
-        }
-    }
-    assert_eq!(done.len(), requests.len());
-    done.into_values().collect()
-}
-
 /// Requests with and without guidance, alone and together: where the head is on a GPU, that draws, whatever comes
 /// before it.
 #[test]
 fn images_are_drawn_where_the_head_is() {
-    let case = &lumina_testing::cases("generate/cases.json")[0];
-    let folder = part("model").join(case["model"].as_str().unwrap());
-    let open = |compute: Compute| {
-        let tokenizer = if folder.join("tokenizer.json").exists() { folder.clone() } else { part("tokenizer") };
-        let model = Lumina::from_pretrained(&folder).tokenizer(tokenizer).image_tokenizer(part("vq"));
-        model.compute(compute).load().unwrap()
-    };
     let request = |seed, guidance, top_k| {
         let mut request = Request::new(Conversation::new().human("a tree"));
         let sampling = SamplingOptions::default().seed(seed).modality(Modality::Image);
@@ -240,15 +203,15 @@ fn images_are_drawn_where_the_head_is() {
         splits.extend([(vec![a.clone(), b], true), (vec![a, Compute::cpu()], true)]);
     }
     for (devices, draws) in splits {
-        let compute = split(&folder, &devices);
-        let model = open(compute.clone());
-        let by_processor = answers(&model, &requests, true);
+        let compute = split(&reference_folder(), &devices);
+        let model = reference(compute.clone());
+        let by_processor = answers(&model, &requests, Some(&on_processor()));
         for (request, (expected, _)) in requests.iter().zip(&by_processor) {
-            let (alone, stats) = answers(&model, std::slice::from_ref(request), false).remove(0);
+            let (alone, stats) = answers(&model, std::slice::from_ref(request), None).remove(0);
             assert_eq!(&alone, expected, "{compute}");
             assert_eq!(stats.drawn_on_device, if draws { 4 * 6 } else { 0 }, "{compute}: a token for each code");
         }
-        let together = answers(&model, &requests, false);
+        let together = answers(&model, &requests, None);
         assert!(together.iter().zip(&by_processor).all(|(found, expected)| found.0 == expected.0), "{compute}");
     }
 }

@@ -71,7 +71,7 @@ fn main() {
     for (name, redraw) in [("SJD's rule", Redraw::Independent), ("MC-SJD's rule", Redraw::MaximalCoupling)] {
         run(name, &|process, window, seed| published::run(process, window, redraw, seed));
     }
-    let vocabulary = ours::vocabulary();
+    let vocabulary = process::vocabulary();
     let ours = Method::ALL
         .map(|method| run(method.name, &|process, window, seed| ours::run(process, &vocabulary, window, method, seed)));
 

@@ -3,17 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use lumina_core::{TokenRole, reserved_token_name};
 use lumina_sampling::speculation::{Draft, DraftContext, DraftKind, DraftSource, Neighbours, Speculator, Stale};
 use lumina_sampling::{ImageSize, LogitsRow, Modality, Sampler, SamplingOptions, Speculation, StreamState, Vocabulary};
 
 use crate::Run;
-use crate::process::{N_TOKENS, Process, TOP_K};
-
-/// `<s>`, image-start and two sizes.
-const HEADER: usize = 4;
-/// The id of the first image token.
-const FIRST_ID: u32 = 4;
+use crate::process::{FIRST_ID, HEADER, N_TOKENS, Process, TOP_K};
 
 /// What drafts come from.
 #[derive(Clone, Copy)]
@@ -95,15 +89,6 @@ impl DraftSource for Random {
         self.0 = lumina_testing::lcg(self.0).next()?;
         Some(FIRST_ID + (self.0 >> 16) % N_TOKENS as u32)
     }
-}
-
-/// Names and ids as in the published models.
-pub(crate) fn vocabulary() -> Arc<Vocabulary> {
-    let fixed = [("<s>", 0), ("<pad>", 1), ("<eoss>", 8196), ("<racm3:break>", 8197), ("<|image|>", 65_535)];
-    let images = (0..8192).map(|code| (TokenRole::Code(code).name().expect("a name"), FIRST_ID + code));
-    let reserved = (8706..9200).map(|number| (reserved_token_name(number).into(), number + 4));
-    let tokens: Vec<_> = images.chain(reserved).chain(fixed.map(|(name, id)| (name.into(), id))).collect();
-    Arc::new(Vocabulary::from_tokens(tokens.iter().map(|(name, id)| (name.as_ref(), *id))).expect("complete"))
 }
 
 /// An image, with passes of so many tokens.

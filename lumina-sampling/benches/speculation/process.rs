@@ -1,5 +1,15 @@
 //! A synthetic process in the place of a model.
 
+use std::sync::Arc;
+
+use lumina_core::{TokenRole, reserved_token_name};
+use lumina_sampling::Vocabulary;
+
+/// `<s>`, image-start and two sizes.
+pub(crate) const HEADER: usize = 4;
+/// The id of the first image token.
+pub(crate) const FIRST_ID: u32 = 4;
+
 /// Dimensions of the embeddings.
 const DIMENSIONS: usize = 16;
 /// Image tokens.
@@ -111,4 +121,13 @@ impl Process {
             logits.iter_mut().zip(embeddings).for_each(|(logit, embedding)| *logit += factor * embedding);
         }
     }
+}
+
+/// Names and ids as in the published models.
+pub(crate) fn vocabulary() -> Arc<Vocabulary> {
+    let fixed = [("<s>", 0), ("<pad>", 1), ("<eoss>", 8196), ("<racm3:break>", 8197), ("<|image|>", 65_535)];
+    let images = (0..8192).map(|code| (TokenRole::Code(code).name().expect("a name"), FIRST_ID + code));
+    let reserved = (8706..9200).map(|number| (reserved_token_name(number).into(), number + 4));
+    let tokens: Vec<_> = images.chain(reserved).chain(fixed.map(|(name, id)| (name.into(), id))).collect();
+    Arc::new(Vocabulary::from_tokens(tokens.iter().map(|(name, id)| (name.as_ref(), *id))).expect("complete"))
 }
