@@ -202,6 +202,12 @@ pub enum Error {
         /// The longest side that has a size token, in pixels.
         largest_px: u32,
     },
+    /// A request in JSON is malformed.
+    #[error("the request cannot be read: {reason}")]
+    Request {
+        /// What is wrong, and where.
+        reason: String,
+    },
     /// The section `lumina` of `generation_config.json` cannot be read.
     #[error("{}: the section `lumina` ({source}); correct it or remove it", file.display())]
     GenerationConfig {

@@ -94,7 +94,7 @@ mod stop_reason;
 
 pub use engine::{
     AdaptSampler, Cancel, Clock, DecodeResult, DecodeWork, Engine, EngineOptions, Event, GenerateOptions, ImageDecoder,
-    Request, RequestId, Stats, Submission,
+    Prompt, Request, RequestId, Stats, Submission,
 };
 pub use error::{Error, Result};
 pub use lumina_checkpoint::Dtype;
@@ -102,7 +102,7 @@ pub use lumina_core::{CodeGrid, ImageSize, Limits};
 #[cfg(feature = "hub")]
 pub use lumina_hub::{DownloadProgress, Hub};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};
-pub use lumina_sampling::{Candidates, Modality, Sampler, SamplingOptions, Speculation, Step, StreamState};
+pub use lumina_sampling::{Candidates, DrawRule, Modality, Sampler, SamplingOptions, Speculation, Step, StreamState};
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};

@@ -234,8 +234,9 @@ fn debug_forms_are_short_and_hold_no_contents() {
     let unirep = model.tokenizer();
     let mut request = image_request(64, 64, 2.0);
     let codes = model.generate(request.clone()).run().unwrap().codes.remove(0);
-    request.conversation = Conversation::new().human([codes.clone().into(), Part::from(SECRET.repeat(20))]);
-    let encoded = unirep.encode(&request.conversation).unwrap();
+    let conversation = Conversation::new().human([codes.clone().into(), Part::from(SECRET.repeat(20))]);
+    let encoded = unirep.encode(&conversation).unwrap();
+    request.prompt = conversation.clone().into();
     let tokens = encoded.tokens.clone();
     let mut forms: Vec<String> = Vec::new();
     let mut show = |value: &dyn std::fmt::Debug| forms.push(format!("{value:?}\n{value:#?}"));
@@ -300,7 +301,7 @@ fn debug_forms_are_short_and_hold_no_contents() {
     let events: Vec<_> = tokens.iter().filter_map(|&token| decoder.push(token)).collect();
     events.iter().for_each(|event| show(event));
     decoded.segments.iter().for_each(|segment| show(segment));
-    let turn = &request.conversation.turns[0];
+    let turn = &conversation.turns[0];
     turn.content.0.iter().for_each(|part| show(part));
     let json = format!(r#"{{"conversations":[{{"from":"human","value":"{SECRET}"}}]}}"#);
     let record = lumina_tokenizer::Record::from_json(&json).unwrap();
@@ -315,7 +316,7 @@ fn debug_forms_are_short_and_hold_no_contents() {
         &encoded,
         turn,
         &turn.content,
-        &request.conversation,
+        &conversation,
         &record,
         &record.conversations[0],
         &input,

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
-use lumina_mgpt::{Compute, Conversation, Lumina, Request, convert};
+use lumina_mgpt::{
+    Compute, Conversation, DrawRule, GenerateOptions, ImageSize, Lumina, Malformed, Modality, Request, Speculation,
+    Task, TaskInput, convert,
+};
 use lumina_testing::part;
 use serde_json::{Value, json};
 
@@ -36,7 +39,7 @@ fn what_a_client_sends_is_plain_text_and_has_known_keys() {
     let model = model();
     let request = sent(|_| {}).unwrap();
     assert_eq!(request.options.max_new_tokens, 4);
-    let tokens = model.tokenizer().encode(&request.conversation).unwrap().tokens;
+    let tokens = model.tokenizer().encode(&request.prompt.conversation().unwrap()).unwrap().tokens;
     let turn_end = model.tokenizer().vocabulary().turn_end();
     assert_eq!(tokens.iter().filter(|&&token| token == turn_end).count(), 1);
 
@@ -54,7 +57,7 @@ fn what_a_client_sends_is_plain_text_and_has_known_keys() {
     // What the program has written is read, and a program can trust it.
     let stored = serde_json::to_string(&request).unwrap();
     assert_eq!(serde_json::from_str::<Request>(&stored).unwrap(), request);
-    let trusted = request.conversation.specials(lumina_tokenizer::Specials::Parse);
+    let trusted = request.prompt.conversation().unwrap().into_owned().specials(lumina_tokenizer::Specials::Parse);
     assert_ne!(model.tokenizer().encode(&trusted).unwrap().tokens, tokens);
 }
 
@@ -155,4 +158,105 @@ fn documents_that_git_lfs_has_not_fetched_say_so() {
     let message = open().unwrap_err().to_string();
     assert!(message.contains("config.json") && message.len() < 2000, "{} bytes", message.len());
     assert!(!message.chars().any(char::is_control), "{message}");
+}
+
+/// A stored request names its task and has its text in one piece, and gives the same answer when it is read.
+#[test]
+fn a_request_is_readable() {
+    let model = model();
+    let generation = || model.text_to_image("a red circle", (64, 32)).seed(7).max_new_tokens(30);
+    let request = generation().request().unwrap();
+    let json = serde_json::to_value(&request).unwrap();
+    assert_eq!(json["task"], "text_to_image");
+    assert_eq!(json["prompt"], "a red circle");
+    assert_eq!(json["size"], json!([64, 32]));
+    assert!(json.get("images").is_none() && json.get("conversation").is_none(), "{json}");
+    let read: Request = serde_json::from_value(json).unwrap();
+    assert_eq!(read, request);
+    assert_eq!(model.generate(read).run().unwrap().tokens, model.generate(request).run().unwrap().tokens);
+
+    let image = model.encode_image(&image::RgbImage::new(64, 64).into()).unwrap();
+    let caption = Request::task(Task::Captioning, TaskInput::new().image(image));
+    let json = serde_json::to_string(&caption).unwrap();
+    assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), caption);
+
+    let chat = Request::new(Conversation::new().human("Hello"));
+    let json = serde_json::to_value(&chat).unwrap();
+    assert_eq!(json["conversation"], json!({ "turns": [{ "role": "human", "content": "Hello" }] }));
+    assert_eq!(serde_json::from_value::<Request>(json).unwrap(), chat);
+}
+
+/// Options that are left out are the task's, or the model's; those that are given are checked with their place.
+#[test]
+fn a_short_request_has_the_defaults_of_its_task() {
+    let json = |more: &str| format!(r#"{{ "task": "depth_estimation", "images": [{IMAGE}] {more} }}"#);
+    const IMAGE: &str = r#"{ "rows": 4, "columns": 4, "codes": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] }"#;
+    let read = |text: &str| serde_json::from_str::<Request>(text).map_err(|error| error.to_string());
+    let request = read(&json("")).unwrap();
+    assert_eq!(request.options, GenerateOptions::of_task(Task::DepthEstimation, None));
+    assert_eq!(request.options.sampling.image_top_k, 200);
+    let request = read(&json(r#", "options": { "sampling": { "seed": 3 }, "max_images": 1 }"#)).unwrap();
+    let expected = GenerateOptions::of_task(Task::DepthEstimation, None).sampling(|s| s.seed(3)).max_images(1);
+    assert_eq!(request.options, expected);
+
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let small = Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap();
+    let request = small.read_request(r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96] }"#).unwrap();
+    assert_eq!(request, small.text_to_image("a", (96, 96)).request().unwrap());
+    let refused = |json: &str, words: &[&str]| {
+        let message = small.read_request(json).unwrap_err().to_string();
+        words.iter().for_each(|word| assert!(message.contains(word), "{word}: {message}"));
+    };
+    refused(r#"{ "task": "text_to_image", "prompt": "a", "size": [64, 64] }"#, &["64x64", "96x96"]);
+    refused(r#"{ "task": "human_pose_estimation", "images": [] }"#, &["human_pose_estimation", "captioning"]);
+    refused(r#"{ "task": "paint", "prompt": "a" }"#, &["paint", "text_to_image"]);
+    refused(r#"{ "prompt": "a" }"#, &["`task`", "`conversation`", "text_to_image"]);
+    refused(r#"{ "task": "editing", "conversation": { "turns": [] } }"#, &["exclude"]);
+    refused(r#"{ "size": [96, 96], "conversation": { "turns": [] } }"#, &["`size`", "`task`"]);
+    refused(r#"{ "task": "text_to_image", "prompt": "a" }"#, &["a size"]);
+    refused(
+        r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seeds": 1 } } }"#,
+        &["options.sampling", "`seeds`"],
+    );
+    refused(
+        r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seed": -1 } } }"#,
+        &["options.sampling.seed", "-1"],
+    );
+}
+
+/// Each option can be set where a task is asked for: a line of the options' debug form for each changes.
+#[test]
+fn every_option_has_a_method() {
+    let model = model();
+    let changed = model
+        .chat(Conversation::new().human("Hello"))
+        .seed(1)
+        .branch(1)
+        .draw(DrawRule::Race)
+        .greedy()
+        .modality(Modality::Image)
+        .image_size(ImageSize::new(64, 64).unwrap())
+        .guidance(2.0)
+        .repetition_penalty(1.5)
+        .image_top_k(7)
+        .text_top_k(7)
+        .temperature(0.5)
+        .top_p(0.5)
+        .min_p(0.5)
+        .speculation(Speculation::Off)
+        .max_new_tokens(7)
+        .max_images(1)
+        .deadline_ms(7)
+        .preview_every_rows(1)
+        .malformed(Malformed::Error)
+        .request()
+        .unwrap();
+    let (changed, default) = (format!("{:#?}", changed.options), format!("{:#?}", GenerateOptions::default()));
+    let field = |line: &str| line.trim_start().split_once(": ").map(|(name, _)| name.to_owned());
+    let fields: Vec<String> = default.lines().filter_map(field).collect();
+    for name in fields.iter().filter(|name| !["sampling", "draw"].contains(&name.as_str())) {
+        let line = |form: &str| form.lines().find(|line| field(line).as_ref() == Some(name)).unwrap().to_owned();
+        assert_ne!(line(&changed), line(&default), "no method sets `{name}`");
+    }
+    assert!(fields.len() > 15, "{fields:?}");
 }

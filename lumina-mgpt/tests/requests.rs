@@ -52,7 +52,8 @@ fn with_image(mut request: Request, width: u32, height: u32, guidance: f32) -> R
 /// A text that makes a prompt of at least `n_tokens` tokens, and hardly more.
 fn long_text(model: &Lumina, n_tokens: usize) -> String {
     let mut text = String::new();
-    let n = |text: &str| model.tokenizer().encode(&request(text, 1).conversation).unwrap().tokens.len();
+    let n =
+        |text: &str| model.tokenizer().encode(&request(text, 1).prompt.conversation().unwrap()).unwrap().tokens.len();
     while n(&text) < n_tokens {
         text += "7 ";
     }

@@ -58,10 +58,12 @@ sampling_options! {
     modality: Modality = Modality::Any,
     /// The size of the answer's images; `None` lets the model state it. With [`Modality::Any`] the answer then begins
     /// with an image; with [`Modality::Text`] it has no effect, as there are no images.
+    #[serde(skip_serializing_if = "Option::is_none")]
     image_size: Option<ImageSize> = None,
     /// How strongly images follow the prompt: finite; 1 is without guidance, and saves its pass. Default 4.
     guidance_scale: f32 = 4.0,
     /// How much less likely tokens become that the text already contains, above 0. Default: no less.
+    #[serde(skip_serializing_if = "Option::is_none")]
     repetition_penalty: Option<f32> = None => RepetitionPenalty,
     /// Candidates kept in an image, at least 1. Default 2000.
     image_top_k: usize = 2000 => TopK,
@@ -70,8 +72,10 @@ sampling_options! {
     /// From 1e-6. Default 1.
     temperature: f32 = 1.0 => Temperature,
     /// The probability that the kept candidates cover, above 0 and up to 1. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32> = None => TopP,
     /// The lowest probability of a candidate that is kept, as a fraction of the highest, 0 to 1. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     min_p: Option<f32> = None => MinP,
     /// How many tokens a pass may try: the same tokens in less time. Default: as many as pay.
     speculation: Speculation = Speculation::Auto,
@@ -92,6 +96,11 @@ impl SamplingOptions {
     #[must_use]
     pub fn branch(self, branch: u64) -> Self {
         Self { branch, ..self }
+    }
+    /// Sets [`draw`](Self#structfield.draw).
+    #[must_use]
+    pub fn draw(self, draw: DrawRule) -> Self {
+        Self { draw, ..self }
     }
     /// Chooses the most likely token at each position.
     #[must_use]

@@ -30,7 +30,7 @@ pub const IGNORED: i64 = -100;
 /// ```
 /// use lumina_tokenizer::Conversation;
 /// let read = serde_json::from_str::<Conversation>;
-/// assert!(read(r#"{"turns": [{"role": "human", "content": [{"text": "Hello"}]}]}"#).is_ok());
+/// assert!(read(r#"{"turns": [{"role": "human", "content": "Hello"}]}"#).is_ok());
 /// let error = read(r#"{"turns": [], "specials": "parse"}"#).unwrap_err().to_string();
 /// assert!(error.contains("`specials` cannot be `parse` here"));
 /// ```
@@ -40,8 +40,12 @@ pub struct Conversation {
     /// The turns, in order.
     pub turns: Vec<Turn>,
     /// How names of special tokens in the texts are encoded.
-    #[serde(default, deserialize_with = "plain")]
+    #[serde(default, deserialize_with = "plain", skip_serializing_if = "is_plain")]
     pub specials: Specials,
+}
+
+fn is_plain(specials: &Specials) -> bool {
+    *specials == Specials::Plain
 }
 
 /// Reads [`Specials`] from elsewhere, where special tokens of a text could end turns.
@@ -93,10 +97,37 @@ impl Role {
 
 /// Text and images in order.
 ///
-/// Converts from a text, an image, or a list of [`Part`]s.
+/// Converts from a text, an image, or a list of [`Part`]s. With serde it is a list of parts, or a string where it is
+/// text alone.
 #[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
+#[serde(from = "ContentForm", into = "ContentForm")]
 pub struct Content(pub Vec<Part>);
+
+/// How [`Content`] is written.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "`content` must be a string, or a list of {\"text\": …} and {\"image\": …}")]
+enum ContentForm {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+impl From<ContentForm> for Content {
+    fn from(form: ContentForm) -> Self {
+        match form {
+            ContentForm::Text(text) => Self::from(text),
+            ContentForm::Parts(parts) => Self(parts),
+        }
+    }
+}
+
+impl From<Content> for ContentForm {
+    fn from(Content(mut parts): Content) -> Self {
+        match parts.as_mut_slice() {
+            [Part::Text(text)] => Self::Text(std::mem::take(text)),
+            _ => Self::Parts(parts),
+        }
+    }
+}
 
 /// A piece of a turn.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

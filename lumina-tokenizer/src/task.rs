@@ -159,9 +159,12 @@ tasks! {
 /// The input of a task.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TaskInput {
-    text: Option<String>,
-    size: Option<ImageSize>,
-    images: Vec<CodeGrid>,
+    /// The user's text.
+    pub text: Option<String>,
+    /// The size of the image to generate.
+    pub size: Option<ImageSize>,
+    /// The images.
+    pub images: Vec<CodeGrid>,
 }
 
 impl TaskInput {
@@ -219,18 +222,23 @@ impl Task {
         }
 
         let mut images = input.images.into_iter().map(Part::Image);
-        let mut parts = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut add = |part: Part| match (parts.last_mut(), part) {
+            (Some(Part::Text(text)), Part::Text(more)) => text.push_str(&more),
+            (_, part) => parts.push(part),
+        };
         if spec.images.is_none() {
-            parts.extend(images.by_ref().flat_map(|image| [image, Part::from(" ")]));
+            images.by_ref().flat_map(|image| [image, Part::from(" ")]).for_each(&mut add);
         }
         for piece in pieces(spec.template) {
-            parts.extend(match piece {
+            let part = match piece {
                 "{prompt}" => input.text.clone().map(Part::Text),
                 "{width}" => input.size.map(|size| size.width_px().to_string().into()),
                 "{height}" => input.size.map(|size| size.height_px().to_string().into()),
                 "<|image|>" => images.next(),
                 text => Some(text.into()),
-            });
+            };
+            part.into_iter().for_each(&mut add);
         }
         Ok(Content(parts))
     }

@@ -111,7 +111,7 @@ impl Engine {
         }
         let unirep = &self.model.unirep;
         let context = self.model.transformer.architecture().max_positions();
-        let prompt = unirep.encode_within(&request.conversation, context)?.tokens;
+        let prompt = unirep.encode_within(&*request.prompt.conversation()?, context)?.tokens;
         if let (Modality::Image, Some(size)) = (sampling.modality, sampling.image_size)
             && prompt.len() + size.n_tokens() > context
         {

@@ -4,14 +4,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use lumina_core::ImageSize;
-use lumina_sampling::{Sampler, SamplingOptions, Speculation};
-use lumina_tokenizer::{Conversation, Malformed};
+use lumina_sampling::{DrawRule, Modality, Sampler, SamplingOptions, Speculation};
+use lumina_tokenizer::Malformed;
 
 use super::lumina::Lumina;
 use super::output::{Answer, Output};
 use super::stream::Stream;
 use crate::Result;
-use crate::engine::{Cancel, GenerateOptions, Request, Submission};
+use crate::engine::{Cancel, GenerateOptions, Prompt, Request, Submission};
 
 /// A request bound to a model, to be configured and then run.
 ///
@@ -21,20 +21,23 @@ use crate::engine::{Cancel, GenerateOptions, Request, Submission};
 pub struct Generation<'m, T = Output> {
     model: &'m Lumina,
     /// An error of a task's image is reported when it runs.
-    conversation: Result<Conversation>,
+    prompt: Result<Prompt>,
     options: GenerateOptions,
     submission: Submission,
     answer: PhantomData<fn() -> T>,
 }
 
 impl<'m, T: Answer> Generation<'m, T> {
-    pub(crate) fn new(model: &'m Lumina, conversation: Result<Conversation>, options: GenerateOptions) -> Self {
-        Self { model, conversation, options, submission: Submission::default(), answer: PhantomData }
+    pub(crate) fn new(model: &'m Lumina, prompt: Result<Prompt>, options: GenerateOptions) -> Self {
+        Self { model, prompt, options, submission: Submission::default(), answer: PhantomData }
     }
 
-    fn sampling(self, set: impl FnOnce(SamplingOptions) -> SamplingOptions) -> Self {
-        let options = GenerateOptions { sampling: set(self.options.sampling), ..self.options };
-        Self { options, ..self }
+    fn change(self, change: impl FnOnce(GenerateOptions) -> GenerateOptions) -> Self {
+        Self { options: change(self.options), ..self }
+    }
+
+    fn sampling(self, change: impl FnOnce(SamplingOptions) -> SamplingOptions) -> Self {
+        self.change(|options| options.sampling(change))
     }
 
     /// Sets all options.
@@ -82,34 +85,59 @@ impl<'m, T: Answer> Generation<'m, T> {
         self.sampling(|sampling| sampling.image_size(size))
     }
 
+    /// Sets which of several answers to the same request this is; each has its own draws.
+    pub fn branch(self, branch: u64) -> Self {
+        self.sampling(|sampling| sampling.branch(branch))
+    }
+
+    /// Sets how seed and branch make the draws.
+    pub fn draw(self, draw: DrawRule) -> Self {
+        self.sampling(|sampling| sampling.draw(draw))
+    }
+
+    /// Sets what the answer is made of.
+    pub fn modality(self, modality: Modality) -> Self {
+        self.sampling(|sampling| sampling.modality(modality))
+    }
+
+    /// Makes tokens less likely that the text already contains; 1 is no less.
+    pub fn repetition_penalty(self, penalty: f32) -> Self {
+        self.sampling(|sampling| sampling.repetition_penalty(penalty))
+    }
+
+    /// Keeps the likeliest candidates that together have this probability, above 0 and up to 1.
+    pub fn top_p(self, top_p: f32) -> Self {
+        self.sampling(|sampling| sampling.top_p(top_p))
+    }
+
+    /// Keeps candidates with at least this fraction of the highest probability, 0 to 1.
+    pub fn min_p(self, min_p: f32) -> Self {
+        self.sampling(|sampling| sampling.min_p(min_p))
+    }
+
     /// Sets the most tokens to generate.
-    pub fn max_new_tokens(mut self, max_new_tokens: usize) -> Self {
-        self.options.max_new_tokens = max_new_tokens;
-        self
+    pub fn max_new_tokens(self, max_new_tokens: usize) -> Self {
+        self.change(|options| options.max_new_tokens(max_new_tokens))
     }
 
     /// Ends the answer after this many images.
-    pub fn max_images(mut self, max_images: usize) -> Self {
-        self.options.max_images = Some(max_images);
-        self
+    pub fn max_images(self, max_images: usize) -> Self {
+        self.change(|options| options.max_images(max_images))
     }
 
     /// Ends the answer after this many milliseconds, with what is there.
-    pub fn deadline_ms(mut self, deadline_ms: u64) -> Self {
-        self.options.deadline_ms = Some(deadline_ms);
-        self
+    pub fn deadline_ms(self, deadline_ms: u64) -> Self {
+        self.change(|options| options.deadline_ms(deadline_ms))
     }
 
     /// Streams a partial image each time that this many rows are complete.
-    pub fn preview_every_rows(mut self, rows: u32) -> Self {
-        self.options.preview_every_rows = Some(rows);
-        self
+    pub fn preview_every_rows(self, rows: u32) -> Self {
+        self.change(|options| options.preview_every_rows(rows))
     }
 
     /// Sets what becomes of an image that is cut off or malformed.
-    pub fn malformed(mut self, malformed: Malformed) -> Self {
-        self.options.malformed = malformed;
-        self
+    pub fn malformed(self, malformed: Malformed) -> Self {
+        self.change(|options| options.malformed(malformed))
     }
 
     /// Lets another thread end the generation.
@@ -131,7 +159,7 @@ impl<'m, T: Answer> Generation<'m, T> {
     /// # Errors
     /// What was wrong with the images that the task was given.
     pub fn request(self) -> Result<Request> {
-        Ok(Request { conversation: self.conversation?, options: self.options })
+        Ok(Request { prompt: self.prompt?, options: self.options })
     }
 
     /// Generates, and returns each event as it happens. Dropping the stream ends the generation.
@@ -139,7 +167,7 @@ impl<'m, T: Answer> Generation<'m, T> {
     /// # Errors
     /// What is wrong with the request: nothing has been generated then.
     pub fn stream(self) -> Result<Stream> {
-        let request = Request { conversation: self.conversation?, options: self.options };
+        let request = Request { prompt: self.prompt?, options: self.options };
         let mut stream = Stream::new(self.model);
         stream.submit(0, &request, self.submission)?;
         Ok(stream)

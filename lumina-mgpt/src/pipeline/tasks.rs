@@ -2,28 +2,52 @@
 
 use image::RgbImage;
 use lumina_core::ImageSize;
-use lumina_sampling::{Modality, SamplingOptions};
-use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
+use lumina_tokenizer::{Conversation, Task, TaskInput};
 use lumina_vq::preprocess::InputImage;
 
 use super::generation::Generation;
 use super::lumina::Lumina;
 use super::output::{Answer, Output};
-use crate::engine::{GenerateOptions, Request};
+use crate::engine::{GenerateOptions, Prompt, Request, RequestJson};
 use crate::{Error, Result};
 
 impl Lumina {
     /// Continues a conversation, in text and images as the model chooses, with the checkpoint's settings
     /// ([`Lumina::preset`]).
     pub fn chat(&self, conversation: Conversation) -> Generation<'_, Output> {
-        let sampling = self.preset().apply(SamplingOptions::default());
-        let options = GenerateOptions { sampling, ..GenerateOptions::default() };
-        self.generate(Request { conversation, options })
+        Generation::new(self, Ok(conversation.into()), self.defaults(None))
     }
 
     /// Answers a request as it stands.
     pub fn generate(&self, request: Request) -> Generation<'_, Output> {
-        Generation::new(self, Ok(request.conversation), request.options)
+        Generation::new(self, Ok(request.prompt), request.options)
+    }
+
+    /// Reads a [`Request`] from JSON, with the checkpoint's settings ([`Lumina::preset`]) for the options that are left
+    /// out, and as strict as reading a [`Request`] is.
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// # use lumina_mgpt::{Compute, Lumina, Request};
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    /// # let model = Lumina::from_pretrained(folder).compute(Compute::cpu()).load()?;
+    /// let json = r#"{ "task": "text_to_image", "prompt": "a red circle", "size": [96, 96] }"#;
+    /// let request = model.read_request(json)?;
+    /// assert_eq!(Some(request.options.sampling.guidance_scale), model.preset().guidance_scale);
+    /// # }
+    /// # Ok::<(), lumina_mgpt::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Request`], which says where it is malformed, and what the checkpoint says it has not learnt.
+    pub fn read_request(&self, json: &str) -> Result<Request> {
+        let malformed = |reason| Error::Request { reason };
+        let read: RequestJson = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
+        let request = read.with_defaults(|task| self.defaults(task)).map_err(malformed)?;
+        if let Prompt::Task(task, input) = &request.prompt {
+            self.check(*task, input)?;
+        }
+        Ok(request)
     }
 
     /// Draws an image of `width` × `height` pixels, multiples of 32.
@@ -32,14 +56,7 @@ impl Lumina {
     /// [`crop_sizes`](lumina_core::crop_sizes) of 512, 768 or 1024.
     pub fn text_to_image(&self, prompt: &str, (width, height): (u32, u32)) -> Generation<'_, RgbImage> {
         let size = ImageSize::new(width, height).map_err(Error::from);
-        let size = size.and_then(|size| self.preset().check_size(size).map(|()| size));
-        let fixed = size.as_ref().ok().copied();
-        let input = size.map(|size| TaskInput::new().text(prompt).size(size));
-        let generation = self.task(Task::TextToImage, input);
-        match fixed {
-            Some(size) => generation.image_size(size),
-            None => generation,
-        }
+        self.task(Task::TextToImage, size.map(|size| TaskInput::new().text(prompt).size(size)))
     }
 
     /// Describes an image.
@@ -53,7 +70,8 @@ impl Lumina {
         let conversation = self
             .encode_image(&image.into())
             .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
-        Generation::new(self, conversation, self.options(Task::Captioning, Modality::Text))
+        let options = self.defaults(Some((Task::Captioning, &TaskInput::new())));
+        Generation::new(self, conversation.map(Prompt::from), options)
     }
 
     /// Draws an image from an image: depth, segmentation, normals, pose, and with an `instruction` detection,
@@ -74,26 +92,28 @@ impl Lumina {
     /// Any task, with the checkpoint's settings ([`Lumina::preset`]), or else the original's for the task. One that the
     /// checkpoint says it has not learnt is an error when it runs.
     pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
-        let modality = match task.spec().output {
-            TaskOutput::Text => Modality::Text,
-            TaskOutput::Image => Modality::Image,
-            TaskOutput::Any => Modality::Any,
-        };
-        let input = self.preset().check_task(task).and(input);
-        let conversation = input.and_then(|input| Ok(Conversation::new().human(task.prompt(input)?)));
-        Generation::new(self, conversation, self.options(task, modality))
+        let nothing = TaskInput::new();
+        let options = self.defaults(Some((task, input.as_ref().unwrap_or(&nothing))));
+        let prompt = input.and_then(|input| self.check(task, &input).map(|()| Prompt::Task(task, input)));
+        Generation::new(self, prompt, options)
     }
 
-    /// The settings for a task: the original's, but for what the checkpoint states.
-    fn options(&self, task: Task, modality: Modality) -> GenerateOptions {
-        let defaults = task.spec().defaults;
-        let sampling = SamplingOptions::default()
-            .guidance_scale(defaults.guidance_scale)
-            .image_top_k(defaults.image_top_k)
-            .text_top_k(defaults.text_top_k)
-            .temperature(defaults.temperature)
-            .modality(modality);
-        let sampling = self.preset().apply(sampling);
-        GenerateOptions { sampling, max_new_tokens: defaults.max_new_tokens, ..GenerateOptions::default() }
+    /// Checks that the model has learnt a task, at the size that is asked for, and that it has all of its input.
+    fn check(&self, task: Task, input: &TaskInput) -> Result<()> {
+        self.preset().check_task(task)?;
+        if let Some(size) = input.size {
+            self.preset().check_size(size)?;
+        }
+        task.prompt(input.clone())?;
+        Ok(())
+    }
+
+    /// The settings for a task, or for a conversation: the original's, but for what the checkpoint states.
+    fn defaults(&self, task: Option<(Task, &TaskInput)>) -> GenerateOptions {
+        let options = match task {
+            Some((task, input)) => GenerateOptions::of_task(task, input.size),
+            None => GenerateOptions::default(),
+        };
+        options.sampling(|sampling| self.preset().apply(sampling))
     }
 }

@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 use lumina_checkpoint::Checkpoint;
-use lumina_mgpt::{Compute, Conversation, GenerateOptions, InputImage, Lumina, Output, Part, Request, SamplingOptions};
+use lumina_mgpt::{Compute, Conversation, InputImage, Lumina, Output, Part, Request, SamplingOptions};
 use lumina_testing::{cases, integers, part, report};
 use serde_json::Value;
 
@@ -54,7 +54,7 @@ fn request(case: &Value, model: &Lumina, arrays: &Checkpoint) -> Request {
         .image_top_k(1)
         .text_top_k(1);
     let max_new_tokens = case["max_new_tokens"].as_u64().unwrap() as usize;
-    Request { conversation, options: GenerateOptions { sampling, max_new_tokens, ..GenerateOptions::default() } }
+    Request::new(conversation).with(|options| options.sampling(|_| sampling).max_new_tokens(max_new_tokens))
 }
 
 fn check(case: &Value, output: &Output, arrays: &Checkpoint, what: &str) {
@@ -83,7 +83,7 @@ fn requests() {
                 let what = format!("{} on {compute}", case["name"]);
                 let model = open(case, &compute);
                 let request = request(case, &model, &arrays);
-                let prompt = model.tokenizer().encode(&request.conversation).unwrap().tokens;
+                let prompt = model.tokenizer().encode(&request.prompt.conversation().unwrap()).unwrap().tokens;
                 assert_eq!(prompt, integers::<u32>(&case["prompt"]), "{what}: prompt");
                 let output = model.generate(request).run().unwrap();
                 check(case, &output, &arrays, &what);

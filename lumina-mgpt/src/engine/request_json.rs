@@ -1,0 +1,100 @@
+//! How a request is written: by the name of its task, with what it is given, or as a conversation.
+
+use lumina_core::{CodeGrid, ImageSize};
+use lumina_tokenizer::{Conversation, Task, TaskInput};
+use serde_json::{Map, Value};
+
+use super::request::{GenerateOptions, Prompt, Request};
+
+/// A [`Request`] as it is written.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task: Option<Task>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<ImageSize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    images: Vec<CodeGrid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conversation: Option<Conversation>,
+    /// Those that differ from the defaults, where it is read.
+    #[serde(default)]
+    options: Map<String, Value>,
+}
+
+impl RequestJson {
+    /// The request, with `defaults` for the options that are left out: those for a task, or for a conversation.
+    pub(crate) fn with_defaults(
+        self,
+        defaults: impl FnOnce(Option<(Task, &TaskInput)>) -> GenerateOptions,
+    ) -> Result<Request, String> {
+        let Self { task, prompt, size, images, conversation, options } = self;
+        let prompt = match (task, conversation) {
+            (Some(task), None) => Prompt::Task(task, TaskInput { text: prompt, size, images }),
+            (None, Some(conversation)) if prompt.is_none() && size.is_none() && images.is_empty() => {
+                conversation.into()
+            }
+            (None, Some(_)) => {
+                return Err("`prompt`, `size` and `images` belong to a `task`; a `conversation` has its own".to_owned());
+            }
+            (Some(_), Some(_)) => return Err("`task` and `conversation` exclude each other".to_owned()),
+            (None, None) => {
+                return Err("`task` or `conversation` is missing; a text to draw is `\"task\": \"text_to_image\"` \
+                            with `prompt` and `size`"
+                    .to_owned());
+            }
+        };
+        let defaults = match &prompt {
+            Prompt::Task(task, input) => defaults(Some((*task, input))),
+            Prompt::Conversation(_) => defaults(None),
+        };
+        let mut merged = serde_json::to_value(defaults).map_err(|error| error.to_string())?;
+        merge(&mut merged, options);
+        let options = serde_path_to_error::deserialize(merged)
+            .map_err(|error| format!("`options.{}`: {}", error.path(), error.inner()))?;
+        Ok(Request { prompt, options })
+    }
+}
+
+/// Puts what is given in the place of what is there, object by object.
+fn merge(into: &mut Value, given: Map<String, Value>) {
+    let Value::Object(into) = into else { return };
+    for (key, value) in given {
+        match (into.get_mut(&key), value) {
+            (Some(slot @ Value::Object(_)), Value::Object(given)) => merge(slot, given),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+impl TryFrom<RequestJson> for Request {
+    type Error = String;
+
+    fn try_from(json: RequestJson) -> Result<Self, String> {
+        json.with_defaults(|task| match task {
+            Some((task, input)) => GenerateOptions::of_task(task, input.size),
+            None => GenerateOptions::default(),
+        })
+    }
+}
+
+impl From<Request> for RequestJson {
+    fn from(Request { prompt, options }: Request) -> Self {
+        // Numbers, names and lists alone: there is nothing in them that JSON cannot hold but for infinite scales, which
+        // `null` stands for, and which are an error when it is read.
+        let options = match serde_json::to_value(options) {
+            Ok(Value::Object(options)) => options,
+            _ => Map::new(),
+        };
+        let empty = Self { task: None, prompt: None, size: None, images: Vec::new(), conversation: None, options };
+        match prompt {
+            Prompt::Conversation(conversation) => Self { conversation: Some(conversation), ..empty },
+            Prompt::Task(task, TaskInput { text, size, images }) => {
+                Self { task: Some(task), prompt: text, size, images, ..empty }
+            }
+        }
+    }
+}
