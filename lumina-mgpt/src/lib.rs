@@ -50,7 +50,7 @@
 //!
 //! # Features
 //!
-//! Each but `hub` is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
+//! Each in this table is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
 //!
 //! | feature | where it computes |
 //! | --- | --- |
@@ -59,8 +59,9 @@
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
 //!
-//! `hub` is no backend: with it, [`Lumina::from_pretrained`] and the builder's other paths also take names on the
-//! Hugging Face hub, `owner/name` or `owner/name@revision`.
+//! Two features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take names on
+//! the Hugging Face hub, `owner/name` or `owner/name@revision`. With `tracing`, opening, requests, passes, images and
+//! failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images.
 //!
 //! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
 //! [`Compute::available`], which with `flex` is the processor.
@@ -91,6 +92,7 @@ mod error;
 mod model;
 mod pipeline;
 mod stop_reason;
+mod trace;
 
 pub use engine::{
     AdaptSampler, Cancel, Clock, DecodeResult, DecodeWork, Engine, EngineOptions, Event, GenerateOptions, ImageDecoder,

@@ -19,6 +19,7 @@ use super::step::{self, Stepped};
 use super::windows;
 use crate::error::catch;
 use crate::model::ModelParts;
+use crate::trace::event;
 use crate::{Error, Result};
 
 /// Answers requests, as many as there are in each pass over the weights.
@@ -142,6 +143,14 @@ impl Engine {
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let events = EventDecoder::new(id, self.model.clone(), request.options.clone());
+        event!(
+            DEBUG,
+            request = id.0,
+            prompt_tokens = sequence.stats.prompt_tokens,
+            max_new_tokens = request.options.max_new_tokens,
+            waiting = self.scheduler.n_waiting(),
+            "request submitted"
+        );
         self.scheduler.push(Entry { id, sequence, events });
         Ok(id)
     }
@@ -207,6 +216,7 @@ impl Engine {
         self.end();
         match step::step(&self.model.transformer, &mut self.scheduler.running, &*self.clock) {
             Ok(Stepped { failed, decoded, time }) => {
+                event!(TRACE, requests = self.scheduler.running.len(), ?time, "pass");
                 windows::note(&self.model, &mut self.scheduler.running, decoded, time);
                 for (index, error) in failed {
                     self.errors.push_back((self.scheduler.running[index].id, error));
@@ -292,11 +302,18 @@ impl Engine {
             while let Some(event) = entry.events.next() {
                 // A request that failed has not ended well.
                 if !(failed && matches!(event, Event::Done { .. })) {
+                    #[cfg(feature = "tracing")]
+                    if let Event::Done { stats, .. } = &event {
+                        event!(DEBUG, request = entry.id.0, ?stats, "request ended");
+                    }
                     events.push((entry.id, Ok(event)));
                 }
             }
         }
         let failed: Vec<_> = self.errors.drain(..).collect();
+        for (_id, _error) in &failed {
+            event!(WARN, request = _id.0, error = %_error, "request failed");
+        }
         self.work.retain(|work| failed.iter().all(|(id, _)| *id != work.request));
         let is_over = |entry: &mut Entry| entry.events.is_drained() || failed.iter().any(|(id, _)| *id == entry.id);
         for entry in self.ending.extract_if(.., is_over) {

@@ -14,6 +14,7 @@ use super::clock::{Clock, now};
 use super::options::RequestId;
 use crate::error::catch;
 use crate::model::ModelParts;
+use crate::trace::event;
 use crate::{Error, Result};
 
 /// An image to be decoded: done anywhere by [`DecodeWork::run`], and handed back to
@@ -60,6 +61,7 @@ impl DecodeWork {
             Ok((image, time)) => (Ok(image), time),
             Err(error) => (Err(error), Duration::ZERO),
         };
+        event!(DEBUG, request = request.0, is_ok = image.is_ok(), ?time, "image decoded");
         DecodeResult { id, request, image, time }
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::entry::Entry;
 use super::options::EngineOptions;
 use crate::Error;
+use crate::trace::event;
 
 /// The entries of an engine, by what they wait for.
 #[derive(Default)]
@@ -83,6 +84,7 @@ impl Scheduler {
             let last = if self.running.len() > 1 { self.running.pop() } else { None };
             match last {
                 Some(mut entry) => {
+                    event!(DEBUG, request = entry.id.0, "keys and values given up");
                     entry.sequence.release();
                     let place = self.waiting.partition_point(|waiting| waiting.id < entry.id);
                     self.waiting.insert(place, entry);

@@ -21,6 +21,7 @@ use crate::engine::{Clock, Engine, EngineOptions};
 use crate::model::{Fit, ModelConfig, ModelParts, Transformer};
 #[cfg(feature = "hub")]
 use crate::pipeline::download::{self, Downloads, Select, Wanted};
+use crate::trace::event;
 use crate::{Error, Result};
 
 /// An opened Lumina-mGPT or Chameleon checkpoint.
@@ -258,6 +259,7 @@ impl<'a> LuminaBuilder<'a> {
         };
         // Before anything large is downloaded.
         compute.check()?;
+        event!(DEBUG, path = %self.path.display(), %compute, "opening");
         self.localise()?;
         let Self { path, adapter, tokenizer, image_tokenizer, target_size_px, limits, progress, .. } = self;
         let checkpoint = convert::open(&path)?;
@@ -305,6 +307,7 @@ impl<'a> LuminaBuilder<'a> {
         }
         let transformer = Transformer::from_loader(&loader, architecture)?;
         compute.sync()?;
+        event!(INFO, path = %path.display(), %compute, layers = transformer.architecture().n_layers(), "opened");
         let target_size_px = target_size_px.or(preset.target_size_px).unwrap_or(TARGET_SIZE_PX);
         let preprocessor = Preprocessor::new(target_size_px)?;
         let windows = Mutex::default();
