@@ -313,6 +313,23 @@ pub enum Error {
     /// The thread that decodes images has ended, as the system or a fault in the image tokenizer ended it.
     #[error("the thread that decodes images has ended before this image was decoded; ask for it again")]
     DecoderLost,
+    /// An engine's thread could not be started.
+    #[error(
+        "the system starts no thread for the engine; lower the number of threads, or raise its limit (`ulimit -u`)"
+    )]
+    Thread {
+        /// What the system reports.
+        source: std::io::Error,
+    },
+    /// Too many requests wait for an engine.
+    #[error("{limit} requests wait already; try again later, or raise `HandleOptions::max_waiting`")]
+    QueueFull {
+        /// [`HandleOptions::max_waiting`](crate::HandleOptions).
+        limit: usize,
+    },
+    /// The engine's thread has ended, or takes no further requests.
+    #[error("the engine has been shut down before this request was answered")]
+    Stopped,
     /// A vocabulary, an image size or a grid of codes.
     #[error(transparent)]
     Core(#[from] lumina_core::Error),

@@ -9,7 +9,8 @@
 //!   [`run`](Generation::run) or [`stream`](Generation::stream)ed. The result of `run` depends on the task: an
 //!   [`RgbImage`](image::RgbImage), a [`String`], or an [`Output`] with everything.
 //! - [`Request`] is the same as a value: to be stored, sent, replayed, or run in a [batch](Lumina::run_batch).
-//! - [`Engine`] runs many requests at once, which join and leave between passes: what a server is built on.
+//! - [`Handle`] is an engine on a thread of its own, for many callers: what a server is built on.
+//! - [`Engine`] runs many requests at once, which join and leave between passes: the loop inside, for programs that drive it themselves.
 //!
 //! ```
 //! # #[cfg(feature = "flex")] {
@@ -59,9 +60,10 @@
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
 //!
-//! Two features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take names on
+//! Three features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take names on
 //! the Hugging Face hub, `owner/name` or `owner/name@revision`. With `tracing`, opening, requests, passes, images and
-//! failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images.
+//! failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images. With `async`,
+//! [`Events`] is a stream of `futures`.
 //!
 //! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
 //! [`Compute::available`], which with `flex` is the processor.
@@ -91,6 +93,7 @@ mod engine;
 mod error;
 mod model;
 mod pipeline;
+mod serving;
 mod stop_reason;
 mod trace;
 
@@ -114,4 +117,5 @@ pub use model::{
 pub use pipeline::{
     Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Preset, Stream, SystemClock, WarmUp,
 };
+pub use serving::{Events, Handle, HandleOptions, Metrics, NotYet};
 pub use stop_reason::StopReason;

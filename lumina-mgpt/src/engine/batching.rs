@@ -4,17 +4,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use lumina_sampling::{Modality, Sampler};
-
 use super::clock::{Clock, now};
 use super::entry::Entry;
 use super::event::Event;
 use super::event_decoder::EventDecoder;
 use super::images::{DecodeResult, DecodeWork};
 use super::options::{EngineOptions, RequestId, Submission};
+use super::prepared::Prepared;
 use super::request::Request;
 use super::scheduler::Scheduler;
-use super::sequence::{Sequence, SequenceParts};
 use super::step::{self, Stepped};
 use super::windows;
 use crate::error::catch;
@@ -98,61 +96,26 @@ impl Engine {
     /// # Errors
     /// As [`Engine::submit`].
     pub fn submit_with(&mut self, request: &Request, submission: Submission) -> Result<RequestId> {
-        let Submission { cancel, sampler: adapt } = submission;
-        let sampling = &request.options.sampling;
-        // Now, and not after all passes of an image that could not be shown.
-        if sampling.modality == Modality::Image {
-            let images = self.model.image_tokenizer()?;
-            if !images.has_decoder() {
-                return Err(lumina_vq::Error::NoDecoder.into());
-            }
-            if let Some(size) = sampling.image_size {
-                images.bands_within_limits([size.latent_rows(), size.latent_columns()].map(|side| side as usize))?;
-            }
-        }
-        let unirep = &self.model.unirep;
-        let context = self.model.transformer.architecture().max_positions();
-        let prompt = unirep.encode_within(&*request.prompt.conversation()?, context)?.tokens;
-        if let (Modality::Image, Some(size)) = (sampling.modality, sampling.image_size)
-            && prompt.len() + size.n_tokens() > context
-        {
-            let (tokens, prompt) = (size.n_tokens(), prompt.len());
-            return Err(Error::ImageBeyondContext { size, tokens, prompt, context });
-        }
-        let sampler = Sampler::new(unirep.vocabulary(), sampling)?;
-        let sampler = match adapt {
-            Some(adapt) => catch("the function that changes the sampler", || adapt(sampler))?,
-            None => sampler,
-        };
-        let parts = SequenceParts {
-            transformer: &self.model.transformer,
-            vocabulary: unirep.vocabulary(),
-            options: &request.options,
-            cancel,
-            now: now(&*self.clock)?,
-        };
-        let sequence = Sequence::new(parts, prompt, sampler)?;
-        let needed = sequence.least_bytes();
-        let limit = self.model.limits.kv_cache_bytes;
-        if needed > limit {
-            return Err(Error::KvLimit { needed, limit });
-        }
-        if let Some(budget) = self.options.kv_budget_bytes.filter(|&budget| needed > budget) {
-            return Err(Error::KvBudget { needed, budget });
-        }
+        let prepared = Prepared::new(&self.model, &self.options, request, submission, &*self.clock)?;
+        Ok(self.push(prepared))
+    }
+
+    /// Adds a request that has been checked.
+    pub(crate) fn push(&mut self, prepared: Prepared) -> RequestId {
+        let Prepared { sequence, options } = prepared;
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        let events = EventDecoder::new(id, self.model.clone(), request.options.clone());
         event!(
             DEBUG,
             request = id.0,
             prompt_tokens = sequence.stats.prompt_tokens,
-            max_new_tokens = request.options.max_new_tokens,
+            max_new_tokens = options.max_new_tokens,
             waiting = self.scheduler.n_waiting(),
             "request submitted"
         );
+        let events = EventDecoder::new(id, self.model.clone(), options);
         self.scheduler.push(Entry { id, sequence, events });
-        Ok(id)
+        id
     }
 
     /// Ends a request before its next pass, with what is there: its events end with [`Event::Done`]. Nothing happens
@@ -163,15 +126,31 @@ impl Engine {
         }
     }
 
+    /// Leaves a request out of passes until it is [resumed](Engine::resume), because who reads its events is behind.
+    /// It keeps its keys and values, unless others need them. Cancelling and deadlines hold for it, too.
+    pub fn hold(&mut self, id: RequestId) {
+        self.scheduler.hold(id);
+    }
+
+    /// Lets a request that was [held](Engine::hold) take part in passes again.
+    pub fn resume(&mut self, id: RequestId) {
+        self.scheduler.resume(id);
+    }
+
     /// Whether nothing is left to do: no request runs or waits, and none waits for an image.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_empty() && self.ending.is_empty() && self.errors.is_empty()
     }
 
     /// Whether a step would run a pass. Otherwise, unless the engine [is idle](Engine::is_idle), it waits for
-    /// [`Engine::complete`].
+    /// [`Engine::complete`] or [`Engine::resume`].
     pub fn has_passes(&self) -> bool {
-        !self.scheduler.is_empty()
+        self.scheduler.has_passes()
+    }
+
+    /// Number of requests that take part in passes.
+    pub fn n_running(&self) -> usize {
+        self.scheduler.running.len()
     }
 
     /// Number of requests that wait for memory, or for their first pass.
@@ -179,7 +158,7 @@ impl Engine {
         self.scheduler.n_waiting()
     }
 
-    /// Bytes of keys and values of the sequences that run.
+    /// Bytes of keys and values of all sequences.
     pub fn kv_bytes(&self) -> u64 {
         self.scheduler.kv_bytes()
     }

@@ -73,6 +73,11 @@ impl Lumina {
         Ok(Fit::new(&checkpoint, None, &architecture, compute))
     }
 
+    /// Transformer and tokenizers.
+    pub(crate) fn parts(&self) -> &ModelParts {
+        &self.parts
+    }
+
     /// The transformer.
     pub fn transformer(&self) -> &Transformer {
         &self.parts.transformer

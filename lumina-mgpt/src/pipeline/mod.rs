@@ -17,5 +17,6 @@ pub use generation::Generation;
 pub use lumina::{Lumina, LuminaBuilder};
 pub use output::{Answer, Output};
 pub use preset::Preset;
+pub(crate) use stream::with_memory;
 pub use stream::{BatchStream, Stream};
 pub use warm_up::WarmUp;

@@ -68,7 +68,7 @@ impl Stream {
 }
 
 /// The event with what the process has taken.
-fn with_memory(mut event: Event) -> Event {
+pub(crate) fn with_memory(mut event: Event) -> Event {
     if let Event::Done { stats, .. } = &mut event {
         stats.peak_resident_bytes = peak_resident_bytes();
     }

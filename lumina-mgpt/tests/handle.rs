@@ -1,0 +1,270 @@
+//! An engine on a thread of its own: the answers of many callers, slow readers, cancelling, bounds, and its end.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
+#![cfg(feature = "flex")]
+
+use std::time::{Duration, Instant};
+
+use lumina_mgpt::{
+    Compute, Conversation, EngineOptions, Error, Event, Events, Handle, HandleOptions, Lumina, Request, StopReason,
+    Submission,
+};
+
+fn model() -> Lumina {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap()
+}
+
+fn image(model: &Lumina, seed: u64) -> Request {
+    model.text_to_image("a small red circle on a white background", (96, 96)).seed(seed).request().unwrap()
+}
+
+/// A request that takes a while: text at random, whose end is excluded.
+fn endless(model: &Lumina) -> (Request, Submission) {
+    let request = model.chat(Conversation::new().human("Hello")).temperature(3.0).text_top_k(200).request().unwrap();
+    let request =
+        request.with(|options| options.max_new_tokens(100_000).sampling(|s| s.modality(lumina_mgpt::Modality::Text)));
+    let no_end = |sampler: lumina_mgpt::Sampler| sampler.step_after(NoEnd);
+    (request, Submission { sampler: Some(std::sync::Arc::new(no_end)), ..Submission::default() })
+}
+
+/// Rules out the end of the turn, and takes its time.
+#[derive(Debug)]
+struct NoEnd;
+
+impl lumina_mgpt::Step for NoEnd {
+    fn apply(&self, candidates: &mut lumina_mgpt::Candidates, state: &lumina_mgpt::StreamState) {
+        std::thread::sleep(Duration::from_millis(20));
+        let end = state.vocabulary().turn_end();
+        candidates.retain(|token, _| token != end);
+    }
+}
+
+/// Waits for what another thread does.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} has not happened");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn stop(events: Events) -> StopReason {
+    events.output().unwrap().stats.stop
+}
+
+#[test]
+fn callers_on_many_threads_get_what_they_would_alone() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let (handle, model) = (handle.clone(), model.clone());
+            std::thread::spawn(move || {
+                for seed in [thread, thread + 10] {
+                    let request = image(&model, seed);
+                    let output = handle.submit(&request).unwrap().output().unwrap();
+                    let alone = model.generate(request).run().unwrap();
+                    assert!(output.tokens == alone.tokens && output.images == alone.images, "seed {seed}");
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let metrics = handle.metrics();
+    assert_eq!((metrics.submitted, metrics.completed, metrics.failed, metrics.cancelled), (8, 8, 0, 0));
+    assert_eq!((metrics.waiting, metrics.held), (0, 0));
+    assert!(metrics.passes > 0 && metrics.generated_tokens > 8 * 36 && metrics.pass_time > Duration::ZERO);
+    wait_until("the end of the last request", || handle.metrics().running == 0);
+    assert_eq!(handle.metrics().kv_cache_bytes, 0);
+}
+
+#[test]
+fn dropped_events_cancel_their_request_and_no_other() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let (request, submission) = endless(&model);
+    let mut events = handle.submit_with(&request, submission.clone()).unwrap();
+    assert!(matches!(events.next(), Some(Ok(Event::Text(_)))));
+    let passes = handle.metrics().passes;
+    drop(events);
+    wait_until("cancelling", || handle.metrics().cancelled == 1);
+    assert!(handle.metrics().passes <= passes + 50, "{passes} then {:?}", handle.metrics());
+    // By its owner, with what is there.
+    let (request, submission) = endless(&model);
+    let mut events = handle.submit_with(&request, submission).unwrap();
+    events.next().unwrap().unwrap();
+    events.cancel();
+    assert_eq!(stop(events), StopReason::Cancelled);
+    // Others are not concerned.
+    assert_eq!(stop(handle.submit(&image(&model, 1)).unwrap()), StopReason::TurnEnd);
+}
+
+#[test]
+fn a_reader_that_is_behind_holds_up_its_own_request_alone() {
+    let model = model();
+    for budget in [u64::MAX, 3_000_000] {
+        let engine = EngineOptions::default().kv_budget_bytes(budget);
+        let options = HandleOptions::default().event_buffer(3).engine(engine);
+        let handle = Handle::new(&model, options).unwrap();
+        let request = image(&model, 3);
+        let mut slow = handle.submit(&request).unwrap();
+        wait_until("holding", || handle.metrics().held == 1);
+        // It stays so, and others go on.
+        let other = image(&model, 4);
+        let output = handle.submit(&other).unwrap().output().unwrap();
+        assert_eq!(output.tokens, model.generate(other).run().unwrap().tokens);
+        assert_eq!(handle.metrics().held, 1);
+        let mut tokens = Vec::new();
+        for event in slow.by_ref() {
+            std::thread::sleep(Duration::from_millis(2));
+            if let Event::Done { tokens: all, .. } = event.unwrap() {
+                tokens = all;
+            }
+        }
+        assert!(tokens == model.generate(request).run().unwrap().tokens, "budget {budget}");
+    }
+}
+
+#[test]
+fn a_deadline_holds_for_a_request_that_nobody_reads() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default().event_buffer(2)).unwrap();
+    let (request, submission) = endless(&model);
+    let request = request.with(|options| options.deadline_ms(300));
+    let events = handle.submit_with(&request, submission).unwrap();
+    wait_until("holding", || handle.metrics().held == 1);
+    wait_until("the deadline", || handle.metrics().completed == 1);
+    assert_eq!(stop(events), StopReason::Deadline);
+}
+
+#[test]
+fn more_requests_than_may_wait_are_refused() {
+    let model = model();
+    let options = HandleOptions::default().max_waiting(2).engine(EngineOptions::default().max_sequences(1));
+    let handle = Handle::new(&model, options).unwrap();
+    let submit = || {
+        let (request, submission) = endless(&model);
+        handle.submit_with(&request, submission)
+    };
+    let running = submit().unwrap();
+    wait_until("the first pass", || handle.metrics().running == 1);
+    let waiting = [submit().unwrap(), submit().unwrap()];
+    let error = submit().unwrap_err();
+    assert!(matches!(error, Error::QueueFull { limit: 2 }), "{error}");
+    assert_eq!(handle.metrics().refused, 1);
+    drop(waiting);
+    wait_until("a place", || handle.metrics().waiting == 0);
+    drop(running);
+    assert_eq!(stop(handle.submit(&image(&model, 5)).unwrap()), StopReason::TurnEnd);
+}
+
+#[test]
+fn shutting_down_answers_what_it_can_and_ends_the_rest() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let short = handle.submit(&image(&model, 6)).unwrap();
+    let (request, submission) = endless(&model);
+    let long = handle.submit_with(&request, submission).unwrap();
+    let reader = std::thread::spawn(move || stop(long));
+    let started = Instant::now();
+    handle.shutdown(Duration::from_secs(5));
+    assert!(started.elapsed() >= Duration::from_secs(4), "it has waited");
+    assert_eq!(stop(short), StopReason::TurnEnd);
+    assert_eq!(reader.join().unwrap(), StopReason::Cancelled);
+    assert!(handle.is_shut_down());
+    assert!(matches!(handle.submit(&image(&model, 6)).unwrap_err(), Error::Stopped));
+    // Once more does no harm.
+    handle.shutdown(Duration::ZERO);
+}
+
+/// A reader outlives its handle, and gets all of its answer.
+#[test]
+fn events_keep_the_engine() {
+    let model = model();
+    let events = Handle::new(&model, HandleOptions::default()).unwrap().submit(&image(&model, 7)).unwrap();
+    assert_eq!(stop(events), StopReason::TurnEnd);
+}
+
+#[test]
+fn a_request_that_fails_is_an_error_of_its_own_events() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let wrong = image(&model, 1).with(|options| options.max_new_tokens(0));
+    assert!(handle.submit(&wrong).unwrap_err().to_string().contains("max_new_tokens"));
+    let panics = |sampler: lumina_mgpt::Sampler| sampler.step_after(Panics);
+    let submission = Submission { sampler: Some(std::sync::Arc::new(panics)), ..Submission::default() };
+    let failing = handle.submit_with(&image(&model, 1), submission).unwrap();
+    let other = handle.submit(&image(&model, 2)).unwrap();
+    assert!(failing.output().unwrap_err().to_string().contains("out of luck"));
+    assert_eq!(stop(other), StopReason::TurnEnd);
+    assert_eq!(handle.metrics().failed, 1);
+}
+
+#[derive(Debug)]
+struct Panics;
+
+impl lumina_mgpt::Step for Panics {
+    fn apply(&self, _: &mut lumina_mgpt::Candidates, _: &lumina_mgpt::StreamState) {
+        panic!("out of luck");
+    }
+}
+
+#[test]
+fn an_event_is_there_or_still_to_come() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let mut events = handle.submit(&image(&model, 8)).unwrap();
+    let mut n_events = 0;
+    let last = loop {
+        match events.next_within(Duration::from_millis(1)).or_else(|_| events.try_next()) {
+            Ok(Some(event)) => {
+                n_events += 1;
+                if let Event::Done { stats, .. } = event.unwrap() {
+                    break stats;
+                }
+            }
+            Ok(None) => panic!("no end"),
+            Err(lumina_mgpt::NotYet) => {}
+        }
+    };
+    assert!(n_events > 5 && last.generated_tokens > 36);
+    assert!(matches!(events.try_next(), Ok(None)) && events.next().is_none());
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn events_are_a_stream_on_any_executor() {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use futures_core::Stream;
+
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default().event_buffer(2)).unwrap();
+    let request = image(&model, 9);
+    let mut events = handle.submit(&request).unwrap();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let (mut tokens, mut n_pending) = (Vec::new(), 0);
+    loop {
+        match Pin::new(&mut events).poll_next(&mut context) {
+            Poll::Ready(Some(Ok(Event::Done { tokens: all, .. }))) => tokens = all,
+            Poll::Ready(Some(event)) => drop(event.unwrap()),
+            Poll::Ready(None) => break,
+            Poll::Pending => {
+                n_pending += 1;
+                std::thread::park_timeout(Duration::from_secs(60));
+            }
+        }
+    }
+    assert!(n_pending > 0);
+    assert_eq!(tokens, model.generate(request).run().unwrap().tokens);
+}
