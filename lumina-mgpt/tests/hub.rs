@@ -115,6 +115,15 @@ fn parts_from_several_repositories() {
     assert!(model.image_tokenizer().unwrap().has_decoder());
     let model = builder().image_tokenizer(REPO).tokenizer(REPO).load().unwrap();
     assert!(model.image_tokenizer().unwrap().has_decoder());
+    // As in `Alpha-VLLM/Chameleon_7B_mGPT`, by which the published models without an image tokenizer are completed.
+    let images = HubServer::new(REPO);
+    for name in ["vqgan.yaml", "vqgan.ckpt"] {
+        let bytes = std::fs::read(file("tests/reference/vq").join(name)).unwrap();
+        images.put(&format!("original_tokenizers/{name}"), bytes, true);
+    }
+    let (folder, cache) = (file(reference), tempfile::tempdir().unwrap());
+    let model = Lumina::from_pretrained(folder).image_tokenizer(REPO).hub(hub(&images, &cache)).compute(Compute::cpu());
+    assert!(model.load().unwrap().image_tokenizer().unwrap().has_decoder());
     // The repository has no adapter.
     let error = builder().adapter(REPO).load().unwrap_err();
     let Error::Hub(lumina_hub::Error::NoFile { file, .. }) = &error else { panic!("{error}") };

@@ -8,11 +8,9 @@ use lumina_hub::{DownloadProgress, Files, Hub, RepoName};
 use lumina_vq::ImageTokenizer;
 use serde::Deserialize;
 
+use super::lumina::IMAGE_FOLDERS;
 use crate::Result;
 use crate::convert::name_on_hub;
-
-/// Where an image tokenizer is in a model's repository.
-const IMAGE_FOLDERS: [&str; 2] = ["", "tokenizer/"];
 
 /// Chooses the files of a part.
 pub(crate) type Select<'a> = dyn Fn(&Files<'_>) -> lumina_hub::Result<Vec<String>> + 'a;

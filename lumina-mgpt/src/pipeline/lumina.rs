@@ -154,8 +154,9 @@ pub struct LuminaBuilder<'a> {
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`; the folder that is set may have such a subfolder, too. Without one a model can read
-    /// images (its own folder has an encoder) but not generate them.
+    /// its subfolder `tokenizer` or `original_tokenizers`; the folder that is set may have such a subfolder, too.
+    /// Without one a model with an encoder in its own weights (`model.vqmodel.*`) reads images but generates none, and
+    /// another one has text only.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self
@@ -319,9 +320,12 @@ impl fmt::Debug for LuminaBuilder<'_> {
     }
 }
 
-/// The folder of the image tokenizer, where it is in a folder or its subfolder `tokenizer`.
+/// Where an image tokenizer is in a folder: in the folder itself, in the subfolder of Meta's download, or in that of
+/// `Alpha-VLLM/Chameleon_7B_mGPT` on the hub.
+pub(super) const IMAGE_FOLDERS: [&str; 3] = ["", "tokenizer/", "original_tokenizers/"];
+
+/// The folder of the image tokenizer, where it is in one of [`IMAGE_FOLDERS`].
 fn folder_with_config(folder: &Path) -> Option<PathBuf> {
-    [folder.to_owned(), folder.join("tokenizer")]
-        .into_iter()
-        .find(|folder| folder.join(ImageTokenizer::CONFIG).exists())
+    let mut folders = IMAGE_FOLDERS.into_iter().map(|name| folder.join(name));
+    folders.find(|folder| folder.join(ImageTokenizer::CONFIG).exists())
 }
