@@ -22,6 +22,8 @@ mod checkpoints {}
 mod hardware {}
 #[doc = include_str!("../../docs/src/backends.md")]
 mod backends {}
+#[doc = include_str!("../../docs/src/gpu.md")]
+mod gpu {}
 #[doc = include_str!("../../docs/src/samplers.md")]
 mod samplers {}
 #[doc = include_str!("../../docs/src/streaming-and-batching.md")]

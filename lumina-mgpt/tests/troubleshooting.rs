@@ -21,7 +21,6 @@ fn messages() -> Vec<String> {
     let path = PathBuf::from;
     let size = |width, height| ImageSize::new(width, height).unwrap();
     let name = "Alpha-VLLM/Lumina-mGPT-7B-768".to_owned();
-    let tokenizer = path("omni/tokenizer.json");
     let cut = MalformedImage {
         start: 40,
         position: 900,
@@ -33,7 +32,8 @@ fn messages() -> Vec<String> {
     let remedy = "it would fit with `Compute::weights` q8, or name more devices for what does not fit: `Compute::then`";
     let own = [
         Error::NotDownloaded { name },
-        Error::Read { file: tokenizer, source: io::ErrorKind::NotFound.into() },
+        Error::NoTokenizer { model: path("Alpha-VLLM/Lumina-mGPT-7B-768-Omni") },
+        Error::Read { file: path("omni/config.json"), source: io::ErrorKind::NotFound.into() },
         Error::Codebook { codes: 8192, tokens: 512 },
         Error::NoImageTokenizer,
         Error::DoesNotFit {
@@ -97,7 +97,7 @@ fn messages_of_downloads() -> Vec<String> {
     let errors = [
         gated(false),
         gated(true),
-        Error::NoFile { repo: "Alpha-VLLM/Lumina-mGPT-7B-768-Omni".to_owned(), file: "tokenizer.json".to_owned() },
+        Error::NoFile { repo: "Alpha-VLLM/Next-DiT".to_owned(), file: "model.safetensors".to_owned() },
         Error::NoRepo { repo: "Alpha-VLLM/Lumina-7B".to_owned(), has_token: false },
         Error::Offline {
             repo: "Alpha-VLLM/Lumina-mGPT-7B-768".to_owned(),

@@ -1,6 +1,7 @@
 //! A checkpoint opened: the model that a program holds.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
+use super::image_folder::folder_with_config;
 use super::preset::Preset;
 use crate::convert;
 use crate::document::{document, folder};
@@ -269,7 +271,12 @@ impl<'a> LuminaBuilder<'a> {
         let text = match tokenizer {
             Some(path) => TextTokenizer::open(path)?,
             None => {
-                let (json, file) = document(&checkpoint, "tokenizer.json")?;
+                let (json, file) = document(&checkpoint, "tokenizer.json").map_err(|error| match error {
+                    Error::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                        Error::NoTokenizer { model: path.clone() }
+                    }
+                    other => other,
+                })?;
                 TextTokenizer::from_json(&json, file)?
             }
         };
@@ -318,14 +325,4 @@ impl fmt::Debug for LuminaBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LuminaBuilder").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-/// Where an image tokenizer is in a folder: in the folder itself, in the subfolder of Meta's download, or in that of
-/// `Alpha-VLLM/Chameleon_7B_mGPT` on the hub.
-pub(super) const IMAGE_FOLDERS: [&str; 3] = ["", "tokenizer/", "original_tokenizers/"];
-
-/// The folder of the image tokenizer, where it is in one of [`IMAGE_FOLDERS`].
-fn folder_with_config(folder: &Path) -> Option<PathBuf> {
-    let mut folders = IMAGE_FOLDERS.into_iter().map(|name| folder.join(name));
-    folders.find(|folder| folder.join(ImageTokenizer::CONFIG).exists())
 }
