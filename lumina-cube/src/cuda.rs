@@ -1,4 +1,4 @@
-//! What is asked of CUDA's driver and compiler beside CubeCL.
+//! Direct calls of the CUDA driver and of NVRTC, for what CubeCL does not offer.
 
 use std::path::Path;
 

@@ -18,8 +18,12 @@ mod introduction {}
 mod first_image {}
 #[doc = include_str!("../../docs/src/checkpoints.md")]
 mod checkpoints {}
+#[doc = include_str!("../../docs/src/hardware.md")]
+mod hardware {}
 #[doc = include_str!("../../docs/src/backends.md")]
 mod backends {}
+#[doc = include_str!("../../docs/src/gpu.md")]
+mod gpu {}
 #[doc = include_str!("../../docs/src/samplers.md")]
 mod samplers {}
 #[doc = include_str!("../../docs/src/streaming-and-batching.md")]
@@ -28,6 +32,10 @@ mod streaming_and_batching {}
 mod memory {}
 #[doc = include_str!("../../docs/src/untrusted-input.md")]
 mod untrusted_input {}
+#[doc = include_str!("../../docs/src/troubleshooting.md")]
+mod troubleshooting {}
+#[doc = include_str!("../../docs/src/faq.md")]
+mod faq {}
 #[doc = include_str!("../../docs/src/unirep.md")]
 mod unirep {}
 #[doc = include_str!("../../docs/src/parity.md")]

@@ -44,6 +44,16 @@ pub enum Error {
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Hub(#[from] lumina_hub::Error),
+    /// A model without a text tokenizer, as most published ones are.
+    #[error(
+        "{}: has no `tokenizer.json`; give what has one to `LuminaBuilder::tokenizer`: that of all Lumina-mGPT models is \
+         in `Alpha-VLLM/Lumina-mGPT-7B-768` on the hub",
+        shown(model)
+    )]
+    NoTokenizer {
+        /// The folder, the file or the name on the hub.
+        model: PathBuf,
+    },
     /// A config is broken or asks for what is not supported.
     #[error("{}: {}", shown(file), Cause::new(reason))]
     Config {

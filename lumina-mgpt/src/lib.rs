@@ -102,8 +102,9 @@ pub use engine::{
     Prompt, Request, RequestId, Stats, Submission,
 };
 pub use error::{Error, Result};
+pub use image;
 pub use lumina_checkpoint::Dtype;
-pub use lumina_core::{CodeGrid, ImageSize, Limits};
+pub use lumina_core::{CodeGrid, ImageSize, Limits, crop_sizes};
 #[cfg(feature = "hub")]
 pub use lumina_hub::{DownloadProgress, Hub};
 pub use lumina_nn::{Compute, LoadProgress, Residence, Weights, keep_freed_memory};

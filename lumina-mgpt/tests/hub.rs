@@ -115,6 +115,27 @@ fn parts_from_several_repositories() {
     assert!(model.image_tokenizer().unwrap().has_decoder());
     let model = builder().image_tokenizer(REPO).tokenizer(REPO).load().unwrap();
     assert!(model.image_tokenizer().unwrap().has_decoder());
+    // As in `Alpha-VLLM/Chameleon_7B_mGPT`, by which the published models without an image tokenizer are completed.
+    let images = HubServer::new(REPO);
+    for name in ["vqgan.yaml", "vqgan.ckpt"] {
+        let bytes = std::fs::read(file("tests/reference/vq").join(name)).unwrap();
+        images.put(&format!("original_tokenizers/{name}"), bytes, true);
+    }
+    let (folder, cache) = (file(reference), tempfile::tempdir().unwrap());
+    let model = Lumina::from_pretrained(folder).image_tokenizer(REPO).hub(hub(&images, &cache)).compute(Compute::cpu());
+    assert!(model.load().unwrap().image_tokenizer().unwrap().has_decoder());
+    // Most published models have no text tokenizer, nor have their folders.
+    let (mute, cache) = (HubServer::new(REPO), tempfile::tempdir().unwrap());
+    for (name, path) in own.iter().filter(|(name, _)| *name != "tokenizer.json") {
+        mute.put(name, std::fs::read(file(path)).unwrap(), false);
+    }
+    let model = || Lumina::from_pretrained(REPO).hub(hub(&mute, &cache)).compute(Compute::cpu());
+    let error = model().load().unwrap_err();
+    assert!(matches!(&error, Error::NoTokenizer { model } if model == Path::new(REPO)), "{error}");
+    model().tokenizer(file(reference)).load().unwrap();
+    let folder = cache.path().join("models--owner--small-model/snapshots").join(COMMIT);
+    let error = Lumina::from_pretrained(&folder).compute(Compute::cpu()).load().unwrap_err();
+    assert!(matches!(&error, Error::NoTokenizer { model } if *model == folder), "{error}");
     // The repository has no adapter.
     let error = builder().adapter(REPO).load().unwrap_err();
     let Error::Hub(lumina_hub::Error::NoFile { file, .. }) = &error else { panic!("{error}") };

@@ -8,11 +8,12 @@ use lumina_hub::{DownloadProgress, Files, Hub, RepoName};
 use lumina_vq::ImageTokenizer;
 use serde::Deserialize;
 
-use crate::Result;
+use super::image_folder::IMAGE_FOLDERS;
 use crate::convert::name_on_hub;
+use crate::{Error, Result};
 
-/// Where an image tokenizer is in a model's repository.
-const IMAGE_FOLDERS: [&str; 2] = ["", "tokenizer/"];
+/// The file of a text tokenizer.
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Chooses the files of a part.
 pub(crate) type Select<'a> = dyn Fn(&Files<'_>) -> lumina_hub::Result<Vec<String>> + 'a;
@@ -34,7 +35,11 @@ impl Downloads<'_> {
             Some(hub) => hub,
             None => Hub::from_env()?,
         };
-        *path = self.hub.insert(hub).snapshot(&name, select, &mut |progress| (self.progress)(progress))?;
+        let folder = self.hub.insert(hub).snapshot(&name, select, &mut |progress| (self.progress)(progress));
+        *path = folder.map_err(|error| match error {
+            lumina_hub::Error::NoFile { file, .. } if file == TOKENIZER => Error::NoTokenizer { model: path.clone() },
+            other => other.into(),
+        })?;
         Ok(())
     }
 }
@@ -63,7 +68,7 @@ impl Wanted {
         }
         // GGUF files contain the documents, mostly.
         let is_needed = !weights.ends_with(".gguf");
-        for (name, is_wanted) in [("config.json", true), ("tokenizer.json", self.tokenizer)] {
+        for (name, is_wanted) in [("config.json", true), (TOKENIZER, self.tokenizer)] {
             if is_wanted && (is_needed || files.has(name)) {
                 wanted.push(name.to_owned());
             }
@@ -83,7 +88,7 @@ impl Wanted {
 
 /// The files of a text tokenizer.
 pub(crate) fn tokenizer(_: &Files<'_>) -> lumina_hub::Result<Vec<String>> {
-    Ok(vec!["tokenizer.json".to_owned()])
+    Ok(vec![TOKENIZER.to_owned()])
 }
 
 /// The files of an image tokenizer, in a repository of its own or in a model's.

@@ -1,6 +1,7 @@
 //! A checkpoint opened: the model that a program holds.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +15,7 @@ use lumina_tokenizer::{TextTokenizer, UniRep};
 use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
+use super::image_folder::folder_with_config;
 use super::preset::Preset;
 use crate::convert;
 use crate::document::{document, folder};
@@ -160,8 +162,9 @@ pub struct LuminaBuilder<'a> {
 
 impl<'a> LuminaBuilder<'a> {
     /// Sets the folder of `vqgan.ckpt` and `vqgan.yaml`, Meta's `tokenizer/`, if they are not in the model's folder or
-    /// its subfolder `tokenizer`; the folder that is set may have such a subfolder, too. Without one a model can read
-    /// images (its own folder has an encoder) but not generate them.
+    /// its subfolder `tokenizer` or `original_tokenizers`; the folder that is set may have such a subfolder, too.
+    /// Without one a model with an encoder in its own weights (`model.vqmodel.*`) reads images but generates none, and
+    /// another one has text only.
     pub fn image_tokenizer(mut self, folder: impl Into<PathBuf>) -> Self {
         self.image_tokenizer = Some(folder.into());
         self
@@ -275,7 +278,12 @@ impl<'a> LuminaBuilder<'a> {
         let text = match tokenizer {
             Some(path) => TextTokenizer::open(path)?,
             None => {
-                let (json, file) = document(&checkpoint, "tokenizer.json")?;
+                let (json, file) = document(&checkpoint, "tokenizer.json").map_err(|error| match error {
+                    Error::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                        Error::NoTokenizer { model: path.clone() }
+                    }
+                    other => other,
+                })?;
                 TextTokenizer::from_json(&json, file)?
             }
         };
@@ -325,11 +333,4 @@ impl fmt::Debug for LuminaBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LuminaBuilder").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-/// The folder of the image tokenizer, where it is in a folder or its subfolder `tokenizer`.
-fn folder_with_config(folder: &Path) -> Option<PathBuf> {
-    [folder.to_owned(), folder.join("tokenizer")]
-        .into_iter()
-        .find(|folder| folder.join(ImageTokenizer::CONFIG).exists())
 }

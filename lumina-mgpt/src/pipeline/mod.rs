@@ -5,6 +5,7 @@ mod clock;
 #[cfg(feature = "hub")]
 mod download;
 mod generation;
+mod image_folder;
 mod lumina;
 mod output;
 mod preset;
