@@ -10,7 +10,8 @@
 //!   [`RgbImage`](image::RgbImage), a [`String`], or an [`Output`] with everything.
 //! - [`Request`] is the same as a value: to be stored, sent, replayed, or run in a [batch](Lumina::run_batch).
 //! - [`Handle`] is an engine on a thread of its own, for many callers: what a server is built on.
-//! - [`Engine`] runs many requests at once, which join and leave between passes: the loop inside, for programs that drive it themselves.
+//! - [`Engine`] runs many requests at once, which join and leave between passes: the loop inside, for programs that
+//!   drive it themselves.
 //!
 //! ```
 //! # #[cfg(feature = "flex")] {
@@ -60,10 +61,10 @@
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
 //!
-//! Three features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take names on
-//! the Hugging Face hub, `owner/name` or `owner/name@revision`. With `tracing`, opening, requests, passes, images and
-//! failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images. With `async`,
-//! [`Events`] is a stream of `futures`.
+//! Three features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take
+//! names on the Hugging Face hub, `owner/name` or `owner/name@revision`. With `tracing`, opening, requests, passes,
+//! images and failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images.
+//! With `async`, [`Events`] is a stream of `futures`.
 //!
 //! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
 //! [`Compute::available`], which with `flex` is the processor.

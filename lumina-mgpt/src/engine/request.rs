@@ -8,7 +8,6 @@ use lumina_core::ImageSize;
 use lumina_sampling::{Modality, SamplingOptions};
 use lumina_tokenizer::{Conversation, Malformed, Task, TaskInput, TaskOutput};
 
-use super::request_json::RequestJson;
 use crate::{Error, Result};
 
 /// What to answer, and options for the answer.
@@ -36,8 +35,7 @@ use crate::{Error, Result};
 /// )?;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "RequestJson", into = "RequestJson")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// What to answer.
     pub prompt: Prompt,

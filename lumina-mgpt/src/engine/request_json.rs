@@ -70,14 +70,20 @@ fn merge(into: &mut Value, given: Map<String, Value>) {
     }
 }
 
-impl TryFrom<RequestJson> for Request {
-    type Error = String;
-
-    fn try_from(json: RequestJson) -> Result<Self, String> {
-        json.with_defaults(|task| match task {
+impl<'de> serde::Deserialize<'de> for Request {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = RequestJson::deserialize(deserializer)?;
+        let defaults = |task: Option<(Task, &TaskInput)>| match task {
             Some((task, input)) => GenerateOptions::of_task(task, input.size),
             None => GenerateOptions::default(),
-        })
+        };
+        read.with_defaults(defaults).map_err(serde::de::Error::custom)
+    }
+}
+
+impl serde::Serialize for Request {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RequestJson::from(self.clone()).serialize(serializer)
     }
 }
 

@@ -102,8 +102,8 @@ impl Scheduler {
     /// they fit.
     ///
     /// Where the budget is exhausted, those that are held give their keys and values up. Then the sequence that was
-    /// admitted last does, and waits, before all that arrived after it. One that does not fit alone has failed: its error is returned with its index
-    /// in `running`.
+    /// admitted last does, and waits, before all that arrived after it. One that does not fit alone has failed: its
+    /// error is returned with its index in `running`.
     pub(super) fn schedule(&mut self, options: &EngineOptions) -> Option<(usize, Error)> {
         let budget = options.kv_budget_bytes.unwrap_or(u64::MAX);
         let mut preempted = false;

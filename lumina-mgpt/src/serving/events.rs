@@ -6,10 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::handle::Caller;
 use crate::engine::{Cancel, Event};
 use crate::pipeline::Output;
 use crate::{Error, Result};
+
+/// Has the engine's thread look around, where it waits. It ends when nobody can wake it any more.
+pub(super) trait Wake: Send + Sync {
+    fn wake(&self);
+}
 
 /// What both sides share.
 struct Channel {
@@ -59,10 +63,10 @@ pub(super) enum Reader {
     Gone,
 }
 
-/// Both ends of a request's events. `cancel` and `caller` are for the reader's end.
-pub(super) fn channel(capacity: usize, cancel: Cancel, caller: Caller) -> (Feed, Events) {
+/// Both ends of a request's events. `cancel` and `engine` are for the reader's end.
+pub(super) fn channel(capacity: usize, cancel: Cancel, engine: Arc<dyn Wake>) -> (Feed, Events) {
     let channel = Arc::new(Channel { state: Mutex::default(), changed: Condvar::new(), capacity: capacity.max(1) });
-    (Feed(channel.clone()), Events { channel, cancel, caller })
+    (Feed(channel.clone()), Events { channel, cancel, engine })
 }
 
 impl Feed {
@@ -114,7 +118,7 @@ impl Drop for Feed {
 pub struct Events {
     channel: Arc<Channel>,
     cancel: Cancel,
-    caller: Caller,
+    engine: Arc<dyn Wake>,
 }
 
 impl Events {
@@ -162,7 +166,7 @@ impl Events {
     /// Ends the request within a pass, with what is there: its events end with [`Event::Done`].
     pub fn cancel(&self) {
         self.cancel.cancel();
-        self.caller.wake();
+        self.engine.wake();
     }
 
     /// What waits: the next event, or `None` after the last. The state is handed back where it is still to come.
@@ -177,7 +181,7 @@ impl Events {
         let wakes = state.is_held && state.waiting.len() <= self.channel.capacity / 2;
         drop(state);
         if wakes {
-            self.caller.wake();
+            self.engine.wake();
         }
         Ok(event)
     }

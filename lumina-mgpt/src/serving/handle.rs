@@ -1,16 +1,16 @@
 //! What callers hold of an engine that runs on a thread of its own.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::events::{self, Events};
+use super::events::{self, Events, Wake};
 use super::metrics::Metrics;
+use super::shared::{HandleOptions, Shared};
 use super::worker::{Command, Worker};
-use crate::engine::{Clock, EngineOptions, Prepared, Request, Submission};
-use crate::pipeline::{Lumina, SystemClock};
+use crate::engine::{Prepared, Request, Submission};
+use crate::pipeline::Lumina;
 use crate::{Error, Result};
 
 /// An [`Engine`](crate::Engine) on a thread of its own. A clone is a handle to the same engine.
@@ -42,89 +42,19 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct Handle {
-    caller: Caller,
+    line: Arc<Line>,
 }
 
-/// What an engine's thread may take on. The default: the engine's own bounds, 256 requests that wait, and 256 events of
-/// each request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HandleOptions {
-    /// Bounds of the engine.
-    pub engine: EngineOptions,
-    /// The most requests that wait for their first pass; further ones are refused ([`Error::QueueFull`]).
-    pub max_waiting: usize,
-    /// The most events of a request that wait to be read, give or take those of a pass. A request whose reader is
-    /// further behind is left out of passes until half of them are read.
-    pub event_buffer: usize,
-}
-
-impl Default for HandleOptions {
-    fn default() -> Self {
-        Self { engine: EngineOptions::default(), max_waiting: 256, event_buffer: 256 }
-    }
-}
-
-impl HandleOptions {
-    /// Sets [`HandleOptions::engine`].
-    #[must_use]
-    pub fn engine(self, engine: EngineOptions) -> Self {
-        Self { engine, ..self }
-    }
-
-    /// Sets [`HandleOptions::max_waiting`].
-    #[must_use]
-    pub fn max_waiting(self, max_waiting: usize) -> Self {
-        Self { max_waiting, ..self }
-    }
-
-    /// Sets [`HandleOptions::event_buffer`].
-    #[must_use]
-    pub fn event_buffer(self, event_buffer: usize) -> Self {
-        Self { event_buffer, ..self }
-    }
-}
-
-/// What callers and the engine's thread share.
-pub(super) struct Shared {
-    pub(super) model: Lumina,
-    pub(super) options: HandleOptions,
-    pub(super) clock: Arc<dyn Clock>,
-    /// Requests that the thread has not seen yet.
-    pub(super) unseen: AtomicUsize,
-    is_closing: AtomicBool,
-    metrics: Mutex<Metrics>,
-    has_ended: Mutex<bool>,
-    ended: Condvar,
-}
-
-impl Shared {
-    pub(super) fn metrics(&self) -> MutexGuard<'_, Metrics> {
-        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that the thread has ended.
-    pub(super) fn end(&self) {
-        self.is_closing.store(true, Ordering::Release);
-        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ended.notify_all();
-    }
-}
-
-/// A way to the engine's thread, which ends when the last of them is dropped.
-#[derive(Clone)]
-pub(super) struct Caller(Arc<Line>);
-
+/// The way to the engine's thread, which ends when the last handle and the last [`Events`] have dropped it.
 struct Line {
     commands: Sender<Command>,
     shared: Arc<Shared>,
 }
 
-impl Caller {
-    /// Has the thread look around, where it waits.
-    pub(super) fn wake(&self) {
+impl Wake for Line {
+    fn wake(&self) {
         // An engine that has ended has nothing to look at.
-        let _ = self.0.commands.send(Command::Wake);
+        let _ = self.commands.send(Command::Wake);
     }
 }
 
@@ -141,18 +71,9 @@ impl Handle {
     /// [`Error::Thread`] where the system starts no thread.
     pub fn new(model: &Lumina, options: HandleOptions) -> Result<Self> {
         let (commands, received) = channel();
-        let shared = Arc::new(Shared {
-            model: model.clone(),
-            options,
-            clock: Arc::new(SystemClock::new()),
-            unseen: AtomicUsize::new(0),
-            is_closing: AtomicBool::new(false),
-            metrics: Mutex::default(),
-            has_ended: Mutex::new(false),
-            ended: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(model, options));
         Worker::start(shared.clone(), received, commands.clone())?;
-        Ok(Self { caller: Caller(Arc::new(Line { commands, shared })) })
+        Ok(Self { line: Arc::new(Line { commands, shared }) })
     }
 
     /// The model.
@@ -175,62 +96,40 @@ impl Handle {
     /// As [`Handle::submit`].
     pub fn submit_with(&self, request: &Request, submission: Submission) -> Result<Events> {
         let shared = self.shared();
-        if shared.is_closing.load(Ordering::Acquire) {
+        if shared.is_closing() {
             return Err(Error::Stopped);
         }
         let cancel = submission.cancel.clone();
         let engine = &shared.options.engine;
         let prepared = Prepared::new(shared.model.parts(), engine, request, submission, &*shared.clock)?;
-        self.take_place()?;
-        let (feed, events) = events::channel(shared.options.event_buffer, cancel, self.caller.clone());
+        shared.take_place()?;
+        let (feed, events) = events::channel(shared.options.event_buffer, cancel, self.line.clone());
         let command = Command::Submit { prepared: Box::new(prepared), feed };
-        self.caller.0.commands.send(command).map_err(|_| Error::Stopped)?;
+        self.line.commands.send(command).map_err(|_| Error::Stopped)?;
         Ok(events)
-    }
-
-    /// Takes a place among those that wait.
-    fn take_place(&self) -> Result<()> {
-        let shared = self.shared();
-        let mut metrics = shared.metrics();
-        let unseen = shared.unseen.load(Ordering::Acquire);
-        let free = shared.options.engine.max_sequences.saturating_sub(metrics.running + metrics.held);
-        let limit = shared.options.max_waiting;
-        if metrics.waiting.saturating_add(unseen) >= limit.saturating_add(free) {
-            metrics.refused += 1;
-            return Err(Error::QueueFull { limit });
-        }
-        metrics.submitted += 1;
-        shared.unseen.fetch_add(1, Ordering::AcqRel);
-        Ok(())
     }
 
     /// What the engine does now, and has done so far.
     pub fn metrics(&self) -> Metrics {
-        let shared = self.shared();
-        let mut metrics = shared.metrics().clone();
-        metrics.waiting += shared.unseen.load(Ordering::Acquire);
-        metrics
+        self.shared().snapshot()
     }
 
     /// Ends the engine: takes no further requests, waits until those that it has are answered, at most as long as
     /// `grace`, and cancels the rest, whose events end with [`Event::Done`](crate::Event::Done).
     pub fn shutdown(&self, grace: Duration) {
         let shared = self.shared();
-        shared.is_closing.store(true, Ordering::Release);
-        let _ = self.caller.0.commands.send(Command::Close { end: Instant::now().checked_add(grace) });
-        let mut has_ended = shared.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*has_ended {
-            has_ended = shared.ended.wait(has_ended).unwrap_or_else(PoisonError::into_inner);
-        }
+        shared.close();
+        let _ = self.line.commands.send(Command::Close { end: Instant::now().checked_add(grace) });
+        shared.wait_for_end();
     }
 
     /// Whether the engine takes no further requests.
     pub fn is_shut_down(&self) -> bool {
-        self.shared().is_closing.load(Ordering::Acquire)
+        self.shared().is_closing()
     }
 
     fn shared(&self) -> &Shared {
-        &self.caller.0.shared
+        &self.line.shared
     }
 }
 

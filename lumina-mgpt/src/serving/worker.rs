@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::events::{Feed, Reader};
-use super::handle::Shared;
+use super::shared::Shared;
 use crate::engine::{DecodeResult, DecodeWork, Engine, Event, Prepared, RequestId};
 use crate::pipeline::with_memory;
 use crate::{Error, Result};
@@ -116,11 +115,7 @@ impl Worker {
         match command {
             Command::Submit { prepared, feed } => {
                 let id = self.engine.push(*prepared);
-                // Counted here from now on, in one moment for those who submit.
-                let mut metrics = self.shared.metrics();
-                metrics.waiting += 1;
-                self.shared.unseen.fetch_sub(1, Ordering::AcqRel);
-                drop(metrics);
+                self.shared.see();
                 self.requests.insert(id, Reading { feed, is_held: false });
             }
             Command::Decoded(result) => self.engine.complete(result),
