@@ -17,7 +17,7 @@ pub struct RowWriter {
 enum Written {
     /// On the CPU backend, whose own zeros take their memory twice for a moment.
     Host(Vec<f32>, Device),
-    Burn(Tensor<4>),
+    Burn(Box<Tensor<4>>),
 }
 
 impl RowWriter {
@@ -27,7 +27,7 @@ impl RowWriter {
         let shape = [batch, channels, height, width];
         let written = match Constant::unrecorded(band) {
             Some(_) => Written::Host(lumina_kernels::memory::zeros(shape.iter().product()), band.device()),
-            None => Written::Burn(Tensor::zeros(shape, (&band.device(), band.dtype()))),
+            None => Written::Burn(Box::new(Tensor::zeros(shape, (&band.device(), band.dtype())))),
         };
         Self { shape, written }
     }
@@ -46,7 +46,7 @@ impl RowWriter {
             }
             (written, _) => {
                 let tensor = Self { shape: self.shape, written }.finish();
-                Written::Burn(tensor.slice_assign([0..batch, 0..channels, rows, 0..width], band))
+                Written::Burn(Box::new(tensor.slice_assign([0..batch, 0..channels, rows, 0..width], band)))
             }
         };
         Self { shape: self.shape, written }
@@ -56,7 +56,7 @@ impl RowWriter {
     pub fn finish(self) -> Tensor<4> {
         match self.written {
             Written::Host(values, device) => Tensor::from_data(TensorData::new(values, self.shape), &device),
-            Written::Burn(tensor) => tensor,
+            Written::Burn(tensor) => *tensor,
         }
     }
 }
