@@ -113,7 +113,7 @@ proptest! {
             let mut rows = Vec::new();
             for event in again.stream().unwrap() {
                 match event.unwrap() {
-                    Event::Text(piece) => text += &piece,
+                    Event::Text(piece) | Event::Special(piece) => text += &piece,
                     Event::Image { codes, .. } => {
                         text += "<|image|>";
                         prop_assert_eq!(std::mem::take(&mut rows), codes.codes());

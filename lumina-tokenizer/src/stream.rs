@@ -13,6 +13,10 @@ use crate::TextStream;
 pub enum StreamEvent {
     /// More text.
     Text(String),
+    /// A special token in text by its name, such as an image token outside of an image, or `<reserved00042>`. The
+    /// original has it in the text, and so has [`UniRep::decode`](crate::UniRep::decode); a program for people leaves
+    /// it out. A character that it breaks off comes with it, as U+FFFD.
+    Special(String),
     /// An image has stated its size.
     ImageStarted {
         /// The size.
@@ -89,7 +93,10 @@ impl StreamDecoder {
         let role = self.vocabulary.role(token);
         let before = self.layout;
         match self.layout.push(role) {
-            Placement::Text => self.text.push(token).map(StreamEvent::Text),
+            Placement::Text => {
+                let event = if self.text.is_special(token) { StreamEvent::Special } else { StreamEvent::Text };
+                self.text.push(token).map(event)
+            }
             Placement::Slot(slot) => self.fill(slot, role, &before),
             Placement::Misfit(expected) => Some(self.malformed(&before, expected, Some(token))),
             Placement::Outside => None,
@@ -178,6 +185,7 @@ impl std::fmt::Debug for StreamEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::Special(name) => write!(f, "Special({name:?})"),
             Self::ImageStarted { size } => f.debug_struct("ImageStarted").field("size", size).finish(),
             Self::Row { row, codes } => write!(f, "Row({row}, <{} codes>)", codes.len()),
             Self::Image(codes) => f.debug_tuple("Image").field(codes).finish(),
