@@ -12,10 +12,10 @@ use lumina_examples::{
 };
 use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
 
-/// Chats in text and images.
+/// Chats in text and images. @FILE in a message is an image, and "draw …" asks for one.
 ///
-/// `@file` in a message is an image: @dog.png, or @"my dog.png" where the name has spaces. A message that begins with
-/// "draw" asks for an image. Images of the answers are written to out/chat-1.png and so on, the next that is free.
+/// A name with spaces is written in quotes: @"my dog.png". Images of the answers are written to out/chat-1.png and so
+/// on, the next that is free.
 #[derive(Parser)]
 struct Args {
     /// The first messages, each a turn in quotes [default: two that the small model understands]

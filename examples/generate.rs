@@ -19,7 +19,7 @@ struct Args {
     #[arg(default_value = SCENE_PROMPT)]
     prompt: String,
     /// Size of the image in pixels, multiples of 32 [default: a square of the target size]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = width_x_height)]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = width_x_height, allow_hyphen_values = true)]
     size: Option<(u32, u32)>,
     /// Draw N images at once, with the seeds from `--seed` on, and a contact sheet of them
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -129,16 +129,16 @@ struct SamplingArgs {
     /// The same seed gives the same answer. The small model is sure of most answers, and other seeds hardly change them
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How strongly images follow the prompt: 1 is without guidance [default: what the checkpoint states, else the task]
+    /// How strongly images follow the prompt: 1 is without guidance [default: the checkpoint's, else the task's]
     #[arg(long, value_name = "SCALE")]
     guidance: Option<f32>,
-    /// Draw image tokens from the K most likely ones [default: as above]
+    /// Draw image tokens from the K most likely ones [default: the checkpoint's, else the task's]
     #[arg(long, value_name = "K")]
     image_top_k: Option<usize>,
-    /// Draw text tokens from the K most likely ones [default: as above]
+    /// Draw text tokens from the K most likely ones [default: the checkpoint's, else the task's]
     #[arg(long, value_name = "K")]
     text_top_k: Option<usize>,
-    /// How random draws are: below 1 favours likely tokens [default: as above]
+    /// How random draws are: below 1 favours likely tokens [default: the checkpoint's, else the task's]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
     /// Take the most likely token each time, without draws

@@ -199,3 +199,46 @@ impl std::fmt::Debug for StreamDecoder {
         f.debug_struct("StreamDecoder").field("layout", &self.layout).field("text", &self.text).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Malformed, Specials, UniRep};
+
+    /// Special tokens in text are told from it, and the whole text has them, as the original's.
+    #[test]
+    fn special_tokens_in_text_are_events_of_their_own() {
+        let unirep = UniRep::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/tokenizer")).unwrap();
+        let text = "a dogIMGIMGBZ<reserved00042></s>世界";
+        let mut tokens = unirep.text().encode(text, Specials::Parse).unwrap();
+        let byte = tokens.pop().unwrap();
+        tokens.insert(1, byte);
+        let is_special = |&token: &u32| unirep.text().is_special(token);
+        assert_eq!(tokens.iter().filter(|token| is_special(token)).count(), 3);
+        let mut stream = unirep.stream();
+        let (mut plain, mut specials, mut whole) = (String::new(), Vec::new(), String::new());
+        for event in tokens.iter().filter_map(|&token| stream.push(token)) {
+            match event {
+                StreamEvent::Text(text) => {
+                    plain += &text;
+                    whole += &text;
+                }
+                StreamEvent::Special(name) => {
+                    whole += &name;
+                    specials.push(name);
+                }
+                other => unreachable!("{other:?}"),
+            }
+        }
+        whole.extend(stream.finish().map(|event| match event {
+            StreamEvent::Text(text) => text,
+            other => unreachable!("{other:?}"),
+        }));
+        assert_eq!(specials, ["IMGIMGBZ", "<reserved00042>", "</s>"]);
+        assert!(plain.contains("dog") && !plain.contains("IMG") && !plain.contains('<'), "{plain}");
+        assert_eq!(whole, unirep.decode(&tokens, Malformed::Error).unwrap().text());
+        // Spelt out by a user it is text.
+        let spelt = unirep.text().encode("IMGIMGBZ", Specials::Plain).unwrap();
+        assert!(!spelt.iter().any(is_special));
+    }
+}
