@@ -1,28 +1,34 @@
 //! `cargo run --release --example chat -- "@photo.jpg What is it?" "draw it in winter" --interactive`
 //!
 //! Chats in text and images. Each message is a turn; `@file` in a message is an image.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, SCENE_PROMPT, message_parts, save_image, summary};
+use lumina_examples::{
+    ModelArgs, SCENE_PROMPT, default_size, left_out, message_parts, note, save_image, say, say_piece, summary,
+};
 use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
 
-/// Chats in text and images. Images of the answers are written to out/chat-1.png and so on, the next that is free.
+/// Chats in text and images. @FILE in a message is an image, and "draw …" asks for one.
+///
+/// A name with spaces is written in quotes: @"my dog.png". Images of the answers are written to out/chat-1.png and so
+/// on, the next that is free.
 #[derive(Parser)]
 struct Args {
-    /// The first turns; `@file` in a message is an image, and "draw …" asks for one [default: two for the small model]
+    /// The first messages, each a turn in quotes [default: two that the small model understands]
     messages: Vec<String>,
-    /// Then read one message per line from the standard input
+    /// Then read more messages from the standard input, one a line
     #[arg(short, long)]
     interactive: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-const HELP: &str = "A line is a message. `@file` in it is an image, and a line that begins with \"draw\" asks for one.
+const HELP: &str = "A line is a message. A line that begins with \"draw\" asks for an image.
+@file in a message is an image: @dog.png, or @\"my dog.png\" or @my\\ dog.png where the name has spaces.
 /new    forgets the conversation
 /help   shows this
 /quit   ends";
@@ -35,8 +41,11 @@ struct Chat<'a> {
     n_images: usize,
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let model = args.model.open()?;
     let mut messages = args.messages;
     if messages.is_empty() && !args.interactive {
@@ -44,19 +53,18 @@ fn main() -> lumina_examples::Result<()> {
     }
     let mut chat = Chat { model: &model, args: &args.model, conversation: Conversation::new(), n_images: 0 };
     for message in messages {
-        println!("> {message}");
+        say!("> {message}")?;
         chat.turn(&message)?;
     }
     if !args.interactive {
         return Ok(());
     }
     if io::stdin().is_terminal() {
-        println!("{HELP}");
+        say!("{HELP}")?;
     }
     loop {
         if io::stdin().is_terminal() {
-            print!("> ");
-            io::stdout().flush()?;
+            say_piece!("> ")?;
         }
         let mut line = Vec::new();
         if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
@@ -65,13 +73,13 @@ fn main() -> lumina_examples::Result<()> {
         match String::from_utf8_lossy(&line).trim() {
             "" => {}
             "/quit" | "/exit" => return Ok(()),
-            "/help" => println!("{HELP}"),
+            "/help" => say!("{HELP}")?,
             "/new" => chat.conversation = Conversation::new(),
-            other if other.starts_with('/') => println!("there is no {other}; /help shows what there is"),
+            other if other.starts_with('/') => say!("there is no {other}; /help shows what there is")?,
             // A missing file or a full context is no reason to lose the conversation.
             message => {
                 if let Err(error) = chat.turn(message) {
-                    println!("{error}");
+                    say!("{error}")?;
                 }
             }
         }
@@ -83,36 +91,37 @@ impl Chat<'_> {
     fn turn(&mut self, message: &str) -> lumina_examples::Result<()> {
         let conversation = self.conversation.clone().human(self.message(message)?);
         let mut answer: Vec<Part> = Vec::new();
-        let mut is_whole = true;
+        let (mut is_whole, mut n_specials) = (true, 0);
         for event in self.args.apply_sampling(self.model.chat(conversation.clone())).stream()? {
             match event? {
                 Event::Text(piece) => {
-                    print!("{piece}");
+                    say_piece!("{piece}")?;
                     answer.push(piece.into());
                 }
+                Event::Special(_) => n_specials += 1,
                 Event::Image { image, codes } => {
                     let file = self.next_file();
                     save_image(&image, &file)?;
-                    print!("[{}]", file.display());
+                    say_piece!("[{}]", file.display())?;
                     answer.push(codes.into());
                 }
-                Event::Malformed { malformed, .. } => print!("[{malformed}]"),
+                Event::Malformed { malformed, .. } => say_piece!("[{malformed}]")?,
                 Event::Done { stats, .. } => {
-                    println!();
-                    eprintln!("{}", summary(&stats));
+                    say!("")?;
+                    if let Some(remark) = left_out(n_specials) {
+                        note!("{remark}");
+                    }
+                    note!("{}", summary(&stats));
                     is_whole = stats.stop != StopReason::ContextFull;
                 }
                 _ => {}
             }
-            io::stdout().flush()?;
         }
         if is_whole {
             self.conversation = conversation.assistant(answer);
         } else {
             // With it every later turn would be too long.
-            println!(
-                "the answer has no end within the model's context, and is not kept; /new begins a new conversation"
-            );
+            say!("the answer has no end within the model's context, and is not kept; /new begins a new conversation")?;
         }
         Ok(())
     }
@@ -133,8 +142,7 @@ impl Chat<'_> {
         let wish = message.get(..5).filter(|start| start.eq_ignore_ascii_case("draw ")).map(|_| message[5..].trim());
         Ok(match wish.filter(|wish| !wish.is_empty() && !wish.contains('@')) {
             Some(wish) => {
-                let side = self.model.target_size_px();
-                let input = TaskInput::new().text(wish).size(lumina_mgpt::ImageSize::new(side, side)?);
+                let input = TaskInput::new().text(wish).size(default_size(self.model)?);
                 Task::TextToImage.prompt(input)?.0
             }
             None => message_parts(self.model, message)?,

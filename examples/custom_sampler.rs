@@ -1,28 +1,28 @@
 //! `cargo run --release --example custom_sampler -- "a red car" --towards photo.jpg --strength 4`
 //!
 //! Samples with a custom step that makes the drawn image similar to a given image.
-#![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_image};
+use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_image, say};
 use lumina_sampling::{Candidates, Phase, Step, StreamState};
 
-/// Draws an image from a text, similar to another image.
+/// Draws an image from a text, similar to another image, by a sampling step of its own.
 #[derive(Parser)]
 struct Args {
     /// What to draw
     #[arg(default_value = SCENE_PROMPT)]
     prompt: String,
-    /// The other image [default: a scene]
-    #[arg(long)]
+    /// The other image, whose size the drawn one has, too [default: model/scene.png]
+    #[arg(long, value_name = "IMAGE")]
     towards: Option<PathBuf>,
-    /// Added to the logits of its tokens: 0 has no effect, 100 copies the image
-    #[arg(long, default_value_t = 8.0)]
+    /// How similar: what is added to the logits of its tokens; 0 has no effect, 100 copies the image
+    #[arg(long, value_name = "LOGITS", default_value_t = 8.0)]
     strength: f32,
-    /// The PNG file to write
-    #[arg(short, long, default_value = "out/custom_sampler.png")]
+    /// The PNG, JPEG or WebP file to write
+    #[arg(short, long, value_name = "FILE", default_value = "out/custom_sampler.png")]
     output: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
@@ -46,14 +46,17 @@ impl Step for TowardsImage {
     }
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let model = args.model.open()?;
     let codes = model.encode_image(&open_image(args.towards.as_deref())?)?;
     let step = TowardsImage { tokens: model.tokenizer().encode_image(&codes)?, strength: args.strength };
     let generation = model.text_to_image(&args.prompt, (codes.width_px(), codes.height_px()));
     let generation = args.model.apply_sampling(generation).sampler(move |sampler| sampler.step_before(step.clone()));
     save_image(&generation.run()?, &args.output)?;
-    println!("wrote {}", args.output.display());
+    say!("wrote {}", args.output.display())?;
     Ok(())
 }

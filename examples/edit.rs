@@ -1,29 +1,34 @@
 //! `cargo run --release --example edit -- editing photo.jpg --instruction "Make it night"`
 //!
 //! Draws an image from an image with an Omni checkpoint: annotations, edits, and images that follow a control image.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lumina_examples::{ModelArgs, Progress, check_instruction, check_output, open_image, save_image, summary};
+use lumina_examples::{
+    ModelArgs, Progress, check_instruction, check_output, note, open_image, save_image, say, summary,
+};
 use lumina_mgpt::{Error, Event, Task};
 use lumina_tokenizer::TaskOutput;
 
-/// Draws an image from an image.
+/// Draws an image from an image: a depth or segmentation map, an edit, or an image that follows a control image.
+///
+/// The small model knows depth_estimation, semantic_segmentation, and editing of its scenes: edit editing
+/// --instruction "make the background black".
 #[derive(Parser)]
 struct Args {
     /// The task
     #[arg(default_value = "depth_estimation", value_parser = tasks())]
     task: Task,
-    /// The input image [default: a scene]
+    /// The input image [default: model/scene.png]
     image: Option<PathBuf>,
-    /// The instruction of detection, editing and conditional_generation
-    #[arg(long)]
+    /// What to do, for the tasks detection, editing and conditional_generation
+    #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
     /// The PNG, JPEG or WebP file to write [default: out/TASK.png]
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
@@ -36,8 +41,11 @@ fn tasks() -> impl TypedValueParser<Value = Task> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Task>())
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     check_instruction(args.task, args.instruction.is_some())?;
     let output = args.output.unwrap_or_else(|| format!("out/{}.png", args.task).into());
     check_output(&output)?;
@@ -55,8 +63,8 @@ fn main() -> lumina_examples::Result<()> {
                 if let Some(malformed) = cut_off.take() {
                     return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
                 }
-                eprintln!("{}", summary(&stats));
-                println!("wrote {}", output.display());
+                note!("{}", summary(&stats));
+                say!("wrote {}", output.display())?;
             }
             _ => {}
         }

@@ -1,38 +1,41 @@
 //! `cargo run --release --example embed -- photo.jpg --image-tokenizer chameleon/tokenizer`
 //!
 //! Uses two crates alone, as a program with its own transformer would: converts an image to tokens and back.
-#![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lumina_examples::{open_image, save_image, small_model};
+use lumina_examples::{open_image, save_image, say, small_model};
 use lumina_tokenizer::{Conversation, Malformed, Part, UniRep};
 use lumina_vq::preprocess::Preprocessor;
 use lumina_vq::{Bands, Compute, ImageTokenizer};
 
-/// Converts an image to tokens and back.
+/// Converts an image to the tokens of a prompt and back, with the tokenizers alone and no transformer.
 #[derive(Parser)]
 struct Args {
-    /// The image [default: a scene]
+    /// The image [default: model/scene.png]
     image: Option<PathBuf>,
-    /// Folder of `tokenizer.json` [default: the small model's]
-    #[arg(long)]
+    /// Folder of tokenizer.json [default: the small model's]
+    #[arg(long, value_name = "FOLDER")]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: the small model's]
-    #[arg(long)]
+    /// Folder of vqgan.yaml and its weights [default: the small model's]
+    #[arg(long, value_name = "FOLDER")]
     image_tokenizer: Option<PathBuf>,
-    /// Resize the image to about this many pixels squared
-    #[arg(long, default_value_t = 96)]
+    /// Resize the image to about so many pixels a side
+    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     target_size: u32,
-    /// The PNG file for the decoded image
-    #[arg(short, long, default_value = "out/embed.png")]
+    /// The PNG, JPEG or WebP file for the decoded image
+    #[arg(short, long, value_name = "FILE", default_value = "out/embed.png")]
     output: PathBuf,
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let images = args.image_tokenizer.unwrap_or_else(small_model);
     let images = ImageTokenizer::open(images, &"cpu".parse::<Compute>()?)?;
     let tokenizer = UniRep::open(args.tokenizer.unwrap_or_else(small_model))?;
@@ -42,13 +45,13 @@ fn main() -> lumina_examples::Result<()> {
     let codes = images.encode(&image)?;
     let prompt = Conversation::new().human([Part::from("Describe the image in detail. "), codes.into()]);
     let tokens = tokenizer.encode(&prompt)?.tokens;
-    println!("{} tokens: {:?} …", tokens.len(), tokens.iter().take(12).collect::<Vec<_>>());
+    say!("{} tokens: {:?} …", tokens.len(), tokens.iter().take(12).collect::<Vec<_>>())?;
 
     // The same functions decode its answer.
     let decoded = tokenizer.decode(&tokens, Malformed::Error)?;
-    println!("decoded text: {:?}", decoded.text());
+    say!("decoded text: {:?}", decoded.text())?;
     let codes = decoded.images().next().context("the decoded tokens contain no image")?;
     save_image(&images.decode(codes, Bands::Whole)?, &args.output)?;
-    println!("wrote {}", args.output.display());
+    say!("wrote {}", args.output.display())?;
     Ok(())
 }

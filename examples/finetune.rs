@@ -2,30 +2,30 @@
 //!
 //! Trains a model, or with `--lora` an adapter, on what `pretokenize` made; `data.yaml` is a list of indexes:
 //! `META: [{path: tokens/record.json}]`. A call continues where an earlier one ended.
-#![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Parser;
 use lumina_checkpoint::Dtype;
-use lumina_examples::{ComputeArgs, FineTuneArgs};
+use lumina_examples::{ComputeArgs, FineTuneArgs, say};
 use lumina_train::Ended;
 use lumina_train::data::Dataset;
 use lumina_train::fine_tune::{FineTune, LoraOptions};
 use lumina_train::metrics::{ProgressLines, Recorder};
 
-/// Trains a model or an adapter.
+/// Trains a model, or with --lora an adapter, on what `pretokenize` made. The same command continues a run.
 #[derive(Parser)]
 struct Args {
-    /// The Hugging Face folder of the model
+    /// The folder of the model, in the layout of Hugging Face
     model: PathBuf,
-    /// The data config
+    /// The data config, a YAML file that lists indexes: META: [{path: tokens/record.json}]
     data: PathBuf,
-    /// The folder of the run; the result will be in its folder `result`
+    /// The folder of the run; the trained model will be in its folder `result`
     run: PathBuf,
     /// Train a LoRA adapter of this rank, and leave the model as it is
-    #[arg(long)]
+    #[arg(long, value_name = "RANK")]
     lora: Option<usize>,
     #[command(flatten)]
     training: FineTuneArgs,
@@ -33,8 +33,11 @@ struct Args {
     compute: ComputeArgs,
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let (data, compute) = (Dataset::open(&args.data)?, args.compute.open()?);
     let run =
         FineTune::new(&args.model, args.training.options(), &[compute]).lora(args.lora.map(LoraOptions::with_rank));
@@ -43,16 +46,16 @@ fn main() -> lumina_examples::Result<()> {
     let mut progress = ProgressLines::default();
     let (trainer, ended) = run.run(&data, &args.run, |event| {
         let now = SystemTime::now();
-        println!("{}", progress.line(&event, now));
-        recorder.record(&event, now)
+        say!("{}", progress.line(&event, now))?;
+        anyhow::Ok(recorder.record(&event, now)?)
     })?;
 
     let result = args.run.join("result");
     if ended == Ended::Finished && result.exists() {
-        println!("{} was there before and stays; remove it for a new one", result.display());
+        say!("{} was there before and stays; remove it for a new one", result.display())?;
     } else if ended == Ended::Finished {
         trainer.export(&result, Dtype::BF16)?;
-        println!("wrote {}", result.display());
+        say!("wrote {}", result.display())?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `cargo run --release --example generate -- "a small red circle above a large blue square on a white background"`
 //!
 //! Draws an image from a text, or several.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Parser;
 use lumina_examples::{
-    ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, save_image, summary, width_x_height,
+    ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, default_size, note, save_image, say, summary,
+    width_x_height,
 };
 use lumina_mgpt::{Error, Event, Lumina, Request, Stats};
 
@@ -17,27 +18,33 @@ struct Args {
     /// What to draw
     #[arg(default_value = SCENE_PROMPT)]
     prompt: String,
-    /// WIDTHxHEIGHT in pixels, multiples of 32 [default: a square of the target size]
-    #[arg(long, value_parser = width_x_height)]
+    /// Size of the image in pixels, multiples of 32 [default: a square of the target size]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = width_x_height, allow_hyphen_values = true)]
     size: Option<(u32, u32)>,
-    /// Draw so many images, with consecutive seeds, and a contact sheet of them
-    #[arg(short = 'n', long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Draw N images at once, with the seeds from `--seed` on, and a contact sheet of them
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     images: u16,
-    /// Write a preview each time that this many rows of 16 pixels are complete
-    #[arg(long, conflicts_with = "images")]
+    /// While the image is drawn, write the part that is there after each ROWS rows (of 16 pixels) to the output file
+    #[arg(long, value_name = "ROWS", conflicts_with = "images")]
     preview_every: Option<u32>,
-    /// The PNG, JPEG or WebP file to write; of several images that of the contact sheet
-    #[arg(short, long, default_value = "out/generate.png")]
+    /// The PNG, JPEG or WebP file to write; with `-n` the contact sheet, and next to it a file for each seed
+    #[arg(short, long, value_name = "FILE", default_value = "out/generate.png")]
     output: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     check_output(&args.output)?;
     let model = args.model.open()?;
-    let size = args.size.unwrap_or((model.target_size_px(), model.target_size_px()));
+    let size = match args.size {
+        Some(size) => size,
+        None => default_size(&model).map(|size| (size.width_px(), size.height_px()))?,
+    };
     let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
     if args.images > 1 {
         return several(&model, &generation.request()?, args.images, &args.output);
@@ -57,8 +64,8 @@ fn main() -> lumina_examples::Result<()> {
                 if let Some(malformed) = cut_off.take() {
                     return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
                 }
-                eprintln!("{}, {}x{}", summary(&stats), size.0, size.1);
-                println!("wrote {}", args.output.display());
+                note!("{}, {}x{}", summary(&stats), size.0, size.1);
+                say!("wrote {}", args.output.display())?;
             }
             _ => {}
         }
@@ -82,14 +89,14 @@ fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path) -> lumina_ex
         let seed = request.options.sampling.seed;
         let Stats { stop, .. } = output.stats;
         let Some(image) = output.images.into_iter().next() else {
-            println!("no image with seed {seed}: stopped by {stop}");
+            say!("no image with seed {seed}: stopped by {stop}")?;
             continue;
         };
         let name = sheet.file_stem().unwrap_or_default().to_string_lossy();
         let extension = sheet.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
         let file = sheet.with_file_name(format!("{name}-{seed}.{extension}"));
         save_image(&image, &file)?;
-        println!("wrote {}", file.display());
+        say!("wrote {}", file.display())?;
         images.push(image);
     }
     if images.is_empty() {
@@ -98,6 +105,6 @@ fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path) -> lumina_ex
         );
     }
     save_image(&contact_sheet(&images), sheet)?;
-    println!("wrote {}", sheet.display());
+    say!("wrote {}", sheet.display())?;
     Ok(())
 }

@@ -2,33 +2,39 @@
 //!
 //! Turns records of conversations and images into tokens, once, for training. Each rank is a process of its own, on any
 //! machine; a call continues where an earlier one ended. With `--join` the ranks' indexes become one.
-#![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
-use lumina_examples::{RecordProgress, TokenizerArgs, read_and_skipped};
+use lumina_examples::{RecordProgress, TokenizerArgs, read_and_skipped, say};
 use lumina_train::data::{CropChoice, PretokenizeOptions, Pretokenizer, Records, concatenate};
 
-/// Turns records into token shards.
+/// Converts records of conversations and images to tokens, once, for training.
+///
+/// Large data are converted by several processes, each with its --rank of --splits; the last one joins them (--join).
+/// The same command continues where an earlier one ended.
 #[derive(Parser)]
 struct Args {
-    /// A JSON list or JSONL of `{"conversations":[{"from":"human","value":…},{"from":"gpt","value":…}],"image":[…]}`
+    /// A JSON list, or a file with a record a line
+    ///
+    /// A record is {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}], "image": [files]}.
+    /// <|image|> in a value is the place of an image.
     records: PathBuf,
-    /// The folder of the shards
-    #[arg(short, long)]
+    /// The folder to write the tokens to
+    #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Images are brought to about this many pixels a side: 512, 768, 1024
-    #[arg(long, default_value_t = 96)]
+    /// Resize images to about so many pixels a side: what the model is trained for, such as 512, 768 or 1024
+    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     target_size: u32,
-    /// Which part of the records this is
-    #[arg(long, default_value_t = 0)]
+    /// Which part of the records to convert, from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
     rank: u64,
     /// How many parts there are
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     splits: u64,
-    /// Crops are drawn from this seed and the record
-    #[arg(long, default_value_t = 0)]
+    /// Which part of an image is kept, where it must be cropped, is drawn with this seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Afterwards join the indexes of all ranks into record.json
     #[arg(long)]
@@ -40,8 +46,11 @@ struct Args {
     tokenizers: TokenizerArgs,
 }
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let (rank, splits, seed) = (args.rank, args.splits, args.seed);
     let (images, unirep) = args.tokenizers.open()?;
     let crop = CropChoice::Random { seed, best_of: 1 };
@@ -50,10 +59,10 @@ fn main() -> lumina_examples::Result<()> {
     let pretokenizer = Pretokenizer::new(&images, &unirep, options)?;
     let done = pretokenizer.run(&records, &args.output, |event| progress.show(&event))?;
     progress.finish();
-    println!("{}", read_and_skipped(&done, &pretokenizer.skipped(&args.output)?, args.strict)?);
+    say!("{}", read_and_skipped(&done, &pretokenizer.skipped(&args.output)?, args.strict)?)?;
     if args.join {
         let joined = concatenate(&args.output)?;
-        println!("wrote {}: {} items", joined.index.display(), joined.items);
+        say!("wrote {}: {} items", joined.index.display(), joined.items)?;
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! `cargo run --release --example random_model -- out/random-7b`
 //!
 //! Writes a checkpoint of any size with random bf16 weights and the published layout, to measure speed and memory.
-#![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use lumina_checkpoint::{Dtype, save_safetensors};
-use lumina_examples::test_data;
+use lumina_examples::{say, test_data};
 use lumina_mgpt::{Compute, ModelConfig, Transformer};
 use lumina_tokenizer::TextTokenizer;
 use serde_json::{Value, json};
@@ -22,42 +22,45 @@ struct Args {
     /// The folder to create; its tokenizer is that of the test data
     folder: PathBuf,
     /// Number of layers
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     layers: usize,
     /// Hidden size
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096)]
     hidden: usize,
     /// Intermediate size of the MLP
-    #[arg(long, default_value_t = 11_008)]
+    #[arg(long, value_name = "N", default_value_t = 11_008)]
     intermediate: usize,
     /// Number of query heads
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     heads: usize,
     /// Number of key and value heads [default: that of query heads]
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     kv_heads: Option<usize>,
     /// Vocabulary size
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
     vocab: usize,
     /// Longest context in tokens
-    #[arg(long, default_value_t = 10_240)]
+    #[arg(long, value_name = "N", default_value_t = 10_240)]
     context: usize,
     /// Normalise the outputs of attention and MLP, like the 34B model
     #[arg(long)]
     swin_norm: bool,
     /// Largest size of a shard in gigabytes
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, value_name = "GB", default_value_t = 5.0)]
     shard_gb: f64,
     /// Seed of the weights
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
 /// Names and shapes of the tensors of a shard.
 type Shard = Vec<(String, Vec<usize>)>;
 
-fn main() -> lumina_examples::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    lumina_examples::main(run)
+}
+
+fn run(args: Args) -> lumina_examples::Result<()> {
     let folder = &args.folder;
     if folder.exists() {
         return Err(anyhow!("{}: already exists; choose another folder, or remove it", folder.display()).into());
@@ -97,8 +100,8 @@ fn main() -> lumina_examples::Result<()> {
     let index = json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
     fs::write(folder.join("model.safetensors.index.json"), index.to_string())?;
     bar.finish_and_clear();
-    println!("wrote {}: {} in {} shards", folder.display(), DecimalBytes(total_bytes), shards.len());
-    println!("it has no image tokenizer: pass one with `--image-tokenizer`, such as {}", test_data("vq").display());
+    say!("wrote {}: {} in {} shards", folder.display(), DecimalBytes(total_bytes), shards.len())?;
+    say!("it has no image tokenizer: pass one with `--image-tokenizer`, such as {}", test_data("vq").display())?;
     Ok(())
 }
 

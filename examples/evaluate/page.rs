@@ -32,7 +32,9 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn new(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder.join("images")).with_context(|| folder.display().to_string())?;
+        fs::create_dir_all(folder.join("images")).with_context(|| {
+            format!("{}: the folder cannot be made; is there a file of that name?", folder.display())
+        })?;
         Ok(Self { folder: folder.to_owned(), sections: Vec::new(), n_images: 0 })
     }
 
@@ -85,7 +87,7 @@ impl Page {
             wrong.iter().chain(correct).for_each(|entry| html.push_str(entry));
         }
         let file = self.folder.join("index.html");
-        fs::write(&file, html).with_context(|| file.display().to_string())?;
+        fs::write(&file, html).with_context(|| format!("{}: cannot be written", file.display()))?;
         Ok(file)
     }
 }

@@ -36,7 +36,7 @@ impl Evaluation<'_> {
             let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
             let questions: Vec<Question> = (first..)
                 .zip(&records)
-                .map(|(seed, record)| self.question(&record.ground_truth, seed))
+                .map(|(number, record)| self.question(&record.ground_truth, number))
                 .collect::<Result<_>>()?;
             let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
             let answers = self.model.run_batch(&requests);
@@ -59,7 +59,8 @@ impl Evaluation<'_> {
         Ok(results.rows())
     }
 
-    fn question(&self, ground_truth: &GroundTruth, seed: u64) -> Result<Question> {
+    /// The question with this number, asked with the checkpoint's settings and those that were given.
+    fn question(&self, ground_truth: &GroundTruth, number: u64) -> Result<Question> {
         let scene = &ground_truth.scene;
         let image = || InputImage::from(scene.image());
         let prompt = ground_truth.prompt.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -67,10 +68,10 @@ impl Evaluation<'_> {
         // A macro, because the types of generations differ.
         macro_rules! request {
             ($generation:expr) => {
-                self.args.apply_sampling($generation).seed(seed).request()?
+                self.args.apply_sampling($generation).request()?
             };
         }
-        let (text, request) = match ground_truth.task {
+        let (text, mut request) = match ground_truth.task {
             SceneTask::TextToImage => {
                 let size = (scene.size().width_px(), scene.size().height_px());
                 (format!("{}: {prompt}", scene.size()), request!(self.model.text_to_image(&prompt, size)))
@@ -99,6 +100,8 @@ impl Evaluation<'_> {
                 (format!("{prompt}; then: {second}"), request!(self.model.chat(conversation)))
             }
         };
+        let seed = &mut request.options.sampling.seed;
+        *seed = seed.wrapping_add(number);
         Ok(Question { text, request })
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, Task, Weights, keep_freed_memory};
+use lumina_core::choose_size;
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, ImageSize, Lumina, Task, Weights, keep_freed_memory};
 
 use crate::small_model;
 
@@ -14,19 +15,19 @@ use crate::small_model;
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint [default: the small model in this repository]
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml`, if they are not in the checkpoint's folder
-    #[arg(long)]
+    /// Folder of the image tokenizer (vqgan.yaml and its weights), if it is not the checkpoint's folder
+    #[arg(long, value_name = "FOLDER")]
     image_tokenizer: Option<PathBuf>,
-    /// Folder of a LoRA adapter for the checkpoint, saved by `lumina-train` or PEFT
-    #[arg(long)]
+    /// Folder of a LoRA adapter for the checkpoint, saved by the example `finetune` or by PEFT
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
     adapter: Option<PathBuf>,
-    /// Folder of `tokenizer.json`, if it is not in the checkpoint's folder
-    #[arg(long)]
+    /// Folder of tokenizer.json, if it is not the checkpoint's folder
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
     tokenizer: Option<PathBuf>,
-    /// The size in pixels that the checkpoint was trained for: 512, 768 or 1024 [default: what it states, else 768]
-    #[arg(long)]
+    /// Pixels a side that the checkpoint was trained for: 512, 768 or 1024 [default: what it states, else 768]
+    #[arg(long, value_name = "PIXELS")]
     target_size: Option<u32>,
     #[command(flatten)]
     compute: ComputeArgs,
@@ -76,21 +77,23 @@ impl ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compute")]
 pub struct ComputeArgs {
-    /// `cpu`, `flex`, or `ndarray`, `cuda`, `cuda:1`, `cuda:all`, `wgpu` if they are compiled in; `cuda+cpu` shares a
-    /// model that is too large [default: the first available]
+    /// Where to compute: cpu, or a GPU that is compiled in, such as cuda or wgpu [default: the first that there is]
+    ///
+    /// cuda:1 is the second GPU, cuda:all shares the layers of a large model among all GPUs, and cuda+cpu keeps in host
+    /// memory what does not fit. flex and ndarray are other backends on the CPU.
     #[arg(long)]
     device: Option<Compute>,
     /// Data type of activations: f32, f16 or bf16
-    #[arg(long, default_value = "f32", value_parser = dtype)]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype, hide_short_help = true)]
     dtype: Dtype,
-    /// Format of linear weights: `as-stored`, `compute-type`, `bf16`, `f16`, `q8` or `q4` [default: the device's]
-    #[arg(long)]
+    /// Format of linear weights: as-stored, compute-type, bf16, f16, q8 or q4 [default: the device's]
+    #[arg(long, value_name = "FORMAT")]
     weights: Option<Weights>,
     /// Data type of the KV cache: f32, bf16 or q8_0, on a GPU also f16 [default: the device's]
-    #[arg(long, value_parser = kv_dtype)]
+    #[arg(long, value_name = "TYPE", value_parser = kv_dtype, hide_short_help = true)]
     kv_cache: Option<Dtype>,
     /// Round activations to bf16 if the CPU has instructions for it (AVX-512 BF16, AMX): halves the time of prompts
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     bf16_activations: bool,
 }
 
@@ -123,26 +126,26 @@ impl ComputeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
-    /// The same seed gives the same answer
-    #[arg(long, default_value_t = 0)]
+    /// The same seed gives the same answer. The small model is sure of most answers, and other seeds hardly change them
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How strongly images follow the prompt; 1 disables guidance
-    #[arg(long)]
+    /// How strongly images follow the prompt: 1 is without guidance [default: the checkpoint's, else the task's]
+    #[arg(long, value_name = "SCALE")]
     guidance: Option<f32>,
-    /// Draw image tokens from this many most likely ones
-    #[arg(long)]
+    /// Draw image tokens from the K most likely ones [default: the checkpoint's, else the task's]
+    #[arg(long, value_name = "K")]
     image_top_k: Option<usize>,
-    /// Draw text tokens from this many most likely ones
-    #[arg(long)]
+    /// Draw text tokens from the K most likely ones [default: the checkpoint's, else the task's]
+    #[arg(long, value_name = "K")]
     text_top_k: Option<usize>,
-    /// Below 1 favours likely tokens, above 1 unlikely ones
-    #[arg(long)]
+    /// How random draws are: below 1 favours likely tokens [default: the checkpoint's, else the task's]
+    #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Take the most likely token at each position
+    /// Take the most likely token each time, without draws
     #[arg(long)]
     greedy: bool,
-    /// The most tokens to generate
-    #[arg(long)]
+    /// The most tokens to generate [default: enough for the task]
+    #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
 }
 
@@ -165,6 +168,19 @@ impl SamplingArgs {
             generation = generation.max_new_tokens(max_new_tokens);
         }
         if self.greedy { generation.greedy() } else { generation }
+    }
+}
+
+/// The size of an image that is drawn where none was asked for: a square of the target size, or of the sizes that the
+/// model states the one that is most like it.
+///
+/// # Errors
+/// Those of [`ImageSize::new`].
+pub fn default_size(model: &Lumina) -> Result<ImageSize> {
+    let side = model.target_size_px();
+    match choose_size(side, side, model.preprocessor().sizes()) {
+        Some(size) => Ok(size),
+        None => Ok(ImageSize::new(side, side)?),
     }
 }
 

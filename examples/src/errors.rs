@@ -43,6 +43,13 @@ impl<E: Into<anyhow::Error>> From<E> for Error {
     }
 }
 
+impl Error {
+    /// The cause of this type, if there is one.
+    pub(crate) fn cause<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.chain().find_map(|cause| cause.downcast_ref())
+    }
+}
+
 /// The message and its causes in one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

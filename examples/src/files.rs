@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
-use lumina_mgpt::{InputImage, Lumina, Part};
+use lumina_mgpt::InputImage;
 
 /// The default prompt of examples that draw an image: a scene that the small model knows.
 pub const SCENE_PROMPT: &str =
@@ -28,21 +28,6 @@ pub fn small_model() -> PathBuf {
 pub fn open_image(file: Option<&Path>) -> Result<InputImage> {
     let file = file.map_or_else(|| small_model().join("scene.png"), Path::to_owned);
     Ok(InputImage::open(file)?)
-}
-
-/// Converts a message to the parts of a conversation: `@file` becomes the image in that file.
-///
-/// # Errors
-/// Those of [`InputImage::open`] and [`Lumina::encode_image`].
-pub fn message_parts(model: &Lumina, message: &str) -> Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    for word in message.split_inclusive(' ') {
-        match word.strip_prefix('@') {
-            Some(file) => parts.extend([model.encode_image(&InputImage::open(file.trim())?)?.into(), " ".into()]),
-            None => parts.push(word.into()),
-        }
-    }
-    Ok(parts)
 }
 
 /// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it, so

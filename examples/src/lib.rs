@@ -6,21 +6,25 @@
 //! - [`FineTuneArgs`], [`TokenizerArgs`] and [`RecordProgress`] are arguments and progress of training.
 //! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
 //!   user's input. [`save_image`] writes an image.
-//! - [`Result`] is what `main` returns: its [`Error`] names flags where the libraries name methods and options.
+//! - [`main`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the standard
+//!   outputs.
+//! - [`Result`] is what a program returns: its [`Error`] names flags where the libraries name methods and options.
 #![forbid(unsafe_code)]
 
 mod args;
 mod errors;
 mod files;
+mod message;
+mod output;
 mod progress;
 mod scenes;
 mod training;
 
-pub use args::{ComputeArgs, ModelArgs, check_instruction, width_x_height};
+pub use args::{ComputeArgs, ModelArgs, check_instruction, default_size, width_x_height};
 pub use errors::{Error, Result};
-pub use files::{
-    SCENE_PROMPT, check_output, contact_sheet, message_parts, open_image, save_image, small_model, test_data,
-};
-pub use progress::{Progress, summary};
+pub use files::{SCENE_PROMPT, check_output, contact_sheet, open_image, save_image, small_model, test_data};
+pub use message::message_parts;
+pub use output::{main, write_note, write_output};
+pub use progress::{Progress, left_out, summary};
 pub use scenes::count_correct_reconstructions;
 pub use training::{FineTuneArgs, RecordProgress, TokenizerArgs, read_and_skipped};

@@ -36,6 +36,12 @@ impl Default for Progress {
     }
 }
 
+/// What to say of special tokens that the model wrote outside of images, and that are not shown.
+pub fn left_out(n_specials: usize) -> Option<String> {
+    let tokens = if n_specials == 1 { "a special token".to_owned() } else { format!("{n_specials} special tokens") };
+    (n_specials > 0).then(|| format!("the model wrote {tokens} (of images, or reserved) outside of an image; left out"))
+}
+
 /// Formats the statistics of an answer in one line: passes and time, and why it ended before its end.
 pub fn summary(stats: &Stats) -> String {
     let seconds = (stats.prefill + stats.decode + stats.sampling).as_secs_f64();

@@ -18,18 +18,18 @@ use crate::{ComputeArgs, small_model};
 #[command(next_help_heading = "Training")]
 pub struct FineTuneArgs {
     /// The highest learning rate
-    #[arg(long, alias = "lr", default_value_t = 2e-5)]
+    #[arg(long, value_name = "RATE", alias = "lr", default_value_t = 2e-5)]
     learning_rate: f64,
-    /// Times that the data are seen
-    #[arg(long, default_value_t = 2)]
+    /// How many times the data are seen
+    #[arg(long, value_name = "N", default_value_t = 2)]
     epochs: u64,
-    /// Sequences in a pass
-    #[arg(long, default_value_t = 4)]
+    /// Sequences in a pass: what the memory allows
+    #[arg(long, value_name = "N", default_value_t = 4)]
     batch_size: usize,
-    /// Passes that make a step
-    #[arg(long, alias = "accumulate", default_value_t = 1)]
+    /// Passes before the weights are updated
+    #[arg(long, value_name = "N", alias = "accumulate", default_value_t = 1)]
     accumulation: usize,
-    /// Run layers twice rather than keep what they computed
+    /// Less memory, a third more time: compute layers again in the backward pass
     #[arg(long)]
     recompute: bool,
 }
@@ -51,11 +51,11 @@ impl FineTuneArgs {
 /// The tokenizers of texts and images.
 #[derive(Debug, Args)]
 pub struct TokenizerArgs {
-    /// Folder of `tokenizer.json` [default: that of the small model]
-    #[arg(long)]
+    /// Folder of tokenizer.json [default: that of the small model]
+    #[arg(long, value_name = "FOLDER")]
     tokenizer: Option<PathBuf>,
-    /// Folder of `vqgan.ckpt` and `vqgan.yaml` [default: that of the small model]
-    #[arg(long)]
+    /// Folder of vqgan.yaml and its weights [default: that of the small model]
+    #[arg(long, value_name = "FOLDER")]
     image_tokenizer: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArgs,

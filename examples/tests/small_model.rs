@@ -45,6 +45,32 @@ fn other_tasks_and_sizes_are_refused() {
     assert!(message.contains("256x256") && message.contains("96x96"), "{message}");
 }
 
+/// Images are resized to the sizes that the model states, and what it makes of them has these sizes, too.
+#[test]
+fn edits_have_the_sizes_that_the_model_states() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(small_model()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let file = folder.path().join("generation_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["lumina"]["image_sizes"] = serde_json::json!([[64, 96], [96, 96]]);
+    std::fs::write(&file, config.to_string()).unwrap();
+    let model = Lumina::from_pretrained(folder.path()).load().unwrap();
+    let scenes = Scenes::new(2000, Split::Test, DEFAULT_TARGET_PX).unwrap();
+    let mut sizes = std::collections::BTreeSet::new();
+    for scene in (0..8).map(|index| scenes.scene(index)) {
+        let map = model.edit(Task::DepthEstimation, scene.image(), None).run().unwrap();
+        assert!([(64, 96), (96, 96)].contains(&map.dimensions()), "{} became {:?}", scene.size(), map.dimensions());
+        sizes.insert(map.dimensions());
+    }
+    assert_eq!(sizes.len(), 2, "{sizes:?}");
+    // A target size that the caller sets comes before.
+    let model = Lumina::from_pretrained(folder.path()).target_size_px(96).load().unwrap();
+    assert_eq!(model.preprocessor().sizes().len(), 7);
+}
+
 #[test]
 fn it_draws_prompts_at_every_size() {
     const N_QUESTIONS: u64 = 42;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use image::{RgbImage, imageops};
 use lumina_checkpoint::Dtype;
 use lumina_core::{CELL_PX, LATENT_PX};
-use lumina_examples::{count_correct_reconstructions, save_image};
+use lumina_examples::{count_correct_reconstructions, save_image, say};
 use lumina_nn::Compute;
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset, write_dataset};
 use lumina_scenes::{Scene, Scenes, Split};
@@ -104,7 +104,7 @@ impl Stages {
         }
         let clustered = || (0..self.plan.cluster_steps).flat_map(|step| self.whole_images(0, step));
         let clusters = PatchClusters::of(clustered(), LATENT_PX, self.plan.clusters)?;
-        println!("{} clusters of patches", clusters.len());
+        say!("{} clusters of patches", clusters.len())?;
         for (number, part) in (1..).zip(&self.plan.vq_parts) {
             if part.clusters {
                 let with_codebook = self.path(&format!("vq-{number}-codes"));
@@ -149,9 +149,9 @@ impl Stages {
                 if let RunEvent::Step(step) = event
                     && step.step.is_multiple_of(20)
                 {
-                    println!("{name} {step}, {:.0} s", begun.elapsed().as_secs_f64());
+                    say!("{name} {step}, {:.0} s", begun.elapsed().as_secs_f64())?;
                 }
-                recorder.record(&event, SystemTime::now())
+                anyhow::Ok(recorder.record(&event, SystemTime::now())?)
             },
         )?;
         Ok(trainer)
@@ -164,7 +164,7 @@ impl Stages {
         let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
         // What counts for the model: whether a reconstruction still shows the scene.
         let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
-        println!("of {n} images it has not seen {right} are reconstructed right: {report:?}");
+        say!("of {n} images it has not seen {right} are reconstructed right: {report:?}")?;
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Stages {
             if !records.exists() {
                 let begun = Instant::now();
                 write_dataset(&data, &SceneDataset::new(options.clone())?, |_| ())?;
-                println!("{name}: {} records written in {:.0} s", options.n_records, begun.elapsed().as_secs_f64());
+                say!("{name}: {} records written in {:.0} s", options.n_records, begun.elapsed().as_secs_f64())?;
             }
             let tokens = self.path("tokens").join(name);
             if tokens.join("record.json").exists() {
@@ -230,18 +230,19 @@ impl Stages {
                 &Records::open(&records)?,
                 &tokens,
                 |event| match event {
-                    PretokenizeEvent::Skipped { index, reason } => println!("record {index} was skipped: {reason}"),
+                    PretokenizeEvent::Skipped { index, reason } => say!("record {index} was skipped: {reason}"),
                     PretokenizeEvent::Progress(progress) => {
                         let first = *first.get_or_insert(progress.done);
                         if progress.done % 2048 == 0 || progress.done == progress.total {
                             let rate = (progress.done - first) as f64 / begun.elapsed().as_secs_f64();
-                            println!("{name}: {} of {} records, {rate:.0} a second", progress.done, progress.total);
+                            say!("{name}: {} of {} records, {rate:.0} a second", progress.done, progress.total)?;
                         }
+                        Ok(())
                     }
                 },
             )?;
             let joined = concatenate(&tokens)?;
-            println!("{name}: {} items, {} tokens", joined.items, joined.tokens);
+            say!("{name}: {} items, {} tokens", joined.items, joined.tokens)?;
             let mut yaml = "META:\n  - path: record.json\n".to_owned();
             if let Some((other, ratio)) = also {
                 yaml += &format!("  - path: ../{other}/record.json\n    ratio: {ratio}\n");
@@ -280,7 +281,7 @@ impl Stages {
         let ended = recipe.run(&runs, std::slice::from_ref(&self.compute), |name, event| {
             let now = SystemTime::now();
             if let RunEvent::Started { step, steps } = event {
-                println!("{name}: from step {step} of {steps}");
+                say!("{name}: from step {step} of {steps}")?;
                 recorder = Recorder::default()
                     .with(JsonLines::append(&runs.join(format!("{name}.jsonl")))?)
                     .with(TensorBoard::create(&runs.join(name), now)?);
@@ -289,17 +290,17 @@ impl Stages {
             if let RunEvent::Step(step) = event {
                 tokens += step.tokens;
                 if step.step.is_multiple_of(20) {
-                    println!(
+                    say!(
                         "{name} step {}, epoch {:.2}: loss {:.3}, gradient {:.2}, {:.0} tokens/s",
                         step.step,
                         step.epoch,
                         step.cross_entropy,
                         step.gradient_norm,
                         tokens as f64 / begun.elapsed().as_secs_f64()
-                    );
+                    )?;
                 }
             }
-            recorder.record(&event, now)
+            anyhow::Ok(recorder.record(&event, now)?)
         })?;
         match ended {
             Ended::Finished => Ok(()),
@@ -323,7 +324,7 @@ impl Stages {
         }
         let image = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
         save_image(&image, &scene)?;
-        println!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6);
+        say!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6)?;
         Ok(())
     }
 }

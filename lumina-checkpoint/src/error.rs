@@ -53,7 +53,7 @@ pub enum Error {
         reason: String,
     },
     /// A file, or a part of one, that is not the JSON that its format asks for.
-    #[error("{}: damaged: {problem}: {source}; download it again", file.display())]
+    #[error("{}: damaged: {problem}; download it again", file.display())]
     Json {
         /// The file.
         file: PathBuf,
@@ -64,7 +64,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A zip archive, or a file in one, that cannot be read.
-    #[error("{}: damaged: {problem} ({source}); download it again", file.display())]
+    #[error("{}: damaged: {problem}; download it again", file.display())]
     Archive {
         /// The archive.
         file: PathBuf,

@@ -82,7 +82,7 @@ pub enum Error {
         found: usize,
     },
     /// A file could not be opened or read.
-    #[error("{}: cannot be read: {source}; check that the path is right and the file is readable", shown(file))]
+    #[error("{}: cannot be read; check that the path is right and the file is readable", shown(file))]
     Read {
         /// The file.
         file: PathBuf,

@@ -55,10 +55,9 @@ pub enum Error {
     },
     /// No connection, or one that ends again and again.
     #[error(
-        "{}: no answer: {}; check the network, the proxy (`HTTPS_PROXY`) and `HF_ENDPOINT`, then call again: what was \
+        "{}: no answer; check the network, the proxy (`HTTPS_PROXY`) and `HF_ENDPOINT`, then call again: what was \
          downloaded is kept",
-        quoted(url),
-        Cause::new(source)
+        quoted(url)
     )]
     Connect {
         /// The address.
@@ -175,7 +174,7 @@ pub enum Error {
     },
     /// No space for a file.
     #[error(
-        "{}: no space for the other {missing} bytes of it ({source}); free some, or set `HF_HOME` to a folder on a \
+        "{}: no space for the other {missing} bytes of it; free some, or set `HF_HOME` to a folder on a \
          larger disk; what was downloaded is kept",
         shown(file)
     )]
@@ -197,12 +196,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A document that is not the JSON it should be.
-    #[error("{}: {}; download it again by removing it", shown(file), Cause::new(source))]
+    #[error("{}: not the JSON that it should be; download it again by removing it", shown(file))]
     Json {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
-        source: serde_json::Error,
+        source: Cause,
     },
     /// The system gives no thread.
     #[error("no thread for a download; close other programs, or raise the limit of threads")]

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
+use lumina_core::Cause;
 use serde::de::DeserializeOwned;
 
 use crate::cache::RepoCache;
@@ -87,7 +88,7 @@ impl Files<'_> {
         let file = self.cache.snapshot(self.commit).join(name);
         let bytes = lumina_core::file::read(&file, self.max_bytes)?;
         lumina_core::file::check_json(&file, &bytes)?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Json { file, source })
+        serde_json::from_slice(&bytes).map_err(|error| Error::Json { file, source: Cause::new(&error) })
     }
 
     /// Those of some files that are still to be downloaded, each once.

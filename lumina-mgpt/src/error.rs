@@ -218,21 +218,25 @@ pub enum Error {
         /// What is wrong, and where.
         reason: String,
     },
-    /// The section `lumina` of `generation_config.json` cannot be read.
-    #[error("{}: the section `lumina` ({source}); correct it or remove it", file.display())]
+    /// `generation_config.json` is not JSON.
+    #[error("{}: not a JSON file; correct it or remove it", shown(file))]
     GenerationConfig {
         /// The file.
         file: PathBuf,
         /// What is wrong.
-        source: serde_json::Error,
+        source: Cause,
     },
-    /// A value in the section `lumina` of `generation_config.json` that cannot be used.
-    #[error("{}: the section `lumina`: {source}; correct it or remove it", file.display())]
-    PresetOption {
+    /// A value in `generation_config.json` that cannot be used.
+    #[error("{}: {key} is {}, expected {expected}; correct it or remove it", shown(file), quoted(value))]
+    Preset {
         /// The file.
         file: PathBuf,
-        /// What is wrong.
-        source: lumina_sampling::Error,
+        /// The key, such as `image_sizes` in the section `lumina`, in words.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What it can be.
+        expected: String,
     },
     /// A task that the model has not learnt, as its `generation_config.json` says.
     #[error("the model has not learnt the task `{task}`; it knows {known}")]

@@ -79,6 +79,32 @@ fn the_model_can_be_shared_between_threads() {
     });
 }
 
+/// A program shows texts, and never the names of special tokens that a model writes among them.
+#[test]
+fn special_tokens_in_text_are_events_of_their_own() {
+    let model = model();
+    let mut specials = Vec::new();
+    for seed in 0..4 {
+        let (mut whole, asked) = (String::new(), request("Hello", seed));
+        for event in model.generate(asked.clone()).malformed(Malformed::Partial).stream().unwrap() {
+            match event.unwrap() {
+                Event::Text(text) => {
+                    assert!(!text.contains("IMGIMG") && !text.contains("<reserved"), "{text}");
+                    whole += &text;
+                }
+                Event::Special(name) => {
+                    whole += &name;
+                    specials.push(name);
+                }
+                _ => {}
+            }
+        }
+        let output = model.generate(asked).malformed(Malformed::Partial).run().unwrap();
+        assert_eq!(output.text.replace("<|image|>", ""), whole);
+    }
+    assert!(specials.iter().any(|name| name.starts_with("IMGIMG")), "{specials:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
@@ -114,7 +140,7 @@ proptest! {
             let mut rows = Vec::new();
             for event in again.stream().unwrap() {
                 match event.unwrap() {
-                    Event::Text(piece) => text += &piece,
+                    Event::Text(piece) | Event::Special(piece) => text += &piece,
                     Event::Image { codes, .. } => {
                         text += "<|image|>";
                         prop_assert_eq!(std::mem::take(&mut rows), codes.codes());

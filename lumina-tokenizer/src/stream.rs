@@ -13,6 +13,10 @@ use crate::TextStream;
 pub enum StreamEvent {
     /// More text.
     Text(String),
+    /// A special token in text by its name, such as an image token outside of an image, or `<reserved00042>`. The
+    /// original has it in the text, and so has [`UniRep::decode`](crate::UniRep::decode); a program for people leaves
+    /// it out. A character that it breaks off comes with it, as U+FFFD.
+    Special(String),
     /// An image has stated its size.
     ImageStarted {
         /// The size.
@@ -89,7 +93,10 @@ impl StreamDecoder {
         let role = self.vocabulary.role(token);
         let before = self.layout;
         match self.layout.push(role) {
-            Placement::Text => self.text.push(token).map(StreamEvent::Text),
+            Placement::Text => {
+                let event = if self.text.is_special(token) { StreamEvent::Special } else { StreamEvent::Text };
+                self.text.push(token).map(event)
+            }
             Placement::Slot(slot) => self.fill(slot, role, &before),
             Placement::Misfit(expected) => Some(self.malformed(&before, expected, Some(token))),
             Placement::Outside => None,
@@ -178,6 +185,7 @@ impl std::fmt::Debug for StreamEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::Special(name) => write!(f, "Special({name:?})"),
             Self::ImageStarted { size } => f.debug_struct("ImageStarted").field("size", size).finish(),
             Self::Row { row, codes } => write!(f, "Row({row}, <{} codes>)", codes.len()),
             Self::Image(codes) => f.debug_tuple("Image").field(codes).finish(),
@@ -189,5 +197,48 @@ impl std::fmt::Debug for StreamEvent {
 impl std::fmt::Debug for StreamDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StreamDecoder").field("layout", &self.layout).field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Malformed, Specials, UniRep};
+
+    /// Special tokens in text are told from it, and the whole text has them, as the original's.
+    #[test]
+    fn special_tokens_in_text_are_events_of_their_own() {
+        let unirep = UniRep::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/tokenizer")).unwrap();
+        let text = "a dogIMGIMGBZ<reserved00042></s>世界";
+        let mut tokens = unirep.text().encode(text, Specials::Parse).unwrap();
+        let byte = tokens.pop().unwrap();
+        tokens.insert(1, byte);
+        let is_special = |&token: &u32| unirep.text().is_special(token);
+        assert_eq!(tokens.iter().filter(|token| is_special(token)).count(), 3);
+        let mut stream = unirep.stream();
+        let (mut plain, mut specials, mut whole) = (String::new(), Vec::new(), String::new());
+        for event in tokens.iter().filter_map(|&token| stream.push(token)) {
+            match event {
+                StreamEvent::Text(text) => {
+                    plain += &text;
+                    whole += &text;
+                }
+                StreamEvent::Special(name) => {
+                    whole += &name;
+                    specials.push(name);
+                }
+                other => unreachable!("{other:?}"),
+            }
+        }
+        whole.extend(stream.finish().map(|event| match event {
+            StreamEvent::Text(text) => text,
+            other => unreachable!("{other:?}"),
+        }));
+        assert_eq!(specials, ["IMGIMGBZ", "<reserved00042>", "</s>"]);
+        assert!(plain.contains("dog") && !plain.contains("IMG") && !plain.contains('<'), "{plain}");
+        assert_eq!(whole, unirep.decode(&tokens, Malformed::Error).unwrap().text());
+        // Spelt out by a user it is text.
+        let spelt = unirep.text().encode("IMGIMGBZ", Specials::Plain).unwrap();
+        assert!(!spelt.iter().any(is_special));
     }
 }

@@ -207,6 +207,12 @@ impl TextTokenizer {
         self.inner.full.tokenizer.id_to_token(id)
     }
 
+    /// Whether a token is special: one that no text becomes with [`Specials::Plain`], such as an image token or
+    /// `<reserved00042>`. [`TextTokenizer::decode`] gives its name.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.name_of(id).is_some() && self.inner.plain.tokenizer.id_to_token(id).is_none()
+    }
+
     /// The number of tokens, including `<|image|>`.
     pub fn n_tokens(&self) -> usize {
         self.inner.full.tokenizer.get_vocab_size(true)

@@ -38,6 +38,11 @@ impl TextStream {
         (!piece.is_empty()).then_some(piece)
     }
 
+    /// Whether a token is special: see [`TextTokenizer::is_special`].
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.tokenizer.is_special(id)
+    }
+
     /// Ends the text. Returns an incomplete character as U+FFFD. The stream can be used again.
     pub fn finish(&mut self) -> Option<String> {
         let piece = text(std::mem::take(&mut self.pending));

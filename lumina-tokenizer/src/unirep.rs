@@ -195,8 +195,12 @@ impl UniRep {
 impl Decoded {
     fn add(&mut self, event: Option<StreamEvent>, malformed: Malformed) -> Result<()> {
         match (event, self.segments.last_mut()) {
-            (Some(StreamEvent::Text(piece)), Some(Segment::Text(text))) => text.push_str(&piece),
-            (Some(StreamEvent::Text(piece)), _) => self.segments.push(Segment::Text(piece)),
+            (Some(StreamEvent::Text(piece) | StreamEvent::Special(piece)), Some(Segment::Text(text))) => {
+                text.push_str(&piece);
+            }
+            (Some(StreamEvent::Text(piece) | StreamEvent::Special(piece)), _) => {
+                self.segments.push(Segment::Text(piece))
+            }
             (Some(StreamEvent::Image(image)), _) => self.segments.push(Segment::Image(image)),
             (Some(StreamEvent::Malformed(image)), _) => match malformed {
                 Malformed::Error => return Err(Error::Malformed(image)),

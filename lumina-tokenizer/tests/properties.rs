@@ -189,7 +189,7 @@ proptest! {
                 }
                 StreamEvent::Image(grid) => Some(grid),
                 StreamEvent::Malformed(image) => image.rows,
-                StreamEvent::Text(_) | StreamEvent::ImageStarted { .. } => continue,
+                StreamEvent::Text(_) | StreamEvent::Special(_) | StreamEvent::ImageStarted { .. } => continue,
             };
             let codes = grid.map_or_else(Vec::new, |grid| grid.codes().to_vec());
             prop_assert_eq!(codes, std::mem::take(&mut rows).concat());

@@ -42,6 +42,9 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// No sizes that images could be resized to.
+    #[error("no sizes that images could be resized to; give at least one")]
+    NoSizes,
     /// An image has more pixels than the limits allow.
     #[error(
         "{image}: {width}x{height} pixels are more than the limit of {max_pixels}; \
@@ -125,7 +128,7 @@ pub enum Error {
         height: u32,
     },
     /// A config file cannot be parsed, or lacks a key.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: not a config of an image tokenizer; correct it, or download it again", file.display())]
     ParseConfig {
         /// The file.
         file: PathBuf,

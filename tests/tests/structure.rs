@@ -80,6 +80,28 @@ fn no_line_is_over_the_limit() {
     assert!(over.is_empty(), "lines over {limit} columns:\n{}", over.join("\n"));
 }
 
+/// A program prints an error and then its sources, each once: see "Errors" in CONTRIBUTING.md.
+#[test]
+fn messages_leave_their_sources_out() {
+    let mut n_sources = 0;
+    for (name, _) in CRATES {
+        for file in rust_files(&root().join(name).join("src")) {
+            let source = std::fs::read_to_string(&file).unwrap();
+            for variant in source.split("#[error(").skip(1) {
+                // The message and its arguments, then the fields, up to the end of the variant.
+                let (message, rest) = variant.split_once(")]\n").unwrap();
+                let fields = rest.split("#[error(").next().unwrap();
+                let fields = fields.split("\n    }").next().unwrap();
+                let has_source = fields.contains("#[source]") || fields.contains(" source:");
+                n_sources += usize::from(has_source);
+                let repeats = message.contains("source") || (fields.contains("(#[source]") && message.contains("{0"));
+                assert!(!(has_source && repeats), "{}: {message}", file.display());
+            }
+        }
+    }
+    assert!(n_sources >= 20, "{n_sources}");
+}
+
 /// The Rust files below a folder, without what is built.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

@@ -55,7 +55,7 @@ fn read(file: &Path, bytes: &Bytes) -> Result<Contents> {
     lumina_core::file::check_json(file, header)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(|source| Error::Json {
         file: file.to_owned(),
-        problem: "the header does not hold",
+        problem: "the header is not that of a safetensors file",
         source,
     })?;
 

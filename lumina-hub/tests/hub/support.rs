@@ -1,5 +1,6 @@
 //! A repository, a cache, and what all tests ask of them.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,7 +99,8 @@ pub(crate) fn tree(folder: &Path) -> Vec<String> {
 
 /// The message of an error, which acts on no terminal.
 pub(crate) fn message(error: &Error) -> String {
-    let message = error.to_string();
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let message = causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"));
     assert!(!message.chars().any(char::is_control) && message.len() < 2000, "{message:?}");
     message
 }

@@ -44,7 +44,7 @@ impl Config {
         lumina_core::file::check_json(&file, &text)?;
         let tokens = serde_json::from_slice(&text).map_err(|source| Error::Json {
             file: file.clone(),
-            problem: "`config.json` does not hold",
+            problem: "`config.json` is not JSON of the expected form",
             source,
         })?;
         let model = ModelConfig::from_json(&text, &file).map_err(|error| Error::Damaged {

@@ -12,8 +12,11 @@ use crate::stop_reason::StopReason;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// More text. The pieces together are the whole text, `<|image|>` in the places of images aside.
+    /// More text. The pieces together are the whole text, special tokens and `<|image|>` in the places of images aside.
     Text(String),
+    /// A special token in text by its name, such as an image token outside of an image. Models seldom write one, and a
+    /// program for people leaves it out; [`Output::text`](crate::Output::text) has it, as the original's text does.
+    Special(String),
     /// An image has stated its size.
     ImageStarted {
         /// The size.
@@ -103,6 +106,7 @@ impl std::fmt::Debug for Event {
         let size = |image: &RgbImage| format!("{}x{} pixels", image.width(), image.height());
         match self {
             Self::Text(text) => write!(f, "Text(<{} bytes>)", text.len()),
+            Self::Special(name) => write!(f, "Special({name:?})"),
             Self::ImageStarted { size } => f.debug_struct("ImageStarted").field("size", size).finish(),
             Self::ImageRow { row, codes } => write!(f, "ImageRow({row}, <{} codes>)", codes.len()),
             Self::Preview(image) => write!(f, "Preview({})", size(image)),

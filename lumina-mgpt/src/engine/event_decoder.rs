@@ -102,6 +102,7 @@ impl EventDecoder {
     ) -> Result<()> {
         match event {
             StreamEvent::Text(text) => self.ready(Event::Text(text)),
+            StreamEvent::Special(name) => self.ready(Event::Special(name)),
             StreamEvent::ImageStarted { size } => {
                 self.rows.clear();
                 self.columns = size.latent_columns();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use lumina_checkpoint::Checkpoint;
-use lumina_core::file;
+use lumina_core::{file, quoted};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -134,6 +134,13 @@ impl ModelConfig {
         let refuse = |reason| Error::Config { file: file.to_owned(), reason };
         file::check_json(file, json)?;
         let mut value: Value = serde_json::from_slice(json).map_err(|error| refuse(error.to_string()))?;
+        // All keys have defaults, so a list would be taken for a config without any.
+        if !value.is_object() {
+            return Err(refuse(format!(
+                "it is {}, not an object with the model's settings",
+                quoted(&value.to_string())
+            )));
+        }
         remove_nulls(&mut value);
         serde_path_to_error::deserialize(value)
             .map_err(|error| refuse(format!("`{}`: {}", error.path(), error.inner())))
@@ -450,6 +457,14 @@ mod tests {
         let nulls = json!({"attention_bias": null, "swin_norm": null, "model_parallel_size": null, "vocab_size": null});
         let config = ModelConfig::from_json(nulls.to_string().as_bytes(), "config.json".as_ref()).unwrap();
         assert_eq!(config.resolve("".as_ref()).unwrap(), ModelConfig::default().resolve("".as_ref()).unwrap());
+    }
+
+    #[test]
+    fn a_config_is_an_object() {
+        for json in ["[]", "[1]", "null", "7"] {
+            let error = ModelConfig::from_json(json.as_bytes(), "config.json".as_ref()).unwrap_err().to_string();
+            assert!(error.contains(json) && error.contains("not an object"), "{error}");
+        }
     }
 
     #[test]

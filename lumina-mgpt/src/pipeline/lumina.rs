@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
-use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits};
+use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits, Vocabulary};
 #[cfg(feature = "hub")]
 use lumina_hub::{DownloadProgress, Hub};
 use lumina_nn::{Compute, LoadProgress, Loader};
@@ -16,7 +16,7 @@ use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
 use super::image_folder::folder_with_config;
-use super::preset::Preset;
+use super::preset::{Preset, SizeLimits};
 use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
@@ -108,7 +108,7 @@ impl Lumina {
         &self.preset
     }
 
-    /// The size that input images are resized to, about so many pixels a side.
+    /// The size that input images are resized to, about so many pixels a side. [`Lumina::preprocessor`] has the sizes.
     pub fn target_size_px(&self) -> u32 {
         self.target_size_px
     }
@@ -126,7 +126,7 @@ impl Lumina {
     pub fn encode_image(&self, image: &InputImage) -> Result<CodeGrid> {
         let prepared: RgbImage = self.preprocessor.prepare(image)?;
         let size = ImageSize::new(prepared.width(), prepared.height())?;
-        let largest_px = self.parts.unirep.vocabulary().size_tokens().len() as u32 * CELL_PX;
+        let largest_px = largest_px(self.parts.unirep.vocabulary());
         if size.width_px().max(size.height_px()) > largest_px {
             return Err(Error::TargetSize { size, target_px: self.target_size_px, largest_px });
         }
@@ -190,7 +190,8 @@ impl<'a> LuminaBuilder<'a> {
     }
 
     /// Sets the size that the checkpoint was trained for (512, 768 or 1024): input images are resized to the
-    /// allowed size of about this many pixels a side. The default is what the checkpoint's [`Preset`] states, else 768.
+    /// allowed size of about this many pixels a side. The default is what the checkpoint's [`Preset`] states, the sizes
+    /// of images included, else 768.
     pub fn target_size_px(mut self, target_size_px: u32) -> Self {
         self.target_size_px = Some(target_size_px);
         self
@@ -272,7 +273,6 @@ impl<'a> LuminaBuilder<'a> {
         let Self { path, adapter, tokenizer, image_tokenizer, target_size_px, limits, progress, .. } = self;
         let checkpoint = convert::open(&path)?;
         let (config, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-        let preset = Preset::of_checkpoint(&checkpoint)?;
         Fit::new(&checkpoint, None, &architecture, &compute).check()?;
 
         let text = match tokenizer {
@@ -289,6 +289,9 @@ impl<'a> LuminaBuilder<'a> {
         };
         text.check_fits(architecture.vocab_size())?;
         let unirep = UniRep::new(text)?;
+        let limits_of_sizes =
+            SizeLimits { largest_px: largest_px(unirep.vocabulary()), context: config.max_position_embeddings };
+        let preset = Preset::of_checkpoint(&checkpoint, limits_of_sizes)?;
 
         let image_tokenizer = image_tokenizer.map(|images| folder_with_config(&images).unwrap_or(images));
         let image_tokenizer = match image_tokenizer.or_else(|| folder_with_config(folder(&checkpoint))) {
@@ -321,8 +324,11 @@ impl<'a> LuminaBuilder<'a> {
         let transformer = Transformer::from_loader(&loader, architecture)?;
         compute.sync()?;
         event!(INFO, path = %path.display(), %compute, layers = transformer.architecture().n_layers(), "opened");
+        let preprocessor = match (target_size_px, preset.sizes()) {
+            (None, Some(sizes)) => Preprocessor::with_sizes(sizes)?,
+            _ => Preprocessor::new(target_size_px.or(preset.target_size_px).unwrap_or(TARGET_SIZE_PX))?,
+        };
         let target_size_px = target_size_px.or(preset.target_size_px).unwrap_or(TARGET_SIZE_PX);
-        let preprocessor = Preprocessor::new(target_size_px)?;
         let windows = Mutex::default();
         let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, windows });
         Ok(Lumina { parts, preprocessor, target_size_px, preset: Arc::new(preset) })
@@ -333,4 +339,9 @@ impl fmt::Debug for LuminaBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LuminaBuilder").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// The longest side that has a size token, in pixels.
+fn largest_px(vocabulary: &Vocabulary) -> u32 {
+    vocabulary.size_tokens().len() as u32 * CELL_PX
 }

@@ -10,7 +10,8 @@ use crate::{Error, Result};
 /// A whole answer.
 #[derive(Clone, Default)]
 pub struct Output {
-    /// The text, with `<|image|>` in the place of each image of [`Output::images`].
+    /// The text as the original gives it: with `<|image|>` in the place of each image of [`Output::images`], and with
+    /// the names of special tokens that the model wrote outside of images, which [`Event::Special`] tells from text.
     pub text: String,
     /// The complete images.
     pub images: Vec<RgbImage>,
@@ -28,7 +29,7 @@ impl Output {
     /// Adds an event.
     pub(crate) fn add(&mut self, event: Event) {
         match event {
-            Event::Text(text) => self.text.push_str(&text),
+            Event::Text(text) | Event::Special(text) => self.text.push_str(&text),
             Event::Image { image, codes } => {
                 self.text.push_str(Vocabulary::PLACEHOLDER);
                 self.images.push(image);

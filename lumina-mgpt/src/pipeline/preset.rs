@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use lumina_checkpoint::Checkpoint;
-use lumina_core::ImageSize;
+use lumina_core::{Cause, ImageSize};
 use lumina_sampling::SamplingOptions;
 use lumina_tokenizer::Task;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::document::folder;
 use crate::{Error, Result};
@@ -45,36 +46,111 @@ pub struct Preset {
     /// The tasks that the model has learnt; others are refused. Without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<Task>>,
-    /// Width and height in pixels of the images that the model has learnt to draw; others are refused. Without it, all.
+    /// Width and height in pixels of the images that the model has learnt; others are refused. Input images are resized
+    /// to one of these sizes, unless [`target_size_px`](crate::LuminaBuilder::target_size_px) is set. Without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_sizes: Option<Vec<(u32, u32)>>,
 }
 
-/// The part of `generation_config.json` that is read.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct GenerationConfig {
-    lumina: Preset,
+/// The section of `generation_config.json`.
+const SECTION: &str = "lumina";
+
+/// What a model can state in its stream, which the sizes of a preset must respect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SizeLimits {
+    /// The longest side that has a size token, in pixels.
+    pub(super) largest_px: u32,
+    /// Tokens that a sequence can have.
+    pub(super) context: usize,
 }
 
 impl Preset {
     /// That of a checkpoint. GGUF files have none, but for the `generation_config.json` beside them.
     ///
     /// # Errors
-    /// [`Error::GenerationConfig`] where the section is malformed, [`Error::PresetOption`] where a value is out of
-    /// range.
-    pub(super) fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+    /// [`Error::GenerationConfig`] where the file is no JSON, [`Error::Preset`] where a value cannot be used.
+    pub(super) fn of_checkpoint(checkpoint: &Checkpoint, limits: SizeLimits) -> Result<Self> {
         let file = folder(checkpoint).join("generation_config.json");
         let Some(bytes) = checkpoint.document("generation_config.json")? else { return Ok(Self::default()) };
-        Self::from_json(&bytes, &file)
+        Self::from_json(&bytes, &file, limits)
     }
 
-    fn from_json(bytes: &[u8], file: &Path) -> Result<Self> {
-        let config: GenerationConfig = serde_json::from_slice(bytes)
-            .map_err(|source| Error::GenerationConfig { file: file.to_owned(), source })?;
-        let options = config.lumina.apply(SamplingOptions::default());
-        options.validate().map_err(|source| Error::PresetOption { file: file.to_owned(), source })?;
-        Ok(config.lumina)
+    fn from_json(bytes: &[u8], file: &Path, limits: SizeLimits) -> Result<Self> {
+        let refuse = |key: &str, value: String, expected: String| {
+            let (file, key) = (file.to_owned(), key.to_owned());
+            Error::Preset { file, key, value, expected }
+        };
+        let of_section = |key: &str| format!("`{key}` in the section `{SECTION}`");
+        let document: Value = serde_json::from_slice(bytes)
+            .map_err(|error| Error::GenerationConfig { file: file.to_owned(), source: Cause::new(&error) })?;
+        let Value::Object(mut document) = document else {
+            return Err(refuse("the file", document.to_string(), "an object, as in {}".to_owned()));
+        };
+        let section = match document.remove(SECTION) {
+            None => return Ok(Self::default()),
+            Some(Value::Object(section)) => section,
+            Some(other) => {
+                let key = format!("the section `{SECTION}`");
+                return Err(refuse(&key, other.to_string(), "an object, as in {\"target_size_px\": 512}".to_owned()));
+            }
+        };
+        // Key by key, so that an error names it.
+        for (key, value) in &section {
+            let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
+            if let Err(error) = serde_json::from_value::<Self>(alone) {
+                let expected = format!("another value ({})", Cause::new(&error));
+                return Err(refuse(&of_section(key), value.to_string(), expected));
+            }
+        }
+        let shown = |key: &str| section.get(key).unwrap_or(&Value::Null).to_string();
+        let preset: Self = serde_json::from_value(Value::Object(section.clone()))
+            .map_err(|error| Error::GenerationConfig { file: file.to_owned(), source: Cause::new(&error) })?;
+        match preset.apply(SamplingOptions::default()).validate() {
+            Err(lumina_sampling::Error::Option { field, value, range }) => {
+                return Err(refuse(&of_section(field), value, range.to_owned()));
+            }
+            other => other?,
+        }
+        preset.check(limits).map_err(|(key, expected)| refuse(&of_section(key), shown(key), expected))?;
+        Ok(preset)
+    }
+
+    /// Checks what can be checked without the weights. An error is a key and what its value can be.
+    fn check(&self, limits: SizeLimits) -> std::result::Result<(), (&'static str, String)> {
+        if let Some(Err(error)) = self.target_size_px.map(lumina_core::crop_sizes) {
+            return Err(("target_size_px", format!("another size ({error})")));
+        }
+        if self.tasks.as_ref().is_some_and(Vec::is_empty) {
+            return Err(("tasks", "at least one task".to_owned()));
+        }
+        let Some(sizes) = &self.image_sizes else { return Ok(()) };
+        let SizeLimits { largest_px, context } = limits;
+        let refuse = |expected: String| Err(("image_sizes", expected));
+        if sizes.is_empty() {
+            return refuse("at least one size, as in [[512, 512]]".to_owned());
+        }
+        for &(width, height) in sizes {
+            match ImageSize::new(width, height) {
+                Err(error) => return refuse(format!("sizes in pixels that images can have ({error})")),
+                Ok(size) if width.max(height) > largest_px => {
+                    return refuse(format!(
+                        "sizes up to {largest_px} pixels a side, as the tokenizer has size tokens, not {size}"
+                    ));
+                }
+                Ok(size) if size.n_tokens() >= context => {
+                    let tokens = size.n_tokens();
+                    return refuse(format!("sizes that fit the model's {context} tokens; {size} takes {tokens}"));
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The sizes that images are resized to, where the model states them.
+    pub(super) fn sizes(&self) -> Option<Vec<ImageSize>> {
+        let sizes = self.image_sizes.as_ref()?;
+        Some(sizes.iter().filter_map(|&(width, height)| ImageSize::new(width, height).ok()).collect())
     }
 
     /// A task's sampling with what is stated here.
@@ -123,7 +199,8 @@ mod tests {
     use super::*;
 
     fn preset(json: &str) -> Result<Preset> {
-        Preset::from_json(json.as_bytes(), "generation_config.json".as_ref())
+        let limits = SizeLimits { largest_px: 1024, context: 4096 };
+        Preset::from_json(json.as_bytes(), "generation_config.json".as_ref(), limits)
     }
 
     #[test]
@@ -147,10 +224,28 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_section_names_the_file() {
-        let error = preset(r#"{ "lumina": { "image_top_k": "many" } }"#).unwrap_err().to_string();
-        assert!(error.contains("generation_config.json") && error.contains("many"), "{error}");
-        let error = preset(r#"{ "lumina": { "temperature": -1 } }"#).unwrap_err().to_string();
-        assert!(error.contains("generation_config.json") && error.contains("-1"), "{error}");
+    fn what_cannot_be_used_is_named_by_file_key_and_value() {
+        for (json, says) in [
+            ("[]", &["the file is `[]`", "object"][..]),
+            (r#"{ "lumina": [] }"#, &["section `lumina` is `[]`", "object"]),
+            (r#"{ "lumina": null }"#, &["section `lumina` is `null`", "object"]),
+            (r#"{ "lumina": { "image_top_k": "many" } }"#, &["`image_top_k`", "`\"many\"`"]),
+            (r#"{ "lumina": { "temperature": -1 } }"#, &["`temperature`", "-1", "above 0"]),
+            (r#"{ "lumina": { "target_size_px": 3 } }"#, &["`target_size_px`", "`3`"]),
+            (r#"{ "lumina": { "tasks": [] } }"#, &["`tasks`", "`[]`", "at least one task"]),
+            (r#"{ "lumina": { "tasks": ["painting"] } }"#, &["`tasks`", "painting", "text_to_image"]),
+            (r#"{ "lumina": { "image_sizes": [] } }"#, &["`image_sizes`", "`[]`", "at least one size"]),
+            (r#"{ "lumina": { "image_sizes": [[96, 96], [1, 2]] } }"#, &["`image_sizes`", "[1,2]", "32"]),
+            (r#"{ "lumina": { "image_sizes": [[96, 2048]] } }"#, &["`image_sizes`", "[96,2048]", "1024"]),
+            (r#"{ "lumina": { "image_sizes": [[1024, 1024]] } }"#, &["`image_sizes`", "4164", "4096"]),
+        ] {
+            let error = preset(json).unwrap_err().to_string();
+            for part in ["generation_config.json: ", "correct it or remove it"].iter().chain(says) {
+                assert!(error.contains(part), "{json}: {error}: {part}");
+            }
+        }
+        let error = preset("{").unwrap_err();
+        assert!(error.to_string().starts_with("generation_config.json: not a JSON file"), "{error}");
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("line 1"), "{error:?}");
     }
 }

@@ -137,6 +137,17 @@ impl Preprocessor {
         Ok(Self { sizes: crop_sizes(target_px)?, orientation: Orientation::default() })
     }
 
+    /// A preprocessor for other sizes: those that a checkpoint states.
+    ///
+    /// # Errors
+    /// [`Error::NoSizes`] if there are none.
+    pub fn with_sizes(sizes: Vec<ImageSize>) -> Result<Self> {
+        if sizes.is_empty() {
+            return Err(Error::NoSizes);
+        }
+        Ok(Self { sizes, orientation: Orientation::default() })
+    }
+
     /// Sets what to do with the orientation in the EXIF block. Default: ignore it.
     pub fn orientation(mut self, orientation: Orientation) -> Self {
         self.orientation = orientation;
@@ -174,7 +185,7 @@ impl Preprocessor {
     /// As [`Preprocessor::fit`].
     pub fn prepare(&self, image: &InputImage) -> Result<RgbImage> {
         let (width, height) = self.dimensions(image);
-        let size = choose_size(width, height, &self.sizes).expect("a target has at least its square");
+        let size = choose_size(width, height, &self.sizes).expect("there is at least one size");
         self.prepare_as(image, size, Crop::Center)
     }
 
