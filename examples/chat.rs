@@ -1,151 +1,41 @@
-//! `cargo run --release --example chat -- "@photo.jpg What is it?" "draw it in winter" --interactive`
+//! `cargo run --release --example chat`
 //!
-//! Chats in text and images. Each message is a turn; `@file` in a message is an image.
+//! A conversation of several turns, in text and images. `lumina chat` reads turns from the terminal.
 
-use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use lumina_examples::{Result, SCENE_PROMPT, save_image, say, small_model};
+use lumina_mgpt::{Content, Conversation, ImageSize, Lumina, Part, Task, TaskInput};
 
-use clap::Parser;
-use lumina_examples::{
-    ModelArgs, SCENE_PROMPT, default_size, left_out, message_parts, note, save_image, say, say_piece, summary,
-};
-use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
-
-/// Chats in text and images. @FILE in a message is an image, and "draw …" asks for one.
-///
-/// A name with spaces is written in quotes: @"my dog.png". Images of the answers are written to out/chat-1.png and so
-/// on, the next that is free.
-#[derive(Parser)]
-struct Args {
-    /// The first messages, each a turn in quotes [default: two that the small model understands]
-    messages: Vec<String>,
-    /// Then read more messages from the standard input, one a line
-    #[arg(short, long)]
-    interactive: bool,
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
-const HELP: &str = "A line is a message. A line that begins with \"draw\" asks for an image.
-@file in a message is an image: @dog.png, or @\"my dog.png\" or @my\\ dog.png where the name has spaces.
-/new    forgets the conversation
-/help   shows this
-/quit   ends";
-
-/// A conversation in progress.
-struct Chat<'a> {
-    model: &'a Lumina,
-    args: &'a ModelArgs,
-    conversation: Conversation,
-    n_images: usize,
-}
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     lumina_examples::main(run)
 }
 
-fn run(args: Args) -> lumina_examples::Result<()> {
-    let model = args.model.open()?;
-    let mut messages = args.messages;
-    if messages.is_empty() && !args.interactive {
-        messages.extend([format!("draw {SCENE_PROMPT}"), "make the red circle blue".to_owned()]);
-    }
-    let mut chat = Chat { model: &model, args: &args.model, conversation: Conversation::new(), n_images: 0 };
-    for message in messages {
-        say!("> {message}")?;
-        chat.turn(&message)?;
-    }
-    if !args.interactive {
-        return Ok(());
-    }
-    if io::stdin().is_terminal() {
-        say!("{HELP}")?;
-    }
-    loop {
-        if io::stdin().is_terminal() {
-            say_piece!("> ")?;
-        }
-        let mut line = Vec::new();
-        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        match String::from_utf8_lossy(&line).trim() {
-            "" => {}
-            "/quit" | "/exit" => return Ok(()),
-            "/help" => say!("{HELP}")?,
-            "/new" => chat.conversation = Conversation::new(),
-            other if other.starts_with('/') => say!("there is no {other}; /help shows what there is")?,
-            // A missing file or a full context is no reason to lose the conversation.
-            message => {
-                if let Err(error) = chat.turn(message) {
-                    say!("{error}")?;
-                }
-            }
-        }
-    }
+/// Draws a scene, then changes it: out/chat-1.png and out/chat-2.png.
+#[derive(clap::Parser)]
+struct Args {
+    /// What to draw
+    #[arg(default_value = SCENE_PROMPT)]
+    prompt: String,
+    /// How to change it
+    #[arg(default_value = "make the red circle blue")]
+    change: String,
 }
 
-impl Chat<'_> {
-    /// A message and its answer. Where it fails, the conversation is as it was.
-    fn turn(&mut self, message: &str) -> lumina_examples::Result<()> {
-        let conversation = self.conversation.clone().human(self.message(message)?);
-        let mut answer: Vec<Part> = Vec::new();
-        let (mut is_whole, mut n_specials) = (true, 0);
-        for event in self.args.apply_sampling(self.model.chat(conversation.clone())).stream()? {
-            match event? {
-                Event::Text(piece) => {
-                    say_piece!("{piece}")?;
-                    answer.push(piece.into());
-                }
-                Event::Special(_) => n_specials += 1,
-                Event::Image { image, codes } => {
-                    let file = self.next_file();
-                    save_image(&image, &file)?;
-                    say_piece!("[{}]", file.display())?;
-                    answer.push(codes.into());
-                }
-                Event::Malformed { malformed, .. } => say_piece!("[{malformed}]")?,
-                Event::Done { stats, .. } => {
-                    say!("")?;
-                    if let Some(remark) = left_out(n_specials) {
-                        note!("{remark}");
-                    }
-                    note!("{}", summary(&stats));
-                    is_whole = stats.stop != StopReason::ContextFull;
-                }
-                _ => {}
-            }
+fn run(args: Args) -> Result<()> {
+    let model = Lumina::from_pretrained(small_model()).load()?;
+    // Asked for as a task is, which is how models have learnt it.
+    let draw = Task::TextToImage.prompt(TaskInput::new().text(args.prompt).size(ImageSize::new(96, 96)?))?;
+    let mut conversation = Conversation::new();
+    for (index, turn) in [draw, Content::from(args.change)].into_iter().enumerate() {
+        conversation = conversation.human(turn);
+        let answer = model.chat(conversation.clone()).run()?;
+        for image in &answer.images {
+            let file = format!("out/chat-{}.png", index + 1);
+            save_image(image, file.as_ref())?;
+            say!("wrote {file}")?;
         }
-        if is_whole {
-            self.conversation = conversation.assistant(answer);
-        } else {
-            // With it every later turn would be too long.
-            say!("the answer has no end within the model's context, and is not kept; /new begins a new conversation")?;
-        }
-        Ok(())
+        // Images go into the next turn as their codes.
+        let codes = answer.codes.into_iter().map(Part::from).collect::<Vec<_>>();
+        conversation = conversation.assistant(codes);
     }
-
-    /// The first name that is free: those of earlier conversations stay.
-    fn next_file(&mut self) -> PathBuf {
-        loop {
-            self.n_images += 1;
-            let file = PathBuf::from(format!("out/chat-{}.png", self.n_images));
-            if !file.exists() {
-                return file;
-            }
-        }
-    }
-
-    /// The parts of a message. "Draw …" is asked for in the words that the model has learnt.
-    fn message(&self, message: &str) -> lumina_examples::Result<Vec<Part>> {
-        let wish = message.get(..5).filter(|start| start.eq_ignore_ascii_case("draw ")).map(|_| message[5..].trim());
-        Ok(match wish.filter(|wish| !wish.is_empty() && !wish.contains('@')) {
-            Some(wish) => {
-                let input = TaskInput::new().text(wish).size(default_size(self.model)?);
-                Task::TextToImage.prompt(input)?.0
-            }
-            None => message_parts(self.model, message)?,
-        })
-    }
+    Ok(())
 }

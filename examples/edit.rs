@@ -1,73 +1,32 @@
-//! `cargo run --release --example edit -- editing photo.jpg --instruction "Make it night"`
+//! `cargo run --release --example edit -- "make the background black" model/scene.png`
 //!
-//! Draws an image from an image with an Omni checkpoint: annotations, edits, and images that follow a control image.
+//! Changes an image as a text says, and makes a depth map of it. `lumina edit` has all tasks.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::Parser;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lumina_examples::{
-    ModelArgs, Progress, check_instruction, check_output, note, open_image, save_image, say, summary,
-};
-use lumina_mgpt::{Error, Event, Task};
-use lumina_tokenizer::TaskOutput;
+use lumina_examples::{Result, open_image, save_image, say, small_model};
+use lumina_mgpt::{Lumina, Task};
 
-/// Draws an image from an image: a depth or segmentation map, an edit, or an image that follows a control image.
-///
-/// The small model knows depth_estimation, semantic_segmentation, and editing of its scenes: edit editing
-/// --instruction "make the background black".
-#[derive(Parser)]
-struct Args {
-    /// The task
-    #[arg(default_value = "depth_estimation", value_parser = tasks())]
-    task: Task,
-    /// The input image [default: model/scene.png]
-    image: Option<PathBuf>,
-    /// What to do, for the tasks detection, editing and conditional_generation
-    #[arg(long, value_name = "TEXT")]
-    instruction: Option<String>,
-    /// The PNG, JPEG or WebP file to write [default: out/TASK.png]
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
-/// Parses the tasks that draw an image from one image.
-fn tasks() -> impl TypedValueParser<Value = Task> {
-    let specs = Task::ALL.map(Task::spec).into_iter();
-    let names = specs.filter(|spec| spec.images == Some(1) && spec.output == TaskOutput::Image).map(|spec| spec.name);
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<Task>())
-}
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     lumina_examples::main(run)
 }
 
-fn run(args: Args) -> lumina_examples::Result<()> {
-    check_instruction(args.task, args.instruction.is_some())?;
-    let output = args.output.unwrap_or_else(|| format!("out/{}.png", args.task).into());
-    check_output(&output)?;
+/// Changes an image as a text says, to out/edit.png, and makes a depth map of it, out/depth.png.
+#[derive(clap::Parser)]
+struct Args {
+    /// What to do
+    #[arg(default_value = "make the background black")]
+    instruction: String,
+    /// The image, in any usual format [default: model/scene.png]
+    image: Option<PathBuf>,
+}
+
+fn run(args: Args) -> Result<()> {
     let image = open_image(args.image.as_deref())?;
-    let model = args.model.open()?;
-    let progress = Progress::new();
-    let mut cut_off = None;
-    for event in args.model.apply_sampling(model.edit(args.task, image, args.instruction.as_deref())).stream()? {
-        let event = event?;
-        progress.update(&event);
-        match event {
-            Event::Image { image, .. } => save_image(&image, &output)?,
-            Event::Malformed { malformed, .. } => cut_off = Some(malformed),
-            Event::Done { stats, .. } => {
-                if let Some(malformed) = cut_off.take() {
-                    return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
-                }
-                note!("{}", summary(&stats));
-                say!("wrote {}", output.display())?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+    let model = Lumina::from_pretrained(small_model()).load()?;
+    let edited = model.edit(Task::Editing, image.clone(), args.instruction.as_str()).run()?;
+    save_image(&edited, "out/edit.png".as_ref())?;
+    let depth = model.edit(Task::DepthEstimation, image, None).run()?;
+    save_image(&depth, "out/depth.png".as_ref())?;
+    Ok(say!("wrote out/edit.png and out/depth.png")?)
 }

@@ -1,110 +1,36 @@
 //! `cargo run --release --example generate -- "a small red circle above a large blue square on a white background"`
 //!
-//! Draws an image from a text, or several.
+//! Draws an image from a text. `lumina generate` has options for everything.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use lumina_examples::{Result, SCENE_PROMPT, note, save_image, say, small_model};
+use lumina_mgpt::{Event, Lumina};
 
-use clap::Parser;
-use lumina_examples::{
-    ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, default_size, note, save_image, say, summary,
-    width_x_height,
-};
-use lumina_mgpt::{Error, Event, Lumina, Request, Stats};
+fn main() -> std::process::ExitCode {
+    lumina_examples::main(run)
+}
 
-/// Draws an image from a text, or several.
-#[derive(Parser)]
+/// Draws an image from a text, to out/generate.png.
+#[derive(clap::Parser)]
 struct Args {
     /// What to draw
     #[arg(default_value = SCENE_PROMPT)]
     prompt: String,
-    /// Size of the image in pixels, multiples of 32 [default: a square of the target size]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = width_x_height, allow_hyphen_values = true)]
-    size: Option<(u32, u32)>,
-    /// Draw N images at once, with the seeds from `--seed` on, and a contact sheet of them
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    images: u16,
-    /// While the image is drawn, write the part that is there after each ROWS rows (of 16 pixels) to the output file
-    #[arg(long, value_name = "ROWS", conflicts_with = "images")]
-    preview_every: Option<u32>,
-    /// The PNG, JPEG or WebP file to write; with `-n` the contact sheet, and next to it a file for each seed
-    #[arg(short, long, value_name = "FILE", default_value = "out/generate.png")]
-    output: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
+    /// The same seed gives the same image
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
-fn main() -> ExitCode {
-    lumina_examples::main(run)
-}
-
-fn run(args: Args) -> lumina_examples::Result<()> {
-    check_output(&args.output)?;
-    let model = args.model.open()?;
-    let size = match args.size {
-        Some(size) => size,
-        None => default_size(&model).map(|size| (size.width_px(), size.height_px()))?,
-    };
-    let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
-    if args.images > 1 {
-        return several(&model, &generation.request()?, args.images, &args.output);
-    }
-    if let Some(rows) = args.preview_every {
-        generation = generation.preview_every_rows(rows);
-    }
-    let progress = Progress::new();
-    let mut cut_off = None;
-    for event in generation.stream()? {
-        let event = event?;
-        progress.update(&event);
-        match event {
-            Event::Preview(image) | Event::Image { image, .. } => save_image(&image, &args.output)?,
-            Event::Malformed { malformed, .. } => cut_off = Some(malformed),
-            Event::Done { stats, .. } => {
-                if let Some(malformed) = cut_off.take() {
-                    return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
-                }
-                note!("{}, {}x{}", summary(&stats), size.0, size.1);
-                say!("wrote {}", args.output.display())?;
+fn run(args: Args) -> Result<()> {
+    let model = Lumina::from_pretrained(small_model()).load()?;
+    for event in model.text_to_image(&args.prompt, (96, 96)).seed(args.seed).stream()? {
+        match event? {
+            Event::ImageRow { row, .. } => note!("row {}", row + 1),
+            Event::Image { image, .. } => {
+                save_image(&image, "out/generate.png".as_ref())?;
+                say!("wrote out/generate.png")?;
             }
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// The same request with consecutive seeds, in the same passes; each image in a file of its own, and all in one.
-fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path) -> lumina_examples::Result<()> {
-    let first = request.options.sampling.seed;
-    let requests: Vec<Request> = (0..u64::from(n))
-        .map(|index| {
-            let mut request = request.clone();
-            request.options.sampling.seed = first.wrapping_add(index);
-            request
-        })
-        .collect();
-    let mut images = Vec::new();
-    for (request, output) in requests.iter().zip(model.run_batch(&requests)) {
-        let output = output?;
-        let seed = request.options.sampling.seed;
-        let Stats { stop, .. } = output.stats;
-        let Some(image) = output.images.into_iter().next() else {
-            say!("no image with seed {seed}: stopped by {stop}")?;
-            continue;
-        };
-        let name = sheet.file_stem().unwrap_or_default().to_string_lossy();
-        let extension = sheet.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
-        let file = sheet.with_file_name(format!("{name}-{seed}.{extension}"));
-        save_image(&image, &file)?;
-        say!("wrote {}", file.display())?;
-        images.push(image);
-    }
-    if images.is_empty() {
-        return Err(
-            anyhow::anyhow!("no request has an image; raise `--max-new-tokens`, or ask with another `--seed`").into()
-        );
-    }
-    save_image(&contact_sheet(&images), sheet)?;
-    say!("wrote {}", sheet.display())?;
     Ok(())
 }

@@ -1,78 +1,36 @@
-//! `cargo run --release --example quantize -- --to q8_0 out/small.gguf`
+//! `cargo run --release --example quantize -- out/small.gguf`
 //!
-//! Writes a model as one GGUF file with quantised linear weights. The other examples open it with
-//! `--model out/small.gguf`.
+//! Writes a model as one GGUF file with 8-bit weights, and draws with it. `lumina quantize` has all formats.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use clap::Parser;
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
-use lumina_checkpoint::Dtype;
-use lumina_examples::{say, small_model};
-use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
+use lumina_examples::{Result, SCENE_PROMPT, say, small_model};
+use lumina_mgpt::convert::{self, QuantiseOptions, quantise};
+use lumina_mgpt::{Dtype, Lumina};
 
-/// Writes a model as one GGUF file with quantised linear weights.
-///
-/// The file contains everything but the image tokenizer, which the other examples take with --image-tokenizer.
-#[derive(Parser)]
-struct Args {
-    /// The GGUF file to write
-    output: PathBuf,
-    /// Folder or file of the model [default: the small model in this repository]
-    #[arg(long, value_name = "PATH")]
-    model: Option<PathBuf>,
-    /// Data type of the linear weights: bf16, f16, q8_0 or q4_0
-    #[arg(long, value_name = "TYPE", default_value = "q8_0", value_parser = dtype)]
-    to: Dtype,
-    /// Write the row order of llama.cpp, which generates text only
-    #[arg(long)]
-    llama_cpp: bool,
-}
-
-fn dtype(name: &str) -> Result<Dtype> {
-    let known = [Dtype::BF16, Dtype::F16, Dtype::Q8_0, Dtype::Q4_0];
-    known.into_iter().find(|dtype| dtype.to_string() == name).context("expected bf16, f16, q8_0 or q4_0")
-}
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     lumina_examples::main(run)
 }
 
-fn run(args: Args) -> lumina_examples::Result<()> {
+/// Writes the small model as a GGUF file with 8-bit weights, and draws with it.
+#[derive(clap::Parser)]
+struct Args {
+    /// The GGUF file to write
+    #[arg(default_value = "out/small.gguf")]
+    output: PathBuf,
+}
+
+fn run(args: Args) -> Result<()> {
     if let Some(folder) = args.output.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let order = if args.llama_cpp { RowOrder::LlamaCpp } else { RowOrder::HuggingFace };
-    let model = args.model.unwrap_or_else(small_model);
-    let checkpoint = convert::open(&model)?;
-    let bar = ProgressBar::no_length();
-    bar.set_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left, {msg}")?);
-    quantise(&checkpoint, &args.output, &QuantiseOptions::new(args.to).row_order(order), &mut |progress| {
-        bar.set_length(progress.total_bytes);
-        bar.set_position(progress.bytes);
-        bar.set_message(progress.tensor.to_owned());
-        ControlFlow::Continue(())
-    })?;
-    bar.finish_and_clear();
-    say!("wrote {}: {}", args.output.display(), DecimalBytes(args.output.metadata()?.len()))?;
-    if args.llama_cpp {
-        return Ok(say!("llama.cpp opens it, for text alone")?);
-    }
-    // Where the image tokenizer is looked for: it is no part of a GGUF file.
-    let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(&model) };
-    let images = [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|at| at.join("vqgan.yaml").exists());
-    let images = images.map_or("FOLDER".into(), |folder| quoted(&folder));
-    say!("the image tokenizer is not part of it; open both, as in")?;
-    say!("  cargo run --release --example generate -- --model {} --image-tokenizer {images}", quoted(&args.output))?;
-    Ok(())
-}
-
-/// A path as a word of a shell's command.
-fn quoted(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
-    let is_plain = path.chars().all(|c| c.is_alphanumeric() || r"/._-+:\".contains(c));
-    if is_plain { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
+    let checkpoint = convert::open(small_model())?;
+    let options = QuantiseOptions::new(Dtype::Q8_0);
+    quantise(&checkpoint, &args.output, &options, &mut |_| ControlFlow::Continue(()))?;
+    say!("wrote {}: {} bytes", args.output.display(), args.output.metadata()?.len())?;
+    // It contains everything but the image tokenizer.
+    let model = Lumina::from_pretrained(&args.output).image_tokenizer(small_model()).load()?;
+    let image = model.text_to_image(SCENE_PROMPT, (96, 96)).run()?;
+    Ok(say!("it draws images of {}x{} pixels", image.width(), image.height())?)
 }

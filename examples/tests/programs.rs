@@ -43,11 +43,11 @@ fn errors_of(output: &Output) -> String {
 /// Short runs of the programs that write to the standard output.
 const RUNS: [(&str, &[&str]); 8] = [
     ("caption", &[]),
-    ("chat", &["draw a small red circle"]),
+    ("chat", &["a small red circle"]),
     ("custom_sampler", &[]),
     ("edit", &[]),
     ("embed", &[]),
-    ("generate", &["-n", "2"]),
+    ("generate", &[]),
     ("quantize", &["small.gguf"]),
     ("reconstruct", &[]),
 ];
@@ -94,7 +94,7 @@ fn a_closed_error_output_changes_nothing() {
     }
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let failed = program("generate", folder.path()).args(["--model", "nowhere"]).stderr(writer).status().unwrap();
+    let failed = program("caption", folder.path()).arg("nowhere").stderr(writer).status().unwrap();
     assert_eq!(failed.code(), Some(1));
 }
 
@@ -127,18 +127,6 @@ fn complaint(name: &str, args: &[&str], output: &Output) -> Option<String> {
     (!is_good).then(|| format!("{name} {args:?}, {}: {errors}", output.status))
 }
 
-/// A copy of the small model with another content of one file.
-fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
-    let model = folder.join(format!("broken {file}"));
-    fs::create_dir_all(&model).unwrap();
-    for entry in fs::read_dir(small_model()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
-    }
-    fs::write(model.join(file), content).unwrap();
-    model
-}
-
 #[test]
 fn messages_of_bad_files_say_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,37 +146,17 @@ fn messages_of_bad_files_say_nothing_twice() {
         for name in ["caption", "embed", "reconstruct"] {
             run(name, &[file]);
         }
-        run("edit", &["depth_estimation", file]);
+        run("edit", &["make it black", file]);
         run("custom_sampler", &["--towards", file]);
-        run("chat", &[&format!("@\"{file}\"")]);
         run("finetune", &[small, file, &at("run")]);
         run("finetune", &[file, &at("list.yaml"), &at("run")]);
         run("pretokenize", &[file, "--strict", "--output", &at("tokens")]);
-        run("quantize", &["--model", file, &at("q.gguf")]);
-        for name in ["generate", "evaluate"] {
-            for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
-                run(name, &[flag, file]);
-            }
+        for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
+            run("evaluate", &[flag, file]);
         }
     }
-    for (file, content) in [
-        ("config.json", &b"{"[..]),
-        ("config.json", b"[]"),
-        ("tokenizer.json", b"{"),
-        ("vqgan.yaml", b"model: ["),
-        ("vqgan.yaml", b"model: {}"),
-        ("generation_config.json", b"{"),
-        ("generation_config.json", b"{ \"lumina\": { \"image_sizes\": [[1, 2]] } }"),
-        ("model.safetensors", b"\x09\0\0\0\0\0\0\0{\"broken\""),
-        ("vqgan.safetensors", b""),
-    ] {
-        let model = broken_model(folder.path(), file, content);
-        let output = program("generate", folder.path()).arg("--model").arg(&model).output().unwrap();
-        complaints.extend(complaint("generate", &[file, &String::from_utf8_lossy(content)], &output));
-        assert!(errors_of(&output).contains(file), "{}", errors_of(&output));
-    }
     for output in [".", "text.png/x.png", "x.pdf"].map(at) {
-        for name in ["generate", "edit", "embed", "reconstruct", "custom_sampler"] {
+        for name in ["embed", "reconstruct", "custom_sampler"] {
             run(name, &["--output", &output]);
         }
     }
@@ -200,27 +168,5 @@ fn messages_of_bad_files_say_nothing_twice() {
         complaints.extend(complaint(name, &args, &program(name, folder.path()).args(&args).output().unwrap()));
     }
     assert!(complaints.is_empty(), "said twice, or no error:\n{}", complaints.join("\n"));
-    assert!(runs.len() > 100, "{}", runs.len());
-}
-
-/// That they are out of range is said by the library, with the name of the option.
-#[test]
-fn negative_numbers_are_numbers() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = program("generate", folder.path()).args(["--temperature", "-3"]).output().unwrap();
-    let errors = errors_of(&output);
-    assert!(errors.contains("`--temperature` is -3"), "{errors}");
-    // Guidance away from the prompt is allowed.
-    let output = program("generate", folder.path()).args(["--guidance", "-3"]).output().unwrap();
-    assert!(output.status.success(), "{}", errors_of(&output));
-    let output = program("generate", folder.path()).args(["--size", "-64x32"]).output().unwrap();
-    assert!(errors_of(&output).contains("such as 768x512"), "{}", errors_of(&output));
-    for flag in ["--seed", "--image-top-k", "--images", "--preview-every"] {
-        let output = program("generate", folder.path()).args([flag, "-3"]).output().unwrap();
-        let errors = errors_of(&output);
-        assert!(errors.contains("'-3'") && errors.contains(flag) && !errors.contains("unexpected"), "{errors}");
-    }
-    // What is no number is still a flag.
-    let output = program("generate", folder.path()).args(["--strange"]).output().unwrap();
-    assert!(output.status.code() == Some(2) && errors_of(&output).contains("--strange"));
+    assert!(runs.len() > 60, "{}", runs.len());
 }

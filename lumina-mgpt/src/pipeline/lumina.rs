@@ -231,6 +231,18 @@ impl<'a> LuminaBuilder<'a> {
         LuminaBuilder { download_progress: Box::new(progress), ..self }
     }
 
+    /// Downloads what [`LuminaBuilder::load`] would, and opens nothing. Returns the folders: of the model, and of the
+    /// text tokenizer, the image tokenizer and the adapter where these are set.
+    ///
+    /// # Errors
+    /// [`Error::Hub`], and [`Error::NoTokenizer`].
+    #[cfg(feature = "hub")]
+    pub fn download(mut self) -> Result<Vec<PathBuf>> {
+        self.localise()?;
+        let parts = [self.tokenizer, self.image_tokenizer, self.adapter];
+        Ok([self.path].into_iter().chain(parts.into_iter().flatten()).collect())
+    }
+
     /// Puts folders of the hub's cache in the place of names on the hub.
     #[cfg(feature = "hub")]
     fn localise(&mut self) -> Result<()> {

@@ -36,6 +36,38 @@ impl Default for Progress {
     }
 }
 
+/// A progress bar for the bytes of downloads, on the standard error output; where that is not a terminal, a line for
+/// each repository.
+#[cfg(feature = "hub")]
+#[derive(Debug)]
+pub(crate) struct DownloadBar {
+    bar: ProgressBar,
+    /// Of the repository that is downloaded.
+    total_bytes: std::cell::Cell<u64>,
+}
+
+#[cfg(feature = "hub")]
+impl DownloadBar {
+    pub(crate) fn new() -> Self {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left");
+        let bar = ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, total_bytes: std::cell::Cell::new(0) }
+    }
+
+    pub(crate) fn update(&self, progress: &lumina_mgpt::DownloadProgress<'_>) {
+        let total_bytes = progress.total_bytes;
+        if self.total_bytes.replace(total_bytes) != total_bytes && self.bar.is_hidden() {
+            crate::note!("downloading {}", indicatif::DecimalBytes(total_bytes.saturating_sub(progress.bytes)));
+        }
+        self.bar.set_message(progress.file.to_owned());
+        self.bar.set_length(total_bytes);
+        self.bar.set_position(progress.bytes);
+        if progress.bytes >= total_bytes {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
 /// What to say of special tokens that the model wrote outside of images, and that are not shown.
 pub fn left_out(n_specials: usize) -> Option<String> {
     let tokens = if n_specials == 1 { "a special token".to_owned() } else { format!("{n_specials} special tokens") };

@@ -1,4 +1,4 @@
-//! How the examples write to the standard outputs, and how they end.
+//! How programs write to the standard outputs, and how they end.
 //!
 //! `println!` panics where the output is closed or full. [`say!`](crate::say) returns an error instead, and
 //! [`main`](crate::main) ends the program by it: quietly where the reader has gone (`| head`), as other programs do, and
@@ -62,16 +62,39 @@ pub fn write_output(text: fmt::Arguments<'_>) -> anyhow::Result<()> {
     Ok(stdout.write_fmt(text).and_then(|()| stdout.flush()).map_err(OutputError)?)
 }
 
+/// How results are written to the standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In words.
+    Text,
+    /// As JSON, an object a line.
+    Json,
+}
+
+impl Form {
+    /// Writes a result: `record`, or `text` as a line.
+    ///
+    /// # Errors
+    /// The output is closed or full.
+    pub fn result(self, record: serde_json::Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self {
+            Self::Text => crate::say!("{}", text()),
+            Self::Json => crate::say!("{record}"),
+        }
+    }
+}
+
 /// What [`note!`](crate::note) calls. Notes are about the work, not its result: where nobody can read them, it goes on.
 pub fn write_note(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// What the `main` of each example calls: parses the arguments, runs the program, and says what went wrong.
+/// What the `main` of each program calls: parses the arguments, runs the program, and says what went wrong.
 pub fn main<A: Parser>(program: fn(A) -> Result<()>) -> ExitCode {
     // -3 is a number, not a flag: that it is out of range is better said by the library.
     let numbers = |arg: Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
-    let matches = A::command().mut_args(numbers).try_get_matches();
+    let command = A::command().mut_args(numbers).mut_subcommands(|command| command.mut_args(numbers));
+    let matches = command.try_get_matches();
     let ended = match matches.and_then(|matches| A::from_arg_matches(&matches)) {
         Ok(args) => program(args),
         // The help, or what is wrong with the arguments.

@@ -6,8 +6,10 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a library's message says, and what a user of a program can do instead.
-const FLAGS: [(&str, &str); 25] = [
+const FLAGS: [(&str, &str); 27] = [
     ("`LuminaBuilder::image_tokenizer`", "`--image-tokenizer`"),
+    ("`LuminaBuilder::tokenizer`", "`--tokenizer`"),
+    (", or raise `HandleOptions::max_waiting`", ""),
     ("`LuminaBuilder::target_size_px`", "`--target-size`"),
     ("`Compute::kv_cache`", "`--kv-cache`"),
     (", or name more devices for what does not fit: `Compute::then`", ", or name more devices, as `--device cuda+cpu`"),

@@ -1,4 +1,4 @@
-//! Command-line arguments that several examples share.
+//! Command-line arguments that several commands and programs share.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,18 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_core::choose_size;
-use lumina_mgpt::{Answer, Compute, Dtype, Generation, ImageSize, Lumina, Task, Weights, keep_freed_memory};
+use lumina_mgpt::{
+    Answer, Compute, Dtype, Generation, ImageSize, Lumina, LuminaBuilder, Task, Weights, keep_freed_memory,
+};
 
-use crate::small_model;
+use crate::default_model;
 
 /// The checkpoint, the compute target and the sampling options.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint [default: the small model in this repository]
+    /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint, or its name on the hub [default: LUMINA_MODEL, or in a
+    /// clone of the repository its small model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Folder of the image tokenizer (vqgan.yaml and its weights), if it is not the checkpoint's folder
@@ -36,16 +39,12 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Opens the checkpoint.
+    /// What opens the checkpoint.
     ///
     /// # Errors
-    /// Those of [`lumina_mgpt::LuminaBuilder::load`].
-    pub fn open(&self) -> Result<Lumina> {
-        let folder = self.model.clone().unwrap_or_else(small_model);
-        let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
-        let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-
-        let mut builder = Lumina::from_pretrained(folder).compute(self.compute.open()?);
+    /// If no model is named, or no backend is compiled in.
+    pub fn builder(&self) -> Result<LuminaBuilder<'static>> {
+        let mut builder = Lumina::from_pretrained(self.model()?).compute(self.compute.open()?);
         if let Some(px) = self.target_size {
             builder = builder.target_size_px(px);
         }
@@ -58,6 +57,21 @@ impl ModelArgs {
         if let Some(folder) = &self.tokenizer {
             builder = builder.tokenizer(folder);
         }
+        Ok(builder)
+    }
+
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`LuminaBuilder::load`].
+    pub fn open(&self) -> Result<Lumina> {
+        let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
+        let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let builder = self.builder()?;
+        #[cfg(feature = "hub")]
+        let downloads = crate::progress::DownloadBar::new();
+        #[cfg(feature = "hub")]
+        let builder = builder.on_download(|progress| downloads.update(&progress));
         let model = builder.on_progress(|step| {
             bar.set_position(step.bytes);
             bar.set_message(step.tensor);
@@ -65,6 +79,27 @@ impl ModelArgs {
         let model = model.load()?;
         bar.finish_and_clear();
         Ok(model)
+    }
+
+    /// Where to compute.
+    ///
+    /// # Errors
+    /// If no backend is compiled in.
+    pub fn compute(&self) -> Result<Compute> {
+        self.compute.open()
+    }
+
+    /// The folder, file or name of the checkpoint.
+    ///
+    /// # Errors
+    /// Where none is named, and there is no default.
+    pub fn model(&self) -> Result<PathBuf> {
+        self.model.clone().map_or_else(default_model, Ok)
+    }
+
+    /// The seed that was given.
+    pub fn seed(&self) -> u64 {
+        self.sampling.seed
     }
 
     /// Applies the sampling options that were given. The others keep the defaults of the checkpoint, or of the task.

@@ -1,4 +1,4 @@
-//! The files that examples read and write.
+//! The files that programs read and write.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 use lumina_mgpt::InputImage;
 
-/// The default prompt of examples that draw an image: a scene that the small model knows.
+/// The default prompt of programs that draw an image: a scene that the small model knows.
 pub const SCENE_PROMPT: &str =
     "a large red circle in the top left and a small blue square in the bottom right on a white background";
 
@@ -19,6 +19,23 @@ pub fn test_data(path: &str) -> PathBuf {
 /// The folder of the small model in this repository. `train_tiny` trained it on images of simple scenes.
 pub fn small_model() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../model")).to_owned()
+}
+
+/// The model that is opened where none is named: the one that the environment variable `LUMINA_MODEL` names, else the
+/// small model, where the program runs on the machine that has this repository.
+///
+/// # Errors
+/// What to name.
+pub fn default_model() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LUMINA_MODEL").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let small = small_model();
+    anyhow::ensure!(
+        small.is_dir(),
+        "no model is named; give a folder, a GGUF file or a name on the hub with `--model`, or set LUMINA_MODEL"
+    );
+    Ok(small)
 }
 
 /// Opens an image; by default a scene that the small model knows.

@@ -1,0 +1,202 @@
+//! `lumina doctor --model Lumina-mGPT-7B-768`
+//!
+//! What this machine has, and what a model takes on it.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args as Arguments;
+use indicatif::DecimalBytes;
+use lumina_checkpoint::Checkpoint;
+use lumina_kernels::Isa;
+use lumina_mgpt::{Compute, Fit, Lumina, Weights, convert};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Form, default_model, say};
+
+/// Says what this machine has: instruction sets, memory and its speed, GPUs. And of a model whether its files are
+/// whole, whether it fits, in which format, and how many passes a second are possible at most.
+///
+/// A pass gives a token, or several where drafts of them come out right. Speeds are computed: bytes of the weights by
+/// the measured speed of memory. No pass is faster, and most are within a fifth of it.
+#[derive(Debug, Arguments)]
+pub struct Args {
+    /// Folder or GGUF file of the model [default: LUMINA_MODEL, or in a clone of the repository its small model]
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// Where to compute [default: each device that is compiled in and there]
+    #[arg(long)]
+    device: Option<Compute>,
+    /// Also open the model, which reads all headers and checks that every tensor is there
+    #[arg(long)]
+    open: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What it prints: a model that cannot be opened.
+pub fn run(args: Args, form: Form) -> crate::Result<()> {
+    let devices = args.device.map_or_else(Compute::available, |device| vec![device]);
+    let bandwidth = memory_bandwidth();
+    let machine = machine(&devices, bandwidth);
+    let path = match args.model {
+        Some(path) => Some(path),
+        None => default_model().ok(),
+    };
+    let model = path.map(|path| model(&path, &devices, bandwidth, args.open)).transpose()?;
+    if form == Form::Json {
+        return Ok(form.result(json!({ "machine": machine, "model": model }), String::new)?);
+    }
+    say!("This machine")?;
+    show(&machine, 1)?;
+    if let Some(model) = model {
+        say!("The model")?;
+        show(&model, 1)?;
+    } else {
+        say!("No model is named: give one with --model")?;
+    }
+    Ok(())
+}
+
+/// Writes an object, a line for each entry.
+fn show(value: &Value, depth: usize) -> crate::Result<()> {
+    let Value::Object(entries) = value else { return Ok(()) };
+    for (key, value) in entries {
+        let (indent, key) = ("  ".repeat(depth), key.replace('_', " "));
+        match value {
+            Value::Null => {}
+            Value::Object(_) => {
+                say!("{indent}{key}")?;
+                show(value, depth + 1)?;
+            }
+            Value::Array(values) if values.iter().all(Value::is_string) => {
+                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                say!("{indent}{key}: {}", values.join(", "))?;
+            }
+            Value::Array(values) => values.iter().try_for_each(|value| show(value, depth))?,
+            Value::Number(number) if key.ends_with(" bytes") => {
+                say!("{indent}{}: {}", key.trim_end_matches(" bytes"), DecimalBytes(number.as_u64().unwrap_or(0)))?;
+            }
+            Value::String(text) => say!("{indent}{key}: {text}")?,
+            other => say!("{indent}{key}: {other}")?,
+        }
+    }
+    Ok(())
+}
+
+/// What the machine has.
+fn machine(devices: &[Compute], bandwidth: f64) -> Value {
+    let memory = |key: &str| {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
+        Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
+    });
+    let sets: Vec<String> = Isa::ALL.into_iter().filter(|set| set.is_available()).map(|set| set.to_string()).collect();
+    let gpus: Vec<Value> = devices
+        .iter()
+        .filter(|device| !device.is_host())
+        .map(|device| {
+            json!({
+                "device": device.to_string(),
+                "memory_bytes": device.device_memory(),
+                "free_memory_bytes": device.free_device_memory(),
+                "memory_speed_GB_s": device.copy_bandwidth().ok().map(gigabytes),
+            })
+        })
+        .collect();
+    json!({
+        "processor": name,
+        "threads": rayon::current_num_threads(),
+        "instruction_sets": sets,
+        "memory_bytes": memory("MemTotal:"),
+        "free_memory_bytes": memory("MemAvailable:"),
+        "memory_speed_GB_s": gigabytes(bandwidth),
+        "devices": devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "gpus": gpus,
+    })
+}
+
+/// What a model is, and what it takes.
+fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: bool) -> crate::Result<Value> {
+    let checkpoint = convert::open(path)?;
+    let tensors = checkpoint.names().count();
+    let bytes: u64 =
+        checkpoint.names().filter_map(|name| checkpoint.get(name)).map(|view| view.bytes().len() as u64).sum();
+    let opened = if opens {
+        let started = Instant::now();
+        let model = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0)).load()?;
+        let decoder = model.image_tokenizer().is_ok_and(|images| images.has_decoder());
+        json!({ "seconds": rounded(started.elapsed().as_secs_f64()), "draws_images": decoder })
+    } else {
+        Value::Null
+    };
+    let mut fits = Vec::new();
+    for device in devices {
+        let speed = if device.is_host() { Some(bandwidth) } else { device.copy_bandwidth().ok() };
+        let mut formats = Vec::new();
+        let formats_of =
+            |device: &Compute| [device.format(), Weights::Q8, Weights::Q4].map(|format| device.clone().weights(format));
+        for compute in formats_of(device) {
+            let fit = Lumina::fit(path, &compute)?;
+            formats.push(format_of(&compute, &fit, speed));
+        }
+        formats.dedup_by_key(|format| format["weights_bytes"].clone());
+        fits.push(json!({ "on": device.to_string(), "formats": formats }));
+    }
+    Ok(json!({
+        "path": path,
+        "tensors": tensors,
+        "files_bytes": bytes,
+        "text_tokenizer": text_tokenizer(&checkpoint, path),
+        "opened": opened,
+        "fits": fits,
+    }))
+}
+
+/// What a format takes, and how fast a pass can be.
+fn format_of(compute: &Compute, fit: &Fit, speed: Option<f64>) -> Value {
+    json!({
+        "format": compute.format().to_string(),
+        "weights_bytes": fit.weights,
+        "keys_and_values_bytes": fit.kv_cache,
+        "fits": if fit.fits() { "yes" } else { "no" },
+        "passes_a_second_at_most": speed.map(|speed| rounded(speed / fit.weights.max(1) as f64)),
+    })
+}
+
+/// The digest of `tokenizer.json`, to compare two folders by.
+fn text_tokenizer(checkpoint: &Checkpoint, path: &Path) -> Option<Value> {
+    let json = checkpoint.document("tokenizer.json").ok().flatten();
+    let json = json.map(|json| json.to_vec()).or_else(|| std::fs::read(path.join("tokenizer.json")).ok())?;
+    let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(json!({ "sha256": digest, "bytes": json.len() }))
+}
+
+/// Bytes a second that all threads together read from memory.
+fn memory_bandwidth() -> f64 {
+    const BYTES: usize = 512 << 20;
+    let buffer = vec![1_u64; BYTES / 8];
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let sum: u64 = buffer.par_chunks(1 << 16).map(|chunk| chunk.iter().sum::<u64>()).sum();
+        std::hint::black_box(sum);
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    BYTES as f64 / best
+}
+
+fn gigabytes(bytes: f64) -> f64 {
+    rounded(bytes / 1e9)
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}

@@ -1,0 +1,114 @@
+//! `lumina generate "a small red circle above a large blue square on a white background"`
+//!
+//! Draws an image from a text, or several.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Form, ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, default_size, note, save_image, summary,
+    width_x_height,
+};
+use clap::Args as Arguments;
+use lumina_mgpt::{Error, Event, Lumina, Request};
+use serde_json::json;
+
+/// Draws an image from a text, or several.
+#[derive(Debug, Arguments)]
+pub struct Args {
+    /// What to draw
+    #[arg(default_value = SCENE_PROMPT)]
+    prompt: String,
+    /// Size of the image in pixels, multiples of 32 [default: a square of the target size]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = width_x_height, allow_hyphen_values = true)]
+    size: Option<(u32, u32)>,
+    /// Draw N images at once, with the seeds from `--seed` on, and a contact sheet of them
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    images: u16,
+    /// While the image is drawn, write the part that is there after each ROWS rows (of 16 pixels) to the output file
+    #[arg(long, value_name = "ROWS", conflicts_with = "images")]
+    preview_every: Option<u32>,
+    /// The PNG, JPEG or WebP file to write; with `-n` the contact sheet, and next to it a file for each seed
+    #[arg(short, long, value_name = "FILE", default_value = "out/generate.png")]
+    output: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What it prints.
+pub fn run(args: Args, form: Form) -> crate::Result<()> {
+    check_output(&args.output)?;
+    let model = args.model.open()?;
+    let size = match args.size {
+        Some(size) => size,
+        None => default_size(&model).map(|size| (size.width_px(), size.height_px()))?,
+    };
+    let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
+    if args.images > 1 {
+        return several(&model, &generation.request()?, args.images, &args.output, form);
+    }
+    let seed = args.model.seed();
+    if let Some(rows) = args.preview_every {
+        generation = generation.preview_every_rows(rows);
+    }
+    let progress = Progress::new();
+    let mut cut_off = None;
+    for event in generation.stream()? {
+        let event = event?;
+        progress.update(&event);
+        match event {
+            Event::Preview(image) | Event::Image { image, .. } => save_image(&image, &args.output)?,
+            Event::Malformed { malformed, .. } => cut_off = Some(malformed),
+            Event::Done { stats, .. } => {
+                if let Some(malformed) = cut_off.take() {
+                    return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
+                }
+                note!("{}, {}x{}", summary(&stats), size.0, size.1);
+                let file = &args.output;
+                let record = json!({ "file": file, "seed": seed, "size": size, "stats": stats });
+                form.result(record, || format!("wrote {}", file.display()))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The same request with consecutive seeds, in the same passes; each image in a file of its own, and all in one.
+fn several(model: &Lumina, request: &Request, n: u16, sheet: &Path, form: Form) -> crate::Result<()> {
+    let first = request.options.sampling.seed;
+    let requests: Vec<Request> = (0..u64::from(n))
+        .map(|index| {
+            let mut request = request.clone();
+            request.options.sampling.seed = first.wrapping_add(index);
+            request
+        })
+        .collect();
+    let mut images = Vec::new();
+    for (request, output) in requests.iter().zip(model.run_batch(&requests)) {
+        let output = output?;
+        let seed = request.options.sampling.seed;
+        let stats = output.stats;
+        let Some(image) = output.images.into_iter().next() else {
+            note!("no image with seed {seed}: stopped by {}", stats.stop);
+            continue;
+        };
+        let name = sheet.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = sheet.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
+        let file = sheet.with_file_name(format!("{name}-{seed}.{extension}"));
+        save_image(&image, &file)?;
+        let record = json!({ "file": file, "seed": seed, "size": image.dimensions(), "stats": stats });
+        form.result(record, || format!("wrote {}", file.display()))?;
+        images.push(image);
+    }
+    if images.is_empty() {
+        return Err(
+            anyhow::anyhow!("no request has an image; raise `--max-new-tokens`, or ask with another `--seed`").into()
+        );
+    }
+    save_image(&contact_sheet(&images), sheet)?;
+    form.result(json!({ "contact_sheet": sheet }), || format!("wrote {}", sheet.display()))?;
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! What the commands do where an output is closed or full, and what they say of files that are missing or broken and of
+//! numbers out of range.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's panic is its failure")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use lumina_cli::small_model;
+
+const COMMANDS: [&str; 7] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize"];
+
+/// A command of the program, in a folder of its own.
+fn program(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lumina"));
+    command.arg(name).current_dir(folder).stdin(Stdio::null());
+    command.env("RUST_BACKTRACE", "0").env("HF_HUB_OFFLINE", "1").env_remove("LUMINA_MODEL");
+    command
+}
+
+fn errors_of(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Short runs of the commands that write to the standard output.
+const RUNS: [(&str, &[&str]); 6] = [
+    ("caption", &[]),
+    ("chat", &["draw a small red circle"]),
+    ("doctor", &["--open"]),
+    ("edit", &[]),
+    ("generate", &["-n", "2"]),
+    ("quantize", &["small.gguf"]),
+];
+
+fn helps_and_runs() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    COMMANDS.into_iter().map(|name| (name, &["--help"][..])).chain(RUNS)
+}
+
+#[test]
+fn every_command_is_in_the_help_and_in_the_readme() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program("--help", folder.path()).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for name in COMMANDS {
+        assert!(help.contains(&format!("\n  {name} ")), "{help}");
+        assert!(readme.contains(&format!("| `lumina {name}")), "{name}");
+    }
+}
+
+/// With `--json` each line of the standard output is an object, and has what the command made.
+#[test]
+fn results_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |name: &str, args: &[&str]| -> Vec<serde_json::Value> {
+        let output = program(name, folder.path()).arg("--json").args(args).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", errors_of(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+    };
+    let drawn = lines("generate", &["--seed", "3", "-o", "a.png"]).remove(0);
+    assert!(drawn["seed"] == 3 && drawn["stats"]["generated_tokens"].as_u64() > Some(36), "{drawn}");
+    assert!(folder.path().join(drawn["file"].as_str().unwrap()).exists());
+    let several = lines("generate", &["-n", "2", "-o", "b.png"]);
+    assert_eq!(several.len(), 3);
+    assert!(several[1]["seed"] == 1 && several[2]["contact_sheet"] == "b.png", "{several:?}");
+    let caption = lines("caption", &["a.png"]).remove(0);
+    assert!(caption["text"].as_str().unwrap().contains("circle"), "{caption}");
+    assert!(lines("edit", &["depth_estimation", "a.png"])[0]["file"].is_string());
+    let turns = lines("chat", &["draw a small red circle on a white background", "make the red circle blue"]);
+    assert!(turns.len() == 2 && turns[0]["images"].as_array().unwrap().len() == 1, "{turns:?}");
+    assert!(lines("quantize", &["small.gguf"])[0]["bytes"].as_u64() > Some(100_000));
+    let doctor = lines("doctor", &["--open"]).remove(0);
+    assert!(doctor["machine"]["threads"].as_u64() > Some(0), "{doctor}");
+    let formats = doctor["model"]["fits"][0]["formats"].as_array().unwrap();
+    let weights: Vec<u64> = formats.iter().map(|format| format["weights_bytes"].as_u64().unwrap()).collect();
+    assert!(weights.len() == 3 && weights[0] > weights[1] && weights[1] > weights[2], "{doctor}");
+    assert!(formats.iter().all(|format| format["fits"] == "yes"), "{doctor}");
+    assert_eq!(doctor["model"]["opened"]["draws_images"], true);
+}
+
+/// The environment names the model where no flag does.
+#[test]
+fn the_model_of_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program("caption", folder.path()).env("LUMINA_MODEL", "nowhere").output().unwrap();
+    assert!(errors_of(&output).contains("nowhere"), "{}", errors_of(&output));
+}
+
+/// `program | head -0`: the reader has gone, which is no error.
+#[test]
+fn a_closed_output_ends_a_program_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, args) in helps_and_runs() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = program(name, folder.path()).args(args).stdout(writer).output().unwrap();
+        let errors = errors_of(&output);
+        assert!(output.status.success(), "{name}: {}: {errors}", output.status);
+        assert!(!errors.contains("panic") && !errors.contains("rror"), "{name}: {errors}");
+    }
+}
+
+/// Nobody reads the notes: the work goes on.
+#[test]
+fn a_closed_error_output_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, args) in RUNS {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = program(name, folder.path()).args(args).stderr(writer).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{name}: {}", output.status);
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let failed = program("generate", folder.path()).args(["--model", "nowhere"]).stderr(writer).status().unwrap();
+    assert_eq!(failed.code(), Some(1));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_output_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, args) in helps_and_runs() {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = program(name, folder.path()).args(args).stdout(full).output().unwrap();
+        let errors = errors_of(&output);
+        assert_eq!(output.status.code(), Some(1), "{name}: {errors}");
+        assert!(errors.contains("the standard output cannot be written"), "{name}: {errors}");
+        assert!(errors.contains("No space left") && !errors.contains("panic"), "{name}: {errors}");
+    }
+}
+
+/// Parts of a message of several words, between punctuation.
+fn phrases(message: &str) -> Vec<&str> {
+    let parts = message.split(['\n', ';', ',', '(', ')']).flat_map(|part| part.split(": "));
+    parts.map(str::trim).filter(|part| part.split_whitespace().count() >= 3).collect()
+}
+
+/// What is wrong with the end of a program, if anything is.
+fn complaint(name: &str, args: &[&str], output: &Output) -> Option<String> {
+    let errors = errors_of(output);
+    let phrases = phrases(&errors);
+    let different: BTreeSet<&str> = phrases.iter().copied().collect();
+    let is_good = output.status.code() == Some(1) && !phrases.is_empty() && phrases.len() == different.len();
+    (!is_good).then(|| format!("{name} {args:?}, {}: {errors}", output.status))
+}
+
+/// A copy of the small model with another content of one file.
+fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
+    let model = folder.join(format!("broken {file}"));
+    fs::create_dir_all(&model).unwrap();
+    for entry in fs::read_dir(small_model()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    }
+    fs::write(model.join(file), content).unwrap();
+    model
+}
+
+#[test]
+fn messages_of_bad_files_say_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("text.png"), "no image").unwrap();
+    fs::write(at("cut.png"), &fs::read(small_model().join("scene.png")).unwrap()[..300]).unwrap();
+    fs::write(at("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    fs::write(at("not.json"), "{").unwrap();
+    fs::write(at("list.yaml"), "META: [{path: nowhere.json}]").unwrap();
+    let files = ["nowhere", "text.png", "cut.png", "cut.gguf", "not.json", "list.yaml", "."].map(at);
+    let mut complaints = Vec::new();
+    let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut run = |name, args: &[&str]| runs.push((name, args.iter().map(|&arg| arg.to_owned()).collect()));
+    let small = small_model();
+    let small = small.to_str().unwrap();
+    for file in &files {
+        run("caption", &[file]);
+        run("doctor", &["--model", file]);
+        run("edit", &["depth_estimation", file]);
+        run("chat", &[&format!("@\"{file}\"")]);
+        run("quantize", &["--model", file, &at("q.gguf")]);
+        for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
+            run("generate", &[flag, file]);
+        }
+    }
+    for (file, content) in [
+        ("config.json", &b"{"[..]),
+        ("config.json", b"[]"),
+        ("tokenizer.json", b"{"),
+        ("vqgan.yaml", b"model: ["),
+        ("vqgan.yaml", b"model: {}"),
+        ("generation_config.json", b"{"),
+        ("generation_config.json", b"{ \"lumina\": { \"image_sizes\": [[1, 2]] } }"),
+        ("model.safetensors", b"\x09\0\0\0\0\0\0\0{\"broken\""),
+        ("vqgan.safetensors", b""),
+    ] {
+        let model = broken_model(folder.path(), file, content);
+        let output = program("generate", folder.path()).arg("--model").arg(&model).output().unwrap();
+        complaints.extend(complaint("generate", &[file, &String::from_utf8_lossy(content)], &output));
+        assert!(errors_of(&output).contains(file), "{}", errors_of(&output));
+    }
+    for output in [".", "text.png/x.png", "x.pdf"].map(at) {
+        for name in ["generate", "edit"] {
+            run(name, &["--output", &output]);
+        }
+    }
+    run("quantize", &[&at(".")]);
+    run("download", &["owner/name"]);
+    run("download", &["no name"]);
+    for (name, args) in &runs {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        complaints.extend(complaint(name, &args, &program(name, folder.path()).args(&args).output().unwrap()));
+    }
+    assert!(complaints.is_empty(), "said twice, or no error:\n{}", complaints.join("\n"));
+    assert!(runs.len() > 60, "{}", runs.len());
+}
+
+/// That they are out of range is said by the library, with the name of the option.
+#[test]
+fn negative_numbers_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program("generate", folder.path()).args(["--temperature", "-3"]).output().unwrap();
+    let errors = errors_of(&output);
+    assert!(errors.contains("`--temperature` is -3"), "{errors}");
+    // Guidance away from the prompt is allowed.
+    let output = program("generate", folder.path()).args(["--guidance", "-3"]).output().unwrap();
+    assert!(output.status.success(), "{}", errors_of(&output));
+    let output = program("generate", folder.path()).args(["--size", "-64x32"]).output().unwrap();
+    assert!(errors_of(&output).contains("such as 768x512"), "{}", errors_of(&output));
+    for flag in ["--seed", "--image-top-k", "--images", "--preview-every"] {
+        let output = program("generate", folder.path()).args([flag, "-3"]).output().unwrap();
+        let errors = errors_of(&output);
+        assert!(errors.contains("'-3'") && errors.contains(flag) && !errors.contains("unexpected"), "{errors}");
+    }
+    // What is no number is still a flag.
+    let output = program("generate", folder.path()).args(["--strange"]).output().unwrap();
+    assert!(output.status.code() == Some(2) && errors_of(&output).contains("--strange"));
+}
