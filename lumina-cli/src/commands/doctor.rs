@@ -50,38 +50,75 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     if form == Form::Json {
         return Ok(form.result(json!({ "machine": machine, "model": model }), String::new)?);
     }
+    show_machine(&machine)?;
+    match model {
+        Some(model) => show_model(&model),
+        None => Ok(say!("\nNo model is named: give one with --model")?),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("unknown")
+}
+
+fn bytes(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "unknown".to_owned(), |bytes| DecimalBytes(bytes).to_string())
+}
+
+fn number(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "unknown".to_owned(), |number| format!("{number:.1}"))
+}
+
+fn words(value: &Value) -> String {
+    let words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    words.join(", ")
+}
+
+fn show_machine(machine: &Value) -> crate::Result<()> {
     say!("This machine")?;
-    show(&machine, 1)?;
-    if let Some(model) = model {
-        say!("The model")?;
-        show(&model, 1)?;
-    } else {
-        say!("No model is named: give one with --model")?;
+    say!("  processor    {}, {} threads", text(&machine["processor"]), machine["threads"])?;
+    say!("  instructions {}", words(&machine["instruction_sets"]))?;
+    say!(
+        "  memory       {}, {} free, read at {} GB/s",
+        bytes(&machine["memory_bytes"]),
+        bytes(&machine["free_memory_bytes"]),
+        number(&machine["memory_speed_GB_s"])
+    )?;
+    say!("  devices      {}", words(&machine["devices"]))?;
+    for gpu in machine["gpus"].as_array().into_iter().flatten() {
+        say!(
+            "  {}: memory {}, {} free, copied at {} GB/s",
+            text(&gpu["device"]),
+            bytes(&gpu["memory_bytes"]),
+            bytes(&gpu["free_memory_bytes"]),
+            number(&gpu["memory_speed_GB_s"])
+        )?;
     }
     Ok(())
 }
 
-/// Writes an object, a line for each entry.
-fn show(value: &Value, depth: usize) -> crate::Result<()> {
-    let Value::Object(entries) = value else { return Ok(()) };
-    for (key, value) in entries {
-        let (indent, key) = ("  ".repeat(depth), key.replace('_', " "));
-        match value {
-            Value::Null => {}
-            Value::Object(_) => {
-                say!("{indent}{key}")?;
-                show(value, depth + 1)?;
-            }
-            Value::Array(values) if values.iter().all(Value::is_string) => {
-                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                say!("{indent}{key}: {}", values.join(", "))?;
-            }
-            Value::Array(values) => values.iter().try_for_each(|value| show(value, depth))?,
-            Value::Number(number) if key.ends_with(" bytes") => {
-                say!("{indent}{}: {}", key.trim_end_matches(" bytes"), DecimalBytes(number.as_u64().unwrap_or(0)))?;
-            }
-            Value::String(text) => say!("{indent}{key}: {text}")?,
-            other => say!("{indent}{key}: {other}")?,
+fn show_model(model: &Value) -> crate::Result<()> {
+    say!("\nThe model {}", text(&model["path"]))?;
+    say!("  {} tensors, {}", model["tensors"], bytes(&model["files_bytes"]))?;
+    match &model["text_tokenizer"] {
+        Value::Null => say!("  no text tokenizer: name one with --tokenizer")?,
+        tokenizer => say!("  tokenizer.json: SHA-256 {}", text(&tokenizer["sha256"]))?,
+    }
+    if let Some(seconds) = model["opened"]["seconds"].as_f64() {
+        let draws = if model["opened"]["draws_images"] == true { "draws images" } else { "has no image decoder" };
+        say!("  opens in {seconds} s, every tensor is there, and it {draws}")?;
+    }
+    for fit in model["fits"].as_array().into_iter().flatten() {
+        say!("\n  on {:<20}     weights  keys, values  fits  passes/s at most", text(&fit["on"]))?;
+        for format in fit["formats"].as_array().into_iter().flatten() {
+            say!(
+                "    {:<20} {:>12} {:>13}  {:<4}  {:>16}",
+                text(&format["format"]),
+                bytes(&format["weights_bytes"]),
+                bytes(&format["keys_and_values_bytes"]),
+                text(&format["fits"]),
+                number(&format["passes_a_second_at_most"])
+            )?;
         }
     }
     Ok(())
@@ -151,7 +188,7 @@ fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: bool) -> crate
         fits.push(json!({ "on": device.to_string(), "formats": formats }));
     }
     Ok(json!({
-        "path": path,
+        "path": path.canonicalize().unwrap_or_else(|_| path.to_owned()),
         "tensors": tensors,
         "files_bytes": bytes,
         "text_tokenizer": text_tokenizer(&checkpoint, path),
