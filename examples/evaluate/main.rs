@@ -40,7 +40,7 @@ struct Args {
     /// Seed of the scenes
     #[arg(long, value_name = "N", default_value_t = 1000)]
     scenes_seed: u64,
-    /// The folder of the page index.html, which shows all answers, wrong ones first
+    /// The folder of index.html, which shows all answers, wrong ones first, and of sheets of the first images
     #[arg(short, long, value_name = "FOLDER", default_value = "out/evaluate")]
     output: PathBuf,
     #[command(flatten)]

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use image::RgbImage;
-use lumina_examples::save_image;
+use image::{RgbImage, imageops};
+use lumina_examples::{contact_sheet, save_image};
 
 /// A question with its evaluated answer.
 pub(crate) struct Entry {
@@ -21,7 +21,12 @@ struct Section {
     name: String,
     wrong: Vec<String>,
     correct: Vec<String>,
+    /// The images of the first answers.
+    first: Vec<Vec<RgbImage>>,
 }
+
+/// How many answers of a section are kept for sheets of images.
+const N_FIRST: usize = 8;
 
 /// An HTML page with its folder of images.
 pub(crate) struct Page {
@@ -56,10 +61,18 @@ impl Page {
             escaped(&entry.remark)
         )?;
         let index = self.sections.iter().position(|existing| existing.name == section).unwrap_or_else(|| {
-            self.sections.push(Section { name: section.to_owned(), wrong: Vec::new(), correct: Vec::new() });
+            self.sections.push(Section {
+                name: section.to_owned(),
+                wrong: Vec::new(),
+                correct: Vec::new(),
+                first: Vec::new(),
+            });
             self.sections.len() - 1
         });
-        let Section { wrong, correct, .. } = &mut self.sections[index];
+        let Section { wrong, correct, first, .. } = &mut self.sections[index];
+        if first.len() < N_FIRST {
+            first.push(entry.images);
+        }
         if entry.is_correct {
             correct.push(html)
         } else {
@@ -82,13 +95,36 @@ impl Page {
             write!(html, "<tr><td>{}<td>{}", escaped(name), escaped(value))?;
         }
         html.push_str("</table>");
-        for Section { name, wrong, correct } in &self.sections {
+        for Section { name, wrong, correct, .. } in &self.sections {
             write!(html, "<h2>{}: {} wrong, {} correct</h2>", escaped(name), wrong.len(), correct.len())?;
             wrong.iter().chain(correct).for_each(|entry| html.push_str(entry));
         }
+        // The images of the book: the first answers, right or wrong.
+        let first = |section, n| self.first(section, n);
+        self.sheet("scenes.png", first("text_to_image", N_FIRST))?;
+        let maps = first("depth_estimation", 1).chain(first("semantic_segmentation", 1));
+        self.sheet("tasks.png", maps.chain(first("editing", 6)))?;
         let file = self.folder.join("index.html");
         fs::write(&file, html).with_context(|| format!("{}: cannot be written", file.display()))?;
         Ok(file)
+    }
+}
+
+impl Page {
+    /// The images of the first answers of a section.
+    fn first(&self, section: &str, n: usize) -> impl Iterator<Item = &RgbImage> {
+        let section = self.sections.iter().filter(move |existing| existing.name == section);
+        section.flat_map(move |section| section.first.iter().take(n).flatten())
+    }
+
+    /// Writes images in a sheet, twice as large.
+    fn sheet<'a>(&self, name: &str, images: impl Iterator<Item = &'a RgbImage>) -> Result<()> {
+        let double = |image: &RgbImage| {
+            let (width, height) = (2 * image.width(), 2 * image.height());
+            imageops::resize(image, width, height, imageops::FilterType::Nearest)
+        };
+        let images: Vec<RgbImage> = images.map(double).collect();
+        if images.is_empty() { Ok(()) } else { save_image(&contact_sheet(&images), &self.folder.join(name)) }
     }
 }
 

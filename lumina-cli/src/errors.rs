@@ -66,7 +66,8 @@ impl fmt::Debug for Error {
     }
 }
 
-fn with_flags(message: String) -> String {
+/// Puts flags in the place of the libraries' names.
+pub(crate) fn with_flags(message: String) -> String {
     FLAGS.iter().fold(message, |message, (name, flag)| message.replace(name, flag))
 }
 

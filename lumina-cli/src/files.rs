@@ -13,7 +13,8 @@ pub const SCENE_PROMPT: &str =
 
 /// A file or folder of the test data, which contains small networks with the published layouts and random weights.
 pub fn test_data(path: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference")).join(path)
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference"));
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path)
 }
 
 /// The folder of the small model in this repository. `train_tiny` trained it on images of simple scenes.
@@ -101,17 +102,23 @@ fn format_of(file: &Path) -> Result<ImageFormat> {
     }
 }
 
-/// Images side by side, in rows of at most four, with a margin around each.
+/// Images side by side on grey, in rows of at most four. A column is as wide as its widest image, a row as high as its
+/// highest.
 pub fn contact_sheet(images: &[RgbImage]) -> RgbImage {
     const MARGIN: u32 = 4;
-    let columns = (images.len() as u32).clamp(1, 4);
-    let rows = (images.len() as u32).div_ceil(columns);
-    let [width, height] =
-        [RgbImage::width, RgbImage::height].map(|side| images.iter().map(side).max().unwrap_or(0) + MARGIN);
-    let white = image::Rgb([255; 3]);
-    let mut sheet = RgbImage::from_pixel(columns * width + MARGIN, rows * height + MARGIN, white);
-    for (index, image) in (0..).zip(images) {
-        let (x, y) = (MARGIN + index % columns * width, MARGIN + index / columns * height);
+    let columns = images.len().clamp(1, 4);
+    let sides = |n: usize, place: fn(usize, usize) -> usize, side: fn(&RgbImage) -> u32| -> Vec<u32> {
+        let of = |line| images.iter().enumerate().filter(move |&(index, _)| place(index, columns) == line);
+        (0..n).map(|line| of(line).map(|(_, image)| side(image)).max().unwrap_or(0)).collect()
+    };
+    let widths = sides(columns, |index, columns| index % columns, RgbImage::width);
+    let heights = sides(images.len().div_ceil(columns), |index, columns| index / columns, RgbImage::height);
+    // Where a column or a row begins, and where the last one ends.
+    let start = |sides: &[u32], line: usize| MARGIN + sides[..line].iter().map(|side| side + MARGIN).sum::<u32>();
+    let (width, height) = (start(&widths, widths.len()), start(&heights, heights.len()));
+    let mut sheet = RgbImage::from_pixel(width, height, image::Rgb([200; 3]));
+    for (index, image) in images.iter().enumerate() {
+        let (x, y) = (start(&widths, index % columns), start(&heights, index / columns));
         image::imageops::replace(&mut sheet, image, i64::from(x), i64::from(y));
     }
     sheet
@@ -151,6 +158,10 @@ mod tests {
             (sheet.get_pixel(4, 4).0[0], sheet.get_pixel(4 + 14, 4).0[0], sheet.get_pixel(4, 14).0[0]),
             (1, 2, 5)
         );
-        assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);
+        assert_eq!(sheet.get_pixel(0, 0).0, [200; 3]);
+        let wide = RgbImage::from_pixel(30, 2, image::Rgb([7, 0, 0]));
+        let sheet = contact_sheet(&[image(1), image(2), image(3), image(4), wide]);
+        assert_eq!((sheet.dimensions(), sheet.get_pixel(4 + 34, 4).0[0]), ((4 + 34 + 3 * 14, 4 + 10 + 6), 2));
+        assert_eq!(contact_sheet(&[]).dimensions(), (8, 4));
     }
 }

@@ -3,6 +3,8 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_mgpt::{Event, Stats, StopReason};
 
+use crate::errors::with_flags;
+
 /// A progress bar for the rows of an image, on the standard error output. It is hidden if that is not a terminal.
 #[derive(Debug)]
 pub struct Progress(ProgressBar);
@@ -81,5 +83,5 @@ pub fn summary(stats: &Stats) -> String {
         StopReason::TurnEnd => String::new(),
         other => format!("; stopped by {other}"),
     };
-    format!("{} tokens in {} passes, {seconds:.2} s{ending}", stats.generated_tokens, stats.passes)
+    with_flags(format!("{} tokens in {} passes, {seconds:.2} s{ending}", stats.generated_tokens, stats.passes))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_mgpt::{Compute, Dtype as ComputeDtype, Lumina};
-use lumina_testing::part;
+use lumina_testing::{part, whole_message};
 use serde_json::{Value, json};
 
 /// A folder of the reference data without QK-norm by heads or masks: the plain case.
@@ -171,7 +171,7 @@ fn image_tokenizers_that_do_not_belong_are_refused() {
         (String::new(), "vqgan.yaml"),
     ] {
         assert_ne!(changed, yaml, "the file spells `{what}` otherwise");
-        let message = open(&changed).expect_err("broken").to_string();
+        let message = whole_message(&open(&changed).expect_err("broken"));
         assert!(message.contains(what), "{message}\nexpected: {what}");
     }
     std::fs::remove_file(vq.path().join("vqgan.ckpt")).unwrap();

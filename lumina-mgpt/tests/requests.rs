@@ -102,7 +102,7 @@ fn special_tokens_in_text_are_events_of_their_own() {
         let output = model.generate(asked).malformed(Malformed::Partial).run().unwrap();
         assert_eq!(output.text.replace("<|image|>", ""), whole);
     }
-    assert!(specials.iter().any(|name| name.starts_with("IMGIMG")), "{specials:?}");
+    assert!(specials.len() > 10 && specials.iter().all(|name| name.starts_with(['<', 'I'])), "{specials:?}");
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use lumina_core::CodeGrid;
-use lumina_testing::part;
+use lumina_testing::{part, whole_message};
 use lumina_tokenizer::{Conversation, Malformed, Part, Record, Specials, TextTokenizer, UniRep};
 use serde_json::{Value, json};
 
@@ -20,19 +20,13 @@ fn tokenizer(json: &Value) -> lumina_tokenizer::Result<TextTokenizer> {
     TextTokenizer::from_json(json.to_string().as_bytes(), "folder/tokenizer.json")
 }
 
-/// The error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |chain, cause| chain + ": " + &cause.to_string())
-}
-
 /// What is said about the reference's tokenizer after a change to its file.
 fn message(change: impl FnOnce(&mut Value)) -> String {
     let mut json = reference();
     change(&mut json);
     match tokenizer(&json).and_then(UniRep::new) {
         Ok(_) => panic!("it was accepted"),
-        Err(error) => chain(&error),
+        Err(error) => whole_message(&error),
     }
 }
 
@@ -77,18 +71,18 @@ fn malformed_json() {
     let whole = reference().to_string();
     for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
         let error = TextTokenizer::from_json(&whole.as_bytes()[..cut], "folder/tokenizer.json").expect_err("it is cut");
-        says(&chain(&error), &["folder/tokenizer.json", "JSON", "line 1"]);
+        says(&whole_message(&error), &["folder/tokenizer.json", "JSON", "line 1"]);
     }
     for json in ["null", "[]", "3", "{}", r#"{"model":{}}"#, r#"{"model":[],"added_tokens":3}"#] {
         let error = TextTokenizer::from_json(json.as_bytes(), "folder/tokenizer.json").expect_err("it is no tokenizer");
-        says(&chain(&error), &["folder/tokenizer.json", "/model/type", "absent", "`BPE`"]);
+        says(&whole_message(&error), &["folder/tokenizer.json", "/model/type", "absent", "`BPE`"]);
     }
 }
 
 #[test]
 fn a_file_that_is_not_there() {
     let error = TextTokenizer::open("no/such/folder").expect_err("it is not there");
-    says(&chain(&error), &["no/such/folder", "cannot be read"]);
+    says(&whole_message(&error), &["no/such/folder", "cannot be read"]);
 }
 
 #[test]
@@ -169,7 +163,7 @@ fn image_tokens_that_differ_between_the_files() {
     let file = folder.path().join("text_tokenizer.json");
     let check = |json: &Value| {
         std::fs::write(&file, json.to_string()).expect("writable");
-        chain(&unirep.check_image_tokens(&file).expect_err("they differ"))
+        whole_message(&unirep.check_image_tokens(&file).expect_err("they differ"))
     };
     let mut json = lumina_testing::json("tokenizer/text_tokenizer.json");
     let vocab = &mut json["model"]["vocab"];
@@ -254,7 +248,7 @@ fn placeholders_that_do_not_match_the_images() {
 
 #[test]
 fn records_of_another_form() {
-    let message = |json: &str| chain(&Record::from_json(json).expect_err("no record"));
+    let message = |json: &str| whole_message(&Record::from_json(json).expect_err("no record"));
     says(&message("{"), &["`from` and `value`", "line 1"]);
     says(&message("{}"), &["missing field `conversations`"]);
     says(&message(r#"{"conversations":[{"value":"x"}]}"#), &["missing field `from`"]);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use lumina_core::CodeGrid;
+use lumina_testing::whole_message;
 use lumina_tokenizer::{Conversation, Error, Part, Specials, TextTokenizer, UniRep};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -28,20 +29,14 @@ fn with(part: &str, value: Value) -> lumina_tokenizer::Result<TextTokenizer> {
     tokenizer(&json)
 }
 
-/// The error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |chain, cause| chain + ": " + &cause.to_string())
-}
-
 fn refusal(json: &Value) -> String {
-    chain(&tokenizer(json).expect_err("it is refused"))
+    whole_message(&tokenizer(json).expect_err("it is refused"))
 }
 
 #[track_caller]
 fn refused(part: &str, value: Value, words: &[&str]) {
     let shown = format!("{value:.80}");
-    let message = chain(&with(part, value).expect_err(&shown));
+    let message = whole_message(&with(part, value).expect_err(&shown));
     for word in ["folder/tokenizer.json", &format!("`{part}`"), "save the tokenizer"].iter().chain(words) {
         assert!(message.contains(word), "`{word}` is not in: {message}");
     }
@@ -314,12 +309,12 @@ fn files_that_are_not_there_say_what_they_are() {
         lumina_tokenizer::read_text_tokenizer(&file).map(drop).expect_err("a pointer"),
     ];
     for error in errors {
-        let message = chain(&error);
+        let message = whole_message(&error);
         assert!(message.contains("git lfs pull") && message.contains("tokenizer.json"), "{message}");
     }
     #[cfg(target_os = "linux")]
     for device in ["/dev/zero", "/dev/stdin"] {
-        let message = chain(&TextTokenizer::open(device).expect_err("a device"));
+        let message = whole_message(&TextTokenizer::open(device).expect_err("a device"));
         assert!(message.contains("not a regular file"), "{message}");
     }
     // A byte order mark is none of the text.
@@ -331,7 +326,8 @@ fn files_that_are_not_there_say_what_they_are() {
 #[test]
 fn files_with_more_than_any_tokenizer_has_are_refused() {
     let list = |n: usize| format!("[{}0]", "0,".repeat(n));
-    let message = chain(&TextTokenizer::from_json(list(9_000_000).as_bytes(), "big.json").expect_err("9 million"));
+    let message =
+        whole_message(&TextTokenizer::from_json(list(9_000_000).as_bytes(), "big.json").expect_err("9 million"));
     assert!(message.contains("9000000 values") && message.contains("big.json"), "{message}");
     let mut json = json_of("mini/tokenizer.json");
     json["added_tokens"] = json!([added(400, &"x".repeat(5000), false)]);
@@ -388,12 +384,12 @@ fn messages_are_short_and_clean() {
     let id = json["model"]["vocab"]["a"].clone();
     json["model"]["vocab"][&hostile[..200]] = id;
     errors.push(refusal(&json));
-    errors.push(chain(&hostile.parse::<lumina_tokenizer::Task>().expect_err("no task")));
+    errors.push(whole_message(&hostile.parse::<lumina_tokenizer::Task>().expect_err("no task")));
     let record = |json: Value| lumina_tokenizer::Record::from_json(&json.to_string());
-    errors.push(chain(&record(json!({ "conversations": hostile })).expect_err("no record")));
+    errors.push(whole_message(&record(json!({ "conversations": hostile })).expect_err("no record")));
     let role = record(json!({ "conversations": [{ "from": hostile, "value": "x" }] })).expect("a record");
     let unirep = UniRep::open(own("")).expect("a tokenizer");
-    errors.push(chain(&unirep.encode_record(&role, &[]).expect_err("no role")));
+    errors.push(whole_message(&unirep.encode_record(&role, &[]).expect_err("no role")));
     for message in errors {
         assert!(message.len() < 2000, "{} bytes: {message:.300}", message.len());
         assert!(!message.chars().any(|c| c.is_control() || c == '\u{202e}'), "{message}");
@@ -482,7 +478,7 @@ proptest! {
                     tokenizer.decode(&ids);
                 }
             },
-            Err(error) => prop_assert!(chain(&error).contains("folder/tokenizer.json"), "{error}"),
+            Err(error) => prop_assert!(whole_message(&error).contains("folder/tokenizer.json"), "{error}"),
         }
     }
 }

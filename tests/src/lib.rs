@@ -27,6 +27,12 @@ pub fn reference() -> PathBuf {
     }
 }
 
+/// The message of an error and of all its sources, as programs print them.
+pub fn whole_message(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"))
+}
+
 /// A file or folder of the reference data, by its path from [`reference()`]. Panics where it is absent.
 pub fn part(path: &str) -> PathBuf {
     let part = reference().join(path);

@@ -1,6 +1,7 @@
 //! Files that are cut short, damaged or made to do harm: each is an error, and its message names what is wrong.
 
 use lumina_checkpoint::Checkpoint;
+use lumina_testing::whole_message;
 
 use crate::build::{Entry, Pickle, legacy, safetensors, torch, two_bytes, zip};
 use crate::shared::f32_bytes;
@@ -48,7 +49,7 @@ fn every_one_is_an_error_that_says_what_and_where() {
             std::fs::write(folder.path().join(name), bytes).unwrap();
         }
         let path = folder.path().join(case.open);
-        let error = Checkpoint::open(&path).expect_err(case.about).to_string();
+        let error = whole_message(&Checkpoint::open(&path).expect_err(case.about));
         assert!(error.contains(&folder.path().display().to_string()), "{}: no path in `{error}`", case.about);
         for part in &case.says {
             assert!(error.contains(part), "{}: no `{part}` in `{error}`", case.about);
@@ -71,7 +72,7 @@ fn every_one_is_the_same_error_in_memory() {
             files => Checkpoint::from_files(folder.path(), files.iter().cloned()),
         };
         // A folder's path can have a slash at the end, which the name in memory lacks.
-        let [on_disk, in_memory] = [on_disk, in_memory.expect_err(case.about)].map(|error| error.to_string());
+        let [on_disk, in_memory] = [on_disk, in_memory.expect_err(case.about)].map(|error| whole_message(&error));
         assert_eq!(on_disk.replace("/:", ":"), in_memory.replace("/:", ":"), "{}", case.about);
     }
 }
@@ -164,9 +165,19 @@ fn headers() -> Vec<Case> {
             absurd,
             &["the header claims 18446744073709551615 bytes"],
         ),
-        header("a header that is not JSON", "{not json", &[], &["the header does not hold", "line 1"]),
-        header("a header that is not UTF-8", "\u{0}", &[], &["the header does not hold"]),
-        header("a header nested too deeply", &bomb, &[], &["the header does not hold", "recursion"]),
+        header(
+            "a header that is not JSON",
+            "{not json",
+            &[],
+            &["the header is not that of a safetensors file", "line 1"],
+        ),
+        header("a header that is not UTF-8", "\u{0}", &[], &["the header is not that of a safetensors file"]),
+        header(
+            "a header nested too deeply",
+            &bomb,
+            &[],
+            &["the header is not that of a safetensors file", "recursion"],
+        ),
         header("data cut short", &one("F32", "[4]", "[0,16]"), &[0; 10], &["cut short", "download it again"]),
         header("data left over", &one("F32", "[1]", "[0,4]"), &[0; 6], &["2 bytes follow the last tensor"]),
         header("overlapping tensors", overlap, &[0; 6], &["invalid offset", "`b`"]),
@@ -185,8 +196,18 @@ fn headers() -> Vec<Case> {
             &[0; 16],
             &["cut short"],
         ),
-        header("a negative length", &one("U8", "[-1]", "[0,1]"), &[0; 1], &["the header does not hold", "-1"]),
-        header("an unknown type", &one("F31", "[1]", "[0,4]"), &[0; 4], &["the header does not hold", "F31"]),
+        header(
+            "a negative length",
+            &one("U8", "[-1]", "[0,1]"),
+            &[0; 1],
+            &["the header is not that of a safetensors file", "-1"],
+        ),
+        header(
+            "an unknown type",
+            &one("F31", "[1]", "[0,4]"),
+            &[0; 4],
+            &["the header is not that of a safetensors file", "F31"],
+        ),
         header("a type of no use here", &one("F8_E4M3", "[4]", "[0,4]"), &[0; 4], &["`w`", "F8_E4M3", "quantized"]),
     ]
 }

@@ -1,6 +1,5 @@
 //! A repository, a cache, and what all tests ask of them.
 
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -99,8 +98,7 @@ pub(crate) fn tree(folder: &Path) -> Vec<String> {
 
 /// The message of an error, which acts on no terminal.
 pub(crate) fn message(error: &Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    let message = causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"));
+    let message = lumina_testing::whole_message(error);
     assert!(!message.chars().any(char::is_control) && message.len() < 2000, "{message:?}");
     message
 }

@@ -107,6 +107,8 @@ impl Preset {
             .map_err(|error| Error::GenerationConfig { file: file.to_owned(), source: Cause::new(&error) })?;
         match preset.apply(SamplingOptions::default()).validate() {
             Err(lumina_sampling::Error::Option { field, value, range }) => {
+                // What comes after it is about options that a preset does not have.
+                let range = range.split(';').next().unwrap_or(range);
                 return Err(refuse(&of_section(field), value, range.to_owned()));
             }
             other => other?,
@@ -230,7 +232,7 @@ mod tests {
             (r#"{ "lumina": [] }"#, &["section `lumina` is `[]`", "object"]),
             (r#"{ "lumina": null }"#, &["section `lumina` is `null`", "object"]),
             (r#"{ "lumina": { "image_top_k": "many" } }"#, &["`image_top_k`", "`\"many\"`"]),
-            (r#"{ "lumina": { "temperature": -1 } }"#, &["`temperature`", "-1", "above 0"]),
+            (r#"{ "lumina": { "temperature": -1 } }"#, &["`temperature`", "-1", "a finite number"]),
             (r#"{ "lumina": { "target_size_px": 3 } }"#, &["`target_size_px`", "`3`"]),
             (r#"{ "lumina": { "tasks": [] } }"#, &["`tasks`", "`[]`", "at least one task"]),
             (r#"{ "lumina": { "tasks": ["painting"] } }"#, &["`tasks`", "painting", "text_to_image"]),

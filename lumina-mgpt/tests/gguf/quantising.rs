@@ -272,7 +272,7 @@ fn what_cannot_be_written_is_said_by_name() {
         (vec![(NORMS, &[2], vec![1.0, f32::NAN])], "{}", q8.clone(), &[NORMS, "element 1 is NaN"]),
         (vec![(NORMS, &[2], vec![f32::INFINITY, 0.0])], "{}", q8.clone(), &[NORMS, "element 0 is inf"]),
         (vec![(UP, &[1, 32], vec![0.0; 32])], "", q8.clone(), &["holds no checkpoint", "config.json"]),
-        (vec![(UP, &[1, 32], vec![0.0; 32])], "[", q8.clone(), &["`config.json` does not hold"]),
+        (vec![(UP, &[1, 32], vec![0.0; 32])], "[", q8.clone(), &["`config.json` is not JSON"]),
         (vec![(UP, &[1, 32], vec![0.0; 32])], r#"{"num_attention_heads": 0}"#, q8.clone(), &["num_attention_heads"]),
         (vec![(Q, &[6, 1], vec![0.0; 6])], config, llama(Dtype::F32), &[Q, "[6, 1]", "4 heads"]),
         (vec![(Q, &[4, 1], vec![0.0; 4])], config, llama(Dtype::F32), &[Q, "even width"]),
