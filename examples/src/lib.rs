@@ -6,8 +6,8 @@
 //! - [`FineTuneArgs`], [`TokenizerArgs`] and [`RecordProgress`] are arguments and progress of training.
 //! - [`small_model`] and [`test_data`] locate files of the repository. [`open_image`] and [`message_parts`] read the
 //!   user's input. [`save_image`] writes an image.
-//! - [`main`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the standard
-//!   outputs.
+//! - [`main`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the
+//!   standard outputs.
 //! - [`Result`] is what a program returns: its [`Error`] names flags where the libraries name methods and options.
 #![forbid(unsafe_code)]
 
