@@ -4,8 +4,8 @@
 //! - [`ModelArgs`] opens a checkpoint and sets the sampling options. [`ComputeArgs`] selects the compute target.
 //! - [`Progress`] shows a progress bar for the rows of an image. [`summary`] formats the statistics of an answer.
 //! - [`open_image`] and [`message_parts`] read the user's input. [`save_image`] writes an image.
-//! - [`main()`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the standard
-//!   outputs, and [`Form`] is how results are written.
+//! - [`main()`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the
+//!   standard outputs, and [`Form`] is how results are written.
 //! - [`Result`] is what a program returns: its [`Error`] names flags where the libraries name methods and options.
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! How programs write to the standard outputs, and how they end.
 //!
 //! `println!` panics where the output is closed or full. [`say!`](crate::say) returns an error instead, and
-//! [`main`](crate::main) ends the program by it: quietly where the reader has gone (`| head`), as other programs do, and
-//! with a message where the disk is full.
+//! [`main`](crate::main) ends the program by it: quietly where the reader has gone (`| head`), as other programs
+//! do, and with a message where the disk is full.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -132,7 +132,8 @@ fn a_deadline_holds_for_a_request_that_nobody_reads() {
     let (request, submission) = endless(&model);
     let request = request.with(|options| options.deadline_ms(300));
     let events = handle.submit_with(&request, submission).unwrap();
-    wait_until("holding", || handle.metrics().held == 1);
+    // On a slow machine the deadline may come before two events do.
+    wait_until("holding", || handle.metrics().held == 1 || handle.metrics().completed == 1);
     wait_until("the deadline", || handle.metrics().completed == 1);
     assert_eq!(stop(events), StopReason::Deadline);
 }
@@ -165,12 +166,16 @@ fn shutting_down_answers_what_it_can_and_ends_the_rest() {
     let short = handle.submit(&image(&model, 6)).unwrap();
     let (request, submission) = endless(&model);
     let long = handle.submit_with(&request, submission).unwrap();
-    let reader = std::thread::spawn(move || stop(long));
-    let started = Instant::now();
-    handle.shutdown(Duration::from_secs(5));
-    assert!(started.elapsed() >= Duration::from_secs(4), "it has waited");
+    let ending = {
+        let handle = handle.clone();
+        std::thread::spawn(move || handle.shutdown(Duration::from_secs(1000)))
+    };
+    wait_until("closing", || handle.is_shut_down());
     assert_eq!(stop(short), StopReason::TurnEnd);
-    assert_eq!(reader.join().unwrap(), StopReason::Cancelled);
+    // The earlier end counts.
+    handle.shutdown(Duration::ZERO);
+    ending.join().unwrap();
+    assert_eq!(stop(long), StopReason::Cancelled);
     assert!(handle.is_shut_down());
     assert!(matches!(handle.submit(&image(&model, 6)).unwrap_err(), Error::Stopped));
     // Once more does no harm.

@@ -120,7 +120,7 @@ fn messages_of_downloads() -> Vec<String> {
 /// Without the feature they are of no type that the test can name.
 #[cfg(not(feature = "hub"))]
 fn messages_of_downloads() -> Vec<String> {
-    let is_hubs = ["the repository ", "there is no such folder, ", ": no answer: ", ": no space for "];
+    let is_hubs = ["the repository ", "there is no such folder, ", ": no answer; ", ": no space for "];
     quotes().into_iter().filter(|quote| is_hubs.iter().any(|words| quote.contains(words))).collect()
 }
 
