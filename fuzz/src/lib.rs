@@ -113,10 +113,10 @@ pub fn config(data: &[u8]) {
 
 /// Reads a request as a client sends it, and makes tokens of it.
 pub fn request(data: &[u8]) {
-    if let Ok(request) = serde_json::from_slice::<Request>(data) {
-        if let Ok(conversation) = request.prompt.conversation() {
-            with_unirep(|unirep| drop(unirep.encode(&conversation)));
-        }
+    if let Ok(request) = serde_json::from_slice::<Request>(data)
+        && let Ok(conversation) = request.prompt.conversation()
+    {
+        with_unirep(|unirep| drop(unirep.encode(&conversation)));
     }
 }
 

@@ -172,8 +172,6 @@ fn messages_of_bad_files_say_nothing_twice() {
     let mut complaints = Vec::new();
     let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
     let mut run = |name, args: &[&str]| runs.push((name, args.iter().map(|&arg| arg.to_owned()).collect()));
-    let small = small_model();
-    let small = small.to_str().unwrap();
     for file in &files {
         run("caption", &[file]);
         run("doctor", &["--model", file]);
