@@ -16,8 +16,8 @@ use crate::default_model;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint, or its name on the hub [default: LUMINA_MODEL, or in a
-    /// clone of the repository its small model]
+    /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint, or its name on the hub [default: LUMINA_MODEL, or
+    /// in a clone of the repository its small model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Folder of the image tokenizer (vqgan.yaml and its weights), if it is not the checkpoint's folder

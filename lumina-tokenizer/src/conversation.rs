@@ -99,33 +99,44 @@ impl Role {
 ///
 /// Converts from a text, an image, or a list of [`Part`]s. With serde it is a list of parts, or a string where it is
 /// text alone.
-#[derive(Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(from = "ContentForm", into = "ContentForm")]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content(pub Vec<Part>);
 
-/// How [`Content`] is written.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(untagged, expecting = "`content` must be a string, or a list of {\"text\": …} and {\"image\": …}")]
-enum ContentForm {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-impl From<ContentForm> for Content {
-    fn from(form: ContentForm) -> Self {
-        match form {
-            ContentForm::Text(text) => Self::from(text),
-            ContentForm::Parts(parts) => Self(parts),
+impl serde::Serialize for Content {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [Part::Text(text)] => serializer.serialize_str(text),
+            parts => parts.serialize(serializer),
         }
     }
 }
 
-impl From<Content> for ContentForm {
-    fn from(Content(mut parts): Content) -> Self {
-        match parts.as_mut_slice() {
-            [Part::Text(text)] => Self::Text(std::mem::take(text)),
-            _ => Self::Parts(parts),
-        }
+impl<'de> serde::Deserialize<'de> for Content {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// Reads either form, with the errors of its parts: an untagged enum would say that neither fits.
+struct ContentVisitor;
+
+impl<'de> serde::de::Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text, or a list of {\"text\": …} and {\"image\": …}")
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Content, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> std::result::Result<Content, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, parts: A) -> std::result::Result<Content, A::Error> {
+        serde::Deserialize::deserialize(serde::de::value::SeqAccessDeserializer::new(parts)).map(Content)
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// An [`Engine`](crate::Engine) on a thread of its own. A clone is a handle to the same engine.
 ///
 /// Requests of all callers share passes, in the order of their submission: up to
-/// [`EngineOptions::max_sequences`](crate::EngineOptions) at once, others wait. The thread ends when the last handle and the last [`Events`]
-/// are dropped, or with [`Handle::shutdown`].
+/// [`EngineOptions::max_sequences`](crate::EngineOptions) at once, others wait. The thread ends when the last handle
+/// and the last [`Events`] are dropped, or with [`Handle::shutdown`].
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
