@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each crate with those of the workspace that it may depend on.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("lumina-core", &[]),
     ("lumina-kernels", &[]),
     ("lumina-cube", &[]),
@@ -34,6 +34,7 @@ const CRATES: [(&str, &[&str]); 12] = [
         &["lumina-core", "lumina-checkpoint", "lumina-nn", "lumina-tokenizer", "lumina-vq", "lumina-mgpt"],
     ),
     ("lumina-scenes", &["lumina-core", "lumina-tokenizer"]),
+    ("lumina-serve", &["lumina-core", "lumina-tokenizer", "lumina-sampling", "lumina-vq", "lumina-mgpt"]),
 ];
 
 fn root() -> PathBuf {
