@@ -14,7 +14,8 @@ use crate::{Error, Result};
 /// How many requests run and wait is the engine's: [`HandleOptions`](lumina_mgpt::HandleOptions).
 ///
 /// ```
-/// let options = lumina_serve::Options::new().api_key("a long secret")?.max_n(4)?.cors_origin("https://example.org")?;
+/// use lumina_serve::Options;
+/// let options = Options::new().api_key("a-long-secret")?.max_n(4)?.cors_origin("https://example.org")?;
 /// # Ok::<(), lumina_serve::Error>(())
 /// ```
 #[derive(Clone)]

@@ -54,7 +54,7 @@ pub(crate) struct ImageParams {
     min_p: Option<f32>,
     // Of edits alone.
     pub(crate) task: Option<String>,
-    pub(crate) image: Option<Urls>,
+    pub(crate) image: Option<Texts>,
     pub(crate) images: Option<Vec<ImageReference>>,
     pub(crate) mask: Option<serde::de::IgnoredAny>,
     pub(crate) input_fidelity: Option<String>,
@@ -68,30 +68,30 @@ pub(crate) struct ImageReference {
     pub(crate) file_id: Option<String>,
 }
 
-/// A data URL, or a list of them. What is neither is refused as it is read, and not kept.
+/// A text, or a list of them. What is neither is refused as it is read, and not kept.
 #[derive(Debug, Default)]
-pub(crate) struct Urls(pub(crate) Vec<String>);
+pub(crate) struct Texts(pub(crate) Vec<String>);
 
-impl<'de> Deserialize<'de> for Urls {
+impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct UrlsVisitor;
-        impl<'de> Visitor<'de> for UrlsVisitor {
-            type Value = Urls;
+        struct TextsVisitor;
+        impl<'de> Visitor<'de> for TextsVisitor {
+            type Value = Texts;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a data URL, or a list of data URLs")
+                f.write_str("a text, or a list of texts")
             }
-            fn visit_str<E>(self, url: &str) -> Result<Urls, E> {
-                Ok(Urls(vec![url.to_owned()]))
+            fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
+                Ok(Texts(vec![text.to_owned()]))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Urls, A::Error> {
-                let mut urls = Vec::new();
-                while let Some(url) = list.next_element()? {
-                    urls.push(url);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
                 }
-                Ok(Urls(urls))
+                Ok(Texts(texts))
             }
         }
-        deserializer.deserialize_any(UrlsVisitor)
+        deserializer.deserialize_any(TextsVisitor)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::answer::random;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::options::Options;
-use crate::{auth, edits, images, metrics, models, studio};
+use crate::{auth, chat, edits, images, metrics, models, studio};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,6 +37,7 @@ pub fn router(handle: Handle, options: Options) -> Router {
         .route("/v1/models/{model}", get(models::one))
         .route("/v1/images/generations", post(images::generations))
         .route("/v1/images/edits", post(edits::edits))
+        .route("/v1/chat/completions", post(chat::completions))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), around))
