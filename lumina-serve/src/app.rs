@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use lumina_core::crop_sizes;
 use lumina_mgpt::{Handle, ImageSize, Lumina};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,6 +31,21 @@ pub(crate) struct App {
     /// How much may block at one time: tokenizing, and decoding and encoding of images.
     blocking: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+}
+
+/// A place in memory for the body of a request, as long as this is there. It grows with what has come, so that clients
+/// that send slowly do not keep others out.
+pub(crate) struct Room(OwnedSemaphorePermit);
+
+impl Room {
+    /// Makes it as large as so many bytes.
+    pub(crate) fn grow(&mut self, app: &App, bytes: usize) -> ApiResult<()> {
+        let more = bytes.div_ceil(BLOCK_BYTES).saturating_sub(self.0.num_permits());
+        if more > 0 {
+            self.0.merge(app.permits(more)?);
+        }
+        Ok(())
+    }
 }
 
 /// Answers that were alike.
@@ -73,12 +89,16 @@ impl App {
         tokio::task::spawn_blocking(work).await.map_err(|panic| ApiError::failed(&panic))?
     }
 
-    /// Room for a body of so many bytes, as long as the permit is there.
-    pub(crate) fn room(&self, bytes: usize) -> ApiResult<OwnedSemaphorePermit> {
-        let blocks = u32::try_from(bytes.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
+    /// Room for a body of which nothing has come yet.
+    pub(crate) fn room(&self) -> ApiResult<Room> {
+        Ok(Room(self.permits(1)?))
+    }
+
+    fn permits(&self, blocks: usize) -> ApiResult<OwnedSemaphorePermit> {
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         self.bodies.clone().try_acquire_many_owned(blocks).map_err(|_| {
             let message = "too many requests are being received; try again after the time in `Retry-After`";
-            ApiError::new(axum::http::StatusCode::TOO_MANY_REQUESTS, "too_many_bodies", message).retry_after(1)
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bodies", message).retry_after(1)
         })
     }
 
@@ -93,7 +113,7 @@ impl App {
     pub(crate) fn no_such_model(&self, model: &str) -> ApiError {
         let message =
             format!("there is no model `{}`; this server has `{}`", model.escape_debug(), self.options.model_id);
-        ApiError::new(axum::http::StatusCode::NOT_FOUND, "model_not_found", message)
+        ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
     }
 
     /// The sizes that the model draws: those that it states, or those of its target size.

@@ -1,4 +1,4 @@
-//! Who may ask: keys, and pages of other origins.
+//! Who may ask: keys, names of the server, and pages of other origins.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use subtle::ConstantTimeEq;
@@ -29,6 +29,22 @@ pub(crate) fn check_key(options: &Options, path: &str, headers: &HeaderMap) -> A
     let given = digest(key.trim_ascii());
     let is_known = options.keys.iter().fold(subtle::Choice::from(0), |known, key| known | key.ct_eq(&given));
     if bool::from(is_known) { Ok(()) } else { refused("this key is not one of the server's") }
+}
+
+/// Refuses requests to other names than the server's, where it has some.
+pub(crate) fn check_host(options: &Options, headers: &HeaderMap) -> ApiResult<()> {
+    if options.hosts.is_empty() {
+        return Ok(());
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // Without the port. Colons of an address are in brackets.
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+    if options.hosts.contains(&name.to_ascii_lowercase()) {
+        return Ok(());
+    }
+    let message =
+        "this server is not called by this name; allow it by `--allowed-host`, or ask for keys by `--api-key`";
+    Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message))
 }
 
 /// Refuses what pages of other origins send. A browser lets any page send some requests to any server, also to one
@@ -65,6 +81,20 @@ mod tests {
         assert!(check_key(&options, "/metrics", &HeaderMap::new()).is_err());
         assert_eq!(check_key(&options, "/health", &HeaderMap::new()), Ok(()));
         assert_eq!(check_key(&Options::new(), "/v1/models", &HeaderMap::new()), Ok(()));
+    }
+
+    #[test]
+    fn the_server_has_names() {
+        let options = Options::new().host("LocalHost").unwrap().host("[::1]").unwrap();
+        let check = |host: &str| check_host(&options, &headers(&[(header::HOST, host)]));
+        for right in ["localhost", "localhost:8080", "LOCALHOST:1", "[::1]", "[::1]:8080"] {
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+        for wrong in ["evil.example", "evil.example:8080", "localhost.evil.example", "[::2]:80", "", ":80", "::1"] {
+            assert_eq!(check(wrong).unwrap_err().status, StatusCode::MISDIRECTED_REQUEST, "{wrong}");
+        }
+        assert!(check_host(&options, &HeaderMap::new()).is_err());
+        assert_eq!(check_host(&Options::new(), &HeaderMap::new()), Ok(()));
     }
 
     #[test]

@@ -8,9 +8,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::App;
+use crate::app::{App, Room};
 use crate::error::{ApiError, ApiResult};
 
 /// The most fields of a form.
@@ -19,7 +18,7 @@ const MAX_FIELDS: usize = 256;
 /// What was read, with its room in memory: other requests have less as long as this is there.
 pub(crate) struct Received<T> {
     pub(crate) value: T,
-    pub(crate) room: OwnedSemaphorePermit,
+    pub(crate) room: Room,
 }
 
 /// A form: its texts as JSON, and its files by the names of their fields.
@@ -106,15 +105,12 @@ pub(crate) fn unsupported(message: &str) -> ApiError {
 }
 
 /// Reads a body, within the limits of bytes and time.
-async fn read(
-    app: &Arc<App>,
-    request: Request,
-) -> ApiResult<(axum::http::request::Parts, Bytes, OwnedSemaphorePermit)> {
+async fn read(app: &Arc<App>, request: Request) -> ApiResult<(axum::http::request::Parts, Bytes, Room)> {
     let limit = app.options.max_body_bytes;
     let (parts, body) = request.into_parts();
     let stated = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let room = app.room(stated.unwrap_or(limit).min(limit))?;
     let read = async {
+        let mut room = app.room()?;
         let mut stream = body.into_data_stream();
         let mut bytes = Vec::with_capacity(stated.unwrap_or(0).min(1 << 20));
         let mut excess = 0;
@@ -128,6 +124,7 @@ async fn read(
                     break;
                 }
             } else {
+                room.grow(app, bytes.len() + chunk.len())?;
                 bytes.extend_from_slice(&chunk);
             }
         }
@@ -135,10 +132,10 @@ async fn read(
             let message = format!("the body has more bytes than the limit of {limit}");
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
         }
-        Ok(Bytes::from(bytes))
+        Ok((Bytes::from(bytes), room))
     };
     match tokio::time::timeout(app.options.body_timeout, read).await {
-        Ok(bytes) => Ok((parts, bytes?, room)),
+        Ok(read) => read.map(|(bytes, room)| (parts, bytes, room)),
         Err(_) => {
             let message = format!("the body did not arrive within {} seconds", app.options.body_timeout.as_secs_f64());
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))

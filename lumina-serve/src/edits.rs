@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use lumina_mgpt::{Output, Task, TaskInput};
 
-use crate::app::App;
+use crate::app::{App, Room};
 use crate::body::{self, Received};
 use crate::drawing::Drawing;
 use crate::error::{ApiError, ApiResult};
@@ -54,12 +54,7 @@ enum Image {
     Url(String),
 }
 
-async fn draw(
-    app: Arc<App>,
-    params: ImageParams,
-    mut images: Vec<Image>,
-    room: tokio::sync::OwnedSemaphorePermit,
-) -> ApiResult<Response> {
+async fn draw(app: Arc<App>, params: ImageParams, mut images: Vec<Image>, room: Room) -> ApiResult<Response> {
     let plan = params.plan(&app)?;
     if params.mask.is_some() {
         return Err(no_mask());

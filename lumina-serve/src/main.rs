@@ -1,6 +1,7 @@
 //! `lumina-serve`: a model behind OpenAI's protocol.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,6 +61,10 @@ struct Args {
     /// An origin whose pages may call the server, such as https://example.org; may be given several times
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     cors_origin: Vec<String>,
+    /// A name by which the server is called, besides those of loopback, where it listens there and asks for no key; may be
+    /// given several times
+    #[arg(long, value_name = "HOST", help_heading = "Server")]
+    allowed_host: Vec<String>,
     /// The most megabytes of a request
     #[arg(long, value_name = "MB", default_value_t = 32, help_heading = "Server")]
     max_body: usize,
@@ -85,6 +90,22 @@ impl Args {
         let options = options.grace(Duration::from_secs(self.grace));
         let options = self.cors_origin.iter().try_fold(options, |options, origin| options.cors_origin(origin))?;
         self.api_key.iter().try_fold(options, |options, key| options.api_key(key))
+    }
+
+    /// The options of a server at an address. At one of loopback, where no key is asked for, names are checked.
+    fn options_at(&self, address: SocketAddr) -> lumina_serve::Result<Options> {
+        let options = self.options()?;
+        if !address.ip().is_loopback() || !self.api_key.is_empty() {
+            return Ok(options);
+        }
+        let own = [
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "[::1]".to_owned(),
+            SocketAddr::new(address.ip(), 0).to_string(),
+        ];
+        let own = own.into_iter().map(|name| name.trim_end_matches(":0").to_owned());
+        own.chain(self.allowed_host.iter().cloned()).try_fold(options, |options, host| options.host(&host))
     }
 
     fn open(&self) -> lumina_mgpt::Result<Lumina> {
@@ -142,10 +163,11 @@ fn run(args: &Args) -> Result<(), AnyError> {
         return Err("`--log` is no filter, such as `info` or `lumina_serve=debug,warn`".into());
     }
     // What is wrong with them is said before minutes of opening, and the port is taken.
-    let options = args.options()?;
+    args.options()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let listener = runtime.block_on(bind(&args.host, args.port))?;
     let address = listener.local_addr()?;
+    let options = args.options_at(address)?;
     if !address.ip().is_loopback() && args.api_key.is_empty() {
         tracing::warn!("others can reach this server, and it asks for no key: give `--api-key`");
     }

@@ -27,6 +27,8 @@ pub struct Options {
     pub(crate) max_image_pixels: u64,
     pub(crate) max_n: u32,
     pub(crate) cors_origins: Vec<HeaderValue>,
+    /// In lower case; all, where there are none.
+    pub(crate) hosts: Vec<String>,
     pub(crate) body_timeout: Duration,
     pub(crate) grace: Duration,
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             max_image_pixels: 32_000_000,
             max_n: 10,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             body_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(30),
         }
@@ -129,6 +132,31 @@ impl Options {
         Ok(self)
     }
 
+    /// Adds a name by which this server is called, such as `localhost`: requests to others are then refused. Without
+    /// any, all are taken.
+    ///
+    /// A server of this machine alone that asks for no key needs it, and the program `lumina-serve` sets it there: a
+    /// page of any site can otherwise have its own name lead here, after which a browser takes both for one.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where it is no name or address of a host; ports are no part of it.
+    pub fn host(mut self, host: &str) -> Result<Self> {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match inner {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+        };
+        if host.is_empty() || !is_host {
+            return Err(refused(
+                "host",
+                host,
+                "the name or address of a host without a port, such as localhost or [::1]",
+            ));
+        }
+        self.hosts.push(host.to_ascii_lowercase());
+        Ok(self)
+    }
+
     /// Sets how long a request may take to arrive: its headers, and then its body.
     ///
     /// # Errors
@@ -167,6 +195,7 @@ impl fmt::Debug for Options {
             .field("max_image_pixels", &self.max_image_pixels)
             .field("max_n", &self.max_n)
             .field("cors_origins", &self.cors_origins)
+            .field("hosts", &self.hosts)
             .field("body_timeout", &self.body_timeout)
             .field("grace", &self.grace)
             .finish()
@@ -188,6 +217,10 @@ mod tests {
         for origin in ["*", "example.org", "https://", "https://example.org/", "https://a b", "null"] {
             assert!(message(Options::new().cors_origin(origin)).contains("`cors_origin`"), "{origin}");
         }
+        for host in ["", "localhost:80", "::1", "[::1", "[x]", "a b", "http://a"] {
+            assert!(message(Options::new().host(host)).contains("`host`"), "{host}");
+        }
+        Options::new().host("localhost").unwrap().host("[::1]").unwrap();
         Options::new().cors_origin("http://localhost:3000").unwrap().cors_origin("https://[::1]:8080").unwrap();
     }
 

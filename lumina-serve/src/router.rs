@@ -66,7 +66,8 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let method = request.method().clone();
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
     let headers = request.headers();
-    let admitted = auth::check_origin(&app.options, headers)
+    let admitted = auth::check_host(&app.options, headers)
+        .and_then(|()| auth::check_origin(&app.options, headers))
         .and_then(|()| auth::check_key(&app.options, request.uri().path(), headers));
     let mut response = match admitted {
         Ok(()) => next.run(request).instrument(span.clone()).await,

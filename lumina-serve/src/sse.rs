@@ -33,6 +33,9 @@ pub(crate) fn failure(error: &ApiError) -> Event {
 
 /// An answer of groups of events. It is made as it is sent: when the client goes away, the stream is dropped.
 pub(crate) fn response(groups: impl Stream<Item = Vec<Event>> + Send + 'static) -> Response {
+    // What is logged on the way is the request's.
+    let (span, mut groups) = (tracing::Span::current(), Box::pin(groups));
+    let groups = stream::poll_fn(move |context| span.in_scope(|| groups.as_mut().poll_next(context)));
     let events = groups.flat_map(stream::iter).map(Ok::<_, Infallible>);
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // nginx holds answers back otherwise.

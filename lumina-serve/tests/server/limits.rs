@@ -190,3 +190,45 @@ fn requests_have_ids() {
         assert!(id(&[("X-Request-Id", bad)]).starts_with("req-"));
     }
 }
+
+#[test]
+fn clients_that_send_slowly_keep_nobody_out() {
+    let server = with(Options::new().max_body_bytes(100_000).unwrap());
+    // As many as would fill the room for bodies, if it were taken at their beginning.
+    let slow: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+            let head = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json");
+            stream.write_all(format!("{head}\r\nContent-Length: 100000\r\n\r\n{{").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    server.post(PATH, &generation(json!({}))).ok();
+    drop(slow);
+}
+
+#[test]
+fn bodies_share_their_room() {
+    let server = with(Options::new().max_body_bytes(100_000).unwrap());
+    // Bodies that are there but for their last byte.
+    let mut held = Vec::new();
+    let started = std::time::Instant::now();
+    let refused = loop {
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        let head = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json");
+        stream.write_all(format!("{head}\r\nContent-Length: 100000\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(&[b' '; 99_999]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut answer = [0; 12];
+        if stream.read_exact(&mut answer).is_ok() {
+            break answer;
+        }
+        held.push(stream);
+        assert!(held.len() < 20 && started.elapsed() < Duration::from_secs(60), "{} bodies", held.len());
+    };
+    assert_eq!(&refused, b"HTTP/1.1 429");
+    assert!(held.len() >= 7, "{} bodies", held.len());
+    drop(held);
+    let ready = || server.post(PATH, &generation(json!({ "prompt": "x".repeat(50_000) }))).status != 429;
+    wait_until("room", ready);
+}
