@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
@@ -32,6 +32,7 @@ pub(crate) struct Form {
 /// It is read into its type at once: fields that are not known end the reading, and take no memory.
 pub(crate) async fn json<T: DeserializeOwned>(app: &Arc<App>, request: Request) -> ApiResult<Received<T>> {
     if !is_type(request.headers(), |kind| kind == "application/json") {
+        refuse(app, request).await;
         return Err(unsupported("send JSON, with `Content-Type: application/json`"));
     }
     let (_, bytes, room) = read(app, request).await?;
@@ -113,24 +114,16 @@ async fn read(app: &Arc<App>, request: Request) -> ApiResult<(axum::http::reques
         let mut room = app.room()?;
         let mut stream = body.into_data_stream();
         let mut bytes = Vec::with_capacity(stated.unwrap_or(0).min(1 << 20));
-        let mut excess = 0;
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| ApiError::bad("", format!("the body was cut off: {error}")))?;
-            if excess > 0 || bytes.len() + chunk.len() > limit {
-                // A client that still sends would not see an answer: as much again is passed over.
-                bytes = Vec::new();
-                excess += chunk.len();
-                if excess > limit {
-                    break;
-                }
-            } else {
-                room.grow(app, bytes.len() + chunk.len())?;
-                bytes.extend_from_slice(&chunk);
+            if bytes.len() + chunk.len() > limit {
+                drop((bytes, room));
+                pass_over(stream, limit).await;
+                let message = format!("the body has more bytes than the limit of {limit}");
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
             }
-        }
-        if excess > 0 {
-            let message = format!("the body has more bytes than the limit of {limit}");
-            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+            room.grow(app, bytes.len() + chunk.len())?;
+            bytes.extend_from_slice(&chunk);
         }
         Ok((Bytes::from(bytes), room))
     };
@@ -141,4 +134,21 @@ async fn read(app: &Arc<App>, request: Request) -> ApiResult<(axum::http::reques
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))
         }
     }
+}
+
+/// Reads what is not wanted, at most so many bytes: a client that still sends would not see the answer.
+async fn pass_over(mut stream: BodyDataStream, bytes: usize) {
+    let mut left = bytes;
+    while let Some(Ok(chunk)) = stream.next().await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
+/// Passes over the body of a request that is refused, within the limits of those that are not.
+pub(crate) async fn refuse(app: &App, request: Request) {
+    let passed = pass_over(request.into_body().into_data_stream(), app.options.max_body_bytes);
+    let _ = tokio::time::timeout(app.options.body_timeout, passed).await;
 }

@@ -70,6 +70,7 @@ mod answer;
 mod app;
 mod auth;
 mod body;
+mod book;
 mod chat;
 mod chat_answer;
 mod drawing;

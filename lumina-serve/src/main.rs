@@ -61,8 +61,8 @@ struct Args {
     /// An origin whose pages may call the server, such as https://example.org; may be given several times
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     cors_origin: Vec<String>,
-    /// A name by which the server is called, besides those of loopback, where it listens there and asks for no key; may be
-    /// given several times
+    /// A name by which the server is called, besides those of loopback, where it listens there and asks for no key;
+    /// may be given several times
     #[arg(long, value_name = "HOST", help_heading = "Server")]
     allowed_host: Vec<String>,
     /// The most megabytes of a request

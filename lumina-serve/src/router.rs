@@ -17,7 +17,7 @@ use crate::answer::random;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::options::Options;
-use crate::{auth, chat, edits, images, metrics, models, studio};
+use crate::{auth, body, chat, edits, images, metrics, models, studio};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -71,7 +71,10 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         .and_then(|()| auth::check_key(&app.options, request.uri().path(), headers));
     let mut response = match admitted {
         Ok(()) => next.run(request).instrument(span.clone()).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            body::refuse(&app, request).await;
+            error.into_response()
+        }
     };
     response.headers_mut().insert(REQUEST_ID, id);
     let (status, time) = (response.status().as_u16(), started.elapsed());

@@ -29,7 +29,7 @@ impl Studio {
     pub(crate) fn new() -> Self {
         let hex: String = digest(PAGE.as_bytes())[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         let header = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-        Self { compressed: gzip(PAGE.as_bytes()), etag: header(format!("\"{hex}\"")), policy: header(policy(PAGE)) }
+        Self { compressed: gzip(PAGE.as_bytes()), etag: header(format!("W/\"{hex}\"")), policy: header(policy(PAGE)) }
     }
 }
 

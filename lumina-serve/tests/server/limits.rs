@@ -27,6 +27,7 @@ fn keys_are_asked_for() {
         }
         // Before a body is looked at.
         server.send("POST", PATH, headers, b"no json").refused(401);
+        server.send("POST", PATH, headers, &[b'x'; 5_000_000]).refused(401);
     }
     for path in ["/v1/models", "/metrics"] {
         assert_eq!(server.send("GET", path, &[("Authorization", "Bearer secret")], b"").status, 200);
@@ -99,6 +100,7 @@ fn what_is_no_json_is_refused() {
     server.send("POST", PATH, &json, format!("{{\"prompt\": {deep}}}").as_bytes()).refused(400);
     for headers in [&[][..], &[("Content-Type", "text/plain")]] {
         server.send("POST", PATH, headers, b"{}").refused(415);
+        server.send("POST", PATH, headers, &[b'x'; 5_000_000]).refused(415);
     }
     server.get("/v1/nothing").refused(404);
     let answer = server.get(PATH);
