@@ -35,6 +35,7 @@ const CRATES: [(&str, &[&str]); 13] = [
     ),
     ("lumina-cli", &["lumina-core", "lumina-kernels", "lumina-checkpoint", "lumina-tokenizer", "lumina-mgpt"]),
     ("lumina-scenes", &["lumina-core", "lumina-tokenizer"]),
+    ("lumina-serve", &["lumina-core", "lumina-tokenizer", "lumina-sampling", "lumina-vq", "lumina-mgpt"]),
 ];
 
 fn root() -> PathBuf {

@@ -1,0 +1,12 @@
+//! The server over sockets of loopback, with the small model.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
+#![cfg(feature = "flex")]
+
+mod chat;
+mod clients;
+mod edits;
+mod images;
+mod limits;
+mod pages;
+mod shutdown;
+mod support;
