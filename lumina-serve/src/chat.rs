@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::body::{self, Received};
 use crate::chat_answer::ChatAnswer;
 use crate::error::{ApiError, ApiResult};
+use crate::list::List;
 use crate::messages::{ImageLimits, Message, conversation};
 use crate::params::{SamplingParams, Texts, parse_size};
 
@@ -21,13 +22,13 @@ use crate::params::{SamplingParams, Texts, parse_size};
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ChatParams {
-    messages: Vec<Message>,
+    messages: List<Message>,
     model: Option<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
-    modalities: Option<Vec<OutputKind>>,
+    modalities: Option<List<OutputKind>>,
     seed: Option<u64>,
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -165,7 +166,7 @@ impl ChatParams {
 
     fn modality(&self, request: &ModelRequest) -> ApiResult<Modality> {
         let Some(kinds) = &self.modalities else { return Ok(request.options.sampling.modality) };
-        let asked = match (kinds.contains(&OutputKind::Text), kinds.contains(&OutputKind::Image)) {
+        let asked = match (kinds.0.contains(&OutputKind::Text), kinds.0.contains(&OutputKind::Image)) {
             (true, false) => Modality::Text,
             (false, true) => Modality::Image,
             (true, true) => Modality::Any,

@@ -79,6 +79,7 @@ mod encode;
 mod error;
 mod images;
 mod input;
+mod list;
 mod messages;
 mod metrics;
 mod models;

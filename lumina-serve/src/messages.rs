@@ -7,6 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::error::{ApiError, ApiResult};
 use crate::input;
+use crate::list::{List, entries};
 
 /// A message, as a client sends it. What answers of this server have beside it is accepted, so that they can be sent
 /// back as they are.
@@ -16,7 +17,7 @@ pub(crate) struct Message {
     role: String,
     content: Option<Parts>,
     #[serde(default)]
-    images: Option<Vec<AnsweredImage>>,
+    images: Option<List<AnsweredImage>>,
     #[serde(default, rename = "name")]
     _name: Option<IgnoredAny>,
     #[serde(default)]
@@ -82,12 +83,8 @@ impl<'de> Deserialize<'de> for Parts {
             fn visit_str<E>(self, text: &str) -> Result<Parts, E> {
                 Ok(Parts(vec![MessagePart { kind: "text".to_owned(), text: Some(text.to_owned()), image_url: None }]))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Parts, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = list.next_element()? {
-                    parts.push(part);
-                }
-                Ok(Parts(parts))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Parts, A::Error> {
+                entries(list).map(Parts)
             }
         }
         deserializer.deserialize_any(PartsVisitor)
@@ -106,11 +103,11 @@ pub(crate) struct ImageLimits {
 /// The model has learnt turns of a human and its own, and no others. A system message is put before the first text of
 /// the human, on a line of its own, as the templates of other such models do; without it clients that always send one
 /// could not be used.
-pub(crate) fn conversation(model: &Lumina, messages: Vec<Message>, limits: ImageLimits) -> ApiResult<Conversation> {
+pub(crate) fn conversation(model: &Lumina, messages: List<Message>, limits: ImageLimits) -> ApiResult<Conversation> {
     let mut reader = Reader { model, limits, images: 0 };
     let mut conversation = Conversation::new();
     let mut system: Vec<Part> = Vec::new();
-    let last = messages.len();
+    let n_messages = messages.0.len();
     for (index, message) in messages.into_iter().enumerate() {
         let place = format!("messages[{index}]");
         message.refuse_what_is_not_supported(&place)?;
@@ -143,7 +140,7 @@ pub(crate) fn conversation(model: &Lumina, messages: Vec<Message>, limits: Image
     }
     // Turns must alternate: the tokenizer says which does not. That the human is last is up to us.
     if conversation.turns.len().is_multiple_of(2) {
-        let what = if last == 0 { "`messages` is empty" } else { "the last of `messages` must be the user's" };
+        let what = if n_messages == 0 { "`messages` is empty" } else { "the last of `messages` must be the user's" };
         return Err(ApiError::bad(
             "messages",
             format!("{what}; user and assistant take turns, the user first and last"),

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use crate::app::App;
 use crate::encode::Format;
 use crate::error::{ApiError, ApiResult};
+use crate::list::{List, entries};
 
 /// Fields of requests for images that are numbers or truth values, also in a form.
 pub(crate) const NUMBERS: [&str; 12] = [
@@ -55,7 +56,7 @@ pub(crate) struct ImageParams {
     // Of edits alone.
     pub(crate) task: Option<String>,
     pub(crate) image: Option<Texts>,
-    pub(crate) images: Option<Vec<ImageReference>>,
+    pub(crate) images: Option<List<ImageReference>>,
     pub(crate) mask: Option<serde::de::IgnoredAny>,
     pub(crate) input_fidelity: Option<String>,
 }
@@ -83,12 +84,8 @@ impl<'de> Deserialize<'de> for Texts {
             fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
                 Ok(Texts(vec![text.to_owned()]))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = list.next_element()? {
-                    texts.push(text);
-                }
-                Ok(Texts(texts))
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Texts, A::Error> {
+                entries(list).map(Texts)
             }
         }
         deserializer.deserialize_any(TextsVisitor)

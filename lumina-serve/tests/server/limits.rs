@@ -84,6 +84,17 @@ fn images_have_a_limit() {
     let message = json!([{ "role": "user", "content": [part, part, part] }]);
     let (message, _) = server.post("/v1/chat/completions", &json!({ "messages": message })).refused(400);
     assert!(message.contains("more than 2 images"), "{message}");
+    // And of lists, which take more memory than their text.
+    for (messages, place) in [
+        (json!(vec![json!({ "role": "user", "content": "" }); 2_000]), "messages"),
+        (
+            json!([{ "role": "user", "content": vec![json!({ "type": "text", "text": "" }); 2_000] }]),
+            "messages[0].content",
+        ),
+    ] {
+        let (message, param) = server.post("/v1/chat/completions", &json!({ "messages": messages })).refused(400);
+        assert!(message.contains("1024 entries") && param.unwrap().starts_with(place), "{message}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod chat;
 mod clients;
+mod damaged;
 mod edits;
 mod images;
 mod limits;
