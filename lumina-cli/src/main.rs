@@ -32,6 +32,9 @@ enum Command {
     /// Download a model from the Hugging Face hub
     #[cfg(feature = "hub")]
     Download(commands::download::Args),
+    /// Serve a model over HTTP, by OpenAI's protocol, with a page to try it
+    #[cfg(feature = "serve")]
+    Serve(lumina_serve::program::Args),
     /// Write a model as one GGUF file with quantised weights
     Quantize(commands::quantize::Args),
     /// Say what this machine has, and whether a model is whole, fits, and how fast it can be
@@ -51,6 +54,8 @@ fn run(args: Args) -> lumina_cli::Result<()> {
         Command::Chat(args) => commands::chat::run(args, form),
         #[cfg(feature = "hub")]
         Command::Download(args) => commands::download::run(args, form),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => Ok(lumina_serve::program::run(&args).map_err(|error| anyhow::anyhow!(error))?),
         Command::Quantize(args) => commands::quantize::run(args, form),
         Command::Doctor(args) => commands::doctor::run(args, form),
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use lumina_cli::small_model;
 
-const COMMANDS: [&str; 7] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize"];
+const COMMANDS: [&str; 8] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize", "serve"];
 
 /// A command of the program, in a folder of its own.
 fn program(name: &str, folder: &Path) -> Command {

@@ -44,6 +44,10 @@ impl Provenance {
         let text = serde_json::to_string(request).unwrap_or_default();
         let mut value = serde_json::from_str(&text).unwrap_or_default();
         without_codes(&mut value);
+        // How it was watched changes nothing of the image, and the file is the same to the byte.
+        if let Some(options) = value.get_mut("options").and_then(Value::as_object_mut) {
+            options.remove("preview_every_rows");
+        }
         let lumina = json!({ "request": value, "model": model, "version": env!("CARGO_PKG_VERSION") });
         Self { lumina: lumina.to_string(), parameters: parameters(request, model) }
     }

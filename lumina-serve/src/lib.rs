@@ -85,6 +85,8 @@ mod metrics;
 mod models;
 mod options;
 mod params;
+#[cfg(feature = "program")]
+pub mod program;
 mod router;
 mod server;
 mod sse;

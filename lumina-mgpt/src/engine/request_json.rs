@@ -90,11 +90,9 @@ impl serde::Serialize for Request {
 impl From<Request> for RequestJson {
     fn from(Request { prompt, options }: Request) -> Self {
         // Numbers, names and lists alone: there is nothing in them that JSON cannot hold but for infinite scales, which
-        // `null` stands for, and which are an error when it is read.
-        let options = match serde_json::to_value(options) {
-            Ok(Value::Object(options)) => options,
-            _ => Map::new(),
-        };
+        // `null` stands for, and which are an error when it is read. By way of its text 0.4 stays 0.4: as a value it
+        // would be an f64, with all digits of the f32.
+        let options = serde_json::to_string(&options).and_then(|text| serde_json::from_str(&text)).unwrap_or_default();
         let empty = Self { task: None, prompt: None, size: None, images: Vec::new(), conversation: None, options };
         match prompt {
             Prompt::Conversation(conversation) => Self { conversation: Some(conversation), ..empty },
