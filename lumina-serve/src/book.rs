@@ -1,4 +1,5 @@
-//! The programs in the book's pages on the server and on threads, and in the README, compiled and run with the documentation's tests.
+//! The programs of the pages on the server and on threads, and of the README, compiled and run with the documentation's
+//! tests.
 //!
 //! Only there: the published crate does not have these files.
 #![cfg(all(doctest, feature = "flex"))]

@@ -33,7 +33,10 @@ const CRATES: [(&str, &[&str]); 14] = [
         "lumina-train",
         &["lumina-core", "lumina-checkpoint", "lumina-nn", "lumina-tokenizer", "lumina-vq", "lumina-mgpt"],
     ),
-    ("lumina-cli", &["lumina-core", "lumina-kernels", "lumina-checkpoint", "lumina-tokenizer", "lumina-mgpt"]),
+    (
+        "lumina-cli",
+        &["lumina-core", "lumina-kernels", "lumina-checkpoint", "lumina-tokenizer", "lumina-mgpt", "lumina-serve"],
+    ),
     ("lumina-scenes", &["lumina-core", "lumina-tokenizer"]),
     ("lumina-serve", &["lumina-core", "lumina-tokenizer", "lumina-sampling", "lumina-vq", "lumina-mgpt"]),
 ];
