@@ -159,6 +159,46 @@ fn more_requests_than_may_wait_are_refused() {
     assert_eq!(stop(handle.submit(&image(&model, 5)).unwrap()), StopReason::TurnEnd);
 }
 
+/// Requests that nobody reads count, and keep no more keys and values than those that run could have.
+#[test]
+fn unread_requests_are_bounded() {
+    let model = model();
+    let engine = EngineOptions::default().max_sequences(2);
+    let options = HandleOptions::default().max_waiting(4).event_buffer(1).engine(engine);
+    let handle = Handle::new(&model, options).unwrap();
+    let (mut unread, mut is_full) = (Vec::new(), false);
+    let mut most_bytes = 0;
+    wait_until("a full queue", || {
+        match handle.submit(&image(&model, 1)) {
+            Ok(events) => unread.push(events),
+            Err(error) => is_full = matches!(error, Error::QueueFull { limit: 4 }),
+        }
+        let metrics = handle.metrics();
+        most_bytes = most_bytes.max(metrics.kv_cache_bytes);
+        is_full && metrics.held == 6
+    });
+    assert_eq!(unread.len(), 6);
+    // Two that run and two that are held, at the most.
+    let alone = model.generate(image(&model, 1)).run().unwrap();
+    assert!(most_bytes <= 4 * alone.stats.kv_cache_bytes, "{most_bytes} of {}", alone.stats.kv_cache_bytes);
+    for events in unread {
+        assert_eq!(events.output().unwrap().tokens, alone.tokens);
+    }
+}
+
+/// One `Cancel` may be of many requests: dropping the events of one uses it for no other.
+#[test]
+fn dropping_events_cancels_no_other_with_the_same_cancel() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+    let submission = Submission::default();
+    let dropped = handle.submit_with(&image(&model, 1), submission.clone()).unwrap();
+    let kept = handle.submit_with(&image(&model, 2), submission.clone()).unwrap();
+    drop(dropped);
+    assert_eq!(stop(kept), StopReason::TurnEnd);
+    assert!(!submission.cancel.is_cancelled());
+}
+
 #[test]
 fn shutting_down_answers_what_it_can_and_ends_the_rest() {
     let model = model();

@@ -214,6 +214,12 @@ fn a_short_request_has_the_defaults_of_its_task() {
     refused(r#"{ "task": "editing", "conversation": { "turns": [] } }"#, &["exclude"]);
     refused(r#"{ "size": [96, 96], "conversation": { "turns": [] } }"#, &["`size`", "`task`"]);
     refused(r#"{ "task": "text_to_image", "prompt": "a" }"#, &["a size"]);
+    let with = |options: &str| {
+        format!(r#"{{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": {options} }}"#)
+    };
+    refused(&with(r#"{ "sampling": [] }"#), &["`options.sampling`", "object"]);
+    refused(&with(r#"{ "sampling": { "image_size": [64, 64] } }"#), &["`size`", "image_size"]);
+    refused(&with(r#"{ "sampling": { "temperature": 1e39 } }"#), &["temperature"]);
     refused(
         r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seeds": 1 } } }"#,
         &["options.sampling", "`seeds`"],

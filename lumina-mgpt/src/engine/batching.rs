@@ -70,6 +70,8 @@ pub struct Engine {
 
 impl Engine {
     pub(crate) fn new(model: Arc<ModelParts>, options: EngineOptions, clock: Arc<dyn Clock>) -> Self {
+        // The field is public, and none would wait for ever.
+        let options = EngineOptions { max_sequences: options.max_sequences.max(1), ..options };
         Self {
             model,
             options,

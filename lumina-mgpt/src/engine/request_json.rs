@@ -52,22 +52,31 @@ impl RequestJson {
             Prompt::Conversation(_) => defaults(None),
         };
         let mut merged = serde_json::to_value(defaults).map_err(|error| error.to_string())?;
-        merge(&mut merged, options);
+        merge(&mut merged, options, "options")?;
         let options = serde_path_to_error::deserialize(merged)
             .map_err(|error| format!("`options.{}`: {}", error.path(), error.inner()))?;
+        let options: GenerateOptions = options;
+        if let Prompt::Task(_, TaskInput { size: Some(size), .. }) = &prompt
+            && options.sampling.image_size.is_some_and(|other| other != *size)
+        {
+            return Err("`size` and `options.sampling.image_size` are different sizes; give `size` alone".to_owned());
+        }
         Ok(Request { prompt, options })
     }
 }
 
 /// Puts what is given in the place of what is there, object by object.
-fn merge(into: &mut Value, given: Map<String, Value>) {
-    let Value::Object(into) = into else { return };
+fn merge(into: &mut Value, given: Map<String, Value>, place: &str) -> Result<(), String> {
+    let Value::Object(into) = into else { return Ok(()) };
     for (key, value) in given {
         match (into.get_mut(&key), value) {
-            (Some(slot @ Value::Object(_)), Value::Object(given)) => merge(slot, given),
+            (Some(slot @ Value::Object(_)), Value::Object(given)) => merge(slot, given, &format!("{place}.{key}"))?,
+            // An empty list would stand for all defaults otherwise.
+            (Some(Value::Object(_)), _) => return Err(format!("`{place}.{key}` must be an object")),
             (_, value) => drop(into.insert(key, value)),
         }
     }
+    Ok(())
 }
 
 impl<'de> serde::Deserialize<'de> for Request {

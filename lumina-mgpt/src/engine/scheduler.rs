@@ -136,6 +136,14 @@ impl Scheduler {
                 }
             }
         }
+        // Those that are held keep no more keys and values than those that run could have.
+        let mut spare = options.max_sequences.saturating_sub(self.running.len());
+        for idle in self.held.iter_mut().filter(|entry| entry.sequence.kv_bytes() > 0) {
+            match spare.checked_sub(1) {
+                Some(less) => spare = less,
+                None => idle.sequence.release(),
+            }
+        }
         // What was just given up would otherwise be taken at once.
         while !preempted
             && self.running.len() < options.max_sequences

@@ -44,6 +44,7 @@ impl Lumina {
         let malformed = |reason| Error::Request { reason };
         let read: RequestJson = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
         let request = read.with_defaults(|task| self.defaults(task)).map_err(malformed)?;
+        request.options.sampling.validate()?;
         if let Prompt::Task(task, input) = &request.prompt {
             self.check(*task, input)?;
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Cancel, Event};
+use crate::engine::Event;
 use crate::pipeline::Output;
 use crate::{Error, Result};
 
@@ -27,6 +27,8 @@ struct Channel {
 struct State {
     waiting: VecDeque<Result<Event>>,
     has_ended: bool,
+    /// The reader wants no more.
+    is_cancelled: bool,
     /// The reader is gone.
     is_dropped: bool,
     /// The engine waits for the reader.
@@ -59,14 +61,14 @@ pub(super) enum Reader {
     Ready,
     /// As many events wait as may.
     Behind,
-    /// Nobody reads any more.
+    /// It wants no more, or is gone.
     Gone,
 }
 
-/// Both ends of a request's events. `cancel` and `engine` are for the reader's end.
-pub(super) fn channel(capacity: usize, cancel: Cancel, engine: Arc<dyn Wake>) -> (Feed, Events) {
+/// Both ends of a request's events; the reader's wakes `engine`.
+pub(super) fn channel(capacity: usize, engine: Arc<dyn Wake>) -> (Feed, Events) {
     let channel = Arc::new(Channel { state: Mutex::default(), changed: Condvar::new(), capacity: capacity.max(1) });
-    (Feed(channel.clone()), Events { channel, cancel, engine })
+    (Feed(channel.clone()), Events { channel, engine })
 }
 
 impl Feed {
@@ -90,7 +92,7 @@ impl Feed {
     /// What the reader is up to; one that was behind is so until half of the events are read.
     pub(super) fn reader(&self) -> Reader {
         let mut state = self.0.lock();
-        if state.is_dropped {
+        if state.is_dropped || state.is_cancelled {
             return Reader::Gone;
         }
         state.is_held &= state.waiting.len() > self.0.capacity / 2;
@@ -117,7 +119,6 @@ impl Drop for Feed {
 /// feature `async` it is also a `futures` stream, on any executor.
 pub struct Events {
     channel: Arc<Channel>,
-    cancel: Cancel,
     engine: Arc<dyn Wake>,
 }
 
@@ -165,7 +166,7 @@ impl Events {
 
     /// Ends the request within a pass, with what is there: its events end with [`Event::Done`].
     pub fn cancel(&self) {
-        self.cancel.cancel();
+        self.channel.lock().is_cancelled = true;
         self.engine.wake();
     }
 
@@ -235,7 +236,7 @@ impl Drop for Events {
         let has_ended = state.has_ended;
         drop(state);
         if !has_ended {
-            self.cancel();
+            self.engine.wake();
         }
     }
 }

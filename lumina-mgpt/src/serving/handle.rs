@@ -90,7 +90,7 @@ impl Handle {
         self.submit_with(request, Submission::default())
     }
 
-    /// [`Handle::submit`] with what is no value. Dropping the events uses the [`Cancel`](crate::Cancel).
+    /// [`Handle::submit`] with what is no value.
     ///
     /// # Errors
     /// As [`Handle::submit`].
@@ -99,11 +99,10 @@ impl Handle {
         if shared.is_closing() {
             return Err(Error::Stopped);
         }
-        let cancel = submission.cancel.clone();
         let engine = &shared.options.engine;
         let prepared = Prepared::new(shared.model.parts(), engine, request, submission, &*shared.clock)?;
         shared.take_place()?;
-        let (feed, events) = events::channel(shared.options.event_buffer, cancel, self.line.clone());
+        let (feed, events) = events::channel(shared.options.event_buffer, self.line.clone());
         let command = Command::Submit { prepared: Box::new(prepared), feed };
         self.line.commands.send(command).map_err(|_| Error::Stopped)?;
         Ok(events)
@@ -116,6 +115,9 @@ impl Handle {
 
     /// Ends the engine: takes no further requests, waits until those that it has are answered, at most as long as
     /// `grace`, and cancels the rest, whose events end with [`Event::Done`](crate::Event::Done).
+    ///
+    /// It returns when the engine's thread has ended: after the pass that runs, and the image that is decoded. So it must
+    /// not be called from a sampling step, and a thread that holds unread [`Events`] gives a `grace` that ends.
     pub fn shutdown(&self, grace: Duration) {
         let shared = self.shared();
         shared.close();

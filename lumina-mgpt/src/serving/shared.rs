@@ -15,7 +15,8 @@ use crate::{Error, Result};
 pub struct HandleOptions {
     /// Bounds of the engine.
     pub engine: EngineOptions,
-    /// The most requests that wait for their first pass; further ones are refused ([`Error::QueueFull`]).
+    /// The most requests beside [`EngineOptions::max_sequences`]: those that wait for their first pass, and those whose
+    /// readers are behind. Further ones are refused ([`Error::QueueFull`]).
     pub max_waiting: usize,
     /// The most events of a request that wait to be read, give or take those of a pass. A request whose reader is
     /// further behind is left out of passes until half of them are read.
@@ -93,9 +94,10 @@ impl Shared {
     pub(super) fn take_place(&self) -> Result<()> {
         let mut metrics = self.metrics();
         let unseen = self.unseen.load(Ordering::Acquire);
-        let free = self.options.engine.max_sequences.saturating_sub(metrics.running + metrics.held);
         let limit = self.options.max_waiting;
-        if metrics.waiting.saturating_add(unseen) >= limit.saturating_add(free) {
+        // Those whose readers are behind count as well: they have memory, and nobody says for how long.
+        let taken = metrics.waiting + metrics.running + metrics.held + unseen;
+        if taken >= limit.saturating_add(self.options.engine.max_sequences) {
             metrics.refused += 1;
             return Err(Error::QueueFull { limit });
         }

@@ -91,7 +91,8 @@ impl Worker {
     /// Takes all commands that are there, and waits for one where there is nothing else to do.
     fn listen(&mut self) {
         if !self.engine.has_passes() {
-            let until = self.closing.flatten().map(|end| end.saturating_duration_since(Instant::now()));
+            // Once it has come, what is left is cancelled, and an image at most is waited for.
+            let until = self.closing.flatten().and_then(|end| end.checked_duration_since(Instant::now()));
             let look_around = (!self.requests.is_empty()).then_some(LOOK_AROUND);
             let command = match until.into_iter().chain(look_around).min() {
                 Some(time) => match self.commands.recv_timeout(time) {
