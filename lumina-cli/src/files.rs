@@ -39,6 +39,20 @@ pub fn default_model() -> Result<PathBuf> {
     Ok(small)
 }
 
+/// The folder of a model that is named on the hub, downloaded as far as the cache lacks it; a path stays as it is.
+///
+/// # Errors
+/// Those of the download.
+pub fn local_model(path: PathBuf) -> crate::Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    if !path.exists() {
+        let bar = crate::progress::DownloadBar::new();
+        let builder = lumina_mgpt::Lumina::from_pretrained(&path).on_download(|progress| bar.update(&progress));
+        return Ok(builder.download()?.swap_remove(0));
+    }
+    Ok(path)
+}
+
 /// Opens an image; by default a scene that the small model knows.
 ///
 /// # Errors

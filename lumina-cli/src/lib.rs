@@ -20,7 +20,8 @@ mod progress;
 pub use args::{ComputeArgs, ModelArgs, check_instruction, default_size, width_x_height};
 pub use errors::{Error, Result};
 pub use files::{
-    SCENE_PROMPT, check_output, contact_sheet, default_model, open_image, save_image, small_model, test_data,
+    SCENE_PROMPT, check_output, contact_sheet, default_model, local_model, open_image, save_image, small_model,
+    test_data,
 };
 pub use message::message_parts;
 pub use output::{Form, main, write_note, write_output};

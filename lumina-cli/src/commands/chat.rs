@@ -63,10 +63,10 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
         return Ok(());
     }
     if io::stdin().is_terminal() {
-        say!("{HELP}")?;
+        note!("{HELP}");
     }
     loop {
-        if io::stdin().is_terminal() {
+        if io::stdin().is_terminal() && form == Form::Text {
             say_piece!("> ")?;
         }
         let mut line = Vec::new();
@@ -76,13 +76,13 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
         match String::from_utf8_lossy(&line).trim() {
             "" => {}
             "/quit" | "/exit" => return Ok(()),
-            "/help" => say!("{HELP}")?,
+            "/help" => note!("{HELP}"),
             "/new" => chat.conversation = Conversation::new(),
-            other if other.starts_with('/') => say!("there is no {other}; /help shows what there is")?,
+            other if other.starts_with('/') => note!("there is no {other}; /help shows what there is"),
             // A missing file or a full context is no reason to lose the conversation.
             message => {
                 if let Err(error) = chat.turn(message) {
-                    say!("{error}")?;
+                    note!("{error}");
                 }
             }
         }

@@ -14,21 +14,30 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Form, default_model, say};
+use crate::{Form, default_model, local_model, say};
 
 /// Says what this machine has: instruction sets, memory and its speed, GPUs. And of a model whether its files are
 /// whole, whether it fits, in which format, and how many passes a second are possible at most.
 ///
-/// A pass gives a token, or several where drafts of them come out right. Speeds are computed: bytes of the weights by
-/// the measured speed of memory. No pass is faster, and most are within a fifth of it.
+/// A format fits where weights, activations and the keys and values of one image with guidance do: as long as the
+/// model's context, at most. Speeds are computed: bytes of the weights by the measured speed of memory. In an image a
+/// part of the head is not read, so that passes can be a fifth faster. A pass gives a token, or several where drafts of
+/// them come out right.
 #[derive(Debug, Arguments)]
 pub struct Args {
-    /// Folder or GGUF file of the model [default: LUMINA_MODEL, or in a clone of the repository its small model]
+    /// Folder or GGUF file of the model, or its name on the hub [default: LUMINA_MODEL, or in a clone of the repository
+    /// its small model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Where to compute [default: each device that is compiled in and there]
     #[arg(long)]
     device: Option<Compute>,
+    /// Folder or name of the image tokenizer, if it is not in the model's folder
+    #[arg(long, value_name = "PATH")]
+    image_tokenizer: Option<PathBuf>,
+    /// Folder or name of tokenizer.json, if it is not in the model's folder
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
     /// Also open the model, which reads all headers and checks that every tensor is there
     #[arg(long)]
     open: bool,
@@ -43,10 +52,11 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     let bandwidth = memory_bandwidth();
     let machine = machine(&devices, bandwidth);
     let path = match args.model {
-        Some(path) => Some(path),
+        Some(path) => Some(local_model(path)?),
         None => default_model().ok(),
     };
-    let model = path.map(|path| model(&path, &devices, bandwidth, args.open)).transpose()?;
+    let parts = Parts { image_tokenizer: args.image_tokenizer, tokenizer: args.tokenizer, opens: args.open };
+    let model = path.map(|path| model(&path, &devices, bandwidth, &parts)).transpose()?;
     if form == Form::Json {
         return Ok(form.result(json!({ "machine": machine, "model": model }), String::new)?);
     }
@@ -109,28 +119,30 @@ fn show_model(model: &Value) -> crate::Result<()> {
         say!("  opens in {seconds} s, every tensor is there, and it {draws}")?;
     }
     for fit in model["fits"].as_array().into_iter().flatten() {
-        say!("\n  on {:<20}     weights  keys, values  fits  passes/s at most", text(&fit["on"]))?;
+        say!("\n  on {:<20}     weights  keys, values  fits     passes/s, about", text(&fit["on"]))?;
         for format in fit["formats"].as_array().into_iter().flatten() {
             say!(
-                "    {:<20} {:>12} {:>13}  {:<4}  {:>16}",
+                "    {:<20} {:>12} {:>13}  {:<7} {:>16}",
                 text(&format["format"]),
                 bytes(&format["weights_bytes"]),
                 bytes(&format["keys_and_values_bytes"]),
                 text(&format["fits"]),
-                number(&format["passes_a_second_at_most"])
+                number(&format["passes_a_second"])
             )?;
         }
     }
     Ok(())
 }
 
+/// Bytes of host memory, where the system says so: on Linux.
+fn system_memory(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// What the machine has.
 fn machine(devices: &[Compute], bandwidth: f64) -> Value {
-    let memory = |key: &str| {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-    };
     let name = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
         Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
@@ -152,23 +164,37 @@ fn machine(devices: &[Compute], bandwidth: f64) -> Value {
         "processor": name,
         "threads": rayon::current_num_threads(),
         "instruction_sets": sets,
-        "memory_bytes": memory("MemTotal:"),
-        "free_memory_bytes": memory("MemAvailable:"),
+        "memory_bytes": system_memory("MemTotal:"),
+        "free_memory_bytes": system_memory("MemAvailable:"),
         "memory_speed_GB_s": gigabytes(bandwidth),
         "devices": devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "gpus": gpus,
     })
 }
 
+/// What comes with a model.
+struct Parts {
+    image_tokenizer: Option<PathBuf>,
+    tokenizer: Option<PathBuf>,
+    opens: bool,
+}
+
 /// What a model is, and what it takes.
-fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: bool) -> crate::Result<Value> {
+fn model(path: &Path, devices: &[Compute], bandwidth: f64, parts: &Parts) -> crate::Result<Value> {
     let checkpoint = convert::open(path)?;
     let tensors = checkpoint.names().count();
     let bytes: u64 =
         checkpoint.names().filter_map(|name| checkpoint.get(name)).map(|view| view.bytes().len() as u64).sum();
-    let opened = if opens {
+    let opened = if parts.opens {
         let started = Instant::now();
-        let model = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0)).load()?;
+        let mut builder = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0));
+        if let Some(tokenizer) = &parts.tokenizer {
+            builder = builder.tokenizer(tokenizer);
+        }
+        if let Some(images) = &parts.image_tokenizer {
+            builder = builder.image_tokenizer(images);
+        }
+        let model = builder.load()?;
         let decoder = model.image_tokenizer().is_ok_and(|images| images.has_decoder());
         json!({ "seconds": rounded(started.elapsed().as_secs_f64()), "draws_images": decoder })
     } else {
@@ -199,12 +225,18 @@ fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: bool) -> crate
 
 /// What a format takes, and how fast a pass can be.
 fn format_of(compute: &Compute, fit: &Fit, speed: Option<f64>) -> Value {
+    let needed = fit.needed().saturating_add(fit.kv_cache);
+    let available = if compute.is_host() { system_memory("MemTotal:") } else { fit.available() };
     json!({
         "format": compute.format().to_string(),
         "weights_bytes": fit.weights,
         "keys_and_values_bytes": fit.kv_cache,
-        "fits": if fit.fits() { "yes" } else { "no" },
-        "passes_a_second_at_most": speed.map(|speed| rounded(speed / fit.weights.max(1) as f64)),
+        "fits": match available {
+            Some(bytes) if fit.fits() && needed <= bytes => "yes",
+            Some(_) => "no",
+            None => "unknown",
+        },
+        "passes_a_second": speed.map(|speed| rounded(speed / fit.weights.max(1) as f64)),
     })
 }
 

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::{Form, default_model, say};
+use crate::{Form, default_model, local_model, say};
 use anyhow::{Context, Result};
 use clap::Args as Arguments;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
@@ -47,6 +47,14 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     }
     let order = if args.llama_cpp { RowOrder::LlamaCpp } else { RowOrder::HuggingFace };
     let model = args.model.map_or_else(default_model, Ok)?;
+    let model = local_model(model)?;
+    let is_same =
+        |file: &Path| file.canonicalize().ok().zip(args.output.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    if is_same(&model) {
+        return Err(
+            anyhow::anyhow!("{}: it is the model itself; name another file to write", args.output.display()).into()
+        );
+    }
     let checkpoint = convert::open(&model)?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left, {msg}")?);

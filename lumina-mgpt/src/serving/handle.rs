@@ -116,8 +116,8 @@ impl Handle {
     /// Ends the engine: takes no further requests, waits until those that it has are answered, at most as long as
     /// `grace`, and cancels the rest, whose events end with [`Event::Done`](crate::Event::Done).
     ///
-    /// It returns when the engine's thread has ended: after the pass that runs, and the image that is decoded. So it must
-    /// not be called from a sampling step, and a thread that holds unread [`Events`] gives a `grace` that ends.
+    /// It returns when the engine's thread has ended: after the pass that runs, and the image that is decoded. So it
+    /// must not be called from a sampling step, and a thread that holds unread [`Events`] gives a `grace` that ends.
     pub fn shutdown(&self, grace: Duration) {
         let shared = self.shared();
         shared.close();
