@@ -57,7 +57,7 @@ pub struct Args {
     /// A key that requests must have, `Authorization: Bearer KEY`; may be given several times
     #[arg(long, value_name = "KEY", env = "LUMINA_API_KEY", hide_env_values = true, help_heading = "Server")]
     api_key: Vec<String>,
-    /// An origin whose pages may call the server, such as https://example.org; may be given several times
+    /// An origin whose pages may call the server, such as `https://example.org`; may be given several times
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     cors_origin: Vec<String>,
     /// A name by which the server is called, besides those of loopback, where it listens there and asks for no key;
