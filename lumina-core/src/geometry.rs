@@ -104,7 +104,7 @@ pub struct CodeGrid {
 
 /// A deserialised grid, not yet checked.
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the codes of an image: an object with `rows`, `columns` and `codes`")]
 struct UncheckedGrid {
     rows: u32,
     columns: u32,

@@ -220,6 +220,9 @@ fn a_short_request_has_the_defaults_of_its_task() {
     refused(&with(r#"{ "sampling": [] }"#), &["`options.sampling`", "object"]);
     refused(&with(r#"{ "sampling": { "image_size": [64, 64] } }"#), &["`size`", "image_size"]);
     refused(&with(r#"{ "sampling": { "temperature": 1e39 } }"#), &["temperature"]);
+    refused(&with(r#"{ "sampling": { "modality": "text" } }"#), &["modality", "text_to_image"]);
+    refused("7", &["a request", "`task`"]);
+    refused(r#"{ "task": "captioning", "images": [7] }"#, &["the codes of an image", "`rows`"]);
     refused(
         r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seeds": 1 } } }"#,
         &["options.sampling", "`seeds`"],

@@ -1,14 +1,15 @@
 //! How a request is written: by the name of its task, with what it is given, or as a conversation.
 
 use lumina_core::{CodeGrid, ImageSize};
-use lumina_tokenizer::{Conversation, Task, TaskInput};
+use lumina_sampling::Modality;
+use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
 use serde_json::{Map, Value};
 
 use super::request::{GenerateOptions, Prompt, Request};
 
 /// A [`Request`] as it is written.
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a request: an object with `task` or `conversation`")]
 pub(crate) struct RequestJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     task: Option<Task>,
@@ -60,6 +61,12 @@ impl RequestJson {
             && options.sampling.image_size.is_some_and(|other| other != *size)
         {
             return Err("`size` and `options.sampling.image_size` are different sizes; give `size` alone".to_owned());
+        }
+        if let Prompt::Task(task, _) = &prompt
+            && task.spec().output == TaskOutput::Image
+            && options.sampling.modality == Modality::Text
+        {
+            return Err(format!("`options.sampling.modality` is `text`, and `{task}` draws an image; leave it out"));
         }
         Ok(Request { prompt, options })
     }
