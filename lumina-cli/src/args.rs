@@ -20,15 +20,8 @@ pub struct ModelArgs {
     /// in a clone of the repository its small model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Folder of the image tokenizer (vqgan.yaml and its weights), if it is not the checkpoint's folder
-    #[arg(long, value_name = "FOLDER")]
-    image_tokenizer: Option<PathBuf>,
-    /// Folder of a LoRA adapter for the checkpoint, saved by the example `finetune` or by PEFT
-    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
-    adapter: Option<PathBuf>,
-    /// Folder of tokenizer.json, if it is not the checkpoint's folder
-    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    parts: PartArgs,
     /// Pixels a side that the checkpoint was trained for: 512, 768 or 1024 [default: what it states, else 768]
     #[arg(long, value_name = "PIXELS")]
     target_size: Option<u32>,
@@ -48,16 +41,7 @@ impl ModelArgs {
         if let Some(px) = self.target_size {
             builder = builder.target_size_px(px);
         }
-        if let Some(folder) = &self.image_tokenizer {
-            builder = builder.image_tokenizer(folder);
-        }
-        if let Some(folder) = &self.adapter {
-            builder = builder.adapter(folder);
-        }
-        if let Some(folder) = &self.tokenizer {
-            builder = builder.tokenizer(folder);
-        }
-        Ok(builder)
+        Ok(self.parts.add_to(builder))
     }
 
     /// Opens the checkpoint.
@@ -105,6 +89,36 @@ impl ModelArgs {
     /// Applies the sampling options that were given. The others keep the defaults of the checkpoint, or of the task.
     pub fn apply_sampling<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
         self.sampling.apply(generation)
+    }
+}
+
+/// The parts of a model that are elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct PartArgs {
+    /// Folder or name of the image tokenizer (vqgan.yaml and its weights), if it is not in the model's folder
+    #[arg(long, value_name = "FOLDER")]
+    image_tokenizer: Option<PathBuf>,
+    /// Folder or name of a LoRA adapter for the model, saved by the example `finetune` or by PEFT
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
+    adapter: Option<PathBuf>,
+    /// Folder or name of tokenizer.json, if it is not in the model's folder
+    #[arg(long, value_name = "FOLDER")]
+    tokenizer: Option<PathBuf>,
+}
+
+impl PartArgs {
+    /// What opens the model, with these parts.
+    pub(crate) fn add_to<'a>(&self, mut builder: LuminaBuilder<'a>) -> LuminaBuilder<'a> {
+        if let Some(folder) = &self.image_tokenizer {
+            builder = builder.image_tokenizer(folder);
+        }
+        if let Some(folder) = &self.adapter {
+            builder = builder.adapter(folder);
+        }
+        if let Some(folder) = &self.tokenizer {
+            builder = builder.tokenizer(folder);
+        }
+        builder
     }
 }
 
@@ -224,7 +238,7 @@ pub fn default_size(model: &Lumina) -> Result<ImageSize> {
 /// # Errors
 /// What to do with `--instruction`.
 pub fn check_instruction(task: Task, given: bool) -> Result<()> {
-    match (task.spec().template.contains("{prompt}"), given) {
+    match (task.spec().takes_text(), given) {
         (true, false) => {
             bail!("task `{task}` takes a text: give it with `--instruction`, as in --instruction \"a car\"")
         }

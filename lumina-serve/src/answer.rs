@@ -26,3 +26,8 @@ pub(crate) fn now() -> u64 {
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+/// A seed where none is given: short enough for numbers in JavaScript, and to be typed.
+pub(crate) fn random_seed() -> u64 {
+    random() >> 32
+}

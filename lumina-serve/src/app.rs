@@ -119,10 +119,7 @@ impl App {
     /// The sizes that the model draws: those that it states, or those of its target size.
     pub(crate) fn image_sizes(&self) -> Vec<ImageSize> {
         let model = self.model();
-        match &model.preset().image_sizes {
-            Some(sizes) => sizes.iter().filter_map(|&(width, height)| ImageSize::new(width, height).ok()).collect(),
-            None => crop_sizes(model.target_size_px()).unwrap_or_default(),
-        }
+        model.preset().sizes().unwrap_or_else(|| crop_sizes(model.target_size_px()).unwrap_or_default())
     }
 
     /// The size of an image where none is asked for: the square of the target size, or else the first.

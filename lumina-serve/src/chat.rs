@@ -9,14 +9,14 @@ use lumina_tokenizer::TaskOutput;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::answer::random;
+use crate::answer::random_seed;
 use crate::app::App;
 use crate::body::{self, Received};
 use crate::chat_answer::ChatAnswer;
 use crate::error::{ApiError, ApiResult};
-use crate::list::List;
+use crate::list::{List, TextOrList};
 use crate::messages::{ImageLimits, Message, conversation};
-use crate::params::{SamplingParams, Texts, parse_size};
+use crate::params::{SamplingParams, parse_size, parse_task};
 
 /// A request to go on with a chat. Those of OpenAI's fields that would change the answer, and cannot, are refused.
 #[derive(Debug, Default, Deserialize)]
@@ -43,7 +43,7 @@ struct ChatParams {
     deadline_ms: Option<u64>,
     // What can have one value.
     n: Option<u32>,
-    stop: Option<Texts>,
+    stop: Option<TextOrList<String>>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     logprobs: Option<bool>,
@@ -131,14 +131,12 @@ impl ChatParams {
         let request = match &self.task {
             None => model.chat(conversation).request()?,
             Some(name) => {
-                let task: Task =
-                    name.parse().map_err(|error: lumina_tokenizer::Error| ApiError::bad("task", error.to_string()))?;
+                let task = parse_task(name)?;
                 let [turn] = &*conversation.turns else {
                     return Err(ApiError::bad("messages", "with `task`, `messages` is one message, the user's"));
                 };
                 let input = task_input(task, &turn.content.0);
-                let takes_size = task.spec().template.contains("{width}");
-                let input = size.filter(|_| takes_size).into_iter().fold(input, TaskInput::size);
+                let input = size.filter(|_| task.spec().takes_size()).into_iter().fold(input, TaskInput::size);
                 model.task::<Output>(task, Ok(input)).request()?
             }
         };
@@ -154,7 +152,7 @@ impl ChatParams {
         let max_tokens = self.max_completion_tokens.or(self.max_tokens);
         Ok(request.with(|options| {
             let mut options = sampling.apply(options);
-            options.sampling.seed = self.seed.unwrap_or_else(|| random() >> 32);
+            options.sampling.seed = self.seed.unwrap_or_else(random_seed);
             options.sampling.modality = modality;
             options.sampling.image_size = size.or(options.sampling.image_size);
             options.sampling.repetition_penalty = self.repetition_penalty.or(options.sampling.repetition_penalty);

@@ -111,16 +111,14 @@ impl Drawing {
                         return Some(Ok(Step::Partial { index, image: upper, size }));
                     }
                 }
-                Ok(Event::Image { image: whole, .. }) => image.output.images.push(whole),
-                Ok(Event::Malformed { malformed, partial }) => image.output.malformed.push((*malformed, partial)),
-                Ok(Event::Text(text)) => image.output.text.push_str(&text),
                 Ok(Event::Done { stats, .. }) => {
                     let output = Output { stats: stats.clone(), ..std::mem::take(&mut image.output) };
                     let step =
                         RgbImage::from_output(output).map(|image| Step::Done { index, image, stats: Box::new(stats) });
                     return Some(step.map_err(ApiError::from));
                 }
-                Ok(_) => {}
+                Ok(Event::Special(_)) => {}
+                Ok(event) => image.output.add(event),
             }
         }
         None

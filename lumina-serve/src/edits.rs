@@ -12,7 +12,7 @@ use crate::body::{self, Received};
 use crate::drawing::Drawing;
 use crate::error::{ApiError, ApiResult};
 use crate::input;
-use crate::params::{ImageParams, NUMBERS};
+use crate::params::{ImageParams, NUMBERS, parse_task};
 
 pub(crate) async fn edits(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
     let (params, files, room) = if body::is_form(request.headers()) {
@@ -74,16 +74,14 @@ async fn draw(app: Arc<App>, params: ImageParams, mut images: Vec<Image>, room: 
     let [image] = <[Image; 1]>::try_from(images).map_err(|images| {
         ApiError::bad("image", format!("one `image` is needed, got {}: tasks take one each", images.len()))
     })?;
-    let task = params.task.as_deref().unwrap_or(Task::Editing.spec().name);
-    let task: Task = task.parse().map_err(|error: lumina_tokenizer::Error| ApiError::bad("task", error.to_string()))?;
+    let task = params.task.as_deref().map_or(Ok(Task::Editing), parse_task)?;
     if matches!(task, Task::TextToImage | Task::Captioning | Task::FreeForm) {
         let message = format!("the task `{task}` draws no image from an image; it has another endpoint");
         return Err(ApiError::bad("task", message));
     }
     // A form of OpenAI's client always has a prompt; an empty one is none.
     let prompt = params.prompt.filter(|prompt| !prompt.is_empty());
-    let takes_text = task.spec().template.contains("{prompt}");
-    match (takes_text, &prompt) {
+    match (task.spec().takes_text(), &prompt) {
         (true, None) => {
             return Err(ApiError::bad("prompt", format!("`prompt` is missing: the task `{task}` takes a text")));
         }
@@ -92,11 +90,8 @@ async fn draw(app: Arc<App>, params: ImageParams, mut images: Vec<Image>, room: 
         }
         _ => {}
     }
-    if let (Some(size), Some(sizes)) = (plan.size, &app.model().preset().image_sizes)
-        && !sizes.contains(&size.into())
-    {
-        let known = sizes.iter().map(|(width, height)| format!("{width}x{height}")).collect::<Vec<_>>().join(", ");
-        return Err(lumina_mgpt::Error::UnknownSize { size, known }.into());
+    if let Some(size) = plan.size {
+        app.model().preset().check_size(size)?;
     }
     let drawing = {
         let app_of_work = app.clone();

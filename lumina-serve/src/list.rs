@@ -48,8 +48,52 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 }
 
+/// A text, which stands for one entry, or a list of them. What is neither is refused as it is read, and not kept.
+#[derive(Debug)]
+pub(crate) struct TextOrList<T>(pub(crate) Vec<T>);
+
+/// What a text can stand for.
+pub(crate) trait FromText {
+    /// Several of them, for messages.
+    const NAMES: &'static str;
+
+    fn from_text(text: &str) -> Self;
+}
+
+impl FromText for String {
+    const NAMES: &'static str = "texts";
+
+    fn from_text(text: &str) -> Self {
+        text.to_owned()
+    }
+}
+
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for TextOrList<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrListVisitor(PhantomData))
+    }
+}
+
+struct TextOrListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for TextOrListVisitor<T> {
+    type Value = TextOrList<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a text, or a list of {}", T::NAMES)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<TextOrList<T>, E> {
+        Ok(TextOrList(vec![T::from_text(text)]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<TextOrList<T>, A::Error> {
+        entries(list).map(TextOrList)
+    }
+}
+
 /// The entries of a list.
-pub(crate) fn entries<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<T>, A::Error> {
+fn entries<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<T>, A::Error> {
     let mut entries = Vec::new();
     while let Some(entry) = list.next_element()? {
         if entries.len() == MAX_ENTRIES {

@@ -3,11 +3,11 @@
 use lumina_core::CodeGrid;
 use lumina_mgpt::{Content, Conversation, Lumina, Part};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 
 use crate::error::{ApiError, ApiResult};
 use crate::input;
-use crate::list::{List, entries};
+use crate::list::{FromText, List, TextOrList};
 
 /// A message, as a client sends it. What answers of this server have beside it is accepted, so that they can be sent
 /// back as they are.
@@ -15,7 +15,7 @@ use crate::list::{List, entries};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Message {
     role: String,
-    content: Option<Parts>,
+    content: Option<TextOrList<MessagePart>>,
     #[serde(default)]
     images: Option<List<AnsweredImage>>,
     #[serde(default, rename = "name")]
@@ -68,26 +68,11 @@ struct ImageUrl {
     _detail: Option<String>,
 }
 
-/// A text, or a list of parts. What is neither is refused as it is read, and not kept.
-#[derive(Debug)]
-struct Parts(Vec<MessagePart>);
+impl FromText for MessagePart {
+    const NAMES: &'static str = "parts";
 
-impl<'de> Deserialize<'de> for Parts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PartsVisitor;
-        impl<'de> Visitor<'de> for PartsVisitor {
-            type Value = Parts;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a text, or a list of parts")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Parts, E> {
-                Ok(Parts(vec![MessagePart { kind: "text".to_owned(), text: Some(text.to_owned()), image_url: None }]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Parts, A::Error> {
-                entries(list).map(Parts)
-            }
-        }
-        deserializer.deserialize_any(PartsVisitor)
+    fn from_text(text: &str) -> Self {
+        Self { kind: "text".to_owned(), text: Some(text.to_owned()), image_url: None }
     }
 }
 
@@ -183,7 +168,7 @@ struct Reader<'m> {
 impl Reader<'_> {
     /// Adds the parts of a message. Between texts is a line's end, between a text and an image a space, as in the
     /// prompts that the model has learnt.
-    fn parts(&mut self, place: &str, parts: Option<Parts>, content: &mut Vec<Part>) -> ApiResult<()> {
+    fn parts(&mut self, place: &str, parts: Option<TextOrList<MessagePart>>, content: &mut Vec<Part>) -> ApiResult<()> {
         for (index, part) in parts.into_iter().flat_map(|parts| parts.0).enumerate() {
             let place = format!("{place}[{index}]");
             let part = match (&*part.kind, part.text, part.image_url) {

@@ -1,13 +1,13 @@
 //! The fields of requests for images: which there are, and which values do something.
 
-use lumina_mgpt::{GenerateOptions, ImageSize};
+use lumina_mgpt::{GenerateOptions, ImageSize, Task};
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
 
+use crate::answer::random_seed;
 use crate::app::App;
 use crate::encode::Format;
 use crate::error::{ApiError, ApiResult};
-use crate::list::{List, entries};
+use crate::list::{List, TextOrList};
 
 /// Fields of requests for images that are numbers or truth values, also in a form.
 pub(crate) const NUMBERS: [&str; 12] = [
@@ -55,7 +55,7 @@ pub(crate) struct ImageParams {
     min_p: Option<f32>,
     // Of edits alone.
     pub(crate) task: Option<String>,
-    pub(crate) image: Option<Texts>,
+    pub(crate) image: Option<TextOrList<String>>,
     pub(crate) images: Option<List<ImageReference>>,
     pub(crate) mask: Option<serde::de::IgnoredAny>,
     pub(crate) input_fidelity: Option<String>,
@@ -67,29 +67,6 @@ pub(crate) struct ImageParams {
 pub(crate) struct ImageReference {
     pub(crate) image_url: Option<String>,
     pub(crate) file_id: Option<String>,
-}
-
-/// A text, or a list of them. What is neither is refused as it is read, and not kept.
-#[derive(Debug, Default)]
-pub(crate) struct Texts(pub(crate) Vec<String>);
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextsVisitor;
-        impl<'de> Visitor<'de> for TextsVisitor {
-            type Value = Texts;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a text, or a list of texts")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
-                Ok(Texts(vec![text.to_owned()]))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Texts, A::Error> {
-                entries(list).map(Texts)
-            }
-        }
-        deserializer.deserialize_any(TextsVisitor)
-    }
 }
 
 /// What of a request for images is about the answer: how many, and how they are sent.
@@ -174,8 +151,7 @@ impl ImageParams {
             stream,
             partial_images: self.partial_images.unwrap_or(0),
             row_events: self.row_events(),
-            // Short enough for numbers in JavaScript, and to be typed.
-            seed: self.seed.unwrap_or_else(|| crate::answer::random() >> 32),
+            seed: self.seed.unwrap_or_else(random_seed),
             sampling: SamplingParams {
                 guidance_scale: self.guidance_scale,
                 temperature: self.temperature,
@@ -231,6 +207,11 @@ impl Plan {
             (self.partial_images > 0).then(|| rows.div_ceil(self.partial_images.saturating_add(1)).max(1));
         options
     }
+}
+
+/// Reads the name of a task.
+pub(crate) fn parse_task(name: &str) -> ApiResult<Task> {
+    name.parse().map_err(|error: lumina_tokenizer::Error| ApiError::bad("task", error.to_string()))
 }
 
 /// Reads a size such as `96x96`; `None` for `auto`.

@@ -22,6 +22,18 @@ pub struct TaskSpec {
     pub defaults: TaskDefaults,
 }
 
+impl TaskSpec {
+    /// Whether the task takes a text.
+    pub fn takes_text(&self) -> bool {
+        self.template.contains("{prompt}")
+    }
+
+    /// Whether the task takes the size of the image to generate.
+    pub fn takes_size(&self) -> bool {
+        self.template.contains("{width}")
+    }
+}
+
 /// What the answer to a task is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -196,6 +208,29 @@ impl TaskInput {
 }
 
 impl Task {
+    /// Checks that an input is all that the task takes, and no more.
+    ///
+    /// # Errors
+    /// [`Error::TaskInput`].
+    pub fn check(self, input: &TaskInput) -> Result<()> {
+        let spec = self.spec();
+        let wrong = |expected: String, found: String| Err(Error::TaskInput { task: self, expected, found });
+        let present = |given: bool, what: &str| if given { format!("a {what}") } else { format!("no {what}") };
+        for (takes, what, given) in
+            [(spec.takes_text(), "text", input.text.is_some()), (spec.takes_size(), "size", input.size.is_some())]
+        {
+            if takes != given {
+                return wrong(present(takes, what), present(given, what));
+            }
+        }
+        match spec.images {
+            Some(images) if images != input.images.len() => {
+                wrong(format!("an image count of {images}"), input.images.len().to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The human turn that asks for the task.
     ///
     /// Input is inserted at the slots of the template only: a text that contains `{width}` or `<|image|>` is not
@@ -204,22 +239,8 @@ impl Task {
     /// # Errors
     /// [`Error::TaskInput`] where the task takes more input, or less.
     pub fn prompt(self, input: TaskInput) -> Result<Content> {
+        self.check(&input)?;
         let spec = self.spec();
-        let takes = |slot: &str| spec.template.contains(slot);
-        let wrong = |expected: String, found: String| Err(Error::TaskInput { task: self, expected, found });
-        let present = |given: bool, what: &str| if given { format!("a {what}") } else { format!("no {what}") };
-        for (slot, what, given) in
-            [("{prompt}", "text", input.text.is_some()), ("{width}", "size", input.size.is_some())]
-        {
-            if takes(slot) != given {
-                return wrong(present(takes(slot), what), present(given, what));
-            }
-        }
-        if let Some(images) = spec.images
-            && images != input.images.len()
-        {
-            return wrong(format!("an image count of {images}"), input.images.len().to_string());
-        }
 
         let mut images = input.images.into_iter().map(Part::Image);
         let mut parts: Vec<Part> = Vec::new();

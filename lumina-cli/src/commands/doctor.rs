@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::args::PartArgs;
 use crate::{Form, default_model, local_model, say};
 
 /// Says what this machine has: instruction sets, memory and its speed, GPUs. And of a model whether its files are
@@ -32,12 +33,8 @@ pub struct Args {
     /// Where to compute [default: each device that is compiled in and there]
     #[arg(long)]
     device: Option<Compute>,
-    /// Folder or name of the image tokenizer, if it is not in the model's folder
-    #[arg(long, value_name = "PATH")]
-    image_tokenizer: Option<PathBuf>,
-    /// Folder or name of tokenizer.json, if it is not in the model's folder
-    #[arg(long, value_name = "PATH")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    parts: PartArgs,
     /// Also open the model, which reads all headers and checks that every tensor is there
     #[arg(long)]
     open: bool,
@@ -55,8 +52,8 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
         Some(path) => Some(local_model(path)?),
         None => default_model().ok(),
     };
-    let parts = Parts { image_tokenizer: args.image_tokenizer, tokenizer: args.tokenizer, opens: args.open };
-    let model = path.map(|path| model(&path, &devices, bandwidth, &parts)).transpose()?;
+    let opens = args.open.then_some(&args.parts);
+    let model = path.map(|path| model(&path, &devices, bandwidth, opens)).transpose()?;
     if form == Form::Json {
         return Ok(form.result(json!({ "machine": machine, "model": model }), String::new)?);
     }
@@ -172,29 +169,16 @@ fn machine(devices: &[Compute], bandwidth: f64) -> Value {
     })
 }
 
-/// What comes with a model.
-struct Parts {
-    image_tokenizer: Option<PathBuf>,
-    tokenizer: Option<PathBuf>,
-    opens: bool,
-}
-
-/// What a model is, and what it takes.
-fn model(path: &Path, devices: &[Compute], bandwidth: f64, parts: &Parts) -> crate::Result<Value> {
+/// What a model is, and what it takes; it is opened where its other parts are given.
+fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: Option<&PartArgs>) -> crate::Result<Value> {
     let checkpoint = convert::open(path)?;
     let tensors = checkpoint.names().count();
     let bytes: u64 =
         checkpoint.names().filter_map(|name| checkpoint.get(name)).map(|view| view.bytes().len() as u64).sum();
-    let opened = if parts.opens {
+    let opened = if let Some(parts) = opens {
         let started = Instant::now();
-        let mut builder = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0));
-        if let Some(tokenizer) = &parts.tokenizer {
-            builder = builder.tokenizer(tokenizer);
-        }
-        if let Some(images) = &parts.image_tokenizer {
-            builder = builder.image_tokenizer(images);
-        }
-        let model = builder.load()?;
+        let builder = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0));
+        let model = parts.add_to(builder).load()?;
         let decoder = model.image_tokenizer().is_ok_and(|images| images.has_decoder());
         json!({ "seconds": rounded(started.elapsed().as_secs_f64()), "draws_images": decoder })
     } else {

@@ -2,13 +2,12 @@
 //!
 //! Downloads a model from the Hugging Face hub, into the cache that Python shares.
 
-use std::path::PathBuf;
-
 use clap::Args as Arguments;
 use lumina_mgpt::Lumina;
 use serde_json::json;
 
 use crate::Form;
+use crate::args::PartArgs;
 use crate::progress::DownloadBar;
 
 /// Downloads the files that are needed of a model, and of its tokenizers where they are named. What the cache has is
@@ -20,15 +19,8 @@ use crate::progress::DownloadBar;
 pub struct Args {
     /// The model's name on the hub: OWNER/NAME or OWNER/NAME@REVISION
     model: String,
-    /// Name or folder of the image tokenizer, where the model has none
-    #[arg(long, value_name = "NAME")]
-    image_tokenizer: Option<PathBuf>,
-    /// Name or folder of the text tokenizer, where the model has none
-    #[arg(long, value_name = "NAME")]
-    tokenizer: Option<PathBuf>,
-    /// Name or folder of a LoRA adapter
-    #[arg(long, value_name = "NAME")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    parts: PartArgs,
 }
 
 /// Runs it.
@@ -37,17 +29,8 @@ pub struct Args {
 /// What it prints.
 pub fn run(args: Args, form: Form) -> crate::Result<()> {
     let bar = DownloadBar::new();
-    let mut builder = Lumina::from_pretrained(&args.model).on_download(|progress| bar.update(&progress));
-    if let Some(name) = args.image_tokenizer {
-        builder = builder.image_tokenizer(name);
-    }
-    if let Some(name) = args.tokenizer {
-        builder = builder.tokenizer(name);
-    }
-    if let Some(name) = args.adapter {
-        builder = builder.adapter(name);
-    }
-    let folders = builder.download()?;
+    let builder = Lumina::from_pretrained(&args.model).on_download(|progress| bar.update(&progress));
+    let folders = args.parts.add_to(builder).download()?;
     if !folders[0].exists() {
         return Err(
             anyhow::anyhow!("`{}` is no name on the hub; give OWNER/NAME, or OWNER/NAME@REVISION", args.model).into()

@@ -134,7 +134,7 @@ impl Engine {
         self.scheduler.hold(id);
     }
 
-    /// Lets a request that was [held](Engine::hold) take part in passes again.
+    /// Lets a request that was [held](Engine::hold) take part in passes again. Nothing happens where it is not held.
     pub fn resume(&mut self, id: RequestId) {
         self.scheduler.resume(id);
     }
@@ -153,6 +153,11 @@ impl Engine {
     /// Number of requests that take part in passes.
     pub fn n_running(&self) -> usize {
         self.scheduler.running.len()
+    }
+
+    /// Number of requests that are [held](Engine::hold).
+    pub fn n_held(&self) -> usize {
+        self.scheduler.n_held()
     }
 
     /// Number of requests that wait for memory, or for their first pass.

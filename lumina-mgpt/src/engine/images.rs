@@ -153,18 +153,27 @@ impl ImageDecoder {
 impl Worker {
     /// `None` where the system starts no thread.
     fn start(clock: Arc<dyn Clock>) -> Option<Self> {
-        let (work, todo) = channel::<DecodeWork>();
         let (done, results) = channel();
-        let run = move || {
-            for work in todo {
-                if done.send(work.run(&*clock)).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("lumina-images".to_owned()).spawn(run).ok()?;
+        let (work, thread) = spawn(clock, move |result| done.send(result).is_ok()).ok()?;
         Some(Self { work, results, _thread: thread })
     }
+}
+
+/// Starts a thread that decodes what it is sent, one after the other, and gives each result to `done`. It ends with the
+/// sender, or when `done` says that nobody wants more.
+///
+/// # Errors
+/// Those of the system, where it starts no thread.
+pub(crate) fn spawn(
+    clock: Arc<dyn Clock>,
+    done: impl Fn(DecodeResult) -> bool + Send + 'static,
+) -> std::io::Result<(Sender<DecodeWork>, JoinHandle<()>)> {
+    let (work, todo) = channel::<DecodeWork>();
+    let run = move || {
+        let _ = todo.into_iter().all(|work| done(work.run(&*clock)));
+    };
+    let thread = std::thread::Builder::new().name("lumina-images".to_owned()).spawn(run)?;
+    Ok((work, thread))
 }
 
 impl fmt::Debug for ImageDecoder {

@@ -29,6 +29,7 @@ mod windows;
 pub use batching::Engine;
 pub use clock::Clock;
 pub use event::{Event, Stats};
+pub(crate) use images::spawn as spawn_image_decoder;
 pub use images::{DecodeResult, DecodeWork, ImageDecoder};
 pub use options::{AdaptSampler, EngineOptions, RequestId, Submission};
 pub(crate) use prepared::Prepared;

@@ -149,6 +149,11 @@ impl GenerateOptions {
         Self { sampling, max_new_tokens: spec.defaults.max_new_tokens, ..Self::default() }
     }
 
+    /// Those of [`GenerateOptions::of_task`], or the defaults where there is no task.
+    pub(crate) fn of(task: Option<(Task, Option<ImageSize>)>) -> Self {
+        task.map_or_else(Self::default, |(task, size)| Self::of_task(task, size))
+    }
+
     /// Changes [`sampling`](Self#structfield.sampling).
     #[must_use]
     pub fn sampling(self, change: impl FnOnce(SamplingOptions) -> SamplingOptions) -> Self {

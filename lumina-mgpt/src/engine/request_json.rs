@@ -30,7 +30,7 @@ impl RequestJson {
     /// The request, with `defaults` for the options that are left out: those for a task, or for a conversation.
     pub(crate) fn with_defaults(
         self,
-        defaults: impl FnOnce(Option<(Task, &TaskInput)>) -> GenerateOptions,
+        defaults: impl FnOnce(Option<(Task, Option<ImageSize>)>) -> GenerateOptions,
     ) -> Result<Request, String> {
         let Self { task, prompt, size, images, conversation, options } = self;
         let prompt = match (task, conversation) {
@@ -49,7 +49,7 @@ impl RequestJson {
             }
         };
         let defaults = match &prompt {
-            Prompt::Task(task, input) => defaults(Some((*task, input))),
+            Prompt::Task(task, input) => defaults(Some((*task, input.size))),
             Prompt::Conversation(_) => defaults(None),
         };
         let mut merged = serde_json::to_value(defaults).map_err(|error| error.to_string())?;
@@ -89,11 +89,7 @@ fn merge(into: &mut Value, given: Map<String, Value>, place: &str) -> Result<(),
 impl<'de> serde::Deserialize<'de> for Request {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let read = RequestJson::deserialize(deserializer)?;
-        let defaults = |task: Option<(Task, &TaskInput)>| match task {
-            Some((task, input)) => GenerateOptions::of_task(task, input.size),
-            None => GenerateOptions::default(),
-        };
-        read.with_defaults(defaults).map_err(serde::de::Error::custom)
+        read.with_defaults(GenerateOptions::of).map_err(serde::de::Error::custom)
     }
 }
 

@@ -63,6 +63,11 @@ impl Scheduler {
         self.waiting.insert(place, entry);
     }
 
+    /// Number of entries that are held.
+    pub(super) fn n_held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Number of entries that wait.
     pub(super) fn n_waiting(&self) -> usize {
         self.waiting.len()

@@ -26,8 +26,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Adds an event.
-    pub(crate) fn add(&mut self, event: Event) {
+    /// Adds an event: all events of a request make its answer.
+    pub fn add(&mut self, event: Event) {
         match event {
             Event::Text(text) | Event::Special(text) => self.text.push_str(&text),
             Event::Image { image, codes } => {

@@ -149,8 +149,8 @@ impl Preset {
         Ok(())
     }
 
-    /// The sizes that images are resized to, where the model states them.
-    pub(super) fn sizes(&self) -> Option<Vec<ImageSize>> {
+    /// The sizes of images that the model has learnt, where it states them.
+    pub fn sizes(&self) -> Option<Vec<ImageSize>> {
         let sizes = self.image_sizes.as_ref()?;
         Some(sizes.iter().filter_map(|&(width, height)| ImageSize::new(width, height).ok()).collect())
     }
@@ -185,7 +185,10 @@ impl Preset {
     }
 
     /// Checks that the model has learnt to draw images of a size.
-    pub(super) fn check_size(&self, size: ImageSize) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::UnknownSize`].
+    pub fn check_size(&self, size: ImageSize) -> Result<()> {
         match &self.image_sizes {
             Some(sizes) if !sizes.contains(&(size.width_px(), size.height_px())) => {
                 let names: Vec<String> = sizes.iter().map(|(width, height)| format!("{width}x{height}")).collect();

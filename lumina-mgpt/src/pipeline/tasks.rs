@@ -71,7 +71,7 @@ impl Lumina {
         let conversation = self
             .encode_image(&image.into())
             .map(|codes| Conversation::new().human([codes.into(), " ".into(), question.into()]));
-        let options = self.defaults(Some((Task::Captioning, &TaskInput::new())));
+        let options = self.defaults(Some((Task::Captioning, None)));
         Generation::new(self, conversation.map(Prompt::from), options)
     }
 
@@ -93,8 +93,8 @@ impl Lumina {
     /// Any task, with the checkpoint's settings ([`Lumina::preset`]), or else the original's for the task. One that the
     /// checkpoint says it has not learnt is an error when it runs.
     pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
-        let nothing = TaskInput::new();
-        let options = self.defaults(Some((task, input.as_ref().unwrap_or(&nothing))));
+        let size = input.as_ref().ok().and_then(|input| input.size);
+        let options = self.defaults(Some((task, size)));
         let prompt = input.and_then(|input| self.check(task, &input).map(|()| Prompt::Task(task, input)));
         Generation::new(self, prompt, options)
     }
@@ -105,16 +105,11 @@ impl Lumina {
         if let Some(size) = input.size {
             self.preset().check_size(size)?;
         }
-        task.prompt(input.clone())?;
-        Ok(())
+        Ok(task.check(input)?)
     }
 
     /// The settings for a task, or for a conversation: the original's, but for what the checkpoint states.
-    fn defaults(&self, task: Option<(Task, &TaskInput)>) -> GenerateOptions {
-        let options = match task {
-            Some((task, input)) => GenerateOptions::of_task(task, input.size),
-            None => GenerateOptions::default(),
-        };
-        options.sampling(|sampling| self.preset().apply(sampling))
+    fn defaults(&self, task: Option<(Task, Option<ImageSize>)>) -> GenerateOptions {
+        GenerateOptions::of(task).sampling(|sampling| self.preset().apply(sampling))
     }
 }

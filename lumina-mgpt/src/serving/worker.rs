@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use super::events::{Feed, Reader};
 use super::shared::Shared;
-use crate::engine::{DecodeResult, DecodeWork, Engine, Event, Prepared, RequestId};
+use crate::engine::{DecodeResult, DecodeWork, Engine, Event, Prepared, RequestId, spawn_image_decoder};
 use crate::pipeline::with_memory;
 use crate::{Error, Result};
 
@@ -32,14 +32,8 @@ pub(super) struct Worker {
     engine: Engine,
     commands: Receiver<Command>,
     images: Sender<DecodeWork>,
-    requests: BTreeMap<RequestId, Reading>,
+    requests: BTreeMap<RequestId, Feed>,
     closing: Option<Option<Instant>>,
-}
-
-/// A request, and who reads it.
-struct Reading {
-    feed: Feed,
-    is_held: bool,
 }
 
 impl Worker {
@@ -48,23 +42,13 @@ impl Worker {
     /// # Errors
     /// [`Error::Thread`].
     pub(super) fn start(shared: Arc<Shared>, commands: Receiver<Command>, decoded: Sender<Command>) -> Result<()> {
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-            started.map(drop).map_err(|source| Error::Thread { source })
-        };
-        let (images, works) = channel::<DecodeWork>();
-        let clock = shared.clock.clone();
-        let decode = move || {
-            for work in works {
-                if decoded.send(Command::Decoded(work.run(&*clock))).is_err() {
-                    return;
-                }
-            }
-        };
-        spawn("lumina-images", Box::new(decode))?;
+        let no_thread = |source| Error::Thread { source };
+        let done = move |result| decoded.send(Command::Decoded(result)).is_ok();
+        let (images, _) = spawn_image_decoder(shared.clock.clone(), done).map_err(no_thread)?;
         let engine = shared.model.engine(shared.options.engine.clone(), shared.clock.clone());
         let worker = Self { shared, engine, commands, images, requests: BTreeMap::new(), closing: None };
-        spawn("lumina-engine", Box::new(move || worker.run()))
+        let thread = std::thread::Builder::new().name("lumina-engine".to_owned());
+        thread.spawn(move || worker.run()).map(drop).map_err(no_thread)
     }
 
     fn run(mut self) {
@@ -117,7 +101,7 @@ impl Worker {
             Command::Submit { prepared, feed } => {
                 let id = self.engine.push(*prepared);
                 self.shared.see();
-                self.requests.insert(id, Reading { feed, is_held: false });
+                self.requests.insert(id, feed);
             }
             Command::Decoded(result) => self.engine.complete(result),
             Command::Wake => {}
@@ -131,14 +115,11 @@ impl Worker {
 
     /// Cancels what nobody reads, and goes on with what readers have caught up with.
     fn look_at_readers(&mut self) {
-        for (&id, reading) in &mut self.requests {
-            match reading.feed.reader() {
+        for (&id, feed) in &self.requests {
+            match feed.reader() {
                 Reader::Gone => self.engine.cancel(id),
-                Reader::Ready if reading.is_held => {
-                    reading.is_held = false;
-                    self.engine.resume(id);
-                }
-                Reader::Ready | Reader::Behind => {}
+                Reader::Ready => self.engine.resume(id),
+                Reader::Behind => {}
             }
         }
     }
@@ -160,12 +141,11 @@ impl Worker {
         }
         drop(metrics);
         let is_last = matches!(event, Ok(Event::Done { .. }) | Err(_));
-        let Some(reading) = self.requests.get_mut(&id) else { return };
-        let reader = reading.feed.push(event.map(with_memory));
+        let Some(feed) = self.requests.get(&id) else { return };
+        let reader = feed.push(event.map(with_memory));
         if is_last {
             self.requests.remove(&id);
         } else if reader == Reader::Behind {
-            reading.is_held = true;
             self.engine.hold(id);
         }
     }
@@ -175,7 +155,7 @@ impl Worker {
         let mut metrics = self.shared.metrics();
         metrics.waiting = self.engine.n_waiting();
         metrics.running = self.engine.n_running();
-        metrics.held = self.requests.values().filter(|reading| reading.is_held).count();
+        metrics.held = self.engine.n_held();
         metrics.kv_cache_bytes = self.engine.kv_bytes();
         if let Some(time) = pass {
             metrics.passes += 1;
