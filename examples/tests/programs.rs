@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use lumina_examples::small_model;
+use lumina_testing::programs::{Programs, Run, bad_files, complaint};
 
 const PROGRAMS: [&str; 13] = [
     "caption",
@@ -36,12 +37,8 @@ fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
-fn errors_of(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 /// Short runs of the programs that write to the standard output.
-const RUNS: [(&str, &[&str]); 8] = [
+const RUNS: [Run; 8] = [
     ("caption", &[]),
     ("chat", &["a small red circle"]),
     ("custom_sampler", &[]),
@@ -52,8 +49,8 @@ const RUNS: [(&str, &[&str]); 8] = [
     ("reconstruct", &[]),
 ];
 
-fn helps_and_runs() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    PROGRAMS.into_iter().map(|name| (name, &["--help"][..])).chain(RUNS)
+fn all() -> Programs<'static> {
+    Programs { names: &PROGRAMS, runs: &RUNS, failing: ("caption", &["nowhere"]), command: program }
 }
 
 #[test]
@@ -68,75 +65,27 @@ fn every_program_is_listed_here_and_in_the_readme() {
     }
 }
 
-/// `program | head -0`: the reader has gone, which is no error.
 #[test]
 fn a_closed_output_ends_a_program_quietly() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in helps_and_runs() {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = program(name, folder.path()).args(args).stdout(writer).output().unwrap();
-        let errors = errors_of(&output);
-        assert!(output.status.success(), "{name}: {}: {errors}", output.status);
-        assert!(!errors.contains("panic") && !errors.contains("rror"), "{name}: {errors}");
-    }
+    all().a_closed_output_ends_quietly(tempfile::tempdir().unwrap().path());
 }
 
-/// Nobody reads the notes: the work goes on.
 #[test]
 fn a_closed_error_output_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in RUNS {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = program(name, folder.path()).args(args).stderr(writer).output().unwrap();
-        assert!(output.status.success() && !output.stdout.is_empty(), "{name}: {}", output.status);
-    }
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let failed = program("caption", folder.path()).arg("nowhere").stderr(writer).status().unwrap();
-    assert_eq!(failed.code(), Some(1));
+    all().a_closed_error_output_changes_nothing(tempfile::tempdir().unwrap().path());
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_output_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in helps_and_runs() {
-        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = program(name, folder.path()).args(args).stdout(full).output().unwrap();
-        let errors = errors_of(&output);
-        assert_eq!(output.status.code(), Some(1), "{name}: {errors}");
-        assert!(errors.contains("the standard output cannot be written"), "{name}: {errors}");
-        assert!(errors.contains("No space left") && !errors.contains("panic"), "{name}: {errors}");
-    }
-}
-
-/// Parts of a message of several words, between punctuation.
-fn phrases(message: &str) -> Vec<&str> {
-    let parts = message.split(['\n', ';', ',', '(', ')']).flat_map(|part| part.split(": "));
-    parts.map(str::trim).filter(|part| part.split_whitespace().count() >= 3).collect()
-}
-
-/// What is wrong with the end of a program, if anything is.
-fn complaint(name: &str, args: &[&str], output: &Output) -> Option<String> {
-    let errors = errors_of(output);
-    let phrases = phrases(&errors);
-    let different: BTreeSet<&str> = phrases.iter().copied().collect();
-    let is_good = output.status.code() == Some(1) && !phrases.is_empty() && phrases.len() == different.len();
-    (!is_good).then(|| format!("{name} {args:?}, {}: {errors}", output.status))
+    all().a_full_output_is_an_error(tempfile::tempdir().unwrap().path());
 }
 
 #[test]
 fn messages_of_bad_files_say_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    fs::write(at("text.png"), "no image").unwrap();
-    fs::write(at("cut.png"), &fs::read(small_model().join("scene.png")).unwrap()[..300]).unwrap();
-    fs::write(at("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
-    fs::write(at("not.json"), "{").unwrap();
-    fs::write(at("list.yaml"), "META: [{path: nowhere.json}]").unwrap();
-    let files = ["nowhere", "text.png", "cut.png", "cut.gguf", "not.json", "list.yaml", "."].map(at);
+    let files = bad_files(folder.path(), &small_model().join("scene.png"));
     let mut complaints = Vec::new();
     let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
     let mut run = |name, args: &[&str]| runs.push((name, args.iter().map(|&arg| arg.to_owned()).collect()));

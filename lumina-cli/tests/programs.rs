@@ -2,12 +2,12 @@
 //! numbers out of range.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's panic is its failure")]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use lumina_cli::small_model;
+use lumina_testing::programs::{Programs, Run, bad_files, complaint, errors_of};
 
 const COMMANDS: [&str; 8] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize", "serve"];
 
@@ -19,12 +19,8 @@ fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
-fn errors_of(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 /// Short runs of the commands that write to the standard output.
-const RUNS: [(&str, &[&str]); 6] = [
+const RUNS: [Run; 6] = [
     ("caption", &[]),
     ("chat", &["draw a small red circle"]),
     ("doctor", &["--open"]),
@@ -33,8 +29,8 @@ const RUNS: [(&str, &[&str]); 6] = [
     ("quantize", &["small.gguf"]),
 ];
 
-fn helps_and_runs() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    COMMANDS.into_iter().map(|name| (name, &["--help"][..])).chain(RUNS)
+fn all() -> Programs<'static> {
+    Programs { names: &COMMANDS, runs: &RUNS, failing: ("generate", &["--model", "nowhere"]), command: program }
 }
 
 #[test]
@@ -88,63 +84,20 @@ fn the_model_of_the_environment() {
     assert!(errors_of(&output).contains("nowhere"), "{}", errors_of(&output));
 }
 
-/// `program | head -0`: the reader has gone, which is no error.
 #[test]
 fn a_closed_output_ends_a_program_quietly() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in helps_and_runs() {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = program(name, folder.path()).args(args).stdout(writer).output().unwrap();
-        let errors = errors_of(&output);
-        assert!(output.status.success(), "{name}: {}: {errors}", output.status);
-        assert!(!errors.contains("panic") && !errors.contains("rror"), "{name}: {errors}");
-    }
+    all().a_closed_output_ends_quietly(tempfile::tempdir().unwrap().path());
 }
 
-/// Nobody reads the notes: the work goes on.
 #[test]
 fn a_closed_error_output_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in RUNS {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = program(name, folder.path()).args(args).stderr(writer).output().unwrap();
-        assert!(output.status.success() && !output.stdout.is_empty(), "{name}: {}", output.status);
-    }
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let failed = program("generate", folder.path()).args(["--model", "nowhere"]).stderr(writer).status().unwrap();
-    assert_eq!(failed.code(), Some(1));
+    all().a_closed_error_output_changes_nothing(tempfile::tempdir().unwrap().path());
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_output_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, args) in helps_and_runs() {
-        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = program(name, folder.path()).args(args).stdout(full).output().unwrap();
-        let errors = errors_of(&output);
-        assert_eq!(output.status.code(), Some(1), "{name}: {errors}");
-        assert!(errors.contains("the standard output cannot be written"), "{name}: {errors}");
-        assert!(errors.contains("No space left") && !errors.contains("panic"), "{name}: {errors}");
-    }
-}
-
-/// Parts of a message of several words, between punctuation.
-fn phrases(message: &str) -> Vec<&str> {
-    let parts = message.split(['\n', ';', ',', '(', ')']).flat_map(|part| part.split(": "));
-    parts.map(str::trim).filter(|part| part.split_whitespace().count() >= 3).collect()
-}
-
-/// What is wrong with the end of a program, if anything is.
-fn complaint(name: &str, args: &[&str], output: &Output) -> Option<String> {
-    let errors = errors_of(output);
-    let phrases = phrases(&errors);
-    let different: BTreeSet<&str> = phrases.iter().copied().collect();
-    let is_good = output.status.code() == Some(1) && !phrases.is_empty() && phrases.len() == different.len();
-    (!is_good).then(|| format!("{name} {args:?}, {}: {errors}", output.status))
+    all().a_full_output_is_an_error(tempfile::tempdir().unwrap().path());
 }
 
 /// A copy of the small model with another content of one file.
@@ -163,12 +116,7 @@ fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
 fn messages_of_bad_files_say_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    fs::write(at("text.png"), "no image").unwrap();
-    fs::write(at("cut.png"), &fs::read(small_model().join("scene.png")).unwrap()[..300]).unwrap();
-    fs::write(at("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
-    fs::write(at("not.json"), "{").unwrap();
-    fs::write(at("list.yaml"), "META: [{path: nowhere.json}]").unwrap();
-    let files = ["nowhere", "text.png", "cut.png", "cut.gguf", "not.json", "list.yaml", "."].map(at);
+    let files = bad_files(folder.path(), &small_model().join("scene.png"));
     let mut complaints = Vec::new();
     let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
     let mut run = |name, args: &[&str]| runs.push((name, args.iter().map(|&arg| arg.to_owned()).collect()));

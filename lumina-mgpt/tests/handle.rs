@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
 #![cfg(feature = "flex")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lumina_mgpt::{
     Compute, Conversation, EngineOptions, Error, Event, Events, Handle, HandleOptions, Lumina, Request, StopReason,
     Submission,
 };
+use lumina_testing::wait_until;
 
 fn model() -> Lumina {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
@@ -36,15 +37,6 @@ impl lumina_mgpt::Step for NoEnd {
         std::thread::sleep(Duration::from_millis(20));
         let end = state.vocabulary().turn_end();
         candidates.retain(|token, _| token != end);
-    }
-}
-
-/// Waits for what another thread does.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what} has not happened");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

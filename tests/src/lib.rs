@@ -10,14 +10,26 @@
 
 mod allocation;
 pub mod hub_server;
+pub mod programs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use allocation::Counting;
+
+/// Waits for what another thread does.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} has not happened");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// The folder of the reference data.
 pub fn reference() -> PathBuf {

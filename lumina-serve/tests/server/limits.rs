@@ -7,7 +7,8 @@ use lumina_mgpt::{EngineOptions, HandleOptions};
 use lumina_serve::Options;
 use serde_json::json;
 
-use crate::support::{Server, data_url, generation, keep_busy, scene, wait_until};
+use crate::support::{Server, data_url, generation, keep_busy, scene};
+use lumina_testing::wait_until;
 
 const PATH: &str = "/v1/images/generations";
 const EDITS: &str = "/v1/images/edits";

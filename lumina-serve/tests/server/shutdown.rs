@@ -7,7 +7,8 @@ use lumina_mgpt::HandleOptions;
 use lumina_serve::Options;
 use serde_json::json;
 
-use crate::support::{Server, expected, generation, image_of, keep_busy, wait_until};
+use crate::support::{Server, expected, generation, image_of, keep_busy};
+use lumina_testing::wait_until;
 
 const PATH: &str = "/v1/images/generations";
 

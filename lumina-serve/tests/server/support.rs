@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use lumina_mgpt::{
     Submission,
 };
 use lumina_serve::{Options, bind, serve};
+use lumina_testing::wait_until;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -229,15 +230,5 @@ impl Step for SlowWithoutEnd {
         std::thread::sleep(Duration::from_millis(20));
         let end = state.vocabulary().turn_end();
         candidates.retain(|token, _| token != end);
-    }
-}
-
-/// Waits for what another thread does.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{what} has not happened");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
