@@ -94,6 +94,15 @@ fn relative_links_lead_somewhere() {
 }
 
 #[test]
+fn merges_are_finished() {
+    let unfinished = documents().into_iter().filter(|file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().any(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "))
+    });
+    assert_eq!(unfinished.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "these files have marks of a merge");
+}
+
+#[test]
 fn the_summary_lists_every_page_once() {
     let book = root().join("docs/src");
     let summary = std::fs::read_to_string(book.join("SUMMARY.md")).unwrap();
