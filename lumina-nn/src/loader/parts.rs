@@ -20,8 +20,8 @@ use crate::ops::{Codebook, Conv2d, Embedding, HostMatrix, Linear, Values};
 use crate::{Residence, Role, Weights};
 
 impl Loader<'_> {
-    /// A small parameter, such as the weight of a norm: as [`Loader::param`], or in host memory where activations are
-    /// there too.
+    /// A small parameter, such as the weight of a norm: in host memory, on a GPU or as a parameter of Burn, where
+    /// activations are.
     pub fn values<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Values<D> {
         let path = self.path(name);
         let view = self.view(&path, &shape, Part::Model);
