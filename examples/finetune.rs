@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> lumina_examples::Result<()> {
-    let (data, compute) = (Dataset::open(&args.data)?, args.compute.open()?);
+    let (data, compute) = (Dataset::open(&args.data)?, args.compute.open());
     let run =
         FineTune::new(&args.model, args.training.options(), &[compute]).lora(args.lora.map(LoraOptions::with_rank));
 

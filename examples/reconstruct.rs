@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> lumina_examples::Result<()> {
     let folder = args.image_tokenizer.unwrap_or_else(small_model);
-    let tokenizer = ImageTokenizer::open(folder, &args.compute.open()?)?;
+    let tokenizer = ImageTokenizer::open(folder, &args.compute.open())?;
 
     let input = Preprocessor::new(args.target_size)?.prepare(&open_image(args.image.as_deref())?)?;
     let codes = tokenizer.encode(&input)?;

@@ -68,7 +68,7 @@ impl TokenizerArgs {
     /// Those of [`ImageTokenizer::open`] and [`UniRep::open`].
     pub fn open(&self) -> Result<(ImageTokenizer, UniRep)> {
         let folder = |given: &Option<PathBuf>| given.clone().unwrap_or_else(small_model);
-        let images = ImageTokenizer::open(folder(&self.image_tokenizer), &self.compute.open()?)?;
+        let images = ImageTokenizer::open(folder(&self.image_tokenizer), &self.compute.open())?;
         Ok((images, UniRep::open(folder(&self.tokenizer))?))
     }
 }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> lumina_examples::Result<()> {
     let plan = if args.smoke { Plan::smoke() } else { Plan::full() };
-    let stages = Stages { folder: args.folder, plan, compute: args.compute.open()? };
+    let stages = Stages { folder: args.folder, plan, compute: args.compute.open() };
     for stage in stages::Stage::ALL {
         say!("== {stage}")?;
         stages.run(stage)?;

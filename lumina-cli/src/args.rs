@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lumina_core::choose_size;
@@ -37,7 +37,7 @@ impl ModelArgs {
     /// # Errors
     /// If no model is named, or no backend is compiled in.
     pub fn builder(&self) -> Result<LuminaBuilder<'static>> {
-        let mut builder = Lumina::from_pretrained(self.model()?).compute(self.compute.open()?);
+        let mut builder = Lumina::from_pretrained(self.model()?).compute(self.compute.open());
         if let Some(px) = self.target_size {
             builder = builder.target_size_px(px);
         }
@@ -66,10 +66,7 @@ impl ModelArgs {
     }
 
     /// Where to compute.
-    ///
-    /// # Errors
-    /// If no backend is compiled in.
-    pub fn compute(&self) -> Result<Compute> {
+    pub fn compute(&self) -> Compute {
         self.compute.open()
     }
 
@@ -148,27 +145,27 @@ pub struct ComputeArgs {
 
 impl ComputeArgs {
     /// The requested compute target. Also keeps freed memory in the process, which makes later passes faster.
-    ///
-    /// # Errors
-    /// If no backend is compiled in.
-    pub fn open(&self) -> Result<Compute> {
+    pub fn open(&self) -> Compute {
         keep_freed_memory(1 << 30);
-        let device = self.device.clone().or_else(|| Compute::available().into_iter().next());
-        let device = device.context("no backend is compiled in; enable a Cargo feature such as `flex` or `cuda`")?;
+        let device = self.device.clone().unwrap_or_else(Compute::cpu);
         let device = match self.dtype {
             Dtype::F32 => device,
             // Memory-mapped weights require f32 activations.
+            #[cfg(feature = "flex")]
             other => device.in_tensors().dtype(other),
+            // Opening a model says what it takes.
+            #[cfg(not(feature = "flex"))]
+            other => device.dtype(other),
         };
         let device = match self.kv_cache {
             Some(dtype) => device.kv_cache(dtype),
             None => device,
         };
         let device = if self.bf16_activations { device.bf16_activations() } else { device };
-        Ok(match self.weights {
+        match self.weights {
             Some(weights) => device.weights(weights),
             None => device,
-        })
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | [`matmul`] | GEMV and GEMM with weights in the format of their file, `f32` GEMM for training |
 //! | [`mod@format`] | formats of weights: `f32`, `f16`, `bf16`, and the 8- to 4-bit blocks of GGUF |
-//! | [`attention`] | causal attention with gradients, KV storage and attention to it |
+//! | [`attention`] | causal attention with gradients, KV storage and attention to it, attention over an image |
 //! | [`norm`] | RMS norm, layer norm of heads with RoPE, moments of groups |
 //! | [`elementwise`] | SwiGLU, scaled swish, dropout and residual addition |
-//! | [`conv`] | convolutions with 3×3 kernels, upsampling |
+//! | [`conv`] | convolutions with 3×3 kernels, upsampling; others by im2col |
+//! | [`precise`] | norm, swish and attention in `f64`, for a few positions |
 //! | [`loss`], [`optim`] | cross entropy with z-loss, AdamW |
 //! | [`memory`] | memory for large results |
 //!
@@ -68,6 +69,7 @@ pub mod norm;
 mod numerical_gradients;
 pub mod optim;
 mod parallel;
+pub mod precise;
 mod scratch;
 mod simd;
 

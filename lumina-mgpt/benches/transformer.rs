@@ -87,7 +87,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = random_checkpoint(folder.path(), &shapes);
 
-    let flops = flops(Compute::cpu().device());
+    let flops = flops(&Compute::cpu().device());
     println!("Burn's f32 product: {:.0} GFLOP/s", flops / 1e9);
 
     let context: Vec<u32> = (0..CONTEXT as u32).collect();

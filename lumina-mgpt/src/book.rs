@@ -1,7 +1,7 @@
 //! The programs in the book and the READMEs, compiled and run with the documentation's tests.
 //!
 //! Only there: the published crate does not have these files.
-#![cfg(all(doctest, feature = "flex"))]
+#![cfg(all(doctest, feature = "burn"))]
 
 #[doc = include_str!("../../README.md")]
 mod readme {}

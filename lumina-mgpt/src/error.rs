@@ -172,11 +172,6 @@ pub enum Error {
         /// Pixels a side that the stream's sizes are made of.
         expected: u32,
     },
-    /// A build with no backend.
-    #[error(
-        "no compute target is compiled in; enable one of the Cargo features `flex`, `cuda`, `wgpu`, `vulkan`, `metal`"
-    )]
-    NoBackend,
     /// An image of the answer is cut off or malformed, and the caller wants whole ones.
     #[error(
         "{malformed}; {}, or take the whole `Output` with `Malformed::Partial` to get the rows that are there",

@@ -1,4 +1,4 @@
-//! Lumina-mGPT in Rust: text to image, captioning, labelling, editing and chat with one transformer, on Burn.
+//! Lumina-mGPT in Rust: text to image, captioning, labelling, editing and chat with one transformer.
 //!
 //! Lumina-mGPT (arXiv 2408.02657) reads and writes one stream of tokens in which text and images are mixed. This
 //! crate opens its published checkpoints, and Chameleon's, and generates with them as the original code does.
@@ -14,7 +14,6 @@
 //!   drive it themselves.
 //!
 //! ```
-//! # #[cfg(feature = "flex")] {
 //! use lumina_mgpt::{Compute, Conversation, Event, Lumina};
 //!
 //! # let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference");
@@ -42,7 +41,6 @@
 //!         _ => {}
 //!     }
 //! }
-//! # }
 //! # Ok::<(), lumina_mgpt::Error>(())
 //! ```
 //!
@@ -52,22 +50,23 @@
 //!
 //! # Features
 //!
-//! Each in this table is the backend of that name, and forwards to `lumina-nn` and `lumina-vq`.
+//! None is on by default. [`Compute::cpu`] is always there: the processor, in Rust alone, with memory-mapped weights.
+//! Those in this table add other places, and forward to `lumina-nn` and `lumina-vq`.
 //!
 //! | feature | where it computes |
 //! | --- | --- |
-//! | `flex` (default) | the processor, in Rust alone, with memory-mapped weights |
-//! | `ndarray` | the processor through `ndarray`, to compare with |
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the compilers of these systems |
 //! | `cuda` | GPUs of NVIDIA; its build downloads an LLVM |
+//! | `burn` | Burn's tensors, which training needs: `Compute::flex`, `Compute::in_tensors`; `flex` is the same |
+//! | `ndarray` | Burn's tensors by its backend of that name, to compare with |
 //!
-//! Three features are no backends. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take
+//! Three features are no places. With `hub`, [`Lumina::from_pretrained`] and the builder's other paths also take
 //! names on the Hugging Face hub, `owner/name` or `owner/name@revision`. With `tracing`, opening, requests, passes,
 //! images and failures are events of the `tracing` crate, target `lumina_mgpt`; they contain no texts and no images.
 //! With `async`, [`Events`] is a stream of `futures`.
 //!
 //! Several can be on at once. [`LuminaBuilder::compute`] sets where a model computes; the default is the first of
-//! [`Compute::available`], which with `flex` is the processor.
+//! [`Compute::available`], which is the processor.
 //!
 //! # Memory and speed
 //!
@@ -113,9 +112,9 @@ pub use lumina_sampling::{Candidates, DrawRule, Modality, Sampler, SamplingOptio
 pub use lumina_tokenizer::{Content, Conversation, Malformed, Part, Task, TaskInput};
 pub use lumina_vq::preprocess::InputImage;
 pub use lumina_vq::{Bands, ImageTokenizer};
-pub use model::{
-    Architecture, Dropout, Fit, KvCache, Logits, ModelConfig, Pass, RopeScalingConfig, Row, StageFit, Transformer,
-};
+pub use model::{Architecture, Fit, KvCache, Logits, ModelConfig, RopeScalingConfig, Row, StageFit, Transformer};
+#[cfg(feature = "burn")]
+pub use model::{Dropout, Pass};
 pub use pipeline::{
     Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Preset, Stream, SystemClock, WarmUp,
 };

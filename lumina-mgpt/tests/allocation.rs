@@ -1,7 +1,6 @@
 //! Once begun, decoding allocates nothing: layers, logits and the draw. A test binary of its own, as it counts the
 //! allocations of a whole process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::sync::Mutex;
 

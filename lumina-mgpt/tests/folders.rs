@@ -1,7 +1,6 @@
 //! Model folders as other programs write them: shards with left-overs, and other places and forms of settings in
 //! `config.json`. Each is the model of the reference data, so it has the same logits to the bit.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -37,7 +36,8 @@ fn logits(path: &Path) -> Vec<f32> {
     let model = Transformer::open(path, &Compute::cpu()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let tokens = [0, 9000, 9001, 9100, 9200, 9300, 40, 41, 8710, 9003];
     let hidden = model.forward(&mut [Row::whole(&tokens)]).unwrap();
-    model.logits(hidden).into_data().try_into_vec().unwrap()
+    let logits = model.logits_at(&hidden, &(0..tokens.len()).collect::<Vec<_>>()).unwrap();
+    logits.rows().flatten().copied().collect()
 }
 
 /// A GGUF file of a folder's model, in `f32`.

@@ -1,5 +1,5 @@
 //! The transformer on a GPU, or on the software Vulkan driver: what is recorded, what depends on what.
-#![cfg(all(feature = "flex", any(feature = "wgpu", feature = "cuda")))]
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a panic is the failure, a print the report")]
 
 #[path = "support/answers.rs"]
@@ -177,6 +177,7 @@ fn quantised_weights_give_what_the_cpu_gives() {
 }
 
 /// What training on a GPU rests on: Burn's own kernels, which start without timing any.
+#[cfg(feature = "burn")]
 #[test]
 fn the_tensors_of_burn_give_what_the_cpu_gives() {
     let Some(compute) = gpu() else { return };

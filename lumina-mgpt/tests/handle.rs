@@ -1,6 +1,5 @@
 //! An engine on a thread of its own: the answers of many callers, slow readers, cancelling, bounds, and its end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::time::Duration;
 

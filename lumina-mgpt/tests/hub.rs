@@ -1,7 +1,7 @@
 //! Models by their names on the hub, from a server on loopback: what is downloaded of a repository, and that it is the
 //! model that its folder is.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(all(feature = "flex", feature = "hub"))]
+#![cfg(feature = "hub")]
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! What is said about a request that is wrong, or an answer that is not what was asked for: the cause, and a remedy
 //! that helps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use lumina_mgpt::{
     Compute, Conversation, DrawRule, GenerateOptions, ImageSize, Lumina, Malformed, Modality, Request, Speculation,

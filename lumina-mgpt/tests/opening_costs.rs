@@ -1,7 +1,6 @@
 //! Opening costs no more than a file says: numbers in small files make no large networks. A test binary of its own, as
 //! it counts the allocations of a whole process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -5,7 +5,6 @@
     clippy::print_stderr,
     reason = "helpers of tests: a panic is the failure, a print the report"
 )]
-#![cfg(feature = "flex")]
 
 use std::time::Duration;
 
@@ -297,6 +296,7 @@ fn a_request_that_can_never_fit_is_refused() {
 }
 
 /// Where keys and values are tensors of a device, a sequence has all of them from its first pass on, and none before.
+#[cfg(feature = "burn")]
 #[test]
 fn on_a_device_requests_wait_for_memory() {
     let model = model_on(Compute::new(burn::tensor::Device::flex()));

@@ -1,6 +1,5 @@
 //! Several tokens a pass give the tokens that one a pass gives.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 #[path = "support/answers.rs"]
 mod answers;

@@ -1,6 +1,6 @@
 //! What a program's subscriber sees with the feature `tracing`: the course of a request, and nothing of its contents.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
-#![cfg(all(feature = "flex", feature = "tracing"))]
+#![cfg(feature = "tracing")]
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};

@@ -2,7 +2,7 @@
 //! tests.
 //!
 //! Only there: the published crate does not have these files.
-#![cfg(all(doctest, feature = "flex"))]
+#![cfg(doctest)]
 
 #[doc = include_str!("../README.md")]
 mod readme {}

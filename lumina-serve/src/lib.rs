@@ -19,7 +19,6 @@
 //! # In a program of one's own
 //!
 //! ```
-//! # #[cfg(feature = "flex")] {
 //! use axum::Router;
 //! use axum::routing::get;
 //! use lumina_mgpt::{Compute, Handle, HandleOptions, Lumina};
@@ -35,7 +34,6 @@
 //!
 //! // At its end, what runs is answered, and the rest is refused.
 //! handle.shutdown(std::time::Duration::from_secs(30));
-//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! The program: where it listens, what it says, how it ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(all(feature = "flex", feature = "program", unix))]
+#![cfg(all(feature = "program", unix))]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -61,18 +61,18 @@ fn model(compute: &Compute) -> VqModel {
 fn step(side: usize, batch: usize) {
     let compute = Compute::new(Device::flex().autodiff());
     let model = model(&compute);
-    let pixels = Tensor::<4>::random([batch, 3, side, side], Distribution::Default, compute.device());
+    let pixels = Tensor::<4>::random([batch, 3, side, side], Distribution::Default, &compute.device());
     let (mut forward, mut lookup, mut backward) = (Duration::MAX, Duration::MAX, Duration::MAX);
     for _ in 0..2 {
         let start = Instant::now();
-        let latents = model.latents(pixels.clone()).unwrap();
+        let latents = model.latents(pixels.clone(), Bands::Whole).unwrap().into_tensor().unwrap();
         let quantizing = Instant::now();
         let codes = model.quantize(latents.clone()).unwrap();
         let [batch, _, rows, columns] = latents.dims();
-        let nearest = model.lookup(&codes, [batch, rows, columns]).unwrap();
+        let nearest = model.lookup(&codes, [batch, rows, columns]).unwrap().into_tensor().unwrap();
         lookup = lookup.min(quantizing.elapsed());
         let straight = latents.clone() + (nearest - latents.clone()).detach();
-        let output = model.decode(straight, Bands::Whole).unwrap();
+        let output = model.decode(straight, Bands::Whole).unwrap().into_tensor().unwrap();
         let loss = (output - pixels.clone()).abs().mean();
         forward = forward.min(start.elapsed());
         let start = Instant::now();

@@ -1,6 +1,5 @@
 //! Pre-tokenisation as a whole: the files, ending and continuing a run, and reading them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's panic is its failure, in helpers too")]
-#![cfg(feature = "flex")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

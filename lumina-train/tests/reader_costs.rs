@@ -1,7 +1,6 @@
 //! What opening takes on the worst inputs of the largest size that is read: less than 1 GB each, or it is refused. A
 //! test binary of its own, as it counts the allocations of a whole process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::fmt::Write;
 use std::path::Path;

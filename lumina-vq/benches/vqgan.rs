@@ -59,7 +59,7 @@ fn multiply_adds(shapes: &std::collections::BTreeMap<String, Vec<usize>>, part: 
 fn main() {
     // Recommended for applications.
     keep_freed_memory(1 << 30);
-    let compute = Compute::flex();
+    let compute = Compute::cpu();
     let config = VqConfig::from_yaml(YAML, "vqgan.yaml".as_ref()).expect("valid");
     let shapes = Loader::shapes_of(&compute, |loader| VqModel::new(loader, &config, true));
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -78,7 +78,7 @@ fn main() {
     save_safetensors(&file, tensors).expect("enough disk space");
     let tokenizer = ImageTokenizer::from_file(&file, config, &compute).expect("complete");
 
-    let device = compute.device();
+    let device = &compute.device();
     let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, device);
     let (x, weight) = (random([1, 128, 256, 256]), random([128, 128, 3, 3]));
     let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);

@@ -4,7 +4,6 @@
 //! their temporaries. The result is the same: a convolution also reads the rows next to its band, and group norms
 //! compute their statistics over the whole image.
 
-use burn::module::Module;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Bands, Conv2d, GroupNorm, Maps, maps_attention, norm_swish_conv};
 
@@ -16,7 +15,8 @@ pub(crate) fn norm(loader: &Loader<'_>, channels: usize) -> GroupNorm {
 }
 
 /// Norm, swish and convolution twice, plus a shortcut.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct ResidualBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
@@ -49,7 +49,8 @@ impl ResidualBlock {
 }
 
 /// Self-attention over all positions, with one head.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct AttentionBlock {
     norm: GroupNorm,
     q: Conv2d,
@@ -79,7 +80,8 @@ impl AttentionBlock {
 }
 
 /// Residual block, attention, residual block, at the coarsest level.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct Middle {
     block_1: ResidualBlock,
     attn_1: AttentionBlock,
@@ -111,7 +113,8 @@ pub(crate) struct LevelConfig {
 }
 
 /// The layers at one resolution: residual blocks, each followed by attention if the config asks for it.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct Level {
     block: Vec<ResidualBlock>,
     attn: Vec<AttentionBlock>,

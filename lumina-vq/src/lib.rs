@@ -10,10 +10,9 @@
 //!   was trained with, pixel for pixel like the original.
 //! - [`Bands`] sets how many rows the decoder computes at a time.
 //!
-//! [`VqModel`] is the network itself, from tensors to tensors, for training.
+//! [`VqModel`] is the network itself, from feature maps to feature maps.
 //!
 //! ```
-//! # #[cfg(feature = "flex")] {
 //! use lumina_vq::preprocess::{InputImage, Preprocessor};
 //! use lumina_vq::{Bands, Compute, ImageTokenizer};
 //!
@@ -34,24 +33,23 @@
 //! // The same image, with temporaries of 32 rows.
 //! let banded = tokenizer.decode(&codes, Bands::Rows(32))?;
 //! assert!(decoded.iter().zip(banded.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
-//! # }
 //! # Ok::<(), lumina_vq::Error>(())
 //! ```
 //!
 //! # Features
 //!
-//! Each feature enables the backend of that name.
+//! None is on by default: [`Compute::cpu`] needs none.
 //!
-//! | feature | backend |
+//! | feature | |
 //! | --- | --- |
-//! | `flex` (default) | CPU, pure Rust |
-//! | `ndarray` | CPU through `ndarray`, for comparison |
 //! | `wgpu` | GPUs through wgpu; `vulkan` and `metal` add the shader compilers of these systems |
 //! | `cuda` | NVIDIA GPUs; the build downloads an LLVM |
+//! | `burn` | Burn's tensors, for training, with its CPU backend; `flex` is the same |
+//! | `ndarray` | Burn's backend of that name, for comparison |
 //!
 //! # Memory and speed
 //!
-//! The weights of convolutions are copied to the device; the weight settings of [`Compute`] apply to linear layers
+//! The weights of convolutions are copied to the heap or to the device; the weight settings of [`Compute`] apply to linear layers
 //! only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of convolutions;
 //! with tensor cores they multiply as exactly as in `f32`, or, to decode faster, in `f16`
 //! ([`ImageTokenizer::with_f16_decoding`]).
@@ -81,6 +79,6 @@ mod tokenizer;
 pub use config::{VqConfig, VqHyperparameters};
 pub use error::{Error, Result};
 pub use lumina_nn::Compute;
-pub use lumina_nn::ops::Bands;
+pub use lumina_nn::ops::{Bands, Maps};
 pub use model::VqModel;
 pub use tokenizer::{ImageTokenizer, is_training_state};

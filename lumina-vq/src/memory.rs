@@ -80,7 +80,7 @@ impl Walk {
     }
 
     /// The input of a convolution of `rows` rows, its result, and what the convolution itself takes: Winograd's
-    /// transformed weights, or, in narrow images, Burn's copies of both in another order.
+    /// transformed weights, or, in narrow images in tensors, Burn's copies of both in another order.
     fn conv_of(&self, inputs: usize, outputs: usize, rows: u64) -> u64 {
         let weights = 36 * (inputs as u64) * (outputs.next_multiple_of(8) as u64);
         let (x, y) = (self.rows_of(inputs, rows.saturating_add(2)), self.rows_of(outputs, rows));
@@ -117,7 +117,7 @@ impl Walk {
         self.hold([self.values(inputs), self.values(outputs), self.values(outputs)]);
     }
 
-    /// Queries, keys, values, and two tables of scores of all positions for each other.
+    /// Queries, keys, values, and tables of scores of all positions for each other: two in tensors, one in host memory.
     fn attention(&mut self, channels: usize) {
         let positions = self.values(1) / self.batch.max(1);
         let scores = self.values(1).saturating_mul(positions);

@@ -1,19 +1,19 @@
 //! The VQGAN: encoder, codebook, decoder.
 
-use burn::module::Module;
-use burn::tensor::Tensor;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Bands, Codebook, Conv2d, Maps};
 
 use crate::networks::{Decoder, Encoder};
 use crate::{Error, Result, VqConfig};
 
-/// A VQGAN, for training. To encode and decode images, use [`ImageTokenizer`](crate::ImageTokenizer).
+/// A VQGAN, from feature maps to feature maps. To encode and decode images, use
+/// [`ImageTokenizer`](crate::ImageTokenizer).
 ///
-/// The functions map tensors to tensors. All but [`VqModel::quantize`] are differentiable on a Burn device. Where the
-/// weights are on a GPU for the kernels of `lumina-cube`, tensors are copied there and back.
+/// [`Maps`] are where the weights are: in host memory, on a GPU, or, for training, in Burn's tensors, where all
+/// functions but [`VqModel::quantize`] are differentiable. Maps that are elsewhere are copied there. With the feature
+/// `burn` a tensor becomes maps by `into`, and maps become a tensor by `into_tensor`.
 /// Mirrors `taming.models.vqgan.VQModel`.
-#[derive(Module)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
 pub struct VqModel {
     encoder: Encoder,
     quant_conv: Conv2d,
@@ -22,7 +22,8 @@ pub struct VqModel {
 }
 
 /// Latents to pixels.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 struct LatentDecoder {
     post_quant_conv: Conv2d,
     decoder: Decoder,
@@ -51,19 +52,14 @@ impl VqModel {
 
     /// Encodes pixels in −1 ..= 1, `[batch, 3, height, width]`, to latents before quantization,
     /// `[batch, embed_dim, height / factor, width / factor]`. Height and width must be multiples of the
-    /// [factor](VqConfig::factor), 16 in published models.
+    /// [factor](VqConfig::factor), 16 in published models. Activations have some rows at a time.
     ///
     /// # Errors
-    /// [`Error::Nn`] if a GPU fails.
-    pub fn latents(&self, pixels: Tensor<4>) -> Result<Tensor<4>> {
-        let device = pixels.device();
-        Ok(self.latents_of(self.codebook.maps(pixels)?, Bands::Whole).into_tensor(&device)?)
-    }
-
-    /// [`VqModel::latents`] that computes some rows of an activation at a time.
-    pub(crate) fn latents_of(&self, pixels: Maps, bands: Bands) -> Maps {
+    /// [`Error::Nn`] if a device fails.
+    pub fn latents(&self, pixels: impl Into<Maps>, bands: Bands) -> Result<Maps> {
+        let pixels = self.codebook.place(pixels.into())?;
         let dtype = pixels.dtype();
-        self.quant_conv.forward(self.encoder.forward(pixels, bands)).cast(dtype)
+        Ok(self.quant_conv.forward(self.encoder.forward(pixels, bands)).cast(dtype))
     }
 
     /// The code with the smallest squared L2 distance to each latent, in the order batch, row, column. Of equal
@@ -71,12 +67,9 @@ impl VqModel {
     ///
     /// # Errors
     /// [`Error::Nn`] if the device fails, [`Error::NotFinite`] if a latent is not finite.
-    pub fn quantize(&self, latents: Tensor<4>) -> Result<Vec<u32>> {
-        self.codes_of(self.codebook.maps(latents)?)
-    }
-
-    pub(crate) fn codes_of(&self, latents: Maps) -> Result<Vec<u32>> {
-        self.codebook.nearest(latents)?.into_iter().map(|code| code.ok_or(Error::NotFinite)).collect()
+    pub fn quantize(&self, latents: impl Into<Maps>) -> Result<Vec<u32>> {
+        let codes = self.codebook.nearest(self.codebook.place(latents.into())?)?;
+        codes.into_iter().map(|code| code.ok_or(Error::NotFinite)).collect()
     }
 
     /// Looks up the codebook entries of `codes`, as latents `[batch, embed_dim, rows, columns]`.
@@ -84,12 +77,7 @@ impl VqModel {
     /// # Errors
     /// [`Error::Code`] if a code is not in the codebook, [`Error::Batch`] if the number of codes is not
     /// `batch · rows · columns`.
-    pub fn lookup(&self, codes: &[u32], grids: [usize; 3]) -> Result<Tensor<4>> {
-        let device = self.codebook.device();
-        Ok(self.latents_at(codes, grids)?.into_tensor(&device)?)
-    }
-
-    pub(crate) fn latents_at(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Result<Maps> {
+    pub fn lookup(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Result<Maps> {
         if codes.len() != batch * rows * columns || codes.is_empty() {
             return Err(Error::Batch {
                 reason: format!("{} codes for {batch} grids of {rows}x{columns}", codes.len()),
@@ -102,8 +90,46 @@ impl VqModel {
         Ok(self.codebook.lookup(codes, [batch, rows, columns]))
     }
 
-    /// The codebook, `[n_codes, embed_dim]`.
-    pub fn codebook(&self) -> Tensor<2> {
+    /// The output of all decoder layers but the last convolution, `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a device fails.
+    pub fn decode_features(&self, latents: impl Into<Maps>) -> Result<Maps> {
+        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
+        let latents = self.codebook.place(latents.into())?;
+        let dtype = latents.dtype();
+        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
+        Ok(part.decoder.features(latents, dtype).cast(dtype))
+    }
+
+    /// The last convolution of the decoder, `decoder.conv_out`: features of [`VqModel::decode_features`] to pixels. The
+    /// adaptive weight of the adversarial loss is computed from its gradients.
+    ///
+    /// # Errors
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a device fails.
+    pub fn last_layer(&self, features: impl Into<Maps>) -> Result<Maps> {
+        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
+        Ok(part.decoder.last_layer(self.codebook.place(features.into())?))
+    }
+
+    /// Decodes latents of [`VqModel::lookup`] to pixels, `[batch, 3, rows · factor, columns · factor]`. They are not
+    /// clamped.
+    ///
+    /// # Errors
+    /// [`Error::NoDecoder`], [`Error::Nn`] if a device fails.
+    pub fn decode(&self, latents: impl Into<Maps>, bands: Bands) -> Result<Maps> {
+        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
+        let latents = self.codebook.place(latents.into())?;
+        let dtype = latents.dtype();
+        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
+        Ok(part.decoder.forward(latents, dtype, bands).cast(dtype))
+    }
+}
+
+#[cfg(feature = "burn")]
+impl VqModel {
+    /// The codebook, `[n_codes, embed_dim]`: the parameter, or a copy on the processor.
+    pub fn codebook(&self) -> burn::tensor::Tensor<2> {
         self.codebook.tensor()
     }
 
@@ -111,52 +137,12 @@ impl VqModel {
     ///
     /// # Errors
     /// [`Error::CodebookShape`] if the shape differs, [`Error::Nn`] if a GPU fails.
-    pub fn set_codebook(&mut self, entries: Tensor<2>) -> Result<()> {
+    pub fn set_codebook(&mut self, entries: burn::tensor::Tensor<2>) -> Result<()> {
         let (found, expected) = (entries.dims(), self.codebook.dims());
         if found != expected {
             return Err(Error::CodebookShape { found, expected });
         }
         Ok(self.codebook.set(entries)?)
-    }
-
-    /// The output of all decoder layers but the last convolution, `[batch, channels, height, width]`.
-    ///
-    /// # Errors
-    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
-    pub fn decode_features(&self, latents: Tensor<4>) -> Result<Tensor<4>> {
-        let (device, dtype) = (latents.device(), latents.dtype());
-        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        let latents = self.codebook.maps(latents)?.in_precision(dtype);
-        let features = part.decoder.features(part.post_quant_conv.forward(latents), dtype);
-        Ok(features.cast(dtype).into_tensor(&device)?)
-    }
-
-    /// The last convolution of the decoder, `decoder.conv_out`: features of [`VqModel::decode_features`] to pixels. The
-    /// adaptive weight of the adversarial loss is computed from its gradients.
-    ///
-    /// # Errors
-    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
-    pub fn last_layer(&self, features: Tensor<4>) -> Result<Tensor<4>> {
-        let device = features.device();
-        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        Ok(part.decoder.last_layer(self.codebook.maps(features)?).into_tensor(&device)?)
-    }
-
-    /// Decodes latents of [`VqModel::lookup`] to pixels, `[batch, 3, rows · factor, columns · factor]`. They are not
-    /// clamped.
-    ///
-    /// # Errors
-    /// [`Error::NoDecoder`], [`Error::Nn`] if a GPU fails.
-    pub fn decode(&self, latents: Tensor<4>, bands: Bands) -> Result<Tensor<4>> {
-        let device = latents.device();
-        Ok(self.pixels_of(self.codebook.maps(latents)?, bands)?.into_tensor(&device)?)
-    }
-
-    pub(crate) fn pixels_of(&self, latents: Maps, bands: Bands) -> Result<Maps> {
-        let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
-        let dtype = latents.dtype();
-        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
-        Ok(part.decoder.forward(latents, dtype, bands).cast(dtype))
     }
 }
 

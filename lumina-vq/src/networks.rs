@@ -1,7 +1,6 @@
 //! The encoder and the decoder of the VQGAN.
 
-use burn::module::Module;
-use burn::tensor::DType;
+use lumina_checkpoint::Dtype;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Bands, Conv2d, GroupNorm, Maps, downsample, norm_swish, norm_swish_conv, upsample};
 
@@ -11,7 +10,8 @@ use crate::layers::{Level, LevelConfig, Middle, norm};
 /// Pixels `[batch, 3, height, width]` to latents `[batch, latent_channels, height/16, width/16]`.
 ///
 /// Mirrors `taming.modules.diffusionmodules.model.Encoder`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct Encoder {
     conv_in: Conv2d,
     down: Vec<Level>,
@@ -62,7 +62,8 @@ impl Encoder {
 }
 
 /// Latents to pixels. Mirrors `taming.modules.diffusionmodules.model.Decoder`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct Decoder {
     conv_in: Conv2d,
     mid: Middle,
@@ -102,12 +103,12 @@ impl Decoder {
     }
 
     /// Small activations are in `f64`, those of the last level in `dtype`.
-    pub(crate) fn forward(&self, latents: Maps, dtype: DType, bands: Bands) -> Maps {
+    pub(crate) fn forward(&self, latents: Maps, dtype: Dtype, bands: Bands) -> Maps {
         norm_swish_conv(&self.norm_out, &self.conv_out, self.levels(latents, dtype, bands), bands, None)
     }
 
     /// All layers but the last convolution.
-    pub(crate) fn features(&self, latents: Maps, dtype: DType) -> Maps {
+    pub(crate) fn features(&self, latents: Maps, dtype: Dtype) -> Maps {
         norm_swish(&self.norm_out, self.levels(latents, dtype, Bands::Whole))
     }
 
@@ -116,7 +117,7 @@ impl Decoder {
         self.conv_out.forward(features)
     }
 
-    fn levels(&self, latents: Maps, dtype: DType, bands: Bands) -> Maps {
+    fn levels(&self, latents: Maps, dtype: Dtype, bands: Bands) -> Maps {
         let mut x = self.mid.forward(self.conv_in.forward(latents));
         for (index, level) in self.up.iter().enumerate().rev() {
             if let Some(conv) = self.upsample.get(index) {

@@ -16,7 +16,6 @@ use crate::{Error, Result, VqConfig};
 /// A VQGAN that encodes images to codes and decodes codes to images.
 ///
 /// ```
-/// # #[cfg(feature = "flex")] {
 /// use lumina_vq::{Bands, Compute, ImageTokenizer};
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/vq");
 /// let tokenizer = ImageTokenizer::open(folder, &Compute::cpu())?;
@@ -24,7 +23,6 @@ use crate::{Error, Result, VqConfig};
 /// let codes = tokenizer.encode(&image)?;
 /// assert_eq!((codes.rows(), codes.columns()), (2, 4));
 /// assert_eq!(tokenizer.decode(&codes, Bands::Whole)?.dimensions(), (64, 32));
-/// # }
 /// # Ok::<(), lumina_vq::Error>(())
 /// ```
 pub struct ImageTokenizer {
@@ -101,7 +99,7 @@ impl ImageTokenizer {
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         compute.check()?;
-        let compute = Maps::compute(compute);
+        let compute = compute.devices().swap_remove(0);
         let root = Loader::new(checkpoint, &compute);
         let loader = if prefix.is_empty() { root.clone() } else { root.pp(prefix) };
         let with_decoder = loader.contains("decoder.conv_in.weight") || prefix.is_empty();
@@ -174,7 +172,7 @@ impl ImageTokenizer {
         &self.config
     }
 
-    /// The network itself, which maps tensors to tensors.
+    /// The network itself, which maps feature maps to feature maps.
     pub fn model(&self) -> &VqModel {
         &self.model
     }
@@ -225,7 +223,7 @@ impl ImageTokenizer {
         let shape = [images.len(), 3, height as usize, width as usize];
         let _turn = Maps::turn(&self.compute);
         let pixels = Maps::new(&self.compute, values, shape);
-        let codes = self.model.codes_of(self.model.latents_of(pixels, bands))?;
+        let codes = self.model.quantize(self.model.latents(pixels, bands)?)?;
         let (rows, columns) = (height / factor, width / factor);
         let grids =
             codes.chunks_exact((rows * columns) as usize).map(|codes| CodeGrid::new(rows, columns, codes.to_vec()));
@@ -257,9 +255,9 @@ impl ImageTokenizer {
         self.check_decode([grids.len(), rows as usize, columns as usize], bands)?;
         let codes: Vec<u32> = grids.iter().flat_map(|grid| grid.codes().iter().copied()).collect();
         let turn = Maps::turn(&self.compute);
-        let latents = self.model.latents_at(&codes, [grids.len(), rows as usize, columns as usize])?;
+        let latents = self.model.lookup(&codes, [grids.len(), rows as usize, columns as usize])?;
         let latents = if self.f16_decoding { latents.in_halves() } else { latents };
-        let values = self.model.pixels_of(latents, bands)?.read()?;
+        let values = self.model.decode(latents, bands)?.read()?;
         drop(turn);
         let factor = self.config.factor();
         let (width, height) = (columns * factor, rows * factor);

@@ -1,7 +1,6 @@
 //! What decoding and encoding take, against what they are said to take. A test binary of its own, as it counts the
 //! allocations of a whole process.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -20,10 +19,9 @@ static ALLOCATOR: Counting = Counting::new();
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A network with random weights.
-fn tokenizer(folder: &Path, hyperparameters: VqHyperparameters) -> ImageTokenizer {
-    let compute = Compute::flex();
+fn tokenizer(folder: &Path, hyperparameters: VqHyperparameters, compute: &Compute) -> ImageTokenizer {
     let config = VqConfig::new(hyperparameters).unwrap();
-    let shapes = Loader::shapes_of(&compute, |loader| VqModel::new(loader, &config, true));
+    let shapes = Loader::shapes_of(compute, |loader| VqModel::new(loader, &config, true));
     let tensors = shapes.into_iter().map(|(name, shape)| {
         let n: usize = shape.iter().product();
         let scale = (n as f32 / shape[0] as f32).max(1.0).sqrt().recip();
@@ -34,7 +32,7 @@ fn tokenizer(folder: &Path, hyperparameters: VqHyperparameters) -> ImageTokenize
     });
     let file = folder.join("vqgan.safetensors");
     save_safetensors(&file, tensors).unwrap();
-    ImageTokenizer::from_file(&file, config, &compute).unwrap()
+    ImageTokenizer::from_file(&file, config, compute).unwrap()
 }
 
 fn hyperparameters(channels: usize, multipliers: &[usize], attention: &[usize]) -> VqHyperparameters {
@@ -65,8 +63,15 @@ fn estimates_are_bounds_and_near() {
         (hyperparameters(64, &[1, 2], &[]), 128),
         (hyperparameters(32, &[1, 1, 1], &[64]), 192),
     ];
-    for (hyperparameters, side) in networks {
-        let tokenizer = tokenizer(folder.path(), hyperparameters);
+    let targets = [
+        Compute::cpu(),
+        #[cfg(feature = "burn")]
+        Compute::flex(),
+    ];
+    for ((hyperparameters, side), compute) in
+        networks.iter().flat_map(|network| targets.iter().map(move |on| (network, on)))
+    {
+        let (tokenizer, side) = (tokenizer(folder.path(), hyperparameters.clone(), compute), *side);
         let factor = tokenizer.config().factor();
         // About as many pixels each.
         let shapes = [(side, side), (16, side * side / 16), (side * 8, side / 8), (side / 8, side * 8)];
@@ -75,7 +80,7 @@ fn estimates_are_bounds_and_near() {
             let (rows, columns) = (height / factor, width / factor);
             let check = |what: &str, taken: usize, said: u64| {
                 let taken = taken as u64;
-                let what = format!("{what} {columns}x{rows} codes, factor {factor}");
+                let what = format!("{what} {columns}x{rows} codes, factor {factor}, on {compute}");
                 eprintln!("{what}: {} of {} MiB", taken >> 20, said >> 20);
                 assert!(taken <= said, "{what}: {taken}, said {said}");
                 assert!(said <= taken + taken / 2 + CONSTANT, "{what}: {taken}, said {said}");
@@ -99,7 +104,7 @@ fn estimates_are_bounds_and_near() {
 fn what_would_take_more_than_the_limit_is_refused_before_it_is_taken() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
-    let tokenizer = tokenizer(folder.path(), hyperparameters(32, &[1, 1, 1, 1, 2], &[]));
+    let tokenizer = tokenizer(folder.path(), hyperparameters(32, &[1, 1, 1, 1, 2], &[]), &Compute::cpu());
     // The scores of its attention alone would be 17 GB.
     let (large, taken) = ALLOCATOR.peak_of(|| tokenizer.decode(&grid(256, 256), Bands::Rows(16)).unwrap_err());
     assert!(matches!(large, Error::Memory { .. }) && taken < 1 << 20, "{large}, after {taken} bytes");

@@ -1,6 +1,5 @@
 //! Decoding against the same network in `f64`, on small and odd grids, with the reference's weights and random ones.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -154,10 +153,10 @@ fn error(tokenizer: &ImageTokenizer, decoder: &Decoder, [rows, columns]: [usize;
     let codes: Vec<u32> = lumina_testing::lcg(seed).take(rows * columns).map(|state| (state >> 8) % n_codes).collect();
     let model = tokenizer.model();
     let latents = model.lookup(&codes, [1, rows, columns]).unwrap();
-    let values = latents.clone().into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
+    let values = latents.clone().read().unwrap().into_iter().map(f64::from).collect();
     let channels = tokenizer.config().embed_dim();
     let expected = decoder.decode(&Planes { values, channels, height: rows, width: columns });
-    let found = model.decode(latents, Bands::Whole).unwrap().into_data().try_into_vec::<f32>().unwrap();
+    let found = model.decode(latents, Bands::Whole).unwrap().read().unwrap();
     let largest = expected.values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
     let pairs = found.iter().zip(&expected.values);
     pairs.fold(0.0f64, |worst, (found, expected)| worst.max((f64::from(*found) - expected).abs())) / largest
@@ -174,7 +173,7 @@ fn decoder(file: &Path) -> Decoder {
 
 /// A network with random weights.
 fn random(folder: &Path, channels: usize, multipliers: &[usize], seed: u32) -> (ImageTokenizer, Decoder) {
-    let compute = Compute::flex();
+    let compute = Compute::cpu();
     let hyperparameters = VqHyperparameters {
         embed_dim: 16,
         n_codes: 256,
@@ -223,7 +222,7 @@ fn small_and_odd_grids_are_exact_to_a_third_of_the_bound() {
             worst = (error, format!("{what}, {grid:?}, codes of seed {seed}"));
         }
     };
-    let reference = ImageTokenizer::open(part("vq"), &Compute::flex()).unwrap();
+    let reference = ImageTokenizer::open(part("vq"), &Compute::cpu()).unwrap();
     let exact = decoder(&part("vq/vqgan.ckpt"));
     for seed in 0..20 {
         check("reference", &reference, &exact, [1, 1], seed);

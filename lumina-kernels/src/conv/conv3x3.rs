@@ -14,6 +14,9 @@ use super::winograd;
 use crate::memory::{SharedOutput, prefer_large_pages};
 use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
+/// The fewest columns of an input that the kernel suits: narrower ones would leave most of a vector empty.
+pub const MIN_WIDTH: usize = 12;
+
 /// Rows of the input that a task steps over: half as many rows of the output with stride 2.
 const TASK_ROWS: usize = 8;
 /// Columns that a task computes for all output channels before the next columns.

@@ -12,9 +12,9 @@ use crate::parallel::*;
 use crate::simd::{F32s, LANES, Simd, simd_dispatch};
 
 /// Rows of a tile of `A`.
-const ROWS: usize = 8;
+pub(crate) const ROWS: usize = 8;
 /// Columns of a panel of `B`.
-const WIDTH: usize = 2 * LANES;
+pub(crate) const WIDTH: usize = 2 * LANES;
 /// Terms of the sums that are packed at a time: a panel of them and a band fit the second-level cache together.
 const DEPTH: usize = 512;
 /// Maximum rows of a band, which a thread packs at a time.
@@ -45,7 +45,7 @@ pub struct GemmShape {
 /// A row of a panel of `B`, aligned to cache lines.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct PanelRow([f32; WIDTH]);
+pub struct PanelRow<T>(pub(crate) [T; WIDTH]);
 
 /// A row and a column of a matrix.
 #[derive(Clone, Copy)]
@@ -73,10 +73,13 @@ pub fn gemm(a: Operand<'_>, b: Operand<'_>, shape: GemmShape) -> Vec<f32> {
     for first in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - first);
         let panels = &mut panels[..n.div_ceil(WIDTH) * depth];
-        let pack = |(panel, packed): (usize, &mut [PanelRow])| {
+        let pack = |(panel, packed): (usize, &mut [PanelRow<f32>])| {
             pack_panel(b, shape, Position { row: first, column: panel * WIDTH }, packed);
         };
-        let multiply = |panels: &[PanelRow], index: usize, y: &mut [MaybeUninit<f32>], tiles: &mut Vec<[f32; ROWS]>| {
+        let multiply = |panels: &[PanelRow<f32>],
+                        index: usize,
+                        y: &mut [MaybeUninit<f32>],
+                        tiles: &mut Vec<[f32; ROWS]>| {
             let rows = y.len() / n;
             let start = Position { row: index * band, column: first };
             pack_tiles(a, shape, start, rows, depth, tiles);
@@ -139,7 +142,7 @@ unsafe fn add_row(y: &mut [MaybeUninit<f32>], sums: &[f32]) {
 }
 
 /// Packs a panel of `B`: rows and columns from `start` on, as many rows as `packed` has. Missing columns are zero.
-fn pack_panel(b: Operand<'_>, GemmShape { n, k, .. }: GemmShape, start: Position, packed: &mut [PanelRow]) {
+fn pack_panel(b: Operand<'_>, GemmShape { n, k, .. }: GemmShape, start: Position, packed: &mut [PanelRow<f32>]) {
     let width = WIDTH.min(n - start.column);
     match b {
         Operand::Normal(values) => {
@@ -211,12 +214,12 @@ fn pack_tiles(
     }
 }
 
-simd_dispatch!(fn multiply_tile(
-    a: &[[f32; ROWS]], b: &[PanelRow], sums: &mut [[f32; WIDTH]; ROWS]
+simd_dispatch!(pub(crate) fn multiply_tile(
+    a: &[[f32; ROWS]], b: &[PanelRow<f32>], sums: &mut [[f32; WIDTH]; ROWS]
 ) = multiply_tile_body);
 
 #[inline(always)]
-fn multiply_tile_body<S: Simd>(simd: S, a: &[[f32; ROWS]], b: &[PanelRow], sums: &mut [[f32; WIDTH]; ROWS]) {
+fn multiply_tile_body<S: Simd>(simd: S, a: &[[f32; ROWS]], b: &[PanelRow<f32>], sums: &mut [[f32; WIDTH]; ROWS]) {
     if S::WIDE_TILES {
         multiply_part::<S, ROWS, 2>(simd, a, b, Position { row: 0, column: 0 }, sums);
     } else {
@@ -232,7 +235,7 @@ fn multiply_tile_body<S: Simd>(simd: S, a: &[[f32; ROWS]], b: &[PanelRow], sums:
 fn multiply_part<S: Simd, const R: usize, const N: usize>(
     simd: S,
     a: &[[f32; ROWS]],
-    b: &[PanelRow],
+    b: &[PanelRow<f32>],
     start: Position,
     result: &mut [[f32; WIDTH]; ROWS],
 ) {

@@ -27,7 +27,6 @@ use crate::{Error, Result};
 /// called: a server calls [`Engine::step`] on a thread of its own. Made by [`Lumina::engine`](crate::Lumina::engine).
 ///
 /// ```
-/// # #[cfg(feature = "flex")] {
 /// # use std::sync::Arc;
 /// # use lumina_mgpt::{Compute, Lumina};
 /// use lumina_mgpt::{Conversation, EngineOptions, Event, Request, SystemClock};
@@ -53,7 +52,6 @@ use crate::{Error, Result};
 ///     }
 /// }
 /// assert_eq!(tokens.len(), 4);
-/// # }
 /// # Ok::<(), lumina_mgpt::Error>(())
 /// ```
 pub struct Engine {

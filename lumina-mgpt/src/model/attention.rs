@@ -1,15 +1,12 @@
 //! Attention: projections, QK-norm, rotary positions, and each row's own keys and values.
 
-use burn::module::Module;
-use burn::tensor::Tensor;
-use lumina_nn::ops::{CachedRow, Hidden, Linear, attention, cached_attention, causal_attention};
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuPass, norm_attention};
+use lumina_nn::ops::{Hidden, KvRow, Linear, cached_attention, causal_attention};
 use lumina_nn::{Compute, Loader};
 use smallvec::SmallVec;
 
 use super::config::Architecture;
-use super::kv_cache::LayerCache;
 #[cfg(feature = "cube")]
 use super::norm::EPSILON;
 use super::norm::HeadNorm;
@@ -17,7 +14,8 @@ use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
 
 /// Grouped-query attention. Mirrors `modeling_chameleon.py::ChameleonAttention`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct Attention {
     q_proj: Linear,
     k_proj: Linear,
@@ -65,11 +63,7 @@ impl Attention {
             }
             PassRows::Cached { rows, layer, compute } => {
                 let (q, k) = normed();
-                if rows.iter().all(|row| row.has_host_cache(layer)) {
-                    cached_attention(q, k, v, &mut host_rows(rows, layer))
-                } else {
-                    self.on_device([q, k, v], rows, layer, compute)
-                }
+                cached_attention(q, k, v, self.head_dim, &mut cached_rows(rows, layer), compute)
             }
             #[cfg(feature = "cube")]
             PassRows::Gpu { pass, layer } => {
@@ -79,39 +73,13 @@ impl Attention {
         };
         self.o_proj.forward(&attended)
     }
-
-    /// Attention to keys and values on a device.
-    fn on_device(&self, qkv: [Hidden; 3], rows: &mut [Row<'_>], layer: usize, compute: &Compute) -> Hidden {
-        let split = |x: Hidden| {
-            let [n, width] = x.dims();
-            x.into_tensor(compute.device()).reshape([n, width / self.head_dim, self.head_dim])
-        };
-        let [q, k, v] = qkv.map(split);
-        let mut start = 0;
-        let rows = rows.iter_mut().map(|row| {
-            let (position, len) = (row.position(), row.len());
-            let own = |x: &Tensor<3>| x.clone().narrow(0, start, len).swap_dims(0, 1);
-            let (q, k, v) = (own(&q), own(&k), own(&v));
-            start += len;
-            let (k, v) = match row.cache.as_deref_mut().and_then(|cache| cache.layer_mut(layer)) {
-                Some(LayerCache::Device(own)) => own.append(position, k, v),
-                _ => (k, v),
-            };
-            attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), position)
-        });
-        let mut rows: Vec<Tensor<2>> = rows.collect();
-        if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }.into()
-    }
 }
 
-/// What attention needs of the rows that have keys and values in host memory.
-fn host_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[CachedRow<'r>; MAX_INLINE_ROWS]> {
+/// What attention needs of the rows in a layer.
+fn cached_rows<'r>(rows: &'r mut [Row<'_>], layer: usize) -> SmallVec<[KvRow<'r>; MAX_INLINE_ROWS]> {
     let rows = rows.iter_mut().filter_map(|row| {
         let (position, len, path, parents) = (row.position(), row.len(), row.attention, row.parents);
-        match row.cache.as_deref_mut()?.layer_mut(layer)? {
-            LayerCache::Host(cache) => Some(CachedRow { cache, position, len, path, parents }),
-            LayerCache::Device(_) => None,
-        }
+        Some(KvRow { kv: row.cache.as_deref_mut()?.layer_mut(layer)?, position, len, path, parents })
     });
     rows.collect()
 }

@@ -6,6 +6,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
+use super::layer::Site;
+
 /// Residual dropout, in training: of the outputs of attention and MLP.
 ///
 /// The mask is a function of seed, pass and place in the network. So a resumed run equals one that was not interrupted,
@@ -21,13 +23,6 @@ pub struct Dropout {
 /// Draws of two bytes that a thread makes at a time.
 const DRAWS: usize = 1 << 14;
 
-/// Where in a layer values are dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Site {
-    Attention,
-    Mlp,
-}
-
 impl Dropout {
     /// Nothing is dropped.
     pub const NONE: Self = Self { rate: 0.0, seed: 0, pass: 0 };
@@ -38,7 +33,7 @@ impl Dropout {
     }
 
     /// `x + dropout(y)`, both `[n, hidden]`.
-    pub(crate) fn add(&self, layer: usize, site: Site, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    pub(super) fn add(&self, layer: usize, site: Site, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
         if self.rate <= 0.0 {
             return x + y;
         }
@@ -61,7 +56,7 @@ impl Dropout {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -6,7 +6,7 @@ use lumina_nn::ops::{GpuDraw, GpuInputs, GpuPass, GpuPassValues, GpuResult, GpuR
 use smallvec::SmallVec;
 
 use super::attention::PassRows;
-use super::layer::{Residual, Stream};
+use super::layer::Stream;
 use super::logits::{Drawn, Logits, RowDraw};
 use super::rope::{Rotation, write_angles};
 use super::row::{MAX_INLINE_ROWS, Row};
@@ -105,7 +105,7 @@ impl Transformer {
         let rotation = Rotation::on_gpu(pass.rotation());
         for (layer, network) in self.layers_of(stage).enumerate() {
             stream = stream.observed(&mut observe);
-            stream = network.forward(stream, &rotation, PassRows::Gpu { pass, layer }, Residual::Plain);
+            stream = network.forward(stream, &rotation, PassRows::Gpu { pass, layer }, None);
         }
         self.leave(stage, stream, observe)
     }

@@ -4,11 +4,10 @@ use std::ops::Range;
 #[cfg(feature = "cube")]
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor};
 use lumina_nn::Compute;
-use lumina_nn::ops::KvStorage;
 #[cfg(feature = "cube")]
 use lumina_nn::ops::{GpuKv, GpuKvPool};
+use lumina_nn::ops::{LayerKv, can_allocate};
 
 use super::config::Architecture;
 use crate::{Error, Result};
@@ -16,18 +15,12 @@ use crate::{Error, Result};
 /// From this growth on, all of it is asked of the system at once before it is taken in blocks.
 const MIN_TRIAL_BYTES: u64 = 1 << 30;
 
-/// Whether the system would hand out so many bytes at once.
-fn can_allocate(bytes: u64) -> bool {
-    Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok()
-}
-
 /// The keys and values of one sequence in all layers, of a capacity fixed when it is made.
 ///
 /// On the processor memory is taken in blocks of [`KV_BLOCK_TOKENS`](lumina_nn::ops::KV_BLOCK_TOKENS) tokens as the
 /// sequence grows, and on a GPU in blocks of a pool that all sequences of the model share. In Burn's tensors it is
 /// allocated with the first token, for the whole capacity, and written in place. Where the layers of a model are on
-/// several devices, so are their keys and values. Not `Clone`: a second handle on a tensor would turn every write into
-/// a copy.
+/// several devices, so are their keys and values.
 pub struct KvCache {
     /// Those of each stage of the network.
     parts: Vec<KvPart>,
@@ -38,32 +31,17 @@ pub struct KvCache {
 /// The keys and values of consecutive layers, in one place.
 pub(crate) enum KvPart {
     /// Of each layer from `first` on, with their `[kv_heads, head_dim]`.
-    Layers { first: usize, layers: Vec<LayerCache>, heads: [usize; 2] },
+    Layers { first: usize, layers: Vec<LayerKv>, heads: [usize; 2] },
     /// Blocks on a GPU, which serve all layers.
     #[cfg(feature = "cube")]
     Gpu(GpuKv),
-}
-
-/// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
-pub(crate) enum LayerCache {
-    /// In host memory.
-    Host(KvStorage),
-    /// On a device.
-    Device(Box<DeviceKv>),
 }
 
 impl KvPart {
     /// Of these layers, for up to `capacity` tokens, or for as many of them as can be addressed.
     pub(crate) fn new(architecture: &Architecture, layers: Range<usize>, capacity: usize, compute: &Compute) -> Self {
         let &Architecture { kv_heads, head_dim, .. } = architecture;
-        let (device, dtype) = compute.options();
-        let layer = |_| match compute.kv_storage(kv_heads, capacity, head_dim) {
-            Some(own) => LayerCache::Host(own),
-            None => {
-                let is_host = compute.has_host_memory();
-                LayerCache::Device(Box::new(DeviceKv::new([kv_heads, capacity, head_dim], device, dtype, is_host)))
-            }
-        };
+        let layer = |_| LayerKv::new(compute, kv_heads, capacity, head_dim);
         Self::Layers { first: layers.start, layers: layers.map(layer).collect(), heads: [kv_heads, head_dim] }
     }
 
@@ -76,31 +54,25 @@ impl KvPart {
     /// Tokens that can be addressed.
     fn capacity(&self) -> usize {
         match self {
-            Self::Layers { layers, .. } => layers.iter().map(LayerCache::capacity).min().unwrap_or(usize::MAX),
+            Self::Layers { layers, .. } => layers.iter().map(LayerKv::capacity).min().unwrap_or(usize::MAX),
             #[cfg(feature = "cube")]
             Self::Gpu(own) => own.max_tokens(),
         }
     }
 
     fn bytes(&self) -> u64 {
-        let bytes = |layer: &LayerCache| match layer {
-            LayerCache::Host(own) => own.bytes() as u64,
-            LayerCache::Device(own) => own.bytes(),
-        };
         match self {
-            Self::Layers { layers, .. } => layers.iter().map(bytes).fold(0, u64::saturating_add),
+            Self::Layers { layers, .. } => layers.iter().map(LayerKv::bytes).fold(0, u64::saturating_add),
             #[cfg(feature = "cube")]
             Self::Gpu(own) => own.bytes(),
         }
     }
 
     fn bytes_of(&self, tokens: usize) -> u64 {
-        let bytes = |layer: &LayerCache| match layer {
-            LayerCache::Host(own) => own.bytes_of(tokens) as u64,
-            LayerCache::Device(own) => own.bytes_of(tokens),
-        };
         match self {
-            Self::Layers { layers, .. } => layers.iter().map(bytes).fold(0, u64::saturating_add),
+            Self::Layers { layers, .. } => {
+                layers.iter().map(|layer| layer.bytes_of(tokens)).fold(0, u64::saturating_add)
+            }
             #[cfg(feature = "cube")]
             Self::Gpu(own) => own.bytes_of(tokens),
         }
@@ -112,13 +84,9 @@ impl KvPart {
         let growth = self.bytes_of(tokens).saturating_sub(self.bytes());
         match self {
             Self::Layers { layers, .. } => {
-                let is_host = matches!(layers.first(), Some(LayerCache::Host(_)));
+                let is_host = layers.first().is_some_and(LayerKv::is_host);
                 let is_possible = growth < MIN_TRIAL_BYTES || !is_host || can_allocate(growth);
-                Ok(is_possible
-                    && layers.iter_mut().all(|layer| match layer {
-                        LayerCache::Host(own) => own.reserve(tokens).is_ok(),
-                        LayerCache::Device(own) => own.can_allocate(),
-                    }))
+                Ok(is_possible && layers.iter_mut().all(|layer| layer.reserve(tokens)))
             }
             #[cfg(feature = "cube")]
             Self::Gpu(own) => match own.reserve(tokens) {
@@ -131,15 +99,7 @@ impl KvPart {
 
     fn truncate(&mut self, len: usize) {
         match self {
-            Self::Layers { layers, .. } => {
-                for layer in layers {
-                    match layer {
-                        LayerCache::Host(own) => own.truncate(len),
-                        LayerCache::Device(own) if len == 0 => own.tensors = None,
-                        LayerCache::Device(_) => {}
-                    }
-                }
-            }
+            Self::Layers { layers, .. } => layers.iter_mut().for_each(|layer| layer.truncate(len)),
             #[cfg(feature = "cube")]
             Self::Gpu(own) => own.truncate(len),
         }
@@ -219,13 +179,7 @@ impl KvCache {
         if places.iter().enumerate().any(|(to, from)| to != *from) {
             for part in &mut self.parts {
                 let moved = match part {
-                    KvPart::Layers { layers, .. } => layers.iter_mut().all(|layer| match layer {
-                        LayerCache::Host(own) => {
-                            own.keep(start, places);
-                            true
-                        }
-                        LayerCache::Device(_) => false,
-                    }),
+                    KvPart::Layers { layers, .. } => layers.iter_mut().all(|layer| layer.keep(start, places)),
                     #[cfg(feature = "cube")]
                     KvPart::Gpu(_) => false,
                 };
@@ -247,7 +201,7 @@ impl KvCache {
     }
 
     /// The keys and values of a layer, where they are not on a GPU.
-    pub(crate) fn layer(&self, layer: usize) -> Option<&LayerCache> {
+    pub(crate) fn layer(&self, layer: usize) -> Option<&LayerKv> {
         self.parts.iter().find_map(|part| match part {
             KvPart::Layers { first, layers, .. } => layers.get(layer.checked_sub(*first)?),
             #[cfg(feature = "cube")]
@@ -256,7 +210,7 @@ impl KvCache {
     }
 
     /// [`KvCache::layer`], to be changed.
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> Option<&mut LayerCache> {
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> Option<&mut LayerKv> {
         self.parts.iter_mut().find_map(|part| match part {
             KvPart::Layers { first, layers, .. } => layers.get_mut(layer.checked_sub(*first)?),
             #[cfg(feature = "cube")]
@@ -278,67 +232,6 @@ impl KvCache {
     }
 }
 
-impl LayerCache {
-    /// Tokens that fit.
-    fn capacity(&self) -> usize {
-        match self {
-            Self::Host(own) => own.capacity(),
-            Self::Device(own) => own.shape[1],
-        }
-    }
-}
-
-/// Keys and values of one layer on a device, in memory that is allocated with the first of them.
-pub(crate) struct DeviceKv {
-    /// `[kv_heads, capacity, head_dim]`.
-    shape: [usize; 3],
-    device: Device,
-    dtype: DType,
-    /// Whether the device's memory is that of the process.
-    is_host: bool,
-    tensors: Option<[Tensor<3>; 2]>,
-}
-
-impl DeviceKv {
-    /// Of a smaller capacity where so many tokens cannot be addressed.
-    fn new([kv_heads, capacity, head_dim]: [usize; 3], device: &Device, dtype: DType, is_host: bool) -> Self {
-        let token_bytes = [2, kv_heads, head_dim].into_iter().try_fold(dtype.size(), usize::checked_mul);
-        let capacity = token_bytes.map_or(0, |bytes| capacity.min(isize::MAX as usize / bytes.max(1)));
-        Self { shape: [kv_heads, capacity, head_dim], device: device.clone(), dtype, is_host, tensors: None }
-    }
-
-    /// Whether the memory is there, or can be taken. Burn ends the process where the processor's memory is exhausted,
-    /// so that is tried before. Other devices report it themselves.
-    fn can_allocate(&self) -> bool {
-        self.tensors.is_some() || !self.is_host || can_allocate(self.bytes_of(1))
-    }
-
-    /// Bytes that are allocated.
-    fn bytes(&self) -> u64 {
-        if self.tensors.is_some() { self.bytes_of(1) } else { 0 }
-    }
-
-    /// Bytes with any number of tokens but none: those of the capacity.
-    fn bytes_of(&self, tokens: usize) -> u64 {
-        let all = 2 * self.shape.iter().product::<usize>() * self.dtype.size();
-        if tokens == 0 { 0 } else { all as u64 }
-    }
-
-    /// Writes keys and values `[kv_heads, n, head_dim]` from position `start` on, and returns views of all up to there.
-    pub(crate) fn append(&mut self, start: usize, keys: Tensor<3>, values: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let &mut Self { shape, ref device, dtype, ref mut tensors, .. } = self;
-        let zeros = || Tensor::zeros(shape, (device, dtype));
-        let [own_keys, own_values] = tensors.get_or_insert_with(|| [zeros(), zeros()]);
-        let [kv_heads, n, head_dim] = keys.dims();
-        let place = [0..kv_heads, start..start + n, 0..head_dim];
-        let write = |cache: &mut Tensor<3>, new| {
-            cache.inplace(|cache| cache.slice_assign(place.clone(), new));
-            cache.clone().narrow(1, 0, start + n)
-        };
-        (write(own_keys, keys), write(own_values, values))
-    }
-}
-
 impl std::fmt::Debug for KvCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KvCache")
@@ -349,7 +242,7 @@ impl std::fmt::Debug for KvCache {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 

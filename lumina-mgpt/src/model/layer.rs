@@ -1,27 +1,15 @@
 //! A layer: attention and MLP, each with its norm, on the residual stream.
 
-use burn::module::Module;
-use burn::tensor::Device;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Hidden, Linear, swiglu};
-use smallvec::SmallVec;
 
 use super::attention::{Attention, PassRows};
 use super::config::Architecture;
-use super::dropout::{Dropout, Site};
 use super::norm::RmsNorm;
 use super::rope::Rotation;
-use super::row::MAX_INLINE_ROWS;
 
-/// What the layers of a training pass share: rotary positions, which tokens are a row, and what is dropped.
-pub struct Pass {
-    pub(super) rotation: Rotation,
-    pub(super) device: Device,
-    pub(super) lens: SmallVec<[usize; MAX_INLINE_ROWS]>,
-    pub(super) dropout: Dropout,
-}
-
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(super) struct Layer {
     self_attn: Attention,
     mlp: Mlp,
@@ -31,7 +19,8 @@ pub(super) struct Layer {
 }
 
 /// SwiGLU. Mirrors `ChameleonMLP`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
@@ -73,20 +62,20 @@ impl Layer {
         stream: Stream,
         rotation: &Rotation,
         rows: PassRows<'_, '_>,
-        residual: Residual<'_>,
+        add: Addition<'_>,
     ) -> Stream {
         let (norm_1, norm_2) = (&self.input_layernorm, &self.post_attention_layernorm);
         if self.swin_norm {
             let x = stream.sum();
             let y = norm_1.forward(&self.self_attn.forward(&x, rotation, rows));
-            let x = residual.add(Site::Attention, Stream::from(x), y).sum();
+            let x = add_residual(add, Site::Attention, Stream::from(x), y).sum();
             let y = norm_2.forward(&self.mlp.forward(&x));
-            residual.add(Site::Mlp, Stream::from(x), y)
+            add_residual(add, Site::Mlp, Stream::from(x), y)
         } else {
             let (x, normed) = stream.normed(norm_1);
             let y = self.self_attn.forward(&normed, rotation, rows);
-            let (x, normed) = residual.add(Site::Attention, Stream::from(x), y).normed(norm_2);
-            residual.add(Site::Mlp, Stream::from(x), self.mlp.forward(&normed))
+            let (x, normed) = add_residual(add, Site::Attention, Stream::from(x), y).normed(norm_2);
+            add_residual(add, Site::Mlp, Stream::from(x), self.mlp.forward(&normed))
         }
     }
 }
@@ -133,23 +122,20 @@ impl Stream {
     }
 }
 
-/// How the output of attention or MLP is added to the residual stream.
-#[derive(Clone, Copy)]
-pub(super) enum Residual<'a> {
-    /// As it is.
-    Plain,
-    /// After dropout, in training.
-    Dropout { layer: usize, pass: &'a Pass },
+/// Where in a layer values are added to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site {
+    Attention,
+    Mlp,
 }
 
-impl Residual<'_> {
-    fn add(self, site: Site, stream: Stream, y: Hidden) -> Stream {
-        match self {
-            Self::Plain => Stream { x: stream.sum(), pending: Some(y) },
-            Self::Dropout { layer, pass } => {
-                let [x, y] = [stream.sum(), y].map(|x| x.into_tensor(&pass.device));
-                Hidden::from(pass.dropout.add(layer, site, x, y)).into()
-            }
-        }
+/// How the output of attention or MLP is added to the residual stream: training drops some of it. `None` where it is
+/// added as it is.
+pub(super) type Addition<'a> = Option<&'a dyn Fn(Site, Hidden, Hidden) -> Hidden>;
+
+fn add_residual(add: Addition<'_>, site: Site, stream: Stream, y: Hidden) -> Stream {
+    match add {
+        None => Stream { x: stream.sum(), pending: Some(y) },
+        Some(add) => add(site, stream.sum(), y).into(),
     }
 }

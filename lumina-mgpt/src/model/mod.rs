@@ -10,10 +10,12 @@
 //! 5. [`kv_cache`], [`logits`]: what a pass leaves behind.
 //! 6. [`placement`], [`fit`]: which layers go to which device. [`stage`], [`passes`]: a network on several of them.
 //!
-//! Training runs the same network: [`Transformer::begin`] and what follows it, with [`dropout`].
+//! Training runs the same network in Burn's tensors, with the feature `burn`: `Transformer::begin` in `training`, with
+//! `dropout`.
 
 mod attention;
 pub(crate) mod config;
+#[cfg(feature = "burn")]
 mod dropout;
 mod fit;
 #[cfg(feature = "cube")]
@@ -28,16 +30,20 @@ mod placement;
 mod rope;
 mod row;
 mod stage;
+#[cfg(feature = "burn")]
+mod training;
 mod transformer;
 
 pub use config::{Architecture, ModelConfig, RopeScalingConfig};
+#[cfg(feature = "burn")]
 pub use dropout::Dropout;
 pub use fit::{Fit, StageFit};
 pub use kv_cache::KvCache;
-pub use layer::Pass;
 pub use logits::Logits;
 pub(crate) use logits::{Drawn, RowDraw};
 pub(crate) use parts::{ModelParts, Windows};
 pub(crate) use row::MAX_INLINE_ROWS;
 pub use row::Row;
+#[cfg(feature = "burn")]
+pub use training::Pass;
 pub use transformer::Transformer;

@@ -1,6 +1,5 @@
 //! The two norms: RMS norm of the hidden states, and layer norm of each query and key head.
 
-use burn::module::Module;
 use lumina_nn::Loader;
 use lumina_nn::ops::{Hidden, Values, add_rms_norm, head_norm_rotated, rms_norm};
 
@@ -9,7 +8,8 @@ use super::rope::Rotation;
 /// RMS norm as the original rounds it: all in `f32`, once to the input's type, then times the weight.
 ///
 /// Mirrors `modeling_chameleon.py::ChameleonRMSNorm`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct RmsNorm {
     weight: Values<1>,
     epsilon: f64,
@@ -35,7 +35,8 @@ impl RmsNorm {
 ///
 /// The checkpoint has a row for each part of the parallel training, or one for each head; a row serves `heads / rows`
 /// heads. Mirrors `modeling_chameleon.py::ChameleonLayerNorm`.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct HeadNorm {
     weight: Values<2>,
     bias: Values<2>,

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::attention::PassRows;
 use super::kv_cache::KvCache;
-use super::layer::{Layer, Residual, Stream};
+use super::layer::{Layer, Stream};
 use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
 use super::stage::Stage;
@@ -118,7 +118,7 @@ impl Transformer {
             stream = stream.observed(&mut observe);
             let rows =
                 if is_whole { PassRows::Whole(&lens) } else { PassRows::Cached { rows: &mut *rows, layer, compute } };
-            stream = network.forward(stream, &rotation, rows, Residual::Plain);
+            stream = network.forward(stream, &rotation, rows, None);
         }
         Ok(self.leave(stage, stream, observe))
     }

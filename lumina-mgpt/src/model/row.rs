@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use lumina_nn::ops::AttentionPath;
+use lumina_nn::ops::{AttentionPath, LayerKv};
 use smallvec::SmallVec;
 
-use super::kv_cache::{KvCache, LayerCache};
+use super::kv_cache::KvCache;
 
 /// Rows of a pass that are counted without allocating: requests with guidance, or a small batch.
 pub(crate) const MAX_INLINE_ROWS: usize = 8;
@@ -93,7 +93,7 @@ impl<'a> Row<'a> {
 
     /// Whether keys and values of a layer are in host memory.
     pub(crate) fn has_host_cache(&self, layer: usize) -> bool {
-        self.cache.as_ref().is_some_and(|cache| matches!(cache.layer(layer), Some(LayerCache::Host(_))))
+        self.cache.as_ref().and_then(|cache| cache.layer(layer)).is_some_and(LayerKv::is_host)
     }
 }
 

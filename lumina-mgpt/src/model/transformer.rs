@@ -4,22 +4,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::{Bool, DType, Tensor, TensorData};
 use lumina_checkpoint::Checkpoint;
 use lumina_nn::ops::{Embedding, Hidden, Linear};
 use lumina_nn::{Compute, LoadProgress, Loader};
 use smallvec::SmallVec;
 
-use super::attention::PassRows;
 use super::config::{Architecture, ModelConfig};
-use super::dropout::Dropout;
 use super::fit::Fit;
 use super::kv_cache::KvCache;
-use super::layer::{Layer, Pass, Residual, Stream};
+use super::layer::Layer;
 use super::logits::{Drawn, Logits, RowDraw};
 use super::norm::RmsNorm;
-use super::rope::Rotation;
 use super::row::{MAX_INLINE_ROWS, Row};
 use super::stage::Stage;
 use crate::convert;
@@ -30,18 +25,18 @@ use crate::{Error, Result};
 /// Rows of different lengths share a pass without padding: their tokens lie one after the other in `[n, hidden]`, the
 /// linear layers see all of them at once, and attention gives each row its own keys and values.
 /// Mirrors `modeling_chameleon.py::ChameleonForConditionalGeneration`.
-#[derive(Module)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
 pub struct Transformer {
     pub(super) embed_tokens: Embedding,
     pub(super) layers: Vec<Layer>,
     pub(super) norm: RmsNorm,
     pub(super) lm_head: Linear,
-    #[module(skip)]
+    #[cfg_attr(feature = "burn", module(skip))]
     pub(super) architecture: Architecture,
-    #[module(skip)]
+    #[cfg_attr(feature = "burn", module(skip))]
     pub(super) compute: Compute,
     /// Where the layers compute, in their order; one at least.
-    #[module(skip)]
+    #[cfg_attr(feature = "burn", module(skip))]
     pub(super) stages: Vec<Stage>,
 }
 
@@ -165,19 +160,6 @@ impl Transformer {
         &self.compute
     }
 
-    /// The same network computing elsewhere. In training it is a replica: its parameters keep their ids, and record
-    /// gradients of their own. A network that is split over devices stays where it is.
-    #[must_use]
-    pub fn replica(&self, compute: &Compute) -> Self {
-        if self.stages.len() > 1 {
-            return self.clone();
-        }
-        let mut replica = self.clone().fork(compute.device());
-        replica.compute = compute.clone();
-        replica.stages = vec![Stage::new(&replica.architecture, 0..replica.architecture.layers, compute)];
-        replica
-    }
-
     /// An empty cache for a sequence of up to `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> KvCache {
         let parts = self.stages.iter().map(|stage| stage.new_kv(&self.architecture, capacity));
@@ -261,59 +243,6 @@ impl Transformer {
     /// As [`Transformer::forward`].
     pub fn forward_with(&self, rows: &mut [Row<'_>], observe: &mut dyn FnMut(&Hidden)) -> Result<Hidden> {
         self.hidden(rows, Some(observe))
-    }
-
-    /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
-    /// number of tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that
-    /// it computed.
-    ///
-    /// # Errors
-    /// As [`Transformer::forward`]; [`Error::Nn`] where the network may be split over devices.
-    pub fn begin(&self, sequences: &[&[u32]], dropout: Dropout) -> Result<(Pass, Tensor<2>)> {
-        let rows: Vec<Row<'_>> = sequences.iter().map(|tokens| Row::whole(tokens)).collect();
-        self.compute.check_alone()?;
-        let x = self.embed(&self.tokens(&rows)?, &self.compute)?;
-        let rotation = Rotation::new(&self.architecture, &rows, &self.compute);
-        let device = self.compute.device().clone();
-        let x = x.into_tensor(&device);
-        let lens = rows.iter().map(Row::len).collect();
-        Ok((Pass { rotation, device, lens, dropout }, x))
-    }
-
-    /// Layer `index` of a pass, of [`Architecture::n_layers`]: `[n, hidden]` → `[n, hidden]`. The same pass, layer and
-    /// input give the same result again, dropout included.
-    ///
-    /// # Errors
-    /// [`Error::NoLayer`] where there is no such layer.
-    pub fn layer(&self, index: usize, x: Tensor<2>, pass: &Pass) -> Result<Tensor<2>> {
-        let layer = self.layers.get(index).ok_or(Error::NoLayer { index, layers: self.layers.len() })?;
-        let residual = Residual::Dropout { layer: index, pass };
-        let stream = Stream::from(Hidden::from(x));
-        let stream = layer.forward(stream, &pass.rotation, PassRows::Whole(&pass.lens), residual);
-        Ok(stream.sum().into_tensor(&pass.device))
-    }
-
-    /// The norm after the last layer, `[n, hidden]` → `[n, hidden]`.
-    pub fn final_norm(&self, x: Tensor<2>) -> Tensor<2> {
-        self.norm.forward(&x.into()).into_tensor(self.compute.device())
-    }
-
-    /// Logits in `f32` of hidden states `[n, hidden]`: `[n, vocab_size]`. With `mask_image_logits` those of image
-    /// tokens are the lowest finite value.
-    pub fn logits(&self, hidden: impl Into<Hidden>) -> Tensor<2> {
-        let logits = self.lm_head.forward(&hidden.into()).into_tensor(self.compute.device()).cast(DType::F32);
-        let masked = &self.architecture.masked_logits;
-        if masked.is_empty() {
-            return logits;
-        }
-        let [n, n_tokens] = logits.dims();
-        let mut is_masked = vec![false; n_tokens];
-        for &token in masked {
-            is_masked[token as usize] = true;
-        }
-        let mask = TensorData::new(is_masked, [1, n_tokens]);
-        let mask = Tensor::<2, Bool>::from_data(mask, &logits.device());
-        logits.mask_fill(mask.expand([n, n_tokens]), f32::MIN)
     }
 
     /// Logits at some positions of a pass, on the host: a row `[vocab_size]` for each of `positions`.

@@ -276,7 +276,7 @@ impl<'a> LuminaBuilder<'a> {
     pub fn load(mut self) -> Result<Lumina> {
         let compute = match self.compute.take() {
             Some(compute) => compute,
-            None => Compute::available().into_iter().next().ok_or(Error::NoBackend)?,
+            None => Compute::cpu(),
         };
         // Before anything large is downloaded.
         compute.check()?;

@@ -20,7 +20,6 @@ use crate::{Error, Result};
 /// and the last [`Events`] are dropped, or with [`Handle::shutdown`].
 ///
 /// ```
-/// # #[cfg(feature = "flex")] {
 /// use lumina_mgpt::{Compute, Event, Handle, HandleOptions, Lumina};
 ///
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
@@ -37,7 +36,6 @@ use crate::{Error, Result};
 ///     }
 /// }
 /// assert_eq!(handle.metrics().completed, 1);
-/// # }
 /// # Ok::<(), lumina_mgpt::Error>(())
 /// ```
 #[derive(Clone)]

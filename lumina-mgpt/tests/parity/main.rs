@@ -6,15 +6,11 @@
     clippy::print_stderr,
     reason = "helpers of tests: a panic is the failure, a print the report"
 )]
-#![cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 
 mod generate;
 mod model;
-#[cfg(feature = "flex")]
 mod quantised;
-#[cfg(feature = "flex")]
 mod rows;
-#[cfg(feature = "flex")]
 #[path = "../support/split.rs"]
 mod split;
 
@@ -30,7 +26,7 @@ fn targets() -> Vec<Compute> {
     if cfg!(feature = "wgpu") && !targets.iter().any(|compute| compute.to_string().starts_with("wgpu")) {
         eprintln!("SKIPPED on wgpu: this machine has no driver for it");
     }
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "burn")]
     targets.push(Compute::flex());
     targets
 }
@@ -39,21 +35,17 @@ fn targets() -> Vec<Compute> {
 /// there is one.
 fn targets_of(folder: &Path) -> Vec<Compute> {
     let mut targets = targets();
-    #[cfg(feature = "flex")]
-    {
-        let n_layers = lumina_testing::json_file(&folder.join("config.json"))["num_hidden_layers"].as_u64().unwrap();
-        // Opened anew each time, as a device of its own.
-        let is_gpu = |compute: &Compute| ["wgpu", "cuda"].iter().any(|name| compute.to_string().starts_with(name));
-        let gpu = || self::targets().into_iter().find(is_gpu);
-        let mut shared = vec![vec![Compute::cpu(); 2]];
-        if let Some((a, b)) = gpu().zip(gpu()) {
-            let cpu = Compute::cpu;
-            shared.extend([vec![a.clone(), cpu()], vec![cpu(), a.clone()], vec![a.clone(), b.clone()]]);
-            shared.push(vec![a, b, cpu()]);
-        }
-        shared.retain(|devices| devices.len() as u64 <= n_layers);
-        targets.extend(shared.iter().map(|devices| split::split(folder, devices)));
+    let n_layers = lumina_testing::json_file(&folder.join("config.json"))["num_hidden_layers"].as_u64().unwrap();
+    // Opened anew each time, as a device of its own.
+    let is_gpu = |compute: &Compute| ["wgpu", "cuda"].iter().any(|name| compute.to_string().starts_with(name));
+    let gpu = || self::targets().into_iter().find(is_gpu);
+    let mut shared = vec![vec![Compute::cpu(); 2]];
+    if let Some((a, b)) = gpu().zip(gpu()) {
+        let cpu = Compute::cpu;
+        shared.extend([vec![a.clone(), cpu()], vec![cpu(), a.clone()], vec![a.clone(), b.clone()]]);
+        shared.push(vec![a, b, cpu()]);
     }
-    let _ = folder;
+    shared.retain(|devices| devices.len() as u64 <= n_layers);
+    targets.extend(shared.iter().map(|devices| split::split(folder, devices)));
     targets
 }

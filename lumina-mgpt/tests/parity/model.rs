@@ -148,7 +148,6 @@ fn caches_chunks_and_batches() {
 }
 
 /// The kernel that reads mapped weights gives a row the same bits in any batch.
-#[cfg(feature = "flex")]
 #[test]
 fn mapped_rows_do_not_depend_on_the_batch() {
     let compute = lumina_mgpt::Compute::cpu();

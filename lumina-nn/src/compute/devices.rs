@@ -1,6 +1,6 @@
 //! Several devices that share a model.
 
-use super::{Compute, DeviceKind};
+use super::Compute;
 use crate::{Error, Result};
 
 impl Compute {
@@ -13,7 +13,7 @@ impl Compute {
     /// are this one's. The image tokenizer is on the first device. Burn's tensors, and so training, are in one place.
     ///
     /// ```
-    /// # #[cfg(all(feature = "flex", feature = "wgpu"))] {
+    /// # #[cfg(feature = "wgpu")] {
     /// use lumina_nn::Compute;
     /// let compute = Compute::wgpu().max_memory(8 << 30).then(Compute::cpu());
     /// assert_eq!(compute.to_string(), "wgpu+cpu f32 as-stored");
@@ -71,7 +71,7 @@ impl Compute {
 
     /// Checks those after this one, and that each of them can have a part of a model.
     pub(super) fn check_others(&self) -> Result<()> {
-        let in_tensors = |device: &&Self| matches!(device.kind, DeviceKind::CpuTensors | DeviceKind::Tensors);
+        let in_tensors = |device: &&Self| device.is_in_tensors();
         if !self.others.is_empty()
             && let Some(device) = std::iter::once(self).chain(&self.others).find(in_tensors)
         {
@@ -81,7 +81,7 @@ impl Compute {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests {
     use lumina_checkpoint::Dtype;
 
@@ -113,11 +113,18 @@ mod tests {
         }
     }
 
-    /// The device of each is checked, and tensors are in one place.
+    /// The device of each is checked.
     #[test]
     fn what_cannot_have_a_part_of_a_model_is_an_error() {
         let wrong = Compute::cpu().then(Compute::cpu().weights_in(Residence::Device));
         assert!(matches!(wrong.check(), Err(Error::Residence { .. })));
+        assert!(Compute::cpu().then(Compute::cpu()).check().is_ok());
+    }
+
+    /// Tensors are in one place.
+    #[cfg(feature = "burn")]
+    #[test]
+    fn tensors_are_on_one_device() {
         for compute in [Compute::cpu().then(Compute::flex()), Compute::flex().then(Compute::cpu())] {
             assert!(matches!(compute.check(), Err(Error::Together { device: "flex" })));
         }

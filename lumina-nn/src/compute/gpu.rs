@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::Compute;
+#[cfg(feature = "cube")]
+use super::DeviceKind;
 use crate::{Error, Result};
 
 /// A GPU that is opened when it is first needed, and then shared by clones.
@@ -18,6 +20,12 @@ pub(super) struct GpuSlot {
 impl GpuSlot {
     pub(super) fn new(choice: lumina_cube::DeviceChoice) -> Self {
         Self { choice, opened: Arc::default() }
+    }
+
+    /// Which GPU it is.
+    #[cfg(any(feature = "burn", feature = "cuda"))]
+    pub(super) fn choice(&self) -> lumina_cube::DeviceChoice {
+        self.choice
     }
 
     /// The device, or why there is none.
@@ -46,7 +54,7 @@ impl Compute {
     /// The index of a CUDA device of our own kernels.
     pub(super) fn cuda_index(&self) -> Option<usize> {
         #[cfg(feature = "cube")]
-        if let Some(GpuSlot { choice: lumina_cube::DeviceChoice::Cuda(index), .. }) = self.gpu {
+        if let DeviceKind::Gpu(GpuSlot { choice: lumina_cube::DeviceChoice::Cuda(index), .. }) = self.kind {
             return Some(index);
         }
         None
@@ -102,7 +110,10 @@ impl Compute {
     /// The GPU whose kernels compute, once [`Compute::check`] has opened it.
     #[cfg(feature = "cube")]
     pub(crate) fn gpu(&self) -> Option<&lumina_cube::Gpu> {
-        self.gpu.as_ref()?.open().ok()
+        match &self.kind {
+            DeviceKind::Gpu(gpu) => gpu.open().ok(),
+            _ => None,
+        }
     }
 
     /// Runs `op` on a thread of the current rayon pool, where kernels run on them: several operators in a row then

@@ -3,49 +3,46 @@
 mod devices;
 mod gpu;
 mod names;
+#[cfg(feature = "burn")]
+mod tensors;
 mod weights;
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device};
 use lumina_checkpoint::Dtype;
 use lumina_kernels::ActivationPrecision;
 
 #[cfg(feature = "cube")]
 use self::gpu::GpuSlot;
 pub use self::weights::{Residence, Role, Weights, head_dtype};
-use crate::ops::KvStorage;
 use crate::ops::host::buffer::Buffers;
 use crate::{Error, Result};
 
 /// Where and how a network computes: the device, where its linear weights reside, and their format.
 ///
 /// The three are independent, and [`Compute::check`] says which combinations do not work (yet). Where activations are
-/// follows from the device alone: in host memory for [`Compute::cpu`], in buffers of our own kernels on a GPU, in
-/// Burn's tensors elsewhere, as training needs them.
+/// follows from the device alone: in host memory for [`Compute::cpu`], in buffers of our own kernels on a GPU, and with
+/// the feature `burn` in Burn's tensors elsewhere, as training needs them.
 ///
 /// | device | residence | format |
 /// | --- | --- | --- |
 /// | `cpu` | [`Residence::Mapped`] (default), [`Residence::Host`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
 /// | `cuda`, `wgpu` | [`Residence::Device`] | [`Weights::AsStored`] (default), `BF16`, `F16`, `Q8`, `Q4` |
-/// | `flex`, `ndarray`, any after [`Compute::in_tensors`] | [`Residence::Device`] | [`Weights::ComputeType`] |
+/// | `flex`, `ndarray`, any after `Compute::in_tensors` | [`Residence::Device`] | [`Weights::ComputeType`] |
 ///
 /// Nothing here is global: two models in one program may compute in two places, and one that is too large for a device
 /// in several: [`Compute::then`].
 ///
 /// ```
-/// # #[cfg(feature = "flex")] {
 /// use lumina_nn::{Compute, Residence, Weights};
 /// let compute = Compute::cpu().weights(Weights::Q8);
 /// assert_eq!((compute.residence(), compute.format()), (Residence::Mapped, Weights::Q8));
 /// let named: Compute = "cpu".parse()?;
-/// # }
 /// # Ok::<(), lumina_nn::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Compute {
     name: &'static str,
-    device: Device,
     kind: DeviceKind,
     dtype: Dtype,
     residence: Residence,
@@ -54,9 +51,6 @@ pub struct Compute {
     activations: ActivationPrecision,
     master_weights: bool,
     buffers: Arc<Buffers>,
-    /// The device of our own kernels.
-    #[cfg(feature = "cube")]
-    gpu: Option<GpuSlot>,
     /// The most bytes that a model may take, where the caller says so.
     max_memory: Option<u64>,
     /// Devices for what does not fit this one, each alone.
@@ -64,17 +58,16 @@ pub struct Compute {
 }
 
 /// How a device is computed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 enum DeviceKind {
     /// The processor, by the kernels of `lumina-kernels` on slices in host memory.
     Cpu,
-    /// The processor, by a backend of Burn, whose tensors are in host memory.
-    CpuTensors,
     /// A GPU, by the kernels of `lumina-cube`.
     #[cfg(feature = "cube")]
-    Gpu,
-    /// Another device, by a backend of Burn.
-    Tensors,
+    Gpu(GpuSlot),
+    /// Any device, by a backend of Burn.
+    #[cfg(feature = "burn")]
+    Tensors(tensors::TensorDevice),
 }
 
 impl Compute {
@@ -85,47 +78,15 @@ impl Compute {
     pub const GPU_KV_CACHE_DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q8_0];
 
     /// The processor: `f32` activations, weights read from the memory-mapped file in its own format.
-    #[cfg(feature = "flex")]
     pub fn cpu() -> Self {
-        Self {
-            name: "cpu",
-            kind: DeviceKind::Cpu,
-            residence: Residence::Mapped,
-            weights: Weights::AsStored,
-            ..Self::new(Device::flex())
-        }
-    }
-
-    /// The processor through Burn's `flex` backend, with weights and activations in its tensors: what training and
-    /// [`Compute::dtype`] on the processor need.
-    #[cfg(feature = "flex")]
-    pub fn flex() -> Self {
-        Self::cpu().in_tensors()
-    }
-
-    /// The processor through the `ndarray` backend, with weights in its tensors.
-    #[cfg(feature = "ndarray")]
-    #[allow(deprecated, reason = "burn marks the ndarray backend deprecated in favour of flex; users still ask for it")]
-    pub fn ndarray() -> Self {
-        Self { name: "ndarray", kind: DeviceKind::CpuTensors, ..Self::new(Device::ndarray()) }
+        let on = Self::on("cpu", DeviceKind::Cpu);
+        Self { residence: Residence::Mapped, weights: Weights::AsStored, ..on }
     }
 
     /// The CUDA device with this index: weights in the format of the file, keys and values in `f16`.
     #[cfg(feature = "cuda")]
     pub fn cuda(index: usize) -> Self {
-        Self::on_gpu("cuda", lumina_cube::DeviceChoice::Cuda(index), Device::cuda(index))
-    }
-
-    #[cfg(feature = "cube")]
-    fn on_gpu(name: &'static str, choice: lumina_cube::DeviceChoice, device: Device) -> Self {
-        Self {
-            name,
-            kind: DeviceKind::Gpu,
-            weights: Weights::AsStored,
-            kv_cache: Dtype::F16,
-            gpu: Some(GpuSlot::new(choice)),
-            ..Self::new(device)
-        }
+        Self::on_gpu("cuda", lumina_cube::DeviceChoice::Cuda(index))
     }
 
     /// The default device of wgpu: Vulkan, Metal or DirectX, whichever the machine has. Weights are in the format of
@@ -136,8 +97,30 @@ impl Compute {
     /// `Compute::cpu`.
     #[cfg(feature = "wgpu")]
     pub fn wgpu() -> Self {
-        let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
-        Self::on_gpu("wgpu", lumina_cube::DeviceChoice::Wgpu, device)
+        Self::on_gpu("wgpu", lumina_cube::DeviceChoice::Wgpu)
+    }
+
+    #[cfg(feature = "cube")]
+    fn on_gpu(name: &'static str, choice: lumina_cube::DeviceChoice) -> Self {
+        let kind = DeviceKind::Gpu(GpuSlot::new(choice));
+        Self { weights: Weights::AsStored, kv_cache: Dtype::F16, ..Self::on(name, kind) }
+    }
+
+    /// A device with the settings that tensors have.
+    fn on(name: &'static str, kind: DeviceKind) -> Self {
+        Self {
+            name,
+            kind,
+            dtype: Dtype::F32,
+            residence: Residence::Device,
+            weights: Weights::ComputeType,
+            kv_cache: Dtype::F32,
+            activations: ActivationPrecision::F32,
+            master_weights: false,
+            buffers: Arc::default(),
+            max_memory: None,
+            others: Vec::new(),
+        }
     }
 
     /// Every target that is compiled in and found on this machine, the first a good default for a small model.
@@ -147,7 +130,6 @@ impl Compute {
         #[cfg(any(feature = "cuda", feature = "wgpu"))]
         let gpus = lumina_cube::Gpu::enumerate();
         let candidates = [
-            #[cfg(feature = "flex")]
             Some(Self::cpu()),
             #[cfg(feature = "ndarray")]
             Some(Self::ndarray()),
@@ -158,26 +140,6 @@ impl Compute {
             None,
         ];
         candidates.into_iter().flatten().collect()
-    }
-
-    /// Any Burn device, with `f32` activations and weights in its tensors.
-    pub fn new(device: Device) -> Self {
-        Self {
-            name: "device",
-            device,
-            kind: DeviceKind::Tensors,
-            dtype: Dtype::F32,
-            residence: Residence::Device,
-            weights: Weights::ComputeType,
-            kv_cache: Dtype::F32,
-            activations: ActivationPrecision::F32,
-            master_weights: false,
-            buffers: Arc::default(),
-            #[cfg(feature = "cube")]
-            gpu: None,
-            max_memory: None,
-            others: Vec::new(),
-        }
     }
 
     /// Sets the type of activations, and of weights in [`Weights::ComputeType`]: [`Dtype::F32`], [`Dtype::F16`] or
@@ -223,37 +185,9 @@ impl Compute {
         self.each(|device| device.master_weights = true)
     }
 
-    /// The same on another Burn device, with weights in its tensors: on one that records gradients, for example.
-    #[must_use]
-    pub fn on_device(self, device: Device) -> Self {
-        Self { device, ..self.in_tensors() }
-    }
-
-    /// The same device with weights and activations in Burn's tensors, as training and [`Compute::dtype`] need them.
-    /// [`Compute::cpu`] becomes `Compute::flex`.
-    #[must_use]
-    pub fn in_tensors(mut self) -> Self {
-        self.others = std::mem::take(&mut self.others).into_iter().map(Self::in_tensors).collect();
-        let (name, kind) = match self.kind {
-            DeviceKind::Cpu => ("flex", DeviceKind::CpuTensors),
-            #[cfg(feature = "cube")]
-            DeviceKind::Gpu => {
-                let kept = Self { kind: DeviceKind::Tensors, kv_cache: Dtype::F32, gpu: None, ..self };
-                return kept.in_tensors();
-            }
-            other => (self.name, other),
-        };
-        Self { name, kind, residence: Residence::Device, weights: Weights::ComputeType, ..self }
-    }
-
     /// The type of the keys and values that are kept of a sequence.
     pub fn kv_dtype(&self) -> Dtype {
         self.kv_cache
-    }
-
-    /// The Burn device.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// Where linear weights reside.
@@ -273,18 +207,32 @@ impl Compute {
 
     /// Whether activations are slices in host memory, which the kernels of `lumina-kernels` compute on.
     pub fn is_host(&self) -> bool {
-        self.kind == DeviceKind::Cpu
+        matches!(self.kind, DeviceKind::Cpu)
     }
 
     /// Whether a token's results do not depend on how many others share its pass, to the bit: so it is with our own
     /// kernels. Burn's matrix products may round otherwise for another number of rows.
     pub fn has_independent_rows(&self) -> bool {
-        !matches!(self.kind, DeviceKind::CpuTensors | DeviceKind::Tensors)
+        !self.is_in_tensors()
     }
 
     /// Whether the device's memory is that of the process.
     pub fn has_host_memory(&self) -> bool {
-        matches!(self.kind, DeviceKind::Cpu | DeviceKind::CpuTensors)
+        match &self.kind {
+            DeviceKind::Cpu => true,
+            #[cfg(feature = "cube")]
+            DeviceKind::Gpu(_) => false,
+            #[cfg(feature = "burn")]
+            DeviceKind::Tensors(device) => device.is_host(),
+        }
+    }
+
+    /// Whether activations are Burn's tensors.
+    pub(crate) fn is_in_tensors(&self) -> bool {
+        #[cfg(feature = "burn")]
+        return matches!(self.kind, DeviceKind::Tensors(_));
+        #[cfg(not(feature = "burn"))]
+        false
     }
 
     /// Memory for activations.
@@ -292,34 +240,9 @@ impl Compute {
         &self.buffers
     }
 
-    /// An empty cache for keys and values of `capacity` tokens, where they are kept in host memory.
-    pub fn kv_storage(&self, kv_heads: usize, capacity: usize, head_dim: usize) -> Option<KvStorage> {
-        let format = self.kv_cache.format().filter(|_| self.has_host_cache())?;
-        KvStorage::new(format, kv_heads, capacity, head_dim)
-    }
-
     /// Whether keys and values are kept in host memory.
-    fn has_host_cache(&self) -> bool {
+    pub(crate) fn has_host_cache(&self) -> bool {
         self.has_host_memory() && self.dtype == Dtype::F32
-    }
-
-    /// The type of activations, as Burn names it.
-    pub(crate) fn burn_dtype(&self) -> DType {
-        match self.dtype {
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            _ => DType::F32,
-        }
-    }
-
-    /// The type of parameters, as Burn names it.
-    pub(crate) fn parameter_dtype(&self) -> DType {
-        if self.master_weights { DType::F32 } else { self.burn_dtype() }
-    }
-
-    /// Device and type, for making activations.
-    pub fn options(&self) -> (&Device, DType) {
-        (&self.device, self.burn_dtype())
     }
 
     /// Checks that the device can compute as asked.
@@ -335,14 +258,14 @@ impl Compute {
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(Error::ComputeType { dtype });
         }
-        match self.kind {
+        match &self.kind {
             DeviceKind::Cpu => {
                 if dtype != Dtype::F32 {
-                    let choices = "f32, or `Compute::flex()`, which computes in Burn's tensors";
+                    let choices = "f32, or with the feature `flex` `Compute::flex()`, which computes in Burn's tensors";
                     return Err(Error::DeviceType { device, dtype, choices });
                 }
                 if residence == Residence::Device {
-                    let choices = "`mapped` or `host`, or `Compute::flex()`, which computes in Burn's tensors";
+                    let choices = "`mapped` or `host`, or with the feature `flex` `Compute::flex()`, which has tensors";
                     return Err(Error::Residence { device, residence, choices });
                 }
                 if weights == Weights::ComputeType {
@@ -351,7 +274,7 @@ impl Compute {
                 }
             }
             #[cfg(feature = "cube")]
-            DeviceKind::Gpu => {
+            DeviceKind::Gpu(gpu) => {
                 if dtype != Dtype::F32 {
                     let choices = "f32, or `Compute::in_tensors()`, which computes in Burn's tensors";
                     return Err(Error::DeviceType { device, dtype, choices });
@@ -366,19 +289,20 @@ impl Compute {
                 if !Self::GPU_KV_CACHE_DTYPES.contains(&kv_cache) {
                     return Err(Error::KvCacheType { dtype: kv_cache });
                 }
-                if let Some(gpu) = &self.gpu {
-                    gpu.open()
-                        .map_err(|reason| Error::Gpu(lumina_cube::Error::NoDevice { reason: reason.to_owned() }))?;
-                }
+                gpu.open().map_err(|reason| Error::Gpu(lumina_cube::Error::NoDevice { reason: reason.to_owned() }))?;
                 return Ok(());
             }
-            DeviceKind::CpuTensors | DeviceKind::Tensors => {
+            #[cfg(feature = "burn")]
+            DeviceKind::Tensors(_) => {
                 if residence != Residence::Device {
                     return Err(Error::Residence { device, residence, choices: "`device`" });
                 }
                 if weights != Weights::ComputeType {
                     let choices = "`compute-type`, with bf16 or f16 activations where memory is short, or device `cpu`";
                     return Err(Error::WeightFormat { device, weights, choices });
+                }
+                if dtype != Dtype::F32 && !self.device().supports_dtype(self.burn_dtype()) {
+                    return Err(Error::DeviceType { device, dtype, choices: "f32 or f16" });
                 }
             }
         }
@@ -387,9 +311,6 @@ impl Compute {
         }
         if kv_cache != Dtype::F32 && !self.has_host_cache() {
             return Err(Error::KvCacheDevice { device, dtype: kv_cache });
-        }
-        if dtype != Dtype::F32 && !self.device.supports_dtype(self.burn_dtype()) {
-            return Err(Error::DeviceType { device, dtype, choices: "f32 or f16" });
         }
         Ok(())
     }

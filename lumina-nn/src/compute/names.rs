@@ -30,9 +30,8 @@ impl std::str::FromStr for Compute {
             return Ok(first.parse::<Self>()?.then(rest.parse()?));
         }
         match name {
-            #[cfg(feature = "flex")]
             "cpu" => Ok(Self::cpu()),
-            #[cfg(feature = "flex")]
+            #[cfg(feature = "burn")]
             "flex" => Ok(Self::flex()),
             #[cfg(feature = "ndarray")]
             "ndarray" => Ok(Self::ndarray()),
@@ -48,7 +47,8 @@ impl std::str::FromStr for Compute {
             }
             _ => {
                 let built_in = [
-                    ("cpu, flex", cfg!(feature = "flex")),
+                    ("cpu", true),
+                    ("flex", cfg!(feature = "burn")),
                     ("ndarray", cfg!(feature = "ndarray")),
                     ("cuda", cfg!(feature = "cuda")),
                     ("wgpu", cfg!(feature = "wgpu")),
@@ -66,7 +66,6 @@ impl std::fmt::Debug for Compute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Compute")
             .field("name", &self.name)
-            .field("device", &self.device)
             .field("dtype", &self.dtype)
             .field("residence", &self.residence)
             .field("weights", &self.weights)

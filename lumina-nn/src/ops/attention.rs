@@ -1,10 +1,12 @@
-//! Causal attention.
+//! Causal attention, of whole rows and to what is kept of them.
 
-use burn::tensor::Tensor;
-use lumina_kernels::attention::cached::{self, CachedRow};
+use lumina_kernels::attention::cached::{self, AttentionPath, CachedRow};
 use lumina_kernels::attention::causal::{self, AttentionInputs, AttentionShape};
+use smallvec::SmallVec;
 
 use super::hidden::{Activation, Hidden};
+use super::kv::LayerKv;
+use crate::Compute;
 
 /// Attention of rows to themselves, each from its beginning on: `q` `[n, heads · head_dim]`, `k` and `v` `[n, kv_heads
 /// · head_dim]`, with the rows' tokens one after the other, as many as `lens` says. The result has the shape of `q`.
@@ -12,7 +14,7 @@ use super::hidden::{Activation, Hidden};
 /// `softmax(q · kᵀ / √head_dim) · v`. A token attends to itself and to what comes before it in its row; `heads /
 /// kv_heads` consecutive heads share keys and values.
 pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: &[usize]) -> Hidden {
-    let ([n, width], [_, kv_width]) = (q.dims(), k.dims());
+    let ([_, width], [_, kv_width]) = (q.dims(), k.dims());
     let shape = AttentionShape { heads: width / head_dim, kv_heads: kv_width / head_dim, head_dim };
     match (q.0, k.0, v.0) {
         (Activation::Host(q), Activation::Host(k), Activation::Host(v)) => {
@@ -21,32 +23,68 @@ pub fn causal_attention(q: Hidden, k: Hidden, v: Hidden, head_dim: usize, lens: 
             causal::forward_into(inputs, lens, &shape, &mut y.values);
             y.into()
         }
-        (q, k, v) => {
-            let all = [q, k, v].map(Hidden);
-            let device = all.iter().find_map(Hidden::device).expect("one is a tensor, or the arm above matches");
-            let split = |x: Tensor<2>, heads| x.reshape([n, heads, head_dim]);
-            let [q, k, v] = all.map(|x| x.into_tensor(&device));
-            let heads = (shape.heads, shape.kv_heads);
-            super::burn::causal_attention([split(q, heads.0), split(k, heads.1), split(v, heads.1)], lens).into()
-        }
+        (q, k, v) => in_tensors!(q, k, v => super::burn::causal_attention([q, k, v].map(Hidden), head_dim, lens)),
     }
 }
 
-/// Attention of rows to their KV caches and to themselves, in host memory and `f32`: `q` `[n, heads · head_dim]`, `k`
-/// and `v` `[n, kv_heads · head_dim]`, with the rows' tokens one after the other. Keys and values are appended to the
-/// caches. The result has the shape of `q`; that of a row does not depend on the others.
+/// A row of [`cached_attention`].
+pub struct KvRow<'a> {
+    /// The keys and values of the layer, to which those of the row are appended.
+    pub kv: &'a mut LayerKv,
+    /// Tokens in it before those of the row.
+    pub position: usize,
+    /// Tokens of the row.
+    pub len: usize,
+    /// How attention is computed, in host memory.
+    pub path: AttentionPath,
+    /// The parent of each token but the first, where drafts branch: in host memory alone.
+    pub parents: &'a [u32],
+}
+
+/// Rows that are counted without allocating.
+const MAX_INLINE_ROWS: usize = 8;
+
+/// Attention of rows to their KV caches and to themselves: `q` `[n, heads · head_dim]`, `k` and `v` `[n, kv_heads ·
+/// head_dim]`, with the rows' tokens one after the other. Keys and values are appended to the caches. The result has
+/// the shape of `q`; in host memory that of a row does not depend on the others.
 ///
 /// # Panics
 /// If a row does not fit its cache, or is of another shape.
-pub fn cached_attention(q: Hidden, k: Hidden, v: Hidden, rows: &mut [CachedRow<'_>]) -> Hidden {
-    let device = q.device();
-    let width = q.dims()[1];
-    let [q, k, v] = [q, k, v].map(|x| x.into_host().expect("caches in host memory go with CPU devices"));
+pub fn cached_attention(
+    q: Hidden,
+    k: Hidden,
+    v: Hidden,
+    head_dim: usize,
+    rows: &mut [KvRow<'_>],
+    compute: &Compute,
+) -> Hidden {
+    #[cfg(not(feature = "burn"))]
+    let _ = (head_dim, compute);
+    #[cfg(feature = "burn")]
+    if rows.iter().any(|row| !row.kv.is_host()) {
+        return super::burn::cached_attention([q, k, v], head_dim, rows, compute);
+    }
+    let own = rows.iter_mut().filter_map(|row| match row.kv {
+        LayerKv::Host(cache) => {
+            Some(CachedRow { cache, position: row.position, len: row.len, path: row.path, parents: row.parents })
+        }
+        #[cfg(feature = "burn")]
+        LayerKv::Tensors(_) => None,
+    });
+    let mut rows: SmallVec<[CachedRow<'_>; MAX_INLINE_ROWS]> = own.collect();
+    #[cfg(feature = "burn")]
+    if let Some(device) = q.device() {
+        let y = in_host_memory([q, k, v], &mut rows);
+        return y.into_tensor(&device).into();
+    }
+    in_host_memory([q, k, v], &mut rows)
+}
+
+fn in_host_memory(qkv: [Hidden; 3], rows: &mut [CachedRow<'_>]) -> Hidden {
+    let width = qkv[0].dims()[1];
+    let [q, k, v] = qkv.map(|x| x.into_host().expect("caches in host memory go with CPU devices"));
     let mut y = q.sibling(width);
     let inputs = AttentionInputs { q: &q.values, k: &k.values, v: &v.values };
     cached::forward_into(inputs, rows, &mut y.values);
-    match device {
-        Some(device) => Hidden::from(y).into_tensor(&device).into(),
-        None => y.into(),
-    }
+    y.into()
 }

@@ -1,14 +1,12 @@
 //! The table from tokens to hidden states.
 
-use burn::module::Module;
-
-use super::gather::gather;
 use super::hidden::Hidden;
 use super::weight::Weight;
 use crate::Compute;
 
 /// Rows of a table `[entries, width]`, by index. Made by [`Loader::embedding`](crate::Loader::embedding).
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub struct Embedding {
     weight: Weight,
     entries: usize,
@@ -43,7 +41,8 @@ impl Embedding {
             return None;
         }
         let rows = match &self.weight {
-            Weight::Burn(table) => gather(table.val(), indices)?.cast(compute.options().1).into(),
+            #[cfg(feature = "burn")]
+            Weight::Burn(table) => super::burn::gather(table.val(), indices)?.cast(compute.options().1).into(),
             Weight::Host(table) => Hidden::new(compute, indices.len(), table.columns(), |rows| {
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
                     table.read_row(index as usize, row);

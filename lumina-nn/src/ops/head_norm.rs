@@ -19,7 +19,7 @@ pub fn head_norm_rotated(
     (cos, sin): (&Hidden, &Hidden),
     epsilon: f64,
 ) -> Hidden {
-    let [n, width] = x.dims();
+    let [_, width] = x.dims();
     let [parts, head_dim] = weight.dims();
     let heads = width.checked_div(head_dim).unwrap_or(0);
     match (&x.0, weight.slice(), bias.slice(), &cos.0, &sin.0) {
@@ -30,12 +30,6 @@ pub fn head_norm_rotated(
             kernel::forward_into(&x.values, params, &shape, &mut y.values);
             y.into()
         }
-        _ => {
-            let device = weight.device();
-            let angles = [cos, sin].map(|angles| angles.to_tensor(&device).reshape([n, 1, head_dim / 2]));
-            let x = x.to_tensor(&device).reshape([n, heads, head_dim]);
-            let y = super::burn::head_norm_rotated(x, weight.tensor(), bias.tensor(), angles, epsilon);
-            y.reshape([n, width]).into()
-        }
+        _ => in_tensors!(x => super::burn::head_norm_rotated(x, [weight, bias], [cos, sin], epsilon)),
     }
 }

@@ -1,12 +1,12 @@
 //! Activations: in host memory, on a GPU, or in a tensor.
 
+#[cfg(feature = "cube")]
 use std::sync::Arc;
-
-use burn::tensor::{DType, Device, Tensor, TensorData};
 
 #[cfg(feature = "cube")]
 use super::cube::GpuRows;
 use super::host::HostRows;
+#[cfg(feature = "cube")]
 use super::host::buffer::Buffers;
 use crate::{Compute, Result};
 
@@ -23,19 +23,14 @@ pub(super) enum Activation {
     Host(HostRows),
     #[cfg(feature = "cube")]
     Gpu(GpuRows),
-    Burn(Tensor<2>),
+    #[cfg(feature = "burn")]
+    Burn(burn::tensor::Tensor<2>),
 }
 
 #[cfg(feature = "cube")]
 impl From<GpuRows> for Hidden {
     fn from(rows: GpuRows) -> Self {
         Self(Activation::Gpu(rows))
-    }
-}
-
-impl From<Tensor<2>> for Hidden {
-    fn from(tensor: Tensor<2>) -> Self {
-        Self(Activation::Burn(tensor))
     }
 }
 
@@ -54,9 +49,8 @@ impl Hidden {
             write(&mut values);
             return GpuRows { gpu: gpu.clone(), values: gpu.upload_f32(&values), width }.into();
         }
-        let (device, dtype) = compute.options();
         let host = Self::on_host(compute, n, width, write);
-        if compute.is_host() { host } else { host.into_tensor(device).cast(dtype).into() }
+        if compute.is_host() { host } else { in_tensors!(host => host.in_tensors(compute)) }
     }
 
     /// [`Hidden::new`] in host memory.
@@ -72,40 +66,8 @@ impl Hidden {
             Activation::Host(host) => [host.n(), host.width],
             #[cfg(feature = "cube")]
             Activation::Gpu(rows) => [rows.n(), rows.width],
+            #[cfg(feature = "burn")]
             Activation::Burn(tensor) => tensor.dims(),
-        }
-    }
-
-    /// That of the tensor; `None` where it is none.
-    pub(super) fn device(&self) -> Option<Device> {
-        match &self.0 {
-            Activation::Burn(tensor) => Some(tensor.device()),
-            _ => None,
-        }
-    }
-
-    /// As a tensor: itself, or one on this device, which takes over the memory.
-    pub fn into_tensor(self, device: &Device) -> Tensor<2> {
-        let shape = self.dims();
-        match self.0 {
-            Activation::Host(host) => {
-                Tensor::from_data(TensorData::new(host.values.into_vec(), shape), (device, DType::F32))
-            }
-            #[cfg(feature = "cube")]
-            Activation::Gpu(rows) => rows.to_tensor(device),
-            Activation::Burn(tensor) => tensor,
-        }
-    }
-
-    /// A tensor of the same values: itself, or one on this device.
-    pub(super) fn to_tensor(&self, device: &Device) -> Tensor<2> {
-        match &self.0 {
-            Activation::Host(host) => {
-                Tensor::from_data(TensorData::new(host.values.to_vec(), self.dims()), (device, DType::F32))
-            }
-            #[cfg(feature = "cube")]
-            Activation::Gpu(rows) => rows.to_tensor(device),
-            Activation::Burn(tensor) => tensor.clone(),
         }
     }
 
@@ -156,18 +118,15 @@ impl Hidden {
     }
 
     pub(super) fn into_host(self) -> Result<HostRows> {
-        let width = self.dims()[1];
         match self.0 {
             Activation::Host(host) => Ok(host),
             #[cfg(feature = "cube")]
             Activation::Gpu(rows) => {
                 let values = Arc::new(Buffers::default()).adopt(rows.read()?);
-                Ok(HostRows { values, width })
+                Ok(HostRows { values, width: rows.width })
             }
-            Activation::Burn(tensor) => {
-                let values = Arc::new(Buffers::default()).adopt(super::read(tensor)?);
-                Ok(HostRows { values, width })
-            }
+            #[cfg(feature = "burn")]
+            Activation::Burn(tensor) => super::burn::host_rows(tensor),
         }
     }
 
@@ -180,6 +139,7 @@ impl Hidden {
             Activation::Host(host) => Ok(host.values.to_vec()),
             #[cfg(feature = "cube")]
             Activation::Gpu(rows) => rows.read(),
+            #[cfg(feature = "burn")]
             Activation::Burn(tensor) => super::read(tensor.clone()),
         }
     }
@@ -206,10 +166,9 @@ impl Hidden {
                 rows.with(lumina_cube::embedding::select(&rows.gpu, &rows.values, rows.width, &indices), rows.width)
                     .into()
             }
+            #[cfg(feature = "burn")]
             Activation::Burn(tensor) => {
-                let indices: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
-                let indices = Tensor::from_data(indices.as_slice(), &tensor.device());
-                tensor.clone().select(0, indices).into()
+                super::burn::select(tensor.clone(), indices.iter().map(|&index| index as i32)).into()
             }
         }
     }
@@ -227,6 +186,7 @@ impl Hidden {
                 let sum = lumina_cube::elementwise::add_scaled(&x.gpu, &x.values, &y.values, scale as f32);
                 x.with(sum, x.width).into()
             }
+            #[cfg(feature = "burn")]
             Pair::Burn(x, y) => (x + if scale == 1.0 { y } else { y * scale }).into(),
         }
     }
@@ -248,10 +208,12 @@ impl Hidden {
                 let values = y.gpu.upload_f32(&x.values);
                 Pair::Gpu(y.with(values, x.width), y)
             }
+            #[cfg(feature = "burn")]
             (Activation::Burn(x), y) => {
                 let y = Self(y).into_tensor(&x.device());
                 Pair::Burn(x, y)
             }
+            #[cfg(feature = "burn")]
             (x, Activation::Burn(y)) => Pair::Burn(Self(x).into_tensor(&y.device()), y),
         }
     }
@@ -272,13 +234,9 @@ pub(super) enum Pair {
     Host(HostRows, HostRows),
     #[cfg(feature = "cube")]
     Gpu(GpuRows, GpuRows),
-    Burn(Tensor<2>, Tensor<2>),
+    #[cfg(feature = "burn")]
+    Burn(burn::tensor::Tensor<2>, burn::tensor::Tensor<2>),
 }
-
-/// Why no activations of a GPU meet tensors.
-#[cfg(feature = "cube")]
-pub(super) const NO_TENSORS: &str =
-    "weights on a GPU make no tensors; only a program that mixes both gets here, and its GPU works";
 
 impl std::fmt::Debug for Hidden {
     /// The shape, without the values.

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use burn::module::Module;
-
 use super::hidden::{Activation, Hidden};
 use super::low_rank::LowRank;
 use super::values::Values;
@@ -12,10 +10,11 @@ use super::weight::{Weight, WeightRows, matmul};
 /// `x · Wᵀ + b`, with `W` `[outputs, inputs]` as checkpoints store it, plus the update of an adapter where there is
 /// one.
 ///
-/// In inference on a CPU the weight is memory-mapped, or quantised on the heap; on GPUs and in training it is a Burn
-/// parameter: see [`Residence`](crate::Residence) and [`Weights`](crate::Weights). Made by
+/// In inference on a CPU the weight is memory-mapped, or quantised on the heap; in training it is a parameter of Burn:
+/// see [`Residence`](crate::Residence) and [`Weights`](crate::Weights). Made by
 /// [`Loader::linear`](crate::Loader::linear).
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub struct Linear {
     weight: Weight,
     bias: Option<Values<1>>,
@@ -84,12 +83,6 @@ fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
             };
             y.with(lumina_cube::elementwise::add_scaled(&y.gpu, &y.values, &bias, 1.0), y.width).into()
         }
-        (y, _) => {
-            let (y, bias) = (Hidden(y).into_tensor(&bias.device()), bias.tensor());
-            let bias =
-                if outputs.len() == bias.dims()[0] { bias } else { bias.narrow(0, outputs.start, outputs.len()) };
-            let bias = bias.cast(y.dtype()).unsqueeze();
-            (y + bias).into()
-        }
+        (y, _) => in_tensors!(y => super::burn::add_bias(Hidden(y), bias, outputs)),
     }
 }

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use burn::module::Module;
-
 use super::hidden::Hidden;
 use super::weight::{Weight, WeightRows, matmul};
 
@@ -11,7 +9,8 @@ use super::weight::{Weight, WeightRows, matmul};
 ///
 /// Mirrors `peft/tuners/lora/layer.py::Linear`. The matrices reside where other weights do, so that in host memory
 /// a row's result does not depend on the batch.
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) struct LowRank {
     a: Weight,
     b: Weight,

@@ -21,64 +21,74 @@
 //! - `host/`: on slices in host memory, which is where activations are with [`Compute::cpu`](crate::Compute::cpu).
 //!   Nothing is allocated for a step of decoding but what the step before has returned.
 //! - `cube/`: on a GPU, with [`Compute::cuda`](crate::Compute) and `wgpu`, by the kernels of `lumina-cube`.
-//! - `burn/`: on Burn's tensors, with gradients. On its `flex` backend in `f32`, operators are CPU kernels with
-//!   backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
+//! - `burn/`: on Burn's tensors, with gradients, with the feature `burn`. On its `flex` backend in `f32`, operators are
+//!   CPU kernels with backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
 
 #![cfg_attr(
-    not(feature = "flex"),
-    allow(dead_code, reason = "CPU kernels on Burn's tensors, which only its flex backend runs")
+    not(any(feature = "burn", feature = "cube")),
+    allow(unreachable_patterns, reason = "host memory is then the only place where operands can be")
 )]
 
-mod adamw;
+/// Why operands are all in host memory, all on a GPU, or some of them tensors.
+const ONE_PLACE: &str = "activations are where weights are, which `Compute` and the loader make sure of";
+
+/// What an operator does where a tensor is among its operands, which are named first: without Burn there is none.
+macro_rules! in_tensors {
+    ($($operand:ident),* => $result:expr) => {{
+        #[cfg(feature = "burn")]
+        {
+            $result
+        }
+        #[cfg(not(feature = "burn"))]
+        {
+            let _ = ($($operand,)*);
+            unreachable!("{}", crate::ops::ONE_PLACE)
+        }
+    }};
+}
+
 mod attention;
-mod burn;
-mod conv;
-mod cross_entropy;
+#[cfg(feature = "burn")]
+pub(crate) mod burn;
 #[cfg(feature = "cube")]
 mod cube;
-mod dropout_add;
 mod embedding;
-mod gather;
-mod group_moments;
 mod head_norm;
 mod hidden;
 pub(crate) mod host;
+mod kv;
 mod linear;
 pub(crate) mod low_rank;
-mod maps;
+pub(crate) mod maps;
 mod rms_norm;
-mod row_writer;
 mod swiglu;
 mod values;
 pub(crate) mod weight;
 
 pub use lumina_kernels::ActivationPrecision;
-pub use lumina_kernels::attention::cached::{AttentionPath, CachedRow, MIN_GEMM_QUERIES};
-pub use lumina_kernels::attention::kv_storage::{KV_BLOCK_TOKENS, KvStorage};
+pub use lumina_kernels::attention::cached::{AttentionPath, MIN_GEMM_QUERIES};
+pub use lumina_kernels::attention::kv_storage::KV_BLOCK_TOKENS;
 
-pub use self::adamw::{AdamWStep, Moments, adamw, square_sum};
-pub use self::attention::{cached_attention, causal_attention};
-pub use self::burn::attention::attention;
-pub use self::burn::read::read;
-pub use self::conv::{Conv3x3, conv3x3, scaled_swish, upsample2x};
-pub use self::cross_entropy::cross_entropy;
+pub use self::attention::{KvRow, cached_attention, causal_attention};
+#[cfg(feature = "burn")]
+pub use self::burn::{
+    AdamWStep, Conv3x3, Moments, TensorKv, adamw, conv3x3, cross_entropy, dropout_add, gather, group_moments, read,
+    scaled_swish, square_sum, upsample2x,
+};
 #[cfg(feature = "cube")]
 pub use self::cube::{
     GpuDraw, GpuInputs, GpuKv, GpuKvPool, GpuPass, GpuPassValues, GpuResult, GpuRow, GpuTokens, Recordings,
     norm_attention,
 };
-pub use self::dropout_add::dropout_add;
 pub use self::embedding::Embedding;
-pub use self::gather::gather;
-pub use self::group_moments::group_moments;
 pub use self::head_norm::head_norm_rotated;
 pub use self::hidden::Hidden;
 pub use self::host::HostMatrix;
+pub use self::kv::{LayerKv, can_allocate};
 pub use self::linear::Linear;
 pub use self::maps::{
     Bands, Codebook, Conv2d, GroupNorm, Maps, Turn, downsample, maps_attention, norm_swish, norm_swish_conv, upsample,
 };
 pub use self::rms_norm::{add_rms_norm, rms_norm};
-pub use self::row_writer::{RowWriter, is_on_cpu};
 pub use self::swiglu::swiglu;
 pub use self::values::Values;

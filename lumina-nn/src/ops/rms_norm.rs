@@ -17,7 +17,7 @@ pub fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
         (Activation::Gpu(x), _) if let Some(weight) = weight.buffer() => {
             x.with(lumina_cube::norm::rms_norm(&x.gpu, &x.values, weight, epsilon as f32), x.width).into()
         }
-        _ => super::burn::rms_norm(x.to_tensor(&weight.device()), weight.tensor(), epsilon).into(),
+        _ => in_tensors!(x => super::burn::rms_norm(x, weight, epsilon)),
     }
 }
 

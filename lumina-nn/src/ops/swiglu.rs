@@ -16,6 +16,7 @@ pub fn swiglu(gate: Hidden, up: Hidden) -> Hidden {
         Pair::Gpu(gate, up) => {
             gate.with(lumina_cube::elementwise::swiglu(&gate.gpu, &gate.values, &up.values), gate.width).into()
         }
+        #[cfg(feature = "burn")]
         Pair::Burn(gate, up) => super::burn::swiglu(gate, up).into(),
     }
 }

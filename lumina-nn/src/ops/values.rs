@@ -2,57 +2,45 @@
 
 use std::sync::Arc;
 
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
-
-/// A small parameter, such as the weight of a norm: a parameter of Burn, or values in host memory where activations are
-/// there too. Made by [`Loader::values`](crate::Loader::values).
-#[derive(Module, Debug)]
+/// A small parameter, such as the weight of a norm, where activations are: in host memory, on a GPU, or as a parameter
+/// of Burn. Made by [`Loader::values`](crate::Loader::values).
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub enum Values<const D: usize> {
-    /// As a parameter of Burn.
-    Tensor(Param<Tensor<D>>),
     /// In host memory.
     Host(HostValues<D>),
     /// On a GPU.
     #[cfg(feature = "cube")]
     Gpu(GpuValues<D>),
+    /// As a parameter of Burn.
+    #[cfg(feature = "burn")]
+    Tensor(burn::module::Param<burn::tensor::Tensor<D>>),
+}
+
+/// A parameter's values in host memory. Cloning it copies none.
+#[derive(Clone)]
+pub struct HostValues<const D: usize> {
+    values: Arc<[f32]>,
+    shape: [usize; D],
 }
 
 /// A parameter's values on a GPU. Cloning it copies none.
 #[cfg(feature = "cube")]
-#[derive(Module)]
+#[derive(Clone)]
 pub struct GpuValues<const D: usize> {
-    #[module(skip)]
-    gpu: lumina_cube::Gpu,
-    #[module(skip)]
-    values: lumina_cube::Buffer,
-    #[module(skip)]
+    pub(super) gpu: lumina_cube::Gpu,
+    pub(super) values: lumina_cube::Buffer,
     shape: [usize; D],
-    /// The device of a tensor that is made of them.
-    #[module(skip)]
-    device: Device,
-}
-
-/// A parameter's values in host memory. Cloning it copies none.
-#[derive(Module)]
-pub struct HostValues<const D: usize> {
-    #[module(skip)]
-    values: Arc<[f32]>,
-    #[module(skip)]
-    shape: [usize; D],
-    /// The device of a tensor that is made of them.
-    #[module(skip)]
-    device: Device,
 }
 
 impl<const D: usize> Values<D> {
-    pub(crate) fn host(values: Vec<f32>, shape: [usize; D], device: &Device) -> Self {
-        Self::Host(HostValues { values: values.into(), shape, device: device.clone() })
+    pub(crate) fn host(values: Vec<f32>, shape: [usize; D]) -> Self {
+        Self::Host(HostValues { values: values.into(), shape })
     }
 
     #[cfg(feature = "cube")]
-    pub(crate) fn on_gpu(gpu: &lumina_cube::Gpu, values: &[f32], shape: [usize; D], device: &Device) -> Self {
-        Self::Gpu(GpuValues { gpu: gpu.clone(), values: gpu.upload_f32(values), shape, device: device.clone() })
+    pub(crate) fn on_gpu(gpu: &lumina_cube::Gpu, values: &[f32], shape: [usize; D]) -> Self {
+        Self::Gpu(GpuValues { gpu: gpu.clone(), values: gpu.upload_f32(values), shape })
     }
 
     /// The values, where they are on a GPU.
@@ -67,10 +55,11 @@ impl<const D: usize> Values<D> {
     /// The shape.
     pub fn dims(&self) -> [usize; D] {
         match self {
-            Self::Tensor(param) => param.dims(),
             Self::Host(host) => host.shape,
             #[cfg(feature = "cube")]
             Self::Gpu(own) => own.shape,
+            #[cfg(feature = "burn")]
+            Self::Tensor(param) => param.dims(),
         }
     }
 
@@ -81,30 +70,11 @@ impl<const D: usize> Values<D> {
             _ => None,
         }
     }
+}
 
-    /// As a tensor: the parameter, or a copy.
-    pub(super) fn tensor(&self) -> Tensor<D> {
-        match self {
-            Self::Tensor(param) => param.val(),
-            Self::Host(host) => {
-                Tensor::from_data(TensorData::new(host.values.to_vec(), host.shape), (&host.device, DType::F32))
-            }
-            #[cfg(feature = "cube")]
-            Self::Gpu(own) => {
-                let values = own.gpu.read_f32(&own.values).expect(super::hidden::NO_TENSORS);
-                Tensor::from_data(TensorData::new(values, own.shape), (&own.device, DType::F32))
-            }
-        }
-    }
-
-    /// The device of [`Values::tensor`].
-    pub(super) fn device(&self) -> Device {
-        match self {
-            Self::Tensor(param) => param.device(),
-            Self::Host(host) => host.device.clone(),
-            #[cfg(feature = "cube")]
-            Self::Gpu(own) => own.device.clone(),
-        }
+impl<const D: usize> std::fmt::Debug for HostValues<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostValues").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
@@ -112,11 +82,5 @@ impl<const D: usize> Values<D> {
 impl<const D: usize> std::fmt::Debug for GpuValues<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GpuValues").field("shape", &self.shape).finish_non_exhaustive()
-    }
-}
-
-impl<const D: usize> std::fmt::Debug for HostValues<D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostValues").field("shape", &self.shape).finish_non_exhaustive()
     }
 }

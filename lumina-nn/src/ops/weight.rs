@@ -2,26 +2,24 @@
 
 use std::ops::Range;
 
-use burn::module::{Module, Param};
-use burn::tensor::Tensor;
-
 use super::hidden::{Activation, Hidden};
 use super::host::HostMatrix;
 
-/// A matrix `[outputs, inputs]`: a Burn parameter, or bytes in host memory that kernels read.
-#[derive(Module, Debug)]
+/// A matrix `[outputs, inputs]`: bytes in host memory that kernels read, the same on a GPU, or a parameter of Burn.
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub(crate) enum Weight {
-    Burn(Param<Tensor<2>>),
     Host(HostMatrix),
     #[cfg(feature = "cube")]
     Gpu(GpuMatrix),
+    #[cfg(feature = "burn")]
+    Burn(burn::module::Param<burn::tensor::Tensor<2>>),
 }
 
 /// A matrix on a GPU. Cloning it copies no weight.
 #[cfg(feature = "cube")]
-#[derive(Module, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct GpuMatrix {
-    #[module(skip)]
     pub(crate) matrix: lumina_cube::Matrix,
 }
 
@@ -36,6 +34,7 @@ impl Weight {
     /// Number of rows.
     pub(super) fn outputs(&self) -> usize {
         match self {
+            #[cfg(feature = "burn")]
             Self::Burn(weight) => weight.dims()[0],
             Self::Host(weight) => weight.rows(),
             #[cfg(feature = "cube")]
@@ -74,6 +73,7 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
         return host_matmul(weights, x);
     }
     weights.map(|WeightRows { weight, rows }| match weight {
+        #[cfg(feature = "burn")]
         Weight::Burn(weight) => {
             let weight = weight.val();
             super::burn::linear(x.to_tensor(&weight.device()), weight, rows).into()
@@ -94,11 +94,13 @@ fn all_of<T, const N: usize>(options: [Option<T>; N]) -> Option<[T; N]> {
 }
 
 fn host_matmul<const N: usize>(weights: [(&HostMatrix, Range<usize>); N], x: &Hidden) -> [Hidden; N] {
+    #[cfg(feature = "burn")]
     let read;
     let x = match &x.0 {
         Activation::Host(x) => x,
         #[cfg(feature = "cube")]
         Activation::Gpu(_) => unreachable!("weights in host memory are for CPU devices, which `Compute` makes sure of"),
+        #[cfg(feature = "burn")]
         Activation::Burn(x) => {
             let x = Hidden::from(x.clone()).into_host();
             read = x.expect("weights in host memory are for CPU devices, which `Compute::check` made sure of");

@@ -1,6 +1,5 @@
 //! The server over sockets of loopback, with the small model.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 mod chat;
 mod clients;

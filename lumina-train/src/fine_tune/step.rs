@@ -100,7 +100,7 @@ impl Trainer {
                 let (loss, gradients) = result?;
                 losses.push(loss);
                 let on_first =
-                    if n_devices == 1 { gradients } else { gradients.to_device(self.devices[0].device(), model) };
+                    if n_devices == 1 { gradients } else { gradients.to_device(&self.devices[0].device(), model) };
                 sum.accumulate(model, on_first);
             }
         }

@@ -22,7 +22,7 @@ pub struct Trainable {
 
 /// `compute` for training: gradients are recorded, and parameters are in `f32` whatever the type of activations.
 pub fn recording(compute: &Compute) -> Compute {
-    let device = compute.device().clone().autodiff();
+    let device = compute.device().autodiff();
     compute.clone().on_device(device).master_weights()
 }
 

@@ -68,7 +68,7 @@ impl DiscriminatorTrainer {
         let gradient = Tensor::from_inner(gradient);
 
         let gradient_norm = |loss: &dyn Fn(Tensor<4>) -> Tensor<1>| -> Result<f64> {
-            let mut grads = loss(vq.last_layer(losses.features.clone().detach())?).backward();
+            let mut grads = loss(vq.last_layer(losses.features.clone().detach())?.into_tensor()?).backward();
             let grads = GradientsParams::from_params(&mut grads, vq, &[self.last_weight]);
             let of_last_weight = grads.get::<4>(self.last_weight);
             let of_last_weight = of_last_weight.ok_or(Error::MissingGradient { of: "decoder's last weight" })?;
@@ -101,6 +101,8 @@ impl DiscriminatorTrainer {
 
 #[cfg(test)]
 mod tests {
+    use lumina_vq::Bands;
+
     use super::*;
     use crate::optim::AdamWOptions;
     use crate::vq::DiscriminatorOptions;
@@ -118,8 +120,8 @@ mod tests {
         let discriminator = DiscriminatorTrainer { model, names: discriminator_names, optimizer, last_weight };
 
         let forward = || {
-            let features = vq.decode_features(vq.latents(pixels.clone()).unwrap()).unwrap();
-            (vq.last_layer(features.clone()).unwrap(), features)
+            let features = vq.decode_features(vq.latents(pixels.clone(), Bands::Whole).unwrap()).unwrap();
+            (vq.last_layer(features.clone()).unwrap().into_tensor().unwrap(), features.into_tensor().unwrap())
         };
         // Each loss by itself, backward through all layers.
         let norm = |loss: Tensor<1>| {

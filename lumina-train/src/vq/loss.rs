@@ -40,8 +40,8 @@ pub(super) fn losses(
         CodebookUpdate::Ema { .. } => commitment,
         CodebookUpdate::Fixed => commitment * 0.0,
     };
-    let features = model.decode_features(straight_through(latents, nearest))?;
-    let output = model.last_layer(features.clone())?;
+    let features = model.decode_features(straight_through(latents, nearest))?.into_tensor()?;
+    let output = model.last_layer(features.clone())?.into_tensor()?;
     let (l1, l2) = errors(&output, pixels);
     let total = reconstruction(&l1, &l2, options) + quantization * options.codebook_weight;
     Ok(Losses { features, output, l1: l1.detach(), l2: l2.detach(), distance, total })
@@ -73,7 +73,7 @@ pub(super) mod tests {
     use lumina_checkpoint::Checkpoint;
     use lumina_nn::ops::read;
     use lumina_nn::{Compute, Loader};
-    use lumina_vq::{VqConfig, VqHyperparameters};
+    use lumina_vq::{Bands, VqConfig, VqHyperparameters};
 
     use super::*;
     use crate::vq::init_vq;
@@ -147,10 +147,10 @@ pub(super) mod tests {
         let (model, names, pixels) = tiny();
         // Squares only: the absolute error is not differentiable everywhere.
         let options = VqTrainingOptions::default().l1_weight(0.0).l2_weight(1.5).commitment_weight(0.4);
-        let latents = model.latents(pixels.clone()).unwrap();
+        let latents = model.latents(pixels.clone(), Bands::Whole).unwrap().into_tensor().unwrap();
         let codes = model.quantize(latents.clone().detach()).unwrap();
         let grid = [latents.dims()[0], latents.dims()[2], latents.dims()[3]];
-        let nearest = model.lookup(&codes, grid).unwrap();
+        let nearest = model.lookup(&codes, grid).unwrap().into_tensor().unwrap();
         let [at_latents, at_nearest] = [&latents, &nearest].map(|tensor| tensor.clone().detach());
         let losses = losses(&model, &pixels, latents, nearest, &options).unwrap();
         let value = f64::from(read(losses.total.clone()).unwrap()[0]);
@@ -158,13 +158,13 @@ pub(super) mod tests {
 
         // The function whose gradient the estimate is: what was detached is constant, also the choice of codes.
         let loss = |model: &VqModel| -> f64 {
-            let latents = model.latents(pixels.clone()).unwrap();
-            let nearest = model.lookup(&codes, grid).unwrap();
+            let latents = model.latents(pixels.clone(), Bands::Whole).unwrap().into_tensor().unwrap();
+            let nearest = model.lookup(&codes, grid).unwrap().into_tensor().unwrap();
             let square = |a: &Tensor<4>, b: &Tensor<4>| (a.clone() - b.clone()).square().mean();
             let quantization = square(&nearest, &at_latents) + square(&latents, &at_nearest) * 0.4;
             let offset = at_nearest.clone() - at_latents.clone();
             let features = model.decode_features(latents + offset).unwrap();
-            let l2 = square(&model.last_layer(features).unwrap(), &pixels);
+            let l2 = square(&model.last_layer(features).unwrap().into_tensor().unwrap(), &pixels);
             f64::from(read(l2 * 1.5 + quantization).unwrap()[0])
         };
         assert!((loss(&model) - value).abs() < 1e-6 * value.abs(), "{} and {value}", loss(&model));
@@ -206,9 +206,13 @@ pub(super) mod tests {
     fn the_ema_update_leaves_the_codebook_without_a_gradient() {
         let (model, names, pixels) = tiny();
         let options = VqTrainingOptions::default().codebook(CodebookUpdate::Ema { decay: 0.99 });
-        let latents = model.latents(pixels.clone()).unwrap();
+        let latents = model.latents(pixels.clone(), Bands::Whole).unwrap().into_tensor().unwrap();
         let codes = model.quantize(latents.clone().detach()).unwrap();
-        let nearest = model.lookup(&codes, [latents.dims()[0], latents.dims()[2], latents.dims()[3]]).unwrap();
+        let nearest = model
+            .lookup(&codes, [latents.dims()[0], latents.dims()[2], latents.dims()[3]])
+            .unwrap()
+            .into_tensor()
+            .unwrap();
         let losses = losses(&model, &pixels, latents, nearest, &options).unwrap();
         let grads = GradientsParams::from_grads(losses.total.backward(), &model);
         let id = *names.iter().find(|(_, name)| *name == "quantize.embedding.weight").unwrap().0;

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::tensor::{Tensor, TensorData};
 use image::{RgbImage, imageops};
 use lumina_checkpoint::{Checkpoint, Dtype, save_bytes, save_safetensors};
 use lumina_nn::Compute;
-use lumina_nn::ops::read;
-use lumina_vq::{ImageTokenizer, preprocess};
+use lumina_vq::{Bands, ImageTokenizer, Maps, preprocess};
 
 use super::init::{CONFIG, WEIGHTS, weights_file};
 use crate::{Error, Result};
@@ -134,8 +132,9 @@ pub fn codebook_from_patches(
     for image in images {
         let codes = clusters.codes(&image)?;
         let (width, height) = image.dimensions();
-        let pixels = TensorData::new(preprocess::to_tensor_values(&image), [1, 3, height as usize, width as usize]);
-        let latents = read(tokenizer.model().latents(Tensor::from_data(pixels, compute.options()))?)?;
+        let shape = [1, 3, height as usize, width as usize];
+        let pixels = Maps::new(compute, preprocess::to_tensor_values(&image), shape);
+        let latents = tokenizer.model().latents(pixels, Bands::Whole)?.read()?;
         for (place, &code) in codes.iter().enumerate() {
             let Some(code) = code.map(|code| code as usize) else { continue };
             counts[code] += 1.0;

@@ -4,7 +4,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 use lumina_nn::ops::read;
-use lumina_vq::preprocess;
+use lumina_vq::{Bands, preprocess};
 
 use super::adversarial_loss::AdversarialLoss;
 use super::evaluate::psnr_db;
@@ -120,7 +120,7 @@ impl VqTrainer {
     }
 
     fn encode(&self, pixels: &Tensor<4>) -> Result<Latents> {
-        let tensor = self.model.latents(pixels.clone())?;
+        let tensor = self.model.latents(pixels.clone(), Bands::Whole)?.into_tensor()?;
         let tensor = if self.options.codebook == CodebookUpdate::Fixed { tensor.detach() } else { tensor };
         let [batch, embed, rows, columns] = tensor.dims();
         let flat = tensor.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
@@ -144,7 +144,7 @@ impl VqTrainer {
         for (code, assigned) in codes.iter_mut().zip(assigned) {
             *code = assigned.unwrap_or(*code);
         }
-        let nearest = self.model.lookup(&codes, [batch, rows, columns])?;
+        let nearest = self.model.lookup(&codes, [batch, rows, columns])?.into_tensor()?;
         Ok(Quantized { nearest, codes: Some(codes), revived })
     }
 
@@ -206,7 +206,8 @@ impl VqTrainer {
         }
         let values: Vec<f32> = images.iter().flat_map(preprocess::to_tensor_values).collect();
         let shape = [images.len(), 3, height as usize, width as usize];
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.compute.options()))
+        let (device, dtype) = self.compute.options();
+        Ok(Tensor::from_data(TensorData::new(values, shape), (&device, dtype)))
     }
 
     /// The codes that patches of the images get from their clusters; empty without clusters.
@@ -240,7 +241,8 @@ impl VqTrainer {
 
     fn set_entries(&mut self, entries: Vec<f32>) -> Result<()> {
         let shape = self.model.codebook().shape();
-        let entries = Tensor::from_data(TensorData::new(entries, shape), self.compute.options());
+        let (device, dtype) = self.compute.options();
+        let entries = Tensor::from_data(TensorData::new(entries, shape), (&device, dtype));
         Ok(self.model.set_codebook(entries)?)
     }
 }

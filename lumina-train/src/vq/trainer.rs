@@ -117,7 +117,7 @@ impl VqTrainer {
         options.check()?;
         let config = VqConfig::open(&folder.join(CONFIG))?;
         compute.check_alone()?;
-        let compute = Compute::new(compute.device().clone().autodiff());
+        let compute = Compute::new(compute.device().autodiff());
         compute.check()?;
         let loader = Loader::new(weights, &compute);
         let model = VqModel::new(&loader, &config, true);
@@ -135,7 +135,7 @@ impl VqTrainer {
                     Some(file) => state_values(file, name, shape.iter().product()),
                     None => initial(name, shape),
                 };
-                let (model, names) = Discriminator::new(shape, &mut values, compute.device())?;
+                let (model, names) = Discriminator::new(shape, &mut values, &compute.device())?;
                 let optimizer = adam(&options, &names);
                 Some(DiscriminatorTrainer { model, names, optimizer, last_weight })
             }

@@ -1,6 +1,5 @@
 //! LoRA: forward passes, training, saving, merging, and adapters that are refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 mod forward;
 mod refusals;

@@ -5,7 +5,6 @@
     clippy::print_stderr,
     reason = "helpers of tests: a panic is the failure, a print the report"
 )]
-#![cfg(feature = "flex")]
 
 mod schedule;
 mod starting_point;

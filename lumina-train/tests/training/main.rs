@@ -1,6 +1,5 @@
 //! Training beyond the original's numbers: gradients, repeatability, checkpoints, errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests: a panic is the failure")]
-#![cfg(feature = "flex")]
 
 mod checkpoints;
 mod devices;

@@ -1,57 +1,78 @@
-//! AdamW and norms of gradients: functions of plain tensors, without gradients of their own.
+//! One step of AdamW on one parameter.
 
-use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
+use lumina_kernels::optim::adamw as kernel;
+pub use lumina_kernels::optim::adamw::AdamWStep;
 
-use super::{Operand, contiguous, tensor, tensor_like, values};
-use crate::ops::adamw::{AdamWStep, Moments};
-use lumina_kernels::optim::adamw as adamw_kernel;
+use super::kernel::{Constant, InPlace};
 
-/// Nothing, and the moments stay, where the tensors are not of this backend or do not belong together.
-pub(in crate::ops) fn adamw<const D: usize>(
-    weight: &Tensor<D>,
-    grad: &Tensor<D>,
-    moments: &mut Option<Moments>,
+/// Means of gradients and of their squares, flattened, `[values]` each.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Mean of gradients.
+    pub first: Tensor<1>,
+    /// Mean of squared gradients.
+    pub second: Tensor<1>,
+}
+
+/// The weight and the moments after a step, none of them recording gradients. Without moments they begin at zero.
+///
+/// Mirrors `torch.optim.AdamW`. On the CPU, moments that nothing else holds are written in place.
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    moments: Option<Moments>,
     step: &AdamWStep,
-) -> Option<(Tensor<D>, Moments)> {
-    let (weight, grad) = (plain(weight)?, plain(grad)?);
-    let n = values(&weight).len();
-    let fits = |moment: &Tensor<1>| moment.dims() == [n] && plain(moment).is_some();
-    if values(&grad).len() != n || moments.as_ref().is_some_and(|both| !fits(&both.first) || !fits(&both.second)) {
-        return None;
-    }
-    let taken = moments.take().and_then(|Moments { first, second }| own(first).zip(own(second)));
-    let (mut first, mut second) = taken.unwrap_or_else(|| (tensor(vec![0.0; n], &[n]), tensor(vec![0.0; n], &[n])));
-    let moved = match (first.try_storage_mut::<f32>(), second.try_storage_mut::<f32>()) {
-        (Some(first), Some(second)) => adamw_kernel::step(values(&weight), values(&grad), first, second, step),
-        // Something else holds them.
-        _ => {
-            let (mut new_first, mut new_second) = (values(&first).to_vec(), values(&second).to_vec());
-            let moved = adamw_kernel::step(values(&weight), values(&grad), &mut new_first, &mut new_second, step);
-            (first, second) = (tensor(new_first, &[n]), tensor(new_second, &[n]));
-            moved
+) -> (Tensor<D>, Moments) {
+    match (Constant::unrecorded(&weight), Constant::unrecorded(&grad)) {
+        (Some(values), Some(grads)) if fits(&values, &grads, moments.as_ref()) => {
+            let [mut first, mut second] = match moments {
+                // A moment that is no vector of the backend would be lost; `fits` has looked.
+                Some(Moments { first, second }) => {
+                    [first, second].map(|moment| InPlace::of(moment).unwrap_or_else(|| InPlace::zeros(&values)))
+                }
+                None => [InPlace::zeros(&values), InPlace::zeros(&values)],
+            };
+            let moments = kernel::MomentsMut { first: first.values_mut(), second: second.values_mut() };
+            let updated = kernel::update(values.values(), grads.values(), moments, step);
+            let updated = Tensor::from_data(burn::tensor::TensorData::new(updated, weight.shape()), &weight.device());
+            (updated, Moments { first: first.into_tensor(), second: second.into_tensor() })
         }
+        _ => composed(weight, grad, moments, step),
+    }
+}
+
+/// Whether all tensors have as many values.
+fn fits(values: &Constant, grads: &Constant, moments: Option<&Moments>) -> bool {
+    let n = values.values().len();
+    let fits = |moment: &Tensor<1>| moment.dims() == [n] && Constant::unrecorded(moment).is_some();
+    grads.values().len() == n && moments.is_none_or(|both| fits(&both.first) && fits(&both.second))
+}
+
+fn composed<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    moments: Option<Moments>,
+    step: &AdamWStep,
+) -> (Tensor<D>, Moments) {
+    let kernel::BiasCorrection { step_size, second_moment } = step.bias_correction();
+    let shape = weight.shape();
+    let grad: Tensor<1> = grad.flatten(0, D - 1);
+    let squared = grad.clone().square() * (1.0 - step.beta_2);
+    let scaled = grad * (1.0 - step.beta_1);
+    let (first, second) = match moments {
+        Some(Moments { first, second }) => (first * step.beta_1 + scaled, second * step.beta_2 + squared),
+        None => (scaled, squared),
     };
-    let [first, second] = [first, second].map(Tensor::from_primitive::<Flex>);
-    Some((Tensor::from_primitive::<Flex>(tensor_like(moved, &weight)), Moments { first, second }))
+    let root = (second.clone() / second_moment).sqrt() + step.epsilon;
+    let change = first.clone() / root * step_size;
+    (weight * step.decay_factor() - change.reshape(shape), Moments { first, second })
 }
 
-fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
-    Operand::of(tensor).filter(|operand| !operand.is_recorded()).map(Operand::into_tensor)
-}
-
-/// The only handle there is, where there is only one, on memory that the tensor fills.
-fn own(tensor: Tensor<1>) -> Option<FlexTensor> {
-    let tensor = contiguous(tensor.try_into_primitive::<Flex>().ok()?)?;
-    Some(if tensor.bytes().len() == 4 * values(&tensor).len() {
-        tensor
-    } else {
-        tensor_like(values(&tensor).to_vec(), &tensor)
-    })
-}
-
-pub(in crate::ops) fn square_sum<const D: usize>(x: &Tensor<D>) -> Option<Tensor<1>> {
-    let sum = adamw_kernel::square_sum(values(&plain(x)?));
-    Some(Tensor::from_primitive::<Flex>(tensor(vec![sum], &[1])))
+/// The sum of the squares of all values, `[1]`.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    match Constant::unrecorded(&x) {
+        Some(values) => Tensor::from_data([kernel::square_sum(values.values())], &x.device()),
+        None => x.square().sum(),
+    }
 }

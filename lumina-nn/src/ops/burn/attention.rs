@@ -5,11 +5,52 @@ use std::sync::Arc;
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 use lumina_kernels::attention::causal::{self as cpu, AttentionInputs, AttentionShape};
 
+use super::first_device;
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+use crate::Compute;
+use crate::ops::attention::KvRow;
+use crate::ops::hidden::Hidden;
+use crate::ops::kv::LayerKv;
 
-/// Causal attention of whole rows: `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]` → `[n, heads ·
+/// Attention of rows to their KV caches and to themselves.
+pub(in crate::ops) fn cached_attention(
+    qkv: [Hidden; 3],
+    head_dim: usize,
+    rows: &mut [KvRow<'_>],
+    compute: &Compute,
+) -> Hidden {
+    let device = compute.device();
+    let [q, k, v] = qkv.map(|x| split_heads(x.into_tensor(&device), head_dim));
+    let mut start = 0;
+    let rows = rows.iter_mut().map(|row| {
+        let own = |x: &Tensor<3>| x.clone().narrow(0, start, row.len).swap_dims(0, 1);
+        let (q, k, v) = (own(&q), own(&k), own(&v));
+        start += row.len;
+        let (k, v) = match row.kv {
+            LayerKv::Tensors(kv) => kv.append(row.position, k, v),
+            LayerKv::Host(_) => unreachable!("{}", crate::ops::ONE_PLACE),
+        };
+        attention(q.unsqueeze(), k.unsqueeze(), v.unsqueeze(), row.position)
+    });
+    let mut rows: Vec<Tensor<2>> = rows.collect();
+    if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 0) }.into()
+}
+
+/// `[n, heads · head_dim]` → `[n, heads, head_dim]`.
+fn split_heads(x: Tensor<2>, head_dim: usize) -> Tensor<3> {
+    let [n, width] = x.dims();
+    x.reshape([n, width / head_dim, head_dim])
+}
+
+/// Causal attention of whole rows: `q` `[n, heads · head_dim]`, `k` and `v` `[n, kv_heads · head_dim]` → `[n, heads ·
 /// head_dim]`.
-pub(in crate::ops) fn causal_attention([q, k, v]: [Tensor<3>; 3], lens: &[usize]) -> Tensor<2> {
+pub(in crate::ops) fn causal_attention(qkv: [Hidden; 3], head_dim: usize, lens: &[usize]) -> Hidden {
+    let device = first_device(qkv.each_ref().map(Hidden::device));
+    of_heads(qkv.map(|x| split_heads(x.into_tensor(&device), head_dim)), lens).into()
+}
+
+/// `q` `[n, heads, head_dim]`, `k` and `v` `[n, kv_heads, head_dim]`.
+fn of_heads([q, k, v]: [Tensor<3>; 3], lens: &[usize]) -> Tensor<2> {
     let ([n, heads, head_dim], [_, kv_heads, _]) = (q.dims(), k.dims());
     let fits = k.dims() == [n, kv_heads, head_dim]
         && v.dims() == k.dims()
@@ -74,7 +115,7 @@ impl Kernel<3> for Causal {
 
 /// Attention of `q` `[rows, heads, len, head_dim]`, from `position` on, to `k` and `v` `[rows, kv_heads, seen,
 /// head_dim]`, from 0 on; the result is `[rows · len, heads · head_dim]`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, position: usize) -> Tensor<2> {
+fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, position: usize) -> Tensor<2> {
     let ([rows, heads, len, head_dim], [_, kv_heads, seen, _]) = (q.dims(), k.dims());
     let (dtype, device) = (q.dtype(), q.device());
     let group = heads / kv_heads;

@@ -1,15 +1,38 @@
-//! Cross entropy and z-loss as a kernel with gradients.
+//! Cross entropy and z-loss, with gradients.
 
 use std::sync::Arc;
 
+use burn::tensor::{Int, Tensor};
 use lumina_kernels::loss::cross_entropy::{self as cpu, CrossEntropyGradients, CrossEntropyOutput};
 
-use super::kernel::{Array, Gradient, Kernel, View};
+use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+
+/// Mean cross entropy of logits `[n, vocab_size]` with `targets` `[n]`, in nats, and the mean square of the log-sum-exp
+/// of each row, together `[2]`. `None` where there are no targets, or not one below `vocab_size` for each row.
+pub fn cross_entropy(logits: Tensor<2>, targets: &[u32]) -> Option<Tensor<1>> {
+    let [n, vocab_size] = logits.dims();
+    if n == 0 || targets.len() != n || targets.iter().any(|&target| target as usize >= vocab_size) {
+        return None;
+    }
+    let means = match operands([Operand::of(&logits)]) {
+        Some(operands) => run(CrossEntropy { targets: targets.into() }, operands),
+        None => {
+            let targets: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
+            let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &logits.device());
+            let max = logits.clone().detach().max_dim(1);
+            let log_sum_exp = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+            let target_logits = logits.gather(1, targets.reshape([n, 1]));
+            let cross_entropy = (log_sum_exp.clone() - target_logits).mean();
+            Tensor::cat(vec![cross_entropy, log_sum_exp.square().mean()], 0)
+        }
+    };
+    Some(means)
+}
 
 /// Means over rows of logits `[n, vocab_size]`.
 #[derive(Debug, Clone)]
-pub(in crate::ops) struct CrossEntropy {
-    pub(in crate::ops) targets: Arc<[u32]>,
+struct CrossEntropy {
+    targets: Arc<[u32]>,
 }
 
 impl Kernel<1> for CrossEntropy {

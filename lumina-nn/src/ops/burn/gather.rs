@@ -1,14 +1,36 @@
-//! Rows of a matrix by index, as a kernel with gradients.
+//! Rows of a matrix by index, with gradients.
 
 use std::sync::Arc;
 
-use super::kernel::{Array, Gradient, Kernel, View};
+use burn::tensor::{Int, Tensor};
+
+use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+
+/// The rows of `x` `[n, width]` that `indices` name, `[indices.len(), width]`. `None` where there is no such row.
+pub fn gather(x: Tensor<2>, indices: &[u32]) -> Option<Tensor<2>> {
+    let [n, width] = x.dims();
+    if indices.iter().any(|&index| index as usize >= n) {
+        return None;
+    }
+    let rows = match operands([Operand::of(&x)]) {
+        Some(operands) => run(Gather { indices: indices.into(), width }, operands),
+        None => select(x, indices.iter().map(|&index| index as i32)),
+    };
+    Some(rows)
+}
+
+/// Rows of `x` by Burn's own operation.
+pub(in crate::ops) fn select(x: Tensor<2>, indices: impl Iterator<Item = i32>) -> Tensor<2> {
+    let indices: Vec<i32> = indices.collect();
+    let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &x.device());
+    x.select(0, indices)
+}
 
 /// The rows of `indices`.
 #[derive(Debug, Clone)]
-pub(in crate::ops) struct Gather {
-    pub(in crate::ops) indices: Arc<[u32]>,
-    pub(in crate::ops) width: usize,
+struct Gather {
+    indices: Arc<[u32]>,
+    width: usize,
 }
 
 impl Kernel<1> for Gather {

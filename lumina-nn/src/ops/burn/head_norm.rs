@@ -3,16 +3,28 @@
 use burn::tensor::{DType, Tensor};
 use lumina_kernels::norm::head_norm::{self as cpu, HeadNormParams, HeadNormShape};
 
+use super::first_device;
 use super::kernel::{Array, Constant, Gradient, Kernel, Operand, View, operands, run};
+use crate::ops::hidden::Hidden;
+use crate::ops::values::Values;
 
-/// `x` `[n, heads, head_dim]`, `weight` and `bias` `[parts, head_dim]`, cosines and sines `[n, 1, head_dim / 2]`.
+/// `x` `[n, heads · head_dim]`, weight and bias `[parts, head_dim]`, cosines and sines `[n, head_dim / 2]`.
 pub(in crate::ops) fn head_norm_rotated(
-    x: Tensor<3>,
-    weight: Tensor<2>,
-    bias: Tensor<2>,
-    [cos, sin]: [Tensor<3>; 2],
+    x: &Hidden,
+    [weight, bias]: [&Values<2>; 2],
+    angles: [&Hidden; 2],
     epsilon: f64,
-) -> Tensor<3> {
+) -> Hidden {
+    let ([n, width], [_, head_dim]) = (x.dims(), weight.dims());
+    let device = first_device([weight.device(), x.device()]);
+    let angles = angles.map(|angles| angles.to_tensor(&device).reshape([n, 1, head_dim / 2]));
+    let x = x.to_tensor(&device).reshape([n, width.checked_div(head_dim).unwrap_or(0), head_dim]);
+    let y = of_heads(x, weight.tensor(&device), bias.tensor(&device), angles, epsilon);
+    y.reshape([n, width]).into()
+}
+
+/// `x` `[n, heads, head_dim]`, cosines and sines `[n, 1, head_dim / 2]`.
+fn of_heads(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<2>, [cos, sin]: [Tensor<3>; 2], epsilon: f64) -> Tensor<3> {
     let [n, heads, head_dim] = x.dims();
     let [parts, _] = weight.dims();
     let fits = weight.dims() == [parts, head_dim]

@@ -2,10 +2,13 @@
 //!
 //! An operator that has a CPU kernel describes it as a [`Kernel`] of slices, and asks for the [`Operand`]s of its
 //! tensors. Where there are operands, [`run`] computes, and records the backward pass if the tensors record gradients.
-//! Where there are none (another backend, another type, the feature `flex` is off), the operator composes Burn's
-//! operations.
+//! Where there are none (another backend, another type), the operator composes Burn's operations.
 
 use std::fmt::Debug;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// A function of `N` tensors in `f32`, with its gradients.
 pub(in crate::ops) trait Kernel<const N: usize>: Clone + Debug + Send + Sync + 'static {
@@ -63,11 +66,6 @@ impl From<Vec<f32>> for Gradient {
     }
 }
 
-#[cfg(feature = "flex")]
-pub(in crate::ops) use with_flex::{Constant, InPlace, Operand, run};
-#[cfg(not(feature = "flex"))]
-pub(in crate::ops) use without_flex::{Constant, InPlace, Operand, run};
-
 /// The operands of a kernel, where all of its tensors have one, and all or none record gradients.
 pub(in crate::ops) fn operands<const N: usize>(all: [Option<Operand>; N]) -> Option<[Operand; N]> {
     let recorded = all.iter().flatten().filter(|operand| operand.is_recorded()).count();
@@ -77,137 +75,128 @@ pub(in crate::ops) fn operands<const N: usize>(all: [Option<Operand>; N]) -> Opt
     Some(all.map(|operand| operand.expect("the line above returns where one is missing")))
 }
 
-#[cfg(feature = "flex")]
-mod with_flex {
-    use burn::backend::Flex;
-    use burn::backend::flex::FlexTensor;
-    use burn::tensor::{DType, Tensor, TensorData};
+/// A contiguous `f32` tensor of the CPU backend, and its place in the graph where it records gradients.
+pub(in crate::ops) struct Operand {
+    tensor: FlexTensor,
+    #[cfg(feature = "autodiff")]
+    node: Option<burn::backend::autodiff::ops::NodeGuard>,
+}
 
-    use super::{Array, Kernel, View};
-
-    /// A contiguous `f32` tensor of the CPU backend, and its place in the graph where it records gradients.
-    pub(in crate::ops) struct Operand {
-        tensor: FlexTensor,
+impl Operand {
+    /// `None` for tensors of other backends and types.
+    pub(in crate::ops) fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
         #[cfg(feature = "autodiff")]
-        node: Option<burn::backend::autodiff::ops::NodeGuard>,
-    }
-
-    impl Operand {
-        /// `None` for tensors of other backends and types.
-        pub(in crate::ops) fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        if let Ok(tensor) = tensor.clone().try_into_primitive::<recorded::Recorded>() {
+            let node = Some(tensor.node());
+            return Some(Self { node, tensor: contiguous(tensor.into_primitive())? });
+        }
+        let tensor = contiguous(tensor.clone().try_into_primitive::<Flex>().ok()?)?;
+        Some(Self {
+            tensor,
             #[cfg(feature = "autodiff")]
-            if let Ok(tensor) = tensor.clone().try_into_primitive::<super::recorded::Recorded>() {
-                let node = Some(tensor.node());
-                return Some(Self { node, tensor: contiguous(tensor.into_primitive())? });
-            }
-            let tensor = contiguous(tensor.clone().try_into_primitive::<Flex>().ok()?)?;
-            Some(Self {
-                tensor,
-                #[cfg(feature = "autodiff")]
-                node: None,
-            })
-        }
+            node: None,
+        })
+    }
 
-        /// Whether gradients are recorded.
-        pub(in crate::ops) fn is_recorded(&self) -> bool {
-            #[cfg(feature = "autodiff")]
-            return self.node.is_some();
-            #[cfg(not(feature = "autodiff"))]
-            false
-        }
-
+    /// Whether gradients are recorded.
+    pub(in crate::ops) fn is_recorded(&self) -> bool {
         #[cfg(feature = "autodiff")]
-        pub(super) fn into_parts(self) -> (FlexTensor, Option<burn::backend::autodiff::ops::NodeGuard>) {
-            (self.tensor, self.node)
-        }
+        return self.node.is_some();
+        #[cfg(not(feature = "autodiff"))]
+        false
     }
 
-    /// A tensor that a kernel reads and computes no gradient of.
-    #[derive(Debug, Clone)]
-    pub(in crate::ops) struct Constant(FlexTensor);
-
-    impl Constant {
-        /// `None` for tensors of other backends and types. Gradients stop here.
-        pub(in crate::ops) fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-            Operand::of(tensor).map(|operand| Self(operand.tensor))
-        }
-
-        /// [`Constant::of`], and `None` for tensors that record gradients too.
-        pub(in crate::ops) fn unrecorded<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
-            Operand::of(tensor).filter(|operand| !operand.is_recorded()).map(|operand| Self(operand.tensor))
-        }
-
-        pub(in crate::ops) fn values(&self) -> &[f32] {
-            view(&self.0).values
-        }
-    }
-
-    /// A vector of the CPU backend that is overwritten, in place where nothing else holds it.
-    pub(in crate::ops) struct InPlace(FlexTensor);
-
-    impl InPlace {
-        /// `None` for tensors of other backends and types.
-        pub(in crate::ops) fn of(tensor: Tensor<1>) -> Option<Self> {
-            let tensor = contiguous(tensor.try_into_primitive::<Flex>().ok()?)?;
-            let values = view(&tensor).values;
-            // A part of a larger tensor would be overwritten together with the rest.
-            Some(if tensor.bytes().len() == size_of_val(values) { Self(tensor) } else { Self::new(values.to_vec()) })
-        }
-
-        fn new(values: Vec<f32>) -> Self {
-            let shape = vec![values.len()];
-            Self(array(Array { values, shape }))
-        }
-
-        /// As many zeros as there are values.
-        pub(in crate::ops) fn zeros(like: &Constant) -> Self {
-            Self::new(vec![0.0; like.values().len()])
-        }
-
-        pub(in crate::ops) fn values_mut(&mut self) -> &mut [f32] {
-            if self.0.try_storage_mut::<f32>().is_none() {
-                *self = Self::new(view(&self.0).values.to_vec());
-            }
-            self.0.try_storage_mut::<f32>().expect("a tensor that was just made has one handle")
-        }
-
-        pub(in crate::ops) fn into_tensor(self) -> Tensor<1> {
-            Tensor::from_primitive::<Flex>(self.0)
-        }
-    }
-
-    /// The kernel's result on operands that all record gradients or all do not, which [`operands`](super::operands)
-    /// makes sure of.
-    pub(in crate::ops) fn run<K: Kernel<N>, const N: usize, const D: usize>(
-        kernel: K,
-        operands: [Operand; N],
-    ) -> Tensor<D> {
-        #[cfg(feature = "autodiff")]
-        if operands.iter().any(Operand::is_recorded) {
-            return super::recorded::run(kernel, operands);
-        }
-        let inputs = operands.each_ref().map(|operand| view(&operand.tensor));
-        Tensor::from_primitive::<Flex>(array(kernel.forward(inputs).0))
-    }
-
-    fn contiguous(tensor: FlexTensor) -> Option<FlexTensor> {
-        // A handle less than `to_contiguous` would leave, so that a tensor with one handle keeps one.
-        (tensor.dtype() == DType::F32)
-            .then(|| if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
-    }
-
-    pub(super) fn view(tensor: &FlexTensor) -> View<'_> {
-        let values = tensor.as_slice::<f32>().expect("`contiguous` made sure of type and layout");
-        View { values, shape: tensor.layout().shape() }
-    }
-
-    pub(super) fn array(Array { values, shape }: Array) -> FlexTensor {
-        FlexTensor::from_data(TensorData::new(values, shape))
+    #[cfg(feature = "autodiff")]
+    fn into_parts(self) -> (FlexTensor, Option<burn::backend::autodiff::ops::NodeGuard>) {
+        (self.tensor, self.node)
     }
 }
 
+/// A tensor that a kernel reads and computes no gradient of.
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct Constant(FlexTensor);
+
+impl Constant {
+    /// `None` for tensors of other backends and types. Gradients stop here.
+    pub(in crate::ops) fn of<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        Operand::of(tensor).map(|operand| Self(operand.tensor))
+    }
+
+    /// [`Constant::of`], and `None` for tensors that record gradients too.
+    pub(in crate::ops) fn unrecorded<const D: usize>(tensor: &Tensor<D>) -> Option<Self> {
+        Operand::of(tensor).filter(|operand| !operand.is_recorded()).map(|operand| Self(operand.tensor))
+    }
+
+    pub(in crate::ops) fn values(&self) -> &[f32] {
+        view(&self.0).values
+    }
+}
+
+/// A vector of the CPU backend that is overwritten, in place where nothing else holds it.
+pub(in crate::ops) struct InPlace(FlexTensor);
+
+impl InPlace {
+    /// `None` for tensors of other backends and types.
+    pub(in crate::ops) fn of(tensor: Tensor<1>) -> Option<Self> {
+        let tensor = contiguous(tensor.try_into_primitive::<Flex>().ok()?)?;
+        let values = view(&tensor).values;
+        // A part of a larger tensor would be overwritten together with the rest.
+        Some(if tensor.bytes().len() == size_of_val(values) { Self(tensor) } else { Self::new(values.to_vec()) })
+    }
+
+    fn new(values: Vec<f32>) -> Self {
+        let shape = vec![values.len()];
+        Self(array(Array { values, shape }))
+    }
+
+    /// As many zeros as there are values.
+    pub(in crate::ops) fn zeros(like: &Constant) -> Self {
+        Self::new(vec![0.0; like.values().len()])
+    }
+
+    pub(in crate::ops) fn values_mut(&mut self) -> &mut [f32] {
+        if self.0.try_storage_mut::<f32>().is_none() {
+            *self = Self::new(view(&self.0).values.to_vec());
+        }
+        self.0.try_storage_mut::<f32>().expect("a tensor that was just made has one handle")
+    }
+
+    pub(in crate::ops) fn into_tensor(self) -> Tensor<1> {
+        Tensor::from_primitive::<Flex>(self.0)
+    }
+}
+
+/// The kernel's result on operands that all record gradients or all do not, which [`operands`] makes
+/// sure of.
+pub(in crate::ops) fn run<K: Kernel<N>, const N: usize, const D: usize>(
+    kernel: K,
+    operands: [Operand; N],
+) -> Tensor<D> {
+    #[cfg(feature = "autodiff")]
+    if operands.iter().any(Operand::is_recorded) {
+        return recorded::run(kernel, operands);
+    }
+    let inputs = operands.each_ref().map(|operand| view(&operand.tensor));
+    Tensor::from_primitive::<Flex>(array(kernel.forward(inputs).0))
+}
+
+fn contiguous(tensor: FlexTensor) -> Option<FlexTensor> {
+    // A handle less than `to_contiguous` would leave, so that a tensor with one handle keeps one.
+    (tensor.dtype() == DType::F32)
+        .then(|| if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
+}
+
+fn view(tensor: &FlexTensor) -> View<'_> {
+    let values = tensor.as_slice::<f32>().expect("`contiguous` made sure of type and layout");
+    View { values, shape: tensor.layout().shape() }
+}
+
+fn array(Array { values, shape }: Array) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
 /// Kernels on tensors that record gradients.
-#[cfg(all(feature = "flex", feature = "autodiff"))]
+#[cfg(feature = "autodiff")]
 mod recorded {
     use std::marker::PhantomData;
 
@@ -219,8 +208,7 @@ mod recorded {
     use burn::backend::{Autodiff, Flex};
     use burn::tensor::Tensor;
 
-    use super::with_flex::{array, view};
-    use super::{Array, Gradient, Kernel, Operand};
+    use super::{Array, Gradient, Kernel, Operand, array, view};
 
     pub(super) type Recorded = Autodiff<Flex>;
 
@@ -259,71 +247,5 @@ mod recorded {
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         };
         Tensor::from_primitive::<Recorded>(y)
-    }
-}
-
-/// No tensor has an operand where the CPU backend is not compiled in.
-#[cfg(not(feature = "flex"))]
-mod without_flex {
-    use std::convert::Infallible;
-
-    use burn::tensor::Tensor;
-
-    use super::Kernel;
-
-    pub(in crate::ops) struct Operand(Infallible);
-
-    impl Operand {
-        pub(in crate::ops) fn of<const D: usize>(_: &Tensor<D>) -> Option<Self> {
-            None
-        }
-
-        pub(in crate::ops) fn is_recorded(&self) -> bool {
-            match self.0 {}
-        }
-    }
-
-    #[derive(Debug, Clone)]
-    pub(in crate::ops) struct Constant(Infallible);
-
-    impl Constant {
-        pub(in crate::ops) fn of<const D: usize>(_: &Tensor<D>) -> Option<Self> {
-            None
-        }
-
-        pub(in crate::ops) fn unrecorded<const D: usize>(_: &Tensor<D>) -> Option<Self> {
-            None
-        }
-
-        pub(in crate::ops) fn values(&self) -> &[f32] {
-            match self.0 {}
-        }
-    }
-
-    pub(in crate::ops) struct InPlace(Infallible);
-
-    impl InPlace {
-        pub(in crate::ops) fn of(_: Tensor<1>) -> Option<Self> {
-            None
-        }
-
-        pub(in crate::ops) fn zeros(like: &Constant) -> Self {
-            match like.0 {}
-        }
-
-        pub(in crate::ops) fn values_mut(&mut self) -> &mut [f32] {
-            match self.0 {}
-        }
-
-        pub(in crate::ops) fn into_tensor(self) -> Tensor<1> {
-            match self.0 {}
-        }
-    }
-
-    pub(in crate::ops) fn run<K: Kernel<N>, const N: usize, const D: usize>(_: K, operands: [Operand; N]) -> Tensor<D> {
-        match operands.into_iter().next() {
-            Some(operand) => match operand.0 {},
-            None => unreachable!("a kernel has inputs"),
-        }
     }
 }

@@ -1,14 +1,15 @@
-//! Products with weights, and dropout with a residual addition, on tensors.
+//! Products with weights, on tensors.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use lumina_kernels::elementwise::dropout_add;
 use lumina_kernels::matmul::f32_gemm::Operand::{Normal, Transposed};
 use lumina_kernels::matmul::f32_gemm::{GemmShape, gemm};
 
+use super::first_device;
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+use crate::ops::hidden::Hidden;
+use crate::ops::values::Values;
 
 /// `x · Wᵀ` with some rows of `weight` `[outputs, inputs]`: `[n, inputs]` → `[n, rows.len()]`.
 pub(in crate::ops) fn linear(x: Tensor<2>, weight: Tensor<2>, rows: Range<usize>) -> Tensor<2> {
@@ -18,6 +19,15 @@ pub(in crate::ops) fn linear(x: Tensor<2>, weight: Tensor<2>, rows: Range<usize>
         Some(operands) => run(Linear, operands),
         None => x.matmul(weight.transpose()),
     }
+}
+
+/// Adds some outputs' part of a bias to each row.
+pub(in crate::ops) fn add_bias(y: Hidden, bias: &Values<1>, outputs: Range<usize>) -> Hidden {
+    let device = first_device([bias.device(), y.device()]);
+    let (y, bias) = (y.into_tensor(&device), bias.tensor(&device));
+    let bias = if outputs.len() == bias.dims()[0] { bias } else { bias.narrow(0, outputs.start, outputs.len()) };
+    let bias = bias.cast(y.dtype()).unsqueeze();
+    (y + bias).into()
 }
 
 /// `dx = dy · W` and `dW = dyᵀ · x`.
@@ -48,24 +58,5 @@ impl Kernel<2> for Linear {
             dx.then(|| gemm(Normal(dy), Normal(weight.values), dx_shape).into()),
             dweight.then(|| gemm(Transposed(dy), Normal(x.values), dweight_shape).into()),
         ]
-    }
-}
-
-/// `x + y · scale` where `kept` is not zero.
-#[derive(Debug, Clone)]
-pub(in crate::ops) struct DropoutAdd {
-    pub(in crate::ops) kept: Arc<[u8]>,
-    pub(in crate::ops) scale: f32,
-}
-
-impl Kernel<2> for DropoutAdd {
-    type Saved = ();
-
-    fn forward(&self, [x, y]: [View<'_>; 2]) -> (Array, ()) {
-        (x.like(dropout_add::forward(x.values, y.values, &self.kept, self.scale)), ())
-    }
-
-    fn backward(&self, _: [View<'_>; 2], (): (), dy: &[f32], _: [bool; 2]) -> [Option<Gradient>; 2] {
-        [Some(Gradient::OfResult), Some(dropout_add::backward(dy, &self.kept, self.scale).into())]
     }
 }

@@ -3,12 +3,17 @@
 use burn::tensor::{DType, Tensor};
 use lumina_kernels::norm::rms_norm as cpu;
 
+use super::first_device;
 use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
+use crate::ops::hidden::Hidden;
+use crate::ops::values::Values;
 
 /// `x` `[n, hidden]` and `weight` `[hidden]`.
-pub(in crate::ops) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+pub(in crate::ops) fn rms_norm(x: &Hidden, weight: &Values<1>, epsilon: f64) -> Hidden {
+    let device = first_device([weight.device(), x.device()]);
+    let (x, weight) = (x.to_tensor(&device), weight.tensor(&device));
     let fits = x.dims()[1] == weight.dims()[0] && x.dims()[1] > 0;
-    match operands([Operand::of(&x), Operand::of(&weight)]).filter(|_| fits) {
+    let y: Tensor<2> = match operands([Operand::of(&x), Operand::of(&weight)]).filter(|_| fits) {
         Some(operands) => run(RmsNorm { epsilon: epsilon as f32 }, operands),
         None => {
             let dtype = x.dtype();
@@ -16,7 +21,8 @@ pub(in crate::ops) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) ->
             let inverse = (wide.clone().square().mean_dim(1) + epsilon).sqrt().recip();
             (wide * inverse).cast(dtype) * weight.cast(dtype).unsqueeze()
         }
-    }
+    };
+    y.into()
 }
 
 #[derive(Debug, Clone)]

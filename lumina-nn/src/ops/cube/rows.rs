@@ -1,10 +1,8 @@
 //! Activations on a GPU.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
 use lumina_cube::{Buffer, Gpu};
 
 use crate::Result;
-use crate::ops::hidden::NO_TENSORS;
 
 /// `[n, width]` in `f32` on a GPU.
 pub(in crate::ops) struct GpuRows {
@@ -27,11 +25,5 @@ impl GpuRows {
     /// The values, once they are computed.
     pub(in crate::ops) fn read(&self) -> Result<Vec<f32>> {
         Ok(self.gpu.read_f32(&self.values)?)
-    }
-
-    /// A tensor of the same values on a device of Burn.
-    pub(in crate::ops) fn to_tensor(&self, device: &Device) -> Tensor<2> {
-        let values = self.read().expect(NO_TENSORS);
-        Tensor::from_data(TensorData::new(values, [self.n(), self.width]), (device, DType::F32))
     }
 }

@@ -27,6 +27,7 @@ impl Buffers {
     }
 
     /// Values that were allocated elsewhere.
+    #[cfg(any(test, feature = "burn", feature = "cube"))]
     pub(crate) fn adopt(self: &Arc<Self>, values: Vec<f32>) -> Buffer {
         Buffer { len: values.len(), values, pool: self.clone() }
     }
@@ -59,6 +60,7 @@ impl Buffer {
     }
 
     /// The values, and their memory with them.
+    #[cfg(any(test, feature = "burn"))]
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
         let mut values = std::mem::take(&mut self.values);
         values.truncate(self.len);

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use burn::module::Module;
 use bytes::Bytes;
 use lumina_kernels::{ActivationPrecision, Format, Matmul, MatmulTask, Matrix};
 use smallvec::SmallVec;
@@ -11,15 +10,12 @@ use super::HostRows;
 
 /// A matrix `[rows, columns]` in one of the formats that kernels read, memory-mapped or on the heap. Cloning it copies
 /// no weight.
-#[derive(Module)]
+#[derive(Clone)]
 pub struct HostMatrix {
     rows: usize,
     columns: usize,
-    #[module(skip)]
     format: Format,
-    #[module(skip)]
     activations: ActivationPrecision,
-    #[module(skip)]
     bytes: Bytes,
 }
 
@@ -36,6 +32,12 @@ impl HostMatrix {
             _ => activations,
         };
         Some(Self { rows, columns, format, activations, bytes })
+    }
+
+    /// None, in place of a tensor that a checkpoint lacks.
+    pub(crate) fn missing() -> Self {
+        let (format, activations) = (Format::F32, ActivationPrecision::F32);
+        Self { rows: 0, columns: 0, format, activations, bytes: Bytes::new() }
     }
 
     /// Number of rows: outputs of a linear layer, entries of an embedding.

@@ -1,83 +1,78 @@
 //! The codebook of the VQGAN: the nearest entries of latents, and entries by code.
 
-use burn::module::{Module, Param};
-#[cfg(feature = "cube")]
-use burn::tensor::{DType, TensorData};
-use burn::tensor::{Device, Tensor};
-
 use super::{Maps, MapsData};
 use crate::Result;
-use crate::ops::read;
+use crate::ops::ONE_PLACE;
+use crate::ops::host::HostCodebook;
 
 /// Positions that are compared with the codebook at a time; bounds the memory of the distances.
-const CHUNK: usize = 256;
+pub(in crate::ops) const CODEBOOK_CHUNK: usize = 256;
 
 /// Entries `[codes, width]`. Made by [`Loader::codebook`](crate::Loader::codebook).
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub struct Codebook {
-    entries: Entries,
+    pub(in crate::ops) entries: Entries,
 }
 
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one of them")]
-enum Entries {
-    Burn(Param<Tensor<2>>),
+pub(crate) enum Entries {
+    Host(HostCodebook),
     #[cfg(feature = "cube")]
     Gpu(GpuEntries),
+    #[cfg(feature = "burn")]
+    Burn(burn::module::Param<burn::tensor::Tensor<2>>),
 }
 
 /// Cloning it copies no entry.
 #[cfg(feature = "cube")]
-#[derive(Module)]
-struct GpuEntries {
-    #[module(skip)]
-    gpu: lumina_cube::Gpu,
-    #[module(skip)]
-    codebook: lumina_cube::conv::Codebook,
-    /// The device of a tensor that is made of them.
-    #[module(skip)]
-    device: Device,
+#[derive(Clone)]
+pub(crate) struct GpuEntries {
+    pub(crate) gpu: lumina_cube::Gpu,
+    pub(crate) codebook: lumina_cube::conv::Codebook,
 }
 
 impl Codebook {
-    pub(crate) fn new(entries: Param<Tensor<2>>) -> Self {
-        Self { entries: Entries::Burn(entries) }
-    }
-
-    #[cfg(feature = "cube")]
-    pub(crate) fn on_gpu(gpu: &lumina_cube::Gpu, codebook: lumina_cube::conv::Codebook, device: &Device) -> Self {
-        Self { entries: Entries::Gpu(GpuEntries { gpu: gpu.clone(), codebook, device: device.clone() }) }
+    pub(crate) fn new(entries: Entries) -> Self {
+        Self { entries }
     }
 
     /// `[codes, width]`.
     pub fn dims(&self) -> [usize; 2] {
         match &self.entries {
-            Entries::Burn(entries) => entries.dims(),
+            Entries::Host(own) => own.dims(),
             #[cfg(feature = "cube")]
             Entries::Gpu(own) => [own.codebook.codes(), own.codebook.width()],
+            #[cfg(feature = "burn")]
+            Entries::Burn(entries) => entries.dims(),
         }
     }
 
-    /// The device of tensors that are made of the entries.
-    pub fn device(&self) -> Device {
-        match &self.entries {
-            Entries::Burn(entries) => entries.device(),
-            #[cfg(feature = "cube")]
-            Entries::Gpu(own) => own.device.clone(),
-        }
-    }
-
-    /// Feature maps of a tensor, where the codebook is, and so its network.
+    /// These maps where the codebook is, and so its network: themselves, or copies.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) where the device fails.
-    pub fn maps(&self, tensor: Tensor<4>) -> Result<Maps> {
-        match &self.entries {
-            Entries::Burn(_) => Ok(tensor.into()),
+    /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where a device fails.
+    pub fn place(&self, maps: Maps) -> Result<Maps> {
+        match (&self.entries, maps.0) {
+            (Entries::Host(_), MapsData::Host(maps)) => Ok(maps.into()),
             #[cfg(feature = "cube")]
-            Entries::Gpu(own) => {
-                let shape = tensor.dims();
-                Ok(super::on_gpu(&own.gpu, &read(tensor)?, shape))
+            (Entries::Gpu(_), MapsData::Gpu(maps)) => Ok(Maps(MapsData::Gpu(maps))),
+            #[cfg(feature = "burn")]
+            (Entries::Burn(_), MapsData::Burn(maps)) => Ok(maps.into()),
+            #[cfg(any(feature = "cube", feature = "burn"))]
+            (entries, maps) => {
+                let maps = Maps(maps);
+                let shape = maps.dims();
+                let values = maps.read()?;
+                Ok(match entries {
+                    Entries::Host(_) => super::on_host(values, shape),
+                    #[cfg(feature = "cube")]
+                    Entries::Gpu(own) => super::on_gpu(&own.gpu, &values, shape),
+                    #[cfg(feature = "burn")]
+                    Entries::Burn(entries) => crate::ops::burn::maps_on(&entries.device(), values, shape),
+                })
             }
         }
     }
@@ -89,15 +84,16 @@ impl Codebook {
     /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
     pub fn nearest(&self, latents: Maps) -> Result<Vec<Option<u32>>> {
         match (&self.entries, latents.0) {
+            (Entries::Host(own), MapsData::Host(latents)) => Ok(own.nearest(latents)),
             #[cfg(feature = "cube")]
             (Entries::Gpu(own), MapsData::Gpu(latents)) => {
                 let codes = own.gpu.read(&own.codebook.nearest(&own.gpu, &latents.maps))?;
                 let is_one = |code: &u32| *code != lumina_cube::conv::NOT_FINITE;
                 Ok(codes.into_iter().map(|code| Some(code).filter(is_one)).collect())
             }
-            (Entries::Burn(entries), MapsData::Burn(latents)) => nearest(entries.val(), latents),
-            #[cfg(feature = "cube")]
-            _ => unreachable!("{}", super::ONE_PLACE),
+            #[cfg(feature = "burn")]
+            (Entries::Burn(entries), MapsData::Burn(latents)) => crate::ops::burn::nearest(entries.val(), latents),
+            _ => unreachable!("{ONE_PLACE}"),
         }
     }
 
@@ -105,80 +101,30 @@ impl Codebook {
     ///
     /// # Panics
     /// If a code is not in the codebook, or there are not `batch · rows · columns` of them.
-    pub fn lookup(&self, codes: &[u32], [batch, rows, columns]: [usize; 3]) -> Maps {
+    pub fn lookup(&self, codes: &[u32], grids: [usize; 3]) -> Maps {
         match &self.entries {
-            Entries::Burn(entries) => {
-                let codebook = entries.val();
-                let width = codebook.dims()[1];
-                let indices: Vec<i32> = codes.iter().map(|&code| code as i32).collect();
-                let indices = Tensor::from_data(indices.as_slice(), &codebook.device());
-                codebook.select(0, indices).reshape([batch, rows, columns, width]).permute([0, 3, 1, 2]).into()
-            }
+            Entries::Host(own) => own.lookup(codes, grids).into(),
             #[cfg(feature = "cube")]
             Entries::Gpu(own) => {
-                let maps = own.codebook.lookup(&own.gpu, codes, [batch, rows, columns]);
+                let maps = own.codebook.lookup(&own.gpu, codes, grids);
                 let precision = lumina_cube::conv::ConvPrecision::F32;
                 Maps(MapsData::Gpu(super::GpuMaps { gpu: own.gpu.clone(), maps, precision }))
             }
+            #[cfg(feature = "burn")]
+            Entries::Burn(entries) => crate::ops::burn::lookup(entries.val(), codes, grids).into(),
         }
-    }
-
-    /// The entries as a tensor: the parameter, or a copy.
-    pub fn tensor(&self) -> Tensor<2> {
-        match &self.entries {
-            Entries::Burn(entries) => entries.val(),
-            #[cfg(feature = "cube")]
-            Entries::Gpu(own) => {
-                let values = own.codebook.read(&own.gpu).expect(crate::ops::hidden::NO_TENSORS);
-                Tensor::from_data(TensorData::new(values, self.dims()), (&own.device, DType::F32))
-            }
-        }
-    }
-
-    /// Replaces the entries by others of their shape; gradients are recorded as before.
-    ///
-    /// # Errors
-    /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
-    pub fn set(&mut self, entries: Tensor<2>) -> Result<()> {
-        match &mut self.entries {
-            Entries::Burn(own) => {
-                *own = own.clone().map(|old| {
-                    let tracked = old.is_require_grad();
-                    entries.detach().set_require_grad(tracked)
-                });
-            }
-            #[cfg(feature = "cube")]
-            Entries::Gpu(own) => {
-                let shape = entries.dims();
-                own.codebook = lumina_cube::conv::Codebook::new(&own.gpu, shape, &read(entries)?)?;
-            }
-        }
-        Ok(())
     }
 }
 
-/// [`Codebook::nearest`] in tensors.
-fn nearest(codebook: Tensor<2>, latents: Tensor<4>) -> Result<Vec<Option<u32>>> {
-    let [batch, embed, height, width] = latents.dims();
-    let flat = latents.permute([0, 2, 3, 1]).reshape([batch * height * width, embed]);
-    let norms = read(codebook.clone().square().sum_dim(1))?;
-    let transposed = codebook.transpose();
-    let n_positions = batch * height * width;
-    let mut codes = Vec::with_capacity(n_positions);
-    for start in (0..n_positions).step_by(CHUNK) {
-        let positions = flat.clone().narrow(0, start, CHUNK.min(n_positions - start));
-        let products = read(positions.matmul(transposed.clone()))?;
-        for row in products.chunks_exact(norms.len()) {
-            // |z − e|² = |e|² − 2·z·e + |z|², and |z|² is the same for all codes.
-            let distances = row.iter().zip(&norms).map(|(product, norm)| norm - 2.0 * product);
-            let nearest = distances
-                .enumerate()
-                .filter(|(_, distance)| distance.is_finite())
-                .reduce(|best, candidate| if candidate.1 < best.1 { candidate } else { best });
-            codes.push(nearest.map(|(code, _)| code as u32));
-        }
-    }
-    Ok(codes)
+/// The entry that is nearest to a position, from its products with all entries and the squares of their lengths.
+pub(in crate::ops) fn nearest_entry(products: &[f32], norms: &[f32]) -> Option<u32> {
+    // |z − e|² = |e|² − 2·z·e + |z|², and |z|² is the same for all codes.
+    let distances = products.iter().zip(norms).map(|(product, norm)| norm - 2.0 * product);
+    let nearest = distances
+        .enumerate()
+        .filter(|(_, distance)| distance.is_finite())
+        .reduce(|best, candidate| if candidate.1 < best.1 { candidate } else { best });
+    nearest.map(|(code, _)| code as u32)
 }
 
 #[cfg(feature = "cube")]

@@ -1,67 +1,48 @@
 //! Convolutions of feature maps, alone, after a group norm and swish, and with another size of the result.
 
-use std::ops::Range;
-
-use burn::module::{Module, Param};
-use burn::tensor::Tensor;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
-
-#[cfg(feature = "cube")]
-use super::ONE_PLACE;
-use super::bands::{Bands, in_bands, rows};
+use super::bands::Bands;
 use super::group_norm::GroupNorm;
-use super::{Maps, MapsData, as_type};
-use crate::ops::{Conv3x3, conv3x3, scaled_swish, upsample2x};
+use super::{Maps, MapsData};
+use crate::ops::ONE_PLACE;
+use crate::ops::host::HostConv;
 
 /// A convolution of 1×1 or 3×3 with its bias. Made by [`Loader::conv`](crate::Loader::conv).
-#[derive(Module, Debug)]
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
 pub struct Conv2d {
     weights: ConvWeights,
 }
 
 /// Weights and bias, where the convolution computes.
-#[derive(Module, Debug)]
-enum ConvWeights {
-    Burn(BurnConv),
+#[cfg_attr(feature = "burn", derive(burn::module::Module))]
+#[derive(Debug)]
+pub(crate) enum ConvWeights {
+    Host(HostConv),
     #[cfg(feature = "cube")]
     Gpu(GpuConv),
-}
-
-#[derive(Module, Debug)]
-struct BurnConv {
-    weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
-    kernel: usize,
+    #[cfg(feature = "burn")]
+    Burn(crate::ops::burn::TensorConv),
 }
 
 /// Cloning it copies no weight.
 #[cfg(feature = "cube")]
-#[derive(Module, Debug)]
-struct GpuConv {
-    #[module(skip)]
-    weights: lumina_cube::conv::ConvWeights,
-}
+#[derive(Debug, Clone)]
+pub(crate) struct GpuConv(pub(crate) lumina_cube::conv::ConvWeights);
 
 impl Conv2d {
-    /// Of parameters: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
-    pub(crate) fn new(weight: Param<Tensor<4>>, bias: Param<Tensor<1>>, kernel: usize) -> Self {
-        Self { weights: ConvWeights::Burn(BurnConv { weight, bias, kernel }) }
-    }
-
-    #[cfg(feature = "cube")]
-    pub(crate) fn on_gpu(weights: lumina_cube::conv::ConvWeights) -> Self {
-        Self { weights: ConvWeights::Gpu(GpuConv { weights }) }
+    pub(crate) fn new(weights: ConvWeights) -> Self {
+        Self { weights }
     }
 
     /// Convolves the whole image with stride 1 and zeros around it: the size is kept.
     #[must_use]
     pub fn forward(&self, x: Maps) -> Maps {
         match (&self.weights, x.0) {
+            (ConvWeights::Host(conv), MapsData::Host(x)) => x.conv(conv).into(),
             #[cfg(feature = "cube")]
             (ConvWeights::Gpu(conv), MapsData::Gpu(x)) => conv.run(&x, lumina_cube::conv::ConvOptions::default()),
+            #[cfg(feature = "burn")]
             (ConvWeights::Burn(conv), MapsData::Burn(x)) => conv.same(x).into(),
-            #[cfg(feature = "cube")]
             _ => unreachable!("{ONE_PLACE}"),
         }
     }
@@ -70,13 +51,16 @@ impl Conv2d {
     #[must_use]
     pub fn forward_add(&self, x: Maps, residual: Maps) -> Maps {
         match (&self.weights, x.0, residual.0) {
+            (ConvWeights::Host(conv), MapsData::Host(x), MapsData::Host(residual)) => {
+                x.conv(conv).add(&residual).into()
+            }
             #[cfg(feature = "cube")]
             (ConvWeights::Gpu(conv), MapsData::Gpu(x), MapsData::Gpu(residual)) => {
                 let residual = Some(&residual.maps);
                 conv.run(&x, lumina_cube::conv::ConvOptions { residual, ..Default::default() })
             }
+            #[cfg(feature = "burn")]
             (ConvWeights::Burn(conv), MapsData::Burn(x), MapsData::Burn(residual)) => (conv.same(x) + residual).into(),
-            #[cfg(feature = "cube")]
             _ => unreachable!("{ONE_PLACE}"),
         }
     }
@@ -86,32 +70,7 @@ impl Conv2d {
 impl GpuConv {
     fn run(&self, x: &super::GpuMaps, options: lumina_cube::conv::ConvOptions<'_>) -> Maps {
         let options = lumina_cube::conv::ConvOptions { precision: x.precision, ..options };
-        x.with(lumina_cube::conv::conv(&x.gpu, &x.maps, &self.weights, options))
-    }
-}
-
-impl BurnConv {
-    fn same(&self, x: Tensor<4>) -> Tensor<4> {
-        let pad = self.kernel / 2;
-        self.padded(x, (pad, pad), 1)
-    }
-
-    /// Computes the rows `band` of the result. `input` returns rows of the input, which has `height` rows in all.
-    fn forward_band(&self, band: Range<usize>, height: usize, input: impl Fn(Range<usize>) -> Tensor<4>) -> Tensor<4> {
-        let pad = self.kernel / 2;
-        let rows = band.start.saturating_sub(pad)..(band.end + pad).min(height);
-        // Rows beyond the image are padding. Rows beyond the band, but inside the image, are read from the input.
-        let padding = (pad - (band.start - rows.start), pad - (rows.end - band.end));
-        self.padded(input(rows), padding, 1)
-    }
-
-    /// Convolves with `padding` rows of zeros above and below.
-    fn padded(&self, x: Tensor<4>, padding: (usize, usize), stride: usize) -> Tensor<4> {
-        let (weight, bias) = (as_type(self.weight.val(), x.dtype()), as_type(self.bias.val(), x.dtype()));
-        match self.kernel {
-            3 => conv3x3(x, weight, bias, Conv3x3 { padding_rows: padding, stride }),
-            _ => conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [0, 0], [1, 1], 1)),
-        }
+        x.with(lumina_cube::conv::conv(&x.gpu, &x.maps, &self.0, options))
     }
 }
 
@@ -119,32 +78,31 @@ impl BurnConv {
 /// both networks. `x` `[batch, inputs, height, width]` → `[batch, outputs, height, width]`.
 #[must_use]
 pub fn norm_swish_conv(norm: &GroupNorm, conv: &Conv2d, x: Maps, bands: Bands, residual: Option<Maps>) -> Maps {
-    match (&conv.weights, x.0) {
+    match (&conv.weights, x.0, residual.map(|maps| maps.0)) {
+        (ConvWeights::Host(conv), MapsData::Host(x), None) => x.norm_swish_conv(norm.on_host(), conv, bands).into(),
+        (ConvWeights::Host(conv), MapsData::Host(x), Some(MapsData::Host(residual))) => {
+            let result = x.norm_swish_conv(norm.on_host(), conv, bands);
+            // Not needed any more, and as large as the result.
+            drop(x);
+            result.add(&residual).into()
+        }
         #[cfg(feature = "cube")]
-        (ConvWeights::Gpu(conv), MapsData::Gpu(x)) => {
-            let residual = residual.map(|maps| match maps.0 {
+        (ConvWeights::Gpu(conv), MapsData::Gpu(x), residual) => {
+            let residual = residual.map(|maps| match maps {
                 MapsData::Gpu(own) => own.maps,
-                MapsData::Burn(_) => unreachable!("{ONE_PLACE}"),
+                _ => unreachable!("{ONE_PLACE}"),
             });
             let norm = norm.on_gpu(&x);
             let input = lumina_cube::conv::Input::NormedSwish(&norm);
             conv.run(&x, lumina_cube::conv::ConvOptions { input, residual: residual.as_ref(), ..Default::default() })
         }
-        (ConvWeights::Burn(conv), MapsData::Burn(x)) => {
-            let scale_shift = norm.scale_shift(&x, bands);
-            let height = x.dims()[2];
-            let input = |band| scaled_swish(rows(&x, band), scale_shift.scale.clone(), scale_shift.shift.clone());
-            let result = in_bands(bands, height, |band| conv.forward_band(band, height, input));
-            // Not needed any more, and as large as the result.
-            drop(x);
-            match residual.map(|maps| maps.0) {
-                Some(MapsData::Burn(residual)) => (residual + result).into(),
-                #[cfg(feature = "cube")]
-                Some(MapsData::Gpu(_)) => unreachable!("{ONE_PLACE}"),
-                None => result.into(),
-            }
+        #[cfg(feature = "burn")]
+        (ConvWeights::Burn(conv), MapsData::Burn(x), None) => conv.after_norm_swish(norm, x, bands).into(),
+        #[cfg(feature = "burn")]
+        (ConvWeights::Burn(conv), MapsData::Burn(x), Some(MapsData::Burn(residual))) => {
+            let result = conv.after_norm_swish(norm, x, bands);
+            (residual + result).into()
         }
-        #[cfg(feature = "cube")]
         _ => unreachable!("{ONE_PLACE}"),
     }
 }
@@ -153,13 +111,14 @@ pub fn norm_swish_conv(norm: &GroupNorm, conv: &Conv2d, x: Maps, bands: Bands, r
 #[must_use]
 pub fn downsample(conv: &Conv2d, x: Maps) -> Maps {
     match (&conv.weights, x.0) {
+        (ConvWeights::Host(conv), MapsData::Host(x)) => x.halved(conv).into(),
         #[cfg(feature = "cube")]
         (ConvWeights::Gpu(conv), MapsData::Gpu(x)) => {
             let resize = lumina_cube::conv::Resize::Halve;
             conv.run(&x, lumina_cube::conv::ConvOptions { resize, ..Default::default() })
         }
+        #[cfg(feature = "burn")]
         (ConvWeights::Burn(conv), MapsData::Burn(x)) => conv.padded(x, (0, 1), 2).into(),
-        #[cfg(feature = "cube")]
         _ => unreachable!("{ONE_PLACE}"),
     }
 }
@@ -168,17 +127,14 @@ pub fn downsample(conv: &Conv2d, x: Maps) -> Maps {
 #[must_use]
 pub fn upsample(conv: &Conv2d, x: &Maps, bands: Bands) -> Maps {
     match (&conv.weights, &x.0) {
+        (ConvWeights::Host(conv), MapsData::Host(x)) => x.doubled(conv, bands).into(),
         #[cfg(feature = "cube")]
         (ConvWeights::Gpu(conv), MapsData::Gpu(x)) => {
             let resize = lumina_cube::conv::Resize::Double;
             conv.run(x, lumina_cube::conv::ConvOptions { resize, ..Default::default() })
         }
-        (ConvWeights::Burn(conv), MapsData::Burn(x)) => {
-            let height = 2 * x.dims()[2];
-            let result = in_bands(bands, height, |band| conv.forward_band(band, height, |rows| upsample2x(x, rows)));
-            result.into()
-        }
-        #[cfg(feature = "cube")]
+        #[cfg(feature = "burn")]
+        (ConvWeights::Burn(conv), MapsData::Burn(x)) => conv.after_doubling(x, bands).into(),
         _ => unreachable!("{ONE_PLACE}"),
     }
 }

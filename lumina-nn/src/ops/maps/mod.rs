@@ -1,4 +1,4 @@
-//! Feature maps of the VQGAN, and the operators on them: on a GPU, or in tensors.
+//! Feature maps of the VQGAN, and the operators on them: in host memory, on a GPU, or in tensors.
 
 mod attention;
 mod bands;
@@ -6,31 +6,42 @@ mod codebook;
 mod conv;
 mod group_norm;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use lumina_checkpoint::Dtype;
 
 pub use self::attention::maps_attention;
 pub use self::bands::Bands;
 pub use self::codebook::Codebook;
+pub(crate) use self::codebook::Entries;
+#[cfg(feature = "cube")]
+pub(crate) use self::codebook::GpuEntries;
+pub(in crate::ops) use self::codebook::{CODEBOOK_CHUNK, nearest_entry};
+pub(crate) use self::conv::ConvWeights;
+#[cfg(feature = "cube")]
+pub(crate) use self::conv::GpuConv;
 pub use self::conv::{Conv2d, downsample, norm_swish_conv, upsample};
 pub use self::group_norm::{GroupNorm, norm_swish};
-use super::row_writer::is_on_cpu;
-#[cfg(feature = "cube")]
-use crate::Error;
+use super::host::HostMaps;
 use crate::{Compute, Result};
 
 /// Feature maps `[batch, channels, height, width]`.
 ///
-/// On a GPU they are in its memory, in `f32`, channels last. Elsewhere they are a tensor, which may record gradients.
-/// The operators take either, so a network is written once.
+/// With [`Compute::cpu`] they are in host memory, in `f32` but for small ones. On a GPU they are in its memory, in
+/// `f32`, channels last. Elsewhere they are a tensor, which may record gradients. The operators take either, so a
+/// network is written once. Maps are where the weights of their network are; cloning them copies no value.
+///
+/// # Panics
+/// Operators do where their operands are in different places.
 #[derive(Clone)]
 pub struct Maps(pub(super) MapsData);
 
 /// Where feature maps are.
 #[derive(Clone)]
 pub(super) enum MapsData {
+    Host(HostMaps),
     #[cfg(feature = "cube")]
     Gpu(GpuMaps),
-    Burn(Tensor<4>),
+    #[cfg(feature = "burn")]
+    Burn(burn::tensor::Tensor<4>),
 }
 
 /// Feature maps on a GPU.
@@ -51,9 +62,9 @@ impl GpuMaps {
     }
 }
 
-impl From<Tensor<4>> for Maps {
-    fn from(tensor: Tensor<4>) -> Self {
-        Self(MapsData::Burn(tensor))
+impl From<HostMaps> for Maps {
+    fn from(maps: HostMaps) -> Self {
+        Self(MapsData::Host(maps))
     }
 }
 
@@ -69,22 +80,7 @@ pub struct Turn<'a> {
 /// Activations of at most this many positions, 8×8, are computed in `f64`.
 const MAX_PRECISE_POSITIONS: usize = 64;
 
-/// Why maps on a GPU meet no tensors.
-#[cfg(feature = "cube")]
-const ONE_PLACE: &str = "maps are where the weights of their network are, which its loader makes sure of";
-
 impl Maps {
-    /// Where networks of feature maps compute: on a GPU, by the kernels of `lumina-cube`, or in tensors. Of several
-    /// devices it is the first.
-    pub fn compute(compute: &Compute) -> Compute {
-        let first = compute.devices().swap_remove(0);
-        #[cfg(feature = "cube")]
-        if first.gpu().is_some() {
-            return first;
-        }
-        first.in_tensors()
-    }
-
     /// The most bytes that one activation may have where `compute` has it: on a GPU indices have 32 bits.
     pub fn max_bytes(compute: &Compute) -> u64 {
         #[cfg(feature = "cube")]
@@ -116,34 +112,45 @@ impl Maps {
         if let Some(gpu) = compute.gpu() {
             return on_gpu(gpu, &values, shape);
         }
-        Tensor::from_data(TensorData::new(values, shape), compute.options()).into()
+        if compute.is_host() {
+            return on_host(values, shape);
+        }
+        in_tensors!(values, shape => super::burn::maps(compute, values, shape))
     }
 
     /// `[batch, channels, height, width]`.
     pub fn dims(&self) -> [usize; 4] {
         match &self.0 {
+            MapsData::Host(own) => own.shape(),
             #[cfg(feature = "cube")]
             MapsData::Gpu(own) => own.maps.shape(),
+            #[cfg(feature = "burn")]
             MapsData::Burn(tensor) => tensor.dims(),
         }
     }
 
     /// The type of the numbers.
-    pub fn dtype(&self) -> DType {
+    pub fn dtype(&self) -> Dtype {
         match &self.0 {
+            MapsData::Host(HostMaps::F32(_)) => Dtype::F32,
+            MapsData::Host(HostMaps::F64(_)) => Dtype::F64,
             #[cfg(feature = "cube")]
-            MapsData::Gpu(_) => DType::F32,
-            MapsData::Burn(tensor) => tensor.dtype(),
+            MapsData::Gpu(_) => Dtype::F32,
+            #[cfg(feature = "burn")]
+            MapsData::Burn(tensor) => super::burn::dtype_of(tensor),
         }
     }
 
-    /// The same numbers in another type. On a GPU they are in `f32`.
+    /// The same numbers in another type. In host memory it is `f64` or `f32`; on a GPU they are in `f32`.
     #[must_use]
-    pub fn cast(self, dtype: DType) -> Self {
+    pub fn cast(self, dtype: Dtype) -> Self {
         match self.0 {
+            MapsData::Host(own) if dtype == Dtype::F64 => own.into_f64().into(),
+            MapsData::Host(own) => own.into_f32().into(),
             #[cfg(feature = "cube")]
             MapsData::Gpu(own) => Self(MapsData::Gpu(own)),
-            MapsData::Burn(tensor) => as_type(tensor, dtype).into(),
+            #[cfg(feature = "burn")]
+            MapsData::Burn(tensor) => super::burn::cast(tensor, dtype).into(),
         }
     }
 
@@ -151,19 +158,20 @@ impl Maps {
     ///
     /// A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so
     /// enlarges rounding errors that much. In larger maps the spread is that of the image. Small ones cost next to
-    /// nothing. Where gradients are recorded, and on other backends, nothing changes.
+    /// nothing. Where gradients are recorded, and elsewhere than on the processor, nothing changes.
     #[must_use]
-    pub fn in_precision(self, dtype: DType) -> Self {
-        match self.0 {
-            #[cfg(feature = "cube")]
-            MapsData::Gpu(own) => Self(MapsData::Gpu(own)),
-            MapsData::Burn(x) => {
-                let [_, _, height, width] = x.dims();
-                let is_small = height * width <= MAX_PRECISE_POSITIONS;
-                let precise = is_small && dtype == DType::F32 && (x.dtype() == DType::F64 || is_on_cpu(&x));
-                as_type(x, if precise { DType::F64 } else { dtype }).into()
-            }
-        }
+    pub fn in_precision(self, dtype: Dtype) -> Self {
+        let [_, _, height, width] = self.dims();
+        let is_small = height * width <= MAX_PRECISE_POSITIONS && dtype == Dtype::F32;
+        let precise = is_small
+            && match &self.0 {
+                MapsData::Host(_) => true,
+                #[cfg(feature = "cube")]
+                MapsData::Gpu(_) => false,
+                #[cfg(feature = "burn")]
+                MapsData::Burn(tensor) => super::burn::can_be_precise(tensor),
+            };
+        self.cast(if precise { Dtype::F64 } else { dtype })
     }
 
     /// For convolutions whose numbers are rounded to `f16` where tensor cores multiply them. Elsewhere nothing changes.
@@ -174,25 +182,7 @@ impl Maps {
             MapsData::Gpu(own) => {
                 Self(MapsData::Gpu(GpuMaps { precision: lumina_cube::conv::ConvPrecision::F16, ..own }))
             }
-            MapsData::Burn(tensor) => tensor.into(),
-        }
-    }
-
-    /// As a tensor: itself, or one on this device.
-    ///
-    /// # Errors
-    /// `Error::Gpu` where the GPU fails.
-    pub fn into_tensor(self, device: &Device) -> Result<Tensor<4>> {
-        match self.0 {
-            #[cfg(feature = "cube")]
-            MapsData::Gpu(own) => {
-                let values = own.gpu.read_f32(&own.maps.to_planes(&own.gpu)).map_err(Error::from)?;
-                Ok(Tensor::from_data(TensorData::new(values, own.maps.shape()), (device, DType::F32)))
-            }
-            MapsData::Burn(tensor) => {
-                let _ = device;
-                Ok(tensor)
-            }
+            other => Self(other),
         }
     }
 
@@ -202,11 +192,18 @@ impl Maps {
     /// [`Error::Device`](crate::Error::Device), `Error::Gpu` where the device fails.
     pub fn read(self) -> Result<Vec<f32>> {
         match self.0 {
+            MapsData::Host(own) => Ok(own.into_values()),
             #[cfg(feature = "cube")]
             MapsData::Gpu(own) => Ok(own.gpu.read_f32(&own.maps.to_planes(&own.gpu))?),
+            #[cfg(feature = "burn")]
             MapsData::Burn(tensor) => super::read(tensor),
         }
     }
+}
+
+/// Values in host memory.
+fn on_host(values: Vec<f32>, shape: [usize; 4]) -> Maps {
+    HostMaps::new(values, shape).into()
 }
 
 /// Values in planes, on a GPU.
@@ -215,11 +212,6 @@ fn on_gpu(gpu: &lumina_cube::Gpu, values: &[f32], shape: [usize; 4]) -> Maps {
     let maps = lumina_cube::conv::Maps::from_planes(gpu, &gpu.upload_f32(values), shape);
     let precision = lumina_cube::conv::ConvPrecision::F32;
     Maps(MapsData::Gpu(GpuMaps { gpu: gpu.clone(), maps, precision }))
-}
-
-/// The tensor in another type.
-fn as_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
 impl std::fmt::Debug for Maps {

@@ -1,9 +1,11 @@
-//! Additions to the residual stream with dropout.
+//! Additions to the residual stream with dropout, with gradients.
+
+use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, TensorData};
+use lumina_kernels::elementwise::dropout_add as cpu;
 
-use super::burn::DropoutAdd;
-use super::burn::kernel::{Operand, operands, run};
+use super::kernel::{Array, Gradient, Kernel, Operand, View, operands, run};
 
 /// `x + y · scale`, both `[n, hidden]`, where `kept` is not zero, and `x` elsewhere: the residual addition of `y` after
 /// dropout.
@@ -21,5 +23,24 @@ pub fn dropout_add(x: Tensor<2>, y: Tensor<2>, kept: Vec<u8>, scale: f64) -> Ten
             let dropped = Tensor::<2, Bool>::from_data(TensorData::new(dropped, [n, width]), &x.device());
             x + y.mask_fill(dropped, 0.0) * scale
         }
+    }
+}
+
+/// `x + y · scale` where `kept` is not zero.
+#[derive(Debug, Clone)]
+struct DropoutAdd {
+    kept: Arc<[u8]>,
+    scale: f32,
+}
+
+impl Kernel<2> for DropoutAdd {
+    type Saved = ();
+
+    fn forward(&self, [x, y]: [View<'_>; 2]) -> (Array, ()) {
+        (x.like(cpu::forward(x.values, y.values, &self.kept, self.scale)), ())
+    }
+
+    fn backward(&self, _: [View<'_>; 2], (): (), dy: &[f32], _: [bool; 2]) -> [Option<Gradient>; 2] {
+        [Some(Gradient::OfResult), Some(cpu::backward(dy, &self.kept, self.scale).into())]
     }
 }

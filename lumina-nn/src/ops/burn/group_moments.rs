@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use lumina_kernels::norm::group_moments as kernel;
 
-use super::burn::kernel::Constant;
+use super::kernel::Constant;
 
 /// Mean and variance over each group of consecutive channels of `x` `[batch, channels, height, width]`: `[batch,
 /// groups, 1]` each.

@@ -5,11 +5,11 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::burn::kernel::Constant;
+use super::kernel::Constant;
 
 /// An activation `[batch, channels, height, width]` that is written a band of rows at a time, so that no more than a
 /// band is there besides.
-pub struct RowWriter {
+pub(super) struct RowWriter {
     shape: [usize; 4],
     written: Written,
 }
@@ -22,7 +22,7 @@ enum Written {
 
 impl RowWriter {
     /// All zeros, of `height` rows; the other sizes, type and device are those of `band`.
-    pub fn new(height: usize, band: &Tensor<4>) -> Self {
+    pub(super) fn new(height: usize, band: &Tensor<4>) -> Self {
         let [batch, channels, _, width] = band.dims();
         let shape = [batch, channels, height, width];
         let written = match Constant::unrecorded(band) {
@@ -34,7 +34,7 @@ impl RowWriter {
 
     /// Writes the rows `rows`, which `band` `[batch, channels, rows.len(), width]` has.
     #[must_use]
-    pub fn write(self, rows: Range<usize>, band: Tensor<4>) -> Self {
+    pub(super) fn write(self, rows: Range<usize>, band: Tensor<4>) -> Self {
         let [batch, channels, height, width] = self.shape;
         let written = match (self.written, Constant::unrecorded(&band)) {
             (Written::Host(mut values, device), Some(band)) => {
@@ -53,7 +53,7 @@ impl RowWriter {
     }
 
     /// The activation.
-    pub fn finish(self) -> Tensor<4> {
+    pub(super) fn finish(self) -> Tensor<4> {
         match self.written {
             Written::Host(values, device) => Tensor::from_data(TensorData::new(values, self.shape), &device),
             Written::Burn(tensor) => *tensor,
@@ -62,12 +62,6 @@ impl RowWriter {
 }
 
 /// Whether a tensor is in `f32` on the CPU backend and records no gradients: where the CPU kernels compute.
-pub fn is_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+pub(super) fn is_on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     Constant::unrecorded(tensor).is_some()
-}
-
-impl std::fmt::Debug for RowWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowWriter").field("shape", &self.shape).finish_non_exhaustive()
-    }
 }
