@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_core::choose_size;
-use lumina_mgpt::{
-    Answer, Compute, Dtype, Generation, ImageSize, Lumina, LuminaBuilder, Task, Weights, keep_freed_memory,
-};
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, LuminaBuilder, Task, Weights, keep_freed_memory};
 
 use crate::default_model;
 
@@ -217,19 +214,6 @@ impl SamplingArgs {
             generation = generation.max_new_tokens(max_new_tokens);
         }
         if self.greedy { generation.greedy() } else { generation }
-    }
-}
-
-/// The size of an image that is drawn where none was asked for: a square of the target size, or of the sizes that the
-/// model states the one that is most like it.
-///
-/// # Errors
-/// Those of [`ImageSize::new`].
-pub fn default_size(model: &Lumina) -> Result<ImageSize> {
-    let side = model.target_size_px();
-    match choose_size(side, side, model.preprocessor().sizes()) {
-        Some(size) => Ok(size),
-        None => Ok(ImageSize::new(side, side)?),
     }
 }
 

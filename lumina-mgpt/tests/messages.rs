@@ -231,6 +231,34 @@ fn a_short_request_has_the_defaults_of_its_task() {
         r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seed": -1 } } }"#,
         &["options.sampling.seed", "-1"],
     );
+    // Of two values it would not be clear which one counts.
+    refused(&with(r#"{ "max_images": 1, "max_images": 2 }"#), &["`options.max_images`", "twice"]);
+    refused(&with(r#"{ "sampling": { "seed": 1, "top_p": 0.5, "seed": 1 } }"#), &["`options.sampling.seed`", "twice"]);
+    refused(&with(r#"{ "x": [{ "y": 1, "y": 1 }] }"#), &["`options.x[0].y`", "twice"]);
+    refused(&with("[]"), &["`options`", "an object"]);
+}
+
+/// Whoever asks for nothing is told so, and not after minutes of a random image.
+#[test]
+fn an_empty_prompt_is_an_error_that_says_what_to_do() {
+    let model = model();
+    let message = |request: Result<Request, lumina_mgpt::Error>| {
+        let request = request.and_then(|request| Ok(drop(model.generate(request).run()?)));
+        request.unwrap_err().to_string()
+    };
+    for text in ["", "  \n"] {
+        let drawn = message(model.text_to_image(text, (64, 64)).request());
+        assert!(drawn.contains("`text_to_image`") && drawn.contains("empty") && drawn.contains("say what"), "{drawn}");
+        let chat = message(Ok(Request::new(Conversation::new().human(text))));
+        assert!(chat.contains("prompt is empty") && chat.contains("needs a text or an image"), "{chat}");
+        let chat = Conversation::new().human("Hello").assistant("Hello").human(text);
+        assert!(message(Ok(Request::new(chat))).contains("prompt is empty"));
+    }
+    assert!(message(Ok(Request::new(Conversation::new()))).contains("no turn"));
+    // An image alone is something to answer.
+    let image = model.encode_image(&image::RgbImage::new(64, 64).into()).unwrap();
+    let ask = Request::task(Task::FreeForm, TaskInput::new().text("").image(image));
+    model.generate(ask).max_new_tokens(1).run().unwrap();
 }
 
 /// Each option can be set where a task is asked for: a line of the options' debug form for each changes.

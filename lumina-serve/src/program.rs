@@ -70,6 +70,15 @@ pub struct Args {
     /// The most images that a request may ask for
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Server")]
     max_n: u32,
+    /// The most connections at one time; further ones wait until one ends
+    #[arg(long, value_name = "N", default_value_t = 512, help_heading = "Server")]
+    max_connections: usize,
+    /// Seconds that a request may take to arrive, and a connection may be kept without one
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Server")]
+    body_timeout: u64,
+    /// Seconds after which a client that takes nothing more of its answer is cut off, and its request cancelled
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = "Server")]
+    write_timeout: u64,
     /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends at once
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Server")]
     grace: u64,
@@ -87,7 +96,9 @@ impl Args {
         let id = self.model_id.clone().or(last).unwrap_or_else(|| "lumina-mgpt".to_owned());
         let options = Options::new().model_id(id)?.max_n(self.max_n)?;
         let options = options.max_body_bytes(self.max_body.saturating_mul(1 << 20))?;
-        let options = options.grace(Duration::from_secs(self.grace));
+        let options = options.max_connections(self.max_connections)?.grace(Duration::from_secs(self.grace));
+        let options = options.body_timeout(Duration::from_secs(self.body_timeout))?;
+        let options = options.write_timeout(Duration::from_secs(self.write_timeout))?;
         let options = self.cors_origin.iter().try_fold(options, |options, origin| options.cors_origin(origin))?;
         self.api_key.iter().try_fold(options, |options, key| options.api_key(key))
     }

@@ -10,4 +10,5 @@ mod images;
 mod limits;
 mod pages;
 mod shutdown;
+mod slow;
 mod support;
