@@ -13,6 +13,7 @@ mod args;
 pub mod commands;
 mod errors;
 mod files;
+mod interrupt;
 mod message;
 mod output;
 mod progress;

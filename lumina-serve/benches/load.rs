@@ -1,5 +1,5 @@
-//! The program under load: 64 clients of mixed tasks, some of which vanish, read slowly, or stop reading or sending, and
-//! 10,000 malformed requests, for a time. Memory, latencies by task and images a second are printed; what must not
+//! The program under load: 64 clients of mixed tasks, some of which vanish, read slowly, or stop reading or sending,
+//! and 10,000 malformed requests, for a time. Memory, latencies by task and images a second are printed; what must not
 //! happen (an answer that is wrong, a request or a connection that stays) ends it with an error.
 //!
 //! `cargo bench -p lumina-serve --bench load -- [SECONDS [CLIENTS]]`, 30 seconds and 64 clients unless given. Linux has

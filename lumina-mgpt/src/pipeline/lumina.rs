@@ -70,9 +70,7 @@ impl Lumina {
     /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.
     pub fn fit(path: impl AsRef<Path>, compute: &Compute) -> Result<Fit> {
         compute.check()?;
-        let checkpoint = convert::open(path)?;
-        let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-        Ok(Fit::new(&checkpoint, None, &architecture, compute))
+        Fit::of_checkpoint(&convert::open(path)?, compute)
     }
 
     /// Transformer and tokenizers.
