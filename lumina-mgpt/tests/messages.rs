@@ -238,6 +238,35 @@ fn a_short_request_has_the_defaults_of_its_task() {
     refused(&with("[]"), &["`options`", "an object"]);
 }
 
+/// One size where none is asked for: one that the model draws, whatever its inputs are resized to.
+#[test]
+fn the_default_size_is_one_that_the_model_draws() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let open = |folder: &std::path::Path| Lumina::from_pretrained(folder).compute(Compute::cpu());
+    let of = |model: &Lumina| (model.default_size().to_string(), model.image_sizes().len());
+    assert_eq!(of(&open(folder.as_ref()).load().unwrap()), ("96x96".to_owned(), 7));
+    let other = open(folder.as_ref()).target_size_px(512).load().unwrap();
+    assert_eq!(of(&other), ("96x96".to_owned(), 7));
+    other.text_to_image("a", (96, 96)).request().unwrap();
+    // Where a model states none, the square of the target size.
+    let any = open(&lumina_testing::own("model/prenorm")).target_size_px(512).load().unwrap();
+    assert_eq!(of(&any), ("512x512".to_owned(), any.preprocessor().sizes().len()));
+    // Of several squares the one that is stated as the target, and without any what is most like one.
+    for (target, sizes, expected) in
+        [(64, "[[96, 96], [64, 64], [128, 128]]", "64x64"), (96, "[[128, 32], [96, 64], [32, 128]]", "96x64")]
+    {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+        }
+        let preset = format!(r#"{{ "lumina": {{ "target_size_px": {target}, "image_sizes": {sizes} }} }}"#);
+        std::fs::write(copy.path().join("generation_config.json"), preset).unwrap();
+        assert_eq!(of(&open(copy.path()).load().unwrap()), (expected.to_owned(), 3));
+    }
+}
+
 /// Whoever asks for nothing is told so, and not after minutes of a random image.
 #[test]
 fn an_empty_prompt_is_an_error_that_says_what_to_do() {
