@@ -272,8 +272,8 @@ fn the_default_size_is_one_that_the_model_draws() {
 fn an_empty_prompt_is_an_error_that_says_what_to_do() {
     let model = model();
     let message = |request: Result<Request, lumina_mgpt::Error>| {
-        let request = request.and_then(|request| Ok(drop(model.generate(request).run()?)));
-        request.unwrap_err().to_string()
+        let output = request.and_then(|request| model.generate(request).run());
+        output.unwrap_err().to_string()
     };
     for text in ["", "  \n"] {
         let drawn = message(model.text_to_image(text, (64, 64)).request());

@@ -381,7 +381,7 @@ impl Random {
 
     fn below(&mut self, end: u64) -> u64 {
         let number = self.0.next().unwrap_or_default();
-        u64::from(number >> 1) * end >> 31
+        (u64::from(number >> 1) * end) >> 31
     }
 
     fn of<'a>(&mut self, words: &[&'a str]) -> &'a str {
