@@ -5,17 +5,64 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_core::choose_size;
-use lumina_mgpt::{
-    Answer, Compute, Dtype, Generation, ImageSize, Lumina, LuminaBuilder, Task, Weights, keep_freed_memory,
-};
+use lumina_mgpt::{Answer, Compute, Dtype, Generation, Lumina, LuminaBuilder, Task, Weights, keep_freed_memory};
 
 use crate::default_model;
 
 /// The checkpoint, the compute target and the sampling options.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelArgs {
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+impl ModelArgs {
+    /// What opens the checkpoint.
+    ///
+    /// # Errors
+    /// If no model is named, or no backend is compiled in.
+    pub fn builder(&self) -> Result<LuminaBuilder<'static>> {
+        self.checkpoint.builder()
+    }
+
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`LuminaBuilder::load`].
+    pub fn open(&self) -> Result<Lumina> {
+        self.checkpoint.open()
+    }
+
+    /// Where to compute.
+    pub fn compute(&self) -> Compute {
+        self.checkpoint.compute.open()
+    }
+
+    /// The folder, file or name of the checkpoint.
+    ///
+    /// # Errors
+    /// Where none is named, and there is no default.
+    pub fn model(&self) -> Result<PathBuf> {
+        self.checkpoint.model()
+    }
+
+    /// The seed that was given.
+    pub fn seed(&self) -> u64 {
+        self.sampling.seed
+    }
+
+    /// Applies the sampling options that were given. The others keep the defaults of the checkpoint, or of the task.
+    pub fn apply_sampling<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
+        self.sampling.apply(generation)
+    }
+}
+
+/// The checkpoint and the compute target.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct CheckpointArgs {
     /// Folder or GGUF file of a Lumina-mGPT or Chameleon checkpoint, or its name on the hub [default: LUMINA_MODEL, or
     /// in a clone of the repository its small model]
     #[arg(long, value_name = "PATH")]
@@ -27,16 +74,10 @@ pub struct ModelArgs {
     target_size: Option<u32>,
     #[command(flatten)]
     compute: ComputeArgs,
-    #[command(flatten)]
-    sampling: SamplingArgs,
 }
 
-impl ModelArgs {
-    /// What opens the checkpoint.
-    ///
-    /// # Errors
-    /// If no model is named, or no backend is compiled in.
-    pub fn builder(&self) -> Result<LuminaBuilder<'static>> {
+impl CheckpointArgs {
+    fn builder(&self) -> Result<LuminaBuilder<'static>> {
         let mut builder = Lumina::from_pretrained(self.model()?).compute(self.compute.open());
         if let Some(px) = self.target_size {
             builder = builder.target_size_px(px);
@@ -44,11 +85,7 @@ impl ModelArgs {
         Ok(self.parts.add_to(builder))
     }
 
-    /// Opens the checkpoint.
-    ///
-    /// # Errors
-    /// Those of [`LuminaBuilder::load`].
-    pub fn open(&self) -> Result<Lumina> {
+    pub(crate) fn open(&self) -> Result<Lumina> {
         let style = ProgressStyle::with_template("{spinner} opening, {bytes} {wide_msg}");
         let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         let builder = self.builder()?;
@@ -65,27 +102,8 @@ impl ModelArgs {
         Ok(model)
     }
 
-    /// Where to compute.
-    pub fn compute(&self) -> Compute {
-        self.compute.open()
-    }
-
-    /// The folder, file or name of the checkpoint.
-    ///
-    /// # Errors
-    /// Where none is named, and there is no default.
-    pub fn model(&self) -> Result<PathBuf> {
+    pub(crate) fn model(&self) -> Result<PathBuf> {
         self.model.clone().map_or_else(default_model, Ok)
-    }
-
-    /// The seed that was given.
-    pub fn seed(&self) -> u64 {
-        self.sampling.seed
-    }
-
-    /// Applies the sampling options that were given. The others keep the defaults of the checkpoint, or of the task.
-    pub fn apply_sampling<'m, T: Answer>(&self, generation: Generation<'m, T>) -> Generation<'m, T> {
-        self.sampling.apply(generation)
     }
 }
 
@@ -100,7 +118,7 @@ pub(crate) struct PartArgs {
     adapter: Option<PathBuf>,
     /// Folder or name of tokenizer.json, if it is not in the model's folder
     #[arg(long, value_name = "FOLDER")]
-    tokenizer: Option<PathBuf>,
+    pub(crate) tokenizer: Option<PathBuf>,
 }
 
 impl PartArgs {
@@ -127,7 +145,7 @@ pub struct ComputeArgs {
     ///
     /// cuda:1 is the second GPU, cuda:all shares the layers of a large model among all GPUs, and cuda+cpu keeps in host
     /// memory what does not fit. flex and ndarray are other backends on the CPU.
-    #[arg(long)]
+    #[arg(long, visible_alias = "compute")]
     device: Option<Compute>,
     /// Data type of activations: f32, f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype, hide_short_help = true)]
@@ -214,19 +232,6 @@ impl SamplingArgs {
             generation = generation.max_new_tokens(max_new_tokens);
         }
         if self.greedy { generation.greedy() } else { generation }
-    }
-}
-
-/// The size of an image that is drawn where none was asked for: a square of the target size, or of the sizes that the
-/// model states the one that is most like it.
-///
-/// # Errors
-/// Those of [`ImageSize::new`].
-pub fn default_size(model: &Lumina) -> Result<ImageSize> {
-    let side = model.target_size_px();
-    match choose_size(side, side, model.preprocessor().sizes()) {
-        Some(size) => Ok(size),
-        None => Ok(ImageSize::new(side, side)?),
     }
 }
 

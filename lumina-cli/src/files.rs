@@ -1,10 +1,11 @@
 //! The files that programs read and write.
 
-use std::ffi::OsString;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
+use lumina_checkpoint::save_bytes;
 use lumina_mgpt::InputImage;
 
 /// The default prompt of programs that draw an image: a scene that the small model knows.
@@ -62,27 +63,21 @@ pub fn open_image(file: Option<&Path>) -> Result<InputImage> {
     Ok(InputImage::open(file)?)
 }
 
-/// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it, so
-/// that an image viewer never sees an incomplete file.
+/// Writes an image in the format of the file's extension, PNG without one, under a temporary name and renames it
+/// ([`save_bytes`]), so that an image viewer never sees an incomplete file.
 ///
 /// # Errors
 /// Where the extension is that of no format that is written, and the system's error, with the name of the file.
 pub fn save_image(image: &RgbImage, file: &Path) -> Result<()> {
-    let save = || {
+    let save = || -> Result<()> {
         let format = format_of(file)?;
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)?;
         }
         check_place(file)?;
-        let mut partial = OsString::from(file);
-        partial.push(".partial");
-        let written = image.save_with_format(&partial, format).map_err(anyhow::Error::from);
-        let written = written.and_then(|()| Ok(std::fs::rename(&partial, file)?));
-        if written.is_err() {
-            // What is there of it is of no use.
-            let _ = std::fs::remove_file(&partial);
-        }
-        written
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format)?;
+        Ok(save_bytes(file, bytes.get_ref())?)
     };
     save().with_context(|| format!("{}: cannot be written", file.display()))
 }

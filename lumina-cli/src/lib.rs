@@ -13,11 +13,12 @@ mod args;
 pub mod commands;
 mod errors;
 mod files;
+mod interrupt;
 mod message;
 mod output;
 mod progress;
 
-pub use args::{ComputeArgs, ModelArgs, check_instruction, default_size, width_x_height};
+pub use args::{ComputeArgs, ModelArgs, check_instruction, width_x_height};
 pub use errors::{Error, Result};
 pub use files::{
     SCENE_PROMPT, check_output, contact_sheet, default_model, local_model, open_image, save_image, small_model,

@@ -34,7 +34,7 @@ enum Command {
     Download(commands::download::Args),
     /// Serve a model over HTTP, by OpenAI's protocol, with a page to try it
     #[cfg(feature = "serve")]
-    Serve(lumina_serve::program::Args),
+    Serve(commands::serve::Args),
     /// Write a model as one GGUF file with quantised weights
     Quantize(commands::quantize::Args),
     /// Say what this machine has, and whether a model is whole, fits, and how fast it can be
@@ -55,7 +55,7 @@ fn run(args: Args) -> lumina_cli::Result<()> {
         #[cfg(feature = "hub")]
         Command::Download(args) => commands::download::run(args, form),
         #[cfg(feature = "serve")]
-        Command::Serve(args) => Ok(lumina_serve::program::run(&args).map_err(|error| anyhow::anyhow!(error))?),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Quantize(args) => commands::quantize::run(args, form),
         Command::Doctor(args) => commands::doctor::run(args, form),
     }

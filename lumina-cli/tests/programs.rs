@@ -76,6 +76,73 @@ fn results_as_json() {
     assert_eq!(doctor["model"]["opened"]["draws_images"], true);
 }
 
+/// Whoever names the tokenizer is not told to name one, and without one is.
+#[test]
+fn doctor_looks_at_the_tokenizer_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    fs::create_dir(&model).unwrap();
+    for file in fs::read_dir(small_model()).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() && file.file_name() != "tokenizer.json" {
+            fs::copy(file.path(), model.join(file.file_name())).unwrap();
+        }
+    }
+    let said = |args: &[&std::ffi::OsStr]| {
+        let output = program("doctor", folder.path()).arg("--model").arg(&model).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", errors_of(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let without = said(&[]);
+    assert!(without.contains("no text tokenizer: name one with --tokenizer"), "{without}");
+    let with = said(&["--tokenizer".as_ref(), small_model().as_os_str()]);
+    assert!(with.contains("tokenizer.json: SHA-256 ") && !with.contains("no text tokenizer"), "{with}");
+}
+
+/// Ctrl-C while a model is written leaves no file, whole or not.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    fs::create_dir(&model).unwrap();
+    fs::copy(small_model().join("config.json"), model.join("config.json")).unwrap();
+    // Two gigabytes of zeros, which take no space, and some seconds to convert.
+    let header = r#"{"model.layers.0.mlp.down_proj.weight":{"dtype":"BF16","shape":[65536,16384],"data_offsets":[0,2147483648]}}"#;
+    let header = format!("{header:<120}");
+    let file = model.join("model.safetensors");
+    fs::write(&file, [&120_u64.to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(128 + (1 << 31)).unwrap();
+
+    let mut child = program("quantize", folder.path());
+    let child = child.arg("--model").arg(&model).arg("out/large.gguf").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let files = || fs::read_dir(folder.path().join("out")).map_or(0, Iterator::count);
+    lumina_testing::wait_until("writing", || files() > 0 || child.try_wait().unwrap().is_some());
+    Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success() && errors_of(&output).contains("not written, as asked"), "{}", errors_of(&output));
+    assert_eq!(files(), 0, "what is left");
+}
+
+/// `serve` opens a model as the other commands do: by the same flags, and the small one where none is named.
+#[test]
+fn serve_takes_the_model_as_the_others_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = |name: &str| {
+        let output = program(name, folder.path()).arg("--help").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let flags = text.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split(' ').next());
+        flags.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (generate, serve) = (help("generate"), help("serve"));
+    for flag in ["model", "image-tokenizer", "target-size", "device", "kv-cache", "weights"] {
+        assert!(generate.contains(flag) && serve.contains(flag), "{flag}: {generate:?} {serve:?}");
+    }
+    let output = program("serve", folder.path()).args(["--compute", "cpu", "--max-n", "0"]).output().unwrap();
+    assert!(errors_of(&output).contains("`max_n` is 0"), "{}", errors_of(&output));
+}
+
 /// The environment names the model where no flag does.
 #[test]
 fn the_model_of_the_environment() {

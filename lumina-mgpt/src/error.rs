@@ -122,7 +122,7 @@ pub enum Error {
         limit: u64,
     },
     /// A generation with nothing to continue.
-    #[error("the prompt has no tokens; a conversation begins with a turn of the human")]
+    #[error("the prompt is empty; the human's last turn needs a text or an image")]
     EmptyPrompt,
     /// A prompt that leaves no room for an answer.
     #[error(
@@ -331,7 +331,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Too many requests wait for an engine.
-    #[error("{limit} requests wait already; try again later, or raise `HandleOptions::max_waiting`")]
+    #[error("{}; try again later, or raise `HandleOptions::max_waiting`", who_waits(*limit))]
     QueueFull {
         /// [`HandleOptions::max_waiting`](crate::HandleOptions).
         limit: usize,
@@ -375,6 +375,14 @@ fn memory(devices: usize, free: Option<u64>, total: Option<u64>) -> String {
         (Some(free), Some(total)) => format!("{has} {} free of {}{each}", gigabytes(free), gigabytes(total)),
         (Some(free), None) => format!("{has} {} free{each}", gigabytes(free)),
         (None, total) => format!("{has} {}{each}", gigabytes(total.unwrap_or(0))),
+    }
+}
+
+/// Why an engine takes no further request.
+fn who_waits(limit: usize) -> String {
+    match limit {
+        0 => "as many requests run as may, and none may wait".to_owned(),
+        limit => format!("{limit} requests wait already"),
     }
 }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use lumina_mgpt::{
-    Compute, Conversation, EngineOptions, Error, Event, Events, Handle, HandleOptions, Lumina, Request, StopReason,
-    Submission,
+    Compute, Conversation, EngineOptions, Error, Event, Events, Handle, HandleOptions, Lumina, Malformed, Request,
+    StopReason, Submission,
 };
 use lumina_testing::wait_until;
 
@@ -91,6 +91,27 @@ fn dropped_events_cancel_their_request_and_no_other() {
 }
 
 #[test]
+fn images_that_nobody_is_left_to_get_are_not_decoded() {
+    let model = model();
+    let handle = Handle::new(&model, HandleOptions::default().event_buffer(3)).unwrap();
+    for malformed in [Malformed::Partial, Malformed::Error] {
+        let cancelled = handle.metrics().cancelled;
+        let request = image(&model, 3).with(|options| options.malformed(malformed));
+        let events = handle.submit(&request).unwrap();
+        wait_until("some rows", || handle.metrics().held == 1);
+        drop(events);
+        wait_until("cancelling", || handle.metrics().cancelled == cancelled + 1);
+    }
+    assert_eq!((handle.metrics().image_decode, handle.metrics().failed), (Duration::ZERO, 0));
+    // Who has cancelled it gets what is there.
+    let events = handle.submit(&image(&model, 3)).unwrap();
+    wait_until("some rows", || handle.metrics().held == 1);
+    events.cancel();
+    assert!(events.output().unwrap().malformed[0].1.is_some());
+    assert!(handle.metrics().image_decode > Duration::ZERO);
+}
+
+#[test]
 fn a_reader_that_is_behind_holds_up_its_own_request_alone() {
     let model = model();
     for budget in [u64::MAX, 3_000_000] {
@@ -127,6 +148,17 @@ fn a_deadline_holds_for_a_request_that_nobody_reads() {
     wait_until("holding", || handle.metrics().held == 1 || handle.metrics().completed == 1);
     wait_until("the deadline", || handle.metrics().completed == 1);
     assert_eq!(stop(events), StopReason::Deadline);
+}
+
+#[test]
+fn a_queue_without_room_for_any_is_not_said_to_be_full() {
+    let model = model();
+    let engine = EngineOptions::default().max_sequences(1);
+    let handle = Handle::new(&model, HandleOptions::default().engine(engine).max_waiting(0)).unwrap();
+    let (request, submission) = endless(&model);
+    let _running = handle.submit_with(&request, submission).unwrap();
+    let message = handle.submit(&image(&model, 1)).unwrap_err().to_string();
+    assert!(message.contains("none may wait") && !message.contains("0 requests"), "{message}");
 }
 
 #[test]

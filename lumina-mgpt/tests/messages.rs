@@ -230,6 +230,63 @@ fn a_short_request_has_the_defaults_of_its_task() {
         r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96], "options": { "sampling": { "seed": -1 } } }"#,
         &["options.sampling.seed", "-1"],
     );
+    // Of two values it would not be clear which one counts.
+    refused(&with(r#"{ "max_images": 1, "max_images": 2 }"#), &["`options.max_images`", "twice"]);
+    refused(&with(r#"{ "sampling": { "seed": 1, "top_p": 0.5, "seed": 1 } }"#), &["`options.sampling.seed`", "twice"]);
+    refused(&with(r#"{ "x": [{ "y": 1, "y": 1 }] }"#), &["`options.x[0].y`", "twice"]);
+    refused(&with("[]"), &["`options`", "an object"]);
+}
+
+/// One size where none is asked for: one that the model draws, whatever its inputs are resized to.
+#[test]
+fn the_default_size_is_one_that_the_model_draws() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let open = |folder: &std::path::Path| Lumina::from_pretrained(folder).compute(Compute::cpu());
+    let of = |model: &Lumina| (model.default_size().to_string(), model.image_sizes().len());
+    assert_eq!(of(&open(folder.as_ref()).load().unwrap()), ("96x96".to_owned(), 7));
+    let other = open(folder.as_ref()).target_size_px(512).load().unwrap();
+    assert_eq!(of(&other), ("96x96".to_owned(), 7));
+    other.text_to_image("a", (96, 96)).request().unwrap();
+    // Where a model states none, the square of the target size.
+    let any = open(&lumina_testing::own("model/prenorm")).target_size_px(512).load().unwrap();
+    assert_eq!(of(&any), ("512x512".to_owned(), any.preprocessor().sizes().len()));
+    // Of several squares the one that is stated as the target, and without any what is most like one.
+    for (target, sizes, expected) in
+        [(64, "[[96, 96], [64, 64], [128, 128]]", "64x64"), (96, "[[128, 32], [96, 64], [32, 128]]", "96x64")]
+    {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+        }
+        let preset = format!(r#"{{ "lumina": {{ "target_size_px": {target}, "image_sizes": {sizes} }} }}"#);
+        std::fs::write(copy.path().join("generation_config.json"), preset).unwrap();
+        assert_eq!(of(&open(copy.path()).load().unwrap()), (expected.to_owned(), 3));
+    }
+}
+
+/// Whoever asks for nothing is told so, and not after minutes of a random image.
+#[test]
+fn an_empty_prompt_is_an_error_that_says_what_to_do() {
+    let model = model();
+    let message = |request: Result<Request, lumina_mgpt::Error>| {
+        let output = request.and_then(|request| model.generate(request).run());
+        output.unwrap_err().to_string()
+    };
+    for text in ["", "  \n"] {
+        let drawn = message(model.text_to_image(text, (64, 64)).request());
+        assert!(drawn.contains("`text_to_image`") && drawn.contains("empty") && drawn.contains("say what"), "{drawn}");
+        let chat = message(Ok(Request::new(Conversation::new().human(text))));
+        assert!(chat.contains("prompt is empty") && chat.contains("needs a text or an image"), "{chat}");
+        let chat = Conversation::new().human("Hello").assistant("Hello").human(text);
+        assert!(message(Ok(Request::new(chat))).contains("prompt is empty"));
+    }
+    assert!(message(Ok(Request::new(Conversation::new()))).contains("no turn"));
+    // An image alone is something to answer.
+    let image = model.encode_image(&image::RgbImage::new(64, 64).into()).unwrap();
+    let ask = Request::task(Task::FreeForm, TaskInput::new().text("").image(image));
+    model.generate(ask).max_new_tokens(1).run().unwrap();
 }
 
 /// Each option can be set where a task is asked for: a line of the options' debug form for each changes.

@@ -252,7 +252,7 @@ fn adapters_are_where_their_layers_are() {
         assert!(passes(&open(&compute, Some(&adapter)).unwrap()) == expected, "{compute}");
         // Two devices that together have just room for the model have none for the adapter.
         let fit = Lumina::fit(part(FOLDERS[0]), &one).unwrap();
-        let tight = one.clone().max_memory(fit.needed()).then(several[1].clone().max_memory(0));
+        let tight = one.clone().max_memory(fit.needed_to_open()).then(several[1].clone().max_memory(0));
         assert!(open(&tight, None).is_ok());
         let error = open(&tight, Some(&adapter)).unwrap_err().to_string();
         assert!(error.contains("on 2 devices") && error.contains("Compute::then"), "{error}");
@@ -269,7 +269,8 @@ fn what_goes_where_is_known_before() {
         let compute = split(&part(FOLDERS[0]), &several);
         let shared = Lumina::fit(part(FOLDERS[0]), &compute).unwrap();
         assert_eq!((shared.weights, shared.kv_cache), (fit.weights, fit.kv_cache));
-        assert_eq!(shared.needed(), fit.weights + 3 * fit.overhead);
+        assert_eq!(shared.needed_to_open(), fit.weights + 3 * fit.overhead);
+        assert_eq!(shared.needed(), shared.needed_to_open() + shared.kv_cache);
         let layers: Vec<_> = shared.stages.iter().map(|stage| stage.layers.clone()).collect();
         assert_eq!(layers, [0..1, 1..2, 2..3]);
         for (stage, limit) in shared.stages.iter().zip([false, true, true]) {

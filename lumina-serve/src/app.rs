@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use lumina_core::crop_sizes;
-use lumina_mgpt::{Handle, ImageSize, Lumina};
+use lumina_mgpt::{Handle, Lumina};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::now;
@@ -114,19 +113,6 @@ impl App {
         let message =
             format!("there is no model `{}`; this server has `{}`", model.escape_debug(), self.options.model_id);
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message)
-    }
-
-    /// The sizes that the model draws: those that it states, or those of its target size.
-    pub(crate) fn image_sizes(&self) -> Vec<ImageSize> {
-        let model = self.model();
-        model.preset().sizes().unwrap_or_else(|| crop_sizes(model.target_size_px()).unwrap_or_default())
-    }
-
-    /// The size of an image where none is asked for: the square of the target size, or else the first.
-    pub(crate) fn default_size(&self) -> Option<ImageSize> {
-        let px = self.model().target_size_px();
-        let sizes = self.image_sizes();
-        sizes.iter().copied().find(|size| (size.width_px(), size.height_px()) == (px, px)).or(sizes.first().copied())
     }
 
     /// Counts an answer.

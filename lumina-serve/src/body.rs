@@ -73,6 +73,9 @@ pub(crate) async fn form(app: &Arc<App>, request: Request, numbers: &[&str]) -> 
             Ok(value @ (Value::Number(_) | Value::Bool(_))) if numbers.contains(&&*name) => value,
             _ => Value::from(text),
         };
+        if form.texts.contains_key(&name) {
+            return Err(ApiError::bad(&name, format!("`{name}` is given twice; leave one out")));
+        }
         form.texts.insert(name, value);
     }
     Ok(Received { value: form, room })

@@ -186,8 +186,8 @@ impl Drawing {
             Step::Row { .. } => None,
             Step::Partial { index, image, size } => {
                 let place = self.images[index].partial_images;
-                // The whole image comes next.
-                if place >= self.plan.partial_images || image.height() >= size.height_px() {
+                // An image that is larger than was to be expected has more of them.
+                if place >= self.plan.partial_images {
                     return Ok(None);
                 }
                 self.images[index].partial_images += 1;

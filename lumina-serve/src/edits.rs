@@ -80,10 +80,13 @@ async fn draw(app: Arc<App>, params: ImageParams, mut images: Vec<Image>, room: 
         return Err(ApiError::bad("task", message));
     }
     // A form of OpenAI's client always has a prompt; an empty one is none.
-    let prompt = params.prompt.filter(|prompt| !prompt.is_empty());
+    let prompt = params.prompt.filter(|prompt| !prompt.trim().is_empty());
     match (task.spec().takes_text(), &prompt) {
         (true, None) => {
-            return Err(ApiError::bad("prompt", format!("`prompt` is missing: the task `{task}` takes a text")));
+            return Err(ApiError::bad(
+                "prompt",
+                format!("`prompt` is missing or empty: say what the task `{task}` is to do"),
+            ));
         }
         (false, Some(_)) => {
             return Err(ApiError::bad("prompt", format!("the task `{task}` takes no text: leave `prompt` out")));

@@ -100,7 +100,7 @@ impl ApiError {
             E::QueueFull { .. } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "queue_full",
-                "as many requests wait as may; try again after the time in `Retry-After`",
+                "as many requests run and wait as may; try again after the time in `Retry-After`",
             )
             .retry_after(1),
             E::Stopped => Self::draining(),
@@ -166,6 +166,7 @@ fn param_of(error: &lumina_mgpt::Error) -> &'static str {
     use lumina_sampling::Error as S;
     match error {
         E::Vq(_) | E::TargetSize { .. } => "image",
+        E::EmptyPrompt => "messages",
         E::UnknownTask { .. } => "task",
         E::UnknownSize { .. } | E::ImageBeyondContext { .. } | E::Core(_) => "size",
         E::Sampling(S::Option { field: "image_top_k" | "text_top_k", .. }) => "top_k",

@@ -25,9 +25,9 @@ pub(crate) async fn generations(State(app): State<Arc<App>>, request: Request) -
         return Err(ApiError::bad(name, format!("`{name}` belongs to POST /v1/images/edits")));
     }
     let plan = params.plan(&app)?;
-    let prompt = params.prompt.ok_or_else(|| ApiError::bad("prompt", "`prompt` is missing: the text to draw"))?;
-    let size = plan.size.or_else(|| app.default_size());
-    let size = size.ok_or_else(|| ApiError::bad("size", "the model states no size: give `size`"))?;
+    let prompt = params.prompt.filter(|prompt| !prompt.trim().is_empty());
+    let prompt = prompt.ok_or_else(|| ApiError::bad("prompt", "`prompt` is missing or empty: say what to draw"))?;
+    let size = plan.size.unwrap_or_else(|| app.model().default_size());
     let drawing = {
         let app_of_work = app.clone();
         let work = move || {

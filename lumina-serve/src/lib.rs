@@ -71,6 +71,7 @@ mod body;
 mod book;
 mod chat;
 mod chat_answer;
+mod connection;
 mod drawing;
 mod edits;
 mod encode;

@@ -26,7 +26,7 @@ fn describe(app: &App) -> ApiResult<Value> {
     let tasks = model.preset().tasks.clone().unwrap_or_else(|| Task::ALL.to_vec());
     let options = defaults(app)?;
     let sampling = &options.sampling;
-    let sizes: Vec<String> = app.image_sizes().iter().map(ToString::to_string).collect();
+    let sizes: Vec<String> = model.image_sizes().iter().map(ToString::to_string).collect();
     Ok(json!({
         "id": app.options.model_id,
         "object": "model",
@@ -36,7 +36,7 @@ fn describe(app: &App) -> ApiResult<Value> {
             "version": env!("CARGO_PKG_VERSION"),
             "tasks": tasks.iter().map(|task| task.spec().name).collect::<Vec<_>>(),
             "image_sizes": sizes,
-            "default_size": app.default_size().map(|size| size.to_string()),
+            "default_size": model.default_size().to_string(),
             "target_size_px": model.target_size_px(),
             "defaults": {
                 "guidance_scale": short(sampling.guidance_scale),
@@ -57,13 +57,10 @@ fn describe(app: &App) -> ApiResult<Value> {
 /// The settings of text to image, or of a chat where the model does not draw.
 fn defaults(app: &App) -> ApiResult<GenerateOptions> {
     let model = app.model();
-    let drawing = app.default_size().map(|size| {
-        let input = TaskInput::new().text("").size(size);
-        model.task::<Output>(Task::TextToImage, Ok(input)).request()
-    });
-    match drawing {
-        Some(Ok(request)) => Ok(request.options),
-        _ => Ok(model.chat(Conversation::new().human("")).request()?.options),
+    let input = TaskInput::new().text("a circle").size(model.default_size());
+    match model.task::<Output>(Task::TextToImage, Ok(input)).request() {
+        Ok(request) => Ok(request.options),
+        Err(_) => Ok(model.chat(Conversation::new().human("Hello")).request()?.options),
     }
 }
 

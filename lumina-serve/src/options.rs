@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::{Error, Result};
 
 /// What a server allows. The default: no key is asked for, no other origin than the server's own, 32 MiB a request,
-/// 32 million pixels an input image, 10 images a request, 60 seconds for a request to arrive.
+/// 32 million pixels an input image, 10 images a request, 512 connections, 60 seconds for a request to arrive and for a
+/// client to take more of an answer.
 ///
 /// How many requests run and wait is the engine's: [`HandleOptions`](lumina_mgpt::HandleOptions).
 ///
@@ -29,7 +30,9 @@ pub struct Options {
     pub(crate) cors_origins: Vec<HeaderValue>,
     /// In lower case; all, where there are none.
     pub(crate) hosts: Vec<String>,
+    pub(crate) max_connections: usize,
     pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     pub(crate) grace: Duration,
 }
 
@@ -43,7 +46,9 @@ impl Default for Options {
             max_n: 10,
             cors_origins: Vec::new(),
             hosts: Vec::new(),
+            max_connections: 512,
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(30),
         }
     }
@@ -157,15 +162,36 @@ impl Options {
         Ok(self)
     }
 
-    /// Sets how long a request may take to arrive: its headers, and then its body.
+    /// Sets the most connections of [`serve`](crate::serve) at one time. Further ones wait in the system's queue until
+    /// one ends. Each takes a file descriptor: raise the system's limit (`ulimit -n`) with it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where it is 0 or above 1,000,000.
+    pub fn max_connections(mut self, connections: usize) -> Result<Self> {
+        if !(1..=1_000_000).contains(&connections) {
+            return Err(refused("max_connections", connections, "1 to 1000000"));
+        }
+        self.max_connections = connections;
+        Ok(self)
+    }
+
+    /// Sets how long a request may take to arrive, however its bytes are spread: its headers, and then its body. A
+    /// connection on which no request comes is closed after this time, too.
     ///
     /// # Errors
     /// [`Error::Option`] where it is 0.
     pub fn body_timeout(mut self, timeout: Duration) -> Result<Self> {
-        if timeout.is_zero() {
-            return Err(refused("body_timeout", "0", "more than 0"));
-        }
-        self.body_timeout = timeout;
+        self.body_timeout = at_least_some("body_timeout", timeout)?;
+        Ok(self)
+    }
+
+    /// Sets after how long [`serve`](crate::serve) closes the connection of a client that takes nothing more of its
+    /// answer, which cancels its request.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where it is 0.
+    pub fn write_timeout(mut self, timeout: Duration) -> Result<Self> {
+        self.write_timeout = at_least_some("write_timeout", timeout)?;
         Ok(self)
     }
 
@@ -175,6 +201,10 @@ impl Options {
         self.grace = grace;
         self
     }
+}
+
+fn at_least_some(field: &'static str, timeout: Duration) -> Result<Duration> {
+    if timeout.is_zero() { Err(refused(field, "0", "more than 0")) } else { Ok(timeout) }
 }
 
 fn refused(field: &'static str, value: impl ToString, expected: &'static str) -> Error {
@@ -196,7 +226,9 @@ impl fmt::Debug for Options {
             .field("max_n", &self.max_n)
             .field("cors_origins", &self.cors_origins)
             .field("hosts", &self.hosts)
+            .field("max_connections", &self.max_connections)
             .field("body_timeout", &self.body_timeout)
+            .field("write_timeout", &self.write_timeout)
             .field("grace", &self.grace)
             .finish()
     }
@@ -214,6 +246,8 @@ mod tests {
         assert!(message(Options::new().max_n(129)).contains("1 to 128"));
         assert!(message(Options::new().model_id("a\nb")).contains("`model_id`"));
         assert!(message(Options::new().body_timeout(Duration::ZERO)).contains("`body_timeout`"));
+        assert!(message(Options::new().write_timeout(Duration::ZERO)).contains("`write_timeout`"));
+        assert!(message(Options::new().max_connections(0)).contains("`max_connections` is 0"));
         for origin in ["*", "example.org", "https://", "https://example.org/", "https://a b", "null"] {
             assert!(message(Options::new().cors_origin(origin)).contains("`cors_origin`"), "{origin}");
         }

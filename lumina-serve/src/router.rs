@@ -24,8 +24,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A router that answers by an engine, to be mounted in a program of one's own or to be served by
 /// [`serve`](crate::serve).
 ///
-/// It needs a `tokio` runtime. The program that mounts it bounds how long headers may take, and shuts `handle` down
-/// ([`Handle::shutdown`]) at its end; [`serve`](crate::serve) does both.
+/// It needs a `tokio` runtime. The program that mounts it bounds its connections, how long headers may take, and for
+/// how long a client may not read, and shuts `handle` down ([`Handle::shutdown`]) at its end; [`serve`](crate::serve)
+/// does all of that.
 pub fn router(handle: Handle, options: Options) -> Router {
     let app = Arc::new(App::new(handle, options));
     Router::new()

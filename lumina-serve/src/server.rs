@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,8 +15,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use lumina_mgpt::Handle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::connection::Connection;
 use crate::options::Options;
 use crate::router::router;
 use crate::{Error, Result};
@@ -39,6 +41,9 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener> {
 /// From then on `/health` and further requests are answered 503. Requests that still run after
 /// [`Options::grace`] are cancelled. Dropping the future ends all at once.
 ///
+/// Clients that would keep a connection for nothing are cut off: [`Options::body_timeout`], [`Options::write_timeout`].
+/// There are [`Options::max_connections`] at most.
+///
 /// # Errors
 /// [`Error::Thread`] where the system starts no thread for the engine's end.
 pub async fn serve(
@@ -47,18 +52,21 @@ pub async fn serve(
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let (grace, header_timeout) = (options.grace, options.body_timeout);
+    let (grace, header_timeout, write_timeout) = (options.grace, options.body_timeout, options.write_timeout);
+    let places = Arc::new(Semaphore::new(options.max_connections));
     let router = router(handle.clone(), options);
     let connections = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    let accept = |stream: TcpStream| {
+    let accept = |stream: TcpStream, place: OwnedSemaphorePermit| {
         let router = router.clone();
         let service =
             service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), request.map(Body::new)));
         let _ = stream.set_nodelay(true);
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        let io = TokioIo::new(Connection::new(stream, write_timeout));
+        let connection = connections.watch(http.serve_connection(io, service));
         tokio::spawn(async move {
+            let _place = place;
             // A client that goes away is no fault of the server's.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended");
@@ -66,9 +74,9 @@ pub async fn serve(
         });
     };
 
-    accept_until(&listener, &accept, shutdown).await;
+    accept_until(&listener, &places, &accept, shutdown).await;
     tracing::info!(?grace, "shutting down");
-    accept_until(&listener, &accept, closed(handle, grace)?).await;
+    accept_until(&listener, &places, &accept, closed(handle, grace)?).await;
     drop(listener);
     let _ = tokio::time::timeout(LAST_BYTES, connections.shutdown()).await;
     Ok(())
@@ -79,14 +87,23 @@ async fn answer(router: axum::Router, request: Request) -> std::result::Result<R
     hyper::service::Service::call(&TowerToHyperService::new(router), request).await
 }
 
-/// Accepts connections until `end`.
-async fn accept_until(listener: &TcpListener, accept: &impl Fn(TcpStream), end: impl Future<Output = ()>) {
+/// Accepts connections until `end`, each when there is a place for it. Others wait in the system's queue meanwhile.
+async fn accept_until(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    accept: &impl Fn(TcpStream, OwnedSemaphorePermit),
+    end: impl Future<Output = ()>,
+) {
     tokio::pin!(end);
     loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>((listener.accept().await?.0, place))
+        };
         tokio::select! {
             () = &mut end => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => accept(stream),
+            accepted = next => match accepted {
+                Ok((stream, place)) => accept(stream, place),
                 Err(error) => {
                     tracing::warn!(%error, "no connection was accepted");
                     tokio::time::sleep(ACCEPT_AGAIN).await;

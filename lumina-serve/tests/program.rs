@@ -140,6 +140,9 @@ fn what_is_wrong_is_said_and_is_a_failure() {
         (&["--model", MODEL, "--log", "info,[["], "`--log`"),
         (&["--model", MODEL, "--max-n", "0"], "`max_n` is 0"),
         (&["--model", MODEL, "--cors-origin", "*"], "`cors_origin`"),
+        (&["--model", MODEL, "--max-connections", "0"], "`max_connections` is 0"),
+        (&["--model", MODEL, "--body-timeout", "0"], "`body_timeout`"),
+        (&["--model", MODEL, "--write-timeout", "0"], "`write_timeout`"),
         (&["--model", MODEL, "--compute", "abacus"], "abacus"),
         (&[], "--model"),
     ] {

@@ -223,6 +223,11 @@ impl Task {
                 return wrong(present(takes, what), present(given, what));
             }
         }
+        // Free-form, an image alone is something to answer.
+        let is_empty = input.text.as_ref().is_some_and(|text| text.trim().is_empty());
+        if is_empty && (spec.images.is_some() || input.images.is_empty()) {
+            return wrong(present(true, "text"), "an empty one: say what is wanted".to_owned());
+        }
         match spec.images {
             Some(images) if images != input.images.len() => {
                 wrong(format!("an image count of {images}"), input.images.len().to_string())

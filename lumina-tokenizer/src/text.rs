@@ -53,6 +53,8 @@ struct Inner {
     plain: Encoder,
     /// Names that are text rather than bytes.
     texts: HashSet<String>,
+    /// The tokens that the latter lacks.
+    specials: HashSet<u32>,
     /// The most bytes of text that a token stands for, unless it is unbounded.
     max_token_bytes: u64,
     /// Whether a token can stand for a text of any length.
@@ -116,9 +118,13 @@ impl TextTokenizer {
         description.remove_specials(&ids);
         let (missing_bytes, json) = (description.missing_bytes(), description.to_json()?);
         // A large vocabulary takes hundreds of megabytes in each of its forms.
-        drop((description, ids));
+        drop(description);
+        let mut specials: HashSet<u32> = ids.into_values().collect();
         let plain = Encoder { tokenizer: build(&json, &file)?, missing_bytes };
-        Ok(Self { inner: Arc::new(Inner { file, full, plain, texts, max_token_bytes, has_unbounded_token }) })
+        specials.retain(|&id| plain.tokenizer.id_to_token(id).is_none());
+        specials.shrink_to_fit();
+        let inner = Inner { file, full, plain, texts, specials, max_token_bytes, has_unbounded_token };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The tokens of a text, without `<s>`. The text has at most
@@ -210,7 +216,7 @@ impl TextTokenizer {
     /// Whether a token is special: one that no text becomes with [`Specials::Plain`], such as an image token or
     /// `<reserved00042>`. [`TextTokenizer::decode`] gives its name.
     pub fn is_special(&self, id: u32) -> bool {
-        self.name_of(id).is_some() && self.inner.plain.tokenizer.id_to_token(id).is_none()
+        self.inner.specials.contains(&id)
     }
 
     /// The number of tokens, including `<|image|>`.

@@ -5,9 +5,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use crate::{
-    Form, ModelArgs, SCENE_PROMPT, default_size, left_out, message_parts, note, save_image, say, say_piece, summary,
-};
+use crate::{Form, ModelArgs, SCENE_PROMPT, left_out, message_parts, note, save_image, say, say_piece, summary};
 use clap::Args as Arguments;
 use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
 use serde_json::json;
@@ -154,7 +152,7 @@ impl Chat<'_> {
         let wish = message.get(..5).filter(|start| start.eq_ignore_ascii_case("draw ")).map(|_| message[5..].trim());
         Ok(match wish.filter(|wish| !wish.is_empty() && !wish.contains('@')) {
             Some(wish) => {
-                let input = TaskInput::new().text(wish).size(default_size(self.model)?);
+                let input = TaskInput::new().text(wish).size(self.model.default_size());
                 Task::TextToImage.prompt(input)?.0
             }
             None => message_parts(self.model, message)?,

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::Args as Arguments;
 use indicatif::DecimalBytes;
 use lumina_checkpoint::Checkpoint;
@@ -52,8 +53,7 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
         Some(path) => Some(local_model(path)?),
         None => default_model().ok(),
     };
-    let opens = args.open.then_some(&args.parts);
-    let model = path.map(|path| model(&path, &devices, bandwidth, opens)).transpose()?;
+    let model = path.map(|path| model(&path, &devices, bandwidth, &args.parts, args.open)).transpose()?;
     if form == Form::Json {
         return Ok(form.result(json!({ "machine": machine, "model": model }), String::new)?);
     }
@@ -169,13 +169,13 @@ fn machine(devices: &[Compute], bandwidth: f64) -> Value {
     })
 }
 
-/// What a model is, and what it takes; it is opened where its other parts are given.
-fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: Option<&PartArgs>) -> crate::Result<Value> {
+/// What a model is, and what it takes; it is opened where that is asked for.
+fn model(path: &Path, devices: &[Compute], bandwidth: f64, parts: &PartArgs, opens: bool) -> crate::Result<Value> {
     let checkpoint = convert::open(path)?;
     let tensors = checkpoint.names().count();
     let bytes: u64 =
         checkpoint.names().filter_map(|name| checkpoint.get(name)).map(|view| view.bytes().len() as u64).sum();
-    let opened = if let Some(parts) = opens {
+    let opened = if opens {
         let started = Instant::now();
         let builder = Lumina::from_pretrained(path).compute(Compute::available().swap_remove(0));
         let model = parts.add_to(builder).load()?;
@@ -191,7 +191,7 @@ fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: Option<&PartAr
         let formats_of =
             |device: &Compute| [device.format(), Weights::Q8, Weights::Q4].map(|format| device.clone().weights(format));
         for compute in formats_of(device) {
-            let fit = Lumina::fit(path, &compute)?;
+            let fit = Fit::of_checkpoint(&checkpoint, &compute)?;
             formats.push(format_of(&compute, &fit, speed));
         }
         formats.dedup_by_key(|format| format["weights_bytes"].clone());
@@ -201,7 +201,7 @@ fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: Option<&PartAr
         "path": path.canonicalize().unwrap_or_else(|_| path.to_owned()),
         "tensors": tensors,
         "files_bytes": bytes,
-        "text_tokenizer": text_tokenizer(&checkpoint, path),
+        "text_tokenizer": text_tokenizer(&checkpoint, parts)?,
         "opened": opened,
         "fits": fits,
     }))
@@ -209,14 +209,13 @@ fn model(path: &Path, devices: &[Compute], bandwidth: f64, opens: Option<&PartAr
 
 /// What a format takes, and how fast a pass can be.
 fn format_of(compute: &Compute, fit: &Fit, speed: Option<f64>) -> Value {
-    let needed = fit.needed().saturating_add(fit.kv_cache);
     let available = if compute.is_host() { system_memory("MemTotal:") } else { fit.available() };
     json!({
         "format": compute.format().to_string(),
         "weights_bytes": fit.weights,
         "keys_and_values_bytes": fit.kv_cache,
         "fits": match available {
-            Some(bytes) if fit.fits() && needed <= bytes => "yes",
+            Some(bytes) if fit.fits() && fit.needed() <= bytes => "yes",
             Some(_) => "no",
             None => "unknown",
         },
@@ -224,12 +223,20 @@ fn format_of(compute: &Compute, fit: &Fit, speed: Option<f64>) -> Value {
     })
 }
 
-/// The digest of `tokenizer.json`, to compare two folders by.
-fn text_tokenizer(checkpoint: &Checkpoint, path: &Path) -> Option<Value> {
-    let json = checkpoint.document("tokenizer.json").ok().flatten();
-    let json = json.map(|json| json.to_vec()).or_else(|| std::fs::read(path.join("tokenizer.json")).ok())?;
-    let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(json!({ "sha256": digest, "bytes": json.len() }))
+/// The digest of `tokenizer.json`, to compare two folders by: of the one that is named, else of the model's.
+fn text_tokenizer(checkpoint: &Checkpoint, parts: &PartArgs) -> crate::Result<Option<Value>> {
+    let json = match &parts.tokenizer {
+        Some(path) => {
+            let path = local_model(path.clone())?;
+            let file = if path.is_dir() { path.join("tokenizer.json") } else { path };
+            Some(std::fs::read(&file).with_context(|| format!("{}: cannot be read", file.display()))?)
+        }
+        None => checkpoint.document("tokenizer.json").ok().flatten().map(|json| json.to_vec()),
+    };
+    Ok(json.map(|json| {
+        let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "sha256": digest, "bytes": json.len() })
+    }))
 }
 
 /// Bytes a second that all threads together read from memory.

@@ -5,8 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Form, ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, default_size, note, save_image, summary,
-    width_x_height,
+    Form, ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, note, save_image, summary, width_x_height,
 };
 use clap::Args as Arguments;
 use lumina_mgpt::{Error, Event, Lumina, Request};
@@ -41,10 +40,8 @@ pub struct Args {
 pub fn run(args: Args, form: Form) -> crate::Result<()> {
     check_output(&args.output)?;
     let model = args.model.open()?;
-    let size = match args.size {
-        Some(size) => size,
-        None => default_size(&model).map(|size| (size.width_px(), size.height_px()))?,
-    };
+    let default = model.default_size();
+    let size = args.size.unwrap_or((default.width_px(), default.height_px()));
     let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
     if args.images > 1 {
         return several(&model, &generation.request()?, args.images, &args.output, form);

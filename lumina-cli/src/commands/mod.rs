@@ -8,3 +8,5 @@ pub mod download;
 pub mod edit;
 pub mod generate;
 pub mod quantize;
+#[cfg(feature = "serve")]
+pub mod serve;

@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use crate::interrupt::Interrupt;
 use crate::{Form, default_model, local_model, say};
 use anyhow::{Context, Result};
 use clap::Args as Arguments;
@@ -58,11 +59,12 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     let checkpoint = convert::open(&model)?;
     let bar = ProgressBar::no_length();
     bar.set_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta} left, {msg}")?);
+    let interrupt = Interrupt::new()?;
     quantise(&checkpoint, &args.output, &QuantiseOptions::new(args.to).row_order(order), &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.bytes);
         bar.set_message(progress.tensor.to_owned());
-        ControlFlow::Continue(())
+        if interrupt.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     bar.finish_and_clear();
     let bytes = args.output.metadata()?.len();

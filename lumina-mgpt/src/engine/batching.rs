@@ -126,6 +126,15 @@ impl Engine {
         }
     }
 
+    /// [`Engine::cancel`] of a request whose events nobody reads: its images are not decoded.
+    pub(crate) fn abandon(&mut self, id: RequestId) {
+        self.work.retain(|work| work.request != id);
+        if let Some(entry) = self.scheduler.entries_mut().chain(&mut self.ending).find(|entry| entry.id == id) {
+            entry.sequence.cancel();
+            entry.events.abandon();
+        }
+    }
+
     /// Leaves a request out of passes until it is [resumed](Engine::resume), because who reads its events is behind.
     /// It keeps its keys and values, unless others need them. Cancelling and deadlines hold for it, too.
     pub fn hold(&mut self, id: RequestId) {

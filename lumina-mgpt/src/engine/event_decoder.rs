@@ -28,11 +28,14 @@ pub(super) struct EventDecoder {
     /// The rows of the image in progress, where previews are wanted.
     rows: Vec<u32>,
     columns: u32,
+    n_rows: u32,
     /// Events in their order. Those behind an image wait for it.
     queue: VecDeque<Queued>,
     next_work: u64,
     image_decode: Duration,
     is_finished: bool,
+    /// Nobody reads the events: no image is worth decoding.
+    is_abandoned: bool,
 }
 
 /// An event that is ready, or waits for an image.
@@ -59,10 +62,12 @@ impl EventDecoder {
             n_decoded: 0,
             rows: Vec::new(),
             columns: 0,
+            n_rows: 0,
             queue: VecDeque::new(),
             next_work: 0,
             image_decode: Duration::ZERO,
             is_finished: false,
+            is_abandoned: false,
         }
     }
 
@@ -105,7 +110,7 @@ impl EventDecoder {
             StreamEvent::Special(name) => self.ready(Event::Special(name)),
             StreamEvent::ImageStarted { size } => {
                 self.rows.clear();
-                self.columns = size.latent_columns();
+                (self.columns, self.n_rows) = (size.latent_columns(), size.latent_rows());
                 self.ready(Event::ImageStarted { size });
             }
             StreamEvent::Row { row, codes } => {
@@ -114,12 +119,14 @@ impl EventDecoder {
                     self.rows.extend(&codes);
                 }
                 self.ready(Event::ImageRow { row, codes });
-                if every.is_some_and(|every| (row + 1).is_multiple_of(every)) {
+                // After the last row comes the image itself.
+                if every.is_some_and(|every| (row + 1).is_multiple_of(every)) && row + 1 < self.n_rows {
                     let so_far = CodeGrid::new(row + 1, self.columns, self.rows.clone())?;
                     self.after_image(so_far, AfterImage::Preview, work);
                 }
             }
             StreamEvent::Image(codes) => self.after_image(codes.clone(), AfterImage::Image(codes), work),
+            StreamEvent::Malformed(_) if self.is_abandoned => {}
             StreamEvent::Malformed(malformed) => {
                 if self.options.malformed == Malformed::Error {
                     return Err(Error::Malformed { malformed, stop });
@@ -138,10 +145,19 @@ impl EventDecoder {
     }
 
     fn after_image(&mut self, codes: CodeGrid, then: AfterImage, work: &mut VecDeque<DecodeWork>) {
+        if self.is_abandoned {
+            return;
+        }
         let id = self.next_work;
         self.next_work += 1;
         self.queue.push_back(Queued::Waiting { work: id, then });
         work.push_back(DecodeWork { id, request: self.request, codes, model: self.model.clone() });
+    }
+
+    /// Leaves out all images from now on, as nobody reads the events.
+    pub(super) fn abandon(&mut self) {
+        self.is_abandoned = true;
+        self.queue.retain(|queued| matches!(queued, Queued::Ready(_)));
     }
 
     /// Takes a decoded image.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lumina_core::ImageSize;
 use lumina_sampling::{Modality, SamplingOptions};
-use lumina_tokenizer::{Conversation, Malformed, Task, TaskInput, TaskOutput};
+use lumina_tokenizer::{Conversation, Malformed, Part, Task, TaskInput, TaskOutput};
 
 use crate::{Error, Result};
 
@@ -62,9 +62,16 @@ impl Prompt {
     /// The conversation that the model is given.
     ///
     /// # Errors
-    /// [`lumina_tokenizer::Error::TaskInput`] where the task takes more input, or less.
+    /// [`lumina_tokenizer::Error::TaskInput`] where the task takes more input, or less, and [`Error::EmptyPrompt`]
+    /// where the last turn of a conversation says nothing.
     pub fn conversation(&self) -> Result<Cow<'_, Conversation>> {
+        let is_empty = |part: &Part| matches!(part, Part::Text(text) if text.trim().is_empty());
         Ok(match self {
+            Self::Conversation(Conversation { turns, .. })
+                if turns.last().is_some_and(|turn| turn.content.0.iter().all(is_empty)) =>
+            {
+                return Err(Error::EmptyPrompt);
+            }
             Self::Conversation(conversation) => Cow::Borrowed(conversation),
             Self::Task(task, input) => Cow::Owned(Conversation::new().human(task.prompt(input.clone())?)),
         })
@@ -110,7 +117,8 @@ pub struct GenerateOptions {
     /// Ends the answer after this many milliseconds, with what is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
-    /// Emits a partial image each time that this many rows are complete. Each costs a decode of these rows.
+    /// Emits a partial image each time that this many rows are complete, but for the last ones, after which the image
+    /// comes. Each costs a decode of these rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview_every_rows: Option<u32>,
     /// How an image that is cut off or malformed is reported: as an error, or with its complete rows.

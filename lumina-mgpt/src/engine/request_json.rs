@@ -1,8 +1,11 @@
 //! How a request is written: by the name of its task, with what it is given, or as a conversation.
 
+use std::fmt;
+
 use lumina_core::{CodeGrid, ImageSize};
 use lumina_sampling::Modality;
 use lumina_tokenizer::{Conversation, Task, TaskInput, TaskOutput};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::request::{GenerateOptions, Prompt, Request};
@@ -22,7 +25,7 @@ pub(crate) struct RequestJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     conversation: Option<Conversation>,
     /// Those that differ from the defaults, where it is read.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "options")]
     options: Map<String, Value>,
 }
 
@@ -84,6 +87,89 @@ fn merge(into: &mut Value, given: Map<String, Value>, place: &str) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn options<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    match (Unique { place: "options".to_owned() }).deserialize(deserializer)? {
+        Value::Object(options) => Ok(options),
+        other => Err(D::Error::custom(format!("`options` is {other}, expected an object"))),
+    }
+}
+
+/// JSON in which an object has no key twice: of two values it would not be clear which one counts.
+struct Unique {
+    /// Where it is, in keys.
+    place: String,
+}
+
+impl<'de> DeserializeSeed<'de> for Unique {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) =
+            entries.next_element_seed(Unique { place: format!("{}[{}]", self.place, values.len()) })?
+        {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let place = format!("{}.{key}", self.place);
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format!("`{}` is given twice; leave one out", place.escape_debug())));
+            }
+            map.insert(key, entries.next_value_seed(Unique { place })?);
+        }
+        Ok(Value::Object(map))
+    }
 }
 
 impl<'de> serde::Deserialize<'de> for Request {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use lumina_checkpoint::{Adapter, Checkpoint, Dtype, TensorView};
 use lumina_nn::{Compute, Role, Weights};
 
-use super::config::Architecture;
+use super::config::{Architecture, ModelConfig};
 use super::placement::{Placed, Room, place};
 use crate::{Error, Result};
 
@@ -60,6 +60,16 @@ pub struct StageFit {
 const OVERHEAD: u64 = 1 << 29;
 
 impl Fit {
+    /// That of the model in a checkpoint: see [`Lumina::fit`](crate::Lumina::fit), which opens one.
+    ///
+    /// # Errors
+    /// [`Error::Config`], and [`Error::Nn`] where there is no such device.
+    pub fn of_checkpoint(checkpoint: &Checkpoint, compute: &Compute) -> Result<Self> {
+        compute.check()?;
+        let (_, architecture) = ModelConfig::of_checkpoint(checkpoint)?;
+        Ok(Self::new(checkpoint, None, &architecture, compute))
+    }
+
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         adapter: Option<&Adapter>,
@@ -110,8 +120,14 @@ impl Fit {
         }
     }
 
-    /// Bytes before any request: the keys and values of sequences come on top, and take what is left.
+    /// Bytes with the keys and values of one sequence as long as the context, with guidance: what serves any request.
+    /// A model [fits](Fit::fits) where it can be opened; shorter sequences take less than that.
     pub fn needed(&self) -> u64 {
+        self.needed_to_open().saturating_add(self.kv_cache)
+    }
+
+    /// Bytes before any request: the keys and values of sequences come on top, and take what is left.
+    pub fn needed_to_open(&self) -> u64 {
         let devices = if self.stages.is_empty() { self.devices } else { self.stages.len() } as u64;
         self.weights.saturating_add(self.overhead.saturating_mul(devices))
     }
@@ -141,11 +157,11 @@ impl Fit {
             None => "choose a smaller model, or `Compute::cpu`".to_owned(),
         };
         // Others have what lacks.
-        let has_room = self.free.and(self.total).is_some_and(|total| self.needed() <= total);
+        let has_room = self.free.and(self.total).is_some_and(|total| self.needed_to_open() <= total);
         let other = if has_room { format!("close what else uses the device, or {other}") } else { other };
         let remedy = other + ", or name more devices for what does not fit: `Compute::then`";
         let &Self { free, total, devices, .. } = self;
-        Err(Error::DoesNotFit { needed: self.needed(), free, total, devices, remedy })
+        Err(Error::DoesNotFit { needed: self.needed_to_open(), free, total, devices, remedy })
     }
 
     /// Where the layers compute, in their order; `compute` is what this was made for.

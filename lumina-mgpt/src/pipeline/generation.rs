@@ -130,7 +130,7 @@ impl<'m, T: Answer> Generation<'m, T> {
         self.change(|options| options.deadline_ms(deadline_ms))
     }
 
-    /// Streams a partial image each time that this many rows are complete.
+    /// Streams a partial image each time that this many rows are complete, but for the last ones.
     pub fn preview_every_rows(self, rows: u32) -> Self {
         self.change(|options| options.preview_every_rows(rows))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use image::RgbImage;
 use lumina_checkpoint::Adapter;
-use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits, Vocabulary};
+use lumina_core::{CELL_PX, CodeGrid, ImageSize, LATENT_PX, Limits, Vocabulary, choose_size};
 #[cfg(feature = "hub")]
 use lumina_hub::{DownloadProgress, Hub};
 use lumina_nn::{Compute, LoadProgress, Loader};
@@ -70,9 +70,7 @@ impl Lumina {
     /// [`Error::Checkpoint`], [`Error::Config`], and [`Error::Nn`] where there is no such device.
     pub fn fit(path: impl AsRef<Path>, compute: &Compute) -> Result<Fit> {
         compute.check()?;
-        let checkpoint = convert::open(path)?;
-        let (_, architecture) = ModelConfig::of_checkpoint(&checkpoint)?;
-        Ok(Fit::new(&checkpoint, None, &architecture, compute))
+        Fit::of_checkpoint(&convert::open(path)?, compute)
     }
 
     /// Transformer and tokenizers.
@@ -111,6 +109,20 @@ impl Lumina {
     /// The size that input images are resized to, about so many pixels a side. [`Lumina::preprocessor`] has the sizes.
     pub fn target_size_px(&self) -> u32 {
         self.target_size_px
+    }
+
+    /// The sizes of images that the model draws: those that its [`Preset`] states, else those of the target size.
+    pub fn image_sizes(&self) -> Vec<ImageSize> {
+        self.preset.sizes().unwrap_or_else(|| self.preprocessor.sizes().to_vec())
+    }
+
+    /// The size of an image that is drawn where none is asked for: the square of the target size, or of
+    /// [`Lumina::image_sizes`] the one that is most like it.
+    pub fn default_size(&self) -> ImageSize {
+        let (px, sizes) = (self.target_size_px, self.image_sizes());
+        let is_square = |size: &&ImageSize| (size.width_px(), size.height_px()) == (px, px);
+        let size = sizes.iter().find(is_square).copied().or_else(|| choose_size(px, px, &sizes));
+        size.expect("a preset states a size or none, and each target size has some")
     }
 
     /// Resizes images to a size that the model was trained on.

@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Preset {
     /// The size that input images are resized to, about so many pixels a side.
@@ -98,7 +98,12 @@ impl Preset {
         for (key, value) in &section {
             let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
             if let Err(error) = serde_json::from_value::<Self>(alone) {
-                let expected = format!("another value ({})", Cause::new(&error));
+                let cause = error.to_string();
+                let expected = match cause.strip_prefix("unknown field ").and_then(|rest| rest.split_once("expected "))
+                {
+                    Some((_, keys)) => format!("another key: {keys}"),
+                    None => format!("another value ({})", Cause::new(&error)),
+                };
                 return Err(refuse(&of_section(key), value.to_string(), expected));
             }
         }
@@ -234,6 +239,7 @@ mod tests {
             ("[]", &["the file is `[]`", "object"][..]),
             (r#"{ "lumina": [] }"#, &["section `lumina` is `[]`", "object"]),
             (r#"{ "lumina": null }"#, &["section `lumina` is `null`", "object"]),
+            (r#"{ "lumina": { "guidance": 4 } }"#, &["`guidance` in", "`4`", "another key", "`guidance_scale`"]),
             (r#"{ "lumina": { "image_top_k": "many" } }"#, &["`image_top_k`", "`\"many\"`"]),
             (r#"{ "lumina": { "temperature": -1 } }"#, &["`temperature`", "-1", "a finite number"]),
             (r#"{ "lumina": { "target_size_px": 3 } }"#, &["`target_size_px`", "`3`"]),

@@ -61,7 +61,9 @@ pub(super) enum Reader {
     Ready,
     /// As many events wait as may.
     Behind,
-    /// It wants no more, or is gone.
+    /// It wants no more but what is there.
+    Cancelled,
+    /// It is gone.
     Gone,
 }
 
@@ -92,8 +94,11 @@ impl Feed {
     /// What the reader is up to; one that was behind is so until half of the events are read.
     pub(super) fn reader(&self) -> Reader {
         let mut state = self.0.lock();
-        if state.is_dropped || state.is_cancelled {
+        if state.is_dropped {
             return Reader::Gone;
+        }
+        if state.is_cancelled {
+            return Reader::Cancelled;
         }
         state.is_held &= state.waiting.len() > self.0.capacity / 2;
         if state.is_held { Reader::Behind } else { Reader::Ready }

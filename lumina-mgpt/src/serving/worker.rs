@@ -117,7 +117,8 @@ impl Worker {
     fn look_at_readers(&mut self) {
         for (&id, feed) in &self.requests {
             match feed.reader() {
-                Reader::Gone => self.engine.cancel(id),
+                Reader::Gone => self.engine.abandon(id),
+                Reader::Cancelled => self.engine.cancel(id),
                 Reader::Ready => self.engine.resume(id),
                 Reader::Behind => {}
             }

@@ -181,6 +181,14 @@ fn what_cannot_be_done_is_refused_by_its_name() {
     let body = json!({ "messages": [hello[0], hello[0], hello[0]] });
     let (message, _) = server.post(PATH, &body).refused(400);
     assert!(message.contains("human") && message.contains("assistant"), "{message}");
+    for body in
+        [json!({ "content": "" }), json!({ "content": " " }), json!({ "content": [{ "type": "text", "text": "" }] })]
+    {
+        let mut message = json!({ "role": "user" });
+        message.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        let (message, param) = server.post(PATH, &json!({ "messages": [message] })).refused(400);
+        assert!(message.contains("needs a text or an image") && param.as_deref() == Some("messages"), "{message}");
+    }
     // What is empty asks for nothing.
     let body = json!({ "messages": hello, "stop": [], "tools": [], "n": 1, "logprobs": false, "max_tokens": 2,
         "presence_penalty": 0, "response_format": { "type": "text" }, "user": "me", "metadata": { "a": "b" } });

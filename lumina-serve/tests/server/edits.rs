@@ -101,6 +101,7 @@ fn what_is_missing_or_too_much_is_named() {
         (json!({ "prompt": INSTRUCTION }), "image"),
         (json!({ "prompt": INSTRUCTION, "image": [image, image] }), "image"),
         (json!({ "image": image }), "prompt"),
+        (json!({ "image": image, "prompt": " " }), "prompt"),
         (json!({ "image": image, "prompt": "x", "task": "depth_estimation" }), "prompt"),
         (json!({ "image": image, "task": "painting" }), "task"),
         (json!({ "image": image, "task": "captioning" }), "task"),
@@ -120,6 +121,9 @@ fn what_is_missing_or_too_much_is_named() {
     assert!(message.contains("masks"), "{message}");
     let (_, param) = post_form(&server, &[("prompt", "x"), ("n", "two")], Some(("image", scene()))).refused(400);
     assert_eq!(param.as_deref(), Some("n"));
+    let twice = post_form(&server, &[("prompt", "x"), ("seed", "1"), ("seed", "2")], Some(("image", scene())));
+    let (message, param) = twice.refused(400);
+    assert!(message.contains("twice") && param.as_deref() == Some("seed"), "{message}");
     let cut_off = &form(&[("prompt", "x")], Some(("image", scene())))[..200];
     let headers = [("Content-Type", "multipart/form-data; boundary=limit")];
     server.send("POST", PATH, &headers, cut_off).refused(400);

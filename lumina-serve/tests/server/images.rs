@@ -180,7 +180,10 @@ fn what_cannot_be_done_is_refused_by_its_name() {
         assert_eq!(found.as_deref(), Some(param), "{more}: {message}");
         assert!(message.contains(&format!("`{param}`")) || param == "size" || param == "top_k", "{more}: {message}");
     }
-    assert_eq!(server.post(PATH, &json!({ "seed": 1 })).refused(400).1.as_deref(), Some("prompt"));
+    for body in [json!({ "seed": 1 }), json!({ "prompt": "" }), json!({ "prompt": " \n" })] {
+        let (message, param) = server.post(PATH, &body).refused(400);
+        assert!(message.contains("say what to draw") && param.as_deref() == Some("prompt"), "{message}");
+    }
     let (message, _) = server.post(PATH, &generation(json!({ "model": "gpt-image-1" }))).refused(404);
     assert!(message.contains("`lumina-mgpt`"), "{message}");
     // What changes nothing is accepted.

@@ -9,4 +9,5 @@ mod images;
 mod limits;
 mod pages;
 mod shutdown;
+mod slow;
 mod support;

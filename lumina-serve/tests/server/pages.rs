@@ -1,11 +1,13 @@
 //! What can be looked at: the model, the metrics, the page.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use flate2::read::GzDecoder;
+use lumina_mgpt::{Handle, HandleOptions};
+use lumina_serve::{Options, router};
 use serde_json::json;
 
-use crate::support::{Server, generation};
+use crate::support::{Answer, Server, expected, generation, image_of, model};
 
 #[test]
 fn the_model_says_what_it_can() {
@@ -25,6 +27,27 @@ fn the_model_says_what_it_can() {
     assert_eq!((&lumina["defaults"]["top_k"], &lumina["defaults"]["temperature"]), (&json!(5), &json!(0.4)));
     assert_eq!(lumina["limits"]["max_images"], json!(10));
     assert_eq!(server.get("/v1/models/lumina-mgpt").ok(), *model);
+}
+
+/// The ten lines of the book's page: the router in another program, served by axum.
+#[test]
+fn a_program_mounts_the_router_in_its_own() {
+    let handle = Handle::new(model(), HandleOptions::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = axum::Router::new().nest("/lumina", router(handle, Options::new()));
+    runtime.spawn(async move { axum::serve(listener, app).await });
+
+    let body = generation(json!({ "seed": 7 })).to_string();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let head = "POST /lumina/v1/images/generations HTTP/1.1\r\nHost: x\r\nConnection: close";
+    write!(stream, "{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let answer = Answer::read(&bytes).ok();
+    assert_eq!(image_of(&answer["data"][0]["b64_json"]).into_rgb8(), expected(7));
+    runtime.shutdown_background();
 }
 
 #[test]

@@ -16,6 +16,7 @@ use lumina_mgpt::{
 use lumina_serve::{Options, bind, serve};
 use lumina_testing::wait_until;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 pub(crate) const PROMPT: &str = "a small red circle on a white background";
@@ -38,6 +39,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(options: Options, engine: HandleOptions) -> Self {
+        Self::start_at(options, engine, || bind("127.0.0.1", 0))
+    }
+
+    pub(crate) fn start_at<L: Future<Output = lumina_serve::Result<TcpListener>>>(
+        options: Options,
+        engine: HandleOptions,
+        listen: impl FnOnce() -> L + Send + 'static,
+    ) -> Self {
         let handle = Handle::new(model(), engine).unwrap();
         let served = handle.clone();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -45,7 +54,7 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = bind("127.0.0.1", 0).await.unwrap();
+                let listener = listen().await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 serve(listener, served, options, async move { drop(stopped.await) }).await.unwrap();
             });
@@ -115,7 +124,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn read(bytes: &[u8]) -> Self {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer with a head");
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let mut lines = head.split("\r\n");
