@@ -1,7 +1,7 @@
 //! Kernels in `f64`, by their definitions, for activations of a few positions.
 //!
-//! A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so enlarges
-//! rounding errors. Convolutions in `f64` are in [`im2col`](crate::conv::im2col).
+//! A group norm over a few values divides by their spread, which can be a thousandth of their magnitude, and so
+//! enlarges rounding errors. Convolutions in `f64` are in [`im2col`](crate::conv::im2col).
 
 /// Mean and (biased) variance of each `group_len` consecutive values of `x`.
 pub fn group_moments(x: &[f64], group_len: usize) -> (Vec<f64>, Vec<f64>) {

@@ -49,8 +49,8 @@
 //!
 //! # Memory and speed
 //!
-//! The weights of convolutions are copied to the heap or to the device; the weight settings of [`Compute`] apply to linear layers
-//! only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of convolutions;
+//! The weights of convolutions are copied to the heap or to the device; the weight settings of [`Compute`] apply to
+//! linear layers only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of convolutions;
 //! with tensor cores they multiply as exactly as in `f32`, or, to decode faster, in `f16`
 //! ([`ImageTokenizer::with_f16_decoding`]).
 //! Encoding and decoding are bound by arithmetic: their time grows with the number of pixels. [`Bands::Whole`]

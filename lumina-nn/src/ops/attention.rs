@@ -58,33 +58,30 @@ pub fn cached_attention(
     rows: &mut [KvRow<'_>],
     compute: &Compute,
 ) -> Hidden {
-    #[cfg(not(feature = "burn"))]
-    let _ = (head_dim, compute);
-    #[cfg(feature = "burn")]
-    if rows.iter().any(|row| !row.kv.is_host()) {
-        return super::burn::cached_attention([q, k, v], head_dim, rows, compute);
+    if rows.iter().all(|row| row.kv.is_host()) {
+        let y = in_host_memory([q, k, v], rows);
+        if compute.is_host() { y } else { in_tensors!(y => y.in_tensors(compute)) }
+    } else {
+        in_tensors!(q, k, v, head_dim => super::burn::cached_attention([q, k, v], head_dim, rows, compute))
     }
-    let own = rows.iter_mut().filter_map(|row| match row.kv {
-        LayerKv::Host(cache) => {
-            Some(CachedRow { cache, position: row.position, len: row.len, path: row.path, parents: row.parents })
-        }
-        #[cfg(feature = "burn")]
-        LayerKv::Tensors(_) => None,
-    });
-    let mut rows: SmallVec<[CachedRow<'_>; MAX_INLINE_ROWS]> = own.collect();
-    #[cfg(feature = "burn")]
-    if let Some(device) = q.device() {
-        let y = in_host_memory([q, k, v], &mut rows);
-        return y.into_tensor(&device).into();
-    }
-    in_host_memory([q, k, v], &mut rows)
 }
 
-fn in_host_memory(qkv: [Hidden; 3], rows: &mut [CachedRow<'_>]) -> Hidden {
+/// [`cached_attention`] where keys and values are in host memory.
+fn in_host_memory(qkv: [Hidden; 3], rows: &mut [KvRow<'_>]) -> Hidden {
+    let mut own: SmallVec<[CachedRow<'_>; MAX_INLINE_ROWS]> = SmallVec::new();
+    for KvRow { kv, position, len, path, parents } in rows {
+        match kv {
+            LayerKv::Host(cache) => {
+                own.push(CachedRow { cache, position: *position, len: *len, path: *path, parents: *parents });
+            }
+            #[cfg(feature = "burn")]
+            LayerKv::Tensors(_) => {}
+        }
+    }
     let width = qkv[0].dims()[1];
     let [q, k, v] = qkv.map(|x| x.into_host().expect("caches in host memory go with CPU devices"));
     let mut y = q.sibling(width);
     let inputs = AttentionInputs { q: &q.values, k: &k.values, v: &v.values };
-    cached::forward_into(inputs, rows, &mut y.values);
+    cached::forward_into(inputs, &mut own, &mut y.values);
     y.into()
 }

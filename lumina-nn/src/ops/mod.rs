@@ -22,7 +22,8 @@
 //!   Nothing is allocated for a step of decoding but what the step before has returned.
 //! - `cube/`: on a GPU, with [`Compute::cuda`](crate::Compute) and `wgpu`, by the kernels of `lumina-cube`.
 //! - `burn/`: on Burn's tensors, with gradients, with the feature `burn`. On its `flex` backend in `f32`, operators are
-//!   CPU kernels with backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's operations.
+//!   CPU kernels with backward passes of their own (`burn/kernel.rs`); elsewhere they are composed of Burn's
+//!   operations.
 
 #![cfg_attr(
     not(any(feature = "burn", feature = "cube")),

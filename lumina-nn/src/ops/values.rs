@@ -28,6 +28,7 @@ pub struct HostValues<const D: usize> {
 #[cfg(feature = "cube")]
 #[derive(Clone)]
 pub struct GpuValues<const D: usize> {
+    #[cfg(feature = "burn")]
     pub(super) gpu: lumina_cube::Gpu,
     pub(super) values: lumina_cube::Buffer,
     shape: [usize; D],
@@ -40,7 +41,12 @@ impl<const D: usize> Values<D> {
 
     #[cfg(feature = "cube")]
     pub(crate) fn on_gpu(gpu: &lumina_cube::Gpu, values: &[f32], shape: [usize; D]) -> Self {
-        Self::Gpu(GpuValues { gpu: gpu.clone(), values: gpu.upload_f32(values), shape })
+        Self::Gpu(GpuValues {
+            #[cfg(feature = "burn")]
+            gpu: gpu.clone(),
+            values: gpu.upload_f32(values),
+            shape,
+        })
     }
 
     /// The values, where they are on a GPU.

@@ -90,7 +90,9 @@ impl HostMaps {
         in_type!(self, x => {
             let [_, _, height, width] = x.shape;
             let plane = PlaneSize { height, width };
-            let input = |rows: Range<usize>| x.with_rows(Real::upsample2x(&x.values, plane, &rows), rows.len(), 2 * width);
+            let input = |rows: Range<usize>| {
+                x.with_rows(Real::upsample2x(&x.values, plane, &rows), rows.len(), 2 * width)
+            };
             in_bands(bands, 2 * height, |band| conv.forward_band(band, 2 * height, input))
         })
     }
