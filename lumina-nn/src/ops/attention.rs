@@ -72,7 +72,7 @@ fn in_host_memory(qkv: [Hidden; 3], rows: &mut [KvRow<'_>]) -> Hidden {
     for KvRow { kv, position, len, path, parents } in rows {
         match kv {
             LayerKv::Host(cache) => {
-                own.push(CachedRow { cache, position: *position, len: *len, path: *path, parents: *parents });
+                own.push(CachedRow { cache, position: *position, len: *len, path: *path, parents });
             }
             #[cfg(feature = "burn")]
             LayerKv::Tensors(_) => {}

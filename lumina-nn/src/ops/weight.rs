@@ -94,18 +94,15 @@ fn all_of<T, const N: usize>(options: [Option<T>; N]) -> Option<[T; N]> {
 }
 
 fn host_matmul<const N: usize>(weights: [(&HostMatrix, Range<usize>); N], x: &Hidden) -> [Hidden; N] {
-    #[cfg(feature = "burn")]
-    let read;
-    let x = match &x.0 {
-        Activation::Host(x) => x,
+    match &x.0 {
+        Activation::Host(x) => HostMatrix::matmul(x, weights).map(Hidden::from),
         #[cfg(feature = "cube")]
-        Activation::Gpu(_) => unreachable!("weights in host memory are for CPU devices, which `Compute` makes sure of"),
+        Activation::Gpu(_) => unreachable!("{}", super::ONE_PLACE),
         #[cfg(feature = "burn")]
         Activation::Burn(x) => {
-            let x = Hidden::from(x.clone()).into_host();
-            read = x.expect("weights in host memory are for CPU devices, which `Compute::check` made sure of");
-            &read
+            let x = super::burn::host_rows(x.clone());
+            let x = x.expect("weights in host memory are for CPU devices, which `Compute::check` made sure of");
+            HostMatrix::matmul(&x, weights).map(Hidden::from)
         }
-    };
-    HostMatrix::matmul(x, weights).map(Hidden::from)
+    }
 }
