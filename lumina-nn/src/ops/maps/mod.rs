@@ -35,6 +35,7 @@ use crate::{Compute, Result};
 pub struct Maps(pub(super) MapsData);
 
 /// Where feature maps are.
+#[allow(clippy::large_enum_variant, reason = "there are a few at a time, on the stack")]
 #[derive(Clone)]
 pub(super) enum MapsData {
     Host(HostMaps),
