@@ -110,7 +110,7 @@ fn a_client_that_reads_slowly_gets_its_answer() {
     let server = with_small_buffers(Options::new().write_timeout(TIME).unwrap(), HandleOptions::default());
     let body = generation(json!({ "stream": true, "partial_images": 6, "n": 2 }));
     let mut client = server.begin_post(PATH, &body);
-    let (mut answer, mut buffer) = (Vec::new(), [0; 8192]);
+    let (mut answer, mut buffer) = (Vec::new(), [0; 2048]);
     let started = Instant::now();
     loop {
         std::thread::sleep(TIME / 20);
