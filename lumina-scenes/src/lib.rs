@@ -16,11 +16,11 @@ mod scene;
 mod scenes;
 mod split;
 
-pub use attributes::{Background, Colour, ObjectKind, ObjectShape, ObjectSize, Position, Relation};
+pub use attributes::{Backdrop, Background, Colour, Fill, ObjectKind, ObjectShape, ObjectSize, Position, Relation};
 pub use caption::{Caption, MAX_OBJECTS, Mention};
 pub use edit::{Edit, EditTarget};
 pub use error::{Error, Result};
 pub use render::{BACKGROUND_CLASS_RGB, BACKGROUND_DEPTH};
-pub use scene::{MIN_GAP_PX, OFFSET_STEP_PX, Object, Scene};
+pub use scene::{GRID_PX, MIN_GAP_PX, Object, Scene};
 pub use scenes::{DEFAULT_TARGET_PX, Scenes};
-pub use split::{HELD_OUT_KINDS, Split};
+pub use split::Split;

@@ -106,13 +106,16 @@ fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     if let [first, second] = objects[..]
         && rng.below(3) == 0
     {
-        let holds: Vec<Relation> =
-            Relation::ALL.into_iter().filter(|relation| relation.holds(first.cell, second.cell)).collect();
-        let relation = rng.choose(&holds).expect("two cells differ in column or row");
-        return Caption::relation(first.kind, relation, second.kind, scene.background());
+        let holds: Vec<Relation> = Relation::ALL
+            .into_iter()
+            .filter(|relation| relation.holds(first.centre_px(), second.centre_px()))
+            .collect();
+        let relation = rng.choose(&holds).expect("two objects differ in column or row");
+        let [first, second] = [first, second].map(|object| Mention::of(object.kind));
+        return Caption::relation(first, relation, second, Some(scene.backdrop()));
     }
     let mentions: Vec<Mention> = objects.iter().map(|object| scene.mention(object)).collect();
-    Caption::list(mentions, scene.background()).expect("as many objects as the scene has")
+    Caption::list(mentions, Some(scene.backdrop())).expect("as many objects as the scene has")
 }
 
 /// A possible edit. The type of edit is chosen first, then the edit, so that no type is rare.
