@@ -52,11 +52,11 @@
 //! The weights of convolutions are copied to the heap or to the device; the weight settings of [`Compute`] apply to
 //! linear layers only. On a GPU the kernels of `lumina-cube` compute, with norms, swish and doubled pixels inside of
 //! convolutions; with tensor cores they multiply as exactly as in `f32`, or, to decode faster, in `f16`
-//! ([`ImageTokenizer::with_f16_decoding`]). Encoding and decoding are bound by arithmetic: their time grows with the number of pixels. [`Bands::Whole`]
-//! keeps several activations at full resolution. [`Bands::Rows`] bounds the temporaries of residual blocks and
-//! upsampling, and recomputes the rows at the edges of bands. There are no seams, because group norms use the
-//! statistics of the whole image. `cargo bench -p lumina-vq` measures encoding, decoding and the preparation of a
-//! photo.
+//! ([`ImageTokenizer::with_f16_decoding`]). Encoding and decoding are bound by arithmetic: their time grows with the
+//! number of pixels. [`Bands::Whole`] keeps several activations at full resolution. [`Bands::Rows`] bounds the
+//! temporaries of residual blocks and upsampling, and recomputes the rows at the edges of bands. There are no seams,
+//! because group norms use the statistics of the whole image. `cargo bench -p lumina-vq` measures encoding, decoding
+//! and the preparation of a photo.
 //!
 //! # Untrusted input
 //!

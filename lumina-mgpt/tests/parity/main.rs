@@ -21,13 +21,12 @@ use lumina_mgpt::{Compute, Dtype};
 /// Every target, and the CPU with weights in tensors besides its own kernel on mapped ones.
 fn targets() -> Vec<Compute> {
     // With keys and values as wide as activations, which is not the default on GPUs.
-    let mut targets: Vec<Compute> =
-        Compute::available().into_iter().map(|compute| compute.kv_cache(Dtype::F32)).collect();
+    let targets: Vec<Compute> = Compute::available().into_iter().map(|compute| compute.kv_cache(Dtype::F32)).collect();
     if cfg!(feature = "wgpu") && !targets.iter().any(|compute| compute.to_string().starts_with("wgpu")) {
         eprintln!("SKIPPED on wgpu: this machine has no driver for it");
     }
     #[cfg(feature = "burn")]
-    targets.push(Compute::flex());
+    let targets = targets.into_iter().chain([Compute::flex()]).collect();
     targets
 }
 
