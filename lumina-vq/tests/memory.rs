@@ -97,12 +97,8 @@ fn estimates_are_bounds_and_near() {
                 check(&format!("decoding {bands:?}"), taken, said);
             }
             // All patches differ, as a local network encodes equal ones once.
-            let image = RgbImage::from_raw(
-                width,
-                height,
-                lumina_testing::lcg(1).map(|state| (state >> 24) as u8).take((3 * width * height) as usize).collect(),
-            )
-            .unwrap();
+            let noise = lumina_testing::lcg(1).map(|state| (state >> 24) as u8).take((3 * width * height) as usize);
+            let image = RgbImage::from_raw(width, height, noise.collect()).unwrap();
             let (_, taken) = ALLOCATOR.peak_of(|| tokenizer.encode(&image).unwrap());
             check("encoding", taken, tokenizer.encode_bytes([height as usize, width as usize]));
         }
