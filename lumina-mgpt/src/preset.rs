@@ -13,8 +13,8 @@ use crate::document::folder;
 use crate::words::Words;
 use crate::{Error, Result};
 
-/// The sampling, sizes, tasks and words that a model was made for, which are the defaults of [`Lumina`](crate::Lumina). What
-/// is not stated is as for the published models.
+/// The sampling, sizes, tasks and words that a model was made for, which are the defaults of
+/// [`Lumina`](crate::Lumina). What is not stated is as for the published models.
 ///
 /// The section `lumina` of `generation_config.json`, an addition of this library: other programs pass it over.
 ///
