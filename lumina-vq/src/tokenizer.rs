@@ -221,7 +221,7 @@ impl ImageTokenizer {
             };
             return Err(Error::Memory { what: "encoding an image", rows, columns, bytes: bytes(bands), limit, advice });
         }
-        let codes = if self.config.is_local { self.patch_codes(images, bands)? } else { self.codes(images, bands)? };
+        let codes = if self.config.is_local { self.local_codes(images, bands)? } else { self.codes(images, bands)? };
         let (rows, columns) = (height / factor, width / factor);
         let grids =
             codes.chunks_exact((rows * columns) as usize).map(|codes| CodeGrid::new(rows, columns, codes.to_vec()));
@@ -240,7 +240,7 @@ impl ImageTokenizer {
 
     /// The codes of images of one size, in the order image, row, column, where a patch is all that its code depends on:
     /// equal patches are encoded once.
-    fn patch_codes(&self, images: &[RgbImage], bands: Bands) -> Result<Vec<u32>> {
+    fn local_codes(&self, images: &[RgbImage], bands: Bands) -> Result<Vec<u32>> {
         let side = self.config.factor();
         let mut distinct: HashMap<Vec<u8>, usize> = HashMap::new();
         let mut places = Vec::new();
