@@ -83,7 +83,8 @@ impl Plan {
             .codebook(CodebookUpdate::Ema { decay: 0.99 })
             .codebook_start(CodebookStart::Latents)
             .quantize_from(steps / 20)
-            .revive_after(150)
+            .revive_after(Some(150))
+            .max_gradient_norm(Some(1.0))
             .checkpoint_every(250);
         Self {
             target_px,
