@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::distance::squared_distance;
 use crate::attributes::SHADE_HEIGHT_PX;
-use crate::{Backdrop, Background};
+use crate::{Backdrop, Background, Colour};
 
 /// Pixels further than this from the colour of their row do not belong to the backdrop; a Euclidean distance in 8-bit
 /// RGB.
@@ -82,12 +82,19 @@ fn is_shaded(image: &RgbImage, background: Background) -> Option<bool> {
         along / length_squared
     };
 
+    let object_colours: Vec<[u8; 3]> =
+        Colour::ALL.into_iter().flat_map(|colour| [colour.rgb(), colour.dark_rgb()]).collect();
     // Of each row: its place, the median of its pixels, and their number.
     let mut rows: Vec<(f64, f64, f64)> = Vec::new();
     let mut shades: Vec<f32> = Vec::new();
     for (y, row) in (0..).zip(image.rows()) {
         let behind = [plain.rgb(y), shaded.rgb(y)];
-        let belongs = |rgb: [u8; 3]| behind.iter().any(|&at| squared_distance(rgb, at) <= MAX_DISTANCE * MAX_DISTANCE);
+        let belongs = |rgb: [u8; 3]| {
+            let squared = behind.map(|at| squared_distance(rgb, at)).into_iter().min().unwrap_or(i32::MAX);
+            // Dark stripes can be near a shaded black, and fill most of a row.
+            squared <= MAX_DISTANCE * MAX_DISTANCE
+                && object_colours.iter().all(|&at| squared_distance(rgb, at) > squared)
+        };
         shades.clear();
         shades.extend(row.map(|pixel| pixel.0).filter(|&rgb| belongs(rgb)).map(shade_of));
         if shades.len() * 10 >= image.width() as usize {
