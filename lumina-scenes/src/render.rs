@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use crate::mask::{Mask, mix};
-use crate::{Backdrop, Background, Colour, Object, ObjectShape, ObjectSize, Scene};
+use crate::{Background, Colour, Object, ObjectShape, ObjectSize, Scene};
 
 /// The grey value of the background in depth maps, the most distant.
 pub const BACKGROUND_DEPTH: u8 = 32;
@@ -79,18 +79,6 @@ impl Scene {
     fn filled(&self, row: impl Fn(u32) -> [u8; 3]) -> RgbImage {
         RgbImage::from_fn(self.size().width_px(), self.size().height_px(), |_, y| Rgb(row(y)))
     }
-}
-
-/// The image of one object in its bounding square, on a backdrop whose row `y` is the square's top.
-pub(crate) fn object_image(object: &Object, backdrop: Backdrop) -> RgbImage {
-    let side = object.kind.size.side_px();
-    let (_, top) = object.top_left_px();
-    let mask = Mask::new(object.kind.shape, object.kind.size);
-    RgbImage::from_fn(side, side, |x, y| {
-        let at = (x.cast_signed(), y.cast_signed());
-        let behind = backdrop.rgb(top.saturating_add_unsigned(y).max(0).cast_unsigned());
-        Rgb(mix(behind, object.kind.rgb_at(at), mask.coverage(at)))
-    })
 }
 
 /// Calls `draw` with each pixel in the object's bounding square and its place in there.

@@ -147,12 +147,19 @@ impl Scene {
     /// Where an object of this kind can be put, beside those that are there: the places with this position, nearest to
     /// the middle of its third of the image first.
     pub fn free_places(&self, kind: ObjectKind, position: Position) -> Vec<Object> {
-        let others = &self.objects;
-        let mut places: Vec<Object> = places(kind, self.size)
-            .filter(|place| {
-                self.position(place) == position && !others.iter().any(|other| place.is_too_close_to(other))
-            })
-            .collect();
+        self.places_beside(&self.objects, kind, position)
+    }
+
+    /// The [free places](Self::free_places) once the object at this index is removed.
+    pub(crate) fn places_without(&self, index: usize, kind: ObjectKind, position: Position) -> Vec<Object> {
+        let mut others = self.objects.clone();
+        others.remove(index);
+        self.places_beside(&others, kind, position)
+    }
+
+    fn places_beside(&self, others: &[Object], kind: ObjectKind, position: Position) -> Vec<Object> {
+        let mut places = places_beside(kind, self.size, others);
+        places.retain(|place| self.position(place) == position);
         let (column, row) = position.thirds();
         let middle = |third: u32, length: u32| ((2 * third + 1) * length / 6).cast_signed();
         let (x, y) = (middle(column, self.size.width_px()), middle(row, self.size.height_px()));
