@@ -74,6 +74,16 @@ fn degrade(image: &RgbImage, seed: u64) -> RgbImage {
     noise(&patchy(&smear(&blur(image)), seed), seed)
 }
 
+type Degrade = fn(&RgbImage, u64) -> RgbImage;
+
+const DEGRADATIONS: [(&str, Degrade); 5] = [
+    ("blur", |image, _| blur(image)),
+    ("smear", |image, _| smear(image)),
+    ("noise", noise),
+    ("patches", patchy),
+    ("all of these", degrade),
+];
+
 #[test]
 fn clean_images_are_detected_exactly() {
     for split in [Split::Train, Split::Test, Split::HeldOut] {
@@ -125,15 +135,7 @@ fn dark_stripes_and_dots_are_detected_at_every_height() {
 
 #[test]
 fn degraded_images_are_detected() {
-    type Degrade = fn(&RgbImage, u64) -> RgbImage;
-    let degradations: [(&str, Degrade); 5] = [
-        ("blur", |image, _| blur(image)),
-        ("smear", |image, _| smear(image)),
-        ("noise", noise),
-        ("patches", patchy),
-        ("all of these", degrade),
-    ];
-    for (name, degrade) in degradations {
+    for (name, degrade) in DEGRADATIONS {
         for target_px in [256, 128] {
             let is_correct = |(seed, scene): (u64, Scene)| {
                 let image = degrade(&scene.image(), seed);
@@ -408,13 +410,22 @@ fn positions_at_a_boundary_are_those_of_the_grid() {
     }
 }
 
-/// Prints how long it takes: `cargo test --release -p lumina-scenes --test evaluation -- --ignored --nocapture`.
+/// Prints the figures: `cargo test -p lumina-scenes --test evaluation -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
-fn time_of_an_image() {
-    let images: Vec<RgbImage> = scenes(256, Split::Test, 200).map(|scene| noise(&blur(&scene.image()), 1)).collect();
-    detect(&images[0]);
-    let started = Instant::now();
-    let n_objects: usize = images.iter().map(|image| detect(image).objects.len()).sum();
-    println!("{:.2} ms per image, {n_objects} objects", started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64);
+fn shares_detected_and_time() {
+    let worse: (&str, Degrade) = ("all of these, twice", |image, seed| degrade(&degrade(image, seed), seed + 1000));
+    let plain: (&str, Degrade) = ("nothing", |image, _| image.clone());
+    for (name, degrade) in [plain].into_iter().chain(DEGRADATIONS).chain([worse]) {
+        let scenes: Vec<Scene> = scenes(256, Split::HeldOut, 1000).collect();
+        let images: Vec<RgbImage> = (7000..).zip(&scenes).map(|(seed, scene)| degrade(&scene.image(), seed)).collect();
+        let started = Instant::now();
+        let detections: Vec<Detection> = images.iter().map(detect).collect();
+        let ms = started.elapsed().as_secs_f64() * 1000.0 / images.len() as f64;
+        let correct = detections
+            .iter()
+            .zip(&scenes)
+            .filter(|(detection, scene)| ImageEvaluation::new(&scene.caption(), scene.size(), detection).is_correct());
+        println!("{name}: {} of {}, {ms:.2} ms per image", correct.count(), images.len());
+    }
 }

@@ -3,11 +3,13 @@
 use image::RgbImage;
 
 use super::distance::squared_distance;
-use crate::Backdrop;
+use crate::attributes::SHADE_HEIGHT_PX;
+use crate::{Backdrop, Colour};
 
-/// The smallest distance from the backdrop of a pixel that may belong to an object. Dark stripes are 43 away from a
-/// shaded black background, at the least.
-const MIN_DISTANCE: i32 = 30;
+/// A pixel may belong to an object at this fraction of the smallest distance of an object's colour from the backdrop,
+const DISTANCE_FRACTION: f32 = 0.7;
+/// and at this distance. Dark stripes on a shaded black background are only 43 away.
+const MAX_MIN_DISTANCE: f32 = 50.0;
 /// The smallest distance of a pixel that is clearly something else. The colours of objects are 90 away.
 const CLEAR_DISTANCE: i32 = 60;
 /// Regions with fewer clear pixels are noise. The smallest object has 750 pixels.
@@ -42,6 +44,15 @@ pub(super) enum Membership {
     Backdrop,
 }
 
+/// The smallest squared distance from the backdrop of a pixel that may belong to an object.
+fn min_squared_distance(backdrop: Backdrop, height: u32) -> i32 {
+    let rows: Vec<[u8; 3]> = (0..height.min(SHADE_HEIGHT_PX)).map(|y| backdrop.rgb(y)).collect();
+    let colours = Colour::ALL.into_iter().flat_map(|colour| [colour.rgb(), colour.dark_rgb()]);
+    let squared = colours.flat_map(|colour| rows.iter().map(move |&row| squared_distance(colour, row))).min();
+    let distance = squared.map_or(0.0, |squared| (squared as f32).sqrt());
+    (DISTANCE_FRACTION * distance).min(MAX_MIN_DISTANCE).powi(2) as i32
+}
+
 /// The regions of an image.
 pub(super) struct RegionMap {
     width: u32,
@@ -66,11 +77,12 @@ impl RegionMap {
         };
         // Of each block the pixels that differ, and those that clearly do.
         let mut counts = vec![(0u32, 0usize); map.blocks.len()];
+        let min_squared = min_squared_distance(backdrop, height);
         for (y, row) in (0..).zip(image.rows()) {
             let behind = backdrop.rgb(y);
             for (x, pixel) in (0..).zip(row) {
                 let squared = squared_distance(pixel.0, behind);
-                let differs = squared >= MIN_DISTANCE * MIN_DISTANCE;
+                let differs = squared >= min_squared;
                 if differs {
                     let count = &mut counts[map.block(x, y)];
                     count.0 += 1;
