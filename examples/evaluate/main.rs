@@ -29,10 +29,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 300)]
     prompts: u64,
     /// Images to draw from prompts with an object of a kind that no training image contains
-    #[arg(long, value_name = "N", default_value_t = 150)]
+    #[arg(long, value_name = "N", default_value_t = 300)]
     held_out: u64,
     /// Questions of each other task
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 300)]
     others: u64,
     /// Questions that are answered at the same time
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -75,11 +75,15 @@ fn run(args: Args) -> lumina_examples::Result<()> {
         (SceneTask::DepthEstimation, Split::Test, args.others),
         (SceneTask::SemanticSegmentation, Split::Test, args.others),
         (SceneTask::Editing, Split::Test, args.others),
+        (SceneTask::Question, Split::Test, args.others),
         (SceneTask::ImageThenEdit, Split::Test, args.others),
         (SceneTask::ImageThenCaption, Split::Test, args.others),
     ];
+    let evaluation = Evaluation { model: &model, args: &args.model, seed: args.scenes_seed, batch: args.batch };
+    if args.prompts > 0 {
+        rows.extend(evaluation.free_prompts(&mut page)?);
+    }
     for (task, split, n) in parts.into_iter().filter(|&(.., n)| n > 0) {
-        let evaluation = Evaluation { model: &model, args: &args.model, seed: args.scenes_seed, batch: args.batch };
         rows.extend(evaluation.run(task, split, n, &mut page)?);
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
