@@ -16,7 +16,7 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
 
     if let [first, second] = objects[..]
         && first.kind != second.kind
-        && rng.below(3) == 0
+        && rng.below(5) < 2
     {
         let holds: Vec<Relation> = Relation::ALL
             .into_iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ground_truth::GroundTruth;
 use super::record::{SceneRecord, Texts};
 use super::task::SceneTask;
 use crate::random::{RngPurpose, SeededRng};
@@ -78,6 +79,11 @@ impl SceneDataset {
     /// The texts of the record at an index, questions and answers in turn, without drawing its images.
     pub fn texts(&self, index: u64) -> Vec<String> {
         self.texts_and_truth(index).turns
+    }
+
+    /// What the answers of the record at an index are evaluated against, without drawing its images.
+    pub fn ground_truth(&self, index: u64) -> GroundTruth {
+        self.texts_and_truth(index).ground_truth
     }
 
     fn texts_and_truth(&self, index: u64) -> Texts {

@@ -95,12 +95,12 @@ impl Wording {
     fn related(&mut self, first: &Mention, relation: Relation, second: &Mention) -> (String, bool) {
         let [first, second] = [first, second].map(|mention| self.mention(mention));
         match self.rng.below(12) {
-            0 => (format!("{second} with {first} {}", self.name(synonyms::of_it(relation))), false),
-            1 => (format!("{second} and {} {first}", self.name(synonyms::of_it(relation))), false),
-            2 => (format!("{} {second} there is {first}", self.name(synonyms::relation(relation))), true),
-            3 => (format!("{first} is {} {second}", self.name(synonyms::relation(relation))), true),
-            4 => (format!("{first}, {} {second}", self.name(synonyms::relation(relation))), false),
-            _ => (format!("{first} {} {second}", self.name(synonyms::relation(relation))), false),
+            0 => (format!("{second} with {first} {}", self.pick(synonyms::of_it(relation))), false),
+            1 => (format!("{second} and {} {first}", self.pick(synonyms::of_it(relation))), false),
+            2 => (format!("{} {second} there is {first}", self.relation(relation)), true),
+            3 => (format!("{first} is {} {second}", self.relation(relation)), true),
+            4 => (format!("{first}, {} {second}", self.relation(relation)), false),
+            _ => (format!("{first} {} {second}", self.relation(relation)), false),
         }
     }
 
@@ -123,7 +123,7 @@ impl Wording {
             });
             let stated = mention.size.is_some() || mention.colour.is_some();
             let object =
-                if is_again && stated && self.one_in(2) { self.another(&mention) } else { self.mention(&mention) };
+                if is_again && stated && !self.one_in(3) { self.another(&mention) } else { self.mention(&mention) };
             texts.push(match position {
                 None => object,
                 Some(position) => {
@@ -229,7 +229,7 @@ impl Wording {
     /// A noun with its number or article.
     fn count(&mut self, count: u32, noun: &str) -> String {
         let number = match count {
-            2 => self.name(&["two", "2", "2", "a pair of", "a couple of"]),
+            2 => self.name(&["two", "2", "2", "2", "a pair of", "a couple of"]),
             3 => self.name(&["three", "3"]),
             4 => self.name(&["four", "4"]),
             _ => {

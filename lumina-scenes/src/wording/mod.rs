@@ -7,7 +7,7 @@ mod synonyms;
 
 use crate::caption::article;
 use crate::random::{RngPurpose, SeededRng};
-use crate::{Description, Fill, ObjectShape, Split};
+use crate::{Description, Fill, ObjectShape, Relation, Split};
 use synonyms::{MISSPELT, Names};
 
 /// How a text is written, but for its words.
@@ -102,7 +102,14 @@ impl Wording {
     }
 
     fn shape(&mut self, shape: ObjectShape, several: bool) -> &'static str {
-        self.name(synonyms::shape(shape)[usize::from(several)])
+        let names = synonyms::shape(shape)[usize::from(several)];
+        // Several are rare, so that each of their names must be often used.
+        if several && self.one_in(2) { self.pick(names) } else { self.name(names) }
+    }
+
+    fn relation(&mut self, relation: Relation) -> &'static str {
+        let names = synonyms::relation(relation);
+        if self.one_in(2) { self.pick(names) } else { self.name(names) }
     }
 
     fn background(&mut self) -> &'static str {

@@ -83,11 +83,11 @@ impl Wording {
             }
             Question::IsRelated(first, relation, second) => {
                 let (first, second) = (self.the(first), self.the(second));
-                format!("is {first} {} {second}", self.name(synonyms::relation(*relation)))
+                format!("is {first} {} {second}", self.relation(*relation))
             }
             Question::Related(relation, description) => {
                 let object = self.the(description);
-                let relation = self.name(synonyms::relation(*relation));
+                let relation = self.relation(*relation);
                 format!(
                     "{} {relation} {object}",
                     self.pick(&["what is", "what's", "which object is", "what do you see"])
