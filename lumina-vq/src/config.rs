@@ -160,8 +160,8 @@ pub struct VqHyperparameters {
     pub latent_channels: usize,
     /// Image side in pixels that `attention_resolutions` refers to.
     pub resolution: usize,
-    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of ours).
-    /// The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
+    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of
+    /// ours). The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
     /// statistics, and there is no attention, so equal patches have one code wherever they are. The decoder sees all
     /// codes near a pixel. For drawings and other flat images, in networks that are trained so.
     pub is_local: bool,

@@ -4,8 +4,8 @@
 //! a straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left
 //! out, as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result. What
-//! is saved opens as [`lumina_vq::ImageTokenizer`].
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result.
+//! What is saved opens as [`lumina_vq::ImageTokenizer`].
 
 mod adversarial_loss;
 mod codebook;
