@@ -161,8 +161,8 @@ pub struct VqHyperparameters {
     pub latent_channels: usize,
     /// Image side in pixels that `attention_resolutions` refers to.
     pub resolution: usize,
-    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of ours).
-    /// The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
+    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of
+    /// ours). The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
     /// statistics, and there is no attention, so equal patches have one code wherever they are. The decoder sees all
     /// codes near a pixel. For drawings and other flat images, in networks that are trained so.
     pub is_local: bool,
@@ -220,14 +220,6 @@ impl VqConfig {
             is_local,
         };
         config.validated("VqHyperparameters".as_ref())
-    }
-
-    /// The same config with another number of codebook entries.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the number is out of range.
-    pub fn with_n_codes(&self, n_codes: usize) -> Result<Self> {
-        Self { n_codes, ..self.clone() }.validated("VqConfig".as_ref())
     }
 
     /// The config as the text of a `vqgan.yaml`, with the keys of the original, and `local: true` where it is.

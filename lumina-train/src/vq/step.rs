@@ -52,10 +52,9 @@ impl VqTrainer {
     /// [`Error::ImageBatch`] where the images do not fit, [`Error::NotFiniteValue`] where a loss is not finite.
     pub fn step(&mut self, images: &[RgbImage]) -> Result<VqStepReport> {
         let pixels = self.pixels(images)?;
-        let assigned = self.assigned_codes(images)?;
         // The forward pass may replace dead codes.
         let before = (self.codebook.clone(), self.model.codebook());
-        let report = self.step_on(pixels, &assigned);
+        let report = self.step_on(pixels);
         if report.is_err() {
             self.codebook = before.0;
             self.model.set_codebook(before.1)?;
@@ -63,13 +62,12 @@ impl VqTrainer {
         report
     }
 
-    /// `assigned` has a code for each patch that does not choose its own.
-    fn step_on(&mut self, pixels: Tensor<4>, assigned: &[Option<u32>]) -> Result<VqStepReport> {
+    fn step_on(&mut self, pixels: Tensor<4>) -> Result<VqStepReport> {
         let learning_rate = self.options.learning_rate_at(self.steps_done);
 
         // Forward.
         let latents = self.encode(&pixels)?;
-        let quantized = self.quantize(&latents, assigned)?;
+        let quantized = self.quantize(&latents)?;
         let losses = losses(&self.model, &pixels, latents.tensor, quantized.nearest, &self.options)?;
         let adversarial = self.adversarial_loss(&losses, &pixels)?;
         let terms = self.terms(&losses, adversarial.as_ref())?;
@@ -134,19 +132,15 @@ impl VqTrainer {
         Ok(Latents { tensor, values })
     }
 
-    fn quantize(&mut self, latents: &Latents, assigned: &[Option<u32>]) -> Result<Quantized> {
+    fn quantize(&mut self, latents: &Latents) -> Result<Quantized> {
         let detached = latents.tensor.clone().detach();
         if self.steps_done < self.options.quantize_from {
             return Ok(Quantized { nearest: detached, codes: None, revived: 0 });
         }
-        // An assigned code belongs to its cluster, however rare that is.
-        let can_change = self.clusters.is_none() && self.options.codebook != CodebookUpdate::Fixed;
+        let can_change = self.options.codebook != CodebookUpdate::Fixed;
         let revived = if can_change { self.revive_codes(&latents.values)? } else { 0 };
         let [batch, _, rows, columns] = detached.dims();
-        let mut codes = self.model.quantize(detached)?;
-        for (code, assigned) in codes.iter_mut().zip(assigned) {
-            *code = assigned.unwrap_or(*code);
-        }
+        let codes = self.model.quantize(detached)?;
         let nearest = self.model.lookup(&codes, [batch, rows, columns])?.into_tensor()?;
         Ok(Quantized { nearest, codes: Some(codes), revived })
     }
@@ -211,13 +205,6 @@ impl VqTrainer {
         let shape = [images.len(), 3, height as usize, width as usize];
         let (device, dtype) = self.compute.options();
         Ok(Tensor::from_data(TensorData::new(values, shape), (&device, dtype)))
-    }
-
-    /// The codes that patches of the images get from their clusters; empty without clusters.
-    fn assigned_codes(&self, images: &[RgbImage]) -> Result<Vec<Option<u32>>> {
-        let Some(clusters) = &self.clusters else { return Ok(Vec::new()) };
-        let codes = images.iter().map(|image| clusters.codes(image)).collect::<Result<Vec<_>>>()?;
-        Ok(codes.concat())
     }
 
     /// Replaces dead codes by latents. Returns how many.
