@@ -42,7 +42,8 @@ fn nothing_that_is_sent_is_the_servers_fault() {
     let image = data_url(scene());
     let generation =
         json!({ "prompt": PROMPT, "n": 1, "size": "32x128", "seed": 7, "temperature": 0.5, "stream": false });
-    let edit = json!({ "prompt": "make it blue", "image": image, "task": "editing", "top_k": 3, "deadline_ms": 200 });
+    let edit =
+        json!({ "prompt": "make it blue", "image": image, "task": "editing", "top_k": 3, "deadline_ms": 60_000 });
     let part = json!({ "type": "image_url", "image_url": { "url": image } });
     let chat = json!({ "max_tokens": 5, "modalities": ["text"], "messages": [
         { "role": "system", "content": "Be brief." },
