@@ -269,9 +269,10 @@ impl<'a> Window<'a> {
     fn refined(&self, placed: Placed, fill: Fill, colour: Colour) -> Placed {
         let places = shifts(1).map(|(dx, dy)| Placed { left: placed.left + dx, top: placed.top + dy, ..placed });
         let mut places: Vec<(i64, i64, Placed)> = places.map(|placed| (0, 0, placed)).collect();
+        let rgbs = [colour.rgb(), colour.dark_rgb()];
         for pixel in self.pixels() {
             let nothing = pixel.backdrop_error();
-            let errors = [colour.rgb(), colour.dark_rgb()].map(|rgb| i64::from(pixel.error(rgb) - nothing));
+            let errors = rgbs.map(|rgb| i64::from(pixel.error(rgb) - nothing));
             for (error, n_covered, placed) in &mut places {
                 if placed.covers(pixel.at) {
                     *error += errors[usize::from(placed.darkness(pixel.at)[fill as usize])];
@@ -290,9 +291,9 @@ impl<'a> Window<'a> {
     fn shows(&self, placed: Placed, fill: Fill, colour: Colour) -> bool {
         let (mut n_common, mut n_of_object) = (0u32, 0u32);
         let (mut n_inner, mut n_wrong, mut difference) = (0u32, 0u32, [0.0; 3]);
+        let rgbs = [colour.rgb(), colour.dark_rgb()];
         for pixel in self.pixels().filter(|pixel| !pixel.is_of_other_region) {
-            let is_dark = placed.darkness(pixel.at)[fill as usize];
-            let expected = if is_dark { colour.dark_rgb() } else { colour.rgb() };
+            let expected = rgbs[usize::from(placed.darkness(pixel.at)[fill as usize])];
             let error = squared_distance(pixel.rgb, expected);
             if error < squared_distance(pixel.rgb, pixel.behind) {
                 n_of_object += 1;
