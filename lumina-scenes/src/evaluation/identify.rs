@@ -51,7 +51,7 @@ struct Template {
 impl Template {
     fn new(shape: ObjectShape, size: ObjectSize) -> Self {
         const INNER_PX: i32 = 2;
-        let mask = Mask::new(shape, size);
+        let mask = Mask::of(shape, size);
         let side = mask.side();
         let rows = |inside: &dyn Fn((i32, i32)) -> bool| -> Vec<u128> {
             (0..side).map(|y| (0..side).filter(|&x| inside((x, y))).map(|x| 1u128 << x).sum()).collect()
