@@ -37,9 +37,11 @@ const fn of(text: &'static str, caption: &'static str) -> FreePrompt {
     FreePrompt { text, caption, size: (256, 256) }
 }
 
-/// A hundred prompts, as a hundred people might type them, written by hand and apart from the rules of
-/// [`Wording`](crate::Wording): terse ones and polite ones, in any order and spelling. Their words are among
-/// [`known_words`](crate::known_words), their sentences are none of those that models are trained with.
+/// A hundred prompts, as a hundred people might type them: terse ones and polite ones, in any order and spelling.
+///
+/// They were written by hand, before any model was trained. Words that they needed, such as `both` and `hello`, were then
+/// added to [`Wording`](crate::Wording), so that all are among [`known_words`](crate::known_words), and those that
+/// training prompts repeated were changed.
 ///
 /// ```
 /// for prompt in lumina_scenes::free_prompts() {

@@ -8,7 +8,6 @@ use crate::{Caption, Mention, Relation, Scene};
 pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     let mut objects = scene.objects().to_vec();
     rng.shuffle(&mut objects);
-    // One in three states everything about the objects.
     let vague = rng.below(5) < 2;
     let backdrop = Some(scene.backdrop());
     // A shade is a statement, as a fill is: without a word for it, the background is a plain one.
@@ -41,6 +40,8 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     if vague {
         leave_out(&mut mentions, rng);
     }
+    // A position at the end would be read as that of all: `a star and a moon on the left`.
+    mentions.sort_by_key(|mention| mention.position.is_none());
     Caption::list(counted(mentions), backdrop).expect("as many objects as the scene has")
 }
 

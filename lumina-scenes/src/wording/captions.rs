@@ -80,6 +80,8 @@ impl Wording {
             }
             Some(backdrop) => format!("{objects}{}", self.behind(backdrop)),
         };
+        // `both red,` before a backdrop that has a comma of its own, or at the end.
+        text = text.replace(",,", ",").trim_end_matches(',').to_owned();
         match self.rng.below(60) {
             0..3 if !text.contains("please") => text += " please",
             3 => text += ", thanks",
@@ -135,7 +137,7 @@ impl Wording {
         self.join(&texts) + &shared
     }
 
-    /// What all of several objects are, which their mentions then no longer state: `, both red`.
+    /// What all of several objects are, which their mentions then no longer state: `, both red,`.
     fn shared(&mut self, mentions: &mut [Mention]) -> String {
         let count: u32 = mentions.iter().map(|mention| mention.count).sum();
         let Some(first) = mentions.first().copied().filter(|_| count > 1 && self.one_in(4)) else {
@@ -149,13 +151,13 @@ impl Wording {
             && mentions.iter().all(|mention| mention.colour == first.colour)
         {
             mentions.iter_mut().for_each(|mention| mention.colour = None);
-            return format!(", {all} {}", self.name(synonyms::colour(colour)));
+            return format!(", {all} {},", self.name(synonyms::colour(colour)));
         }
         if let Some(size) = first.size
             && mentions.iter().all(|mention| mention.size == first.size)
         {
             mentions.iter_mut().for_each(|mention| mention.size = None);
-            return format!(", {all} {}", self.name(synonyms::size(size)));
+            return format!(", {all} {},", self.name(synonyms::size(size)));
         }
         String::new()
     }
