@@ -48,7 +48,7 @@ impl TaskResults {
             match answer {
                 AnswerEvaluation::DepthMap(score) => depth.merge(score),
                 AnswerEvaluation::SegmentationMap(score) => segmentation.merge(score),
-                AnswerEvaluation::Image(_) | AnswerEvaluation::Caption { .. } | AnswerEvaluation::Text { .. } => {}
+                AnswerEvaluation::Image(_) | AnswerEvaluation::Caption { .. } | AnswerEvaluation::Answer { .. } => {}
             }
         }
         let row = |column: &str, value: String| (format!("{}: {column}", self.name), value);
