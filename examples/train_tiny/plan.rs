@@ -45,7 +45,7 @@ struct Lengths {
 impl Plan {
     /// Some hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(&Lengths { vq_steps: 4000, fp_sft: [120_000, 40_000], omni_sft: [80_000, 40_000] })
+        Self::of(&Lengths { vq_steps: 6000, fp_sft: [120_000, 40_000], omni_sft: [80_000, 40_000] })
     }
 
     /// Everything, with few steps and a smaller model.
@@ -63,9 +63,9 @@ impl Plan {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
         let vq = VqHyperparameters {
             embed_dim: 16,
-            n_codes: 1024,
+            n_codes: 2048,
             channels: 16,
-            multipliers: vec![1, 1, 2, 4, 6],
+            multipliers: vec![1, 1, 2, 4, 4],
             n_res_blocks: 1,
             latent_channels: 64,
             resolution: target_px as usize,
