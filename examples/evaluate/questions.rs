@@ -36,10 +36,8 @@ impl Evaluation<'_> {
         for first in (0..n).step_by(self.batch.max(1)) {
             let indices = first..n.min(first + self.batch as u64);
             let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
-            let questions: Vec<Question> = (first..)
-                .zip(&records)
-                .map(|(number, record)| self.question(record, number))
-                .collect::<Result<_>>()?;
+            let questions: Vec<Question> =
+                (first..).zip(&records).map(|(number, record)| self.question(record, number)).collect::<Result<_>>()?;
             let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
             let answers = self.model.run_batch(&requests);
             for ((record, question), answer) in records.iter().zip(questions).zip(answers) {
@@ -108,8 +106,7 @@ impl Evaluation<'_> {
             // The first answer is given as the correct image, so that only the second is evaluated.
             SceneTask::ImageThenEdit | SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => {
                 let codes = self.model.encode_image(&image())?;
-                let conversation =
-                    Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
+                let conversation = Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
                 (format!("{first}; then: {second}"), request!(self.model.chat(conversation)))
             }
         };

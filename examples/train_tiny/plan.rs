@@ -166,11 +166,5 @@ fn part(name: &'static str, data: DatasetOptions, (learning_rate, min_learning_r
 }
 
 fn data(seed: u64, n_records: u64, target_px: u32, tasks: &[(SceneTask, u32)]) -> DatasetOptions {
-    DatasetOptions {
-        seed,
-        n_records,
-        target_px,
-        tasks: tasks.iter().copied().collect(),
-        ..DatasetOptions::default()
-    }
+    DatasetOptions { seed, n_records, target_px, tasks: tasks.iter().copied().collect(), ..DatasetOptions::default() }
 }

@@ -166,7 +166,8 @@ impl Stages {
     fn tokens(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
         let parts = || self.plan.fp_sft.iter().chain(&self.plan.omni_sft);
-        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?;
+        // Scenes are made of some ten thousand patches.
+        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
         if !tokenizer.join("tokenizer.json").exists() {
             let n_codes = images.config().n_codes();
             let texts = parts().map(|part| texts(&part.data, 10_000)).collect::<Result<Vec<_>>>()?;
@@ -194,8 +195,7 @@ impl Stages {
             let record = dataset.record(index as u64);
             (record.record, record.images.into_iter().map(InputImage::from).collect())
         });
-        // Images have allowed sizes already, so there is nothing to crop. Most patches of those that are encoded
-        // together are equal, and encoded once.
+        // Images have allowed sizes already, so there is nothing to crop.
         let options = PretokenizeOptions {
             crop: CropChoice::Center,
             window: 256,
