@@ -3,6 +3,7 @@
 //! - [`commands`] has a module for each command.
 //! - [`ModelArgs`] opens a checkpoint and sets the sampling options. [`ComputeArgs`] selects the compute target.
 //! - [`Progress`] shows a progress bar for the rows of an image. [`summary`] formats the statistics of an answer.
+//!   [`note_unknown_words`] says which words of a prompt the model does not know.
 //! - [`open_image`] and [`message_parts`] read the user's input. [`save_image`] writes an image.
 //! - [`main()`] runs a program: it parses the arguments, and prints the error. [`say!`] and [`note!`] write to the
 //!   standard outputs, and [`Form`] is how results are written.
@@ -26,4 +27,4 @@ pub use files::{
 };
 pub use message::message_parts;
 pub use output::{Form, main, write_note, write_output};
-pub use progress::{Progress, left_out, summary};
+pub use progress::{Progress, left_out, note_unknown_words, summary};

@@ -167,6 +167,54 @@ fn a_full_output_is_an_error() {
     all().a_full_output_is_an_error(tempfile::tempdir().unwrap().path());
 }
 
+/// A model of few words names those of a prompt that it does not know, and works all the same.
+#[test]
+fn unknown_words_are_noted_once_a_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = fs::read(small_model().join("generation_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config["lumina"]["words"] = serde_json::json!(["red", "a", "Circle", "make", "the", "black", "background"]);
+    let model = broken_model(folder.path(), "generation_config.json", config.to_string().as_bytes());
+    let known = "it knows: a, background, black, circle, make, red, the";
+    let warnings = |model: &Path, name: &str, args: &[&str]| -> Vec<String> {
+        let output = program(name, folder.path()).arg("--model").arg(model).args(args).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", errors_of(&output));
+        assert!(!output.stdout.is_empty());
+        errors_of(&output).lines().filter(|line| line.contains("not learnt")).map(str::to_owned).collect()
+    };
+    let one = |named: &str| [format!("this model has not learnt {named}; {known}")];
+    assert_eq!(warnings(&model, "generate", &["A red dragon"]), one("\"dragon\""));
+    assert_eq!(
+        warnings(&model, "generate", &["--json", "-n", "2", "a dragon, a castle"]),
+        one("\"dragon\" and \"castle\"")
+    );
+    assert_eq!(warnings(&model, "generate", &["a RED circle"]), [""; 0]);
+    assert_eq!(warnings(&model, "edit", &["editing", "--instruction", "make the sky black"]), one("\"sky\""));
+    assert_eq!(warnings(&model, "edit", &[]), [""; 0]);
+    assert_eq!(warnings(&model, "caption", &["--question", "the circle?", "--max-new-tokens", "2"]), [""; 0]);
+    let asked = warnings(&model, "caption", &["--question", "Where?", "--max-new-tokens", "2"]);
+    assert_eq!(asked, one("\"where\""));
+    let scene = format!("@\"{}\" make the circle big", small_model().join("scene.png").display());
+    let turns = warnings(&model, "chat", &["--max-new-tokens", "60", "draw a red moon", "make the circle red", &scene]);
+    assert_eq!(turns, [one("\"moon\""), one("\"big\"")].concat());
+    // A model that does not state its words says nothing.
+    config["lumina"].as_object_mut().unwrap().remove("words");
+    fs::write(model.join("generation_config.json"), config.to_string()).unwrap();
+    assert_eq!(warnings(&model, "generate", &["a dragon"]), [""; 0]);
+}
+
+/// A task that the model has not learnt is refused, and nothing is drawn in its place.
+#[test]
+fn tasks_that_are_not_learnt_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [&["human_pose_estimation"][..], &["surface_normal_estimation"], &["detection", "--instruction", "a"]] {
+        let output = program("edit", folder.path()).args(args).output().unwrap();
+        let errors = errors_of(&output);
+        assert!(errors.contains(&format!("has not learnt the task `{}`; it knows text_to_image", args[0])), "{errors}");
+        assert!(!output.status.success() && output.stdout.is_empty() && !folder.path().join("out").exists());
+    }
+}
+
 /// A copy of the small model with another content of one file.
 fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
     let model = folder.join(format!("broken {file}"));
@@ -205,6 +253,7 @@ fn messages_of_bad_files_say_nothing_twice() {
         ("vqgan.yaml", b"model: {}"),
         ("generation_config.json", b"{"),
         ("generation_config.json", b"{ \"lumina\": { \"image_sizes\": [[1, 2]] } }"),
+        ("generation_config.json", b"{ \"lumina\": { \"words\": [\"sky blue\"] } }"),
         ("model.safetensors", b"\x09\0\0\0\0\0\0\0{\"broken\""),
         ("vqgan.safetensors", b""),
     ] {

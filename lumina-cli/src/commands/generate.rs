@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Form, ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, note, save_image, summary, width_x_height,
+    Form, ModelArgs, Progress, SCENE_PROMPT, check_output, contact_sheet, note, note_unknown_words, save_image,
+    summary, width_x_height,
 };
 use clap::Args as Arguments;
 use lumina_mgpt::{Error, Event, Lumina, Request};
@@ -42,6 +43,7 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     let model = args.model.open()?;
     let default = model.default_size();
     let size = args.size.unwrap_or((default.width_px(), default.height_px()));
+    note_unknown_words(&model, &args.prompt);
     let mut generation = args.model.apply_sampling(model.text_to_image(&args.prompt, size));
     if args.images > 1 {
         return several(&model, &generation.request()?, args.images, &args.output, form);
