@@ -1,14 +1,15 @@
 //! Encodes images to codes and decodes codes to images.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use image::RgbImage;
+use image::{RgbImage, imageops};
 use lumina_checkpoint::Checkpoint;
 use lumina_core::{CodeGrid, Limits};
 use lumina_nn::ops::{Bands, Maps};
 use lumina_nn::{Compute, Loader};
 
-use crate::memory::{decode_bytes, encode_bytes};
+use crate::memory::{decode_bytes, encode_bytes, patches_at_once};
 use crate::model::VqModel;
 use crate::preprocess;
 use crate::{Error, Result, VqConfig};
@@ -192,7 +193,8 @@ impl ImageTokenizer {
         grids.pop().ok_or_else(|| Error::Batch { reason: "no image".to_owned() })
     }
 
-    /// Encodes several images of one size in one pass.
+    /// Encodes several images of one size in one pass. A [local](crate::VqHyperparameters::is_local) network encodes
+    /// equal patches once.
     ///
     /// # Errors
     /// As [`ImageTokenizer::encode`], and [`Error::Batch`] if sizes differ.
@@ -219,15 +221,45 @@ impl ImageTokenizer {
             };
             return Err(Error::Memory { what: "encoding an image", rows, columns, bytes: bytes(bands), limit, advice });
         }
-        let values: Vec<f32> = images.iter().flat_map(preprocess::to_tensor_values).collect();
-        let shape = [images.len(), 3, height as usize, width as usize];
-        let _turn = Maps::turn(&self.compute);
-        let pixels = Maps::new(&self.compute, values, shape);
-        let codes = self.model.quantize(self.model.latents(pixels, bands)?)?;
+        let codes = if self.config.is_local { self.local_codes(images, bands)? } else { self.codes(images, bands)? };
         let (rows, columns) = (height / factor, width / factor);
         let grids =
             codes.chunks_exact((rows * columns) as usize).map(|codes| CodeGrid::new(rows, columns, codes.to_vec()));
         Ok(grids.collect::<lumina_core::Result<_>>()?)
+    }
+
+    /// The codes of images of one size, in the order image, row, column.
+    fn codes(&self, images: &[RgbImage], bands: Bands) -> Result<Vec<u32>> {
+        let Some(first) = images.first() else { return Ok(Vec::new()) };
+        let shape = [images.len(), 3, first.height() as usize, first.width() as usize];
+        let values: Vec<f32> = images.iter().flat_map(preprocess::to_tensor_values).collect();
+        let _turn = Maps::turn(&self.compute);
+        let pixels = Maps::new(&self.compute, values, shape);
+        self.model.quantize(self.model.latents(pixels, bands)?)
+    }
+
+    /// The codes of images of one size, in the order image, row, column, where a patch is all that its code depends on:
+    /// equal patches are encoded once.
+    fn local_codes(&self, images: &[RgbImage], bands: Bands) -> Result<Vec<u32>> {
+        let side = self.config.factor();
+        let mut distinct: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut places = Vec::new();
+        for image in images {
+            for (y, x) in (0..image.height() / side).flat_map(|y| (0..image.width() / side).map(move |x| (y, x))) {
+                let patch = imageops::crop_imm(image, x * side, y * side, side, side).to_image();
+                let next = distinct.len();
+                places.push(*distinct.entry(patch.into_raw()).or_insert(next));
+            }
+        }
+        let mut patches = vec![RgbImage::default(); distinct.len()];
+        for (pixels, place) in distinct {
+            patches[place] = RgbImage::from_raw(side, side, pixels).expect("a patch has its pixels");
+        }
+        let mut codes = Vec::with_capacity(patches.len());
+        for patches in patches.chunks(patches_at_once(bands)) {
+            codes.extend(self.codes(patches, bands)?);
+        }
+        Ok(places.into_iter().map(|place| codes[place]).collect())
     }
 
     /// Decodes codes to an image, whole or in bands of rows; the result is the same up to rounding.
