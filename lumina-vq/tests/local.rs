@@ -16,7 +16,7 @@ fn config(n_res_blocks: usize) -> VqConfig {
     let hyperparameters = VqHyperparameters {
         embed_dim: 8,
         n_codes: 512,
-        channels: 32,
+        channels: 8,
         multipliers: vec![1; 5],
         n_res_blocks,
         latent_channels: 8,
