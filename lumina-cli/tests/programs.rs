@@ -61,6 +61,15 @@ fn results_as_json() {
     let several = lines("generate", &["-n", "2", "-o", "b.png"]);
     assert_eq!(several.len(), 3);
     assert!(several[1]["seed"] == 1 && several[2]["contact_sheet"] == "b.png", "{several:?}");
+    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n").unwrap();
+    let prompts = lines("generate", &["--prompts", "prompts.txt", "-n", "2", "-o", "c.png"]);
+    let files: Vec<&str> = prompts[..4].iter().map(|line| line["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["c-1-0.png", "c-1-1.png", "c-2-0.png", "c-2-1.png"]);
+    assert_eq!((prompts.len(), prompts[4]["contact_sheet"].as_str()), (5, Some("c.png")));
+    let strip = lines("generate", &["--preview-every", "2", "--strip", "d.png"]);
+    assert_eq!(strip[1]["strip"], "d.png");
+    let (one, all) = ["out/generate.png", "d.png"].map(|file| image::open(folder.path().join(file)).unwrap()).into();
+    assert!(all.width() > 2 * one.width(), "parts beside the whole");
     let caption = lines("caption", &["a.png"]).remove(0);
     assert!(caption["text"].as_str().unwrap().contains("circle"), "{caption}");
     assert!(lines("edit", &["depth_estimation", "a.png"])[0]["file"].is_string());
