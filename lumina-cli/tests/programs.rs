@@ -61,7 +61,8 @@ fn results_as_json() {
     let several = lines("generate", &["-n", "2", "-o", "b.png"]);
     assert_eq!(several.len(), 3);
     assert!(several[1]["seed"] == 1 && several[2]["contact_sheet"] == "b.png", "{several:?}");
-    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n").unwrap();
+    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n")
+        .unwrap();
     let prompts = lines("generate", &["--prompts", "prompts.txt", "-n", "2", "-o", "c.png"]);
     let files: Vec<&str> = prompts[..4].iter().map(|line| line["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["c-1-0.png", "c-1-1.png", "c-2-0.png", "c-2-1.png"]);
