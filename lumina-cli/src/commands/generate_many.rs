@@ -35,17 +35,19 @@ use crate::{Form, RankArgs};
 
 /// Answers the requests of a file, as one of several processes on any machines.
 ///
-/// Each line is a request as JSON, with an `id` if it is to have one other than its number: {"id": "car", "task":
-/// "text_to_image", "prompt": "a red car", "size": [768, 768], "options": {"sampling": {"seed": 7}}}. Images become
-/// ID.png in the folder. A manifest has a line for each request: its images, its text, or its error. The same command
-/// continues what was ended in whatever way. When all ranks are done, --merge checks that nothing is missing and makes
-/// one manifest.
+/// A manifest has a line for each request: its images, its text, or its error. When all ranks are done, `--merge` checks
+/// that nothing is missing and makes one manifest.
 #[derive(Debug, Arguments)]
 pub struct Args {
-    /// A file with a request a line
+    /// A file with a request a line, as JSON
+    ///
+    /// {"id": "car", "task": "text_to_image", "prompt": "a red car", "size": [768, 768], "options": {"sampling": {"seed":
+    /// 7}}}. The id is the number of the line, where it is left out.
     #[arg(required_unless_present = "merge")]
     requests: Option<PathBuf>,
     /// The folder to write to, the same for all ranks
+    ///
+    /// An image becomes ID.png. The same command continues what was ended in whatever way.
     #[arg(required_unless_present = "merge")]
     output: Option<PathBuf>,
     /// Check that FOLDER has all answers, and write manifest.jsonl there, in the order of the requests
