@@ -12,9 +12,9 @@ use lumina_train::data::{CropChoice, PretokenizeOptions, Pretokenizer, Records, 
 
 /// Converts records of conversations and images to tokens, once, for training.
 ///
-/// Large data are converted by several processes, each with its --rank of --ranks, or started by mpirun, srun, a Slurm
-/// array or a Kubernetes indexed job; when all are done, a call with --join joins them. The same command continues where
-/// an earlier one ended.
+/// Large data are converted by several processes, each with its --rank of --ranks, or started by mpirun, srun, a
+/// Slurm array or a Kubernetes indexed job; when all are done, a call with --join joins them. The same command
+/// continues where an earlier one ended.
 #[derive(Parser)]
 struct Args {
     /// A JSON list, or a file with a record a line

@@ -35,8 +35,8 @@ use crate::{Form, RankArgs};
 
 /// Answers the requests of a file, as one of several processes on any machines.
 ///
-/// A manifest has a line for each request: its images, its text, or its error. When all ranks are done, `--merge` checks
-/// that nothing is missing and makes one manifest.
+/// A manifest has a line for each request: its images, its text, or its error. When all ranks are done, `--merge`
+/// checks that nothing is missing and makes one manifest.
 #[derive(Debug, Arguments)]
 pub struct Args {
     /// A file with a request a line, as JSON
