@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use lumina_cli::small_model;
 use lumina_testing::programs::{Programs, Run, bad_files, complaint, errors_of};
 
-const COMMANDS: [&str; 8] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize", "serve"];
+const COMMANDS: [&str; 9] =
+    ["caption", "chat", "doctor", "download", "edit", "generate", "generate-many", "quantize", "serve"];
 
 /// A command of the program, in a folder of its own.
 fn program(name: &str, folder: &Path) -> Command {
@@ -251,6 +252,8 @@ fn messages_of_bad_files_say_nothing_twice() {
         run("edit", &["depth_estimation", file]);
         run("chat", &[&format!("@\"{file}\"")]);
         run("quantize", &["--model", file, &at("q.gguf")]);
+        run("generate-many", &[file, &at("many")]);
+        run("generate-many", &["--merge", file]);
         for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
             run("generate", &[flag, file]);
         }

@@ -146,8 +146,8 @@ pub struct VqHyperparameters {
     pub embed_dim: usize,
     /// Number of entries in the codebook (`n_embed`).
     pub n_codes: usize,
-    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local), whose
-    /// norms have no groups.
+    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local),
+    /// whose norms have no groups.
     pub channels: usize,
     /// Channels of each level as multiples of `channels`, the finest level first (`ch_mult`). Each level but the first
     /// halves the resolution.
@@ -161,8 +161,8 @@ pub struct VqHyperparameters {
     pub latent_channels: usize,
     /// Image side in pixels that `attention_resolutions` refers to.
     pub resolution: usize,
-    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of ours).
-    /// The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
+    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of
+    /// ours). The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
     /// statistics, and there is no attention, so equal patches have one code wherever they are. The decoder sees all
     /// codes near a pixel. For drawings and other flat images, in networks that are trained so.
     pub is_local: bool,
