@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use lumina_cli::small_model;
 use lumina_testing::programs::{Programs, Run, bad_files, complaint, errors_of};
 
-const COMMANDS: [&str; 8] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize", "serve"];
+const COMMANDS: [&str; 9] =
+    ["caption", "chat", "doctor", "download", "edit", "generate", "generate-many", "quantize", "serve"];
 
 /// A command of the program, in a folder of its own.
 fn program(name: &str, folder: &Path) -> Command {
@@ -61,7 +62,8 @@ fn results_as_json() {
     let several = lines("generate", &["-n", "2", "-o", "b.png"]);
     assert_eq!(several.len(), 3);
     assert!(several[1]["seed"] == 1 && several[2]["contact_sheet"] == "b.png", "{several:?}");
-    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n").unwrap();
+    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n")
+        .unwrap();
     let prompts = lines("generate", &["--prompts", "prompts.txt", "-n", "2", "-o", "c.png"]);
     let files: Vec<&str> = prompts[..4].iter().map(|line| line["file"].as_str().unwrap()).collect();
     assert_eq!(files, ["c-1-0.png", "c-1-1.png", "c-2-0.png", "c-2-1.png"]);
@@ -250,6 +252,8 @@ fn messages_of_bad_files_say_nothing_twice() {
         run("edit", &["depth_estimation", file]);
         run("chat", &[&format!("@\"{file}\"")]);
         run("quantize", &["--model", file, &at("q.gguf")]);
+        run("generate-many", &[file, &at("many")]);
+        run("generate-many", &["--merge", file]);
         for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
             run("generate", &[flag, file]);
         }

@@ -146,8 +146,8 @@ pub struct VqHyperparameters {
     pub embed_dim: usize,
     /// Number of entries in the codebook (`n_embed`).
     pub n_codes: usize,
-    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local), whose
-    /// norms have no groups.
+    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local),
+    /// whose norms have no groups.
     pub channels: usize,
     /// Channels of each level as multiples of `channels`, the finest level first (`ch_mult`). Each level but the first
     /// halves the resolution.
@@ -220,6 +220,14 @@ impl VqConfig {
             is_local,
         };
         config.validated("VqHyperparameters".as_ref())
+    }
+
+    /// The same config with another number of codebook entries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the number is out of range.
+    pub fn with_n_codes(&self, n_codes: usize) -> Result<Self> {
+        Self { n_codes, ..self.clone() }.validated("VqConfig".as_ref())
     }
 
     /// The config as the text of a `vqgan.yaml`, with the keys of the original, and `local: true` where it is.

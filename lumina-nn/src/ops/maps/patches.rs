@@ -4,8 +4,8 @@ use super::{Maps, MapsData};
 
 impl Maps {
     /// `[batch, channels, height, width]` → `[batch · rows · columns, channels, side, side]`: squares of `side` ×
-    /// `side` positions as images of their own, those of a row from left to right, the rows from top to bottom. What pads an
-    /// image then pads each square, so that none depends on another.
+    /// `side` positions as images of their own, those of a row from left to right, the rows from top to bottom. What
+    /// pads an image then pads each square, so that none depends on another.
     ///
     /// # Panics
     /// If height or width is no multiple of the side.
