@@ -69,8 +69,9 @@ impl Evaluation<'_> {
         let first = asked.first().copied().unwrap_or_default();
         let second = asked.get(1).copied().unwrap_or_default();
         let typed = |task, input: TaskInput| -> Result<String> {
-            let template = task_text(task, input.text(""))?;
-            Ok(first.strip_prefix(template.as_str()).unwrap_or(first).to_owned())
+            let template = task_text(task, input.text("?"))?;
+            let before = template.strip_suffix('?').unwrap_or_default();
+            Ok(first.strip_prefix(before).unwrap_or(first).to_owned())
         };
         let any_image = || -> Result<TaskInput> { Ok(TaskInput::new().image(CodeGrid::new(1, 1, vec![0])?)) };
         // A macro, because the types of generations differ.
