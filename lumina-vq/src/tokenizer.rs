@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use image::{RgbImage, imageops};
 use lumina_checkpoint::Checkpoint;
@@ -32,6 +33,8 @@ pub struct ImageTokenizer {
     compute: Compute,
     max_bytes: u64,
     f16_decoding: bool,
+    known_patches: Mutex<HashMap<Vec<u8>, u32>>,
+    max_known_patches: usize,
 }
 
 /// Bands that take hardly more than fewer rows would.
@@ -107,7 +110,8 @@ impl ImageTokenizer {
         let model = VqModel::new(&loader, &config, with_decoder);
         root.finish(ignored)?;
         let max_bytes = Limits::default().vq_decode_bytes.min(Maps::max_bytes(&compute));
-        Ok(Self { model, config, compute, max_bytes, f16_decoding: false })
+        let (known_patches, max_known_patches) = (Mutex::default(), 0);
+        Ok(Self { model, config, compute, max_bytes, f16_decoding: false, known_patches, max_known_patches })
     }
 
     /// Sets the most bytes that decoding images, and encoding them, may take: [`Limits::vq_decode_bytes`]. Images are
@@ -193,6 +197,13 @@ impl ImageTokenizer {
         grids.pop().ok_or_else(|| Error::Batch { reason: "no image".to_owned() })
     }
 
+    /// Remembers the codes of this many patches, if the network [is local](crate::VqHyperparameters::is_local): of images
+    /// that share most of theirs, as drawings do, hardly any is encoded twice. Each takes about a kilobyte. Default: none.
+    #[must_use]
+    pub fn with_known_patches(self, n: usize) -> Self {
+        Self { max_known_patches: n, ..self }
+    }
+
     /// Encodes several images of one size in one pass. A [local](crate::VqHyperparameters::is_local) network encodes
     /// equal patches once.
     ///
@@ -242,24 +253,37 @@ impl ImageTokenizer {
     /// equal patches are encoded once.
     fn local_codes(&self, images: &[RgbImage], bands: Bands) -> Result<Vec<u32>> {
         let side = self.config.factor();
-        let mut distinct: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut places = Vec::new();
-        for image in images {
-            for (y, x) in (0..image.height() / side).flat_map(|y| (0..image.width() / side).map(move |x| (y, x))) {
-                let patch = imageops::crop_imm(image, x * side, y * side, side, side).to_image();
-                let next = distinct.len();
-                places.push(*distinct.entry(patch.into_raw()).or_insert(next));
+        let cut = images.iter().flat_map(|image| {
+            let places = (0..image.height() / side).flat_map(|y| (0..image.width() / side).map(move |x| (x, y)));
+            places.map(|(x, y)| imageops::crop_imm(image, x * side, y * side, side, side).to_image().into_raw())
+        });
+        let patches: Vec<Vec<u8>> = cut.collect();
+        let known = || self.known_patches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut codes: HashMap<&[u8], Option<u32>> = HashMap::new();
+        let mut new = Vec::new();
+        {
+            let known = known();
+            for patch in &patches {
+                codes.entry(patch.as_slice()).or_insert_with(|| {
+                    let code = known.get(patch).copied();
+                    new.extend(code.is_none().then_some(patch));
+                    code
+                });
             }
         }
-        let mut patches = vec![RgbImage::default(); distinct.len()];
-        for (pixels, place) in distinct {
-            patches[place] = RgbImage::from_raw(side, side, pixels).expect("a patch has its pixels");
+        for new in new.chunks(patches_at_once(bands)) {
+            let image =
+                |patch: &&Vec<u8>| RgbImage::from_raw(side, side, patch.to_vec()).expect("a patch has its pixels");
+            let new_codes = self.codes(&new.iter().map(image).collect::<Vec<_>>(), bands)?;
+            let mut known = known();
+            for (&patch, code) in new.iter().zip(new_codes) {
+                codes.insert(patch.as_slice(), Some(code));
+                if known.len() < self.max_known_patches {
+                    known.insert(patch.clone(), code);
+                }
+            }
         }
-        let mut codes = Vec::with_capacity(patches.len());
-        for patches in patches.chunks(patches_at_once(bands)) {
-            codes.extend(self.codes(patches, bands)?);
-        }
-        Ok(places.into_iter().map(|place| codes[place]).collect())
+        Ok(patches.iter().filter_map(|patch| codes[patch.as_slice()]).collect())
     }
 
     /// Decodes codes to an image, whole or in bands of rows; the result is the same up to rounding.

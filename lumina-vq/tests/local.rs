@@ -156,6 +156,22 @@ fn many_patches_are_encoded_in_parts() {
     });
 }
 
+/// With room for some patches of an image or for all, now or later.
+#[test]
+fn known_patches_keep_their_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &config(1));
+    let open = || ImageTokenizer::open(folder.path(), &Compute::cpu()).unwrap();
+    let images = [1, 2, 1].map(|seed| noise(64, 48, seed));
+    let expected = images.each_ref().map(|image| open().encode(image).unwrap());
+    assert_ne!(expected[0], expected[1]);
+    for n in [0, 5, 1000] {
+        let tokenizer = open().with_known_patches(n);
+        assert_eq!(images.each_ref().map(|image| tokenizer.encode(image).unwrap()), expected, "{n}");
+        assert_eq!(tokenizer.encode_batch(&images).unwrap(), expected, "{n}");
+    }
+}
+
 #[test]
 fn decoding_in_bands_is_decoding_whole() {
     each(1, |tokenizer, target| {
