@@ -156,7 +156,7 @@ impl Edit {
     /// The edited scene. Everything that the edit does not name stays the same.
     ///
     /// # Errors
-    /// [`Error::Edit`] unless exactly one object is as the target says, and if there is no place for what the edit adds,
+    /// [`Error::Edit`] unless exactly one object is as the target says, and if there is no place for what it adds,
     /// moves or enlarges; [`Error::Scene`] if no object remains, or too many.
     pub fn apply(&self, scene: &Scene) -> Result<Scene> {
         let mut objects = scene.objects().to_vec();

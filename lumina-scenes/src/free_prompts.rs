@@ -39,8 +39,8 @@ const fn of(text: &'static str, caption: &'static str) -> FreePrompt {
 
 /// A hundred prompts, as a hundred people might type them: terse ones and polite ones, in any order and spelling.
 ///
-/// They were written by hand, before any model was trained. Words that they needed, such as `both` and `hello`, were then
-/// added to [`Wording`](crate::Wording), so that all are among [`known_words`](crate::known_words), and those that
+/// They were written by hand, before any model was trained. Words that they needed, such as `both` and `hello`, were
+/// then added to [`Wording`](crate::Wording), so that all are among [`known_words`](crate::known_words), and those that
 /// training prompts repeated were changed.
 ///
 /// ```

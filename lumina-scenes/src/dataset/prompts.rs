@@ -3,8 +3,8 @@
 use crate::random::SeededRng;
 use crate::{Caption, Mention, Relation, Scene};
 
-/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them, objects
-/// that are alike counted; the relation of two objects; and any of these with some attributes unstated.
+/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them,
+/// objects that are alike counted; the relation of two objects; and any of these with some attributes unstated.
 pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     let mut objects = scene.objects().to_vec();
     rng.shuffle(&mut objects);
