@@ -14,7 +14,8 @@ pub(crate) struct Plan {
     /// Target size of the images in pixels.
     pub(crate) target_px: u32,
     pub(crate) vq: VqHyperparameters,
-    pub(crate) vq_training: VqTrainingOptions,
+    /// The runs of its training. Each begins with the network of the one before.
+    pub(crate) vq_training: Vec<VqTrainingOptions>,
     /// Images of a step of the image tokenizer, each a part of a scene of this width and height.
     pub(crate) vq_batch: usize,
     pub(crate) vq_crop_px: u32,
@@ -36,7 +37,7 @@ pub(crate) struct Part {
 
 /// How long everything trains.
 struct Lengths {
-    vq_steps: u64,
+    vq_steps: [u64; 2],
     /// Records of FP-SFT with small and large images, and of Omni-SFT.
     fp_sft: [u64; 2],
     omni_sft: [u64; 2],
@@ -45,12 +46,12 @@ struct Lengths {
 impl Plan {
     /// Some hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(&Lengths { vq_steps: 6000, fp_sft: [120_000, 40_000], omni_sft: [80_000, 40_000] })
+        Self::of(&Lengths { vq_steps: [6000, 8000], fp_sft: [120_000, 40_000], omni_sft: [80_000, 40_000] })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(&Lengths { vq_steps: 20, fp_sft: [64, 64], omni_sft: [64, 64] });
+        let mut plan = Self::of(&Lengths { vq_steps: [20, 20], fp_sft: [64, 64], omni_sft: [64, 64] });
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -73,19 +74,24 @@ impl Plan {
             is_local: true,
             ..VqHyperparameters::default()
         };
-        let steps = lengths.vq_steps;
-        let vq_training = VqTrainingOptions::default()
-            .steps(steps)
-            .learning_rate(1e-3)
-            .betas((0.9, 0.99))
-            .schedule(StepSchedule::Cosine { warmup_steps: steps / 20, floor: 0.01 })
-            .l2_weight(1.0)
-            .codebook(CodebookUpdate::Ema { decay: 0.99 })
-            .codebook_start(CodebookStart::Latents)
-            .quantize_from(steps / 20)
-            .revive_after(Some(150))
-            .max_gradient_norm(Some(1.0))
-            .checkpoint_every(250);
+        let vq_run = |steps: u64, learning_rate| {
+            VqTrainingOptions::default()
+                .steps(steps)
+                .learning_rate(learning_rate)
+                .betas((0.9, 0.99))
+                .schedule(StepSchedule::Cosine { warmup_steps: steps / 20, floor: 0.01 })
+                .l2_weight(1.0)
+                .codebook(CodebookUpdate::Ema { decay: 0.99 })
+                .revive_after(Some(150))
+                .max_gradient_norm(Some(1.0))
+                .checkpoint_every(250)
+        };
+        let [first, second] = lengths.vq_steps;
+        let vq_training = vec![
+            vq_run(first, 1e-3).codebook_start(CodebookStart::Latents).quantize_from(first / 20),
+            // Again from a high rate, with the codes that are there: what is rare is reconstructed at last.
+            vq_run(second, 7e-4),
+        ];
         Self {
             target_px,
             vq,

@@ -102,16 +102,33 @@ impl Stages {
         if !done(&start) {
             init_vq(&VqConfig::new(self.plan.vq.clone())?, 0, &start, &self.compute)?;
         }
-        let (run, options) = (self.path("vq-run"), self.plan.vq_training.clone());
-        let mut trainer = match latest(&run)? {
-            Some(checkpoint) => VqTrainer::resume(checkpoint, options, &self.compute)?,
-            None => VqTrainer::new(&start, options, &self.compute)?,
-        };
-        let mut recorder = Recorder::default().with(JsonLines::append(&self.path("vq-run.jsonl"))?);
+        let mut steps_before = 0;
+        for (index, options) in self.plan.vq_training.iter().enumerate() {
+            let run = self.path(&format!("vq-run-{index}"));
+            let trainer = match (latest(&run)?, index.checked_sub(1)) {
+                (Some(checkpoint), _) => VqTrainer::resume(checkpoint, options.clone(), &self.compute)?,
+                (None, None) => VqTrainer::new(&start, options.clone(), &self.compute)?,
+                (None, Some(before)) => {
+                    let before = latest(&self.path(&format!("vq-run-{before}")))?.context("the run before ended")?;
+                    VqTrainer::new(before, options.clone(), &self.compute)?
+                }
+            };
+            let trainer = self.vq_run(trainer, &run, steps_before)?;
+            steps_before += options.steps;
+            if index + 1 == self.plan.vq_training.len() {
+                trainer.export(&result, Dtype::F16)?;
+            }
+        }
+        self.report_vq(&result)
+    }
+
+    /// The rest of a run. Its images are those after the ones of earlier runs.
+    fn vq_run(&self, mut trainer: VqTrainer, run: &Path, steps_before: u64) -> Result<VqTrainer> {
+        let mut recorder = Recorder::default().with(JsonLines::append(&run.with_extension("jsonl"))?);
         let begun = Instant::now();
         trainer.run(
-            &run,
-            |step| Ok(self.crops(step)),
+            run,
+            |step| Ok(self.crops(steps_before + step)),
             |event| {
                 if let RunEvent::Step(step) = event
                     && step.step.is_multiple_of(20)
@@ -121,8 +138,7 @@ impl Stages {
                 anyhow::Ok(recorder.record(&event, SystemTime::now())?)
             },
         )?;
-        trainer.export(&result, Dtype::F16)?;
-        self.report_vq(&result)
+        Ok(trainer)
     }
 
     fn report_vq(&self, folder: &Path) -> Result<()> {
