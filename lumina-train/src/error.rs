@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use lumina_checkpoint::Dtype;
 
+use crate::collective::RankProblem;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -324,6 +326,17 @@ pub enum Error {
         source: serde_json::Error,
     },
 
+    /// A rank takes no further part: see [`collective`](crate::collective).
+    #[error("rank {rank} {problem}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// Why.
+        problem: RankProblem,
+    },
+    /// MPI could not be started.
+    #[error("MPI cannot be started; make one `Mpi` in a process, and begin nothing of MPI before")]
+    MpiStart,
     /// The thread of a device panicked.
     #[error("the thread of device {device} panicked")]
     DeviceThread {

@@ -3,6 +3,7 @@
 
 mod book;
 pub mod checkpoint;
+pub mod collective;
 pub mod data;
 mod error;
 pub mod fine_tune;

@@ -4,20 +4,24 @@
 //! resumed; [`Trainer::run`] is its loop over a data set; [`Trainer::step`] is one step, forward, backward, clip,
 //! update; [`gradients`] is the forward and backward pass.
 
+mod devices;
 mod epochs;
 mod lora;
 mod loss;
 mod merge;
 mod new_model;
 mod options;
+mod rank;
 mod recipe;
 mod report;
 mod run;
+mod shards;
 mod start;
 mod step;
 mod trainable;
 mod trainer;
 
+pub use devices::Devices;
 pub use lora::LoraOptions;
 pub use loss::{ActivationMemory, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;
@@ -26,5 +30,6 @@ pub use options::FineTuneOptions;
 pub use recipe::{Recipe, Stage};
 pub use report::{Position, StepReport};
 pub use run::{FineTune, ImageRows};
+pub use shards::Sharding;
 pub use trainable::{Trainable, recording};
 pub use trainer::Trainer;

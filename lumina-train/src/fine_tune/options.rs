@@ -1,6 +1,6 @@
 //! The options of a run.
 
-use super::ActivationMemory;
+use super::{ActivationMemory, Sharding};
 use crate::optim::{AdamWOptions, EpochSchedule};
 use crate::{Error, Result};
 
@@ -32,6 +32,8 @@ pub struct FineTuneOptions {
     /// Whether the activations of the forward pass are kept for the backward pass.
     #[serde(alias = "activations")]
     pub activation_memory: ActivationMemory,
+    /// What the devices share out among them. It may be another one when a run is resumed.
+    pub sharding: Sharding,
     /// Steps between checkpoints. One is also saved when the run is stopped, and at its end. Default 1,000.
     #[serde(alias = "save_every")]
     pub checkpoint_every: u64,
@@ -55,6 +57,7 @@ impl Default for FineTuneOptions {
             accumulation: 1,
             max_tokens: 4096,
             activation_memory: ActivationMemory::Keep,
+            sharding: Sharding::Optimizer,
             checkpoint_every: 1000,
             keep_checkpoints: 2,
             seed: 0,

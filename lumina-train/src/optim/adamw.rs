@@ -1,7 +1,7 @@
 //! AdamW on all parameters alike.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -63,7 +63,14 @@ impl AdamW {
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be written or the device fails.
     pub fn save(&self, file: &Path) -> Result<()> {
-        let both = self.moments.iter().flat_map(|(name, moments)| {
+        Self::save_all([self], file)
+    }
+
+    /// As [`AdamW::save`], the states of optimizers that have different parameters.
+    pub(crate) fn save_all<'a>(optimizers: impl IntoIterator<Item = &'a Self>, file: &Path) -> Result<()> {
+        let moments: BTreeMap<&String, &Moments> =
+            optimizers.into_iter().flat_map(|optimizer| &optimizer.moments).collect();
+        let both = moments.into_iter().flat_map(|(name, moments)| {
             [(format!("{name}.exp_avg"), &moments.first), (format!("{name}.exp_avg_sq"), &moments.second)]
         });
         let tensors = both.map(|(name, tensor)| {
@@ -77,21 +84,50 @@ impl AdamW {
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be read, [`Error::TrainerState`] where it is of another model.
     pub fn load(&mut self, file: &Path, steps: u64, model: &impl Module) -> Result<()> {
-        let checkpoint = Checkpoint::open(file)?;
-        let mut load =
-            LoadState { names: &self.names, checkpoint: &checkpoint, moments: BTreeMap::new(), problem: None };
-        model.visit(&mut load);
-        // Tensors of unknown parameters are of a larger model. A file without any is not of a run that made steps.
-        let known = |name: &str| {
-            let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
-            parameter.is_some_and(|parameter| load.moments.contains_key(parameter))
-        };
-        let unknown = checkpoint.names().find(|name| !known(name)).map(str::to_owned);
-        let absent = || (steps > 0 && load.moments.is_empty()).then(|| "<parameter>.exp_avg".to_owned());
-        if let Some(tensor) = load.problem.clone().or(unknown).or_else(absent) {
-            return Err(Error::TrainerState { file: file.to_owned(), tensor });
+        self.load_part(&[file.to_owned()], steps, model, |_| true)
+    }
+
+    /// As [`AdamW::load`], from the files that ranks wrote, and only of the parameters that `is_own` accepts.
+    pub(crate) fn load_part(
+        &mut self,
+        files: &[PathBuf],
+        steps: u64,
+        model: &impl Module,
+        is_own: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let mut found = HashSet::new();
+        let mut moments = BTreeMap::new();
+        for file in files {
+            let failed = |tensor| Error::TrainerState { file: file.clone(), tensor };
+            let checkpoint = Checkpoint::open(file)?;
+            let mut load = LoadState {
+                names: &self.names,
+                checkpoint: &checkpoint,
+                is_own: &is_own,
+                found: HashSet::new(),
+                moments: &mut moments,
+                problem: None,
+            };
+            model.visit(&mut load);
+            let LoadState { found: of_file, problem, .. } = load;
+            // Tensors of unknown parameters are of a larger model.
+            let known = |name: &str| {
+                let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
+                parameter.is_some_and(|parameter| of_file.contains(parameter))
+            };
+            if let Some(tensor) = problem.or_else(|| checkpoint.names().find(|name| !known(name)).map(str::to_owned)) {
+                return Err(failed(tensor));
+            }
+            found.extend(of_file);
         }
-        self.moments = load.moments;
+        // Files without any are not of a run that made steps.
+        if steps > 0
+            && found.is_empty()
+            && let Some(file) = files.first()
+        {
+            return Err(Error::TrainerState { file: file.clone(), tensor: "<parameter>.exp_avg".to_owned() });
+        }
+        self.moments = moments;
         self.steps = steps;
         Ok(())
     }
@@ -129,7 +165,11 @@ impl ModuleMapper for Update<'_> {
 struct LoadState<'a> {
     names: &'a HashMap<ParamId, String>,
     checkpoint: &'a Checkpoint,
-    moments: BTreeMap<String, Moments>,
+    is_own: &'a dyn Fn(&str) -> bool,
+    /// The parameters that have a state in the file.
+    found: HashSet<String>,
+    /// The states of those that are wanted.
+    moments: &'a mut BTreeMap<String, Moments>,
     problem: Option<String>,
 }
 
@@ -146,6 +186,9 @@ impl ModuleVisitor for LoadState<'_> {
                 self.problem = Some(key);
                 return None;
             };
+            if !(self.is_own)(name) {
+                return None;
+            }
             let values: Vec<f32> = view
                 .bytes()
                 .chunks_exact(4)
@@ -157,7 +200,9 @@ impl ModuleVisitor for LoadState<'_> {
         if !self.checkpoint.contains(&format!("{name}.exp_avg")) {
             return;
         }
-        if let (Some(first), Some(second)) = (read("exp_avg"), read("exp_avg_sq")) {
+        let (first, second) = (read("exp_avg"), read("exp_avg_sq"));
+        self.found.insert(name.clone());
+        if let (Some(first), Some(second)) = (first, second) {
             self.moments.insert(name.clone(), Moments { first, second });
         }
     }

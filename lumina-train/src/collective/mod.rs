@@ -1,0 +1,185 @@
+//! What the ranks of a run do together: each of them computes its passes, and they exchange gradients and weights.
+//!
+//! A rank is a device of this process ([`Threads`]) or a process that MPI started (`Mpi`, with the feature `mpi`);
+//! [`Alone`] is a run of one rank. All ranks make the same calls in the same order. Sums are taken in the order of the
+//! ranks, not of arrival, so they are the same to the bit each time.
+//!
+//! A call ends within the time limit of the collective, and where a rank does not take part, with an
+//! [`Error::Rank`](crate::Error::Rank) that names it. After that all further calls fail: the run is resumed from its
+//! last checkpoint.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Error, Result};
+
+#[cfg(feature = "mpi")]
+mod mpi;
+mod threads;
+
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+pub use threads::Threads;
+
+/// Ranks that compute together.
+pub trait Collective: fmt::Debug + Send + Sync {
+    /// The number of this rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of ranks.
+    fn size(&self) -> usize;
+
+    /// Gives `to[rank]` to each rank, and returns what each rank gave to this one, in the order of ranks. Messages
+    /// may be of different lengths; those that `to` lacks are empty.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] with the rank that ended, failed or did not come within the time limit.
+    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>>;
+
+    /// Tells the other ranks that this one has failed, so that they end at once and not at the time limit.
+    fn fail(&self, reason: &str);
+
+    /// The bytes of each rank, in the order of ranks.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn all_gather(&self, own: Bytes) -> Result<Vec<Bytes>> {
+        self.exchange(vec![own; self.size()])
+    }
+
+    /// Adds up `f32` values over ranks. `parts[rank]` is what this rank adds for each rank, and an empty part adds
+    /// nothing. What all ranks have for this one is added to `sum`, rank 0 first; where there is no sum yet, it begins
+    /// with the first part.
+    ///
+    /// So with the passes of a step given to the ranks in turn, calls of this sum them up in their order.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`]; [`RankProblem::Differs`] where parts have other lengths than the sum.
+    fn reduce_scatter(&self, mut parts: Vec<Vec<f32>>, sum: &mut Option<Vec<f32>>) -> Result<()> {
+        parts.resize(self.size(), Vec::new());
+        let mut own = Some(std::mem::take(&mut parts[self.rank()]));
+        let received = self.exchange(parts.into_iter().map(f32_bytes).collect())?;
+        for (rank, part) in received.into_iter().enumerate() {
+            let part = match own.take_if(|_| rank == self.rank()) {
+                Some(own) => own,
+                None => bytes_f32(&part),
+            };
+            match sum {
+                _ if part.is_empty() => (),
+                None => *sum = Some(part),
+                Some(sum) if sum.len() == part.len() => {
+                    sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+                }
+                Some(_) => return Err(Error::Rank { rank, problem: RankProblem::Differs }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of rank `from`; what the others give is left out.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn broadcast(&self, from: usize, bytes: Bytes) -> Result<Bytes> {
+        let own = if self.rank() == from { bytes } else { Bytes::new() };
+        Ok(self.all_gather(own)?.into_iter().nth(from).unwrap_or_default())
+    }
+
+    /// Returns once all ranks have called it.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn barrier(&self) -> Result<()> {
+        self.all_gather(Bytes::new()).map(|_| ())
+    }
+}
+
+/// Why a rank takes no further part.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RankProblem {
+    /// It ended while others went on.
+    #[error("has ended")]
+    Ended,
+    /// Its thread panicked.
+    #[error("has panicked")]
+    Panicked,
+    /// It failed, with the message of its error.
+    #[error("has failed: {0}")]
+    Failed(String),
+    /// It did not come within the time limit.
+    #[error("did not come within {0:?}")]
+    Stalled(Duration),
+    /// What it gives does not fit to what this rank has.
+    #[error("computes something else; start all ranks with the same program, model, data and options")]
+    Differs,
+}
+
+/// A run of one rank.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Collective for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn exchange(&self, mut to: Vec<Bytes>) -> Result<Vec<Bytes>> {
+        to.resize(1, Bytes::new());
+        Ok(to)
+    }
+
+    fn fail(&self, _: &str) {}
+}
+
+/// The result of this rank where all ranks succeeded. Where one failed, all have an error: the failed rank its own, the
+/// others one that names it.
+pub(crate) fn agree<T>(collective: &dyn Collective, own: Result<T>) -> Result<T> {
+    let message = own.as_ref().err().map_or(Bytes::new(), |error| messages(error).into());
+    let all = collective.all_gather(message);
+    let own = own?;
+    match all?.iter().enumerate().find(|(_, message)| !message.is_empty()) {
+        Some((rank, message)) => {
+            Err(Error::Rank { rank, problem: RankProblem::Failed(String::from_utf8_lossy(message).into_owned()) })
+        }
+        None => Ok(own),
+    }
+}
+
+/// What rank 0 does for all: the others wait, and have an error where it has one. They get a default.
+pub(crate) fn lead<T: Default>(collective: &dyn Collective, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    agree(collective, if collective.rank() == 0 { act() } else { Ok(T::default()) })
+}
+
+/// An error with its sources.
+pub(crate) fn messages(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Values as bytes in the processor's order, without a copy.
+pub(crate) fn f32_bytes(values: Vec<f32>) -> Bytes {
+    struct Values(Vec<f32>);
+    impl AsRef<[u8]> for Values {
+        fn as_ref(&self) -> &[u8] {
+            bytemuck::cast_slice(&self.0)
+        }
+    }
+    Bytes::from_owner(Values(values))
+}
+
+/// Bytes as values.
+pub(crate) fn bytes_f32(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&four| f32::from_ne_bytes(four)).collect()
+}

@@ -1,0 +1,196 @@
+//! Ranks that are processes under MPI: weights equal to the bit, and runs of which a process is killed or stopped.
+//!
+//! Where there is no `mpirun`, these tests say so and are left out.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lumina_nn::Compute;
+use lumina_testing::lcg;
+use lumina_train::collective::{Collective, Mpi};
+use lumina_train::fine_tune::{Devices, LoraOptions, Sharding, Trainer};
+
+use crate::ranks::{LAST, Start, options_for, tensors, train};
+use crate::small::{folder_of, shape};
+
+/// The folder of model and results, for the processes: a test of this program, started for this alone.
+const FOLDER: &str = "LUMINA_TEST_MPI";
+/// The time limit of the processes that are killed.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Their last step, and how often they save.
+const LONG: u64 = 60;
+const EVERY: u64 = 3;
+
+/// The program that starts processes, if there is one.
+fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
+    let found = Command::new("mpirun").arg("--version").output().ok()?;
+    let mut command = Command::new("mpirun");
+    // An option of Open MPI; MPICH needs none.
+    if String::from_utf8_lossy(&found.stdout).contains("Open MPI") {
+        command.arg("--oversubscribe");
+        command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
+    }
+    command.args(["-n", &ranks.to_string()]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(FOLDER, folder).env("RAYON_NUM_THREADS", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(command)
+}
+
+fn left_out(command: Option<Command>) -> Option<Command> {
+    if command.is_none() {
+        println!("no mpirun: left out");
+    }
+    command
+}
+
+fn starts(folder: &Path) -> [(&'static str, Start); 2] {
+    let model = folder.join("model");
+    let adapter = Some(folder.join("adapter"));
+    [("all", Start { model: model.clone(), adapter: None }), ("adapter", Start { model, adapter })]
+}
+
+#[test]
+#[ignore = "the processes of `processes_train_the_weights_of_one`"]
+fn trains() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let mpi = Mpi::new(Duration::from_secs(120)).unwrap();
+    let (rank, ranks) = (mpi.rank(), mpi.size());
+    let devices = Devices::over(mpi, Compute::cpu());
+    for (kind, start) in starts(&folder) {
+        for sharding in [Sharding::None, Sharding::Optimizer] {
+            let at = |what: &str, ranks: usize| folder.join(format!("{what} {kind} {sharding:?} {ranks}"));
+            let mut trainer = start.trainer(options_for(ranks, sharding), &devices);
+            train(&mut trainer, rank, ranks, LAST / 2);
+            trainer.save(&at("half", ranks)).unwrap();
+            train(&mut trainer, rank, ranks, LAST);
+            trainer.save(&at("ranks", ranks)).unwrap();
+            if ranks < 4 {
+                let mut trainer = Trainer::resume(&at("half", 4), options_for(ranks, sharding), &devices).unwrap();
+                train(&mut trainer, rank, ranks, LAST);
+                trainer.save(&at("resumed", ranks)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_train_the_weights_of_one() {
+    let (folder, model) = folder_of(&shape());
+    let folder = folder.path();
+    if left_out(mpirun(1, "", folder)).is_none() {
+        return;
+    }
+    LoraOptions::with_rank(4).create(&model, &folder.join("adapter"), &Compute::cpu()).unwrap();
+    for ranks in [4, 2, 1] {
+        let output = mpirun(ranks, "mpi::trains", folder).unwrap().output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for (kind, start) in starts(folder) {
+        let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
+        train(&mut alone, 0, 1, LAST);
+        alone.save(&folder.join(kind)).unwrap();
+        let expected = tensors(&folder.join(kind));
+        for sharding in [Sharding::None, Sharding::Optimizer] {
+            for (what, ranks) in [("ranks", 1), ("ranks", 2), ("ranks", 4), ("resumed", 1), ("resumed", 2)] {
+                let name = format!("{what} {kind} {sharding:?} {ranks}");
+                assert!(tensors(&folder.join(&name)) == expected, "{name}");
+            }
+        }
+    }
+}
+
+fn checkpoint(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("checkpoint-{step}"))
+}
+
+/// The step of the latest checkpoint.
+fn latest(run: &Path) -> Option<u64> {
+    (1..=LONG).rev().find(|&step| checkpoint(run, step).is_dir())
+}
+
+#[test]
+#[ignore = "the processes of `a_run_whose_process_is_killed_or_stopped_goes_on`"]
+fn trains_long() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let mpi = Mpi::new(LIMIT).unwrap();
+    let (rank, ranks) = (mpi.rank(), mpi.size());
+    std::fs::write(folder.join(format!("pid-{rank}")), std::process::id().to_string()).unwrap();
+    // All have said who they are before there is a checkpoint, and look for the newest before there is another.
+    let newest = latest(&folder);
+    mpi.barrier().unwrap();
+    let devices = Devices::over(mpi, Compute::cpu());
+    let options = options_for(ranks, Sharding::Optimizer);
+    let mut trainer = match newest {
+        Some(step) => Trainer::resume(&checkpoint(&folder, step), options, &devices).unwrap(),
+        None => Trainer::new(&folder.join("model"), options, &devices).unwrap(),
+    };
+    while trainer.position().step < LONG {
+        let next = trainer.position().step + EVERY;
+        train(&mut trainer, rank, ranks, next);
+        trainer.save(&checkpoint(&folder, next)).unwrap();
+    }
+}
+
+fn signal(pid: &str, signal: &str) {
+    assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
+}
+
+/// Waits for the end of a run, and returns whether it succeeded, and what it said.
+fn end_of(mut child: Child, limit: Duration) -> (bool, String) {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < limit, "the run has not ended within {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// `LUMINA_TEST_KILLS` is how many times, 4 by default.
+#[test]
+fn a_run_whose_process_is_killed_or_stopped_goes_on() {
+    let (folder, model) = folder_of(&shape());
+    let folder = folder.path();
+    if left_out(mpirun(1, "", folder)).is_none() {
+        return;
+    }
+    let kills = std::env::var("LUMINA_TEST_KILLS").map_or(4, |kills| kills.parse().unwrap());
+    let mut choices = lcg(5).map(|state| state >> 16);
+    for kill in 0..kills {
+        // Fewer checkpoints than there are, so that no kill comes too late.
+        if latest(folder).is_some_and(|step| step > LONG / 2) {
+            for step in (1..=LONG).filter(|&step| checkpoint(folder, step).exists()) {
+                std::fs::remove_dir_all(checkpoint(folder, step)).unwrap();
+            }
+        }
+        let ranks = [2, 4][choices.next().unwrap() as usize % 2];
+        let next = latest(folder).unwrap_or(0) + EVERY;
+        let bad = choices.next().unwrap() as usize % ranks;
+        let delay = Duration::from_millis(u64::from(choices.next().unwrap() % 60));
+        let mut child = mpirun(ranks, "mpi::trains_long", folder).unwrap().spawn().unwrap();
+        let begun = Instant::now();
+        while !checkpoint(folder, next).exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+            assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(delay);
+        let pid = std::fs::read_to_string(folder.join(format!("pid-{bad}"))).unwrap();
+        let is_stop = kill % 2 == 1;
+        signal(&pid, if is_stop { "-STOP" } else { "-KILL" });
+        let (succeeded, said) = end_of(child, 10 * LIMIT);
+        assert!(!succeeded, "{said}");
+        // MPI itself notices a process that is gone.
+        let named = if is_stop { format!("rank {bad} did not come within 3s") } else { "signal 9".to_owned() };
+        assert!(said.contains(&named), "kill {kill}, {ranks} ranks, expected {named}: {said}");
+    }
+    let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
+    assert!(succeeded, "{said}");
+    let start = Start { model, adapter: None };
+    let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
+    train(&mut alone, 0, 1, LONG);
+    alone.save(&folder.join("alone")).unwrap();
+    assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+}
