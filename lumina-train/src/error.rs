@@ -133,7 +133,8 @@ pub enum Error {
     },
     /// A run was to be resumed on another number of devices.
     #[error(
-        "{checkpoint}: saved with {saved} devices, resumed with {given}; the number of devices is part of the batch",
+        "{checkpoint}: saved with {saved} devices, resumed with {given}; the number of devices is part of the batch, so \
+         change `accumulation` with it",
         checkpoint = checkpoint.display()
     )]
     DifferentDevices {

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Example, FineTuneOptions, StepReport, Trainer};
-use crate::collective::Collective;
+use crate::collective::{Collective, tell};
 use crate::data::{Batch, BatchSampler, Dataset, ItemOrder, SamplerOptions};
 use crate::run::Steps;
 use crate::{Error, Result};
@@ -95,7 +95,7 @@ impl<E: From<Error>> Steps<E> for Epochs<'_> {
     }
 
     fn step(&mut self) -> Result<StepReport, E> {
-        Ok(self.next_step().inspect_err(|error| self.trainer.tell(error))?)
+        Ok(self.next_step().inspect_err(|error| tell(&*self.trainer.devices.processes, error))?)
     }
 
     fn save(&self, checkpoint: &Path) -> Result<()> {

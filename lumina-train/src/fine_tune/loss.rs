@@ -135,12 +135,32 @@ pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> R
 /// [`Error::LabelCount`], [`Error::UnknownLabel`], [`Error::NothingToPredict`]; [`Error::Model`] for a token that the
 /// vocabulary lacks; [`Error::Nn`] where the device fails.
 pub fn gradients(model: &Transformer, batch: &[Example<'_>], options: &LossOptions) -> Result<(Loss, GradientsParams)> {
+    let mut all = GradientsAccumulator::new();
+    let (loss, rest) = gradients_by_layer(model, batch, options, &mut |_, of_layer| {
+        all.accumulate(model, of_layer);
+        Ok(())
+    })?;
+    all.accumulate(model, rest);
+    Ok((loss, all.grads()))
+}
+
+/// Takes the gradients of a layer's parameters.
+pub(super) type TakeLayer<'a> = dyn FnMut(usize, GradientsParams) -> Result<()> + 'a;
+
+/// As [`gradients`]. Where activations are not kept, `take` gets the gradients of each layer as soon as they are
+/// computed, from the last layer to the first, each layer once. What is returned are those that it did not get.
+pub(super) fn gradients_by_layer(
+    model: &Transformer,
+    batch: &[Example<'_>],
+    options: &LossOptions,
+    take: &mut TakeLayer<'_>,
+) -> Result<(Loss, GradientsParams)> {
     let targets = Targets::of(batch, model.architecture().vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
     let (pass, embedded) = model.begin(&rows, options.dropout)?;
     match options.activation_memory {
         ActivationMemory::Keep => keep(model, &targets, &pass, embedded, options.z_loss_weight),
-        ActivationMemory::Recompute => recompute(model, &targets, &pass, embedded, options.z_loss_weight),
+        ActivationMemory::Recompute => recompute(model, &targets, &pass, embedded, options.z_loss_weight, take),
     }
 }
 
@@ -169,8 +189,9 @@ fn recompute(
     pass: &Pass,
     embedded: Tensor<2>,
     z_loss_weight: f64,
+    take: &mut TakeLayer<'_>,
 ) -> Result<(Loss, GradientsParams)> {
-    let mut all = GradientsAccumulator::new();
+    let mut rest = GradientsAccumulator::new();
     let layers = model.architecture().n_layers();
     let mut inputs = Vec::with_capacity(layers);
     let mut x = embedded.clone().detach();
@@ -183,20 +204,23 @@ fn recompute(
     let read = loss.read()?;
     let mut grads = loss.total.backward();
     let mut upstream = x.grad_remove(&mut grads);
-    all.accumulate(model, GradientsParams::from_grads(grads, model));
+    rest.accumulate(model, GradientsParams::from_grads(grads, model));
     for (layer, input) in inputs.into_iter().enumerate().rev() {
-        let Some(gradient) = upstream else { break };
+        let Some(gradient) = upstream.take() else {
+            take(layer, GradientsParams::new())?;
+            continue;
+        };
         let input = input.require_grad();
         // The derivative of this sum by the layer's output is the gradient at the output.
         let output = model.layer(layer, input.clone(), pass)?;
         let mut grads = (output * Tensor::from_inner(gradient)).sum().backward();
         upstream = input.grad_remove(&mut grads);
-        all.accumulate(model, GradientsParams::from_grads(grads, model));
+        take(layer, GradientsParams::from_grads(grads, model))?;
     }
     // A frozen embedding records nothing, and has no backward pass.
     if let Some(gradient) = upstream.filter(|_| embedded.is_tracked()) {
         let grads = (embedded * Tensor::from_inner(gradient)).sum().backward();
-        all.accumulate(model, GradientsParams::from_grads(grads, model));
+        rest.accumulate(model, GradientsParams::from_grads(grads, model));
     }
-    Ok((read, all.grads()))
+    Ok((read, rest.grads()))
 }

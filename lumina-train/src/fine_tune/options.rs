@@ -24,7 +24,8 @@ pub struct FineTuneOptions {
     pub context_dropout: f64,
     /// Sequences in a pass on one device. Default 4.
     pub batch_size: usize,
-    /// Passes on each device whose gradients make one step. Default 1.
+    /// Passes on each device whose gradients make one step. Default 1. A run that is resumed on another number of
+    /// devices needs another value, so that the product of both stays the same.
     #[serde(alias = "accumulate")]
     pub accumulation: usize,
     /// Sequences are cut to this many tokens. Default 4,096.

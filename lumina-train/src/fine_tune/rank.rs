@@ -1,12 +1,14 @@
 //! What one rank does in a step: forward and backward of its passes, clip, update, together with the others.
 
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use bytes::Bytes;
 use lumina_mgpt::Dropout;
 use lumina_nn::ops::{read, square_sum};
 
-use super::shards::{Sharding, Shards, Values};
-use super::{Example, FineTuneOptions, LossOptions, Position, StepReport, Trainable, gradients};
+use super::loss::gradients_by_layer;
+use super::shards::{Part, Sharding, Shards, Values};
+use super::{ActivationMemory, Example, FineTuneOptions, LossOptions, Position, StepReport, Trainable};
 use crate::collective::{Collective, RankProblem};
 use crate::optim::{AdamW, clip_factor};
 use crate::{Error, Result};
@@ -59,17 +61,27 @@ impl Rank {
         // of ranks does not change it.
         let rounds = counts.iter().map(|counts| counts[0] as usize).max().unwrap_or(0);
         let (mut losses, mut sums) = (Vec::new(), self.shards.none());
+        let (model, shards) = (&self.trainable.model, &self.shards);
         for round in 0..rounds {
-            let mut values = self.shards.none();
-            if let Some(pass) = passes.get(round) {
-                // Each pass of a run drops other values.
-                let in_step = round * all.size() + all.rank();
-                let number = position.step * (options.accumulation * all.size()) as u64 + in_step as u64;
-                let (loss, gradients) = gradients(&self.trainable.model, pass, &loss_options(options, number))?;
-                losses.extend([loss.total, loss.cross_entropy, loss.z_loss, loss.counted as f64]);
-                values = self.shards.values_of(&self.trainable.model, gradients);
-            }
-            self.shards.reduce(all, values, &mut sums)?;
+            // With activations that are not kept, gradients are summed layer by layer: no rank has all of a pass.
+            let mut reduce = |part, gradients| shards.reduce(all, part, shards.values_of(model, gradients), &mut sums);
+            let by_layer = options.activation_memory == ActivationMemory::Recompute;
+            let rest = if by_layer { Part::Rest } else { Part::All };
+            let Some(pass) = passes.get(round) else {
+                // The others have one more pass.
+                for layer in (0..model.architecture().n_layers()).rev().filter(|_| by_layer) {
+                    reduce(Part::Layer(layer), GradientsParams::new())?;
+                }
+                reduce(rest, GradientsParams::new())?;
+                continue;
+            };
+            // Each pass of a run drops other values.
+            let in_step = round * all.size() + all.rank();
+            let number = position.step * (options.accumulation * all.size()) as u64 + in_step as u64;
+            let take = &mut |layer, gradients| reduce(Part::Layer(layer), gradients);
+            let (loss, gradients) = gradients_by_layer(model, pass, &loss_options(options, number), take)?;
+            reduce(rest, gradients)?;
+            losses.extend([loss.total, loss.cross_entropy, loss.z_loss, loss.counted as f64]);
         }
         let mean = if n_passes == 1.0 { sums } else { scaled(sums, 1.0 / n_passes) };
 

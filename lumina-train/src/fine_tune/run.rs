@@ -8,7 +8,7 @@ use super::start::Start;
 use super::trainer::{check_same_run, check_same_start};
 use super::{Devices, FineTuneOptions, LoraOptions, StepReport, Trainer};
 use crate::checkpoint::FolderLock;
-use crate::collective::lead;
+use crate::collective::{lead, tell};
 use crate::data::Dataset;
 use crate::{Ended, ObserverResult, Result, RunEvent, checkpoint};
 
@@ -134,7 +134,7 @@ impl FineTune {
     ) -> Result<(Trainer, Ended), O::Error> {
         // Before the model is opened, which takes long. The loop has a lock of its own.
         let lock = lead(&*self.devices.processes, || FolderLock::new(folder).map(Some))?;
-        let mut trainer = self.open(folder)?;
+        let mut trainer = self.open(folder).inspect_err(|error| tell(&*self.devices.processes, error))?;
         drop(lock);
         let ended = trainer.run(data, folder, observe)?;
         Ok((trainer, ended))

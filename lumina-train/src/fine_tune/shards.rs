@@ -33,8 +33,19 @@ pub enum Sharding {
 #[derive(Debug)]
 pub(super) struct Shards {
     parameters: Vec<Parameter>,
-    /// Parameters that are exchanged at once: one of each owner at most, of similar sizes.
-    stripes: Vec<Vec<Option<usize>>>,
+    places: HashMap<ParamId, usize>,
+    /// The parameters of each owner, the largest first.
+    owned: Vec<Vec<usize>>,
+}
+
+/// Parameters whose gradients are summed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    All,
+    /// Those of a layer of the transformer.
+    Layer(usize),
+    /// Those of no layer: embedding, head, final norm.
+    Rest,
 }
 
 #[derive(Debug)]
@@ -43,6 +54,8 @@ struct Parameter {
     name: String,
     elements: usize,
     device: Device,
+    /// Its layer or the rest.
+    part: Part,
 }
 
 /// A value for each parameter, flattened. Parameters without a gradient, and those of other owners, have none.
@@ -60,7 +73,8 @@ impl Shards {
                 if let Some(name) = self.names.get(&param.id) {
                     let (tensor, name) = (param.val().inner(), name.clone());
                     let (elements, device) = (tensor.shape().num_elements(), tensor.device());
-                    self.parameters.push(Parameter { id: param.id, name, elements, device });
+                    let part = part_of(&name);
+                    self.parameters.push(Parameter { id: param.id, name, elements, device, part });
                 }
             }
         }
@@ -68,7 +82,8 @@ impl Shards {
         model.visit(&mut list);
         let parameters = list.parameters;
         let sizes: Vec<usize> = parameters.iter().map(|parameter| parameter.elements).collect();
-        Self { stripes: stripes(&sizes, ranks), parameters }
+        let places = parameters.iter().enumerate().map(|(at, parameter)| (parameter.id, at)).collect();
+        Self { owned: shared_out(&sizes, ranks), places, parameters }
     }
 
     /// A checksum of names and sizes.
@@ -85,20 +100,24 @@ impl Shards {
         self.parameters.iter().map(|_| None).collect()
     }
 
-    /// The parameters of an owner.
-    pub(super) fn owned(&self, owner: usize) -> impl Iterator<Item = usize> {
-        self.stripes.iter().filter_map(move |stripe| stripe.get(owner).copied().flatten())
-    }
-
     /// Whether this is the name of a parameter of this owner.
     pub(super) fn is_owned(&self, owner: usize, name: &str) -> bool {
-        self.owned(owner).any(|index| self.parameters[index].name == name)
+        self.owned.get(owner).is_some_and(|owned| owned.iter().any(|&at| self.parameters[at].name == name))
+    }
+
+    /// What is exchanged at once: one parameter of each owner at most, of similar sizes.
+    fn stripes(&self, part: Part) -> Vec<Vec<Option<usize>>> {
+        let is_in = |at: &&usize| part == Part::All || self.parameters[**at].part == part;
+        let owned: Vec<Vec<usize>> =
+            self.owned.iter().map(|owned| owned.iter().filter(is_in).copied().collect()).collect();
+        let n_stripes = owned.iter().map(Vec::len).max().unwrap_or(0);
+        (0..n_stripes).map(|stripe| owned.iter().map(|owned| owned.get(stripe).copied()).collect()).collect()
     }
 
     /// The gradients as values.
     pub(super) fn values_of(&self, model: &impl Module, gradients: GradientsParams) -> Values {
         struct Take<'a> {
-            places: HashMap<ParamId, usize>,
+            places: &'a HashMap<ParamId, usize>,
             gradients: GradientsParams,
             values: &'a mut Values,
         }
@@ -110,25 +129,25 @@ impl Shards {
             }
         }
         let mut values = self.none();
-        model.visit(&mut Take { places: self.places(), gradients, values: &mut values });
+        model.visit(&mut Take { places: &self.places, gradients, values: &mut values });
         values
     }
 
     /// The values as gradients.
     pub(super) fn gradients_of(&self, model: &impl Module, values: Values) -> GradientsParams {
-        struct Give {
-            places: HashMap<ParamId, usize>,
+        struct Give<'a> {
+            places: &'a HashMap<ParamId, usize>,
             values: Values,
             gradients: GradientsParams,
         }
-        impl ModuleVisitor for Give {
+        impl ModuleVisitor for Give<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if let Some(value) = self.places.get(&param.id).and_then(|&at| self.values[at].take()) {
                     self.gradients.register::<D>(param.id, value.reshape(param.val().shape()));
                 }
             }
         }
-        let mut give = Give { places: self.places(), values, gradients: GradientsParams::new() };
+        let mut give = Give { places: &self.places, values, gradients: GradientsParams::new() };
         model.visit(&mut give);
         give.gradients
     }
@@ -136,7 +155,7 @@ impl Shards {
     /// What the network holds of the parameters that `wanted` has values for.
     pub(super) fn weights(&self, model: &impl Module, wanted: &[bool]) -> Values {
         struct Copy<'a> {
-            places: HashMap<ParamId, usize>,
+            places: &'a HashMap<ParamId, usize>,
             wanted: &'a [bool],
             values: Values,
         }
@@ -147,18 +166,18 @@ impl Shards {
                 }
             }
         }
-        let mut copy = Copy { places: self.places(), wanted, values: self.none() };
+        let mut copy = Copy { places: &self.places, wanted, values: self.none() };
         model.visit(&mut copy);
         copy.values
     }
 
     /// The network with these values.
     pub(super) fn with_weights<M: Module>(&self, model: M, values: Values) -> M {
-        struct Set {
-            places: HashMap<ParamId, usize>,
+        struct Set<'a> {
+            places: &'a HashMap<ParamId, usize>,
             values: Values,
         }
-        impl ModuleMapper for Set {
+        impl ModuleMapper for Set<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let (id, tensor, mapper) = param.consume();
                 let tensor = match self.places.get(&id).and_then(|&at| self.values[at].take()) {
@@ -168,11 +187,11 @@ impl Shards {
                 Param::from_mapped_value(id, tensor, mapper)
             }
         }
-        model.map(&mut Set { places: self.places(), values })
+        model.map(&mut Set { places: &self.places, values })
     }
 
-    /// Adds the gradients of a pass on each rank to the sums, which each owner has, in the order of ranks.
-    pub(super) fn reduce(&self, ranks: &dyn Collective, mut pass: Values, sums: &mut Values) -> Result<()> {
+    /// Adds the gradients of a part in a pass on each rank to the sums, which each owner has, in the order of ranks.
+    pub(super) fn reduce(&self, ranks: &dyn Collective, part: Part, mut pass: Values, sums: &mut Values) -> Result<()> {
         // Nothing goes through host memory where there is one device.
         if ranks.size() == 1 {
             for (sum, gradient) in sums.iter_mut().zip(pass) {
@@ -183,9 +202,9 @@ impl Shards {
             }
             return Ok(());
         }
-        for stripe in &self.stripes {
-            let part = |at: &Option<usize>| at.and_then(|at| pass[at].take()).map_or(Ok(Vec::new()), read);
-            let parts: Vec<Vec<f32>> = stripe.iter().map(part).collect::<Result<_, lumina_nn::Error>>()?;
+        for stripe in self.stripes(part) {
+            let given = |at: &Option<usize>| at.and_then(|at| pass[at].take()).map_or(Ok(Vec::new()), read);
+            let parts: Vec<Vec<f32>> = stripe.iter().map(given).collect::<Result<_, lumina_nn::Error>>()?;
             let own = stripe[ranks.rank()];
             let mut sum = own.and_then(|at| sums[at].take()).map(read).transpose()?;
             ranks.reduce_scatter(parts, &mut sum)?;
@@ -198,7 +217,7 @@ impl Shards {
 
     /// The values of all parameters, of which each owner gives its own.
     pub(super) fn gather(&self, ranks: &dyn Collective, mut own: Values) -> Result<Values> {
-        for stripe in self.stripes.iter().filter(|_| ranks.size() > 1) {
+        for stripe in self.stripes(Part::All).iter().filter(|_| ranks.size() > 1) {
             let value = stripe[ranks.rank()].and_then(|at| own[at].clone()).map(read).transpose()?;
             let all = ranks.all_gather(value.map_or(Bytes::new(), f32_bytes))?;
             for (owner, (bytes, at)) in all.iter().zip(stripe).enumerate().filter(|(owner, _)| *owner != ranks.rank()) {
@@ -218,14 +237,10 @@ impl Shards {
         }
         Ok(Tensor::from_data(TensorData::new(values, [*elements]), device))
     }
-
-    fn places(&self) -> HashMap<ParamId, usize> {
-        self.parameters.iter().enumerate().map(|(at, parameter)| (parameter.id, at)).collect()
-    }
 }
 
 /// Shares parameters of these sizes out: the largest first, each to the owner that has the least.
-fn stripes(sizes: &[usize], ranks: usize) -> Vec<Vec<Option<usize>>> {
+fn shared_out(sizes: &[usize], ranks: usize) -> Vec<Vec<usize>> {
     let mut by_size: Vec<usize> = (0..sizes.len()).collect();
     by_size.sort_by_key(|&index| Reverse(sizes[index]));
     let mut owned: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); ranks];
@@ -235,9 +250,13 @@ fn stripes(sizes: &[usize], ranks: usize) -> Vec<Vec<Option<usize>>> {
             of_owner.push(index);
         }
     }
-    let n_stripes = owned.iter().map(|(_, of_owner)| of_owner.len()).max().unwrap_or(0);
-    let stripe = |at: usize| owned.iter().map(|(_, of_owner)| of_owner.get(at).copied()).collect();
-    (0..n_stripes).map(stripe).collect()
+    owned.into_iter().map(|(_, of_owner)| of_owner).collect()
+}
+
+/// The part that a parameter is of, by its name: `model.layers.3.mlp.up_proj.weight` is of layer 3.
+fn part_of(name: &str) -> Part {
+    let layer = name.split_once("layers.").and_then(|(_, rest)| rest.split('.').next());
+    layer.and_then(|layer| layer.parse().ok()).map_or(Part::Rest, Part::Layer)
 }
 
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
@@ -252,12 +271,8 @@ mod tests {
     #[test]
     fn parameters_are_shared_out_evenly() {
         let sizes = [1000, 10, 10, 400, 300, 300, 20, 10, 10, 90];
-        let owned = |ranks: usize| -> Vec<Vec<usize>> {
-            let stripes = stripes(&sizes, ranks);
-            (0..ranks).map(|owner| stripes.iter().filter_map(|stripe| stripe[owner]).collect()).collect()
-        };
         for ranks in [1, 2, 3, 4, 7, 20] {
-            let owned = owned(ranks);
+            let owned = shared_out(&sizes, ranks);
             let mut all: Vec<usize> = owned.concat();
             all.sort_unstable();
             assert_eq!(all, (0..sizes.len()).collect::<Vec<_>>(), "each has one owner");
@@ -265,5 +280,13 @@ mod tests {
             let total: usize = sizes.iter().sum();
             assert!(most <= (total / ranks + 100).max(1000), "{ranks} ranks: {most} of {total}");
         }
+    }
+
+    #[test]
+    fn layers_are_parts() {
+        let parts =
+            ["model.layers.12.mlp.up_proj.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"];
+        assert_eq!(parts.map(part_of), [Part::Layer(12), Part::Layer(0)]);
+        assert_eq!(["lm_head.weight", "model.embed_tokens.weight"].map(part_of), [Part::Rest; 2]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::rank::{Rank, Step};
 use super::{Example, StepReport, Trainer};
-use crate::collective::{Collective, Threads, messages};
+use crate::collective::{Collective, Threads, messages, tell};
 use crate::{Error, Result};
 
 impl Trainer {
@@ -25,14 +25,7 @@ impl Trainer {
             Some(pool) => pool.install(|| self.step_in_pool(passes, steps_per_epoch)),
             None => self.step_in_pool(passes, steps_per_epoch),
         };
-        report.inspect_err(|error| self.tell(error))
-    }
-
-    /// Tells the other processes of an error, unless all have it.
-    pub(super) fn tell(&self, error: &Error) {
-        if !matches!(error, Error::NotFinite { .. } | Error::Rank { .. }) {
-            self.devices.processes.fail(&messages(error));
-        }
+        report.inspect_err(|error| tell(&*self.devices.processes, error))
     }
 
     fn step_in_pool(&mut self, passes: &[Vec<Example<'_>>], steps_per_epoch: u64) -> Result<StepReport> {

@@ -164,8 +164,9 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new`]; [`Error::NoCheckpoint`], [`Error::Read`], [`Error::TrainerState`]; where options or
     /// devices are not those of the run, [`Error::DifferentOptions`] and [`Error::DifferentDevices`]. Only
-    /// `checkpoint_every` and `keep_checkpoints` may change, and `schedule.epochs` may grow where the learning rate is
-    /// constant after the warm-up: with a cosine, the steps that are done had been made with other rates.
+    /// `checkpoint_every`, `keep_checkpoints` and `sharding` may change; `accumulation` and the number of devices, if
+    /// their product stays the same; and `schedule.epochs` may grow where the learning rate is constant after the
+    /// warm-up: with a cosine, the steps that are done had been made with other rates.
     pub fn resume(folder: &Path, options: FineTuneOptions, devices: impl Into<Devices>) -> Result<Self> {
         let devices = devices.into();
         options.check()?;

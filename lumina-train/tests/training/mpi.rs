@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lumina_nn::Compute;
 use lumina_testing::lcg;
 use lumina_train::collective::{Collective, Mpi};
-use lumina_train::fine_tune::{Devices, LoraOptions, Sharding, Trainer};
+use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, NewModel, Sharding, Trainer};
 
 use crate::ranks::{LAST, Start, options_for, tensors, train};
 use crate::small::{folder_of, shape};
@@ -89,8 +89,9 @@ fn processes_train_the_weights_of_one() {
     for (kind, start) in starts(folder) {
         let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
         train(&mut alone, 0, 1, LAST);
-        alone.save(&folder.join(kind)).unwrap();
-        let expected = tensors(&folder.join(kind));
+        let saved = folder.join(format!("alone {kind}"));
+        alone.save(&saved).unwrap();
+        let expected = tensors(&saved);
         for sharding in [Sharding::None, Sharding::Optimizer] {
             for (what, ranks) in [("ranks", 1), ("ranks", 2), ("ranks", 4), ("resumed", 1), ("resumed", 2)] {
                 let name = format!("{what} {kind} {sharding:?} {ranks}");
@@ -183,7 +184,7 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
         let (succeeded, said) = end_of(child, 10 * LIMIT);
         assert!(!succeeded, "{said}");
         // MPI itself notices a process that is gone.
-        let named = if is_stop { format!("rank {bad} did not come within 3s") } else { "signal 9".to_owned() };
+        let named = if is_stop { format!("rank: {bad}, problem: Stalled(3s)") } else { "signal 9".to_owned() };
         assert!(said.contains(&named), "kill {kill}, {ranks} ranks, expected {named}: {said}");
     }
     let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
@@ -193,4 +194,50 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
     train(&mut alone, 0, 1, LONG);
     alone.save(&folder.join("alone")).unwrap();
     assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+}
+
+/// Peak memory in bytes, which Linux keeps.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[test]
+#[ignore = "the processes of `memory_and_speed`"]
+fn measures() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let sharding = if folder.join("none").exists() { Sharding::None } else { Sharding::Optimizer };
+    let mpi = Mpi::new(Duration::from_secs(300)).unwrap();
+    let (rank, ranks) = (mpi.rank(), mpi.size());
+    let options = FineTuneOptions { activation_memory: ActivationMemory::Recompute, ..options_for(ranks, sharding) };
+    let mut trainer = Trainer::new(&folder.join("model"), options, Devices::over(mpi, Compute::cpu())).unwrap();
+    let opened = peak_memory();
+    train(&mut trainer, rank, ranks, 1);
+    let begun = Instant::now();
+    train(&mut trainer, rank, ranks, 5);
+    let step = begun.elapsed() / 4;
+    println!(
+        "{ranks} ranks, {sharding:?}, rank {rank}: {step:?} a step, peak of {} MB, {} MB once it was opened",
+        peak_memory() >> 20,
+        opened >> 20
+    );
+}
+
+/// Not a test: `cargo test -p lumina-train --features mpi --test training mpi::memory_and_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn memory_and_speed() {
+    let large = NewModel { hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 10, ..shape() };
+    let (folder, _) = folder_of(&large);
+    for sharding in ["none", "optimizer"] {
+        std::fs::write(folder.path().join(sharding), "").unwrap();
+        for ranks in [1, 2, 4] {
+            let Some(mut command) = left_out(mpirun(ranks, "mpi::measures", folder.path())) else { return };
+            let (succeeded, said) = end_of(command.spawn().unwrap(), Duration::from_secs(600));
+            assert!(succeeded, "{said}");
+            said.lines().filter(|line| line.contains(" a step, ")).for_each(|line| println!("{line}"));
+        }
+        let _ = std::fs::remove_file(folder.path().join("none"));
+    }
 }

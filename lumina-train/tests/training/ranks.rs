@@ -7,7 +7,7 @@ use lumina_checkpoint::Checkpoint;
 use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::collective::{Collective, RankProblem, Threads};
-use lumina_train::fine_tune::{Devices, FineTuneOptions, LoraOptions, Sharding, Trainer};
+use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, Sharding, Trainer};
 
 use crate::small::{STEPS, files, folder_of, options, passes, sequences, shape};
 
@@ -71,8 +71,9 @@ impl Start {
 
 /// Trains on one device, on several of one process, and on ranks, for each sharding; all checkpoints have the same
 /// tensors, and resumed in the middle on another number of ranks the run ends in them as well.
-fn all_are_one(folder: &Path, start: &Start) {
+fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory) {
     let at = |name: &str| folder.join(name);
+    let options_for = |ranks, sharding| FineTuneOptions { activation_memory, ..options_for(ranks, sharding) };
     let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
     train(&mut alone, 0, 1, LAST);
     alone.save(&at("alone")).unwrap();
@@ -111,7 +112,40 @@ fn all_are_one(folder: &Path, start: &Start) {
 #[test]
 fn ranks_train_the_weights_of_one() {
     let (folder, model) = folder_of(&shape());
-    all_are_one(folder.path(), &Start { model, adapter: None });
+    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Keep);
+}
+
+/// Gradients are then summed layer by layer.
+#[test]
+fn ranks_that_recompute_activations_train_the_weights_of_one() {
+    let (folder, model) = folder_of(&shape());
+    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Recompute);
+}
+
+/// Two ranks make three passes a step: one of them has none in the second round.
+#[test]
+fn ranks_may_have_other_numbers_of_passes() {
+    let (folder, model) = folder_of(&shape());
+    for activation_memory in [ActivationMemory::Keep, ActivationMemory::Recompute] {
+        let at = |name: &str| folder.path().join(format!("{name} {activation_memory:?}"));
+        let train = |trainer: &mut Trainer, rank: usize, ranks: usize| {
+            for step in 0..3 {
+                let all = sequences(step, 3);
+                let own: Vec<_> = passes(&all).into_iter().skip(rank).step_by(ranks).collect();
+                trainer.step(&own, STEPS).unwrap();
+            }
+        };
+        let options = |ranks| FineTuneOptions { activation_memory, ..options_for(ranks, Sharding::Optimizer) };
+        let mut alone = Trainer::new(&model, options(1), &[Compute::cpu()]).unwrap();
+        train(&mut alone, 0, 1);
+        alone.save(&at("alone")).unwrap();
+        on_each(2, |rank, devices| {
+            let mut trainer = Trainer::new(&model, options(2), devices).unwrap();
+            train(&mut trainer, rank, 2);
+            trainer.save(&at("ranks")).unwrap();
+        });
+        assert!(tensors(&at("ranks")) == tensors(&at("alone")), "{activation_memory:?}");
+    }
 }
 
 #[test]
@@ -119,7 +153,7 @@ fn ranks_train_the_adapter_of_one() {
     let (folder, model) = folder_of(&shape());
     let adapter = folder.path().join("adapter");
     LoraOptions::with_rank(4).create(&model, &adapter, &Compute::cpu()).unwrap();
-    all_are_one(folder.path(), &Start { model, adapter: Some(adapter) });
+    all_are_one(folder.path(), &Start { model, adapter: Some(adapter) }, ActivationMemory::Keep);
 }
 
 /// The state of the optimizer is split: no rank has more than its part, and the parts are all of it.
