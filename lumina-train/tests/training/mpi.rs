@@ -11,8 +11,8 @@ use lumina_testing::lcg;
 use lumina_train::collective::{Collective, Mpi};
 use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, NewModel, Sharding, Trainer};
 
-use crate::ranks::{LAST, Start, options_for, tensors, train};
-use crate::small::{folder_of, shape};
+use crate::ranks::{LAST, PASSES, Start, options_for, tensors, train};
+use crate::small::{STEPS, Sequence, folder_of, shape};
 
 /// The folder of model and results, for the processes: a test of this program, started for this alone.
 const FOLDER: &str = "LUMINA_TEST_MPI";
@@ -37,11 +37,8 @@ fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
     Some(command)
 }
 
-fn left_out(command: Option<Command>) -> Option<Command> {
-    if command.is_none() {
-        println!("no mpirun: left out");
-    }
-    command
+fn is_there() -> bool {
+    mpirun(1, "", Path::new("")).is_some()
 }
 
 fn starts(folder: &Path) -> [(&'static str, Start); 2] {
@@ -78,7 +75,8 @@ fn trains() {
 fn processes_train_the_weights_of_one() {
     let (folder, model) = folder_of(&shape());
     let folder = folder.path();
-    if left_out(mpirun(1, "", folder)).is_none() {
+    if !is_there() {
+        println!("no mpirun: left out");
         return;
     }
     LoraOptions::with_rank(4).create(&model, &folder.join("adapter"), &Compute::cpu()).unwrap();
@@ -154,7 +152,8 @@ fn end_of(mut child: Child, limit: Duration) -> (bool, String) {
 fn a_run_whose_process_is_killed_or_stopped_goes_on() {
     let (folder, model) = folder_of(&shape());
     let folder = folder.path();
-    if left_out(mpirun(1, "", folder)).is_none() {
+    if !is_there() {
+        println!("no mpirun: left out");
         return;
     }
     let kills = std::env::var("LUMINA_TEST_KILLS").map_or(4, |kills| kills.parse().unwrap());
@@ -212,15 +211,20 @@ fn measures() {
     let (rank, ranks) = (mpi.rank(), mpi.size());
     let options = FineTuneOptions { activation_memory: ActivationMemory::Recompute, ..options_for(ranks, sharding) };
     let mut trainer = Trainer::new(&folder.join("model"), options, Devices::over(mpi, Compute::cpu())).unwrap();
-    let opened = peak_memory();
-    train(&mut trainer, rank, ranks, 1);
-    let begun = Instant::now();
-    train(&mut trainer, rank, ranks, 5);
-    let step = begun.elapsed() / 4;
+    let opened = peak_memory() >> 20;
+    let own: Vec<Sequence> = (rank..PASSES).step_by(ranks).map(|pass| Sequence::new(pass as u32, 512, 1)).collect();
+    let own: Vec<_> = own.iter().map(|sequence| vec![sequence.example()]).collect();
+    let mut step = || {
+        let begun = Instant::now();
+        trainer.step(&own, STEPS).unwrap();
+        begun.elapsed()
+    };
+    step();
+    let fastest = (0..4).map(|_| step()).min().unwrap();
+    let (peak, threads) = (peak_memory() >> 20, std::env::var("RAYON_NUM_THREADS").unwrap());
     println!(
-        "{ranks} ranks, {sharding:?}, rank {rank}: {step:?} a step, peak of {} MB, {} MB once it was opened",
-        peak_memory() >> 20,
-        opened >> 20
+        "{ranks} ranks of {threads} threads, {sharding:?}, rank {rank}: {fastest:?} a step, peak of {peak} MB, of which \
+         {opened} MB to open it"
     );
 }
 
@@ -228,16 +232,26 @@ fn measures() {
 #[test]
 #[ignore = "a measurement"]
 fn memory_and_speed() {
-    let large = NewModel { hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 10, ..shape() };
+    let large = NewModel {
+        hidden_size: 512,
+        intermediate_size: 1376,
+        num_hidden_layers: 10,
+        max_position_embeddings: 512,
+        ..shape()
+    };
     let (folder, _) = folder_of(&large);
-    for sharding in ["none", "optimizer"] {
-        std::fs::write(folder.path().join(sharding), "").unwrap();
-        for ranks in [1, 2, 4] {
-            let Some(mut command) = left_out(mpirun(ranks, "mpi::measures", folder.path())) else { return };
-            let (succeeded, said) = end_of(command.spawn().unwrap(), Duration::from_secs(600));
-            assert!(succeeded, "{said}");
-            said.lines().filter(|line| line.contains(" a step, ")).for_each(|line| println!("{line}"));
+    for (sharding, ranks, threads) in
+        [("none", 1, "2"), ("none", 2, "1"), ("none", 4, "1"), ("split", 1, "1"), ("split", 2, "1"), ("split", 4, "1")]
+    {
+        if sharding == "none" {
+            std::fs::write(folder.path().join("none"), "").unwrap();
+        } else {
+            let _ = std::fs::remove_file(folder.path().join("none"));
         }
-        let _ = std::fs::remove_file(folder.path().join("none"));
+        let mut command = mpirun(ranks, "mpi::measures", folder.path()).unwrap();
+        let child = command.env("RAYON_NUM_THREADS", threads).spawn().unwrap();
+        let (succeeded, said) = end_of(child, Duration::from_secs(600));
+        assert!(succeeded, "{said}");
+        said.lines().filter(|line| line.contains(" a step, ")).for_each(|line| println!("{line}"));
     }
 }

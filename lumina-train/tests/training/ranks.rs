@@ -12,7 +12,7 @@ use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOp
 use crate::small::{STEPS, files, folder_of, options, passes, sequences, shape};
 
 /// Passes of a step, whoever makes them.
-const PASSES: usize = 4;
+pub(crate) const PASSES: usize = 4;
 pub(crate) const LAST: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(120);
 
