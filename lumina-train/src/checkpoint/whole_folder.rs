@@ -43,8 +43,8 @@ pub(crate) fn create(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     Ok(())
 }
 
-/// Makes `folder` as [`create`], with what all ranks write into it. Either all ranks have succeeded, and it is there, or
-/// all have an error.
+/// Makes `folder` as [`create`], with what all ranks write into it. Either all have succeeded, and it is there, or all
+/// have an error.
 pub(crate) fn create_together(
     ranks: &dyn Collective,
     folder: &Path,

@@ -228,7 +228,8 @@ fn measures() {
     );
 }
 
-/// Not a test: `cargo test -p lumina-train --features mpi --test training mpi::memory_and_speed -- --ignored --nocapture`.
+/// Not a test: it prints with
+/// `cargo test -p lumina-train --features mpi --test training mpi::memory -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn memory_and_speed() {
