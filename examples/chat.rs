@@ -2,7 +2,7 @@
 //!
 //! A conversation of several turns, in text and images. `lumina chat` reads turns from the terminal.
 
-use lumina_examples::{Result, SCENE_PROMPT, save_image, say, small_model};
+use lumina_examples::{Result, SCENE_PROMPT, note_unknown_words, save_image, say, small_model};
 use lumina_mgpt::{Content, Conversation, ImageSize, Lumina, Part, Task, TaskInput};
 
 fn main() -> std::process::ExitCode {
@@ -22,6 +22,9 @@ struct Args {
 
 fn run(args: Args) -> Result<()> {
     let model = Lumina::from_pretrained(small_model()).load()?;
+    for text in [&args.prompt, &args.change] {
+        note_unknown_words(&model, text);
+    }
     // Asked for as a task is, which is how models have learnt it.
     let draw = Task::TextToImage.prompt(TaskInput::new().text(args.prompt).size(ImageSize::new(96, 96)?))?;
     let mut conversation = Conversation::new();

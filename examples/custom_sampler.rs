@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lumina_examples::{ModelArgs, SCENE_PROMPT, open_image, save_image, say};
+use lumina_examples::{ModelArgs, SCENE_PROMPT, note_unknown_words, open_image, save_image, say};
 use lumina_sampling::{Candidates, Phase, Step, StreamState};
 
 /// Draws an image from a text, similar to another image, by a sampling step of its own.
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> lumina_examples::Result<()> {
     let model = args.model.open()?;
+    note_unknown_words(&model, &args.prompt);
     let codes = model.encode_image(&open_image(args.towards.as_deref())?)?;
     let step = TowardsImage { tokens: model.tokenizer().encode_image(&codes)?, strength: args.strength };
     let generation = model.text_to_image(&args.prompt, (codes.width_px(), codes.height_px()));

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use lumina_examples::{Result, open_image, save_image, say, small_model};
+use lumina_examples::{Result, note_unknown_words, open_image, save_image, say, small_model};
 use lumina_mgpt::{Lumina, Task};
 
 fn main() -> std::process::ExitCode {
@@ -24,6 +24,7 @@ struct Args {
 fn run(args: Args) -> Result<()> {
     let image = open_image(args.image.as_deref())?;
     let model = Lumina::from_pretrained(small_model()).load()?;
+    note_unknown_words(&model, &args.instruction);
     let edited = model.edit(Task::Editing, image.clone(), args.instruction.as_str()).run()?;
     save_image(&edited, "out/edit.png".as_ref())?;
     let depth = model.edit(Task::DepthEstimation, image, None).run()?;

@@ -2,7 +2,7 @@
 //!
 //! Draws an image from a text. `lumina generate` has options for everything.
 
-use lumina_examples::{Result, SCENE_PROMPT, note, save_image, say, small_model};
+use lumina_examples::{Result, SCENE_PROMPT, note, note_unknown_words, save_image, say, small_model};
 use lumina_mgpt::{Event, Lumina};
 
 fn main() -> std::process::ExitCode {
@@ -22,6 +22,7 @@ struct Args {
 
 fn run(args: Args) -> Result<()> {
     let model = Lumina::from_pretrained(small_model()).load()?;
+    note_unknown_words(&model, &args.prompt);
     for event in model.text_to_image(&args.prompt, (96, 96)).seed(args.seed).stream()? {
         match event? {
             Event::ImageRow { row, .. } => note!("row {}", row + 1),

@@ -1,4 +1,4 @@
-//! `cargo run --release --example pretokenize -- records.jsonl --output tokens --rank 0 --splits 4`
+//! `cargo run --release --example pretokenize -- records.jsonl --output tokens --rank 0 --ranks 4`
 //!
 //! Turns records of conversations and images into tokens, once, for training. Each rank is a process of its own, on any
 //! machine; a call continues where an earlier one ended. With `--join` the ranks' indexes become one.
@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lumina_examples::{RecordProgress, TokenizerArgs, read_and_skipped, say};
+use lumina_examples::{RankArgs, RecordProgress, TokenizerArgs, read_and_skipped, say};
 use lumina_train::data::{CropChoice, PretokenizeOptions, Pretokenizer, Records, concatenate};
 
 /// Converts records of conversations and images to tokens, once, for training.
 ///
-/// Large data are converted by several processes, each with its --rank of --splits; the last one joins them (--join).
-/// The same command continues where an earlier one ended.
+/// Large data are converted by several processes, each with its --rank of --ranks, or started by mpirun, srun, a
+/// Slurm array or a Kubernetes indexed job; when all are done, a call with --join joins them. The same command
+/// continues where an earlier one ended.
 #[derive(Parser)]
 struct Args {
     /// A JSON list, or a file with a record a line
@@ -27,12 +28,6 @@ struct Args {
     /// Resize images to about so many pixels a side: what the model is trained for, such as 512, 768 or 1024
     #[arg(long, value_name = "PIXELS", default_value_t = 96)]
     target_size: u32,
-    /// Which part of the records to convert, from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    rank: u64,
-    /// How many parts there are
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    splits: u64,
     /// Which part of an image is kept, where it must be cropped, is drawn with this seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -43,6 +38,8 @@ struct Args {
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
+    rank: RankArgs,
+    #[command(flatten)]
     tokenizers: TokenizerArgs,
 }
 
@@ -51,9 +48,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> lumina_examples::Result<()> {
-    let (rank, splits, seed) = (args.rank, args.splits, args.seed);
+    let (rank, seed) = (args.rank.get()?, args.seed);
     let (images, unirep) = args.tokenizers.open()?;
     let crop = CropChoice::Random { seed, best_of: 1 };
+    let (rank, splits) = (rank.rank(), rank.of());
     let options = PretokenizeOptions { rank, splits, crop, ..PretokenizeOptions::new(args.target_size) };
     let (records, progress) = (Records::open(&args.records)?, RecordProgress::new());
     let pretokenizer = Pretokenizer::new(&images, &unirep, options)?;

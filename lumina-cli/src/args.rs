@@ -105,6 +105,34 @@ impl CheckpointArgs {
     pub(crate) fn model(&self) -> Result<PathBuf> {
         self.model.clone().map_or_else(default_model, Ok)
     }
+
+    /// Where to compute.
+    pub(crate) fn compute(&self) -> Compute {
+        self.compute.open()
+    }
+
+    /// The size that was given, in pixels a side.
+    pub(crate) fn target_size_px(&self) -> Option<u32> {
+        self.target_size
+    }
+
+    /// Where the model is, and its parts that are named: folders or files, downloaded as far as the hub's cache lacks
+    /// them.
+    ///
+    /// # Errors
+    /// Those of the download.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
+        #[cfg(feature = "hub")]
+        {
+            let downloads = crate::progress::DownloadBar::new();
+            Ok(self.builder()?.on_download(|progress| downloads.update(&progress)).download()?)
+        }
+        #[cfg(not(feature = "hub"))]
+        {
+            let parts = [&self.parts.tokenizer, &self.parts.image_tokenizer, &self.parts.adapter];
+            Ok([self.model()?].into_iter().chain(parts.into_iter().flatten().cloned()).collect())
+        }
+    }
 }
 
 /// The parts of a model that are elsewhere.

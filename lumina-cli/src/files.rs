@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use image::{ImageFormat, RgbImage};
 use lumina_checkpoint::save_bytes;
 use lumina_mgpt::InputImage;
+use sha2::{Digest, Sha256};
 
 /// The default prompt of programs that draw an image: a scene that the small model knows.
 pub const SCENE_PROMPT: &str =
@@ -80,6 +81,16 @@ pub fn save_image(image: &RgbImage, file: &Path) -> Result<()> {
         Ok(save_bytes(file, bytes.get_ref())?)
     };
     save().with_context(|| format!("{}: cannot be written", file.display()))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal digits.
+pub(crate) fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Checks that an image can be written to a file of this name: before it is generated, not after.

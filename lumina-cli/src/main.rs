@@ -23,6 +23,8 @@ struct Args {
 enum Command {
     /// Draw an image from a text, or several
     Generate(commands::generate::Args),
+    /// Answer the requests of a file, as one of several processes; then merge what they made
+    GenerateMany(commands::generate_many::Args),
     /// Describe an image, or answer a question about it
     Caption(commands::caption::Args),
     /// Draw an image from an image: a map of depth or segments, an edit, an image that follows a control image
@@ -49,6 +51,7 @@ fn run(args: Args) -> lumina_cli::Result<()> {
     let form = if args.json { Form::Json } else { Form::Text };
     match args.command {
         Command::Generate(args) => commands::generate::run(args, form),
+        Command::GenerateMany(args) => commands::generate_many::run(args, form),
         Command::Caption(args) => commands::caption::run(args, form),
         Command::Edit(args) => commands::edit::run(args, form),
         Command::Chat(args) => commands::chat::run(args, form),

@@ -1,7 +1,7 @@
 //! Shows the progress of an answer.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lumina_mgpt::{Event, Stats, StopReason};
+use lumina_mgpt::{Event, Lumina, Stats, StopReason};
 
 use crate::errors::with_flags;
 
@@ -67,6 +67,13 @@ impl DownloadBar {
         if progress.bytes >= total_bytes {
             self.bar.finish_and_clear();
         }
+    }
+}
+
+/// Notes the words of a prompt that the model has not learnt, and those that it knows, if it states them.
+pub fn note_unknown_words(model: &Lumina, prompt: &str) {
+    if let Some(warning) = model.preset().word_warning(prompt) {
+        crate::note!("{warning}");
     }
 }
 

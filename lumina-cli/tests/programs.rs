@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use lumina_cli::small_model;
 use lumina_testing::programs::{Programs, Run, bad_files, complaint, errors_of};
 
-const COMMANDS: [&str; 8] = ["caption", "chat", "doctor", "download", "edit", "generate", "quantize", "serve"];
+const COMMANDS: [&str; 9] =
+    ["caption", "chat", "doctor", "download", "edit", "generate", "generate-many", "quantize", "serve"];
 
 /// A command of the program, in a folder of its own.
 fn program(name: &str, folder: &Path) -> Command {
@@ -61,6 +62,16 @@ fn results_as_json() {
     let several = lines("generate", &["-n", "2", "-o", "b.png"]);
     assert_eq!(several.len(), 3);
     assert!(several[1]["seed"] == 1 && several[2]["contact_sheet"] == "b.png", "{several:?}");
+    fs::write(folder.path().join("prompts.txt"), "a small red circle on a white background\n\n a large blue square\n")
+        .unwrap();
+    let prompts = lines("generate", &["--prompts", "prompts.txt", "-n", "2", "-o", "c.png"]);
+    let files: Vec<&str> = prompts[..4].iter().map(|line| line["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["c-1-0.png", "c-1-1.png", "c-2-0.png", "c-2-1.png"]);
+    assert_eq!((prompts.len(), prompts[4]["contact_sheet"].as_str()), (5, Some("c.png")));
+    let strip = lines("generate", &["--preview-every", "2", "--strip", "d.png"]);
+    assert_eq!(strip[1]["strip"], "d.png");
+    let (one, all) = ["out/generate.png", "d.png"].map(|file| image::open(folder.path().join(file)).unwrap()).into();
+    assert!(all.width() > 2 * one.width(), "parts beside the whole");
     let caption = lines("caption", &["a.png"]).remove(0);
     assert!(caption["text"].as_str().unwrap().contains("circle"), "{caption}");
     assert!(lines("edit", &["depth_estimation", "a.png"])[0]["file"].is_string());
@@ -167,6 +178,54 @@ fn a_full_output_is_an_error() {
     all().a_full_output_is_an_error(tempfile::tempdir().unwrap().path());
 }
 
+/// A model of few words names those of a prompt that it does not know, and works all the same.
+#[test]
+fn unknown_words_are_noted_once_a_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = fs::read(small_model().join("generation_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config["lumina"]["words"] = serde_json::json!(["red", "a", "Circle", "make", "the", "black", "background"]);
+    let model = broken_model(folder.path(), "generation_config.json", config.to_string().as_bytes());
+    let known = "it knows: a, background, black, circle, make, red, the";
+    let warnings = |model: &Path, name: &str, args: &[&str]| -> Vec<String> {
+        let output = program(name, folder.path()).arg("--model").arg(model).args(args).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", errors_of(&output));
+        assert!(!output.stdout.is_empty());
+        errors_of(&output).lines().filter(|line| line.contains("not learnt")).map(str::to_owned).collect()
+    };
+    let one = |named: &str| [format!("this model has not learnt {named}; {known}")];
+    assert_eq!(warnings(&model, "generate", &["A red dragon"]), one("\"dragon\""));
+    assert_eq!(
+        warnings(&model, "generate", &["--json", "-n", "2", "a dragon, a castle"]),
+        one("\"dragon\" and \"castle\"")
+    );
+    assert_eq!(warnings(&model, "generate", &["a RED circle"]), [""; 0]);
+    assert_eq!(warnings(&model, "edit", &["editing", "--instruction", "make the sky black"]), one("\"sky\""));
+    assert_eq!(warnings(&model, "edit", &[]), [""; 0]);
+    assert_eq!(warnings(&model, "caption", &["--question", "the circle?", "--max-new-tokens", "2"]), [""; 0]);
+    let asked = warnings(&model, "caption", &["--question", "Where?", "--max-new-tokens", "2"]);
+    assert_eq!(asked, one("\"where\""));
+    let scene = format!("@\"{}\" make the circle big", small_model().join("scene.png").display());
+    let turns = warnings(&model, "chat", &["--max-new-tokens", "60", "draw a red moon", "make the circle red", &scene]);
+    assert_eq!(turns, [one("\"moon\""), one("\"big\"")].concat());
+    // A model that does not state its words says nothing.
+    config["lumina"].as_object_mut().unwrap().remove("words");
+    fs::write(model.join("generation_config.json"), config.to_string()).unwrap();
+    assert_eq!(warnings(&model, "generate", &["a dragon"]), [""; 0]);
+}
+
+/// A task that the model has not learnt is refused, and nothing is drawn in its place.
+#[test]
+fn tasks_that_are_not_learnt_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [&["human_pose_estimation"][..], &["surface_normal_estimation"], &["detection", "--instruction", "a"]] {
+        let output = program("edit", folder.path()).args(args).output().unwrap();
+        let errors = errors_of(&output);
+        assert!(errors.contains(&format!("has not learnt the task `{}`; it knows text_to_image", args[0])), "{errors}");
+        assert!(!output.status.success() && output.stdout.is_empty() && !folder.path().join("out").exists());
+    }
+}
+
 /// A copy of the small model with another content of one file.
 fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
     let model = folder.join(format!("broken {file}"));
@@ -193,6 +252,8 @@ fn messages_of_bad_files_say_nothing_twice() {
         run("edit", &["depth_estimation", file]);
         run("chat", &[&format!("@\"{file}\"")]);
         run("quantize", &["--model", file, &at("q.gguf")]);
+        run("generate-many", &[file, &at("many")]);
+        run("generate-many", &["--merge", file]);
         for flag in ["--model", "--image-tokenizer", "--tokenizer", "--adapter"] {
             run("generate", &[flag, file]);
         }
@@ -205,6 +266,7 @@ fn messages_of_bad_files_say_nothing_twice() {
         ("vqgan.yaml", b"model: {}"),
         ("generation_config.json", b"{"),
         ("generation_config.json", b"{ \"lumina\": { \"image_sizes\": [[1, 2]] } }"),
+        ("generation_config.json", b"{ \"lumina\": { \"words\": [\"sky blue\"] } }"),
         ("model.safetensors", b"\x09\0\0\0\0\0\0\0{\"broken\""),
         ("vqgan.safetensors", b""),
     ] {

@@ -5,7 +5,7 @@
 mod support;
 
 use lumina_cube::conv::{Codebook, ConvOptions, ConvWeights, Input, Maps, NOT_FINITE, Resize, attention, conv};
-use lumina_cube::norm::{group_norm, scaled};
+use lumina_cube::norm::{affine, group_norm, scaled};
 use lumina_cube::{Error, Gpu};
 use lumina_testing::{numbers, worst_difference};
 use support::gpu;
@@ -285,6 +285,59 @@ fn group_norms_keep_the_digits_of_nearly_equal_numbers() {
     // Equal ones have no spread, and are their bias.
     let shape = [1, 32, 3, 3];
     assert!(normed(&gpu, &vec![7.3; 288], shape, 32, false).0 < TOLERANCE);
+}
+
+/// A scale and a shift of each channel: alone, and while a convolution loads.
+#[test]
+fn affine_norms_are_those_of_f64() {
+    let Some(gpu) = gpu() else { return };
+    for shape in [[3, 32, 1, 1], [2, 64, 3, 5], [70, 12, 4, 2]] {
+        let channels = shape[1];
+        let (weight, bias) = (numbers(channels, 2), numbers(channels, 3));
+        let x = random_planes(shape, 1);
+        let on_gpu = maps(&gpu, &x, shape);
+        let norm = affine(&gpu, &on_gpu, &gpu.upload_f32(&weight), &gpu.upload_f32(&bias));
+        let plain = Planes::new(&x, shape).map(|index, value| {
+            let channel = index / (shape[2] * shape[3]) % channels;
+            value * f64::from(weight[channel]) + f64::from(bias[channel])
+        });
+        for (swish, input) in [(false, Input::Normed(&norm)), (true, Input::NormedSwish(&norm))] {
+            let expected = if swish { plain.swish() } else { plain.map(|_, value| value) };
+            let identity = Layer::identity(channels).on(&gpu);
+            let options = ConvOptions { input, ..ConvOptions::default() };
+            for found in [scaled(&gpu, &on_gpu, &norm, swish), conv(&gpu, &on_gpu, &identity, options)] {
+                let error = worst_difference(&planes(&gpu, &found), &expected.values);
+                assert!(error < TOLERANCE, "{shape:?}, swish {swish}: {error:.2e}");
+            }
+        }
+    }
+}
+
+/// Squares of an image are images, and what has one position each is an image again.
+#[test]
+fn patches_are_squares_of_images() {
+    let Some(gpu) = gpu() else { return };
+    for ([batch, channels, height, width], side) in [([2, 3, 8, 12], 4), ([1, 6, 3, 5], 1), ([3, 5, 4, 4], 4)] {
+        let x = random_planes([batch, channels, height, width], 1);
+        let on_gpu = maps(&gpu, &x, [batch, channels, height, width]);
+        let (rows, columns) = (height / side, width / side);
+        let found = on_gpu.to_patches(&gpu, side);
+        assert_eq!(found.shape(), [batch * rows * columns, channels, side, side]);
+        let mut expected = Vec::new();
+        for patch in 0..batch * rows * columns {
+            let (image, row, column) = (patch / (rows * columns), patch / columns % rows, patch % columns);
+            for plane in image * channels..(image + 1) * channels {
+                for line in row * side..(row + 1) * side {
+                    expected.extend_from_slice(&x[(plane * height + line) * width + column * side..][..side]);
+                }
+            }
+        }
+        assert_eq!(planes(&gpu, &found), expected);
+        if side == 1 {
+            let back = found.into_grids([batch, rows, columns]);
+            assert_eq!((back.shape(), planes(&gpu, &back)), (on_gpu.shape(), x));
+        }
+    }
 }
 
 fn softmax_attention([q, k, v]: &[Planes; 3]) -> Vec<f64> {

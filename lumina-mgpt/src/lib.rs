@@ -93,9 +93,11 @@ mod engine;
 mod error;
 mod model;
 mod pipeline;
+mod preset;
 mod serving;
 mod stop_reason;
 mod trace;
+mod words;
 
 pub use engine::{
     AdaptSampler, Cancel, Clock, DecodeResult, DecodeWork, Engine, EngineOptions, Event, GenerateOptions, ImageDecoder,
@@ -115,8 +117,8 @@ pub use lumina_vq::{Bands, ImageTokenizer};
 pub use model::{Architecture, Fit, KvCache, Logits, ModelConfig, RopeScalingConfig, Row, StageFit, Transformer};
 #[cfg(feature = "burn")]
 pub use model::{Dropout, Pass};
-pub use pipeline::{
-    Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Preset, Stream, SystemClock, WarmUp,
-};
+pub use pipeline::{Answer, BatchStream, Generation, Lumina, LuminaBuilder, Output, Stream, SystemClock, WarmUp};
+pub use preset::Preset;
 pub use serving::{Events, Handle, HandleOptions, Metrics, NotYet};
 pub use stop_reason::StopReason;
+pub use words::Words;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is the failure")]
 
 use lumina_mgpt::{
-    Compute, Conversation, DrawRule, GenerateOptions, ImageSize, Lumina, Malformed, Modality, Request, Speculation,
-    Task, TaskInput, convert,
+    Compute, Conversation, DrawRule, EngineOptions, GenerateOptions, Handle, HandleOptions, ImageSize, Lumina,
+    Malformed, Modality, Request, Speculation, SystemClock, Task, TaskInput, convert,
 };
 use lumina_testing::part;
 use serde_json::{Value, json};
@@ -263,6 +263,32 @@ fn the_default_size_is_one_that_the_model_draws() {
         let preset = format!(r#"{{ "lumina": {{ "target_size_px": {target}, "image_sizes": {sizes} }} }}"#);
         std::fs::write(copy.path().join("generation_config.json"), preset).unwrap();
         assert_eq!(of(&open(copy.path()).load().unwrap()), (expected.to_owned(), 3));
+    }
+}
+
+/// What a model has not learnt is refused whichever way a request takes.
+#[test]
+fn unlearnt_tasks_and_sizes_are_refused_in_every_way() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let model = Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap();
+    let image = model.encode_image(&image::RgbImage::new(96, 96).into()).unwrap();
+    let pose = Request::task(Task::HumanPoseEstimation, TaskInput::new().image(image));
+    let large = TaskInput::new().text("a").size(ImageSize::new(256, 256).unwrap());
+    let large = Request::task(Task::TextToImage, large);
+    for (request, says) in [(pose, "`human_pose_estimation`"), (large, "256x256")] {
+        let handle = Handle::new(&model, HandleOptions::default()).unwrap();
+        let mut engine = model.engine(EngineOptions::default(), std::sync::Arc::new(SystemClock::new()));
+        let json = serde_json::to_string(&request).unwrap();
+        for refused in [
+            model.generate(request.clone()).run().map(drop),
+            model.run_batch(std::slice::from_ref(&request)).remove(0).map(drop),
+            handle.submit(&request).map(drop),
+            engine.submit(&request).map(drop),
+            model.read_request(&json).map(drop),
+        ] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("has not learnt") && message.contains(says), "{message}");
+        }
     }
 }
 

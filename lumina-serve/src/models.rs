@@ -27,7 +27,7 @@ fn describe(app: &App) -> ApiResult<Value> {
     let options = defaults(app)?;
     let sampling = &options.sampling;
     let sizes: Vec<String> = model.image_sizes().iter().map(ToString::to_string).collect();
-    Ok(json!({
+    let mut answer = json!({
         "id": app.options.model_id,
         "object": "model",
         "created": app.created,
@@ -51,7 +51,11 @@ fn describe(app: &App) -> ApiResult<Value> {
                 "max_body_bytes": app.options.max_body_bytes,
             },
         },
-    }))
+    });
+    if let Some(words) = model.preset().words() {
+        answer["lumina"]["words"] = json!(words);
+    }
+    Ok(answer)
 }
 
 /// The settings of text to image, or of a chat where the model does not draw.

@@ -313,6 +313,18 @@ pub enum Error {
         /// The ranks that are missing.
         missing: Vec<u64>,
     },
+    /// Shards are there and not complete.
+    #[error(
+        "{folder}: not all records are done, by (rank, records done, records of the rank): {unfinished:?}; run these \
+         ranks again, which continues them",
+        folder = folder.display()
+    )]
+    UnfinishedRanks {
+        /// The folder.
+        folder: PathBuf,
+        /// The first of the ranks that are not done, each with the records that it has done, and how many it has.
+        unfinished: Vec<(u64, u64, u64)>,
+    },
     /// A text tokenizer could not be trained.
     #[error("the text tokenizer cannot be trained")]
     TrainTokenizer {

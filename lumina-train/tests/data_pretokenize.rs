@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's panic is its failure, in helpers too")]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -167,6 +168,41 @@ fn ranks_together_are_one_run_whatever_the_order() {
 }
 
 /// Cut after any byte of any file, and continued, the files are those of an undisturbed run.
+/// Records that no rank has done are not left out without a word, and ranks of different runs are not mixed.
+#[test]
+fn unfinished_ranks_are_not_joined() {
+    let tokenizers = Tokenizers::open();
+    let records = Records::made(40, text_record);
+    let of = |rank, splits| PretokenizeOptions { rank, splits, ..options() };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    tokenizers.run(&records, folder, of(0, 2)).unwrap();
+    // Ended after the first window of four.
+    let stopped = Pretokenizer::new(&tokenizers.images, &tokenizers.unirep, of(1, 2)).unwrap();
+    let mut windows = 0;
+    let stop = |event: PretokenizeEvent<'_>| {
+        windows += usize::from(matches!(event, PretokenizeEvent::Progress(_)));
+        if windows > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    stopped.run(&records, folder, stop).unwrap();
+    let error = concatenate(folder).unwrap_err();
+    assert!(matches!(&error, Error::UnfinishedRanks { unfinished, .. } if unfinished == &[(1, 4, 20)]), "{error}");
+    assert!(!folder.join("record.json").exists());
+    tokenizers.run(&records, folder, of(1, 2)).unwrap();
+    let joined = concatenate(folder).unwrap();
+    let bad = (0..40).filter(|index| index % 7 == 3).count();
+    assert_eq!((joined.items, joined.repeated), (40 - bad, 0));
+
+    // Another run's rank among them.
+    for name in ["1-of-2.tokens", "1-of-2-record.jsonl", "1-of-2-skipped.jsonl", "1-of-2-run.json"] {
+        std::fs::remove_file(folder.join(name)).unwrap();
+    }
+    tokenizers.run(&Records::made(41, text_record), folder, of(1, 2)).unwrap();
+    assert!(matches!(concatenate(folder), Err(Error::OtherRun { .. })));
+    std::fs::write(folder.join("1-of-2-run.json"), "[]").unwrap();
+    assert!(concatenate(folder).unwrap_err().to_string().contains("not the settings of a shard"));
+}
+
 #[test]
 fn a_run_is_continued_from_wherever_its_files_end() {
     let tokenizers = Tokenizers::open();

@@ -13,7 +13,7 @@ use lumina_train::vq::{
     VqTrainingOptions, codebook_from_patches, evaluate_vq, init_vq,
 };
 use lumina_train::{Ended, Error, RunEvent};
-use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqHyperparameters};
+use lumina_vq::{Bands, ImageTokenizer, Maps, VqConfig, VqHyperparameters, VqModel, preprocess};
 
 fn config() -> VqConfig {
     let shape = VqHyperparameters {
@@ -130,6 +130,84 @@ fn training_lowers_the_error_and_uses_the_codebook() {
     assert!(steps[59].psnr_db > steps[0].psnr_db + 6.0, "{} to {}", steps[0].psnr_db, steps[59].psnr_db);
     assert!(steps[59].codes_used > 8, "{:?}", steps[59]);
     assert_eq!(steps[0].codes_revived, 32, "the codebook starts from latents");
+}
+
+#[test]
+fn a_local_tokenizer_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = VqHyperparameters {
+        embed_dim: 8,
+        n_codes: 64,
+        channels: 32,
+        multipliers: vec![1; 4],
+        n_res_blocks: 1,
+        latent_channels: 16,
+        is_local: true,
+        ..VqHyperparameters::default()
+    };
+    init_vq(&VqConfig::new(shape).unwrap(), 5, folder.path().join("start"), &Compute::cpu()).unwrap();
+    let options = options().steps(60).schedule(StepSchedule::Constant).quantize_from(30);
+    let options = options.max_gradient_norm(Some(1.0)).revive_after(Some(20)).checkpoint_every(1000);
+    let mut trainer = open(&folder.path().join("start"), options);
+    let steps = run_on(&mut trainer, &folder.path().join("checkpoints"), |_| batch(0));
+    let [first, unquantized, last] = [0, 29, 59].map(|step| steps[step].l2);
+    assert!(unquantized < 0.3 * first && last < 0.3 * first, "{first}, {unquantized}, {last}");
+    assert!(steps[29].codes_used == 0 && steps[29].quantization == 0.0, "{:?}", steps[29]);
+    assert!(steps[30].codes_revived > 8, "codes are latents of the first step that has them: {:?}", steps[30]);
+    assert!(steps[59].codes_used > 8, "{:?}", steps[59]);
+
+    // What is exported is local, and computes in host memory what the trainer computes in tensors.
+    trainer.export(folder.path().join("trained"), Dtype::F32).unwrap();
+    let tokenizer = ImageTokenizer::open(folder.path().join("trained"), &Compute::cpu()).unwrap();
+    assert!(tokenizer.config().is_local());
+    let image = &batch(0)[1];
+    let grid = tokenizer.encode(image).unwrap();
+    let corner = image::imageops::crop_imm(image, 8, 8, 8, 8).to_image();
+    assert_eq!(tokenizer.encode(&corner).unwrap().codes(), [grid.codes()[3]]);
+    let run = |model: &VqModel| {
+        let pixels = Maps::new(&Compute::cpu(), preprocess::to_tensor_values(image), [1, 3, 16, 16]);
+        let latents = model.latents(pixels, Bands::Whole).unwrap().read().unwrap();
+        let decoded = model.decode(model.lookup(grid.codes(), [1, 2, 2]).unwrap(), Bands::Rows(5)).unwrap();
+        [latents, decoded.read().unwrap()]
+    };
+    for (found, expected) in run(trainer.model()).iter().zip(&run(tokenizer.model())) {
+        let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+        assert!(found.len() == expected.len() && worst <= 1e-4 * largest, "{worst} of {largest}");
+    }
+}
+
+/// Adam's updates do not depend on the size of gradients, but for an epsilon: clipped far below it, weights stay.
+#[test]
+fn gradients_are_clipped_together() {
+    let folder = tempfile::tempdir().unwrap();
+    start(folder.path());
+    let step = |max| {
+        let fixed = options().schedule(StepSchedule::Constant).codebook(CodebookUpdate::Gradient);
+        let mut trainer = open(folder.path(), fixed.codebook_start(CodebookStart::File).max_gradient_norm(max));
+        let report = trainer.step(&batch(0)).unwrap();
+        (report, trainer)
+    };
+    let weight = |trainer: &VqTrainer| {
+        let target = tempfile::tempdir().unwrap();
+        trainer.export(target.path(), Dtype::F32).unwrap();
+        let file = Checkpoint::open(target.path().join("vqgan.safetensors")).unwrap();
+        file.get("decoder.conv_out.weight").unwrap().to_f32().unwrap()
+    };
+    let before = Checkpoint::open(folder.path().join("vqgan.safetensors")).unwrap();
+    let before = before.get("decoder.conv_out.weight").unwrap().to_f32().unwrap();
+    let moved = |trainer: &VqTrainer| {
+        let differences = weight(trainer).into_iter().zip(&before).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0f32, f32::max)
+    };
+    let (free, free_trainer) = step(None);
+    let (clipped, clipped_trainer) = step(Some(1e-11));
+    let (loose, loose_trainer) = step(Some(1e9));
+    assert!(free.gradient_norm > 1e-3);
+    assert_eq!((free.gradient_norm, free.loss), (clipped.gradient_norm, clipped.loss), "before clipping");
+    assert!(moved(&free_trainer) > 1e-3 && moved(&clipped_trainer) < 1e-5, "{}", moved(&clipped_trainer));
+    assert_eq!(free, loose);
+    assert_eq!(weight(&free_trainer), weight(&loose_trainer));
 }
 
 #[test]

@@ -40,6 +40,9 @@ struct YamlNetwork {
     double_z: bool,
     #[serde(default)]
     attn_type: Option<String>,
+    /// A key of ours.
+    #[serde(default)]
+    local: bool,
     #[serde(default)]
     resamp_with_conv: Option<bool>,
     #[serde(default)]
@@ -75,6 +78,9 @@ struct HfConfig {
     attn_resolutions: Option<Vec<usize>>,
     #[serde(default)]
     attn_type: Option<String>,
+    /// A key of ours.
+    #[serde(default)]
+    local: bool,
 }
 
 /// The defaults of `ChameleonVQVAEConfig`. A `config.json` omits values that equal them.
@@ -130,6 +136,7 @@ pub struct VqConfig {
     pub(crate) attention_resolutions: Vec<usize>,
     pub(crate) latent_channels: usize,
     pub(crate) resolution: usize,
+    pub(crate) is_local: bool,
 }
 
 /// The hyperparameters of a new [`VqConfig`]. The defaults are those of the published model.
@@ -139,7 +146,8 @@ pub struct VqHyperparameters {
     pub embed_dim: usize,
     /// Number of entries in the codebook (`n_embed`).
     pub n_codes: usize,
-    /// Channels at full resolution (`ch`), a multiple of 32.
+    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local),
+    /// whose norms have no groups.
     pub channels: usize,
     /// Channels of each level as multiples of `channels`, the finest level first (`ch_mult`). Each level but the first
     /// halves the resolution.
@@ -153,6 +161,11 @@ pub struct VqHyperparameters {
     pub latent_channels: usize,
     /// Image side in pixels that `attention_resolutions` refers to.
     pub resolution: usize,
+    /// Whether the code of a patch (16×16 pixels with five levels) depends on this patch alone (`local`, a key of
+    /// ours). The encoder then sees each patch by itself, all norms are a scale and a shift of each channel without
+    /// statistics, and there is no attention, so equal patches have one code wherever they are. The decoder sees all
+    /// codes near a pixel. For drawings and other flat images, in networks that are trained so.
+    pub is_local: bool,
 }
 
 impl Default for VqHyperparameters {
@@ -166,6 +179,7 @@ impl Default for VqHyperparameters {
             attention_resolutions: Vec::new(),
             latent_channels: defaults::latent_channels(),
             resolution: defaults::resolution(),
+            is_local: false,
         }
     }
 }
@@ -192,6 +206,7 @@ impl VqConfig {
             attention_resolutions,
             latent_channels,
             resolution,
+            is_local,
         } = hyperparameters;
         let config = Self {
             embed_dim,
@@ -202,6 +217,7 @@ impl VqConfig {
             attention_resolutions,
             latent_channels,
             resolution,
+            is_local,
         };
         config.validated("VqHyperparameters".as_ref())
     }
@@ -214,7 +230,7 @@ impl VqConfig {
         Self { n_codes, ..self.clone() }.validated("VqConfig".as_ref())
     }
 
-    /// The config as the text of a `vqgan.yaml`, with the keys of the original.
+    /// The config as the text of a `vqgan.yaml`, with the keys of the original, and `local: true` where it is.
     pub fn to_yaml(&self) -> String {
         let Self {
             embed_dim,
@@ -225,7 +241,9 @@ impl VqConfig {
             attention_resolutions,
             latent_channels,
             resolution,
+            is_local,
         } = self;
+        let local = if *is_local { "      attn_type: none\n      local: true\n" } else { "" };
         format!(
             "model:
   target: taming.models.vqgan.VQModel
@@ -243,7 +261,7 @@ impl VqConfig {
       num_res_blocks: {n_res_blocks}
       attn_resolutions: {attention_resolutions:?}
       dropout: 0.0
-"
+{local}"
         )
     }
 
@@ -271,10 +289,12 @@ impl VqConfig {
             (network.tanh_out == Some(true), "tanh_out: true"),
             (network.in_channels != 3, "in_channels other than 3"),
             (network.out_ch != 3, "out_ch other than 3"),
-            (!is_vanilla_attention(&network.attn_type), "attn_type other than vanilla"),
         ];
         if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
             return Err(config_error(file, format!("`{what}` is not supported")));
+        }
+        if let Some(reason) = refused_attention(network.attn_type.as_deref(), network.local) {
+            return Err(config_error(file, reason));
         }
         let config = Self {
             embed_dim,
@@ -285,6 +305,7 @@ impl VqConfig {
             attention_resolutions: network.attn_resolutions.unwrap_or_default(),
             latent_channels: network.z_channels,
             resolution: network.resolution,
+            is_local: network.local,
         };
         config.validated(file)
     }
@@ -295,13 +316,13 @@ impl VqConfig {
     /// [`Error::ParseConfig`] if a value has the wrong type, [`Error::Config`] if it is not supported.
     pub fn from_json(vq_config: &serde_json::Value, file: &Path) -> Result<Self> {
         let parsed: HfConfig = serde_json::from_value(vq_config.clone()).map_err(|error| parse_error(file, error))?;
-        let unsupported = [
-            (parsed.double_latent, "double_latent: true"),
-            (parsed.in_channels != 3, "in_channels other than 3"),
-            (!is_vanilla_attention(&parsed.attn_type), "attn_type other than vanilla"),
-        ];
+        let unsupported =
+            [(parsed.double_latent, "double_latent: true"), (parsed.in_channels != 3, "in_channels other than 3")];
         if let Some((_, what)) = unsupported.iter().find(|(found, _)| *found) {
             return Err(config_error(file, format!("vq_config: `{what}` is not supported")));
+        }
+        if let Some(reason) = refused_attention(parsed.attn_type.as_deref(), parsed.local) {
+            return Err(config_error(file, format!("vq_config: {reason}")));
         }
         let config = Self {
             embed_dim: parsed.embed_dim,
@@ -312,6 +333,7 @@ impl VqConfig {
             attention_resolutions: parsed.attn_resolutions.unwrap_or_default(),
             latent_channels: parsed.latent_channels,
             resolution: parsed.resolution,
+            is_local: parsed.local,
         };
         config.validated(file)
     }
@@ -337,6 +359,11 @@ impl VqConfig {
                 format!("`ch_mult` has {} levels, expected 1 to 8", self.multipliers.len()),
             ));
         }
+        if self.is_local && !self.attention_resolutions.is_empty() {
+            let reason =
+                format!("a local network has no attention, but `attn_resolutions` is {:?}", self.attention_resolutions);
+            return Err(config_error(file, reason));
+        }
         if self.n_res_blocks > MAX_RES_BLOCKS {
             return Err(config_error(
                 file,
@@ -352,9 +379,10 @@ impl VqConfig {
         }
         for multiplier in &self.multipliers {
             let channels = self.channels * multiplier;
-            if !channels.is_multiple_of(GROUPS) || channels > MAX_DIMENSION {
+            let groups = if self.is_local { 1 } else { GROUPS };
+            if channels == 0 || !channels.is_multiple_of(groups) || channels > MAX_DIMENSION {
                 let reason = format!(
-                    "`ch` × `ch_mult` = {channels} channels, expected a multiple of {GROUPS} up to {MAX_DIMENSION}"
+                    "`ch` × `ch_mult` = {channels} channels, expected a multiple of {groups} up to {MAX_DIMENSION}"
                 );
                 return Err(config_error(file, reason));
             }
@@ -377,6 +405,11 @@ impl VqConfig {
         1 << (self.multipliers.len() - 1)
     }
 
+    /// Whether the code of a patch depends on this patch alone: [`VqHyperparameters::is_local`].
+    pub fn is_local(&self) -> bool {
+        self.is_local
+    }
+
     /// Channels of each level, the finest level first.
     pub(crate) fn level_channels(&self) -> Vec<usize> {
         self.multipliers.iter().map(|multiplier| self.channels * multiplier).collect()
@@ -388,9 +421,14 @@ impl VqConfig {
     }
 }
 
-/// No value and `vanilla` mean the original attention. `none` would omit it.
-fn is_vanilla_attention(attn_type: &Option<String>) -> bool {
-    attn_type.as_deref().is_none_or(|kind| kind == "vanilla")
+/// Why a kind of attention is not supported. No value and `vanilla` mean the original one, `none` that there is none.
+fn refused_attention(attn_type: Option<&str>, is_local: bool) -> Option<String> {
+    match (attn_type.unwrap_or("vanilla"), is_local) {
+        ("vanilla", false) | ("none", true) => None,
+        ("none", false) => Some("`attn_type: none` is not supported without `local: true`".to_owned()),
+        (_, false) => Some("`attn_type other than vanilla` is not supported".to_owned()),
+        (_, true) => Some("`local: true` has no attention; add `attn_type: none`".to_owned()),
+    }
 }
 
 fn config_error(file: &Path, reason: String) -> Error {

@@ -2,16 +2,16 @@
 //!
 //! Each maps `[batch, channels, height, width]`. Those of the decoder can compute one band of rows at a time, to bound
 //! their temporaries. The result is the same: a convolution also reads the rows next to its band, and group norms
-//! compute their statistics over the whole image.
+//! compute their statistics over the whole image. Local networks have neither statistics nor attention.
 
 use lumina_nn::Loader;
 use lumina_nn::ops::{Bands, Conv2d, GroupNorm, Maps, maps_attention, norm_swish_conv};
 
 use crate::config::GROUPS;
 
-/// A group norm of all the networks' groups.
-pub(crate) fn norm(loader: &Loader<'_>, channels: usize) -> GroupNorm {
-    GroupNorm::new(loader, channels, GROUPS)
+/// A norm of the networks: without statistics in local ones.
+pub(crate) fn norm(loader: &Loader<'_>, channels: usize, is_local: bool) -> GroupNorm {
+    if is_local { GroupNorm::affine(loader, channels) } else { GroupNorm::new(loader, channels, GROUPS) }
 }
 
 /// Norm, swish and convolution twice, plus a shortcut.
@@ -26,11 +26,11 @@ pub(crate) struct ResidualBlock {
 }
 
 impl ResidualBlock {
-    pub(crate) fn new(loader: &Loader<'_>, inputs: usize, outputs: usize) -> Self {
+    pub(crate) fn new(loader: &Loader<'_>, inputs: usize, outputs: usize, is_local: bool) -> Self {
         Self {
-            norm1: norm(&loader.pp("norm1"), inputs),
+            norm1: norm(&loader.pp("norm1"), inputs, is_local),
             conv1: loader.pp("conv1").conv(inputs, outputs, 3),
-            norm2: norm(&loader.pp("norm2"), outputs),
+            norm2: norm(&loader.pp("norm2"), outputs, is_local),
             conv2: loader.pp("conv2").conv(outputs, outputs, 3),
             nin_shortcut: (inputs != outputs).then(|| loader.pp("nin_shortcut").conv(inputs, outputs, 1)),
         }
@@ -63,7 +63,7 @@ impl AttentionBlock {
     pub(crate) fn new(loader: &Loader<'_>, channels: usize) -> Self {
         let conv = |name| loader.pp(name).conv(channels, channels, 1);
         Self {
-            norm: norm(&loader.pp("norm"), channels),
+            norm: norm(&loader.pp("norm"), channels, false),
             q: conv("q"),
             k: conv("k"),
             v: conv("v"),
@@ -79,27 +79,31 @@ impl AttentionBlock {
     }
 }
 
-/// Residual block, attention, residual block, at the coarsest level.
+/// Residual block, attention unless the network is local, residual block, at the coarsest level.
 #[cfg_attr(feature = "burn", derive(burn::module::Module))]
 #[derive(Debug)]
 pub(crate) struct Middle {
     block_1: ResidualBlock,
-    attn_1: AttentionBlock,
+    attn_1: Option<AttentionBlock>,
     block_2: ResidualBlock,
 }
 
 impl Middle {
-    pub(crate) fn new(loader: &Loader<'_>, channels: usize) -> Self {
+    pub(crate) fn new(loader: &Loader<'_>, channels: usize, is_local: bool) -> Self {
+        let block = |name| ResidualBlock::new(&loader.pp(name), channels, channels, is_local);
         Self {
-            block_1: ResidualBlock::new(&loader.pp("block_1"), channels, channels),
-            attn_1: AttentionBlock::new(&loader.pp("attn_1"), channels),
-            block_2: ResidualBlock::new(&loader.pp("block_2"), channels, channels),
+            block_1: block("block_1"),
+            attn_1: (!is_local).then(|| AttentionBlock::new(&loader.pp("attn_1"), channels)),
+            block_2: block("block_2"),
         }
     }
 
     pub(crate) fn forward(&self, x: Maps) -> Maps {
         let x = self.block_1.forward(x, Bands::Whole);
-        let x = self.attn_1.forward(x);
+        let x = match &self.attn_1 {
+            Some(attention) => attention.forward(x),
+            None => x,
+        };
         self.block_2.forward(x, Bands::Whole)
     }
 }
@@ -110,6 +114,7 @@ pub(crate) struct LevelConfig {
     pub(crate) outputs: usize,
     pub(crate) n_blocks: usize,
     pub(crate) has_attention: bool,
+    pub(crate) is_local: bool,
 }
 
 /// The layers at one resolution: residual blocks, each followed by attention if the config asks for it.
@@ -122,11 +127,11 @@ pub(crate) struct Level {
 
 impl Level {
     pub(crate) fn new(loader: &Loader<'_>, config: LevelConfig) -> Self {
-        let LevelConfig { inputs, outputs, n_blocks, has_attention } = config;
+        let LevelConfig { inputs, outputs, n_blocks, has_attention, is_local } = config;
         let (block, attn) = (loader.pp("block"), loader.pp("attn"));
         Self {
             block: block.parts(n_blocks, |loader, index| {
-                ResidualBlock::new(loader, if index == 0 { inputs } else { outputs }, outputs)
+                ResidualBlock::new(loader, if index == 0 { inputs } else { outputs }, outputs, is_local)
             }),
             attn: attn
                 .parts(if has_attention { n_blocks } else { 0 }, |loader, _| AttentionBlock::new(loader, outputs)),

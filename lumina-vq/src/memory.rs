@@ -7,6 +7,9 @@ use crate::VqConfig;
 /// Bytes for all that is small: biases, statistics, codes, the table of distances to the codebook.
 const WORKING_BYTES: u64 = 24 << 20;
 
+/// Bytes of a patch of a local network besides its pixels: its place, and its entry among the others.
+const PATCH_BYTES: usize = 256;
+
 /// Values of Winograd's transformed tiles, for each channel and thread: 36 points of 32 tiles.
 const TILE_VALUES: u64 = 36 * 32;
 
@@ -25,7 +28,7 @@ pub(crate) fn decode_bytes(config: &VqConfig, [batch, rows, columns]: [usize; 3]
     let coarsest = channels.len() - 1;
     let mut walk = Walk::new(batch, [rows, columns], bands);
     walk.conv(config.latent_channels, channels[coarsest], Bands::Whole);
-    walk.middle(channels[coarsest]);
+    walk.middle(config, channels[coarsest]);
     for level in (0..=coarsest).rev() {
         let inputs = channels[(level + 1).min(coarsest)];
         if level < coarsest {
@@ -37,8 +40,27 @@ pub(crate) fn decode_bytes(config: &VqConfig, [batch, rows, columns]: [usize; 3]
     walk.bytes()
 }
 
+/// The most patches that a local network encodes at a time: whole, as many pixels as the largest images have.
+pub(crate) fn patches_at_once(bands: Bands) -> usize {
+    match bands {
+        Bands::Whole => 1024,
+        Bands::Rows(rows) => rows.clamp(1, 1024),
+    }
+}
+
 /// The most bytes at once of encoding `batch` images of `height` × `width` pixels.
 pub(crate) fn encode_bytes(config: &VqConfig, [batch, height, width]: [usize; 3], bands: Bands) -> u64 {
+    if !config.is_local {
+        return encode_whole_bytes(config, [batch, height, width], bands);
+    }
+    let side = config.factor() as usize;
+    let patches = (height / side).saturating_mul(width / side).saturating_mul(batch);
+    let at_once = encode_whole_bytes(config, [patches.min(patches_at_once(bands)), side, side], bands);
+    // The patches in 8 bits, and where each is.
+    at_once.saturating_add((patches as u64).saturating_mul((3 * side * side + PATCH_BYTES) as u64))
+}
+
+fn encode_whole_bytes(config: &VqConfig, [batch, height, width]: [usize; 3], bands: Bands) -> u64 {
     let channels = config.level_channels();
     let coarsest = channels.len() - 1;
     let mut walk = Walk::new(batch, [height, width], bands);
@@ -51,7 +73,7 @@ pub(crate) fn encode_bytes(config: &VqConfig, [batch, height, width]: [usize; 3]
             walk.plane = walk.plane.map(|side| side / 2);
         }
     }
-    walk.middle(channels[coarsest]);
+    walk.middle(config, channels[coarsest]);
     walk.conv(channels[coarsest], config.latent_channels, Bands::Whole);
     walk.bytes()
 }
@@ -124,9 +146,11 @@ impl Walk {
         self.hold([self.values(channels).saturating_mul(6), scores, scores]);
     }
 
-    fn middle(&mut self, channels: usize) {
+    fn middle(&mut self, config: &VqConfig, channels: usize) {
         self.residual(channels, channels, Bands::Whole);
-        self.attention(channels);
+        if !config.is_local {
+            self.attention(channels);
+        }
     }
 
     fn level(&mut self, config: &VqConfig, level: usize, inputs: usize, n_blocks: usize) {
@@ -173,6 +197,7 @@ mod tests {
             attention_resolutions: Vec::new(),
             latent_channels: 256,
             resolution: 512,
+            is_local: false,
         };
         VqConfig::new(hyperparameters).expect("valid")
     }

@@ -98,7 +98,7 @@ impl VqModel {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
         let latents = self.codebook.place(latents.into())?;
         let dtype = latents.dtype();
-        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
+        let latents = part.post_quant_conv.forward(part.decoder.in_precision(latents, dtype));
         Ok(part.decoder.features(latents, dtype).cast(dtype))
     }
 
@@ -121,7 +121,7 @@ impl VqModel {
         let part = self.decode.as_ref().ok_or(Error::NoDecoder)?;
         let latents = self.codebook.place(latents.into())?;
         let dtype = latents.dtype();
-        let latents = part.post_quant_conv.forward(latents.in_precision(dtype));
+        let latents = part.post_quant_conv.forward(part.decoder.in_precision(latents, dtype));
         Ok(part.decoder.forward(latents, dtype, bands).cast(dtype))
     }
 }

@@ -183,6 +183,7 @@ fn random(folder: &Path, channels: usize, multipliers: &[usize], seed: u32) -> (
         attention_resolutions: Vec::new(),
         latent_channels: 16,
         resolution: 256,
+        is_local: false,
     };
     let config = VqConfig::new(hyperparameters).unwrap();
     let shapes = Loader::shapes_of(&compute, |loader| VqModel::new(loader, &config, true));

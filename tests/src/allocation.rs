@@ -1,7 +1,13 @@
 //! Counting allocations.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+thread_local! {
+    /// Allocations of this thread. It needs no initialisation, so that counting does not allocate.
+    static OWN_COUNT: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The system's allocator, counting: the `#[global_allocator]` of a test binary of its own, as it counts those of a
 /// whole process.
@@ -18,9 +24,15 @@ impl Counting {
         Self { count: AtomicUsize::new(0), bytes: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
     }
 
-    /// Allocations so far.
+    /// Allocations so far, of all threads.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Those of this thread: for what must not allocate at all, as the harness of tests has a thread of its own that
+    /// may, at any time.
+    pub fn own_count(&self) -> usize {
+        OWN_COUNT.get()
     }
 
     /// The result of `run`, and the most bytes that were allocated at once meanwhile, beyond those of before.
@@ -33,6 +45,8 @@ impl Counting {
 
     fn add(&self, bytes: usize) {
         self.count.fetch_add(1, Ordering::Relaxed);
+        // A thread that ends may allocate when its own values are gone.
+        let _ = OWN_COUNT.try_with(|count| count.set(count.get() + 1));
         let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.peak.fetch_max(now, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Form, ModelArgs, left_out, note, open_image, say_piece, summary};
+use crate::{Form, ModelArgs, left_out, note, note_unknown_words, open_image, say_piece, summary};
 use clap::Args as Arguments;
 use lumina_mgpt::Event;
 use serde_json::json;
@@ -29,7 +29,10 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;
     let generation = match &args.question {
-        Some(question) => model.ask(question, image),
+        Some(question) => {
+            note_unknown_words(&model, question);
+            model.ask(question, image)
+        }
         None => model.caption(image),
     };
     let (mut n_specials, mut text) = (0, String::new());

@@ -5,7 +5,10 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use crate::{Form, ModelArgs, SCENE_PROMPT, left_out, message_parts, note, save_image, say, say_piece, summary};
+use crate::{
+    Form, ModelArgs, SCENE_PROMPT, left_out, message_parts, note, note_unknown_words, save_image, say, say_piece,
+    summary,
+};
 use clap::Args as Arguments;
 use lumina_mgpt::{Conversation, Event, Lumina, Part, StopReason, Task, TaskInput};
 use serde_json::json;
@@ -152,10 +155,17 @@ impl Chat<'_> {
         let wish = message.get(..5).filter(|start| start.eq_ignore_ascii_case("draw ")).map(|_| message[5..].trim());
         Ok(match wish.filter(|wish| !wish.is_empty() && !wish.contains('@')) {
             Some(wish) => {
+                note_unknown_words(self.model, wish);
                 let input = TaskInput::new().text(wish).size(self.model.default_size());
                 Task::TextToImage.prompt(input)?.0
             }
-            None => message_parts(self.model, message)?,
+            None => {
+                let parts = message_parts(self.model, message)?;
+                let texts =
+                    parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(&**text) } else { None });
+                note_unknown_words(self.model, &texts.collect::<Vec<_>>().join(" "));
+                parts
+            }
         })
     }
 }

@@ -13,9 +13,9 @@ use lumina_kernels::Isa;
 use lumina_mgpt::{Compute, Fit, Lumina, Weights, convert};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::args::PartArgs;
+use crate::files::sha256_of;
 use crate::{Form, default_model, local_model, say};
 
 /// Says what this machine has: instruction sets, memory and its speed, GPUs. And of a model whether its files are
@@ -233,10 +233,7 @@ fn text_tokenizer(checkpoint: &Checkpoint, parts: &PartArgs) -> crate::Result<Op
         }
         None => checkpoint.document("tokenizer.json").ok().flatten().map(|json| json.to_vec()),
     };
-    Ok(json.map(|json| {
-        let digest: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({ "sha256": digest, "bytes": json.len() })
-    }))
+    Ok(json.map(|json| json!({ "sha256": sha256_of(&json), "bytes": json.len() })))
 }
 
 /// Bytes a second that all threads together read from memory.

@@ -4,7 +4,10 @@
 
 use std::path::PathBuf;
 
-use crate::{Form, ModelArgs, Progress, check_instruction, check_output, note, open_image, save_image, summary};
+use crate::{
+    Form, ModelArgs, Progress, check_instruction, check_output, note, note_unknown_words, open_image, save_image,
+    summary,
+};
 use clap::Args as Arguments;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lumina_mgpt::{Error, Event, Task};
@@ -49,6 +52,9 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     check_output(&output)?;
     let image = open_image(args.image.as_deref())?;
     let model = args.model.open()?;
+    if let Some(instruction) = &args.instruction {
+        note_unknown_words(&model, instruction);
+    }
     let progress = Progress::new();
     let mut cut_off = None;
     for event in args.model.apply_sampling(model.edit(args.task, image, args.instruction.as_deref())).stream()? {

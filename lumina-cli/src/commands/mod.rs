@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod download;
 pub mod edit;
 pub mod generate;
+pub mod generate_many;
 pub mod quantize;
 #[cfg(feature = "serve")]
 pub mod serve;

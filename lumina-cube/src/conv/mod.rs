@@ -11,6 +11,7 @@ pub(crate) mod attention;
 pub(crate) mod input;
 pub(crate) mod mma;
 pub(crate) mod nearest;
+pub(crate) mod patches;
 pub(crate) mod planes;
 pub(crate) mod tiles;
 

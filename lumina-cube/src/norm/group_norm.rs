@@ -28,8 +28,8 @@ const MAX_PARTS: usize = 256;
 /// What is added to the variance.
 const EPSILON: f32 = 1e-6;
 
-/// What a group norm does to each channel of each image: `(x − pivot) · scale + shift`, the pivot being a number of the
-/// group.
+/// What a norm does to each channel of each image: `(x − pivot) · scale + shift`, the pivot of a group norm being a
+/// number of the group.
 #[derive(Clone)]
 pub struct ScaleShift {
     /// `[batch, loads of a position, 3, 4]`.
@@ -39,6 +39,16 @@ pub struct ScaleShift {
 }
 
 impl ScaleShift {
+    /// That of maps of these images and channels, to be written.
+    ///
+    /// # Panics
+    /// If channels are no multiple of four.
+    pub(super) fn empty(gpu: &Gpu, maps: &Maps) -> Self {
+        let [batch, channels, ..] = maps.shape();
+        assert!(channels.is_multiple_of(4), "{channels} channels are no whole loads");
+        Self { table: gpu.empty(batch * maps.loads() * 12), batch, channels }
+    }
+
     pub(crate) fn table(&self) -> &Buffer {
         &self.table
     }
@@ -215,11 +225,9 @@ fn count(row: u32, units: u32, split: &Split) -> f32 {
 pub fn group_norm(gpu: &Gpu, x: &Maps, groups: usize, weight: &Buffer, bias: &Buffer) -> ScaleShift {
     let [batch, channels, height, width] = x.shape();
     assert!(groups > 0 && channels.is_multiple_of(groups), "{channels} channels are no {groups} groups");
-    assert!(channels.is_multiple_of(4), "{channels} channels are no whole loads");
     assert!(weight.len() == channels && bias.len() == channels, "weight and bias have {channels} channels");
     let (positions, loads) = (height * width, x.loads());
-    let table = gpu.empty(batch * loads * 12);
-    let result = ScaleShift { table, batch, channels };
+    let result = ScaleShift::empty(gpu, x);
     if batch == 0 || positions == 0 || channels == 0 {
         return result;
     }

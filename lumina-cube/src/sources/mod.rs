@@ -341,6 +341,12 @@ fn images(s: &mut Sources) {
             32,
         )
     });
+    s.add(EVERYWHERE, "norm::affine::kernel", "", |p, t| {
+        norm::affine::kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), b(), 32, 64)
+    });
+    s.add(EVERYWHERE, "conv::patches::kernel", "", |p, t| {
+        conv::patches::kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), 4, 8, 4, 1, 256)
+    });
     for swish in [false, true] {
         s.add(EVERYWHERE, "norm::group_norm::scaled_kernel", if swish { "swish" } else { "" }, |p, t| {
             norm::group_norm::scaled_kernel::create_dummy_kernel(p, t, count(), line(), b(), b(), b(), 8, 72, 72, swish)

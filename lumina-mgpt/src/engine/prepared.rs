@@ -4,7 +4,7 @@ use lumina_sampling::{Modality, Sampler};
 
 use super::clock::{Clock, now};
 use super::options::{EngineOptions, Submission};
-use super::request::{GenerateOptions, Request};
+use super::request::{GenerateOptions, Prompt, Request};
 use super::sequence::{Sequence, SequenceParts};
 use crate::error::catch;
 use crate::model::ModelParts;
@@ -28,6 +28,9 @@ impl Prepared {
         submission: Submission,
         clock: &dyn Clock,
     ) -> Result<Self> {
+        if let Prompt::Task(task, input) = &request.prompt {
+            model.preset.check_input(*task, input)?;
+        }
         let Submission { cancel, sampler: adapt } = submission;
         let sampling = &request.options.sampling;
         // Now, and not after all passes of an image that could not be shown.

@@ -8,6 +8,7 @@ use lumina_tokenizer::UniRep;
 use lumina_vq::ImageTokenizer;
 
 use super::transformer::Transformer;
+use crate::preset::Preset;
 use crate::{Error, Result};
 
 /// What turns a request into an answer: transformer and tokenizers.
@@ -16,6 +17,7 @@ pub(crate) struct ModelParts {
     pub(crate) unirep: UniRep,
     pub(crate) image_tokenizer: Option<ImageTokenizer>,
     pub(crate) limits: Limits,
+    pub(crate) preset: Preset,
     /// How many drafts pay.
     pub(crate) windows: Mutex<Windows>,
 }

@@ -16,13 +16,13 @@ use lumina_vq::ImageTokenizer;
 use lumina_vq::preprocess::{InputImage, Preprocessor};
 
 use super::image_folder::folder_with_config;
-use super::preset::{Preset, SizeLimits};
 use crate::convert;
 use crate::document::{document, folder};
 use crate::engine::{Clock, Engine, EngineOptions};
 use crate::model::{Fit, ModelConfig, ModelParts, Transformer};
 #[cfg(feature = "hub")]
 use crate::pipeline::download::{self, Downloads, Select, Wanted};
+use crate::preset::{Preset, SizeLimits};
 use crate::trace::event;
 use crate::{Error, Result};
 
@@ -34,7 +34,6 @@ pub struct Lumina {
     parts: Arc<ModelParts>,
     preprocessor: Preprocessor,
     target_size_px: u32,
-    preset: Arc<Preset>,
 }
 
 /// The size that input images are resized to, where neither caller nor checkpoint states one.
@@ -103,7 +102,7 @@ impl Lumina {
 
     /// What the checkpoint states of how it is used: the defaults of the tasks.
     pub fn preset(&self) -> &Preset {
-        &self.preset
+        &self.parts.preset
     }
 
     /// The size that input images are resized to, about so many pixels a side. [`Lumina::preprocessor`] has the sizes.
@@ -113,7 +112,7 @@ impl Lumina {
 
     /// The sizes of images that the model draws: those that its [`Preset`] states, else those of the target size.
     pub fn image_sizes(&self) -> Vec<ImageSize> {
-        self.preset.sizes().unwrap_or_else(|| self.preprocessor.sizes().to_vec())
+        self.preset().sizes().unwrap_or_else(|| self.preprocessor.sizes().to_vec())
     }
 
     /// The size of an image that is drawn where none is asked for: the square of the target size, or of
@@ -354,8 +353,8 @@ impl<'a> LuminaBuilder<'a> {
         };
         let target_size_px = target_size_px.or(preset.target_size_px).unwrap_or(TARGET_SIZE_PX);
         let windows = Mutex::default();
-        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, windows });
-        Ok(Lumina { parts, preprocessor, target_size_px, preset: Arc::new(preset) })
+        let parts = Arc::new(ModelParts { transformer, unirep, image_tokenizer, limits, preset, windows });
+        Ok(Lumina { parts, preprocessor, target_size_px })
     }
 }
 

@@ -44,7 +44,7 @@ impl Lumina {
         let request = read.with_defaults(|task| self.defaults(task)).map_err(malformed)?;
         request.options.sampling.validate()?;
         if let Prompt::Task(task, input) = &request.prompt {
-            self.check(*task, input)?;
+            self.preset().check_input(*task, input)?;
         }
         Ok(request)
     }
@@ -93,17 +93,9 @@ impl Lumina {
     pub fn task<T: Answer>(&self, task: Task, input: Result<TaskInput>) -> Generation<'_, T> {
         let size = input.as_ref().ok().and_then(|input| input.size);
         let options = self.defaults(Some((task, size)));
-        let prompt = input.and_then(|input| self.check(task, &input).map(|()| Prompt::Task(task, input)));
+        let prompt =
+            input.and_then(|input| self.preset().check_input(task, &input).map(|()| Prompt::Task(task, input)));
         Generation::new(self, prompt, options)
-    }
-
-    /// Checks that the model has learnt a task, at the size that is asked for, and that it has all of its input.
-    fn check(&self, task: Task, input: &TaskInput) -> Result<()> {
-        self.preset().check_task(task)?;
-        if let Some(size) = input.size {
-            self.preset().check_size(size)?;
-        }
-        Ok(task.check(input)?)
     }
 
     /// The settings for a task, or for a conversation: the original's, but for what the checkpoint states.

@@ -153,6 +153,43 @@ class Studio(unittest.TestCase):
         self.assertEqual(wrong, [])
         context.close()
 
+    def test_words(self):
+        """The words that a model of few words does not know are named, and the request can be sent."""
+        context = self.browser.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+
+        def with_words(route):
+            answer = route.fetch()
+            models = answer.json()
+            models["data"][0]["lumina"]["words"] = ["a", "background", "circle", "on", "red", "small", "white"]
+            route.fulfill(response=answer, json=models)
+
+        hint = page.locator("#words-hint")
+        page.goto(self.server.url)
+        page.wait_for_selector("#tasks label", state="attached")
+        page.fill("#prompt", "a dragon")
+        page.click("label:has-text('From image')")
+        # Any word is welcome where a model states none, and tasks that it has not learnt are not offered.
+        self.assertEqual(hint.inner_text().strip(), "")
+        self.assertNotIn("Pose", page.inner_text("#tasks"))
+
+        page.route("**/v1/models", with_words)
+        page.goto(self.server.url)
+        page.wait_for_selector("#tasks label", state="attached")
+        page.fill("#prompt", "A small dragon on a sky-blue cir")
+        page.wait_for_selector("#words-hint:has-text('“dragon”, “sky”, and “blue”.')")
+        self.assertIn("It knows: a, background, circle, on", hint.inner_text())
+        page.screenshot(path=self.shots / "390-8-words.png", full_page=True)
+        page.click("#submit")
+        page.wait_for_selector("#stage .about .actions")
+        page.fill("#prompt", PROMPT)
+        self.until(lambda: page.evaluate("document.querySelector('#words-hint').textContent.trim()") == "")
+        page.click("label:has-text('From image')")
+        page.click("#tasks label:has-text('Edit')")
+        page.fill("#text", "a moon")
+        page.wait_for_selector("#text ~ #words-hint:has-text('“moon”')")
+        context.close()
+
     def until(self, is_so):
         for _ in range(600):
             if is_so():

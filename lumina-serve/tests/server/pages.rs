@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 
 use flate2::read::GzDecoder;
-use lumina_mgpt::{Handle, HandleOptions};
+use lumina_mgpt::{Compute, Handle, HandleOptions, Lumina};
 use lumina_serve::{Options, router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Server, expected, generation, image_of, model};
 
@@ -27,6 +27,27 @@ fn the_model_says_what_it_can() {
     assert_eq!((&lumina["defaults"]["top_k"], &lumina["defaults"]["temperature"]), (&json!(5), &json!(0.4)));
     assert_eq!(lumina["limits"]["max_images"], json!(10));
     assert_eq!(server.get("/v1/models/lumina-mgpt").ok(), *model);
+}
+
+/// A model of few words says which, and the page names the others.
+#[test]
+fn the_words_of_a_model_are_listed_where_it_states_them() {
+    assert_eq!(Server::new().get("/v1/models").ok()["data"][0]["lumina"].get("words"), None);
+
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../model")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let file = folder.path().join("generation_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["lumina"]["words"] = json!(["red", "Circle", "a"]);
+    std::fs::write(&file, config.to_string()).unwrap();
+    let server = Server::of(&Lumina::from_pretrained(folder.path()).compute(Compute::cpu()).load().unwrap());
+    assert_eq!(server.get("/v1/models").ok()["data"][0]["lumina"]["words"], json!(["a", "circle", "red"]));
+    // A prompt with other words is answered all the same.
+    server.post("/v1/images/generations", &json!({ "prompt": "a dragon", "seed": 1 })).ok();
+    let page = server.get("/");
+    assert!(page.text().contains("id=\"words-hint\" aria-live=\"polite\""));
 }
 
 /// The ten lines of the book's page: the router in another program, served by axum.

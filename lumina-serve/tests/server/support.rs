@@ -47,7 +47,14 @@ impl Server {
         engine: HandleOptions,
         listen: impl FnOnce() -> L + Send + 'static,
     ) -> Self {
-        let handle = Handle::new(model(), engine).unwrap();
+        Self::serve(Handle::new(model(), engine).unwrap(), options, listen)
+    }
+
+    fn serve<L: Future<Output = lumina_serve::Result<TcpListener>>>(
+        handle: Handle,
+        options: Options,
+        listen: impl FnOnce() -> L + Send + 'static,
+    ) -> Self {
         let served = handle.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, address) = std::sync::mpsc::channel();
@@ -61,6 +68,12 @@ impl Server {
             runtime.shutdown_background();
         });
         Self { address: address.recv().unwrap(), handle, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// One with another model.
+    pub(crate) fn of(model: &Lumina) -> Self {
+        let handle = Handle::new(model, HandleOptions::default()).unwrap();
+        Self::serve(handle, Options::new().grace(Duration::ZERO), || bind("127.0.0.1", 0))
     }
 
     pub(crate) fn new() -> Self {

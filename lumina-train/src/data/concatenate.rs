@@ -1,11 +1,16 @@
 //! Joining the indexes of all ranks.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::save_bytes;
+use serde_json::Value;
 
 use super::index::{IndexEntry, LastLine};
+use super::pretokenize::range_of;
+use super::records::Records;
+use super::shard_writer::{read_settings, read_skipped};
 use crate::{Error, Result};
 
 /// The indexes of all ranks, joined.
@@ -19,18 +24,21 @@ pub struct Concatenated {
     pub tokens: u64,
     /// Repeated entries, as the original can leave them after a kill, which were left out.
     pub repeated: usize,
-    /// Ranks whose index ends within a line, which was left out: their processes were ended before they were done.
+    /// Ranks whose index ends within a line, which was left out: their processes were ended before they were done. Only
+    /// in folders of the original, which do not say how many records there are.
     pub unfinished: Vec<u64>,
 }
 
 /// Joins all `R-of-S-record.jsonl` of a folder, in the order of the ranks, to the list `record.json` in the same
 /// folder.
 ///
-/// Shards and pickles are not moved. Mirrors `concat_record.py` of the original, and reads its files too.
+/// Shards and pickles are not moved. Mirrors `concat_record.py` of the original, and reads its files too. Those of a
+/// [`Pretokenizer`](super::Pretokenizer) have to be complete: each record is in an index or in a list of bad records.
 ///
 /// # Errors
 /// [`Error::Read`]; [`Error::Data`] where there are no indexes, where their numbers of splits differ, or an entry is
-/// broken; [`Error::MissingRanks`]; and [`Error::Checkpoint`] where the list cannot be written.
+/// broken; [`Error::MissingRanks`], [`Error::UnfinishedRanks`]; [`Error::OtherRun`] where ranks had other options or
+/// records than the first; and [`Error::Checkpoint`] where the list cannot be written.
 pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
     let folder = folder.as_ref();
     let fault = |reason: String| Error::Data { file: folder.to_owned(), reason };
@@ -59,8 +67,16 @@ pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
     let mut ids = HashSet::new();
     let mut done =
         Concatenated { index: folder.join("record.json"), items: 0, tokens: 0, repeated: 0, unfinished: Vec::new() };
+    let (mut settings_of_first, mut unfinished) = (None, Vec::new());
     for (rank, file) in &ranks {
         let (of_rank, last_line) = IndexEntry::read_all(file)?;
+        if let Some(settings) = Settings::read(folder, *rank, splits)? {
+            let done = settings.n_done(folder, &of_rank)?;
+            if done < settings.n_records() {
+                unfinished.push((*rank, done, settings.n_records()));
+            }
+            settings.check_like(settings_of_first.get_or_insert_with(|| settings.clone()))?;
+        }
         if last_line == LastLine::Unfinished {
             done.unfinished.push(*rank);
         }
@@ -73,10 +89,57 @@ pub fn concatenate(folder: impl AsRef<Path>) -> Result<Concatenated> {
             }
         }
     }
+    if !unfinished.is_empty() {
+        unfinished.truncate(20);
+        return Err(Error::UnfinishedRanks { folder: folder.to_owned(), unfinished });
+    }
     done.items = entries.len();
     let list = serde_json::to_vec(&entries).expect("numbers and texts have a JSON form");
     save_bytes(&done.index, &list)?;
     Ok(done)
+}
+
+/// What a rank was begun with.
+#[derive(Clone)]
+struct Settings {
+    stem: String,
+    file: PathBuf,
+    /// But for the rank, which is the one thing in which ranks differ.
+    values: Value,
+    /// Its records.
+    range: Range<u64>,
+}
+
+impl Settings {
+    /// `None` where the rank has none.
+    fn read(folder: &Path, rank: u64, splits: u64) -> Result<Option<Self>> {
+        let stem = format!("{rank}-of-{splits}");
+        let Some((text, file)) = read_settings(folder, &stem)? else { return Ok(None) };
+        let fault = || Error::Data { file: file.clone(), reason: "not the settings of a shard".to_owned() };
+        let mut values: Value = serde_json::from_str(&text).map_err(|_| fault())?;
+        let n_records = values["records"].as_str().and_then(Records::number_in).ok_or_else(fault)?;
+        values["options"].as_object_mut().and_then(|options| options.remove("rank")).ok_or_else(fault)?;
+        Ok(Some(Self { stem, file, values, range: range_of(rank, splits, n_records) }))
+    }
+
+    fn n_records(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// How many of its records have tokens, or are known to be bad.
+    fn n_done(&self, folder: &Path, entries: &[IndexEntry]) -> Result<u64> {
+        let bad = read_skipped(folder, &self.stem)?.into_iter().map(|skipped| skipped.index);
+        let ids = entries.iter().map(|entry| entry.id).chain(bad).filter(|id| self.range.contains(id));
+        Ok(ids.collect::<HashSet<_>>().len() as u64)
+    }
+
+    fn check_like(&self, first: &Self) -> Result<()> {
+        if self.values == first.values {
+            return Ok(());
+        }
+        let (found, wanted) = (self.values.to_string(), first.values.to_string());
+        Err(Error::OtherRun { file: self.file.clone(), found, wanted })
+    }
 }
 
 /// The numbers in `R-of-S-record.jsonl`.

@@ -59,9 +59,7 @@ impl PretokenizeOptions {
 
     /// The records of this rank.
     fn range(&self, n_records: u64) -> Range<u64> {
-        let per_rank = n_records.div_ceil(self.splits);
-        let bound = |rank: u64| rank.saturating_mul(per_rank).min(n_records);
-        bound(self.rank)..bound(self.rank + 1)
+        range_of(self.rank, self.splits, n_records)
     }
 
     fn check(&self) -> Result<()> {
@@ -76,6 +74,13 @@ impl PretokenizeOptions {
         }
         Ok(())
     }
+}
+
+/// The records of a rank. There is at least one split.
+pub(super) fn range_of(rank: u64, splits: u64, n_records: u64) -> Range<u64> {
+    let per_rank = n_records.div_ceil(splits);
+    let bound = |rank: u64| rank.saturating_mul(per_rank).min(n_records);
+    bound(rank)..bound(rank.saturating_add(1))
 }
 
 /// The progress of a rank, earlier runs included.

@@ -133,7 +133,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Tells these records from others: their number and a checksum of their file.
+    /// Tells these records from others: their number, which [`Records::number_in`] reads, and a checksum of their file.
     pub(super) fn fingerprint(&self) -> String {
         match &self.source {
             RecordSource::File { bytes, .. } => {
@@ -141,6 +141,11 @@ impl<'a> Records<'a> {
             }
             RecordSource::Made { n_records, .. } => format!("{n_records} records in memory"),
         }
+    }
+
+    /// The number of records in a [`Records::fingerprint`].
+    pub(super) fn number_in(fingerprint: &str) -> Option<u64> {
+        fingerprint.split_once(" records ")?.0.parse().ok()
     }
 }
 
@@ -157,6 +162,15 @@ impl std::fmt::Debug for Records<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_has_the_number() {
+        let records = open(&format!("{RECORD}\n{RECORD}")).unwrap();
+        assert_eq!(Records::number_in(&records.fingerprint()), Some(2));
+        let made = Records::made(7, |_| unreachable!());
+        assert_eq!(Records::number_in(&made.fingerprint()), Some(7));
+        assert_eq!(Records::number_in("records"), None);
+    }
 
     const RECORD: &str = r#"{"conversations": [{"from": "human", "value": "a]\",\n"}]}"#;
 

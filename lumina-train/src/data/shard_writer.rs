@@ -44,6 +44,21 @@ fn skipped_file(folder: &Path, stem: &str) -> PathBuf {
     folder.join(format!("{stem}-skipped.jsonl"))
 }
 
+/// The file with the settings of a rank.
+fn settings_file(folder: &Path, stem: &str) -> PathBuf {
+    folder.join(format!("{stem}-run.json"))
+}
+
+/// The settings that a rank was begun with, and their file. There are none in folders of the original.
+pub(super) fn read_settings(folder: &Path, stem: &str) -> Result<Option<(String, PathBuf)>> {
+    let file = settings_file(folder, stem);
+    match file::read_document_text(&file) {
+        Ok(text) => Ok(Some((text, file))),
+        Err(lumina_core::Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The bad records of a rank, as its files list them.
 pub(super) fn read_skipped(folder: &Path, stem: &str) -> Result<Vec<SkippedRecord>> {
     let bytes = file::read(&skipped_file(folder, stem), u64::MAX)?;
@@ -82,7 +97,7 @@ impl ShardWriter {
         }
         let mut index = GrowingFile::open(folder.join(format!("{stem}-record.jsonl")))?;
         let mut skipped = GrowingFile::open(skipped_file(folder, stem))?;
-        check_settings(&folder.join(format!("{stem}-run.json")), settings, tokens.length()?)?;
+        check_settings(&settings_file(folder, stem), settings, tokens.length()?)?;
 
         let found = Found::read(&name, &mut tokens, &mut index, &mut skipped)?;
         let (written, lengths) = found.whole_windows(range, window);

@@ -36,7 +36,7 @@ pub struct NewModel {
     pub initializer_range: f64,
     /// The initial weights follow from it.
     pub seed: u64,
-    /// How the model is to be used, for its `generation_config.json`: sampling, sizes and tasks.
+    /// How the model is to be used, for its `generation_config.json`: sampling, sizes, tasks and words.
     #[serde(skip)]
     pub preset: Preset,
 }

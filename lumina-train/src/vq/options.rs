@@ -78,6 +78,10 @@ pub struct VqTrainingOptions {
     pub schedule: StepSchedule,
     /// Adam's decay factors of the means of gradients and of their squares. Default (0.5, 0.9).
     pub betas: (f64, f64),
+    /// All gradients of the network together are scaled to this norm where theirs is larger. Networks without
+    /// statistics in their norms ([local](lumina_vq::VqHyperparameters::is_local) ones) need it at high learning rates;
+    /// 1 is usual. The discriminator's are not. Default: not at all, as in taming.
+    pub max_gradient_norm: Option<f64>,
     /// Factor on the mean absolute error of pixels in −1 ..= 1. Default 1.
     pub l1_weight: f64,
     /// Factor on their mean squared error. Default 0.
@@ -114,6 +118,7 @@ impl Default for VqTrainingOptions {
             learning_rate: 3.6e-5,
             schedule: StepSchedule::Constant,
             betas: (0.5, 0.9),
+            max_gradient_norm: None,
             l1_weight: 1.0,
             l2_weight: 0.0,
             codebook: CodebookUpdate::Gradient,
@@ -151,6 +156,7 @@ setters! {
     learning_rate: f64,
     schedule: StepSchedule,
     betas: (f64, f64),
+    max_gradient_norm: Option<f64>,
     l1_weight: f64,
     l2_weight: f64,
     codebook: CodebookUpdate,
@@ -183,7 +189,7 @@ impl VqTrainingOptions {
         };
         let none = DiscriminatorOptions::default();
         let discriminator = self.discriminator.as_ref().unwrap_or(&none);
-        let checks: [(bool, &str, &dyn std::fmt::Debug, &str); 17] = [
+        let checks: [(bool, &str, &dyn std::fmt::Debug, &str); 18] = [
             (
                 self.learning_rate.is_finite() && self.learning_rate > 0.0,
                 "learning_rate",
@@ -191,6 +197,12 @@ impl VqTrainingOptions {
                 "above 0",
             ),
             (fraction(self.betas.0) && fraction(self.betas.1), "betas", &self.betas, "two numbers of 0 to below 1"),
+            (
+                self.max_gradient_norm.is_none_or(|norm| norm.is_finite() && norm > 0.0),
+                "max_gradient_norm",
+                &self.max_gradient_norm,
+                "above 0",
+            ),
             (not_negative(self.l1_weight), "l1_weight", &self.l1_weight, "at least 0"),
             (not_negative(self.l2_weight), "l2_weight", &self.l2_weight, "at least 0"),
             (self.l1_weight + self.l2_weight > 0.0, "l1_weight", &self.l1_weight, "above 0, as `l2_weight` is 0"),
@@ -231,6 +243,7 @@ mod tests {
         let broken = [
             (base().learning_rate(f64::NAN), "learning_rate"),
             (base().betas((0.5, 1.0)), "betas"),
+            (base().max_gradient_norm(Some(0.0)), "max_gradient_norm"),
             (base().l1_weight(0.0), "l1_weight"),
             (base().codebook(CodebookUpdate::Ema { decay: 1.5 }), "codebook"),
             (base().steps(3).schedule(StepSchedule::Cosine { warmup_steps: 4, floor: 0.0 }), "schedule"),

@@ -22,7 +22,7 @@ pub struct VqStepReport {
     pub l2: f64,
     /// Mean squared distance of latents from their codes: both the codebook and the commitment loss.
     pub quantization: f64,
-    /// Norm of all gradients together.
+    /// Norm of all gradients together, before clipping.
     pub gradient_norm: f64,
     /// The adversarial loss, once the discriminator is active.
     pub adversarial: Option<AdversarialReport>,

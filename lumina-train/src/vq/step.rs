@@ -13,7 +13,7 @@ use super::loss::{Losses, losses};
 use super::options::CodebookUpdate;
 use super::report::{AdversarialReport, VqStepReport};
 use super::trainer::VqTrainer;
-use crate::optim::global_norm;
+use crate::optim::{clip_factor, global_norm, scale};
 use crate::{Error, ImageBatchProblem, Result};
 
 /// The encoder's output.
@@ -85,6 +85,9 @@ impl VqTrainer {
         let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
         let gradient_norm = global_norm(&self.model, &gradients)?;
         self.check_finite("gradient", gradient_norm)?;
+
+        let factor = self.options.max_gradient_norm.map_or(1.0, |max| clip_factor(gradient_norm, max));
+        let gradients = scale(&self.model, gradients, factor);
 
         // Update: the network, the codebook, the discriminator.
         self.model = self.optimizer.step(learning_rate, self.model.clone(), gradients);

@@ -147,7 +147,7 @@ fn in_bands(bands: Bands, height: usize, compute: impl Fn(Range<usize>) -> Tenso
     result.expect("an activation has rows").finish()
 }
 
-/// What a group norm computes from an image's statistics: `norm(x) = x · scale + shift`, both
+/// What a norm does to an image, by its statistics if it has them: `norm(x) = x · scale + shift`, both
 /// `[batch, channels, 1, 1]`.
 struct ScaleShift {
     scale: Tensor<4>,
@@ -156,15 +156,19 @@ struct ScaleShift {
 
 fn scale_shift(norm: &GroupNorm, x: &Tensor<4>, bands: Bands) -> ScaleShift {
     let [batch, channels, height, _] = x.dims();
-    let groups = norm.groups;
+    let device = x.device();
+    let parameter = |value: &Values<1>| as_type(value.tensor(&device), x.dtype()).reshape([1, value.dims()[0], 1, 1]);
+    let (weight, bias) = (parameter(&norm.weight), parameter(&norm.bias));
+    let Some(groups) = norm.groups else {
+        let each = |parameter: Tensor<4>| parameter.expand([batch, channels, 1, 1]);
+        return ScaleShift { scale: each(weight), shift: each(bias) };
+    };
     let [mean, variance] = group_moments(x, groups, bands.rows(height));
     let inverse = (variance + 1e-6).sqrt().recip();
     let per_channel =
         |group: Tensor<3>| group.expand([batch, groups, channels / groups]).reshape([batch, channels, 1, 1]);
-    let device = x.device();
-    let parameter = |value: &Values<1>| as_type(value.tensor(&device), x.dtype()).reshape([1, value.dims()[0], 1, 1]);
-    let scale = per_channel(inverse) * parameter(&norm.weight);
-    let shift = parameter(&norm.bias) - per_channel(mean) * scale.clone();
+    let scale = per_channel(inverse) * weight;
+    let shift = bias - per_channel(mean) * scale.clone();
     ScaleShift { scale, shift }
 }
 
@@ -175,6 +179,20 @@ pub(in crate::ops) fn group_norm(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
 
 pub(in crate::ops) fn norm_swish(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
     activation::silu(group_norm(norm, x))
+}
+
+/// Squares of `side` × `side` positions as images: `[batch · rows · columns, channels, side, side]`.
+pub(in crate::ops) fn patches(x: Tensor<4>, side: usize) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let (rows, columns) = (height / side, width / side);
+    let squares = x.reshape([batch, channels, rows, side, columns, side]).permute([0, 2, 4, 1, 3, 5]);
+    squares.reshape([batch * rows * columns, channels, side, side])
+}
+
+/// Images of one position, `[batch · rows · columns, channels, 1, 1]`, as positions.
+pub(in crate::ops) fn grids(x: Tensor<4>, [batch, rows, columns]: [usize; 3]) -> Tensor<4> {
+    let channels = x.dims()[1];
+    x.reshape([batch, rows, columns, channels]).permute([0, 3, 1, 2])
 }
 
 /// Attention of one head over all positions of each image.

@@ -34,7 +34,8 @@ pub use kv::TensorKv;
 pub(super) use linear::{add_bias, linear};
 pub(crate) use maps::TensorConv;
 pub(super) use maps::{
-    can_be_precise, cast, dtype_of, group_norm, lookup, maps, maps_attention, maps_on, nearest, norm_swish,
+    can_be_precise, cast, dtype_of, grids, group_norm, lookup, maps, maps_attention, maps_on, nearest, norm_swish,
+    patches,
 };
 pub use read::read;
 pub(super) use rms_norm::rms_norm;

@@ -114,7 +114,7 @@ impl HostMaps {
         })
     }
 
-    /// A group norm.
+    /// A norm.
     pub(in crate::ops) fn norm(&self, norm: HostNorm<'_>) -> Self {
         in_type!(self, x => {
             let (scale, shift) = norm.scale_shift(x);
@@ -128,11 +128,42 @@ impl HostMaps {
         })
     }
 
-    /// A group norm and swish.
+    /// A norm and swish.
     pub(in crate::ops) fn norm_swish(&self, norm: HostNorm<'_>) -> Self {
         in_type!(self, x => {
             let (scale, shift) = norm.scale_shift(x);
             Planes { values: Arc::new(Real::scaled_swish(&x.values, &scale, &shift)), shape: x.shape }
+        })
+    }
+
+    /// Squares of `side` × `side` positions as images: `[batch · rows · columns, channels, side, side]`.
+    pub(in crate::ops) fn patches(&self, side: usize) -> Self {
+        in_type!(self, x => {
+            let [batch, channels, height, width] = x.shape;
+            let (rows, columns) = (height / side, width / side);
+            let n = batch * rows * columns;
+            let mut values = Vec::with_capacity(x.values.len());
+            for plane in 0..n * channels {
+                let (patch, channel) = (plane / channels, plane % channels);
+                let (image, row, column) = (patch / (rows * columns), patch / columns % rows, patch % columns);
+                for line in row * side..(row + 1) * side {
+                    let start = ((image * channels + channel) * height + line) * width + column * side;
+                    values.extend_from_slice(&x.values[start..start + side]);
+                }
+            }
+            Planes { values: Arc::new(values), shape: [n, channels, side, side] }
+        })
+    }
+
+    /// Images of one position, `[batch · rows · columns, channels, 1, 1]`, as positions.
+    pub(in crate::ops) fn grids(&self, [batch, rows, columns]: [usize; 3]) -> Self {
+        in_type!(self, x => {
+            let channels = x.shape[1];
+            let images = x.values.chunks_exact((channels * rows * columns).max(1));
+            let values = images.flat_map(|image| {
+                (0..channels).flat_map(move |channel| image[channel..].iter().step_by(channels).copied())
+            });
+            Planes { values: Arc::new(values.collect()), shape: [batch, channels, rows, columns] }
         })
     }
 
@@ -263,19 +294,24 @@ impl HostConv {
     }
 }
 
-/// A group norm's weight and bias, `[channels]` each.
+/// A norm's weight and bias, `[channels]` each.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct HostNorm<'a> {
     pub(in crate::ops) weight: &'a [f32],
     pub(in crate::ops) bias: &'a [f32],
-    pub(in crate::ops) groups: usize,
+    /// None where there are no statistics.
+    pub(in crate::ops) groups: Option<usize>,
 }
 
 impl HostNorm<'_> {
     /// The scale and the shift of each plane: `norm(x) = x · scale + shift`.
     fn scale_shift<T: Real>(&self, x: &Planes<T>) -> (Vec<T>, Vec<T>) {
-        let [_, channels, height, width] = x.shape;
-        let per_group = channels / self.groups;
+        let [batch, channels, height, width] = x.shape;
+        let Some(groups) = self.groups else {
+            let each = |values: &[f32]| values.iter().map(|&value| T::from(value)).collect::<Vec<T>>().repeat(batch);
+            return (each(self.weight), each(self.bias));
+        };
+        let per_group = channels / groups;
         let (means, variances) = T::group_moments(&x.values, per_group * height * width);
         let groups = means.into_iter().zip(variances);
         let planes = groups.flat_map(|group| std::iter::repeat_n(group, per_group));

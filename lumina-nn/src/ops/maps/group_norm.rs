@@ -1,23 +1,35 @@
-//! Group norm of feature maps.
+//! Group norm of feature maps, and the norm without statistics in its place.
 
 use super::{Maps, MapsData};
 use crate::Loader;
 use crate::ops::Values;
 use crate::ops::host::HostNorm;
 
-/// Group norm with an epsilon of 1e-6.
+/// Group norm with an epsilon of 1e-6, or `x · weight + bias` for each channel.
 #[cfg_attr(feature = "burn", derive(burn::module::Module))]
 #[derive(Debug)]
 pub struct GroupNorm {
     pub(in crate::ops) weight: Values<1>,
     pub(in crate::ops) bias: Values<1>,
-    pub(in crate::ops) groups: usize,
+    /// None where there are no statistics.
+    pub(in crate::ops) groups: Option<usize>,
 }
 
 impl GroupNorm {
     /// `weight` and `bias`, `[channels]` each. Channels are a multiple of groups.
     pub fn new(loader: &Loader<'_>, channels: usize, groups: usize) -> Self {
-        Self { weight: loader.values("weight", [channels]), bias: loader.values("bias", [channels]), groups }
+        Self { groups: Some(groups), ..Self::affine(loader, channels) }
+    }
+
+    /// `x · weight + bias` with `weight` and `bias`, `[channels]` each, in the place of a group norm. A position does
+    /// not depend on others, as it does where they share statistics.
+    pub fn affine(loader: &Loader<'_>, channels: usize) -> Self {
+        Self { weight: loader.values("weight", [channels]), bias: loader.values("bias", [channels]), groups: None }
+    }
+
+    /// Whether a group's spread divides its values, and so enlarges errors of rounding.
+    pub fn has_statistics(&self) -> bool {
+        self.groups.is_some()
     }
 
     /// `x` `[batch, channels, height, width]` → the same.
@@ -40,7 +52,10 @@ impl GroupNorm {
     #[cfg(feature = "cube")]
     pub(super) fn on_gpu(&self, x: &super::GpuMaps) -> lumina_cube::norm::ScaleShift {
         let [weight, bias] = [&self.weight, &self.bias].map(|values| values.buffer().expect(crate::ops::ONE_PLACE));
-        lumina_cube::norm::group_norm(&x.gpu, &x.maps, self.groups, weight, bias)
+        match self.groups {
+            Some(groups) => lumina_cube::norm::group_norm(&x.gpu, &x.maps, groups, weight, bias),
+            None => lumina_cube::norm::affine(&x.gpu, &x.maps, weight, bias),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod bands;
 mod codebook;
 mod conv;
 mod group_norm;
+mod patches;
 
 use lumina_checkpoint::Dtype;
 

@@ -5,15 +5,16 @@ use std::path::Path;
 use lumina_checkpoint::Checkpoint;
 use lumina_core::{Cause, ImageSize};
 use lumina_sampling::SamplingOptions;
-use lumina_tokenizer::Task;
+use lumina_tokenizer::{Task, TaskInput};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::document::folder;
+use crate::words::Words;
 use crate::{Error, Result};
 
-/// The sampling, sizes and tasks that a model was made for, which are the defaults of [`Lumina`](super::Lumina). What
-/// is not stated is as for the published models.
+/// The sampling, sizes, tasks and words that a model was made for, which are the defaults of
+/// [`Lumina`](crate::Lumina). What is not stated is as for the published models.
 ///
 /// The section `lumina` of `generation_config.json`, an addition of this library: other programs pass it over.
 ///
@@ -50,6 +51,8 @@ pub struct Preset {
     /// to one of these sizes, unless [`target_size_px`](crate::LuminaBuilder::target_size_px) is set. Without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_sizes: Option<Vec<(u32, u32)>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Words>,
 }
 
 /// The section of `generation_config.json`.
@@ -57,11 +60,11 @@ const SECTION: &str = "lumina";
 
 /// What a model can state in its stream, which the sizes of a preset must respect.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SizeLimits {
+pub(crate) struct SizeLimits {
     /// The longest side that has a size token, in pixels.
-    pub(super) largest_px: u32,
+    pub(crate) largest_px: u32,
     /// Tokens that a sequence can have.
-    pub(super) context: usize,
+    pub(crate) context: usize,
 }
 
 impl Preset {
@@ -69,7 +72,7 @@ impl Preset {
     ///
     /// # Errors
     /// [`Error::GenerationConfig`] where the file is no JSON, [`Error::Preset`] where a value cannot be used.
-    pub(super) fn of_checkpoint(checkpoint: &Checkpoint, limits: SizeLimits) -> Result<Self> {
+    pub(crate) fn of_checkpoint(checkpoint: &Checkpoint, limits: SizeLimits) -> Result<Self> {
         let file = folder(checkpoint).join("generation_config.json");
         let Some(bytes) = checkpoint.document("generation_config.json")? else { return Ok(Self::default()) };
         Self::from_json(&bytes, &file, limits)
@@ -160,8 +163,36 @@ impl Preset {
         Some(sizes.iter().filter_map(|&(width, height)| ImageSize::new(width, height).ok()).collect())
     }
 
+    /// The words that the model has learnt, where it states them. Models of many words do not.
+    pub fn words(&self) -> Option<&Words> {
+        self.words.as_ref()
+    }
+
+    /// States the words that the model has learnt, key `words`: all that users may say, such as [`Words::of`] the
+    /// captions, instructions and questions of the training data. Without a word nothing is stated.
+    #[must_use]
+    pub fn with_words(self, words: Words) -> Self {
+        Self { words: Some(words).filter(|words| !words.is_empty()), ..self }
+    }
+
+    /// One line that names the words of a text that the model has not learnt and those that it knows, of either the
+    /// first ones where there are many. `None` where it knows all, or does not state its words.
+    ///
+    /// ```
+    /// # use lumina_mgpt::{Preset, Words};
+    /// let preset = Preset::default().with_words(Words::of(["a red circle", "a blue square"]));
+    /// assert_eq!(
+    ///     preset.word_warning("a red dragon").as_deref(),
+    ///     Some("this model has not learnt \"dragon\"; it knows: a, blue, circle, red, square")
+    /// );
+    /// assert_eq!(preset.word_warning("a red circle"), None);
+    /// ```
+    pub fn word_warning(&self, text: &str) -> Option<String> {
+        self.words.as_ref()?.warning(text)
+    }
+
     /// A task's sampling with what is stated here.
-    pub(super) fn apply(&self, sampling: SamplingOptions) -> SamplingOptions {
+    pub(crate) fn apply(&self, sampling: SamplingOptions) -> SamplingOptions {
         let mut sampling = sampling;
         if let Some(scale) = self.guidance_scale {
             sampling.guidance_scale = scale;
@@ -178,8 +209,19 @@ impl Preset {
         sampling
     }
 
-    /// Checks that the model has learnt a task.
-    pub(super) fn check_task(&self, task: Task) -> Result<()> {
+    /// Checks that the model has learnt a task, at the size that is asked for, and that it has all of its input.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTask`], [`Error::UnknownSize`] and [`lumina_tokenizer::Error::TaskInput`].
+    pub(crate) fn check_input(&self, task: Task, input: &TaskInput) -> Result<()> {
+        self.check_task(task)?;
+        if let Some(size) = input.size {
+            self.check_size(size)?;
+        }
+        Ok(task.check(input)?)
+    }
+
+    fn check_task(&self, task: Task) -> Result<()> {
         match &self.tasks {
             Some(tasks) if !tasks.contains(&task) => Err(Error::UnknownTask {
                 task: task.spec().name,
@@ -234,6 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn words_are_stated_or_nothing_is_said_of_them() {
+        let stated = preset(r#"{ "lumina": { "words": ["red", "Circle", "a"] } }"#).unwrap();
+        assert_eq!(stated.words().unwrap().iter().collect::<Vec<_>>(), ["a", "circle", "red"]);
+        let warning = stated.word_warning("A red dragon").unwrap();
+        assert_eq!(warning, "this model has not learnt \"dragon\"; it knows: a, circle, red");
+        assert_eq!(stated.word_warning("a RED circle"), None);
+        let written = serde_json::json!({ "lumina": Preset::default().with_words(Words::of(["a red circle"])) });
+        assert_eq!(preset(&written.to_string()).unwrap(), stated);
+
+        for nothing in [Preset::default(), Preset::default().with_words(Words::of([""]))] {
+            assert_eq!((nothing.words(), nothing.word_warning("a dragon")), (None, None));
+            assert_eq!(serde_json::to_string(&nothing).unwrap(), "{}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named_by_file_key_and_value() {
         for (json, says) in [
             ("[]", &["the file is `[]`", "object"][..]),
@@ -249,6 +307,10 @@ mod tests {
             (r#"{ "lumina": { "image_sizes": [[96, 96], [1, 2]] } }"#, &["`image_sizes`", "[1,2]", "32"]),
             (r#"{ "lumina": { "image_sizes": [[96, 2048]] } }"#, &["`image_sizes`", "[96,2048]", "1024"]),
             (r#"{ "lumina": { "image_sizes": [[1024, 1024]] } }"#, &["`image_sizes`", "4164", "4096"]),
+            (r#"{ "lumina": { "words": [] } }"#, &["`words`", "`[]`", "at least one word"]),
+            (r#"{ "lumina": { "words": "red" } }"#, &["`words`", "`\"red\"`", "sequence"]),
+            (r#"{ "lumina": { "words": ["red", 2] } }"#, &["`words`", "string"]),
+            (r#"{ "lumina": { "words": ["sky blue"] } }"#, &["`words`", "letters, digits", "`sky blue`"]),
         ] {
             let error = preset(json).unwrap_err().to_string();
             for part in ["generation_config.json: ", "correct it or remove it"].iter().chain(says) {
