@@ -197,8 +197,9 @@ impl ImageTokenizer {
         grids.pop().ok_or_else(|| Error::Batch { reason: "no image".to_owned() })
     }
 
-    /// Remembers the codes of this many patches, if the network [is local](crate::VqHyperparameters::is_local): of images
-    /// that share most of theirs, as drawings do, hardly any is encoded twice. Each takes about a kilobyte. Default: none.
+    /// Remembers the codes of this many patches, if the network
+    /// [is local](crate::VqHyperparameters::is_local): of images that share most of theirs, as drawings do, hardly any
+    /// patch is encoded twice. Each takes about a kilobyte. Default: none.
     #[must_use]
     pub fn with_known_patches(self, n: usize) -> Self {
         Self { max_known_patches: n, ..self }

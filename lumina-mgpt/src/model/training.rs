@@ -54,7 +54,7 @@ impl Transformer {
         Ok((Pass { rotation, device, lens, dropout }, x))
     }
 
-    /// Layer `index` of a pass, of [`Architecture::n_layers`]: `[n, hidden]` → `[n, hidden]`. The same pass, layer and
+    /// Layer `index` of a pass, the first is 0: `[n, hidden]` → `[n, hidden]`. The same pass, layer and
     /// input give the same result again, dropout included.
     ///
     /// # Errors

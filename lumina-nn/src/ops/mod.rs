@@ -7,12 +7,11 @@
 //! | [`Embedding`], [`gather`] | rows by index | |
 //! | [`rms_norm`], [`add_rms_norm`] | RMS norm, alone and after a residual addition | `norm::rms_norm` |
 //! | [`head_norm_rotated`] | QK-norm and rotary positions | `norm::head_norm` |
-//! | [`causal_attention`], [`cached_attention`], [`attention`] | softmax(q · kᵀ / √d) · v | `attention` |
+//! | [`causal_attention`], [`cached_attention`] | softmax(q · kᵀ / √d) · v | `attention` |
 //! | [`swiglu`] | silu(gate) · up | `elementwise::swiglu` |
 //! | [`dropout_add`] | x + dropout(y) | `elementwise::add` |
 //! | [`conv3x3`], [`upsample2x`], [`scaled_swish`], [`group_moments`] | the VQGAN | `conv`, `elementwise::swish`, `norm::group_moments` |
 //! | [`Conv2d`], [`norm_swish_conv`], [`GroupNorm`], [`maps_attention`], [`Codebook`] | the VQGAN's layers on [`Maps`] | those above |
-//! | [`RowWriter`] | a result in bands of rows | |
 //! | [`cross_entropy`] | the loss and its z-loss | `loss::cross_entropy` |
 //! | [`adamw`], [`square_sum`] | an optimizer's step | `optim::adamw` |
 //!
