@@ -230,11 +230,11 @@ fn the_config_survives_and_has_no_attention() {
     assert_eq!(VqConfig::from_json(&json, file).unwrap(), config);
 }
 
-/// Norms without statistics have no groups, which channels would have to divide into.
+/// Norms without statistics have no groups, which channels would have to divide into; GPUs load four at a time.
 #[test]
-fn any_number_of_channels_will_do() {
+fn channels_are_a_multiple_of_four() {
     let hyperparameters = |is_local| VqHyperparameters {
-        channels: 6,
+        channels: 12,
         multipliers: vec![1, 2],
         attention_resolutions: Vec::new(),
         is_local,
@@ -244,6 +244,8 @@ fn any_number_of_channels_will_do() {
     let message = VqConfig::new(hyperparameters(false)).unwrap_err().to_string();
     assert!(message.contains("multiple of 32"), "{message}");
     assert!(VqConfig::new(VqHyperparameters { channels: 0, ..hyperparameters(true) }).is_err());
+    let message = VqConfig::new(VqHyperparameters { channels: 6, ..hyperparameters(true) }).unwrap_err().to_string();
+    assert!(message.contains("multiple of 4"), "{message}");
 }
 
 #[test]
