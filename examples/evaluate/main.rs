@@ -22,9 +22,12 @@ use questions::Evaluation;
 /// Evaluates a model that was trained on scenes: asks about scenes that it has not seen, and counts right answers.
 ///
 /// Answers are drawn with the model's own settings, those of its generation_config.json, unless options say otherwise.
-/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes a minute or two.
+/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes a quarter of an hour.
 #[derive(Parser)]
 struct Args {
+    /// Images to encode and to decode
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    vq_scenes: u64,
     /// Images to draw from prompts that are like those of the training data
     #[arg(long, value_name = "N", default_value_t = 300)]
     prompts: u64,
@@ -56,13 +59,13 @@ fn run(args: Args) -> lumina_examples::Result<()> {
     let mut page = Page::new(&args.output)?;
     let mut rows = Vec::new();
 
-    let (tokenizer, n) = (model.image_tokenizer()?, args.prompts.max(1));
+    let (tokenizer, n) = (model.image_tokenizer()?, args.vq_scenes.max(1));
     let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
     let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
     let percent = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
     rows.push((
-        "image tokenizer: codes in use".to_owned(),
+        format!("image tokenizer: codes in use, in {n} images"),
         format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
     ));
     let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
