@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lumina_examples::{ModelArgs, count_correct_reconstructions, say};
 use lumina_scenes::dataset::SceneTask;
-use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
+use lumina_scenes::{DEFAULT_TARGET_PX, Scene, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
 
 use page::Page;
@@ -63,9 +63,13 @@ fn run(args: Args) -> lumina_examples::Result<()> {
     let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
     let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
+    // Maps have codes of their own.
+    let with_maps =
+        |index| [Scene::image, Scene::depth_map, Scene::segmentation_map].map(|of| of(&scenes.scene(index)));
+    let vq = evaluate_vq(tokenizer, (0..n).flat_map(with_maps))?;
     let percent = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
     rows.push((
-        format!("image tokenizer: codes in use, in {n} images"),
+        format!("image tokenizer: codes in use, in {n} images and their maps"),
         format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
     ));
     let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;

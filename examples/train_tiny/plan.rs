@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) vq: VqHyperparameters,
     /// The runs of its training. Each begins with the network of the one before.
     pub(crate) vq_training: Vec<VqTrainingOptions>,
+    /// Before a run that trains the decoder only: codes are left out that occur in fewer than `.1` of `.0` images.
+    pub(crate) vq_pruning: (u64, u32),
     /// Images of a step of the image tokenizer, each a part of a scene of this width and height.
     pub(crate) vq_batch: usize,
     pub(crate) vq_crop_px: u32,
@@ -37,7 +39,8 @@ pub(crate) struct Part {
 
 /// How long everything trains.
 struct Lengths {
-    vq_steps: [u64; 2],
+    vq_steps: [u64; 3],
+    vq_pruning: (u64, u32),
     /// Records of FP-SFT with small and large images, and of Omni-SFT.
     fp_sft: [u64; 2],
     omni_sft: [u64; 2],
@@ -46,12 +49,18 @@ struct Lengths {
 impl Plan {
     /// Some hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(&Lengths { vq_steps: [6000, 8000], fp_sft: [120_000, 40_000], omni_sft: [80_000, 40_000] })
+        Self::of(&Lengths {
+            vq_steps: [6000, 8000, 3000],
+            vq_pruning: (4000, 3),
+            fp_sft: [120_000, 40_000],
+            omni_sft: [80_000, 40_000],
+        })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(&Lengths { vq_steps: [20, 20], fp_sft: [64, 64], omni_sft: [64, 64] });
+        let mut plan =
+            Self::of(&Lengths { vq_steps: [20, 20, 20], vq_pruning: (8, 1), fp_sft: [64, 64], omni_sft: [64, 64] });
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -86,16 +95,19 @@ impl Plan {
                 .max_gradient_norm(Some(1.0))
                 .checkpoint_every(250)
         };
-        let [first, second] = lengths.vq_steps;
+        let [first, second, decoder] = lengths.vq_steps;
         let vq_training = vec![
             vq_run(first, 1e-3).codebook_start(CodebookStart::Latents).quantize_from(first / 20),
             // Again from a high rate, with the codes that are there: what is rare is reconstructed at last.
             vq_run(second, 7e-4),
+            // The decoder alone, with the codes that occur.
+            vq_run(decoder, 5e-4).codebook(CodebookUpdate::Fixed).revive_after(None),
         ];
         Self {
             target_px,
             vq,
             vq_training,
+            vq_pruning: lengths.vq_pruning,
             vq_batch: 16,
             vq_crop_px: 64,
             merges: 700,

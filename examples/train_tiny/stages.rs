@@ -21,7 +21,7 @@ use lumina_train::data::{
 };
 use lumina_train::fine_tune::{self, Recipe};
 use lumina_train::metrics::{JsonLines, Recorder, TensorBoard};
-use lumina_train::vq::{VqTrainer, evaluate_vq, init_vq};
+use lumina_train::vq::{CodebookUpdate, VqTrainer, evaluate_vq, init_vq, prune_codebook};
 use lumina_train::{Ended, RunEvent};
 use lumina_vq::preprocess::InputImage;
 use lumina_vq::{ImageTokenizer, VqConfig};
@@ -109,8 +109,11 @@ impl Stages {
                 (Some(checkpoint), _) => VqTrainer::resume(checkpoint, options.clone(), &self.compute)?,
                 (None, None) => VqTrainer::new(&start, options.clone(), &self.compute)?,
                 (None, Some(before)) => {
-                    let before = latest(&self.path(&format!("vq-run-{before}")))?.context("the run before ended")?;
-                    VqTrainer::new(before, options.clone(), &self.compute)?
+                    let mut start = latest(&self.path(&format!("vq-run-{before}")))?.context("the run before ended")?;
+                    if options.codebook == CodebookUpdate::Fixed {
+                        start = self.pruned(&start)?;
+                    }
+                    VqTrainer::new(start, options.clone(), &self.compute)?
                 }
             };
             let trainer = self.vq_run(trainer, &run, steps_before)?;
@@ -141,11 +144,20 @@ impl Stages {
         Ok(trainer)
     }
 
+    /// An image tokenizer without the codes that hardly occur.
+    fn pruned(&self, folder: &Path) -> Result<PathBuf> {
+        let (pruned, (n, at_least)) = (self.path("vq-pruned"), self.plan.vq_pruning);
+        let scenes = Scenes::new(5, Split::Train, self.plan.target_px)?;
+        let left = prune_codebook(folder, &pruned, (0..n).map(|index| drawn(&scenes, index)), at_least, &self.compute)?;
+        say!("{left} codes occur in {at_least} of {n} images or more")?;
+        Ok(pruned)
+    }
+
     fn report_vq(&self, folder: &Path) -> Result<()> {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
-        let n = 100;
-        let report = evaluate_vq(&tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
+        let n = 1000;
+        let report = evaluate_vq(&tokenizer, (0..n).map(|index| drawn(&scenes, index)))?;
         // What counts for the model: whether a reconstruction still shows the scene.
         let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
         say!("of {n} images it has not seen {right} are reconstructed right: {report:?}")?;
@@ -157,12 +169,7 @@ impl Stages {
         let (n, side) = (self.plan.vq_batch as u64, self.plan.vq_crop_px);
         let scenes = Scenes::new(0, Split::Train, self.plan.target_px).expect("the target size is the scenes' own");
         let crop = |index: u64| {
-            let scene = scenes.scene(index);
-            let image = match index % 8 {
-                3 => scene.depth_map(),
-                7 => scene.segmentation_map(),
-                _ => scene.image(),
-            };
+            let (scene, image) = (scenes.scene(index), drawn(&scenes, index));
             // Whole patches, from one beside the object on one side to one beside it on the other.
             let objects = scene.objects();
             let object = objects[index as usize / 8 % objects.len()];
@@ -308,6 +315,16 @@ impl Stages {
         save_image(&image, &scene)?;
         say!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6)?;
         Ok(())
+    }
+}
+
+/// What the model is to draw: a scene, or in every fourth case one of its maps.
+fn drawn(scenes: &Scenes, index: u64) -> RgbImage {
+    let scene = scenes.scene(index);
+    match index % 8 {
+        3 => scene.depth_map(),
+        7 => scene.segmentation_map(),
+        _ => scene.image(),
     }
 }
 

@@ -9,7 +9,7 @@ use lumina_nn::Compute;
 use lumina_train::optim::StepSchedule;
 use lumina_train::vq::{
     CodebookStart, CodebookUpdate, DiscriminatorOptions, VqStepReport, VqTrainer, VqTrainingOptions, evaluate_vq,
-    init_vq,
+    init_vq, prune_codebook,
 };
 use lumina_train::{Ended, Error, RunEvent};
 use lumina_vq::{Bands, ImageTokenizer, Maps, VqConfig, VqHyperparameters, VqModel, preprocess};
@@ -464,4 +464,32 @@ fn a_run_on_other_images_is_refused() {
     let unsaid = VqTrainer::resume(at("run"), options().steps(2), &Compute::cpu()).unwrap_err().to_string();
     assert!(unsaid.contains("birds"), "{unsaid}");
     assert!(VqTrainer::resume(at("run"), on("birds"), &Compute::cpu()).is_ok());
+}
+
+/// What is left out does not occur, so that the same images have the same entries, under new numbers.
+#[test]
+fn a_pruned_codebook_has_the_codes_that_occur() {
+    let place = tempfile::tempdir().unwrap();
+    let [whole, pruned, few] = ["whole", "pruned", "few"].map(|name| place.path().join(name));
+    start(&whole);
+    let images = || (0..3).flat_map(batch);
+    let open = |folder: &Path| ImageTokenizer::open(folder, &Compute::cpu()).unwrap();
+    let count = |folder: &Path| evaluate_vq(&open(folder), images()).unwrap();
+    let used = count(&whole).codes_used;
+    assert!((3..32).contains(&used), "{used}");
+    assert_eq!(prune_codebook(&whole, &pruned, images(), 1, &Compute::cpu()).unwrap(), used);
+    let (before, after) = (count(&whole), count(&pruned));
+    assert_eq!((after.n_codes, after.codes_used, after.mean_psnr_db), (used, used, before.mean_psnr_db));
+    let codes = |folder: &Path| -> Vec<u32> {
+        images().flat_map(|image| open(folder).encode(&image).unwrap().codes().to_vec()).collect()
+    };
+    let mut numbers: Vec<(u32, u32)> = codes(&whole).into_iter().zip(codes(&pruned)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), used, "each code has one number");
+    assert!(numbers.is_sorted_by_key(|&(_, new)| new), "in the same order");
+    // Rare ones are left out too, and all of them cannot be.
+    assert!((1..used).contains(&prune_codebook(&whole, &few, images(), 4, &Compute::cpu()).unwrap()));
+    let none = prune_codebook(&whole, &few, images(), 13, &Compute::cpu());
+    assert!(matches!(none, Err(Error::NoImages)), "{none:?}");
 }

@@ -222,6 +222,14 @@ impl VqConfig {
         config.validated("VqHyperparameters".as_ref())
     }
 
+    /// The same config with another number of codebook entries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the number is out of range.
+    pub fn with_n_codes(&self, n_codes: usize) -> Result<Self> {
+        Self { n_codes, ..self.clone() }.validated("VqConfig".as_ref())
+    }
+
     /// The config as the text of a `vqgan.yaml`, with the keys of the original, and `local: true` where it is.
     pub fn to_yaml(&self) -> String {
         let Self {
