@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use lumina_scenes::dataset::{DatasetOptions, SceneDataset};
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneTask};
 use lumina_scenes::{Caption, Edit, Scenes, Split, Wording, free_prompts, known_words};
 
 /// The words of a text, in lower case.
@@ -51,15 +51,31 @@ fn free_prompts_have_known_words_and_canonical_captions() {
     }
 }
 
+/// In the records that `train_tiny` trains with.
 #[test]
 fn no_training_prompt_is_a_free_one() {
+    use SceneTask::*;
     let sentence = |text: &str| words(text).collect::<Vec<_>>().join(" ");
     let free: HashSet<String> = free_prompts().iter().map(|prompt| sentence(prompt.text)).collect();
+    let drawing: &[(SceneTask, u32)] = &[(TextToImage, 1)];
+    let all: &[(SceneTask, u32)] = &[
+        (TextToImage, 6),
+        (Captioning, 4),
+        (DepthEstimation, 1),
+        (SemanticSegmentation, 1),
+        (Editing, 6),
+        (Question, 4),
+        (ImageThenEdit, 2),
+        (ImageThenCaption, 1),
+    ];
+    let parts = [(1, 120_000, 128, drawing), (2, 40_000, 256, drawing), (3, 80_000, 128, all), (4, 40_000, 256, all)];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
-    for seed in 0..2 {
-        let training = dataset(seed, Split::Train);
-        for texts in (0..200_000).map(|index| training.texts(index)) {
+    for (seed, n_records, target_px, tasks) in parts {
+        let tasks = tasks.iter().copied().collect();
+        let options = DatasetOptions { seed, n_records, target_px, tasks, ..Default::default() };
+        let training = SceneDataset::new(options).unwrap();
+        for texts in (0..n_records).map(|index| training.texts(index)) {
             if let Some((_, prompt)) = texts[0].split_once("prompt:\n") {
                 n_prompts += 1;
                 found.extend(free.get(&sentence(prompt)));
@@ -67,7 +83,7 @@ fn no_training_prompt_is_a_free_one() {
         }
     }
     assert!(found.is_empty(), "{found:?}");
-    assert!(n_prompts > 100_000, "{n_prompts}");
+    assert!(n_prompts > 200_000, "{n_prompts}");
 }
 
 #[test]
