@@ -5,6 +5,7 @@
 
 mod page;
 mod questions;
+mod speed;
 mod table;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use lumina_train::vq::evaluate_vq;
 
 use page::Page;
 use questions::Evaluation;
+use speed::speed;
 
 /// Evaluates a model that was trained on scenes: asks about scenes that it has not seen, and counts right answers.
 ///
@@ -92,6 +94,9 @@ fn run(args: Args) -> lumina_examples::Result<()> {
     }
     for (task, split, n) in parts.into_iter().filter(|&(.., n)| n > 0) {
         rows.extend(evaluation.run(task, split, n, &mut page)?);
+    }
+    if args.prompts > 0 {
+        rows.extend(speed(&model, &args.model)?);
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in &rows {
