@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lumina_examples::{ModelArgs, count_correct_reconstructions, say};
 use lumina_scenes::dataset::SceneTask;
-use lumina_scenes::{DEFAULT_TARGET_PX, Scene, Scenes, Split};
+use lumina_scenes::{Scene, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
 
 use page::Page;
@@ -62,7 +62,7 @@ fn run(args: Args) -> lumina_examples::Result<()> {
     let mut rows = Vec::new();
 
     let (tokenizer, n) = (model.image_tokenizer()?, args.vq_scenes.max(1));
-    let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
+    let scenes = Scenes::new(args.scenes_seed, Split::Test, model.target_size_px())?;
     let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
     // Maps have codes of their own.

@@ -29,7 +29,9 @@ struct Question {
 impl Evaluation<'_> {
     /// Asks `n` questions of a task, adds the answers to the page and returns the rows of the table.
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
-        let options = DatasetOptions { seed: self.seed, split, tasks: [(task, 1)].into(), ..DatasetOptions::default() };
+        let target_px = self.model.target_size_px();
+        let tasks = [(task, 1)].into();
+        let options = DatasetOptions { seed: self.seed, split, tasks, target_px, ..DatasetOptions::default() };
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let mut results = TaskResults::new(name.clone(), task);
