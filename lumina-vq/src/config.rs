@@ -146,8 +146,8 @@ pub struct VqHyperparameters {
     pub embed_dim: usize,
     /// Number of entries in the codebook (`n_embed`).
     pub n_codes: usize,
-    /// Channels at full resolution (`ch`), a multiple of 32; any number if the network [is local](Self::is_local),
-    /// whose norms have no groups.
+    /// Channels at full resolution (`ch`), a multiple of 32; of 4 if the network [is local](Self::is_local), whose
+    /// norms have no groups: GPUs load four at a time.
     pub channels: usize,
     /// Channels of each level as multiples of `channels`, the finest level first (`ch_mult`). Each level but the first
     /// halves the resolution.
@@ -379,7 +379,7 @@ impl VqConfig {
         }
         for multiplier in &self.multipliers {
             let channels = self.channels * multiplier;
-            let groups = if self.is_local { 1 } else { GROUPS };
+            let groups = if self.is_local { 4 } else { GROUPS };
             if channels == 0 || !channels.is_multiple_of(groups) || channels > MAX_DIMENSION {
                 let reason = format!(
                     "`ch` × `ch_mult` = {channels} channels, expected a multiple of {groups} up to {MAX_DIMENSION}"

@@ -16,7 +16,7 @@ fn config(n_res_blocks: usize) -> VqConfig {
     let hyperparameters = VqHyperparameters {
         embed_dim: 8,
         n_codes: 512,
-        channels: 8,
+        channels: 32,
         multipliers: vec![1; 5],
         n_res_blocks,
         latent_channels: 8,
@@ -228,6 +228,24 @@ fn the_config_survives_and_has_no_attention() {
         "channel_multiplier": [1, 1, 1, 1, 1], "num_res_blocks": 1, "attn_type": "none", "local": true,
     });
     assert_eq!(VqConfig::from_json(&json, file).unwrap(), config);
+}
+
+/// Norms without statistics have no groups, which channels would have to divide into; GPUs load four at a time.
+#[test]
+fn channels_are_a_multiple_of_four() {
+    let hyperparameters = |is_local| VqHyperparameters {
+        channels: 12,
+        multipliers: vec![1, 2],
+        attention_resolutions: Vec::new(),
+        is_local,
+        ..VqHyperparameters::default()
+    };
+    assert!(VqConfig::new(hyperparameters(true)).is_ok());
+    let message = VqConfig::new(hyperparameters(false)).unwrap_err().to_string();
+    assert!(message.contains("multiple of 32"), "{message}");
+    assert!(VqConfig::new(VqHyperparameters { channels: 0, ..hyperparameters(true) }).is_err());
+    let message = VqConfig::new(VqHyperparameters { channels: 6, ..hyperparameters(true) }).unwrap_err().to_string();
+    assert!(message.contains("multiple of 4"), "{message}");
 }
 
 #[test]
