@@ -48,6 +48,21 @@ pub enum Error {
         /// The values that are allowed.
         expected: String,
     },
+    /// Weights that are shared out, and activations that would hold all of them.
+    #[error(
+        "`sharding` is full and `activation_memory` keep, whose activations hold the weights of all layers; set \
+         `activation_memory` to recompute"
+    )]
+    KeptActivations,
+    /// The whole network was asked for where no device has it.
+    #[error(
+        "the weights are shared out among {ranks} devices, and none has the network; export it, which all devices do \
+         together, and open that"
+    )]
+    WeightsSharedOut {
+        /// The number of devices.
+        ranks: usize,
+    },
     /// A run without a device.
     #[error("`devices` are none, expected at least one")]
     NoDevices,

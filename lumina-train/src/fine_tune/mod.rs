@@ -9,7 +9,9 @@ mod epochs;
 mod lora;
 mod loss;
 mod merge;
+mod network;
 mod new_model;
+mod open;
 mod options;
 mod rank;
 mod recipe;
@@ -20,6 +22,7 @@ mod start;
 mod step;
 mod trainable;
 mod trainer;
+mod weights;
 
 pub use devices::Devices;
 pub use lora::LoraOptions;

@@ -33,7 +33,8 @@ pub struct FineTuneOptions {
     /// Whether the activations of the forward pass are kept for the backward pass.
     #[serde(alias = "activations")]
     pub activation_memory: ActivationMemory,
-    /// What the devices share out among them. It may be another one when a run is resumed.
+    /// What the devices share out among them. It may be another one when a run is resumed. `Full` needs
+    /// [`ActivationMemory::Recompute`].
     pub sharding: Sharding,
     /// Steps between checkpoints. One is also saved when the run is stopped, and at its end. Default 1,000.
     #[serde(alias = "save_every")]
@@ -70,7 +71,8 @@ impl FineTuneOptions {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] with field, value and range.
+    /// [`Error::OutOfRange`] with field, value and range; [`Error::KeptActivations`] where weights are to be shared out
+    /// and activations kept.
     pub fn check(&self) -> Result<()> {
         let positive = [
             ("batch_size", self.batch_size as u64),
@@ -103,6 +105,9 @@ impl FineTuneOptions {
                 let expected = format!("0 to {most:e}");
                 return Err(Error::OutOfRange { field, value: value.to_string(), expected });
             }
+        }
+        if self.sharding == Sharding::Full && self.activation_memory == ActivationMemory::Keep {
+            return Err(Error::KeptActivations);
         }
         Ok(())
     }

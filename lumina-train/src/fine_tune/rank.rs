@@ -6,8 +6,10 @@ use bytes::Bytes;
 use lumina_mgpt::Dropout;
 use lumina_nn::ops::{read, square_sum};
 
-use super::loss::gradients_by_layer;
+use super::loss::{gradients_by_part, no_pass};
+use super::network::Network;
 use super::shards::{Part, Sharding, Shards, Values};
+use super::trainable::Loaded;
 use super::{ActivationMemory, Example, FineTuneOptions, LossOptions, Position, StepReport, Trainable};
 use crate::collective::{Collective, RankProblem};
 use crate::optim::{AdamW, clip_factor};
@@ -30,9 +32,11 @@ pub(super) struct Step<'a> {
 }
 
 impl Rank {
-    pub(super) fn new(trainable: Trainable, options: &FineTuneOptions, ranks: usize) -> Self {
+    /// One of this many ranks.
+    pub(super) fn new(loaded: Loaded, options: &FineTuneOptions, ranks: usize) -> Self {
+        let shards = Shards::new(&loaded, ranks);
+        let trainable = loaded.trainable;
         let optimizer = AdamW::new(options.adamw, trainable.names.clone());
-        let shards = Shards::new(&trainable.model, &trainable.names, ranks);
         Self { trainable, optimizer, shards }
     }
 
@@ -63,24 +67,24 @@ impl Rank {
         let (mut losses, mut sums) = (Vec::new(), self.shards.none());
         let (model, shards) = (&self.trainable.model, &self.shards);
         for round in 0..rounds {
+            let mut network = match options.sharding.shares_weights(all.size()) {
+                true => Network::shared_out(model, shards, all),
+                false => Network::whole(model),
+            };
             // With activations that are not kept, gradients are summed layer by layer: no rank has all of a pass.
-            let mut reduce = |part, gradients| shards.reduce(all, part, shards.values_of(model, gradients), &mut sums);
-            let by_layer = options.activation_memory == ActivationMemory::Recompute;
-            let rest = if by_layer { Part::Rest } else { Part::All };
+            let take = &mut |part, gradients| shards.reduce(all, part, shards.values_of(model, gradients), &mut sums);
             let Some(pass) = passes.get(round) else {
                 // The others have one more pass.
-                for layer in (0..model.architecture().n_layers()).rev().filter(|_| by_layer) {
-                    reduce(Part::Layer(layer), GradientsParams::new())?;
+                match options.activation_memory {
+                    ActivationMemory::Keep => take(Part::All, GradientsParams::new())?,
+                    ActivationMemory::Recompute => no_pass(&mut network, take)?,
                 }
-                reduce(rest, GradientsParams::new())?;
                 continue;
             };
             // Each pass of a run drops other values.
             let in_step = round * all.size() + all.rank();
             let number = position.step * (options.accumulation * all.size()) as u64 + in_step as u64;
-            let take = &mut |layer, gradients| reduce(Part::Layer(layer), gradients);
-            let (loss, gradients) = gradients_by_layer(model, pass, &loss_options(options, number), take)?;
-            reduce(rest, gradients)?;
+            let loss = gradients_by_part(&mut network, pass, &loss_options(options, number), take)?;
             losses.extend([loss.total, loss.cross_entropy, loss.z_loss, loss.counted as f64]);
         }
         let mean = if n_passes == 1.0 { sums } else { scaled(sums, 1.0 / n_passes) };
@@ -121,14 +125,14 @@ impl Rank {
         let Self { trainable, optimizer, shards } = self;
         let model = trainable.model.clone();
         let gradients = match sharding {
-            Sharding::None => shards.gather(all, own)?,
-            Sharding::Optimizer => own,
+            Sharding::None => shards.gather(all, Part::All, own)?,
+            Sharding::Optimizer | Sharding::Full => own,
         };
         let updated: Vec<bool> = gradients.iter().map(Option::is_some).collect();
         let gradients = shards.gradients_of(&model, gradients);
         let mut model = optimizer.step(learning_rate, model, gradients);
         if sharding == Sharding::Optimizer && all.size() > 1 {
-            let weights = shards.gather(all, shards.weights(&model, &updated))?;
+            let weights = shards.gather(all, Part::All, shards.weights(&model, &updated))?;
             model = shards.with_weights(model, weights);
         }
         trainable.model = model;

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use bytes::Bytes;
 use lumina_nn::ops::read;
 
+use super::trainable::Loaded;
 use crate::collective::{Collective, RankProblem, bytes_f32, f32_bytes};
 use crate::{Error, Result};
 
@@ -24,9 +25,24 @@ pub enum Sharding {
     /// parameters.
     #[default]
     Optimizer,
+    /// All of that, and the weights: each rank has those of its parameters, and under an adapter those of its part of
+    /// the frozen ones. The weights of a layer are gathered when it runs and dropped after, in the forward and in the
+    /// backward pass, those of the next layer while it runs. FSDP, or ZeRO-3 of arXiv 1910.02054, by whole parameters.
+    /// Each pass sends all weights twice and all gradients once. With one rank it is `Optimizer`.
+    ///
+    /// Needs [`ActivationMemory::Recompute`](super::ActivationMemory::Recompute): what is kept for the backward pass of
+    /// a layer has its weights in it.
+    Full,
 }
 
-/// The parameters that are trained, in the order of the network, and their owners. The same on all ranks.
+impl Sharding {
+    /// Whether no rank has all weights.
+    pub(super) fn shares_weights(self, ranks: usize) -> bool {
+        self == Self::Full && ranks > 1
+    }
+}
+
+/// The parameters that are shared out, in the order of the network, and their owners. The same on all ranks.
 ///
 /// A parameter is a whole tensor. So its norm and its update are computed in one place, as without ranks, and the state
 /// has the same layout in a checkpoint.
@@ -38,23 +54,38 @@ pub(super) struct Shards {
     owned: Vec<Vec<usize>>,
 }
 
-/// Parameters whose gradients are summed at once.
+/// Parameters that are needed, and whose gradients are summed, at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     All,
+    Embedding,
     /// Those of a layer of the transformer.
     Layer(usize),
-    /// Those of no layer: embedding, head, final norm.
-    Rest,
+    /// Those after the last layer: final norm and head.
+    Head,
 }
 
+impl Part {
+    /// The parts in the order in which a pass needs their weights: forward, and the layers once more backward.
+    pub(super) fn order(layers: usize) -> Vec<Self> {
+        let forward = (0..layers).map(Self::Layer);
+        std::iter::once(Self::Embedding).chain(forward.clone()).chain([Self::Head]).chain(forward.rev()).collect()
+    }
+}
+
+/// A parameter that is shared out.
 #[derive(Debug)]
-struct Parameter {
-    id: ParamId,
-    name: String,
-    elements: usize,
-    device: Device,
-    /// Its layer or the rest.
+pub(super) struct Parameter {
+    /// The checkpoint's name.
+    pub(super) name: String,
+    /// The shape of the whole, of which a rank may have a placeholder.
+    pub(super) shape: Vec<usize>,
+    pub(super) elements: usize,
+    /// Without gradients.
+    pub(super) device: Device,
+    pub(super) is_trained: bool,
+    dtype: DType,
+    /// Not [`Part::All`].
     part: Part,
 }
 
@@ -62,28 +93,43 @@ struct Parameter {
 pub(super) type Values = Vec<Option<Tensor<1>>>;
 
 impl Shards {
-    /// Shares the parameters that have names out to as many owners.
-    pub(super) fn new(model: &impl Module, names: &HashMap<ParamId, String>, ranks: usize) -> Self {
+    /// Shares the parameters of a network out to as many owners.
+    pub(super) fn new(loaded: &Loaded, ranks: usize) -> Self {
         struct List<'a> {
-            names: &'a HashMap<ParamId, String>,
+            loaded: &'a Loaded,
             parameters: Vec<Parameter>,
+            places: HashMap<ParamId, usize>,
         }
         impl ModuleVisitor for List<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(name) = self.names.get(&param.id) {
-                    let (tensor, name) = (param.val().inner(), name.clone());
-                    let (elements, device) = (tensor.shape().num_elements(), tensor.device());
-                    let part = part_of(&name);
-                    self.parameters.push(Parameter { id: param.id, name, elements, device, part });
-                }
+                let Loaded { trainable, frozen, shapes } = self.loaded;
+                let trained = trainable.names.get(&param.id);
+                let Some(name) = trained.or_else(|| frozen.get(&param.id)) else { return };
+                let tensor = param.val().inner();
+                let shape = shapes.get(name).cloned().unwrap_or_else(|| tensor.dims().to_vec());
+                let at = self.parameters.len();
+                self.parameters.push(Parameter {
+                    name: name.clone(),
+                    elements: shape.iter().product(),
+                    shape,
+                    device: tensor.device(),
+                    is_trained: trained.is_some(),
+                    dtype: tensor.dtype(),
+                    part: part_of(name, at),
+                });
+                self.places.insert(param.id, at);
             }
         }
-        let mut list = List { names, parameters: Vec::new() };
-        model.visit(&mut list);
-        let parameters = list.parameters;
-        let sizes: Vec<usize> = parameters.iter().map(|parameter| parameter.elements).collect();
-        let places = parameters.iter().enumerate().map(|(at, parameter)| (parameter.id, at)).collect();
-        Self { owned: shared_out(&sizes, ranks), places, parameters }
+        let mut list = List { loaded, parameters: Vec::new(), places: HashMap::new() };
+        loaded.trainable.model.visit(&mut list);
+        let List { parameters, places, .. } = list;
+        // Each kind by itself, as a parameter that is trained takes several times the memory.
+        let [mut owned, frozen] = [true, false].map(|is_trained| {
+            let of_kind = parameters.iter().enumerate().filter(|(_, parameter)| parameter.is_trained == is_trained);
+            shared_out(of_kind.map(|(at, parameter)| (at, parameter.elements)), ranks)
+        });
+        owned.iter_mut().zip(frozen).for_each(|(owned, frozen)| owned.extend(frozen));
+        Self { owned, places, parameters }
     }
 
     /// A checksum of names and sizes.
@@ -93,6 +139,21 @@ impl Shards {
             crc32.update(format!("{name}:{elements};").as_bytes());
         }
         crc32.finalize()
+    }
+
+    /// The parameters, in the order of the network.
+    pub(super) fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Which rank owns a parameter.
+    pub(super) fn owner(&self, at: usize) -> Option<usize> {
+        self.owned.iter().position(|owned| owned.contains(&at))
+    }
+
+    /// Whether a parameter is in a part.
+    pub(super) fn is_in(&self, at: usize, part: Part) -> bool {
+        part == Part::All || self.parameters[at].part == part
     }
 
     /// No values.
@@ -106,10 +167,9 @@ impl Shards {
     }
 
     /// What is exchanged at once: one parameter of each owner at most, of similar sizes.
-    fn stripes(&self, part: Part) -> Vec<Vec<Option<usize>>> {
-        let is_in = |at: &&usize| part == Part::All || self.parameters[**at].part == part;
-        let owned: Vec<Vec<usize>> =
-            self.owned.iter().map(|owned| owned.iter().filter(is_in).copied().collect()).collect();
+    fn stripes(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Vec<Option<usize>>> {
+        let wanted = |owned: &Vec<usize>| owned.iter().copied().filter(|&at| is_wanted(at)).collect();
+        let owned: Vec<Vec<usize>> = self.owned.iter().map(wanted).collect();
         let n_stripes = owned.iter().map(Vec::len).max().unwrap_or(0);
         (0..n_stripes).map(|stripe| owned.iter().map(|owned| owned.get(stripe).copied()).collect()).collect()
     }
@@ -171,23 +231,45 @@ impl Shards {
         copy.values
     }
 
+    /// What a network holds of the parameters that a rank owns.
+    pub(super) fn own_weights(&self, model: &impl Module, rank: usize) -> Values {
+        let mut is_own = vec![false; self.parameters.len()];
+        self.owned.get(rank).into_iter().flatten().for_each(|&at| is_own[at] = true);
+        self.weights(model, &is_own)
+    }
+
+    /// Zeros for the parameters of a part that a rank does not own.
+    pub(super) fn zeros_for(&self, rank: usize, part: Part) -> Values {
+        let mut values = self.none();
+        let owners = self.owned.iter().enumerate().filter(|(owner, _)| *owner != rank);
+        for &at in owners.flat_map(|(_, owned)| owned).filter(|&&at| self.is_in(at, part)) {
+            let Parameter { elements, device, dtype, .. } = &self.parameters[at];
+            values[at] = Some(Tensor::zeros([*elements], (device, *dtype)));
+        }
+        values
+    }
+
     /// The network with these values.
     pub(super) fn with_weights<M: Module>(&self, model: M, values: Values) -> M {
         struct Set<'a> {
-            places: &'a HashMap<ParamId, usize>,
+            shards: &'a Shards,
             values: Values,
         }
         impl ModuleMapper for Set<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let (id, tensor, mapper) = param.consume();
-                let tensor = match self.places.get(&id).and_then(|&at| self.values[at].take()) {
-                    Some(value) => Tensor::from_inner(value.reshape(tensor.shape())).require_grad(),
+                let at = self.shards.places.get(&id).copied();
+                let tensor = match at.and_then(|at| Some((&self.shards.parameters[at], self.values[at].take()?))) {
+                    Some((parameter, value)) => {
+                        let tensor = Tensor::from_inner(value.reshape(Shape::from(parameter.shape.clone())));
+                        if parameter.is_trained { tensor.require_grad() } else { tensor }
+                    }
                     None => tensor,
                 };
                 Param::from_mapped_value(id, tensor, mapper)
             }
         }
-        model.map(&mut Set { places: &self.places, values })
+        model.map(&mut Set { shards: self, values })
     }
 
     /// Adds the gradients of a part in a pass on each rank to the sums, which each owner has, in the order of ranks.
@@ -202,7 +284,7 @@ impl Shards {
             }
             return Ok(());
         }
-        for stripe in self.stripes(part) {
+        for stripe in self.stripes(|at| self.parameters[at].is_trained && self.is_in(at, part)) {
             let given = |at: &Option<usize>| at.and_then(|at| pass[at].take()).map_or(Ok(Vec::new()), read);
             let parts: Vec<Vec<f32>> = stripe.iter().map(given).collect::<Result<_, lumina_nn::Error>>()?;
             let own = stripe[ranks.rank()];
@@ -215,9 +297,9 @@ impl Shards {
         Ok(())
     }
 
-    /// The values of all parameters, of which each owner gives its own.
-    pub(super) fn gather(&self, ranks: &dyn Collective, mut own: Values) -> Result<Values> {
-        for stripe in self.stripes(Part::All).iter().filter(|_| ranks.size() > 1) {
+    /// The values of a part's parameters, of which each owner gives its own.
+    pub(super) fn gather(&self, ranks: &dyn Collective, part: Part, mut own: Values) -> Result<Values> {
+        for stripe in self.stripes(|at| self.is_in(at, part)).iter().filter(|_| ranks.size() > 1) {
             let value = stripe[ranks.rank()].and_then(|at| own[at].clone()).map(read).transpose()?;
             let all = ranks.all_gather(value.map_or(Bytes::new(), f32_bytes))?;
             for (owner, (bytes, at)) in all.iter().zip(stripe).enumerate().filter(|(owner, _)| *owner != ranks.rank()) {
@@ -231,32 +313,39 @@ impl Shards {
 
     /// Values of a parameter that came from a rank.
     fn tensor(&self, at: usize, rank: usize, values: Vec<f32>) -> Result<Tensor<1>> {
-        let Parameter { elements, device, .. } = &self.parameters[at];
+        let Parameter { elements, device, dtype, .. } = &self.parameters[at];
         if values.len() != *elements {
             return Err(Error::Rank { rank, problem: RankProblem::Differs });
         }
-        Ok(Tensor::from_data(TensorData::new(values, [*elements]), device))
+        // Frozen weights may be of 16 bits, of which `f32` holds all values.
+        let data = TensorData::new(values, [*elements]).convert_dtype(*dtype);
+        Ok(Tensor::from_data(data, (device, *dtype)))
     }
 }
 
-/// Shares parameters of these sizes out: the largest first, each to the owner that has the least.
-fn shared_out(sizes: &[usize], ranks: usize) -> Vec<Vec<usize>> {
-    let mut by_size: Vec<usize> = (0..sizes.len()).collect();
-    by_size.sort_by_key(|&index| Reverse(sizes[index]));
+/// Shares parameters, given by place and size, out: the largest first, each to the owner that has the least.
+fn shared_out(parameters: impl Iterator<Item = (usize, usize)>, ranks: usize) -> Vec<Vec<usize>> {
+    let mut by_size: Vec<(usize, usize)> = parameters.collect();
+    by_size.sort_by_key(|&(_, size)| Reverse(size));
     let mut owned: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); ranks];
-    for index in by_size {
+    for (at, size) in by_size {
         if let Some((elements, of_owner)) = owned.iter_mut().min_by_key(|(elements, _)| *elements) {
-            *elements += sizes[index];
-            of_owner.push(index);
+            *elements += size;
+            of_owner.push(at);
         }
     }
     owned.into_iter().map(|(_, of_owner)| of_owner).collect()
 }
 
-/// The part that a parameter is of, by its name: `model.layers.3.mlp.up_proj.weight` is of layer 3.
-fn part_of(name: &str) -> Part {
+/// The part that a parameter is of, by its name, as `model.layers.3.mlp.up_proj.weight` is of layer 3, and its place: a
+/// head that is the embedding's table has its name as well.
+fn part_of(name: &str, at: usize) -> Part {
     let layer = name.split_once("layers.").and_then(|(_, rest)| rest.split('.').next());
-    layer.and_then(|layer| layer.parse().ok()).map_or(Part::Rest, Part::Layer)
+    match layer.and_then(|layer| layer.parse().ok()) {
+        Some(layer) => Part::Layer(layer),
+        None if at == 0 && name.ends_with("embed_tokens.weight") => Part::Embedding,
+        None => Part::Head,
+    }
 }
 
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
@@ -272,7 +361,7 @@ mod tests {
     fn parameters_are_shared_out_evenly() {
         let sizes = [1000, 10, 10, 400, 300, 300, 20, 10, 10, 90];
         for ranks in [1, 2, 3, 4, 7, 20] {
-            let owned = shared_out(&sizes, ranks);
+            let owned = shared_out(sizes.iter().copied().enumerate(), ranks);
             let mut all: Vec<usize> = owned.concat();
             all.sort_unstable();
             assert_eq!(all, (0..sizes.len()).collect::<Vec<_>>(), "each has one owner");
@@ -284,9 +373,14 @@ mod tests {
 
     #[test]
     fn layers_are_parts() {
-        let parts =
+        let names =
             ["model.layers.12.mlp.up_proj.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"];
-        assert_eq!(parts.map(part_of), [Part::Layer(12), Part::Layer(0)]);
-        assert_eq!(["lm_head.weight", "model.embed_tokens.weight"].map(part_of), [Part::Rest; 2]);
+        assert_eq!(names.map(|name| part_of(name, 0)), [Part::Layer(12), Part::Layer(0)]);
+        let embedding = "model.embed_tokens.weight";
+        assert_eq!(part_of(embedding, 0), Part::Embedding);
+        assert_eq!(
+            [("lm_head.weight", 0), ("model.norm.weight", 8), (embedding, 9)].map(|(n, at)| part_of(n, at)),
+            [Part::Head; 3]
+        );
     }
 }

@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::module::Module;
 use lumina_checkpoint::{Adapter, Dtype};
 use lumina_mgpt::Transformer;
-use lumina_nn::Compute;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::epochs::Epochs;
+use super::open::open;
 use super::rank::Rank;
 use super::start::Start;
-use super::{Devices, FineTuneOptions, Position, Sharding, StepReport, Trainable, recording};
+use super::{Devices, FineTuneOptions, Position, Sharding, StepReport};
 use crate::checkpoint::{
-    self, ModelFiles, WeightType, base_model, check_same_options, different, read_json, run_folder, save_parameters,
-    write_json,
+    ModelFiles, WeightType, base_model, check_same_options, different, read_json, run_folder, write_json,
 };
 use crate::data::Dataset;
-use crate::optim::AdamW;
+use crate::optim::{AdamW, StateOf};
 use crate::run::{Checkpoints, run};
 use crate::{Ended, Error, ObserverResult, Result, RunEvent};
 
@@ -30,7 +30,7 @@ pub struct Trainer {
     pub(super) ranks: Vec<Rank>,
     pub(super) position: Position,
     pub(super) pool: Option<Arc<ThreadPool>>,
-    files: ModelFiles,
+    pub(super) files: ModelFiles,
     /// What the run began with, where that is known.
     pub(super) start: Option<Start>,
     /// The fingerprint of its data, once there are any.
@@ -106,23 +106,24 @@ pub(super) fn check_same_start(checkpoint: &Path, start: &Start) -> Result<()> {
 }
 
 impl Trainer {
-    /// Begins a run on the model in a Hugging Face folder. Passes are spread over all devices, and so is the state of
-    /// the optimizer, as [`FineTuneOptions::sharding`] says.
+    /// Begins a run on the model in a Hugging Face folder. Passes are spread over all devices, and so are the state of
+    /// the optimizer and the weights, as [`FineTuneOptions::sharding`] says.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::NoDevices`], [`Error::Model`] where the folder cannot be opened.
+    /// Those of [`FineTuneOptions::check`], [`Error::NoDevices`], [`Error::Model`] where the folder cannot be opened.
     pub fn new(model: &Path, options: FineTuneOptions, devices: impl Into<Devices>) -> Result<Self> {
         let devices = devices.into();
         options.check()?;
-        let trainable = Trainable::open(model, devices.check()?)?;
-        Ok(Self::with(trainable, options, devices, ModelFiles::of_model(model)?))
+        let ranks = open(model, None, &options, &devices)?;
+        Ok(Self::with(ranks, options, devices, ModelFiles::of_model(model)?))
     }
 
     /// Begins a run that trains only the LoRA adapter in the folder `adapter`, on the model in the folder `model`. What
     /// is saved is an adapter, too. A new one is made by [`LoraOptions::create`](super::LoraOptions::create).
     ///
     /// # Errors
-    /// As [`Trainer::new`], and those of [`Adapter::open`] and [`Trainable::open_with_adapter`].
+    /// As [`Trainer::new`], and those of [`Adapter::open`] and
+    /// [`Trainable::open_with_adapter`](super::Trainable::open_with_adapter).
     pub fn with_adapter(
         model: &Path,
         adapter: &Path,
@@ -132,19 +133,12 @@ impl Trainer {
         let devices = devices.into();
         options.check()?;
         let adapter = Adapter::open(adapter)?;
-        let trainable = Trainable::open_with_adapter(model, &adapter, devices.check()?)?;
-        Ok(Self::with(trainable, options, devices, ModelFiles::of_adapter(&adapter, model)?))
+        let ranks = open(model, Some(&adapter), &options, &devices)?;
+        Ok(Self::with(ranks, options, devices, ModelFiles::of_adapter(&adapter, model)?))
     }
 
-    /// A run on a network that is open already.
-    fn with(trainable: Trainable, options: FineTuneOptions, devices: Devices, files: ModelFiles) -> Self {
-        let replica = |device: &Compute| Trainable {
-            model: trainable.model.replica(&recording(device)),
-            names: trainable.names.clone(),
-        };
-        let replicas: Vec<Trainable> = devices.own.iter().skip(1).map(replica).collect();
-        let all = std::iter::once(trainable).chain(replicas);
-        let ranks = all.map(|trainable| Rank::new(trainable, &options, devices.count())).collect();
+    /// A run on networks that are open already.
+    fn with(ranks: Vec<Rank>, options: FineTuneOptions, devices: Devices, files: ModelFiles) -> Self {
         Self {
             options,
             devices,
@@ -183,12 +177,18 @@ impl Trainer {
             .map(|process| checkpoint.join(optimizer_file(process, state.optimizer_files)))
             .collect();
         let first = trainer.devices.first();
-        for (number, Rank { trainable, optimizer, shards }) in trainer.ranks.iter_mut().enumerate() {
-            let is_own = |name: &str| match trainer.options.sharding {
-                Sharding::None => true,
-                Sharding::Optimizer => shards.is_owned(first + number, name),
-            };
-            optimizer.load_part(&files, state.position.step, &trainable.model, is_own)?;
+        for (number, Rank { optimizer, shards, .. }) in trainer.ranks.iter_mut().enumerate() {
+            let parameters = shards.parameters().iter().filter(|parameter| parameter.is_trained);
+            let states = parameters.map(|parameter| StateOf {
+                name: &parameter.name,
+                elements: parameter.elements,
+                device: parameter.device.clone(),
+                is_own: match trainer.options.sharding {
+                    Sharding::None => true,
+                    Sharding::Optimizer | Sharding::Full => shards.is_owned(first + number, &parameter.name),
+                },
+            });
+            optimizer.load_part(&files, state.position.step, states.collect())?;
         }
         Ok(trainer)
     }
@@ -204,13 +204,24 @@ impl Trainer {
     }
 
     /// The network as it is now.
-    pub fn model(&self) -> &Transformer {
-        &self.rank().trainable.model
+    ///
+    /// # Errors
+    /// [`Error::WeightsSharedOut`] with [`Sharding::Full`] and more than one device: none has the network.
+    pub fn model(&self) -> Result<&Transformer> {
+        match self.shares_weights() {
+            true => Err(Error::WeightsSharedOut { ranks: self.devices.count() }),
+            false => Ok(&self.ranks[0].trainable.model),
+        }
     }
 
-    /// The first rank of this process. Each has all weights.
-    fn rank(&self) -> &Rank {
-        &self.ranks[0]
+    /// The number of weights that each device of this process has between steps: with [`Sharding::Full`] its share.
+    pub fn weights_held(&self) -> Vec<usize> {
+        self.ranks.iter().map(|rank| rank.trainable.model.num_params()).collect()
+    }
+
+    /// Whether no device has all weights.
+    pub(super) fn shares_weights(&self) -> bool {
+        self.options.sharding.shares_weights(self.devices.count())
     }
 
     /// Sets the head's rows of these tokens to zero, as before FP-SFT. Under an adapter the head is not trained, and
@@ -257,26 +268,26 @@ impl Trainer {
     }
 
     /// Writes a checkpoint to a new folder. [`Trainer::resume`] continues from it, and inference opens it as a model,
-    /// or as an adapter where one is trained.
+    /// or as an adapter where one is trained. All processes call it.
     ///
     /// # Errors
-    /// [`Error::Write`], also where the folder exists already; [`Error::Checkpoint`].
+    /// [`Error::Write`], also where the folder exists already; [`Error::Checkpoint`]; [`Error::Rank`].
     pub fn save(&self, checkpoint: &Path) -> Result<()> {
         let processes = &*self.devices.processes;
         // Where nothing is shared out, the first rank has it all.
         let (optimizer_files, own) = match self.options.sharding {
             Sharding::None => (1, &self.ranks[..1]),
-            Sharding::Optimizer => (processes.size(), &*self.ranks),
+            Sharding::Optimizer | Sharding::Full => (processes.size(), &*self.ranks),
         };
-        checkpoint::create_together(processes, checkpoint, |partial| {
+        self.write_together(checkpoint, |partial| {
             if processes.rank() < optimizer_files {
                 let file = partial.join(optimizer_file(processes.rank(), optimizer_files));
                 AdamW::save_all(own.iter().map(|rank| &rank.optimizer), &file)?;
             }
+            self.write_weights(partial, WeightType::F32)?;
             if processes.rank() > 0 {
                 return Ok(());
             }
-            self.write_weights(partial, WeightType::F32)?;
             let state = State {
                 position: self.position,
                 options: self.options.clone(),
@@ -290,23 +301,12 @@ impl Trainer {
     }
 
     /// Writes the model as a Hugging Face folder, or the adapter as a PEFT folder, with weights in `f32`, `bf16` or
-    /// `f16`.
+    /// `f16`. All processes call it.
     ///
     /// # Errors
     /// [`Error::WeightType`], and as [`Trainer::save`].
     pub fn export(&self, folder: &Path, dtype: Dtype) -> Result<()> {
         let weights = dtype.try_into()?;
-        let processes = &*self.devices.processes;
-        checkpoint::create_together(processes, folder, |partial| match processes.rank() {
-            0 => self.write_weights(partial, weights),
-            _ => Ok(()),
-        })
-    }
-
-    /// The model, or the adapter alone, with its config.
-    fn write_weights(&self, folder: &Path, dtype: WeightType) -> Result<()> {
-        let file = folder.join(self.files.write(folder, dtype)?);
-        let Trainable { model, names } = &self.rank().trainable;
-        save_parameters(model, names, dtype.dtype(), &file)
+        self.write_together(folder, |partial| self.write_weights(partial, weights))
     }
 }

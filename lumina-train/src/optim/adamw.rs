@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
-use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use burn::tensor::{Device, Tensor, TensorData};
+use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_nn::ops::{AdamWStep, Moments, adamw};
 
 use crate::checkpoint::{WeightType, tensor_bytes};
@@ -84,38 +84,57 @@ impl AdamW {
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be read, [`Error::TrainerState`] where it is of another model.
     pub fn load(&mut self, file: &Path, steps: u64, model: &impl Module) -> Result<()> {
-        self.load_part(&[file.to_owned()], steps, model, |_| true)
+        struct List<'a> {
+            names: &'a HashMap<ParamId, String>,
+            parameters: Vec<StateOf<'a>>,
+        }
+        impl ModuleVisitor for List<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(name) = self.names.get(&param.id) {
+                    let tensor = param.val().inner();
+                    let (elements, device) = (tensor.shape().num_elements(), tensor.device());
+                    self.parameters.push(StateOf { name, elements, device, is_own: true });
+                }
+            }
+        }
+        let names = std::mem::take(&mut self.names);
+        let mut list = List { names: &names, parameters: Vec::new() };
+        model.visit(&mut list);
+        let loaded = self.load_part(&[file.to_owned()], steps, list.parameters);
+        self.names = names;
+        loaded
     }
 
-    /// As [`AdamW::load`], from the files that ranks wrote, and only of the parameters that `is_own` accepts.
-    pub(crate) fn load_part(
-        &mut self,
-        files: &[PathBuf],
-        steps: u64,
-        model: &impl Module,
-        is_own: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    /// As [`AdamW::load`], from the files that ranks wrote, of all parameters that are trained.
+    pub(crate) fn load_part(&mut self, files: &[PathBuf], steps: u64, parameters: Vec<StateOf<'_>>) -> Result<()> {
         let mut found = HashSet::new();
         let mut moments = BTreeMap::new();
         for file in files {
-            let failed = |tensor| Error::TrainerState { file: file.clone(), tensor };
+            let failed = |tensor: &str| Error::TrainerState { file: file.clone(), tensor: tensor.to_owned() };
             let checkpoint = Checkpoint::open(file)?;
-            let mut load = LoadState {
-                names: &self.names,
-                checkpoint: &checkpoint,
-                is_own: &is_own,
-                found: HashSet::new(),
-                moments: &mut moments,
-                problem: None,
-            };
-            model.visit(&mut load);
-            let LoadState { found: of_file, problem, .. } = load;
+            let mut of_file = HashSet::new();
+            for StateOf { name, elements, device, is_own } in &parameters {
+                let keys = [format!("{name}.exp_avg"), format!("{name}.exp_avg_sq")];
+                // A parameter that never had a gradient has no state.
+                if !checkpoint.contains(&keys[0]) {
+                    continue;
+                }
+                let fits = |view: &TensorView| view.shape() == [*elements] && view.dtype() == Dtype::F32;
+                let [first, second] = keys.each_ref().map(|key| checkpoint.get(key).filter(fits));
+                let first = first.ok_or_else(|| failed(&keys[0]))?;
+                let second = second.ok_or_else(|| failed(&keys[1]))?;
+                of_file.insert(*name);
+                if *is_own {
+                    let [first, second] = [first, second].map(|view| state_tensor(&view, device));
+                    moments.insert((*name).to_owned(), Moments { first, second });
+                }
+            }
             // Tensors of unknown parameters are of a larger model.
             let known = |name: &str| {
                 let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
                 parameter.is_some_and(|parameter| of_file.contains(parameter))
             };
-            if let Some(tensor) = problem.or_else(|| checkpoint.names().find(|name| !known(name)).map(str::to_owned)) {
+            if let Some(tensor) = checkpoint.names().find(|name| !known(name)) {
                 return Err(failed(tensor));
             }
             found.extend(of_file);
@@ -131,6 +150,24 @@ impl AdamW {
         self.steps = steps;
         Ok(())
     }
+}
+
+/// A parameter whose state is read.
+pub(crate) struct StateOf<'a> {
+    /// Its name in the checkpoint.
+    pub(crate) name: &'a str,
+    pub(crate) elements: usize,
+    /// Where its state goes.
+    pub(crate) device: Device,
+    /// Whether it does; the others' are looked at alone.
+    pub(crate) is_own: bool,
+}
+
+/// `f32` values of a file.
+fn state_tensor(view: &TensorView, device: &Device) -> Tensor<1> {
+    let values: Vec<f32> = view.bytes().as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect();
+    let elements = values.len();
+    Tensor::from_data(TensorData::new(values, [elements]), device)
 }
 
 struct Update<'a> {
@@ -159,51 +196,5 @@ impl ModuleMapper for Update<'_> {
         let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
         self.optimizer.moments.insert(name.clone(), moments);
         Param::from_mapped_value(id, Tensor::from_inner(updated).require_grad(), mapper)
-    }
-}
-
-struct LoadState<'a> {
-    names: &'a HashMap<ParamId, String>,
-    checkpoint: &'a Checkpoint,
-    is_own: &'a dyn Fn(&str) -> bool,
-    /// The parameters that have a state in the file.
-    found: HashSet<String>,
-    /// The states of those that are wanted.
-    moments: &'a mut BTreeMap<String, Moments>,
-    problem: Option<String>,
-}
-
-impl ModuleVisitor for LoadState<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(name) = self.names.get(&param.id) else { return };
-        let tensor = param.val().inner();
-        let elements = tensor.shape().num_elements();
-        let mut read = |suffix: &str| {
-            let key = format!("{name}.{suffix}");
-            let values =
-                self.checkpoint.get(&key).filter(|view| view.shape() == [elements] && view.dtype() == Dtype::F32);
-            let Some(view) = values else {
-                self.problem = Some(key);
-                return None;
-            };
-            if !(self.is_own)(name) {
-                return None;
-            }
-            let values: Vec<f32> = view
-                .bytes()
-                .chunks_exact(4)
-                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-                .collect();
-            Some(Tensor::from_data(TensorData::new(values, [elements]), &tensor.device()))
-        };
-        // A parameter that never had a gradient has no state.
-        if !self.checkpoint.contains(&format!("{name}.exp_avg")) {
-            return;
-        }
-        let (first, second) = (read("exp_avg"), read("exp_avg_sq"));
-        self.found.insert(name.clone());
-        if let (Some(first), Some(second)) = (first, second) {
-            self.moments.insert(name.clone(), Moments { first, second });
-        }
     }
 }

@@ -11,5 +11,6 @@ mod killed;
 mod mpi;
 mod ranks;
 mod runs;
+mod sharded;
 mod small;
 mod steps;

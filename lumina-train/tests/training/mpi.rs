@@ -11,7 +11,7 @@ use lumina_testing::lcg;
 use lumina_train::collective::{Collective, Mpi};
 use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, NewModel, Sharding, Trainer};
 
-use crate::ranks::{LAST, PASSES, Start, options_for, tensors, train};
+use crate::ranks::{LAST, PASSES, SHARDINGS, Start, options_for, tensors, train};
 use crate::small::{STEPS, Sequence, folder_of, shape};
 
 /// The folder of model and results, for the processes: a test of this program, started for this alone.
@@ -41,6 +41,17 @@ fn is_there() -> bool {
     mpirun(1, "", Path::new("")).is_some()
 }
 
+/// What the processes are to share out, for those that are not told otherwise.
+fn write_sharding(folder: &Path, sharding: Sharding) {
+    std::fs::write(folder.join("sharding"), serde_json::to_vec(&sharding).unwrap()).unwrap();
+}
+
+/// Such options.
+fn options_of(folder: &Path, ranks: usize) -> FineTuneOptions {
+    let sharding = serde_json::from_slice(&std::fs::read(folder.join("sharding")).unwrap()).unwrap();
+    FineTuneOptions { activation_memory: ActivationMemory::Recompute, ..options_for(ranks, sharding) }
+}
+
 fn starts(folder: &Path) -> [(&'static str, Start); 2] {
     let model = folder.join("model");
     let adapter = Some(folder.join("adapter"));
@@ -55,7 +66,7 @@ fn trains() {
     let (rank, ranks) = (mpi.rank(), mpi.size());
     let devices = Devices::over(mpi, Compute::cpu());
     for (kind, start) in starts(&folder) {
-        for sharding in [Sharding::None, Sharding::Optimizer] {
+        for sharding in SHARDINGS {
             let at = |what: &str, ranks: usize| folder.join(format!("{what} {kind} {sharding:?} {ranks}"));
             let mut trainer = start.trainer(options_for(ranks, sharding), &devices);
             train(&mut trainer, rank, ranks, LAST / 2);
@@ -90,7 +101,7 @@ fn processes_train_the_weights_of_one() {
         let saved = folder.join(format!("alone {kind}"));
         alone.save(&saved).unwrap();
         let expected = tensors(&saved);
-        for sharding in [Sharding::None, Sharding::Optimizer] {
+        for sharding in SHARDINGS {
             for (what, ranks) in [("ranks", 1), ("ranks", 2), ("ranks", 4), ("resumed", 1), ("resumed", 2)] {
                 let name = format!("{what} {kind} {sharding:?} {ranks}");
                 assert!(tensors(&folder.join(&name)) == expected, "{name}");
@@ -119,7 +130,7 @@ fn trains_long() {
     let newest = latest(&folder);
     mpi.barrier().unwrap();
     let devices = Devices::over(mpi, Compute::cpu());
-    let options = options_for(ranks, Sharding::Optimizer);
+    let options = options_of(&folder, ranks);
     let mut trainer = match newest {
         Some(step) => Trainer::resume(&checkpoint(&folder, step), options, &devices).unwrap(),
         None => Trainer::new(&folder.join("model"), options, &devices).unwrap(),
@@ -169,6 +180,8 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
         let next = latest(folder).unwrap_or(0) + EVERY;
         let bad = choices.next().unwrap() as usize % ranks;
         let delay = Duration::from_millis(u64::from(choices.next().unwrap() % 60));
+        // A run may go on with another sharding.
+        write_sharding(folder, if kill / 2 % 2 == 0 { Sharding::Full } else { Sharding::Optimizer });
         let mut child = mpirun(ranks, "mpi::trains_long", folder).unwrap().spawn().unwrap();
         let begun = Instant::now();
         while !checkpoint(folder, next).exists() {
@@ -206,10 +219,10 @@ fn peak_memory() -> u64 {
 #[ignore = "the processes of `memory_and_speed`"]
 fn measures() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
-    let sharding = if folder.join("none").exists() { Sharding::None } else { Sharding::Optimizer };
     let mpi = Mpi::new(Duration::from_secs(300)).unwrap();
     let (rank, ranks) = (mpi.rank(), mpi.size());
-    let options = FineTuneOptions { activation_memory: ActivationMemory::Recompute, ..options_for(ranks, sharding) };
+    let options = options_of(&folder, ranks);
+    let sharding = options.sharding;
     let mut trainer = Trainer::new(&folder.join("model"), options, Devices::over(mpi, Compute::cpu())).unwrap();
     let opened = peak_memory() >> 20;
     let own: Vec<Sequence> = (rank..PASSES).step_by(ranks).map(|pass| Sequence::new(pass as u32, 512, 1)).collect();
@@ -241,14 +254,11 @@ fn memory_and_speed() {
         ..shape()
     };
     let (folder, _) = folder_of(&large);
-    for (sharding, ranks, threads) in
-        [("none", 1, "2"), ("none", 2, "1"), ("none", 4, "1"), ("split", 1, "1"), ("split", 2, "1"), ("split", 4, "1")]
-    {
-        if sharding == "none" {
-            std::fs::write(folder.path().join("none"), "").unwrap();
-        } else {
-            let _ = std::fs::remove_file(folder.path().join("none"));
-        }
+    let [none, split, full] = SHARDINGS;
+    let runs = [(none, 1, "2"), (none, 2, "1"), (none, 4, "1")].into_iter();
+    let shared_out = [split, full].into_iter().flat_map(|sharding| [1, 2, 4].map(|ranks| (sharding, ranks, "1")));
+    for (sharding, ranks, threads) in runs.chain(shared_out) {
+        write_sharding(folder.path(), sharding);
         let mut command = mpirun(ranks, "mpi::measures", folder.path()).unwrap();
         let child = command.env("RAYON_NUM_THREADS", threads).spawn().unwrap();
         let (succeeded, said) = end_of(child, Duration::from_secs(600));

@@ -16,8 +16,14 @@ pub(crate) const PASSES: usize = 4;
 pub(crate) const LAST: u64 = 20;
 const LIMIT: Duration = Duration::from_secs(120);
 
+pub(crate) const SHARDINGS: [Sharding; 3] = [Sharding::None, Sharding::Optimizer, Sharding::Full];
+
 pub(crate) fn options_for(ranks: usize, sharding: Sharding) -> FineTuneOptions {
-    FineTuneOptions { accumulation: PASSES / ranks, sharding, ..options() }
+    let activation_memory = match sharding {
+        Sharding::Full => ActivationMemory::Recompute,
+        _ => ActivationMemory::Keep,
+    };
+    FineTuneOptions { accumulation: PASSES / ranks, sharding, activation_memory, ..options() }
 }
 
 /// Makes steps up to this one, of which this rank makes every `ranks`-th pass.
@@ -30,7 +36,7 @@ pub(crate) fn train(trainer: &mut Trainer, rank: usize, ranks: usize, until: u64
 }
 
 /// What each rank of a group returns.
-fn on_each<T: Send>(ranks: usize, run: impl Fn(usize, Devices) -> T + Sync) -> Vec<T> {
+pub(crate) fn on_each<T: Send>(ranks: usize, run: impl Fn(usize, Devices) -> T + Sync) -> Vec<T> {
     let run = &run;
     std::thread::scope(|scope| {
         let start = |rank: Threads| scope.spawn(move || run(rank.rank(), Devices::over(rank, Compute::cpu())));
@@ -70,7 +76,8 @@ impl Start {
 }
 
 /// Trains on one device, on several of one process, and on ranks, for each sharding; all checkpoints have the same
-/// tensors, and resumed in the middle on another number of ranks the run ends in them as well.
+/// tensors, and resumed in the middle on another number of ranks, or with another sharding, the run ends in them as
+/// well. Without activations that are kept, weights are shared out as well.
 fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory) {
     let at = |name: &str| folder.join(name);
     let options_for = |ranks, sharding| FineTuneOptions { activation_memory, ..options_for(ranks, sharding) };
@@ -78,7 +85,8 @@ fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory
     train(&mut alone, 0, 1, LAST);
     alone.save(&at("alone")).unwrap();
     let expected = tensors(&at("alone"));
-    for sharding in [Sharding::None, Sharding::Optimizer] {
+    let shardings = &SHARDINGS[..if activation_memory == ActivationMemory::Keep { 2 } else { 3 }];
+    for &sharding in shardings {
         for ranks in [1, 2, 4] {
             let name = |what: &str| at(&format!("{what} {ranks} {sharding:?}"));
             let mut devices = start.trainer(options_for(ranks, sharding), &vec![Compute::cpu(); ranks]);
@@ -95,17 +103,25 @@ fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory
             });
             assert!(tensors(&name("ranks")) == expected, "{ranks} ranks, {sharding:?}");
         }
-        let half = |ranks: usize| at(&format!("half {ranks} {sharding:?}"));
+    }
+    let resume = |(from_sharding, from): (Sharding, usize), (sharding, to): (Sharding, usize)| {
+        let half = at(&format!("half {from} {from_sharding:?}"));
+        let resumed = at(&format!("resumed {from} {from_sharding:?} {to} {sharding:?}"));
+        on_each(to, |rank, devices| {
+            let mut trainer = Trainer::resume(&half, options_for(to, sharding), devices).unwrap();
+            assert_eq!(trainer.position().step, LAST / 2);
+            train(&mut trainer, rank, to, LAST);
+            trainer.save(&resumed).unwrap();
+        });
+        assert!(tensors(&resumed) == expected, "{from} ranks, {from_sharding:?}, on {to} ranks, {sharding:?}");
+    };
+    for (index, &sharding) in shardings.iter().enumerate() {
         for (from, to) in [(4, 1), (4, 2), (1, 4), (2, 4)] {
-            let resumed = at(&format!("resumed {from} {to} {sharding:?}"));
-            on_each(to, |rank, devices| {
-                let mut trainer = Trainer::resume(&half(from), options_for(to, sharding), devices).unwrap();
-                assert_eq!(trainer.position().step, LAST / 2);
-                train(&mut trainer, rank, to, LAST);
-                trainer.save(&resumed).unwrap();
-            });
-            assert!(tensors(&resumed) == expected, "{sharding:?}, from {from} ranks on {to}");
+            resume((sharding, from), (sharding, to));
         }
+        let next = shardings[(index + 1) % shardings.len()];
+        resume((sharding, 2), (next, 4));
+        resume((next, 4), (sharding, 2));
     }
 }
 
@@ -126,8 +142,11 @@ fn ranks_that_recompute_activations_train_the_weights_of_one() {
 #[test]
 fn ranks_may_have_other_numbers_of_passes() {
     let (folder, model) = folder_of(&shape());
-    for activation_memory in [ActivationMemory::Keep, ActivationMemory::Recompute] {
-        let at = |name: &str| folder.path().join(format!("{name} {activation_memory:?}"));
+    let [keep, recompute] = [ActivationMemory::Keep, ActivationMemory::Recompute];
+    for (activation_memory, sharding) in
+        [(keep, Sharding::Optimizer), (recompute, Sharding::Optimizer), (recompute, Sharding::Full)]
+    {
+        let at = |name: &str| folder.path().join(format!("{name} {activation_memory:?} {sharding:?}"));
         let train = |trainer: &mut Trainer, rank: usize, ranks: usize| {
             for step in 0..3 {
                 let all = sequences(step, 3);
@@ -135,7 +154,7 @@ fn ranks_may_have_other_numbers_of_passes() {
                 trainer.step(&own, STEPS).unwrap();
             }
         };
-        let options = |ranks| FineTuneOptions { activation_memory, ..options_for(ranks, Sharding::Optimizer) };
+        let options = |ranks| FineTuneOptions { activation_memory, ..options_for(ranks, sharding) };
         let mut alone = Trainer::new(&model, options(1), &[Compute::cpu()]).unwrap();
         train(&mut alone, 0, 1);
         alone.save(&at("alone")).unwrap();
@@ -144,7 +163,7 @@ fn ranks_may_have_other_numbers_of_passes() {
             train(&mut trainer, rank, 2);
             trainer.save(&at("ranks")).unwrap();
         });
-        assert!(tensors(&at("ranks")) == tensors(&at("alone")), "{activation_memory:?}");
+        assert!(tensors(&at("ranks")) == tensors(&at("alone")), "{activation_memory:?}, {sharding:?}");
     }
 }
 
@@ -153,7 +172,12 @@ fn ranks_train_the_adapter_of_one() {
     let (folder, model) = folder_of(&shape());
     let adapter = folder.path().join("adapter");
     LoraOptions::with_rank(4).create(&model, &adapter, &Compute::cpu()).unwrap();
-    all_are_one(folder.path(), &Start { model, adapter: Some(adapter) }, ActivationMemory::Keep);
+    let start = Start { model, adapter: Some(adapter) };
+    for activation_memory in [ActivationMemory::Keep, ActivationMemory::Recompute] {
+        let runs = folder.path().join(format!("{activation_memory:?}"));
+        std::fs::create_dir(&runs).unwrap();
+        all_are_one(&runs, &start, activation_memory);
+    }
 }
 
 /// The state of the optimizer is split: no rank has more than its part, and the parts are all of it.

@@ -11,7 +11,8 @@ use lumina_tokenizer::{Record, RecordTurn, UniRep};
 use lumina_train::collective::{Collective, Threads};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
 use lumina_train::fine_tune::{
-    Devices, FineTune, FineTuneOptions, ImageRows, LoraOptions, NewModel, Recipe, Stage, Trainer,
+    ActivationMemory, Devices, FineTune, FineTuneOptions, ImageRows, LoraOptions, NewModel, Recipe, Sharding, Stage,
+    Trainer,
 };
 use lumina_train::optim::EpochSchedule;
 use lumina_train::{Ended, Error, RunEvent};
@@ -341,9 +342,16 @@ fn a_second_run_in_the_same_folder_is_refused() {
 fn a_run_on_ranks_is_the_run_of_one() {
     let folder = tempfile::tempdir().unwrap();
     let (model, config) = start(folder.path());
-    for lora in [None, Some(LoraOptions::with_rank(4))] {
-        let at = |name: &str| folder.path().join(format!("{name} {}", lora.is_some()));
-        let run = |options, devices| FineTune::new(&model, options, devices).lora(lora.clone());
+    let lora = Some(LoraOptions::with_rank(4));
+    for (lora, sharding) in [
+        (None, Sharding::Optimizer),
+        (None, Sharding::Full),
+        (lora.clone(), Sharding::Optimizer),
+        (lora, Sharding::Full),
+    ] {
+        let at = |name: &str| folder.path().join(format!("{name} {} {sharding:?}", lora.is_some()));
+        let run =
+            |options, devices| FineTune::new(&model, options, devices).lora(lora.clone()).image_rows(ImageRows::Zero);
         let alone = run(options(), Devices::from(&[Compute::cpu()]));
         let (trainer, ended) = alone.run(&Dataset::open(&config).unwrap(), &at("alone"), |_| ()).unwrap();
         assert_eq!(ended, Ended::Finished);
@@ -356,7 +364,8 @@ fn a_run_on_ranks_is_the_run_of_one() {
                     let config = config.clone();
                     scope.spawn(move || {
                         let number = rank.rank();
-                        let options = FineTuneOptions { accumulation: 1, ..options() };
+                        let activation_memory = ActivationMemory::Recompute;
+                        let options = FineTuneOptions { accumulation: 1, sharding, activation_memory, ..options() };
                         let run = run(options, Devices::over(rank, Compute::cpu()));
                         let data = Dataset::open(&config).unwrap();
                         let (trainer, ended) = run
@@ -380,6 +389,6 @@ fn a_run_on_ranks_is_the_run_of_one() {
         on_ranks(None, Some(at("ranks result")));
         let expected = crate::small::files(&at("alone result"));
         assert!(expected.keys().any(|name| name.ends_with(".safetensors")));
-        assert!(expected == crate::small::files(&at("ranks result")), "lora: {}", lora.is_some());
+        assert!(expected == crate::small::files(&at("ranks result")), "lora: {}, {sharding:?}", lora.is_some());
     }
 }
