@@ -9,7 +9,8 @@ use crate::{Error, Result};
 
 /// Where a run computes: on devices of this process, or on one of this process together with those of others.
 ///
-/// A device is a rank: it has all weights and computes its passes. Lists of [`Compute`] are devices of this process.
+/// A device is a rank: it computes its passes, with weights and optimizer as [`Sharding`](super::Sharding) says. Lists
+/// of [`Compute`] are devices of this process.
 #[derive(Debug, Clone)]
 pub struct Devices {
     pub(super) own: Vec<Compute>,

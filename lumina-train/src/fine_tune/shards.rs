@@ -28,7 +28,8 @@ pub enum Sharding {
     /// All of that, and the weights: each rank has those of its parameters, and under an adapter those of its part of
     /// the frozen ones. The weights of a layer are gathered when it runs and dropped after, in the forward and in the
     /// backward pass, those of the next layer while it runs. FSDP, or ZeRO-3 of arXiv 1910.02054, by whole parameters.
-    /// Each pass sends all weights twice and all gradients once. With one rank it is `Optimizer`.
+    /// Each pass sends the layers' weights twice, those of embedding and head once, and all gradients once. With one
+    /// rank it is `Optimizer`.
     ///
     /// Needs [`ActivationMemory::Recompute`](super::ActivationMemory::Recompute): what is kept for the backward pass of
     /// a layer has its weights in it.
