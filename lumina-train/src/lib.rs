@@ -10,6 +10,7 @@ pub mod fine_tune;
 pub mod metrics;
 pub mod optim;
 mod run;
+mod shards;
 pub mod vq;
 
 pub use error::{Error, ImageBatchProblem, Result};

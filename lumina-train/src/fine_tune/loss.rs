@@ -7,7 +7,7 @@ use lumina_nn::ops::{cross_entropy, gather, read};
 use lumina_tokenizer::IGNORED;
 
 use super::network::Network;
-use super::shards::Part;
+use crate::shards::Part;
 use crate::{Error, Result};
 
 /// A sequence with its labels: each token itself where it is to be predicted, [`IGNORED`] elsewhere. Not shifted.

@@ -17,7 +17,6 @@ mod rank;
 mod recipe;
 mod report;
 mod run;
-mod shards;
 mod start;
 mod step;
 mod trainable;
@@ -33,6 +32,7 @@ pub use options::FineTuneOptions;
 pub use recipe::{Recipe, Stage};
 pub use report::{Position, StepReport};
 pub use run::{FineTune, ImageRows};
-pub use shards::Sharding;
 pub use trainable::{Trainable, recording};
 pub use trainer::Trainer;
+
+pub use crate::shards::Sharding;

@@ -5,9 +5,9 @@ use std::thread;
 
 use lumina_mgpt::Transformer;
 
-use super::shards::{Part, Shards, Values};
 use crate::Result;
 use crate::collective::Collective;
+use crate::shards::{Part, Shards, Values};
 
 /// The network of one pass over its parts.
 pub(super) struct Network<'a> {

@@ -1,15 +1,14 @@
 //! The networks of the ranks of this process: whole ones, or each with its share of the weights.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use lumina_checkpoint::Adapter;
 
 use super::rank::Rank;
-use super::shards::Shards;
 use super::trainable::{Loaded, Source};
 use super::{Devices, FineTuneOptions, Trainable, recording};
 use crate::Result;
+use crate::shards::{Names, Shards};
 
 /// Opens the model in a folder, with an adapter on it if there is one, for each device of this process.
 ///
@@ -23,20 +22,24 @@ pub(super) fn open(
     let device = devices.check()?;
     let (source, ranks, first) = (Source::open(model, adapter)?, devices.count(), devices.first());
     if options.sharding.shares_weights(ranks) {
+        let shards = |loaded: &Loaded| {
+            let Loaded { trainable: Trainable { model, names }, frozen, shapes } = loaded;
+            Shards::new(model, &Names { trained: names, frozen: Some(frozen), shapes: Some(shapes) }, ranks)
+        };
         // Names and shapes say who owns what.
-        let owners = Shards::new(&source.load(device, &|_| false)?, ranks);
+        let owners = shards(&source.load(device, &|_| false)?);
         let open = |(number, device)| {
             let loaded = source.load(device, &|name| owners.is_owned(first + number, name))?;
-            Ok(Rank::new(loaded, options, ranks))
+            let shards = shards(&loaded);
+            Ok(Rank::new(loaded.trainable, shards, options))
         };
         return devices.own.iter().enumerate().map(open).collect();
     }
-    let Loaded { trainable: Trainable { model, names }, shapes, .. } = source.load(device, &|_| true)?;
+    let Trainable { model, names } = source.load(device, &|_| true)?.trainable;
     let replicas: Vec<_> = devices.own.iter().skip(1).map(|device| model.replica(&recording(device))).collect();
     let rank = |model| {
-        let trainable = Trainable { model, names: names.clone() };
-        // What is frozen stays whole.
-        Rank::new(Loaded { trainable, frozen: HashMap::new(), shapes: shapes.clone() }, options, ranks)
+        let shards = Shards::new(&model, &Names::trained(&names), ranks);
+        Rank::new(Trainable { model, names: names.clone() }, shards, options)
     };
     Ok(std::iter::once(model).chain(replicas).map(rank).collect())
 }

@@ -8,11 +8,10 @@ use lumina_nn::ops::{read, square_sum};
 
 use super::loss::{gradients_by_part, no_pass};
 use super::network::Network;
-use super::shards::{Part, Sharding, Shards, Values};
-use super::trainable::Loaded;
-use super::{ActivationMemory, Example, FineTuneOptions, LossOptions, Position, StepReport, Trainable};
+use super::{ActivationMemory, Example, FineTuneOptions, LossOptions, Position, Sharding, StepReport, Trainable};
 use crate::collective::{Collective, RankProblem};
 use crate::optim::{AdamW, clip_factor};
+use crate::shards::{Part, Shards, Values, scaled};
 use crate::{Error, Result};
 
 /// A network on a device, with the optimizer of what this rank updates.
@@ -32,10 +31,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Rank {
-    /// One of this many ranks.
-    pub(super) fn new(loaded: Loaded, options: &FineTuneOptions, ranks: usize) -> Self {
-        let shards = Shards::new(&loaded, ranks);
-        let trainable = loaded.trainable;
+    pub(super) fn new(trainable: Trainable, shards: Shards, options: &FineTuneOptions) -> Self {
         let optimizer = AdamW::new(options.adamw, trainable.names.clone());
         Self { trainable, optimizer, shards }
     }
@@ -87,7 +83,7 @@ impl Rank {
             let loss = gradients_by_part(&mut network, pass, &loss_options(options, number), take)?;
             losses.extend([loss.total, loss.cross_entropy, loss.z_loss, loss.counted as f64]);
         }
-        let mean = if n_passes == 1.0 { sums } else { scaled(sums, 1.0 / n_passes) };
+        let mean = scaled(sums, 1.0 / n_passes);
 
         // Losses in the order of passes, and the norm.
         let losses = gather(all, losses)?;
@@ -112,8 +108,7 @@ impl Rank {
         }
 
         // Clip.
-        let factor = clip_factor(gradient_norm, options.max_gradient_norm);
-        let clipped = if factor == 1.0 { mean } else { scaled(mean, factor) };
+        let clipped = scaled(mean, clip_factor(gradient_norm, options.max_gradient_norm));
 
         // Update.
         self.update(all, options.sharding, learning_rate, clipped)?;
@@ -166,10 +161,6 @@ fn loss_options(options: &FineTuneOptions, pass: u64) -> LossOptions {
         dropout: Dropout::new(options.dropout, options.seed, pass),
         activation_memory: options.activation_memory,
     }
-}
-
-fn scaled(values: Values, factor: f64) -> Values {
-    values.into_iter().map(|value| value.map(|value| value * factor)).collect()
 }
 
 /// The numbers of each rank, in the order of ranks.

@@ -6,10 +6,10 @@ use std::path::Path;
 use bytes::Bytes;
 use lumina_checkpoint::save_safetensors;
 
-use super::shards::Values;
 use super::{Trainable, Trainer};
 use crate::checkpoint::{WeightType, create_together, save_parameters, tensor_bytes};
 use crate::collective::tell;
+use crate::shards::Values;
 use crate::{Error, Result};
 
 impl Trainer {

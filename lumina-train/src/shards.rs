@@ -1,7 +1,7 @@
 //! Which rank has which parameters: gradients go to their owner, and what it has made of them comes back.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -9,7 +9,6 @@ use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use bytes::Bytes;
 use lumina_nn::ops::read;
 
-use super::trainable::Loaded;
 use crate::collective::{Collective, RankProblem, bytes_f32, f32_bytes};
 use crate::{Error, Result};
 
@@ -31,14 +30,14 @@ pub enum Sharding {
     /// Each pass sends the layers' weights twice, those of embedding and head once, and all gradients once. With one
     /// rank it is `Optimizer`.
     ///
-    /// Needs [`ActivationMemory::Recompute`](super::ActivationMemory::Recompute): what is kept for the backward pass of
+    /// Needs [`ActivationMemory::Recompute`](crate::fine_tune::ActivationMemory::Recompute): what is kept for the backward pass of
     /// a layer has its weights in it.
     Full,
 }
 
 impl Sharding {
     /// Whether no rank has all weights.
-    pub(super) fn shares_weights(self, ranks: usize) -> bool {
+    pub(crate) fn shares_weights(self, ranks: usize) -> bool {
         self == Self::Full && ranks > 1
     }
 }
@@ -48,7 +47,7 @@ impl Sharding {
 /// A parameter is a whole tensor. So its norm and its update are computed in one place, as without ranks, and the state
 /// has the same layout in a checkpoint.
 #[derive(Debug)]
-pub(super) struct Shards {
+pub(crate) struct Shards {
     parameters: Vec<Parameter>,
     places: HashMap<ParamId, usize>,
     /// The parameters of each owner, the largest first.
@@ -57,7 +56,7 @@ pub(super) struct Shards {
 
 /// Parameters that are needed, and whose gradients are summed, at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     All,
     Embedding,
     /// Those of a layer of the transformer.
@@ -68,61 +67,81 @@ pub(super) enum Part {
 
 impl Part {
     /// The parts in the order in which a pass needs their weights: forward, and the layers once more backward.
-    pub(super) fn order(layers: usize) -> Vec<Self> {
+    pub(crate) fn order(layers: usize) -> Vec<Self> {
         let forward = (0..layers).map(Self::Layer);
         std::iter::once(Self::Embedding).chain(forward.clone()).chain([Self::Head]).chain(forward.rev()).collect()
     }
 }
 
+/// Which parameters of a network are shared out, by their names in the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Names<'a> {
+    /// Those that are trained.
+    pub(crate) trained: &'a HashMap<ParamId, String>,
+    /// Others.
+    pub(crate) frozen: Option<&'a HashMap<ParamId, String>>,
+    /// The shapes of the whole, where the network may have placeholders.
+    pub(crate) shapes: Option<&'a BTreeMap<String, Vec<usize>>>,
+}
+
+impl<'a> Names<'a> {
+    /// The parameters that are trained, in a network that has them all.
+    pub(crate) fn trained(trained: &'a HashMap<ParamId, String>) -> Self {
+        Self { trained, frozen: None, shapes: None }
+    }
+}
+
 /// A parameter that is shared out.
 #[derive(Debug)]
-pub(super) struct Parameter {
+pub(crate) struct Parameter {
     /// The checkpoint's name.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The shape of the whole, of which a rank may have a placeholder.
-    pub(super) shape: Vec<usize>,
-    pub(super) elements: usize,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) elements: usize,
     /// Without gradients.
-    pub(super) device: Device,
-    pub(super) is_trained: bool,
+    pub(crate) device: Device,
+    pub(crate) is_trained: bool,
     dtype: DType,
     /// Not [`Part::All`].
     part: Part,
 }
 
 /// A value for each parameter, flattened. Parameters without a gradient, and those of other owners, have none.
-pub(super) type Values = Vec<Option<Tensor<1>>>;
+pub(crate) type Values = Vec<Option<Tensor<1>>>;
 
 impl Shards {
     /// Shares the parameters of a network out to as many owners.
-    pub(super) fn new(loaded: &Loaded, ranks: usize) -> Self {
+    pub(crate) fn new(model: &impl Module, names: &Names<'_>, ranks: usize) -> Self {
         struct List<'a> {
-            loaded: &'a Loaded,
+            names: &'a Names<'a>,
             parameters: Vec<Parameter>,
             places: HashMap<ParamId, usize>,
         }
         impl ModuleVisitor for List<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let Loaded { trainable, frozen, shapes } = self.loaded;
-                let trained = trainable.names.get(&param.id);
-                let Some(name) = trained.or_else(|| frozen.get(&param.id)) else { return };
+                let Names { trained, frozen, shapes } = self.names;
+                let is_trained = trained.contains_key(&param.id);
+                let name = trained.get(&param.id).or_else(|| frozen.and_then(|frozen| frozen.get(&param.id)));
+                let Some(name) = name else { return };
                 let tensor = param.val().inner();
-                let shape = shapes.get(name).cloned().unwrap_or_else(|| tensor.dims().to_vec());
+                let of_whole = shapes.and_then(|shapes| shapes.get(name).cloned());
+                let shape = of_whole.unwrap_or_else(|| tensor.dims().to_vec());
                 let at = self.parameters.len();
                 self.parameters.push(Parameter {
                     name: name.clone(),
                     elements: shape.iter().product(),
                     shape,
                     device: tensor.device(),
-                    is_trained: trained.is_some(),
+                    is_trained,
                     dtype: tensor.dtype(),
                     part: part_of(name, at),
                 });
                 self.places.insert(param.id, at);
             }
         }
-        let mut list = List { loaded, parameters: Vec::new(), places: HashMap::new() };
-        loaded.trainable.model.visit(&mut list);
+        let mut list = List { names, parameters: Vec::new(), places: HashMap::new() };
+        model.visit(&mut list);
         let List { parameters, places, .. } = list;
         // Each kind by itself, as a parameter that is trained takes several times the memory.
         let [mut owned, frozen] = [true, false].map(|is_trained| {
@@ -134,7 +153,7 @@ impl Shards {
     }
 
     /// A checksum of names and sizes.
-    pub(super) fn fingerprint(&self) -> u32 {
+    pub(crate) fn fingerprint(&self) -> u32 {
         let mut crc32 = crc32fast::Hasher::new();
         for Parameter { name, elements, .. } in &self.parameters {
             crc32.update(format!("{name}:{elements};").as_bytes());
@@ -143,27 +162,27 @@ impl Shards {
     }
 
     /// The parameters, in the order of the network.
-    pub(super) fn parameters(&self) -> &[Parameter] {
+    pub(crate) fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
     /// Which rank owns a parameter.
-    pub(super) fn owner(&self, at: usize) -> Option<usize> {
+    pub(crate) fn owner(&self, at: usize) -> Option<usize> {
         self.owned.iter().position(|owned| owned.contains(&at))
     }
 
     /// Whether a parameter is in a part.
-    pub(super) fn is_in(&self, at: usize, part: Part) -> bool {
+    pub(crate) fn is_in(&self, at: usize, part: Part) -> bool {
         part == Part::All || self.parameters[at].part == part
     }
 
     /// No values.
-    pub(super) fn none(&self) -> Values {
+    pub(crate) fn none(&self) -> Values {
         self.parameters.iter().map(|_| None).collect()
     }
 
     /// Whether this is the name of a parameter of this owner.
-    pub(super) fn is_owned(&self, owner: usize, name: &str) -> bool {
+    pub(crate) fn is_owned(&self, owner: usize, name: &str) -> bool {
         self.owned.get(owner).is_some_and(|owned| owned.iter().any(|&at| self.parameters[at].name == name))
     }
 
@@ -176,7 +195,7 @@ impl Shards {
     }
 
     /// The gradients as values.
-    pub(super) fn values_of(&self, model: &impl Module, gradients: GradientsParams) -> Values {
+    pub(crate) fn values_of(&self, model: &impl Module, gradients: GradientsParams) -> Values {
         struct Take<'a> {
             places: &'a HashMap<ParamId, usize>,
             gradients: GradientsParams,
@@ -195,7 +214,7 @@ impl Shards {
     }
 
     /// The values as gradients.
-    pub(super) fn gradients_of(&self, model: &impl Module, values: Values) -> GradientsParams {
+    pub(crate) fn gradients_of(&self, model: &impl Module, values: Values) -> GradientsParams {
         struct Give<'a> {
             places: &'a HashMap<ParamId, usize>,
             values: Values,
@@ -214,7 +233,7 @@ impl Shards {
     }
 
     /// What the network holds of the parameters that `wanted` has values for.
-    pub(super) fn weights(&self, model: &impl Module, wanted: &[bool]) -> Values {
+    pub(crate) fn weights(&self, model: &impl Module, wanted: &[bool]) -> Values {
         struct Copy<'a> {
             places: &'a HashMap<ParamId, usize>,
             wanted: &'a [bool],
@@ -233,14 +252,14 @@ impl Shards {
     }
 
     /// What a network holds of the parameters that a rank owns.
-    pub(super) fn own_weights(&self, model: &impl Module, rank: usize) -> Values {
+    pub(crate) fn own_weights(&self, model: &impl Module, rank: usize) -> Values {
         let mut is_own = vec![false; self.parameters.len()];
         self.owned.get(rank).into_iter().flatten().for_each(|&at| is_own[at] = true);
         self.weights(model, &is_own)
     }
 
     /// Zeros for the parameters of a part that a rank does not own.
-    pub(super) fn zeros_for(&self, rank: usize, part: Part) -> Values {
+    pub(crate) fn zeros_for(&self, rank: usize, part: Part) -> Values {
         let mut values = self.none();
         let owners = self.owned.iter().enumerate().filter(|(owner, _)| *owner != rank);
         for &at in owners.flat_map(|(_, owned)| owned).filter(|&&at| self.is_in(at, part)) {
@@ -251,7 +270,7 @@ impl Shards {
     }
 
     /// The network with these values.
-    pub(super) fn with_weights<M: Module>(&self, model: M, values: Values) -> M {
+    pub(crate) fn with_weights<M: Module>(&self, model: M, values: Values) -> M {
         struct Set<'a> {
             shards: &'a Shards,
             values: Values,
@@ -274,7 +293,7 @@ impl Shards {
     }
 
     /// Adds the gradients of a part in a pass on each rank to the sums, which each owner has, in the order of ranks.
-    pub(super) fn reduce(&self, ranks: &dyn Collective, part: Part, mut pass: Values, sums: &mut Values) -> Result<()> {
+    pub(crate) fn reduce(&self, ranks: &dyn Collective, part: Part, mut pass: Values, sums: &mut Values) -> Result<()> {
         // Nothing goes through host memory where there is one device.
         if ranks.size() == 1 {
             for (sum, gradient) in sums.iter_mut().zip(pass) {
@@ -299,7 +318,7 @@ impl Shards {
     }
 
     /// The values of a part's parameters, of which each owner gives its own.
-    pub(super) fn gather(&self, ranks: &dyn Collective, part: Part, mut own: Values) -> Result<Values> {
+    pub(crate) fn gather(&self, ranks: &dyn Collective, part: Part, mut own: Values) -> Result<Values> {
         for stripe in self.stripes(|at| self.is_in(at, part)).iter().filter(|_| ranks.size() > 1) {
             let value = stripe[ranks.rank()].and_then(|at| own[at].clone()).map(read).transpose()?;
             let all = ranks.all_gather(value.map_or(Bytes::new(), f32_bytes))?;
@@ -321,6 +340,14 @@ impl Shards {
         // Frozen weights may be of 16 bits, of which `f32` holds all values.
         let data = TensorData::new(values, [*elements]).convert_dtype(*dtype);
         Ok(Tensor::from_data(data, (device, *dtype)))
+    }
+}
+
+/// The values times a factor.
+pub(crate) fn scaled(values: Values, factor: f64) -> Values {
+    match factor == 1.0 {
+        true => values,
+        false => values.into_iter().map(|value| value.map(|value| value * factor)).collect(),
     }
 }
 
