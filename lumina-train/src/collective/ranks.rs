@@ -1,6 +1,7 @@
 //! What a rank can do together with the others, and why one may take no further part.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::{bytes_f32, f32_bytes};
 use crate::{Error, Result};
 
-/// Ranks that compute together.
+/// Ranks that compute together. Calls may come from any thread, one at a time.
 pub trait Collective: fmt::Debug + Send + Sync {
     /// The number of this rank, from 0.
     fn rank(&self) -> usize;
@@ -78,6 +79,25 @@ pub trait Collective: fmt::Debug + Send + Sync {
     /// As [`Collective::exchange`].
     fn barrier(&self) -> Result<()> {
         self.all_gather(Bytes::new()).map(|_| ())
+    }
+}
+
+/// So that several parts of a program can be the same rank, one after the other.
+impl<C: Collective + ?Sized> Collective for Arc<C> {
+    fn rank(&self) -> usize {
+        (**self).rank()
+    }
+
+    fn size(&self) -> usize {
+        (**self).size()
+    }
+
+    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
+        (**self).exchange(to)
+    }
+
+    fn fail(&self, reason: &str) {
+        (**self).fail(reason);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,6 +192,56 @@ fn a_rank_that_leaves_anywhere_ends_the_other_and_is_named() {
         }
         assert!(ends > 60, "{ends} exchanges");
     }
+}
+
+/// A rank that notes which exchanges are made beside the computation, which is on threads of a pool.
+#[derive(Debug)]
+struct Notes {
+    rank: Threads,
+    is_beside: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Collective for Notes {
+    fn rank(&self) -> usize {
+        self.rank.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.rank.size()
+    }
+
+    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
+        self.is_beside.lock().unwrap().push(rayon::current_thread_index().is_none());
+        self.rank.exchange(to)
+    }
+
+    fn fail(&self, reason: &str) {
+        self.rank.fail(reason);
+    }
+}
+
+#[test]
+fn the_next_part_is_gathered_beside_the_computation() {
+    let (_folder, model) = folder_of(&shape());
+    let noted: Vec<Vec<bool>> = std::thread::scope(|scope| {
+        let start = |rank: Threads| {
+            let model = &model;
+            scope.spawn(move || {
+                let (number, is_beside) = (rank.rank(), Arc::<Mutex<Vec<bool>>>::default());
+                let devices = Devices::over(Notes { rank, is_beside: is_beside.clone() }, Compute::cpu());
+                let mut trainer = Trainer::new(model, options_for(2, Sharding::Full), devices).unwrap();
+                train(&mut trainer, number, 2, 1);
+                std::mem::take(&mut *is_beside.lock().unwrap())
+            })
+        };
+        let threads: Vec<_> = Threads::group(2, Duration::from_secs(60)).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    // Who takes part, the embedding's gather, and then two passes; after each part its gradients are summed.
+    assert!(noted[0].starts_with(&[false, false, true]), "{noted:?}");
+    assert_eq!(noted[0], noted[1], "the same order on both ranks");
+    // In each of two passes two layers forward, the head, two layers backward, each in one exchange at least.
+    assert!(noted[0].iter().filter(|is_beside| **is_beside).count() >= 2 * 5, "{noted:?}");
 }
 
 /// An error in the middle of a pass, while the weights of the next part are on their way.
