@@ -208,10 +208,10 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
     assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
 }
 
-/// Peak memory in bytes, which Linux keeps.
-fn peak_memory() -> u64 {
+/// Memory of this process in bytes, as Linux calls it: its peak `VmHWM`, or what it is now, `VmRSS`.
+fn memory(what: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
     line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
@@ -224,7 +224,7 @@ fn measures() {
     let options = options_of(&folder, ranks);
     let sharding = options.sharding;
     let mut trainer = Trainer::new(&folder.join("model"), options, Devices::over(mpi, Compute::cpu())).unwrap();
-    let opened = peak_memory() >> 20;
+    let opened = memory("VmHWM") >> 20;
     let own: Vec<Sequence> = (rank..PASSES).step_by(ranks).map(|pass| Sequence::new(pass as u32, 512, 1)).collect();
     let own: Vec<_> = own.iter().map(|sequence| vec![sequence.example()]).collect();
     let mut step = || {
@@ -234,10 +234,11 @@ fn measures() {
     };
     step();
     let fastest = (0..4).map(|_| step()).min().unwrap();
-    let (peak, threads) = (peak_memory() >> 20, std::env::var("RAYON_NUM_THREADS").unwrap());
+    let [peak, between] = ["VmHWM", "VmRSS"].map(|what| memory(what) >> 20);
+    let (held, threads) = (trainer.weights_held()[0], std::env::var("RAYON_NUM_THREADS").unwrap());
     println!(
-        "{ranks} ranks of {threads} threads, {sharding:?}, rank {rank}: {fastest:?} a step, peak of {peak} MB, of which \
-         {opened} MB to open it"
+        "{ranks} ranks of {threads} threads, {sharding:?}, rank {rank}: {fastest:?} a step, {opened} MB to open it, peak \
+         of {peak} MB, {between} MB after a step, {held} weights"
     );
 }
 

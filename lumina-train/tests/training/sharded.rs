@@ -1,7 +1,7 @@
 //! Weights that are shared out: what a rank holds, who may ask for the network, and ranks that fail in the middle.
 
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -191,6 +191,64 @@ fn a_rank_that_leaves_anywhere_ends_the_other_and_is_named() {
             assert!(named, "rank {bad} {how:?} at {at}: {error}");
         }
         assert!(ends > 60, "{ends} exchanges");
+    }
+}
+
+/// A rank that, after its first exchange, makes a folder where a file is to be.
+#[derive(Debug)]
+struct Blocks {
+    rank: Threads,
+    file: Option<PathBuf>,
+    left: AtomicUsize,
+}
+
+impl Collective for Blocks {
+    fn rank(&self) -> usize {
+        self.rank.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.rank.size()
+    }
+
+    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
+        let received = self.rank.exchange(to);
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.file.iter().for_each(|file| std::fs::create_dir(file).unwrap());
+        }
+        received
+    }
+
+    fn fail(&self, reason: &str) {
+        self.rank.fail(reason);
+    }
+}
+
+/// One rank cannot write, while the other waits for a tensor of it, or is waited for.
+#[test]
+fn a_rank_that_cannot_write_ends_the_other_and_is_named() {
+    let (folder, model) = folder_of(&shape());
+    for (bad, file) in [(0, "config.json"), (1, "optimizer-00002-of-00002.safetensors")] {
+        let saved = folder.path().join(bad.to_string());
+        let partial = saved.with_extension("partial");
+        let errors: Vec<String> = std::thread::scope(|scope| {
+            let start = |rank: Threads| {
+                let (model, saved, partial) = (&model, &saved, &partial);
+                scope.spawn(move || {
+                    let file = (rank.rank() == bad).then(|| partial.join(file));
+                    // The first exchange is that of a folder which is there.
+                    let devices = Devices::over(Blocks { rank, file, left: AtomicUsize::new(1) }, Compute::cpu());
+                    let trainer = Trainer::new(model, options_for(2, Sharding::Full), devices).unwrap();
+                    trainer.save(saved).unwrap_err().to_string()
+                })
+            };
+            let threads: Vec<_> = Threads::group(2, Duration::from_secs(60)).into_iter().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(errors[bad].contains(file), "{errors:?}");
+        let other = &errors[1 - bad];
+        assert!(other.starts_with(&format!("rank {bad} has failed: ")) && other.contains(file), "{errors:?}");
+        assert!(!saved.exists());
     }
 }
 
