@@ -30,8 +30,8 @@ pub enum Sharding {
     /// Each pass sends the layers' weights twice, those of embedding and head once, and all gradients once. With one
     /// rank it is `Optimizer`.
     ///
-    /// Needs [`ActivationMemory::Recompute`](crate::fine_tune::ActivationMemory::Recompute): what is kept for the backward pass of
-    /// a layer has its weights in it.
+    /// Needs [`ActivationMemory::Recompute`](crate::fine_tune::ActivationMemory::Recompute): what is kept for the
+    /// backward pass of a layer has its weights in it.
     Full,
 }
 

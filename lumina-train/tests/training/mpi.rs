@@ -237,8 +237,8 @@ fn measures() {
     let [peak, between] = ["VmHWM", "VmRSS"].map(|what| memory(what) >> 20);
     let (held, threads) = (trainer.weights_held()[0], std::env::var("RAYON_NUM_THREADS").unwrap());
     println!(
-        "{ranks} ranks of {threads} threads, {sharding:?}, rank {rank}: {fastest:?} a step, {opened} MB to open it, peak \
-         of {peak} MB, {between} MB after a step, {held} weights"
+        "{ranks} ranks of {threads} threads, {sharding:?}, rank {rank}: {fastest:?} a step, {opened} MB to open it, \
+         peak of {peak} MB, {between} MB after a step, {held} weights"
     );
 }
 
