@@ -1,5 +1,6 @@
 //! Cross entropy of the next token, the z-loss that keeps logits from drifting, and their gradients.
 
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use lumina_mgpt::{Dropout, Pass, Transformer};
@@ -115,6 +116,11 @@ impl Targets {
     }
 }
 
+/// The network for passes that have no backward pass: what they recorded would stay in memory until one came.
+fn unrecorded(model: &Transformer) -> Transformer {
+    model.clone().no_grad()
+}
+
 /// The loss of a batch without its gradients, as for held-out data.
 ///
 /// # Errors
@@ -122,9 +128,10 @@ impl Targets {
 pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> Result<Loss> {
     let targets = Targets::of(batch, model.architecture().vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
+    let model = &unrecorded(model);
     let (pass, mut x) = model.begin(&rows, Dropout::NONE)?;
     for layer in 0..model.architecture().n_layers() {
-        x = model.layer(layer, x, &pass)?.detach();
+        x = model.layer(layer, x, &pass)?;
     }
     targets.loss(model, x, z_loss_weight).read()
 }
@@ -226,7 +233,7 @@ fn recompute(network: &mut Network<'_>, batch: &PassOf<'_>, take: &mut TakePart<
     let mut x = embedded.detach();
     for layer in 0..layers {
         inputs.push(x.clone());
-        x = network.run(Part::Layer(layer), |model| Ok(model.layer(layer, x, &pass)?.detach()))?;
+        x = network.run(Part::Layer(layer), |model| Ok(unrecorded(model).layer(layer, x, &pass)?))?;
     }
     let x = x.require_grad();
     let (read, gradients, mut upstream) = network.run(Part::Head, |model| {

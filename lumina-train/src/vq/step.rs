@@ -1,5 +1,6 @@
 //! A step of the VQGAN's training: forward, backward, update.
 
+use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use bytes::Bytes;
@@ -240,8 +241,10 @@ impl VqTrainer {
     }
 
     fn encode(&self, pixels: &Tensor<4>) -> Result<Latents> {
-        let tensor = self.model.latents(pixels.clone(), Bands::Whole)?.into_tensor()?;
-        let tensor = if self.options.codebook == CodebookUpdate::Fixed { tensor.detach() } else { tensor };
+        // What is recorded stays in memory until a backward pass comes through it. Here none would.
+        let is_trained = self.options.codebook != CodebookUpdate::Fixed;
+        let model = if is_trained { self.model.clone() } else { self.model.clone().no_grad() };
+        let tensor = model.latents(pixels.clone(), Bands::Whole)?.into_tensor()?;
         let [batch, embed, rows, columns] = tensor.dims();
         let flat = tensor.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
         let values = read(flat)?;
