@@ -170,6 +170,13 @@ struct Calls<'a> {
     give: &'a Sender<Outcome>,
 }
 
+/// What is to be received from a rank: the bytes from `begin` on.
+struct Receive {
+    rank: usize,
+    begin: usize,
+    bytes: Vec<u8>,
+}
+
 type Pending<'a, 'scope> = Request<'a, [u8], &'scope LocalScope<'a>>;
 
 impl Calls<'_> {
@@ -199,38 +206,48 @@ impl Calls<'_> {
         let begun = Instant::now();
         let frames: Vec<Vec<u8>> = to.iter().map(|message| frame(DATA, message)).collect();
         let sends = self.others().map(|rank| (rank, frames[rank].as_slice())).collect();
-        let frames = self.transfer(begun, Some(DATA), sends, self.others().map(|rank| (rank, FRAME)).collect());
-        let missing = |frame: &Vec<u8>| unframe(frame).1;
-        let receives = frames.iter().map(|(&rank, frame)| (rank, missing(frame))).filter(|(_, n)| *n > 0).collect();
+        let frames = self.transfer(begun, Some(DATA), sends, self.frames());
+        let receives = frames.iter().filter_map(|(&rank, frame)| {
+            let (there, missing) = unframe(frame);
+            // The rest comes behind what is there, so that long messages are not copied once more.
+            let mut bytes = vec![0; there.len() + missing];
+            bytes[..there.len()].copy_from_slice(there);
+            (missing > 0).then_some(Receive { rank, begin: there.len(), bytes })
+        });
+        let receives = receives.collect();
         let long = |rank: &usize| to[*rank].len() > FRAME - HEAD;
         let sends = self.others().filter(long).map(|rank| (rank, &to[rank][FRAME - HEAD..])).collect();
-        let rests = self.transfer(begun, None, sends, receives);
+        let mut long = self.transfer(begun, None, sends, receives);
         let own = std::mem::take(&mut to[self.rank]);
-        let message = |rank: usize| match (frames.get(&rank), rests.get(&rank)) {
+        let message = |rank: usize| match (frames.get(&rank), long.remove(&rank)) {
             (None, _) => own.clone(),
             (Some(frame), None) => Bytes::copy_from_slice(unframe(frame).0),
-            (Some(frame), Some(rest)) => [unframe(frame).0, rest].concat().into(),
+            (Some(_), Some(message)) => message.into(),
         };
         (0..self.size).map(message).collect()
     }
 
-    /// Sends to ranks and receives from ranks, as many bytes as are given, at the same time. `frames` is the kind of
-    /// frames that are sent and expected; without one it is what is missing after frames.
+    /// Places for a frame of each other rank.
+    fn frames(&self) -> Vec<Receive> {
+        self.others().map(|rank| Receive { rank, begin: 0, bytes: vec![0; FRAME] }).collect()
+    }
+
+    /// Sends to ranks and receives from ranks, as many bytes as there is place for, at the same time. `frames` is the
+    /// kind of frames that are sent and expected; without one it is what is missing after frames.
     fn transfer(
         &self,
         begun: Instant,
         frames: Option<u8>,
         sends: Vec<(usize, &[u8])>,
-        receives: Vec<(usize, usize)>,
+        mut receives: Vec<Receive>,
     ) -> HashMap<usize, Vec<u8>> {
         let tag = if frames.is_some() { FRAME_TAG } else { REST_TAG };
-        let mut received: Vec<(usize, Vec<u8>)> = receives.into_iter().map(|(rank, n)| (rank, vec![0; n])).collect();
         scope(|scope| {
             // Receives first: a rank that does not come is named by what it has not sent.
             let mut pending: Vec<(usize, Option<Pending<'_, '_>>)> = Vec::new();
-            for (rank, bytes) in &mut received {
+            for Receive { rank, begin, bytes } in &mut receives {
                 let process = self.world.process_at_rank(*rank as i32);
-                for piece in bytes.chunks_mut(PIECE) {
+                for piece in bytes[*begin..].chunks_mut(PIECE) {
                     pending.push((*rank, Some(process.immediate_receive_into_with_tag(scope, piece, tag))));
                 }
             }
@@ -270,7 +287,7 @@ impl Calls<'_> {
                 wait(progress);
             }
         });
-        received.into_iter().collect()
+        receives.into_iter().map(|received| (received.rank, received.bytes)).collect()
     }
 
     /// Reports a failure. What MPI still sends and receives stays in memory until the process ends.
@@ -302,7 +319,7 @@ impl Calls<'_> {
     fn end(&self) {
         let frame = frame(END, &[]);
         let sends = self.others().map(|rank| (rank, frame.as_slice())).collect();
-        self.transfer(Instant::now(), Some(END), sends, self.others().map(|rank| (rank, FRAME)).collect());
+        self.transfer(Instant::now(), Some(END), sends, self.frames());
     }
 }
 
