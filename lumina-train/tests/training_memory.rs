@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use lumina_mgpt::Dropout;
 use lumina_nn::Compute;
 use lumina_testing::{Counting, lcg, small_tokenizer};
+use lumina_tokenizer::IGNORED;
 use lumina_train::fine_tune::{ActivationMemory, Example, LossOptions, NewModel, Trainable, gradients, loss};
 use lumina_train::vq::{CodebookUpdate, VqTrainer, VqTrainingOptions, init_vq};
 use lumina_vq::{VqConfig, VqHyperparameters};
@@ -35,15 +36,18 @@ fn deep() -> Trainable {
     Trainable::open(&model, &Compute::cpu()).unwrap()
 }
 
-fn tokens() -> Vec<u32> {
-    lcg(7).take(400).map(|value| value >> 8 & 63).collect()
+/// A sequence of which little is predicted, so that logits are few beside activations.
+fn sequence() -> (Vec<u32>, Vec<i64>) {
+    let tokens: Vec<u32> = lcg(7).take(400).map(|value| value >> 8 & 63).collect();
+    let labels = tokens.iter().enumerate().map(|(at, &token)| if at < 390 { IGNORED } else { token.into() });
+    (tokens.clone(), labels.collect())
 }
 
 /// The most bytes that calls take, of which there are few or many.
 fn growth(mut call: impl FnMut()) -> [usize; 2] {
     // What is made once is made before.
     call();
-    [2, 12].map(|n| ALLOCATOR.peak_of(|| (0..n).for_each(|_| call())).1)
+    [2, 50].map(|n| ALLOCATOR.peak_of(|| (0..n).for_each(|_| call())).1)
 }
 
 #[test]
@@ -66,31 +70,29 @@ fn steps_that_train_the_decoder_alone_keep_nothing() {
         let mut trainer = VqTrainer::new(folder.path(), options, &Compute::cpu()).unwrap();
         let images = [30, 200].map(|red| image::RgbImage::from_pixel(32, 32, image::Rgb([red, 60, 90])));
         let [few, many] = growth(|| drop(trainer.step(&images).unwrap()));
-        assert!(many < few + few / 4, "{codebook:?}: {few} bytes, then {many}");
+        assert!(many < few + few / 32, "{codebook:?}: {few} bytes, then {many}");
     }
 }
 
 #[test]
 fn losses_of_held_out_data_keep_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (trainable, tokens) = (deep(), tokens());
-    let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
+    let (trainable, (tokens, labels)) = (deep(), sequence());
     let batch = [Example { tokens: &tokens, labels: &labels }];
-    let [few, many] = growth(|| drop(loss(&trainable.model, &batch, 1e-5).unwrap()));
-    assert!(many < few + few / 4, "{few} bytes, then {many}");
+    let [few, many] = growth(|| assert!(loss(&trainable.model, &batch, 1e-5).is_ok()));
+    assert!(many < few + few / 32, "{few} bytes, then {many}");
 }
 
 #[test]
 fn recomputing_keeps_the_activations_of_one_layer() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (trainable, tokens) = (deep(), tokens());
-    let labels: Vec<i64> = tokens.iter().map(|&token| token.into()).collect();
+    let (trainable, (tokens, labels)) = (deep(), sequence());
     let batch = [Example { tokens: &tokens, labels: &labels }];
     let [kept, recomputed] = [ActivationMemory::Keep, ActivationMemory::Recompute].map(|activation_memory| {
         let options = LossOptions { z_loss_weight: 1e-5, dropout: Dropout::NONE, activation_memory };
         let [once, often] = growth(|| drop(gradients(&trainable.model, &batch, &options).unwrap()));
-        assert!(often < once + once / 4, "{activation_memory:?}: {once} bytes, then {often}");
+        assert!(often < once + once / 32, "{activation_memory:?}: {once} bytes, then {often}");
         once
     });
-    assert!(recomputed * 2 < kept, "{recomputed} bytes, all layers {kept}");
+    assert!(recomputed * 3 < kept, "{recomputed} bytes, all layers {kept}");
 }

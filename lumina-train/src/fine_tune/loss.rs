@@ -1,6 +1,5 @@
 //! Cross entropy of the next token, the z-loss that keeps logits from drifting, and their gradients.
 
-use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
 use lumina_mgpt::{Dropout, Pass, Transformer};
@@ -116,11 +115,6 @@ impl Targets {
     }
 }
 
-/// The network for passes that have no backward pass: what they recorded would stay in memory until one came.
-fn unrecorded(model: &Transformer) -> Transformer {
-    model.clone().no_grad()
-}
-
 /// The loss of a batch without its gradients, as for held-out data.
 ///
 /// # Errors
@@ -128,7 +122,7 @@ fn unrecorded(model: &Transformer) -> Transformer {
 pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> Result<Loss> {
     let targets = Targets::of(batch, model.architecture().vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
-    let model = &unrecorded(model);
+    let model = &model.unrecorded();
     let (pass, mut x) = model.begin(&rows, Dropout::NONE)?;
     for layer in 0..model.architecture().n_layers() {
         x = model.layer(layer, x, &pass)?;
@@ -227,15 +221,17 @@ fn keep(model: &Transformer, batch: &PassOf<'_>) -> Result<(Loss, GradientsParam
 fn recompute(network: &mut Network<'_>, batch: &PassOf<'_>, take: &mut TakePart<'_>) -> Result<Loss> {
     let layers = network.n_layers();
     let mut inputs = Vec::with_capacity(layers);
-    let (pass, embedded) = network.run(Part::Embedding, |model| batch.begin(model))?;
     // A frozen embedding records nothing, and has no backward pass.
-    let is_embedding_trained = embedded.is_tracked();
-    let mut x = embedded.detach();
+    let (pass, is_embedding_trained, forward, mut x) = network.run(Part::Embedding, |model| {
+        let (pass, embedded) = batch.begin(model)?;
+        let (forward, x) = batch.begin(&model.unrecorded())?;
+        Ok((pass, embedded.is_tracked(), forward, x))
+    })?;
     for layer in 0..layers {
         inputs.push(x.clone());
-        x = network.run(Part::Layer(layer), |model| Ok(unrecorded(model).layer(layer, x, &pass)?))?;
+        x = network.run(Part::Layer(layer), |model| Ok(model.unrecorded().layer(layer, x, &forward)?))?;
     }
-    let x = x.require_grad();
+    let x = Tensor::from_inner(x).require_grad();
     let (read, gradients, mut upstream) = network.run(Part::Head, |model| {
         let loss = batch.loss(model, x.clone());
         let read = loss.read()?;
@@ -247,7 +243,7 @@ fn recompute(network: &mut Network<'_>, batch: &PassOf<'_>, take: &mut TakePart<
     for (layer, input) in inputs.into_iter().enumerate().rev() {
         let gradients = network.run(Part::Layer(layer), |model| {
             let Some(gradient) = upstream.take() else { return Ok(GradientsParams::new()) };
-            let input = input.require_grad();
+            let input = Tensor::from_inner(input).require_grad();
             // The derivative of this sum by the layer's output is the gradient at the output.
             let output = model.layer(layer, input.clone(), &pass)?;
             let mut grads = (output * Tensor::from_inner(gradient)).sum().backward();

@@ -242,11 +242,15 @@ impl VqTrainer {
 
     fn encode(&self, pixels: &Tensor<4>) -> Result<Latents> {
         // What is recorded stays in memory until a backward pass comes through it. Here none would.
-        let is_trained = self.options.codebook != CodebookUpdate::Fixed;
-        let model = if is_trained { self.model.clone() } else { self.model.clone().no_grad() };
-        let tensor = model.latents(pixels.clone(), Bands::Whole)?.into_tensor()?;
+        let tensor = match self.options.codebook {
+            CodebookUpdate::Fixed => {
+                let latents = self.model.valid().latents(pixels.clone().inner(), Bands::Whole)?;
+                Tensor::from_inner(latents.into_tensor()?)
+            }
+            _ => self.model.latents(pixels.clone(), Bands::Whole)?.into_tensor()?,
+        };
         let [batch, embed, rows, columns] = tensor.dims();
-        let flat = tensor.clone().detach().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
+        let flat = tensor.clone().inner().permute([0, 2, 3, 1]).reshape([batch * rows * columns, embed]);
         let values = read(flat)?;
         if values.iter().any(|value| !value.is_finite()) {
             return Err(Error::NotFiniteValue { step: self.steps_done, what: "encoder's output" });
@@ -255,16 +259,19 @@ impl VqTrainer {
     }
 
     fn quantize(&self, latents: &Latents, assigned: &[Option<u32>]) -> Result<Quantized> {
-        let detached = latents.tensor.clone().detach();
         if self.steps_done < self.options.quantize_from {
-            return Ok(Quantized { nearest: detached, codes: Vec::new() });
+            return Ok(Quantized { nearest: latents.tensor.clone().detach(), codes: Vec::new() });
         }
-        let [batch, _, rows, columns] = detached.dims();
-        let mut codes = self.model.quantize(detached)?;
+        let [batch, _, rows, columns] = latents.tensor.dims();
+        let unrecorded = self.model.valid();
+        let mut codes = unrecorded.quantize(latents.tensor.clone().inner())?;
         for (code, assigned) in codes.iter_mut().zip(assigned) {
             *code = assigned.unwrap_or(*code);
         }
-        let nearest = self.model.lookup(&codes, [batch, rows, columns])?.into_tensor()?;
+        let nearest = match self.options.codebook {
+            CodebookUpdate::Gradient => self.model.lookup(&codes, [batch, rows, columns])?.into_tensor()?,
+            _ => Tensor::from_inner(unrecorded.lookup(&codes, [batch, rows, columns])?.into_tensor()?),
+        };
         Ok(Quantized { nearest, codes })
     }
 
