@@ -94,6 +94,15 @@ pub enum Error {
         /// The last parts of the paths of the model's linear layers.
         layers: Vec<String>,
     },
+    /// A tensor of the model is two parameters of the network.
+    #[error(
+        "`{name}` is the embedding and the head in one (`tie_word_embeddings`), which training would take apart; give \
+         the model a `lm_head.weight` and set `tie_word_embeddings` to false in its config.json, or train an adapter"
+    )]
+    SharedParameter {
+        /// The tensor.
+        name: String,
+    },
     /// The adapter asks for dropout of its own.
     #[error("the adapter's config has a `lora_dropout` of {rate}, expected 0; set `dropout` of the run instead")]
     AdapterDropout {

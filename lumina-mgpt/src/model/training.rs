@@ -41,8 +41,12 @@ impl Transformer {
     /// recorded stays in memory until a backward pass comes through it.
     #[must_use]
     pub fn unrecorded(&self) -> Self {
+        let device = self.compute.device();
+        if !device.is_autodiff() {
+            return self.clone();
+        }
         let mut network = self.valid();
-        network.compute = self.compute.clone().on_device(self.compute.device().without_autodiff());
+        network.compute = self.compute.clone().on_device(device.without_autodiff());
         network.stages = vec![Stage::new(&network.architecture, 0..network.architecture.layers, &network.compute)];
         network
     }

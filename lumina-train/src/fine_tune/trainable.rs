@@ -1,6 +1,6 @@
 //! A checkpoint's tensors as parameters that record gradients.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
@@ -30,7 +30,7 @@ impl Trainable {
     /// Opens a Hugging Face folder for training.
     ///
     /// # Errors
-    /// Those of [`Transformer::open`].
+    /// Those of [`Transformer::open`], and [`Error::SharedParameter`] where the head is the embedding.
     pub fn open(folder: &Path, compute: &Compute) -> Result<Self> {
         Ok(Source::open(folder, None)?.load(compute, &|_| true)?.trainable)
     }
@@ -38,7 +38,7 @@ impl Trainable {
     /// The network in a checkpoint's tensors.
     ///
     /// # Errors
-    /// Those of [`Transformer::from_checkpoint`].
+    /// Those of [`Transformer::from_checkpoint`], and [`Error::SharedParameter`].
     pub fn from_checkpoint(checkpoint: &Checkpoint, architecture: Architecture, compute: &Compute) -> Result<Self> {
         let loader = Loader::new(checkpoint, &recording(compute));
         Ok(Loaded::new(&loader, architecture)?.trainable)
@@ -107,6 +107,10 @@ impl Loaded {
     fn new(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
         let model = Transformer::from_loader(loader, architecture)?;
         let trainable = Trainable { model, names: loader.parameter_names() };
+        let mut once = HashSet::new();
+        if let Some(name) = trainable.names.values().find(|&name| !once.insert(name)) {
+            return Err(Error::SharedParameter { name: name.clone() });
+        }
         Ok(Self { trainable, frozen: loader.frozen_names(), shapes: loader.shapes() })
     }
 }
