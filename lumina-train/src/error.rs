@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use lumina_checkpoint::Dtype;
 
+use crate::collective::RankProblem;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -46,6 +48,21 @@ pub enum Error {
         /// The values that are allowed.
         expected: String,
     },
+    /// Weights that are shared out, and activations that would hold all of them.
+    #[error(
+        "`sharding` is full and `activation_memory` keep, whose activations hold the weights of all layers; set \
+         `activation_memory` to recompute"
+    )]
+    KeptActivations,
+    /// The whole network was asked for where no device has it.
+    #[error(
+        "the weights are shared out among {ranks} devices, and none has the network; export it, which all devices do \
+         together, and open that"
+    )]
+    WeightsSharedOut {
+        /// The number of devices.
+        ranks: usize,
+    },
     /// A run without a device.
     #[error("`devices` are none, expected at least one")]
     NoDevices,
@@ -76,6 +93,15 @@ pub enum Error {
         target: String,
         /// The last parts of the paths of the model's linear layers.
         layers: Vec<String>,
+    },
+    /// A tensor of the model is two parameters of the network.
+    #[error(
+        "`{name}` is the embedding and the head in one (`tie_word_embeddings`), which training would take apart; give \
+         the model a `lm_head.weight` and set `tie_word_embeddings` to false in its config.json, or train an adapter"
+    )]
+    SharedParameter {
+        /// The tensor.
+        name: String,
     },
     /// The adapter asks for dropout of its own.
     #[error("the adapter's config has a `lora_dropout` of {rate}, expected 0; set `dropout` of the run instead")]
@@ -131,7 +157,8 @@ pub enum Error {
     },
     /// A run was to be resumed on another number of devices.
     #[error(
-        "{checkpoint}: saved with {saved} devices, resumed with {given}; the number of devices is part of the batch",
+        "{checkpoint}: saved with {saved} devices, resumed with {given}; the number of devices is part of the batch, so \
+         change `accumulation` with it",
         checkpoint = checkpoint.display()
     )]
     DifferentDevices {
@@ -304,6 +331,17 @@ pub enum Error {
         source: serde_json::Error,
     },
 
+    /// A rank takes no further part: see [`collective`](crate::collective).
+    #[error("rank {rank} {problem}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// Why.
+        problem: RankProblem,
+    },
+    /// MPI could not be started.
+    #[error("MPI cannot be started; make one `Mpi` in a process, and begin nothing of MPI before")]
+    MpiStart,
     /// The thread of a device panicked.
     #[error("the thread of device {device} panicked")]
     DeviceThread {

@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::checkpoint::{FolderLock, run_folder};
+use crate::collective::{Alone, Collective, lead};
 use crate::{Error, Result};
 
 /// What a run reports to its observer. `R` is the report of a step: [`StepReport`](crate::fine_tune::StepReport) or
@@ -97,6 +100,10 @@ pub(crate) trait Steps<E> {
     fn step(&mut self) -> Result<Self::Report, E>;
     /// Writes a checkpoint from which the run can be resumed.
     fn save(&self, checkpoint: &Path) -> Result<()>;
+    /// The processes that make the steps together. Rank 0 of them has the folder.
+    fn processes(&self) -> &dyn Collective {
+        &Alone
+    }
 }
 
 /// Where checkpoints are saved, how often, and how many are kept.
@@ -115,14 +122,15 @@ impl Checkpoints<'_> {
         if is_new {
             steps.save(&checkpoint)?;
         }
-        run_folder::keep_last(self.folder, self.keep)?;
+        lead(steps.processes(), || run_folder::keep_last(self.folder, self.keep))?;
         Ok(is_new.then_some(checkpoint))
     }
 }
 
 /// Makes the steps that are left, until the observer stops the run.
 ///
-/// However it ends, there is a checkpoint of the last step; only a step that fails leaves none.
+/// However it ends, there is a checkpoint of the last step; only a step that fails leaves none. Where there are several
+/// processes, all stop after the same step: when the observer of one stops.
 pub(crate) fn run<S, O>(
     steps: &mut S,
     checkpoints: Checkpoints<'_>,
@@ -133,18 +141,21 @@ where
     O: ObserverResult,
 {
     // Held until the run ends. What another one saved meanwhile is seen after it.
-    let _lock = FolderLock::new(checkpoints.folder)?;
-    run_folder::refuse_later(checkpoints.folder, steps.done())?;
+    let _lock = lead(steps.processes(), || {
+        let lock = FolderLock::new(checkpoints.folder)?;
+        run_folder::refuse_later(checkpoints.folder, steps.done())?;
+        Ok(Some(lock))
+    })?;
     let started = RunEvent::Started { step: steps.done(), steps: steps.done() + steps.left() };
-    let mut flow = observe(started).into_flow();
+    let mut flow = together(steps, observe(started))?;
     while steps.left() > 0 && matches!(flow, Ok(ControlFlow::Continue(()))) {
         let report = steps.step()?;
-        flow = observe(RunEvent::Step(&report)).into_flow();
+        flow = together(steps, observe(RunEvent::Step(&report)))?;
         if steps.done().is_multiple_of(checkpoints.every)
             && matches!(flow, Ok(ControlFlow::Continue(())))
             && let Some(checkpoint) = checkpoints.save(steps)?
         {
-            flow = observe(RunEvent::Saved(&checkpoint)).into_flow();
+            flow = together(steps, observe(RunEvent::Saved(&checkpoint)))?;
         }
     }
     let saved = checkpoints.save(steps);
@@ -155,6 +166,19 @@ where
         let _ = observe(RunEvent::Saved(&checkpoint)).into_flow()?;
     }
     Ok(if steps.left() == 0 { Ended::Finished } else { Ended::Stopped })
+}
+
+/// What the observer says, or `Break` where that of another process stops the run.
+fn together<S, O>(steps: &S, said: O) -> Result<Result<ControlFlow<()>, O::Error>>
+where
+    S: Steps<O::Error>,
+    O: ObserverResult,
+{
+    let flow = said.into_flow();
+    let goes_on = matches!(flow, Ok(ControlFlow::Continue(())));
+    let all = steps.processes().all_gather(Bytes::from(vec![u8::from(goes_on)]))?;
+    let all_go_on = all.iter().all(|said| **said == [1]);
+    Ok(if goes_on && !all_go_on { Ok(ControlFlow::Break(())) } else { flow })
 }
 
 #[cfg(test)]

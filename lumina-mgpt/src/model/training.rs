@@ -37,6 +37,20 @@ impl Transformer {
         replica
     }
 
+    /// The same network, with the same parameters, for passes that have no backward pass. It records nothing: what is
+    /// recorded stays in memory until a backward pass comes through it.
+    #[must_use]
+    pub fn unrecorded(&self) -> Self {
+        let device = self.compute.device();
+        if !device.is_autodiff() {
+            return self.clone();
+        }
+        let mut network = self.valid();
+        network.compute = self.compute.clone().on_device(device.without_autodiff());
+        network.stages = vec![Stage::new(&network.architecture, 0..network.architecture.layers, &network.compute)];
+        network
+    }
+
     /// Begins a training pass over whole sequences that goes layer by layer: hidden states `[n, hidden]`, n being the
     /// number of tokens of all rows. Training needs the steps apart, to run a layer twice instead of keeping all that
     /// it computed.

@@ -23,6 +23,9 @@ pub struct LoadProgress {
 pub struct Loader<'a> {
     pub(super) prefix: String,
     pub(super) adapter: Option<&'a Adapter>,
+    /// Which parameters of Burn have values; all of them without it.
+    #[cfg(feature = "burn")]
+    pub(super) keep: Option<&'a dyn Fn(&str) -> bool>,
     pub(super) target: Rc<Target>,
     pub(super) shared: Rc<Shared<'a>>,
 }
@@ -68,6 +71,9 @@ pub(super) struct State {
     /// Names of the parameters of Burn.
     #[cfg(feature = "burn")]
     pub(super) names: std::collections::HashMap<burn::module::ParamId, String>,
+    /// Those of frozen ones.
+    #[cfg(feature = "burn")]
+    pub(super) frozen: std::collections::HashMap<burn::module::ParamId, String>,
     bytes: u64,
     /// Why no more weights go there.
     #[cfg(feature = "cube")]
@@ -145,7 +151,14 @@ impl<'a> Loader<'a> {
 
     fn with(checkpoint: Option<&'a Checkpoint>, compute: &Compute, progress: Option<&'a dyn Fn(LoadProgress)>) -> Self {
         let shared = Shared { checkpoint, state: RefCell::default(), progress };
-        Self { prefix: String::new(), adapter: None, target: Target::new(compute), shared: Rc::new(shared) }
+        Self {
+            prefix: String::new(),
+            adapter: None,
+            #[cfg(feature = "burn")]
+            keep: None,
+            target: Target::new(compute),
+            shared: Rc::new(shared),
+        }
     }
 
     /// The loader of the names below `name`.
@@ -190,6 +203,11 @@ impl<'a> Loader<'a> {
     /// The checkpoint; `None` where only names and shapes are wanted.
     pub fn checkpoint(&self) -> Option<&'a Checkpoint> {
         self.shared.checkpoint
+    }
+
+    /// Names and shapes of the tensors asked for so far.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.shared.state.borrow().asked.clone()
     }
 
     /// The adapter that is put on the network.

@@ -11,7 +11,15 @@ use super::collect::{Loader, Part};
 use super::parts::floats;
 use crate::Compute;
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// The loader of a network of which only the parameters of Burn that `keep` accepts have their values. In the place
+    /// of each other one is a single zero, `[1; D]`, on the same device and under the same name: its tensor is not
+    /// read. Such a network cannot compute until it has all values.
+    #[must_use]
+    pub fn keeping(self, keep: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { keep: Some(keep), ..self }
+    }
+
     /// A parameter in the type that [`Compute::master_weights`] chose, by default the compute type.
     pub fn param<const D: usize>(&self, name: impl Display, shape: [usize; D]) -> Param<Tensor<D>> {
         let path = self.path(name);
@@ -29,22 +37,21 @@ impl Loader<'_> {
         let compute = &self.target.compute;
         let frozen = part == Part::Model && self.adapter.is_some();
         let dtype = if frozen { compute.burn_dtype() } else { compute.parameter_dtype() };
+        let placeholder = || Tensor::zeros([1; D], (&compute.device(), dtype));
         let tensor = match view {
-            Some(view) => to_tensor(&view, compute, dtype),
-            None => return self.placeholder(),
+            Some(view) if self.keep.is_none_or(|keep| keep(&path)) => to_tensor(&view, compute, dtype),
+            Some(_) => placeholder(),
+            // It is missing, which [`Loader::finish`] reports.
+            None => return Param::from_tensor(placeholder()),
         };
         let param = Param::from_tensor(tensor);
+        let mut state = self.shared.state.borrow_mut();
         if frozen {
+            state.frozen.insert(param.id, path);
             return param.set_require_grad(false);
         }
-        self.shared.state.borrow_mut().names.insert(param.id, path);
+        state.names.insert(param.id, path);
         param
-    }
-
-    /// In place of a tensor that is missing, which [`Loader::finish`] reports.
-    fn placeholder<const D: usize>(&self) -> Param<Tensor<D>> {
-        let compute = &self.target.compute;
-        Param::from_tensor(Tensor::zeros([1; D], (&compute.device(), compute.parameter_dtype())))
     }
 
     /// The checkpoint's names of the parameters made so far, under which training saves them. A weight in host memory
@@ -52,6 +59,11 @@ impl Loader<'_> {
     /// adapter's alone.
     pub fn parameter_names(&self) -> HashMap<ParamId, String> {
         self.shared.state.borrow().names.clone()
+    }
+
+    /// The checkpoint's names of the model's own parameters under an adapter, which are frozen.
+    pub fn frozen_names(&self) -> HashMap<ParamId, String> {
+        self.shared.state.borrow().frozen.clone()
     }
 }
 

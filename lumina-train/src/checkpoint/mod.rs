@@ -24,4 +24,4 @@ pub(crate) use model_files::ModelFiles;
 pub use run_folder::latest;
 pub(crate) use same_options::{check_same_options, different};
 pub(crate) use state_values::state_values;
-pub(crate) use whole_folder::{FolderLock, create};
+pub(crate) use whole_folder::{FolderLock, create, create_together};

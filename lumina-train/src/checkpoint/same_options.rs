@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{Error, Result};
 
 /// Options that may change: nothing that is computed depends on them.
-const FREE: [&str; 2] = ["checkpoint_every", "keep_checkpoints"];
+const FREE: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "sharding"];
 
 /// An error where the options of a checkpoint are not those given; it names the first that differs. A number at one of
 /// the paths `may_grow` may have become larger.

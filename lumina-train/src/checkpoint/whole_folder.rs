@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::sync_folder;
 
+use crate::collective::{Collective, agree};
 use crate::{Error, Result};
 
 /// Makes `folder` with what `fill` writes into it: under a temporary name, renamed at the end.
@@ -40,6 +41,30 @@ pub(crate) fn create(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
     // it.
     let _ = folder.parent().map_or(Ok(()), sync_folder);
     Ok(())
+}
+
+/// Makes `folder` as [`create`], with what all ranks write into it. Either all have succeeded, and it is there, or all
+/// have an error.
+pub(crate) fn create_together(
+    ranks: &dyn Collective,
+    folder: &Path,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    if ranks.rank() > 0 {
+        agree(ranks, Ok(()))?;
+        agree(ranks, partial(folder).and_then(|partial| write(&partial)))?;
+        return agree(ranks, Ok(()));
+    }
+    // What the others know of this rank's failure.
+    let (mut is_open, mut is_written) = (false, false);
+    let created = create(folder, |partial| {
+        is_open = true;
+        agree(ranks, Ok(()))?;
+        agree(ranks, write(partial))?;
+        is_written = true;
+        Ok(())
+    });
+    if is_open && !is_written { created } else { agree(ranks, created) }
 }
 
 /// The temporary name of a folder.
@@ -115,7 +140,49 @@ impl Drop for FolderLock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::collective::Threads;
+
+    /// What three ranks get where each writes a file, and `bad` cannot.
+    fn written_by_three(folder: &Path, bad: Option<usize>) -> Vec<Result<()>> {
+        let write = |rank: usize, partial: &Path| match bad == Some(rank) {
+            true => Err(Error::Write { file: partial.join("part"), source: ErrorKind::StorageFull.into() }),
+            false => {
+                let file = partial.join(rank.to_string());
+                fs::write(&file, "part").map_err(|source| Error::Write { file, source })
+            }
+        };
+        std::thread::scope(|scope| {
+            let start = |rank: Threads| {
+                scope.spawn(move || create_together(&rank, folder, |partial| write(rank.rank(), partial)))
+            };
+            let threads: Vec<_> = Threads::group(3, Duration::from_secs(60)).into_iter().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn a_folder_of_all_ranks_is_whole_or_absent() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("result");
+        for bad in 0..3 {
+            for (rank, result) in written_by_three(&folder, Some(bad)).into_iter().enumerate() {
+                let error = result.unwrap_err();
+                match rank == bad {
+                    true => assert!(matches!(error, Error::Write { .. }), "{error}"),
+                    false => assert!(error.to_string().starts_with(&format!("rank {bad} has failed: ")), "{error}"),
+                }
+            }
+            assert!(!folder.exists());
+        }
+        assert!(written_by_three(&folder, None).iter().all(Result::is_ok));
+        assert!((0..3).all(|rank| folder.join(rank.to_string()).exists()));
+        // The first rank cannot begin: all have an error.
+        let again = written_by_three(&folder, None);
+        assert!(again.iter().all(Result::is_err), "{again:?}");
+    }
 
     #[test]
     fn one_at_a_time_makes_a_folder() {

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Example, FineTuneOptions, StepReport, Trainer};
+use crate::collective::{Collective, tell};
 use crate::data::{Batch, BatchSampler, Dataset, ItemOrder, SamplerOptions};
 use crate::run::Steps;
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 pub(super) struct Epochs<'a> {
     trainer: &'a mut Trainer,
     data: &'a Dataset,
-    /// One for each device.
+    /// One for each device of this process.
     samplers: Vec<BatchSampler>,
     steps_per_epoch: u64,
     /// An epoch with the items of its batches, for each device.
@@ -24,7 +25,7 @@ pub(super) struct Epochs<'a> {
 
 impl<'a> Epochs<'a> {
     pub(super) fn new(trainer: &'a mut Trainer, data: &'a Dataset) -> Result<Self> {
-        let (options, ranks) = (&trainer.options, trainer.devices.len());
+        let (options, ranks, first) = (&trainer.options, trainer.devices.count(), trainer.devices.first());
         let sampler = |rank| {
             let settings = SamplerOptions {
                 batch_size: options.batch_size,
@@ -35,7 +36,7 @@ impl<'a> Epochs<'a> {
             };
             BatchSampler::new(data.groups(), settings)
         };
-        let samplers: Vec<BatchSampler> = (0..ranks).map(sampler).collect::<Result<_>>()?;
+        let samplers: Vec<BatchSampler> = (first..first + trainer.ranks.len()).map(sampler).collect::<Result<_>>()?;
         let steps_per_epoch = samplers.first().map_or(0, |sampler| sampler.n_batches() / options.accumulation) as u64;
         // A checkpoint may be of the end of an epoch.
         trainer.position = trainer.position.in_epoch_of(steps_per_epoch);
@@ -94,11 +95,15 @@ impl<E: From<Error>> Steps<E> for Epochs<'_> {
     }
 
     fn step(&mut self) -> Result<StepReport, E> {
-        Ok(self.next_step()?)
+        Ok(self.next_step().inspect_err(|error| tell(&*self.trainer.devices.processes, error))?)
     }
 
     fn save(&self, checkpoint: &Path) -> Result<()> {
         self.trainer.save(checkpoint)
+    }
+
+    fn processes(&self) -> &dyn Collective {
+        &*self.trainer.devices.processes
     }
 }
 

@@ -6,6 +6,8 @@ use lumina_mgpt::{Dropout, Pass, Transformer};
 use lumina_nn::ops::{cross_entropy, gather, read};
 use lumina_tokenizer::IGNORED;
 
+use super::network::Network;
+use crate::shards::Part;
 use crate::{Error, Result};
 
 /// A sequence with its labels: each token itself where it is to be predicted, [`IGNORED`] elsewhere. Not shifted.
@@ -120,9 +122,10 @@ impl Targets {
 pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> Result<Loss> {
     let targets = Targets::of(batch, model.architecture().vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
+    let model = &model.unrecorded();
     let (pass, mut x) = model.begin(&rows, Dropout::NONE)?;
     for layer in 0..model.architecture().n_layers() {
-        x = model.layer(layer, x, &pass)?.detach();
+        x = model.layer(layer, x, &pass)?;
     }
     targets.loss(model, x, z_loss_weight).read()
 }
@@ -135,68 +138,128 @@ pub fn loss(model: &Transformer, batch: &[Example<'_>], z_loss_weight: f64) -> R
 /// [`Error::LabelCount`], [`Error::UnknownLabel`], [`Error::NothingToPredict`]; [`Error::Model`] for a token that the
 /// vocabulary lacks; [`Error::Nn`] where the device fails.
 pub fn gradients(model: &Transformer, batch: &[Example<'_>], options: &LossOptions) -> Result<(Loss, GradientsParams)> {
-    let targets = Targets::of(batch, model.architecture().vocab_size())?;
+    let mut all = GradientsAccumulator::new();
+    let loss = gradients_by_part(&mut Network::whole(model), batch, options, &mut |_, of_part| {
+        all.accumulate(model, of_part);
+        Ok(())
+    })?;
+    Ok((loss, all.grads()))
+}
+
+/// Takes the gradients of a part of the network.
+pub(super) type TakePart<'a> = dyn FnMut(Part, GradientsParams) -> Result<()> + 'a;
+
+/// As [`gradients`], which `take` gets: all at once, or, where activations are not kept, those of each part as soon as
+/// they are computed, from the head to the embedding, each part once.
+pub(super) fn gradients_by_part(
+    network: &mut Network<'_>,
+    batch: &[Example<'_>],
+    options: &LossOptions,
+    take: &mut TakePart<'_>,
+) -> Result<Loss> {
+    let targets = Targets::of(batch, network.vocab_size())?;
     let rows: Vec<&[u32]> = batch.iter().map(|example| example.tokens).collect();
-    let (pass, embedded) = model.begin(&rows, options.dropout)?;
+    let pass = PassOf { rows: &rows, targets: &targets, options };
     match options.activation_memory {
-        ActivationMemory::Keep => keep(model, &targets, &pass, embedded, options.z_loss_weight),
-        ActivationMemory::Recompute => recompute(model, &targets, &pass, embedded, options.z_loss_weight),
+        ActivationMemory::Keep => {
+            let (loss, gradients) = network.run(Part::All, |model| keep(model, &pass))?;
+            take(Part::All, gradients)?;
+            Ok(loss)
+        }
+        ActivationMemory::Recompute => recompute(network, &pass, take),
+    }
+}
+
+/// What a rank does in a round in which it has no pass, and activations are not kept: its part in what the others
+/// gather and sum.
+pub(super) fn no_pass(network: &mut Network<'_>, take: &mut TakePart<'_>) -> Result<()> {
+    let layers = network.n_layers();
+    network.run(Part::Embedding, |_| Ok(()))?;
+    for layer in 0..layers {
+        network.run(Part::Layer(layer), |_| Ok(()))?;
+    }
+    network.run(Part::Head, |_| Ok(()))?;
+    take(Part::Head, GradientsParams::new())?;
+    for part in (0..layers).rev().map(Part::Layer) {
+        network.run(part, |_| Ok(()))?;
+        take(part, GradientsParams::new())?;
+    }
+    take(Part::Embedding, GradientsParams::new())
+}
+
+/// The sequences of a pass, and what is to be computed of them.
+struct PassOf<'a> {
+    rows: &'a [&'a [u32]],
+    targets: &'a Targets,
+    options: &'a LossOptions,
+}
+
+impl PassOf<'_> {
+    /// The pass, and the hidden states before the first layer.
+    fn begin(&self, model: &Transformer) -> Result<(Pass, Tensor<2>)> {
+        Ok(model.begin(self.rows, self.options.dropout)?)
+    }
+
+    fn loss(&self, model: &Transformer, hidden: Tensor<2>) -> LossTensors {
+        self.targets.loss(model, hidden, self.options.z_loss_weight)
     }
 }
 
 /// Forward through all layers, and backward.
-fn keep(
-    model: &Transformer,
-    targets: &Targets,
-    pass: &Pass,
-    embedded: Tensor<2>,
-    z_loss_weight: f64,
-) -> Result<(Loss, GradientsParams)> {
-    let mut x = embedded;
+fn keep(model: &Transformer, batch: &PassOf<'_>) -> Result<(Loss, GradientsParams)> {
+    let (pass, mut x) = batch.begin(model)?;
     for layer in 0..model.architecture().n_layers() {
-        x = model.layer(layer, x, pass)?;
+        x = model.layer(layer, x, &pass)?;
     }
-    let loss = targets.loss(model, x, z_loss_weight);
+    let loss = batch.loss(model, x);
     let read = loss.read()?;
     Ok((read, GradientsParams::from_grads(loss.total.backward(), model)))
 }
 
 /// Forward through all layers, of which only the inputs are kept; then, from the last layer to the first, forward
 /// through it again, and backward.
-fn recompute(
-    model: &Transformer,
-    targets: &Targets,
-    pass: &Pass,
-    embedded: Tensor<2>,
-    z_loss_weight: f64,
-) -> Result<(Loss, GradientsParams)> {
-    let mut all = GradientsAccumulator::new();
-    let layers = model.architecture().n_layers();
+fn recompute(network: &mut Network<'_>, batch: &PassOf<'_>, take: &mut TakePart<'_>) -> Result<Loss> {
+    let layers = network.n_layers();
     let mut inputs = Vec::with_capacity(layers);
-    let mut x = embedded.clone().detach();
+    // A frozen embedding records nothing, and has no backward pass.
+    let (pass, is_embedding_trained, forward, mut x) = network.run(Part::Embedding, |model| {
+        let (pass, embedded) = batch.begin(model)?;
+        let (forward, x) = batch.begin(&model.unrecorded())?;
+        Ok((pass, embedded.is_tracked(), forward, x))
+    })?;
     for layer in 0..layers {
         inputs.push(x.clone());
-        x = model.layer(layer, x, pass)?.detach();
+        x = network.run(Part::Layer(layer), |model| Ok(model.unrecorded().layer(layer, x, &forward)?))?;
     }
-    let x = x.require_grad();
-    let loss = targets.loss(model, x.clone(), z_loss_weight);
-    let read = loss.read()?;
-    let mut grads = loss.total.backward();
-    let mut upstream = x.grad_remove(&mut grads);
-    all.accumulate(model, GradientsParams::from_grads(grads, model));
+    let x = Tensor::from_inner(x).require_grad();
+    let (read, gradients, mut upstream) = network.run(Part::Head, |model| {
+        let loss = batch.loss(model, x.clone());
+        let read = loss.read()?;
+        let mut grads = loss.total.backward();
+        let upstream = x.grad_remove(&mut grads);
+        Ok((read, GradientsParams::from_grads(grads, model), upstream))
+    })?;
+    take(Part::Head, gradients)?;
     for (layer, input) in inputs.into_iter().enumerate().rev() {
-        let Some(gradient) = upstream else { break };
-        let input = input.require_grad();
-        // The derivative of this sum by the layer's output is the gradient at the output.
-        let output = model.layer(layer, input.clone(), pass)?;
-        let mut grads = (output * Tensor::from_inner(gradient)).sum().backward();
-        upstream = input.grad_remove(&mut grads);
-        all.accumulate(model, GradientsParams::from_grads(grads, model));
+        let gradients = network.run(Part::Layer(layer), |model| {
+            let Some(gradient) = upstream.take() else { return Ok(GradientsParams::new()) };
+            let input = Tensor::from_inner(input).require_grad();
+            // The derivative of this sum by the layer's output is the gradient at the output.
+            let output = model.layer(layer, input.clone(), &pass)?;
+            let mut grads = (output * Tensor::from_inner(gradient)).sum().backward();
+            upstream = input.grad_remove(&mut grads);
+            Ok(GradientsParams::from_grads(grads, model))
+        })?;
+        take(Part::Layer(layer), gradients)?;
     }
-    // A frozen embedding records nothing, and has no backward pass.
-    if let Some(gradient) = upstream.filter(|_| embedded.is_tracked()) {
-        let grads = (embedded * Tensor::from_inner(gradient)).sum().backward();
-        all.accumulate(model, GradientsParams::from_grads(grads, model));
-    }
-    Ok((read, all.grads()))
+    let gradients = match upstream.filter(|_| is_embedding_trained) {
+        None => GradientsParams::new(),
+        Some(gradient) => network.run_with_any_embedding(|model| {
+            let (_, embedded) = batch.begin(model)?;
+            let grads = (embedded * Tensor::from_inner(gradient)).sum().backward();
+            Ok(GradientsParams::from_grads(grads, model))
+        })?,
+    };
+    take(Part::Embedding, gradients)?;
+    Ok(read)
 }

@@ -4,12 +4,16 @@
 //! resumed; [`Trainer::run`] is its loop over a data set; [`Trainer::step`] is one step, forward, backward, clip,
 //! update; [`gradients`] is the forward and backward pass.
 
+mod devices;
 mod epochs;
 mod lora;
 mod loss;
 mod merge;
+mod network;
 mod new_model;
+mod open;
 mod options;
+mod rank;
 mod recipe;
 mod report;
 mod run;
@@ -17,7 +21,9 @@ mod start;
 mod step;
 mod trainable;
 mod trainer;
+mod weights;
 
+pub use devices::Devices;
 pub use lora::LoraOptions;
 pub use loss::{ActivationMemory, Example, Loss, LossOptions, gradients, loss};
 pub use merge::merge;
@@ -28,3 +34,5 @@ pub use report::{Position, StepReport};
 pub use run::{FineTune, ImageRows};
 pub use trainable::{Trainable, recording};
 pub use trainer::Trainer;
+
+pub use crate::shards::Sharding;

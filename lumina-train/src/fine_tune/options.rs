@@ -1,6 +1,6 @@
 //! The options of a run.
 
-use super::ActivationMemory;
+use super::{ActivationMemory, Sharding};
 use crate::optim::{AdamWOptions, EpochSchedule};
 use crate::{Error, Result};
 
@@ -24,7 +24,8 @@ pub struct FineTuneOptions {
     pub context_dropout: f64,
     /// Sequences in a pass on one device. Default 4.
     pub batch_size: usize,
-    /// Passes on each device whose gradients make one step. Default 1.
+    /// Passes on each device whose gradients make one step. Default 1. A run that is resumed on another number of
+    /// devices needs another value, so that the product of both stays the same.
     #[serde(alias = "accumulate")]
     pub accumulation: usize,
     /// Sequences are cut to this many tokens. Default 4,096.
@@ -32,6 +33,9 @@ pub struct FineTuneOptions {
     /// Whether the activations of the forward pass are kept for the backward pass.
     #[serde(alias = "activations")]
     pub activation_memory: ActivationMemory,
+    /// What the devices share out among them. It may be another one when a run is resumed. `Full` needs
+    /// [`ActivationMemory::Recompute`].
+    pub sharding: Sharding,
     /// Steps between checkpoints. One is also saved when the run is stopped, and at its end. Default 1,000.
     #[serde(alias = "save_every")]
     pub checkpoint_every: u64,
@@ -55,6 +59,7 @@ impl Default for FineTuneOptions {
             accumulation: 1,
             max_tokens: 4096,
             activation_memory: ActivationMemory::Keep,
+            sharding: Sharding::Optimizer,
             checkpoint_every: 1000,
             keep_checkpoints: 2,
             seed: 0,
@@ -66,7 +71,8 @@ impl FineTuneOptions {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] with field, value and range.
+    /// [`Error::OutOfRange`] with field, value and range; [`Error::KeptActivations`] where weights are to be shared out
+    /// and activations kept.
     pub fn check(&self) -> Result<()> {
         let positive = [
             ("batch_size", self.batch_size as u64),
@@ -99,6 +105,9 @@ impl FineTuneOptions {
                 let expected = format!("0 to {most:e}");
                 return Err(Error::OutOfRange { field, value: value.to_string(), expected });
             }
+        }
+        if self.sharding == Sharding::Full && self.activation_memory == ActivationMemory::Keep {
+            return Err(Error::KeptActivations);
         }
         Ok(())
     }

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use lumina_checkpoint::Dtype;
-use lumina_nn::Compute;
 
-use super::{FineTune, FineTuneOptions, ImageRows, StepReport};
+use super::{Devices, FineTune, FineTuneOptions, ImageRows, StepReport};
 use crate::data::Dataset;
 use crate::{Ended, ObserverResult, Result, RunEvent};
 
@@ -56,15 +55,15 @@ impl Recipe {
     pub fn run<O: ObserverResult>(
         &self,
         folder: &Path,
-        devices: &[Compute],
+        devices: impl Into<Devices>,
         mut observe: impl FnMut(&str, RunEvent<'_, StepReport>) -> O,
     ) -> Result<Ended, O::Error> {
-        let mut model = self.model.clone();
+        let (devices, mut model) = (devices.into(), self.model.clone());
         for (index, stage) in self.stages.iter().enumerate() {
             let stage_folder = folder.join(&stage.name);
             let result = stage_folder.join(MODEL);
             let image_rows = if index == 0 { self.image_rows } else { ImageRows::Keep };
-            let run = FineTune::new(&model, stage.options.clone(), devices).image_rows(image_rows);
+            let run = FineTune::new(&model, stage.options.clone(), &devices).image_rows(image_rows);
             if result.exists() {
                 run.check_finished(&stage_folder)?;
             } else {

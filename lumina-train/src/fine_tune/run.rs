@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 
 use super::start::Start;
-use super::trainer::{check_same_run, check_same_start, first_device};
-use super::{FineTuneOptions, LoraOptions, StepReport, Trainer};
+use super::trainer::{check_same_run, check_same_start};
+use super::{Devices, FineTuneOptions, LoraOptions, StepReport, Trainer};
 use crate::checkpoint::FolderLock;
+use crate::collective::{lead, tell};
 use crate::data::Dataset;
 use crate::{Ended, ObserverResult, Result, RunEvent, checkpoint};
 
@@ -42,15 +42,15 @@ pub enum ImageRows {
 pub struct FineTune {
     model: PathBuf,
     options: FineTuneOptions,
-    devices: Vec<Compute>,
+    devices: Devices,
     lora: Option<LoraOptions>,
     image_rows: ImageRows,
 }
 
 impl FineTune {
     /// Trains all weights of the model in a Hugging Face folder. Passes are spread over all devices.
-    pub fn new(model: impl Into<PathBuf>, options: FineTuneOptions, devices: &[Compute]) -> Self {
-        let (model, devices) = (model.into(), devices.to_vec());
+    pub fn new(model: impl Into<PathBuf>, options: FineTuneOptions, devices: impl Into<Devices>) -> Self {
+        let (model, devices) = (model.into(), devices.into());
         Self { model, options, devices, lora: None, image_rows: ImageRows::Keep }
     }
 
@@ -89,9 +89,12 @@ impl FineTune {
             Some(lora) => {
                 let adapter = folder.join("adapter");
                 start.check_adapter(&adapter)?;
-                if !adapter.exists() {
-                    lora.create(&self.model, &adapter, first_device(&options, devices)?)?;
-                }
+                options.check()?;
+                let device = devices.check()?;
+                lead(&*devices.processes, || match adapter.exists() {
+                    true => Ok(()),
+                    false => lora.create(&self.model, &adapter, device),
+                })?;
                 Trainer::with_adapter(&self.model, &adapter, options, devices)?
             }
         };
@@ -112,7 +115,7 @@ impl FineTune {
     /// An error where the finished run in a folder is not this one, as far as its checkpoints tell.
     pub(super) fn check_finished(&self, folder: &Path) -> Result<()> {
         match checkpoint::latest(folder)? {
-            Some(checkpoint) => check_same_run(&checkpoint, &self.start()?, &self.options),
+            Some(checkpoint) => check_same_run(&checkpoint, &self.start()?, &self.options, self.devices.count()),
             None => Ok(()),
         }
     }
@@ -130,8 +133,8 @@ impl FineTune {
         observe: impl FnMut(RunEvent<'_, StepReport>) -> O,
     ) -> Result<(Trainer, Ended), O::Error> {
         // Before the model is opened, which takes long. The loop has a lock of its own.
-        let lock = FolderLock::new(folder)?;
-        let mut trainer = self.open(folder)?;
+        let lock = lead(&*self.devices.processes, || FolderLock::new(folder).map(Some))?;
+        let mut trainer = self.open(folder).inspect_err(|error| tell(&*self.devices.processes, error))?;
         drop(lock);
         let ended = trainer.run(data, folder, observe)?;
         Ok((trainer, ended))

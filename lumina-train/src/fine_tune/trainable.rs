@@ -1,6 +1,6 @@
 //! A checkpoint's tensors as parameters that record gradients.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
@@ -30,21 +30,18 @@ impl Trainable {
     /// Opens a Hugging Face folder for training.
     ///
     /// # Errors
-    /// Those of [`Transformer::open`].
+    /// Those of [`Transformer::open`], and [`Error::SharedParameter`] where the head is the embedding.
     pub fn open(folder: &Path, compute: &Compute) -> Result<Self> {
-        let file = folder.join("config.json");
-        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
-        Self::from_checkpoint(&lumina_mgpt::convert::open(folder)?, architecture, compute)
+        Ok(Source::open(folder, None)?.load(compute, &|_| true)?.trainable)
     }
 
     /// The network in a checkpoint's tensors.
     ///
     /// # Errors
-    /// Those of [`Transformer::from_checkpoint`].
+    /// Those of [`Transformer::from_checkpoint`], and [`Error::SharedParameter`].
     pub fn from_checkpoint(checkpoint: &Checkpoint, architecture: Architecture, compute: &Compute) -> Result<Self> {
         let loader = Loader::new(checkpoint, &recording(compute));
-        let model = Transformer::from_loader(&loader, architecture)?;
-        Ok(Self { model, names: loader.parameter_names() })
+        Ok(Loaded::new(&loader, architecture)?.trainable)
     }
 
     /// Opens the Hugging Face folder `model` with a LoRA adapter on it, for training of the adapter alone. The model's
@@ -53,15 +50,7 @@ impl Trainable {
     /// # Errors
     /// Those of [`Transformer::open`], and [`Error::AdapterDropout`]: dropout of the adapter alone is not supported.
     pub fn open_with_adapter(model: &Path, adapter: &Adapter, compute: &Compute) -> Result<Self> {
-        let file = model.join("config.json");
-        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
-        if let Some(rate) = adapter.config().get("lora_dropout").filter(|rate| rate.as_f64() != Some(0.0)) {
-            return Err(Error::AdapterDropout { rate: rate.to_string() });
-        }
-        let checkpoint = lumina_mgpt::convert::open(model)?;
-        let loader = Loader::new(&checkpoint, &recording(compute)).with_adapter(adapter);
-        let model = Transformer::from_loader(&loader, architecture)?;
-        Ok(Self { model, names: loader.parameter_names() })
+        Ok(Source::open(model, Some(adapter))?.load(compute, &|_| true)?.trainable)
     }
 
     /// Sets the head's rows of these tokens to zero, if the head itself is trained. FP-SFT starts so: the language
@@ -72,6 +61,57 @@ impl Trainable {
         let Some(head) = head else { return self };
         let model = self.model.map(&mut ZeroRows { head, tokens });
         Self { model, names: self.names }
+    }
+}
+
+/// What a network is loaded from.
+pub(super) struct Source<'a> {
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    adapter: Option<&'a Adapter>,
+}
+
+impl<'a> Source<'a> {
+    /// The model in a Hugging Face folder, with an adapter on it if there is one.
+    pub(super) fn open(folder: &Path, adapter: Option<&'a Adapter>) -> Result<Self> {
+        let file = folder.join("config.json");
+        let architecture = ModelConfig::open(&file)?.resolve(&file)?;
+        let rate = adapter.and_then(|adapter| adapter.config().get("lora_dropout"));
+        if let Some(rate) = rate.filter(|rate| rate.as_f64() != Some(0.0)) {
+            return Err(Error::AdapterDropout { rate: rate.to_string() });
+        }
+        Ok(Self { checkpoint: lumina_mgpt::convert::open(folder)?, architecture, adapter })
+    }
+
+    /// The network, with placeholders for the parameters that `keep` does not accept by their names.
+    pub(super) fn load(&self, compute: &Compute, keep: &dyn Fn(&str) -> bool) -> Result<Loaded> {
+        let loader = Loader::new(&self.checkpoint, &recording(compute)).keeping(keep);
+        let loader = match self.adapter {
+            None => loader,
+            Some(adapter) => loader.with_adapter(adapter),
+        };
+        Loaded::new(&loader, self.architecture.clone())
+    }
+}
+
+/// A network whose parameters may be placeholders, and what its loader knows of them.
+pub(super) struct Loaded {
+    pub(super) trainable: Trainable,
+    /// The checkpoint's names of the parameters that are shared out without being trained.
+    pub(super) frozen: HashMap<ParamId, String>,
+    /// The shapes of all by their names.
+    pub(super) shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Loaded {
+    fn new(loader: &Loader<'_>, architecture: Architecture) -> Result<Self> {
+        let model = Transformer::from_loader(loader, architecture)?;
+        let trainable = Trainable { model, names: loader.parameter_names() };
+        let mut once = HashSet::new();
+        if let Some(name) = trainable.names.values().find(|&name| !once.insert(name)) {
+            return Err(Error::SharedParameter { name: name.clone() });
+        }
+        Ok(Self { trainable, frozen: loader.frozen_names(), shapes: loader.shapes() })
     }
 }
 

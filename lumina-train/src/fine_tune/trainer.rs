@@ -1,22 +1,23 @@
 //! A transformer in training: opened, resumed, run over a data set, saved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::module::Module;
 use lumina_checkpoint::{Adapter, Dtype};
 use lumina_mgpt::Transformer;
-use lumina_nn::Compute;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::epochs::Epochs;
+use super::open::open;
+use super::rank::Rank;
 use super::start::Start;
-use super::{FineTuneOptions, Position, StepReport, Trainable, recording};
+use super::{Devices, FineTuneOptions, Position, Sharding, StepReport};
 use crate::checkpoint::{
-    self, ModelFiles, WeightType, base_model, check_same_options, different, read_json, run_folder, save_parameters,
-    write_json,
+    ModelFiles, WeightType, base_model, check_same_options, different, read_json, run_folder, write_json,
 };
 use crate::data::Dataset;
-use crate::optim::AdamW;
+use crate::optim::{AdamW, StateOf};
 use crate::run::{Checkpoints, run};
 use crate::{Ended, Error, ObserverResult, Result, RunEvent};
 
@@ -24,22 +25,25 @@ use crate::{Ended, Error, ObserverResult, Result, RunEvent};
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) options: FineTuneOptions,
-    pub(super) trainable: Trainable,
-    /// The network on the devices after the first.
-    pub(super) replicas: Vec<Transformer>,
-    pub(super) devices: Vec<Compute>,
-    pub(super) optimizer: AdamW,
+    pub(super) devices: Devices,
+    /// One for each device of this process.
+    pub(super) ranks: Vec<Rank>,
     pub(super) position: Position,
     pub(super) pool: Option<Arc<ThreadPool>>,
-    files: ModelFiles,
+    pub(super) files: ModelFiles,
     /// What the run began with, where that is known.
     pub(super) start: Option<Start>,
     /// The fingerprint of its data, once there are any.
     data: Option<String>,
 }
 
-/// The file of a checkpoint with the optimizer's state.
-const OPTIMIZER: &str = "optimizer.safetensors";
+/// The file of a checkpoint with the optimizer's state, or with the part of it that one of several processes wrote.
+fn optimizer_file(process: usize, processes: usize) -> String {
+    match processes {
+        1 => "optimizer.safetensors".to_owned(),
+        _ => format!("optimizer-{:05}-of-{processes:05}.safetensors", process + 1),
+    }
+}
 
 /// The state of a run besides its tensors.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -48,6 +52,9 @@ struct State {
     options: FineTuneOptions,
     /// How many devices share a step: part of the batch.
     devices: usize,
+    /// How many files have parts of the optimizer's state. Older states have one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    optimizer_files: usize,
     /// What it began with. Older states and those of trainers without a [`FineTune`](super::FineTune) have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<Start>,
@@ -56,17 +63,40 @@ struct State {
     data: Option<String>,
 }
 
-/// The state in a checkpoint, if it is one of a run with these options.
-fn read_state(checkpoint: &Path, options: &FineTuneOptions, may_grow: &[&str]) -> Result<State> {
+fn one() -> usize {
+    1
+}
+
+fn is_one(files: &usize) -> bool {
+    *files == 1
+}
+
+/// The state in a checkpoint, if it is one of a run with these options and the same batch. The passes of a step may be
+/// shared out to another number of devices: `accumulation` is then that of the state.
+fn read_state(checkpoint: &Path, options: &FineTuneOptions, devices: usize, may_grow: &[&str]) -> Result<State> {
     let state: State = read_json(&run_folder::state_file(checkpoint))?;
-    check_same_options(checkpoint, &state.options, options, may_grow)?;
+    let passes = |options: &FineTuneOptions, devices: usize| options.accumulation.checked_mul(devices);
+    let saved = match passes(&state.options, state.devices) == passes(options, devices) {
+        true => FineTuneOptions { accumulation: options.accumulation, ..state.options.clone() },
+        false => state.options.clone(),
+    };
+    check_same_options(checkpoint, &saved, options, may_grow)?;
+    if saved.accumulation == state.options.accumulation && state.devices != devices {
+        let (saved, given) = (state.devices, devices);
+        return Err(Error::DifferentDevices { checkpoint: checkpoint.to_owned(), saved, given });
+    }
     Ok(state)
 }
 
 /// An error where the checkpoint is of a run that began with something else or has other options. None may have grown.
-pub(super) fn check_same_run(checkpoint: &Path, start: &Start, options: &FineTuneOptions) -> Result<()> {
+pub(super) fn check_same_run(
+    checkpoint: &Path,
+    start: &Start,
+    options: &FineTuneOptions,
+    devices: usize,
+) -> Result<()> {
     check_same_start(checkpoint, start)?;
-    read_state(checkpoint, options, &[]).map(|_| ())
+    read_state(checkpoint, options, devices, &[]).map(|_| ())
 }
 
 /// An error where the checkpoint is of a run that began with something else.
@@ -76,46 +106,50 @@ pub(super) fn check_same_start(checkpoint: &Path, start: &Start) -> Result<()> {
 }
 
 impl Trainer {
-    /// Begins a run on the model in a Hugging Face folder. The first device has optimizer and master weights. Passes
-    /// are spread over all devices.
+    /// Begins a run on the model in a Hugging Face folder. Passes are spread over all devices, and so are the state of
+    /// the optimizer and the weights, as [`FineTuneOptions::sharding`] says.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`], [`Error::NoDevices`], [`Error::Model`] where the folder cannot be opened.
-    pub fn new(model: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
-        let trainable = Trainable::open(model, first_device(&options, devices)?)?;
-        Ok(Self::with(trainable, options, devices, ModelFiles::of_model(model)?))
+    /// Those of [`FineTuneOptions::check`], [`Error::NoDevices`], [`Error::Model`] where the folder cannot be opened.
+    pub fn new(model: &Path, options: FineTuneOptions, devices: impl Into<Devices>) -> Result<Self> {
+        let devices = devices.into();
+        options.check()?;
+        let ranks = open(model, None, &options, &devices)?;
+        Ok(Self::with(ranks, options, devices, ModelFiles::of_model(model)?))
     }
 
     /// Begins a run that trains only the LoRA adapter in the folder `adapter`, on the model in the folder `model`. What
     /// is saved is an adapter, too. A new one is made by [`LoraOptions::create`](super::LoraOptions::create).
     ///
     /// # Errors
-    /// As [`Trainer::new`], and those of [`Adapter::open`] and [`Trainable::open_with_adapter`].
-    pub fn with_adapter(model: &Path, adapter: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+    /// As [`Trainer::new`], and those of [`Adapter::open`] and
+    /// [`Trainable::open_with_adapter`](super::Trainable::open_with_adapter).
+    pub fn with_adapter(
+        model: &Path,
+        adapter: &Path,
+        options: FineTuneOptions,
+        devices: impl Into<Devices>,
+    ) -> Result<Self> {
+        let devices = devices.into();
+        options.check()?;
         let adapter = Adapter::open(adapter)?;
-        let trainable = Trainable::open_with_adapter(model, &adapter, first_device(&options, devices)?)?;
-        Ok(Self::with(trainable, options, devices, ModelFiles::of_adapter(&adapter, model)?))
+        let ranks = open(model, Some(&adapter), &options, &devices)?;
+        Ok(Self::with(ranks, options, devices, ModelFiles::of_adapter(&adapter, model)?))
     }
 
-    /// A run on a network that is open already.
-    fn with(trainable: Trainable, options: FineTuneOptions, devices: &[Compute], files: ModelFiles) -> Self {
-        let optimizer = AdamW::new(options.adamw, trainable.names.clone());
-        let devices: Vec<Compute> = devices.iter().map(recording).collect();
-        let mut trainer = Self {
+    /// A run on networks that are open already.
+    fn with(ranks: Vec<Rank>, options: FineTuneOptions, devices: Devices, files: ModelFiles) -> Self {
+        Self {
             options,
-            trainable,
-            replicas: Vec::new(),
             devices,
-            optimizer,
+            ranks,
             position: Position::default(),
             // Without one, steps are slower.
             pool: ThreadPoolBuilder::new().build().ok().map(Arc::new),
             files,
             start: None,
             data: None,
-        };
-        trainer.replicate();
-        trainer
+        }
     }
 
     /// Resumes a run from a checkpoint, or from the newest one in the folder of a run. A checkpoint of an adapter names
@@ -124,24 +158,38 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new`]; [`Error::NoCheckpoint`], [`Error::Read`], [`Error::TrainerState`]; where options or
     /// devices are not those of the run, [`Error::DifferentOptions`] and [`Error::DifferentDevices`]. Only
-    /// `checkpoint_every` and `keep_checkpoints` may change, and `schedule.epochs` may grow where the learning rate is
-    /// constant after the warm-up: with a cosine, the steps that are done had been made with other rates.
-    pub fn resume(folder: &Path, options: FineTuneOptions, devices: &[Compute]) -> Result<Self> {
+    /// `checkpoint_every`, `keep_checkpoints` and `sharding` may change; `accumulation` and the number of devices, if
+    /// their product stays the same; and `schedule.epochs` may grow where the learning rate is constant after the
+    /// warm-up: with a cosine, the steps that are done had been made with other rates.
+    pub fn resume(folder: &Path, options: FineTuneOptions, devices: impl Into<Devices>) -> Result<Self> {
+        let devices = devices.into();
         options.check()?;
         let checkpoint = run_folder::find(folder)?;
         let may_grow: &[&str] = if options.schedule.may_grow() { &["schedule.epochs"] } else { &[] };
-        let state = read_state(&checkpoint, &options, may_grow)?;
-        if state.devices != devices.len() {
-            let (saved, given) = (state.devices, devices.len());
-            return Err(Error::DifferentDevices { checkpoint, saved, given });
-        }
+        let state = read_state(&checkpoint, &options, devices.count(), may_grow)?;
         let mut trainer = match base_model(&checkpoint)? {
             None => Self::new(&checkpoint, options, devices)?,
             Some(model) => Self::with_adapter(&model, &checkpoint, options, devices)?,
         };
         trainer.position = state.position;
         (trainer.start, trainer.data) = (state.start, state.data);
-        trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.position.step, &trainer.trainable.model)?;
+        let files: Vec<PathBuf> = (0..state.optimizer_files)
+            .map(|process| checkpoint.join(optimizer_file(process, state.optimizer_files)))
+            .collect();
+        let first = trainer.devices.first();
+        for (number, Rank { optimizer, shards, .. }) in trainer.ranks.iter_mut().enumerate() {
+            let parameters = shards.parameters().iter().filter(|parameter| parameter.is_trained);
+            let states = parameters.map(|parameter| StateOf {
+                name: &parameter.name,
+                elements: parameter.elements,
+                device: parameter.device.clone(),
+                is_own: match trainer.options.sharding {
+                    Sharding::None => true,
+                    Sharding::Optimizer | Sharding::Full => shards.is_owned(first + number, &parameter.name),
+                },
+            });
+            optimizer.load_part(&files, state.position.step, states.collect())?;
+        }
         Ok(trainer)
     }
 
@@ -156,16 +204,32 @@ impl Trainer {
     }
 
     /// The network as it is now.
-    pub fn model(&self) -> &Transformer {
-        &self.trainable.model
+    ///
+    /// # Errors
+    /// [`Error::WeightsSharedOut`] with [`Sharding::Full`] and more than one device: none has the network.
+    pub fn model(&self) -> Result<&Transformer> {
+        match self.shares_weights() {
+            true => Err(Error::WeightsSharedOut { ranks: self.devices.count() }),
+            false => Ok(&self.ranks[0].trainable.model),
+        }
+    }
+
+    /// The number of weights that each device of this process has between steps: with [`Sharding::Full`] its share.
+    pub fn weights_held(&self) -> Vec<usize> {
+        self.ranks.iter().map(|rank| rank.trainable.model.num_params()).collect()
+    }
+
+    /// Whether no device has all weights.
+    pub(super) fn shares_weights(&self) -> bool {
+        self.options.sharding.shares_weights(self.devices.count())
     }
 
     /// Sets the head's rows of these tokens to zero, as before FP-SFT. Under an adapter the head is not trained, and
     /// stays.
     #[must_use]
     pub fn zero_head_rows(mut self, tokens: &[u32]) -> Self {
-        self.trainable = self.trainable.zero_head_rows(tokens);
-        self.replicate();
+        let zeroed = |rank: Rank| Rank { trainable: rank.trainable.zero_head_rows(tokens), ..rank };
+        self.ranks = self.ranks.into_iter().map(zeroed).collect();
         self
     }
 
@@ -203,25 +267,32 @@ impl Trainer {
         }
     }
 
-    /// Copies the first device's weights to the others.
-    pub(super) fn replicate(&mut self) {
-        let others = self.devices.iter().skip(1);
-        self.replicas = others.map(|device| self.trainable.model.replica(device)).collect();
-    }
-
     /// Writes a checkpoint to a new folder. [`Trainer::resume`] continues from it, and inference opens it as a model,
-    /// or as an adapter where one is trained.
+    /// or as an adapter where one is trained. All processes call it.
     ///
     /// # Errors
-    /// [`Error::Write`], also where the folder exists already; [`Error::Checkpoint`].
+    /// [`Error::Write`], also where the folder exists already; [`Error::Checkpoint`]; [`Error::Rank`].
     pub fn save(&self, checkpoint: &Path) -> Result<()> {
-        checkpoint::create(checkpoint, |partial| {
+        let processes = &*self.devices.processes;
+        // Where nothing is shared out, the first rank has it all.
+        let (optimizer_files, own) = match self.options.sharding {
+            Sharding::None => (1, &self.ranks[..1]),
+            Sharding::Optimizer | Sharding::Full => (processes.size(), &*self.ranks),
+        };
+        self.write_together(checkpoint, |partial| {
+            if processes.rank() < optimizer_files {
+                let file = partial.join(optimizer_file(processes.rank(), optimizer_files));
+                AdamW::save_all(own.iter().map(|rank| &rank.optimizer), &file)?;
+            }
             self.write_weights(partial, WeightType::F32)?;
-            self.optimizer.save(&partial.join(OPTIMIZER))?;
+            if processes.rank() > 0 {
+                return Ok(());
+            }
             let state = State {
                 position: self.position,
                 options: self.options.clone(),
-                devices: self.devices.len(),
+                devices: self.devices.count(),
+                optimizer_files,
                 start: self.start.clone(),
                 data: self.data.clone(),
             };
@@ -230,25 +301,12 @@ impl Trainer {
     }
 
     /// Writes the model as a Hugging Face folder, or the adapter as a PEFT folder, with weights in `f32`, `bf16` or
-    /// `f16`.
+    /// `f16`. All processes call it.
     ///
     /// # Errors
     /// [`Error::WeightType`], and as [`Trainer::save`].
     pub fn export(&self, folder: &Path, dtype: Dtype) -> Result<()> {
         let weights = dtype.try_into()?;
-        checkpoint::create(folder, |partial| self.write_weights(partial, weights))
+        self.write_together(folder, |partial| self.write_weights(partial, weights))
     }
-
-    /// The model, or the adapter alone, with its config.
-    fn write_weights(&self, folder: &Path, dtype: WeightType) -> Result<()> {
-        let file = folder.join(self.files.write(folder, dtype)?);
-        save_parameters(&self.trainable.model, &self.trainable.names, dtype.dtype(), &file)
-    }
-}
-
-/// The first device, once the options are checked. Each computes with a whole network.
-pub(super) fn first_device<'a>(options: &FineTuneOptions, devices: &'a [Compute]) -> Result<&'a Compute> {
-    options.check()?;
-    devices.iter().try_for_each(Compute::check_alone)?;
-    devices.first().ok_or(Error::NoDevices)
 }

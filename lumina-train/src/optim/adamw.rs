@@ -1,12 +1,12 @@
 //! AdamW on all parameters alike.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
-use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use burn::tensor::{Device, Tensor, TensorData};
+use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_nn::ops::{AdamWStep, Moments, adamw};
 
 use crate::checkpoint::{WeightType, tensor_bytes};
@@ -63,7 +63,14 @@ impl AdamW {
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be written or the device fails.
     pub fn save(&self, file: &Path) -> Result<()> {
-        let both = self.moments.iter().flat_map(|(name, moments)| {
+        Self::save_all([self], file)
+    }
+
+    /// As [`AdamW::save`], the states of optimizers that have different parameters.
+    pub(crate) fn save_all<'a>(optimizers: impl IntoIterator<Item = &'a Self>, file: &Path) -> Result<()> {
+        let moments: BTreeMap<&String, &Moments> =
+            optimizers.into_iter().flat_map(|optimizer| &optimizer.moments).collect();
+        let both = moments.into_iter().flat_map(|(name, moments)| {
             [(format!("{name}.exp_avg"), &moments.first), (format!("{name}.exp_avg_sq"), &moments.second)]
         });
         let tensors = both.map(|(name, tensor)| {
@@ -77,24 +84,90 @@ impl AdamW {
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be read, [`Error::TrainerState`] where it is of another model.
     pub fn load(&mut self, file: &Path, steps: u64, model: &impl Module) -> Result<()> {
-        let checkpoint = Checkpoint::open(file)?;
-        let mut load =
-            LoadState { names: &self.names, checkpoint: &checkpoint, moments: BTreeMap::new(), problem: None };
-        model.visit(&mut load);
-        // Tensors of unknown parameters are of a larger model. A file without any is not of a run that made steps.
-        let known = |name: &str| {
-            let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
-            parameter.is_some_and(|parameter| load.moments.contains_key(parameter))
-        };
-        let unknown = checkpoint.names().find(|name| !known(name)).map(str::to_owned);
-        let absent = || (steps > 0 && load.moments.is_empty()).then(|| "<parameter>.exp_avg".to_owned());
-        if let Some(tensor) = load.problem.clone().or(unknown).or_else(absent) {
-            return Err(Error::TrainerState { file: file.to_owned(), tensor });
+        struct List<'a> {
+            names: &'a HashMap<ParamId, String>,
+            parameters: Vec<StateOf<'a>>,
         }
-        self.moments = load.moments;
+        impl ModuleVisitor for List<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(name) = self.names.get(&param.id) {
+                    let tensor = param.val().inner();
+                    let (elements, device) = (tensor.shape().num_elements(), tensor.device());
+                    self.parameters.push(StateOf { name, elements, device, is_own: true });
+                }
+            }
+        }
+        let names = std::mem::take(&mut self.names);
+        let mut list = List { names: &names, parameters: Vec::new() };
+        model.visit(&mut list);
+        let loaded = self.load_part(&[file.to_owned()], steps, list.parameters);
+        self.names = names;
+        loaded
+    }
+
+    /// As [`AdamW::load`], from the files that ranks wrote, of all parameters that are trained.
+    pub(crate) fn load_part(&mut self, files: &[PathBuf], steps: u64, parameters: Vec<StateOf<'_>>) -> Result<()> {
+        let mut found = HashSet::new();
+        let mut moments = BTreeMap::new();
+        for file in files {
+            let failed = |tensor: &str| Error::TrainerState { file: file.clone(), tensor: tensor.to_owned() };
+            let checkpoint = Checkpoint::open(file)?;
+            let mut of_file = HashSet::new();
+            for StateOf { name, elements, device, is_own } in &parameters {
+                let keys = [format!("{name}.exp_avg"), format!("{name}.exp_avg_sq")];
+                // A parameter that never had a gradient has no state.
+                if !checkpoint.contains(&keys[0]) {
+                    continue;
+                }
+                let fits = |view: &TensorView| view.shape() == [*elements] && view.dtype() == Dtype::F32;
+                let [first, second] = keys.each_ref().map(|key| checkpoint.get(key).filter(fits));
+                let first = first.ok_or_else(|| failed(&keys[0]))?;
+                let second = second.ok_or_else(|| failed(&keys[1]))?;
+                of_file.insert(*name);
+                if *is_own {
+                    let [first, second] = [first, second].map(|view| state_tensor(&view, device));
+                    moments.insert((*name).to_owned(), Moments { first, second });
+                }
+            }
+            // Tensors of unknown parameters are of a larger model.
+            let known = |name: &str| {
+                let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
+                parameter.is_some_and(|parameter| of_file.contains(parameter))
+            };
+            if let Some(tensor) = checkpoint.names().find(|name| !known(name)) {
+                return Err(failed(tensor));
+            }
+            found.extend(of_file);
+        }
+        // Files without any are not of a run that made steps.
+        if steps > 0
+            && found.is_empty()
+            && let Some(file) = files.first()
+        {
+            return Err(Error::TrainerState { file: file.clone(), tensor: "<parameter>.exp_avg".to_owned() });
+        }
+        self.moments = moments;
         self.steps = steps;
         Ok(())
     }
+}
+
+/// A parameter whose state is read.
+pub(crate) struct StateOf<'a> {
+    /// Its name in the checkpoint.
+    pub(crate) name: &'a str,
+    pub(crate) elements: usize,
+    /// Where its state goes.
+    pub(crate) device: Device,
+    /// Whether it does; the others' are looked at alone.
+    pub(crate) is_own: bool,
+}
+
+/// `f32` values of a file.
+fn state_tensor(view: &TensorView, device: &Device) -> Tensor<1> {
+    let values: Vec<f32> = view.bytes().as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect();
+    let elements = values.len();
+    Tensor::from_data(TensorData::new(values, [elements]), device)
 }
 
 struct Update<'a> {
@@ -123,42 +196,5 @@ impl ModuleMapper for Update<'_> {
         let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
         self.optimizer.moments.insert(name.clone(), moments);
         Param::from_mapped_value(id, Tensor::from_inner(updated).require_grad(), mapper)
-    }
-}
-
-struct LoadState<'a> {
-    names: &'a HashMap<ParamId, String>,
-    checkpoint: &'a Checkpoint,
-    moments: BTreeMap<String, Moments>,
-    problem: Option<String>,
-}
-
-impl ModuleVisitor for LoadState<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(name) = self.names.get(&param.id) else { return };
-        let tensor = param.val().inner();
-        let elements = tensor.shape().num_elements();
-        let mut read = |suffix: &str| {
-            let key = format!("{name}.{suffix}");
-            let values =
-                self.checkpoint.get(&key).filter(|view| view.shape() == [elements] && view.dtype() == Dtype::F32);
-            let Some(view) = values else {
-                self.problem = Some(key);
-                return None;
-            };
-            let values: Vec<f32> = view
-                .bytes()
-                .chunks_exact(4)
-                .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-                .collect();
-            Some(Tensor::from_data(TensorData::new(values, [elements]), &tensor.device()))
-        };
-        // A parameter that never had a gradient has no state.
-        if !self.checkpoint.contains(&format!("{name}.exp_avg")) {
-            return;
-        }
-        if let (Some(first), Some(second)) = (read("exp_avg"), read("exp_avg_sq")) {
-            self.moments.insert(name.clone(), Moments { first, second });
-        }
     }
 }

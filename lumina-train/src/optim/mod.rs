@@ -9,6 +9,7 @@ mod adamw;
 mod gradients;
 mod schedule;
 
+pub(crate) use adamw::StateOf;
 pub use adamw::{AdamW, AdamWOptions};
 pub use gradients::{clip_factor, global_norm, scale};
 pub use schedule::{EpochSchedule, StepSchedule};

@@ -12,6 +12,7 @@ use super::discriminator::{Discriminator, adaptive_weight, hinge};
 use super::loss::{Losses, errors, reconstruction};
 use super::options::VqTrainingOptions;
 use crate::optim::AdamW;
+use crate::shards::{Shards, Values};
 use crate::{Error, Result};
 
 /// The discriminator with its optimizer.
@@ -20,6 +21,7 @@ pub(super) struct DiscriminatorTrainer {
     pub(super) model: Discriminator,
     pub(super) names: HashMap<ParamId, String>,
     pub(super) optimizer: AdamW,
+    pub(super) shards: Shards,
     /// The decoder's last weight, at which the adaptive weight is measured.
     pub(super) last_weight: ParamId,
 }
@@ -92,9 +94,14 @@ impl DiscriminatorTrainer {
         })
     }
 
-    /// The discriminator's own step, by the loss of the batch.
-    pub(super) fn step(&mut self, learning_rate: f64, loss: AdversarialLoss) {
-        let gradients = GradientsParams::from_grads(loss.discriminator_loss.backward(), &self.model);
+    /// The gradients of the discriminator's own loss of a batch.
+    pub(super) fn gradients(&self, loss: AdversarialLoss) -> GradientsParams {
+        GradientsParams::from_grads(loss.discriminator_loss.backward(), &self.model)
+    }
+
+    /// The discriminator's own step, by the gradients of the step's passes.
+    pub(super) fn step(&mut self, learning_rate: f64, gradients: Values) {
+        let gradients = self.shards.gradients_of(&self.model, gradients);
         self.model = self.optimizer.step(learning_rate, self.model.clone(), gradients);
     }
 }
@@ -105,6 +112,7 @@ mod tests {
 
     use super::*;
     use crate::optim::AdamWOptions;
+    use crate::shards::Names;
     use crate::vq::DiscriminatorOptions;
     use crate::vq::loss::tests::tiny;
 
@@ -117,7 +125,8 @@ mod tests {
         let (model, discriminator_names) = Discriminator::new(&shape, &mut initial, &pixels.device()).unwrap();
         let last_weight = *names.iter().find(|(_, name)| *name == "decoder.conv_out.weight").unwrap().0;
         let optimizer = AdamW::new(AdamWOptions::default(), discriminator_names.clone());
-        let discriminator = DiscriminatorTrainer { model, names: discriminator_names, optimizer, last_weight };
+        let shards = Shards::new(&model, &Names::trained(&discriminator_names), 1);
+        let discriminator = DiscriminatorTrainer { model, names: discriminator_names, optimizer, shards, last_weight };
 
         let forward = || {
             let features = vq.decode_features(vq.latents(pixels.clone(), Bands::Whole).unwrap()).unwrap();

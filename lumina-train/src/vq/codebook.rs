@@ -48,6 +48,11 @@ impl CodebookState {
         Self { embed, idle: vec![idle; n_codes], recent: vec![0.0; n_codes], averages }
     }
 
+    /// Whether there are codes that [`CodebookState::revive`] would replace.
+    pub(super) fn has_dead_codes(&self, options: &VqTrainingOptions) -> bool {
+        self.idle.iter().any(|&idle| idle >= idle_limit(options))
+    }
+
     /// Replaces dead codes, unused for longer than allowed or never set, by latents of the batch, each at most once.
     /// Returns how many.
     pub(super) fn revive(
@@ -57,7 +62,7 @@ impl CodebookState {
         options: &VqTrainingOptions,
         rng: &mut ChaCha12Rng,
     ) -> usize {
-        let limit = options.revive_after.map_or(NEVER, |steps| steps.min(u64::from(NEVER)) as u32);
+        let limit = idle_limit(options);
         let dead: Vec<usize> = (0..self.idle.len()).filter(|&code| self.idle[code] >= limit).collect();
         if dead.is_empty() {
             return 0;
@@ -169,6 +174,11 @@ impl CodebookState {
         }
         Ok(())
     }
+}
+
+/// After how many steps without use a code is dead.
+fn idle_limit(options: &VqTrainingOptions) -> u32 {
+    options.revive_after.map_or(NEVER, |steps| steps.min(u64::from(NEVER)) as u32)
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {

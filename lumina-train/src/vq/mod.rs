@@ -18,6 +18,7 @@ mod options;
 mod prune;
 mod report;
 mod step;
+mod terms;
 mod trainer;
 
 pub use evaluate::{VqReport, evaluate_vq};

@@ -72,6 +72,9 @@ pub struct VqTrainingOptions {
     /// What the images are, by a name or a digest of the program's: a run that is resumed with another is refused. The
     /// images come from a function, so nothing else can tell. Default: not said.
     pub data: Option<String>,
+    /// Passes of a step, each over images of its own: their gradients are averaged, as for a batch that is so many
+    /// times as large. Ranks share them ([`VqTrainer::over`](super::VqTrainer::over)). Default 1.
+    pub passes: usize,
     /// The highest learning rate. Default 3.6e-5: 4.5e-6 for each image of the batch.
     pub learning_rate: f64,
     /// The learning rate over the steps, as a fraction of the highest. Default: constant.
@@ -97,7 +100,7 @@ pub struct VqTrainingOptions {
     /// The first step, counted from 0, at which latents are quantized. Until then encoder and decoder are trained
     /// without a codebook, so that its first entries are useful. Default 0, as in taming.
     pub quantize_from: u64,
-    /// After this many steps without use a code is replaced by a latent of the batch. Default: never.
+    /// After this many steps without use a code is replaced by a latent of a step's first pass. Default: never.
     pub revive_after: Option<u64>,
     /// The reported use of the codebook is that of this many steps. Default 100.
     pub usage_window: u64,
@@ -115,6 +118,7 @@ impl Default for VqTrainingOptions {
             steps: 100_000,
             seed: 0,
             data: None,
+            passes: 1,
             learning_rate: 3.6e-5,
             schedule: StepSchedule::Constant,
             betas: (0.5, 0.9),
@@ -153,6 +157,7 @@ setters! {
     steps: u64,
     seed: u64,
     data: Option<String>,
+    passes: usize,
     learning_rate: f64,
     schedule: StepSchedule,
     betas: (f64, f64),
@@ -189,7 +194,8 @@ impl VqTrainingOptions {
         };
         let none = DiscriminatorOptions::default();
         let discriminator = self.discriminator.as_ref().unwrap_or(&none);
-        let checks: [(bool, &str, &dyn std::fmt::Debug, &str); 18] = [
+        let checks: [(bool, &str, &dyn std::fmt::Debug, &str); 19] = [
+            ((1..=1 << 16).contains(&self.passes), "passes", &self.passes, "1 to 65536"),
             (
                 self.learning_rate.is_finite() && self.learning_rate > 0.0,
                 "learning_rate",
@@ -241,6 +247,7 @@ mod tests {
     fn options_out_of_range_are_named() {
         let base = VqTrainingOptions::default;
         let broken = [
+            (base().passes(0), "passes"),
             (base().learning_rate(f64::NAN), "learning_rate"),
             (base().betas((0.5, 1.0)), "betas"),
             (base().max_gradient_norm(Some(0.0)), "max_gradient_norm"),

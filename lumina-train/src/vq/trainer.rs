@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::ParamId;
 use image::RgbImage;
@@ -17,10 +18,13 @@ use super::init::{CONFIG, WEIGHTS, weights_file};
 use super::options::VqTrainingOptions;
 use super::report::VqStepReport;
 use crate::checkpoint::{
-    self, FolderLock, WeightType, check_same_options, read_json, run_folder, save_parameters, state_values, write_json,
+    FolderLock, WeightType, check_same_options, create_together, read_json, run_folder, save_parameters, state_values,
+    write_json,
 };
+use crate::collective::{Alone, Collective, lead};
 use crate::optim::{AdamW, AdamWOptions, StepSchedule};
 use crate::run::{Checkpoints, Steps, run};
+use crate::shards::{Names, Shards};
 use crate::{Ended, Error, ObserverResult, Result, RunEvent};
 
 /// Trains the VQGAN of a folder.
@@ -56,6 +60,9 @@ pub struct VqTrainer {
     pub(super) codebook: CodebookState,
     pub(super) discriminator: Option<DiscriminatorTrainer>,
     pub(super) steps_done: u64,
+    /// Those that share the passes of a step.
+    pub(super) ranks: Arc<dyn Collective>,
+    pub(super) shards: Shards,
     names: HashMap<ParamId, String>,
 }
 
@@ -135,12 +142,24 @@ impl VqTrainer {
                     None => initial(name, shape),
                 };
                 let (model, names) = Discriminator::new(shape, &mut values, &compute.device())?;
-                let optimizer = adam(&options, &names);
-                Some(DiscriminatorTrainer { model, names, optimizer, last_weight })
+                let (optimizer, shards) = (adam(&options, &names), Shards::new(&model, &Names::trained(&names), 1));
+                Some(DiscriminatorTrainer { model, names, optimizer, shards, last_weight })
             }
         };
-        let optimizer = adam(&options, &names);
-        Ok(Self { config, options, compute, model, optimizer, codebook, discriminator, steps_done: 0, names })
+        let (optimizer, shards) = (adam(&options, &names), Shards::new(&model, &Names::trained(&names), 1));
+        Ok(Self {
+            config,
+            options,
+            compute,
+            model,
+            optimizer,
+            codebook,
+            discriminator,
+            steps_done: 0,
+            ranks: Arc::new(Alone),
+            shards,
+            names,
+        })
     }
 
     /// Resumes a run from a checkpoint, or from the newest one in the folder of a run. The run continues as if it had
@@ -176,6 +195,19 @@ impl VqTrainer {
         Ok(trainer)
     }
 
+    /// Shares the passes of each step, [`VqTrainingOptions::passes`], out to the ranks of a collective, of which this
+    /// trainer is one. Each rank has a trainer of the same folder and options, with all weights, and they make all
+    /// calls together. The weights are those of one rank that makes all passes, to the bit.
+    #[must_use]
+    pub fn over(mut self, ranks: impl Collective + 'static) -> Self {
+        self.shards = Shards::new(&self.model, &Names::trained(&self.names), ranks.size());
+        if let Some(DiscriminatorTrainer { model, names, shards, .. }) = &mut self.discriminator {
+            *shards = Shards::new(model, &Names::trained(names), ranks.size());
+        }
+        self.ranks = Arc::new(ranks);
+        self
+    }
+
     /// The network's shape.
     pub fn config(&self) -> &VqConfig {
         &self.config
@@ -197,8 +229,9 @@ impl VqTrainer {
     }
 
     /// Makes the steps that are left, until all are done or `observe` stops the run, with checkpoints in `folder`.
-    /// `batch` makes the images of each step, counted from 0; they must depend on the step alone for a resumed run to
-    /// equal one that was not stopped.
+    /// `batch` makes the images of each pass, counted from 0 over all steps; of several ranks each makes those of its
+    /// own. They must depend on that number alone for a resumed run to equal one that was not stopped. With one pass a
+    /// step, it is the step.
     ///
     /// # Errors
     /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::FolderBusy`] where another process writes
@@ -222,8 +255,10 @@ impl VqTrainer {
     /// [`Error::FolderBusy`].
     pub fn export(&self, folder: impl AsRef<Path>, dtype: Dtype) -> Result<()> {
         let (folder, weights) = (folder.as_ref(), dtype.try_into()?);
-        let _lock = FolderLock::new(folder)?;
-        self.write_weights(folder, weights)
+        lead(&*self.ranks, || {
+            let _lock = FolderLock::new(folder)?;
+            self.write_weights(folder, weights)
+        })
     }
 
     /// The network with its config.
@@ -238,7 +273,10 @@ impl VqTrainer {
     /// # Errors
     /// [`Error::Write`], also where the folder exists already; [`Error::Checkpoint`].
     pub fn save(&self, checkpoint: &Path) -> Result<()> {
-        checkpoint::create(checkpoint, |partial| {
+        create_together(&*self.ranks, checkpoint, |partial| {
+            if self.ranks.rank() > 0 {
+                return Ok(());
+            }
             self.write_weights(partial, WeightType::F32)?;
             self.codebook.save(&partial.join(CODEBOOK))?;
             self.optimizer.save(&partial.join(OPTIMIZER))?;
@@ -272,12 +310,22 @@ impl<E: From<Error>, B: FnMut(u64) -> Result<Vec<RgbImage>, E>> Steps<E> for Bat
     }
 
     fn step(&mut self) -> Result<VqStepReport, E> {
-        let images = (self.batch)(self.trainer.steps_done)?;
-        Ok(self.trainer.step(&images)?)
+        let (ranks, passes) = (self.trainer.ranks.clone(), self.trainer.options.passes as u64);
+        let first = self.trainer.steps_done * passes;
+        let own = (ranks.rank() as u64..passes).step_by(ranks.size());
+        let images: Vec<Vec<RgbImage>> = own
+            .map(|pass| (self.batch)(first + pass))
+            .collect::<Result<_, E>>()
+            .inspect_err(|_| ranks.fail("its images could not be made"))?;
+        Ok(self.trainer.step_on_passes(&images.iter().map(Vec::as_slice).collect::<Vec<_>>())?)
     }
 
     fn save(&self, checkpoint: &Path) -> Result<()> {
         self.trainer.save(checkpoint)
+    }
+
+    fn processes(&self) -> &dyn Collective {
+        &*self.trainer.ranks
     }
 }
 

@@ -10,7 +10,7 @@ use lumina_nn::Compute;
 use lumina_testing::own;
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::Error;
-use lumina_train::fine_tune::{NewModel, Trainer};
+use lumina_train::fine_tune::{LoraOptions, NewModel, Trainer};
 
 use crate::small::{Sequence, files, folder_of, options, shape, train};
 
@@ -27,7 +27,7 @@ fn exported_models_open_for_inference() {
     train(&mut trainer, 2);
     trainer.save(&folder.path().join("trained")).unwrap();
     let trained = Checkpoint::open(folder.path().join("trained")).unwrap();
-    let expected = logits(trainer.model());
+    let expected = logits(trainer.model().unwrap());
     let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     // In f32 the weights are the same to the bit, and only matrix products are rounded differently, by the layout of
     // the matrices. 16-bit weights are rounded by 2^-9 and 2^-12 of their size, which adds up over two layers.
@@ -139,4 +139,22 @@ fn new_models_have_the_published_names() {
         norms.for_each(|(_, shape)| shape[0] *= parts);
         assert_eq!(found, expected, "{name}");
     }
+}
+
+/// The head would go another way than the embedding, and be what is saved of both.
+#[test]
+fn a_head_that_is_the_embedding_is_not_trained() {
+    let (folder, model) = folder_of(&shape());
+    let file = model.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["tie_word_embeddings"] = true.into();
+    std::fs::write(&file, config.to_string()).unwrap();
+    assert!(Transformer::open(&model, &Compute::cpu()).is_ok());
+    let error = Trainer::new(&model, options(), &[Compute::cpu()]).unwrap_err();
+    let Error::SharedParameter { name } = &error else { panic!("{error}") };
+    assert_eq!(name, "model.embed_tokens.weight");
+    // Under an adapter neither is trained.
+    let adapter = folder.path().join("adapter");
+    LoraOptions::default().create(&model, &adapter, &Compute::cpu()).unwrap();
+    train(&mut Trainer::with_adapter(&model, &adapter, options(), &[Compute::cpu()]).unwrap(), 1);
 }

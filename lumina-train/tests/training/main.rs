@@ -7,6 +7,10 @@ mod dropout;
 mod finite_differences;
 mod folders;
 mod killed;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod ranks;
 mod runs;
+mod sharded;
 mod small;
 mod steps;

@@ -2,13 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lumina_checkpoint::Dtype;
 use lumina_nn::Compute;
 use lumina_testing::{part, small_tokenizer};
 use lumina_tokenizer::{Record, RecordTurn, UniRep};
+use lumina_train::collective::{Collective, Threads};
 use lumina_train::data::{Dataset, PretokenizeOptions, Pretokenizer, Records, TokenItems, concatenate};
-use lumina_train::fine_tune::{FineTune, FineTuneOptions, ImageRows, LoraOptions, NewModel, Recipe, Stage, Trainer};
+use lumina_train::fine_tune::{
+    ActivationMemory, Devices, FineTune, FineTuneOptions, ImageRows, LoraOptions, NewModel, Recipe, Sharding, Stage,
+    Trainer,
+};
 use lumina_train::optim::EpochSchedule;
 use lumina_train::{Ended, Error, RunEvent};
 use lumina_vq::ImageTokenizer;
@@ -330,4 +335,60 @@ fn a_second_run_in_the_same_folder_is_refused() {
     // The lock ends with the run, and leaves nothing.
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
     assert_eq!(run().run(&data, &folder, |_| ()).unwrap().1, Ended::Finished);
+}
+
+/// Ranks in one folder: one of them makes the adapter and has the lock, all stop where one stops, and all save.
+#[test]
+fn a_run_on_ranks_is_the_run_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, config) = start(folder.path());
+    let lora = Some(LoraOptions::with_rank(4));
+    for (lora, sharding) in [
+        (None, Sharding::Optimizer),
+        (None, Sharding::Full),
+        (lora.clone(), Sharding::Optimizer),
+        (lora, Sharding::Full),
+    ] {
+        let at = |name: &str| folder.path().join(format!("{name} {} {sharding:?}", lora.is_some()));
+        let run =
+            |options, devices| FineTune::new(&model, options, devices).lora(lora.clone()).image_rows(ImageRows::Zero);
+        let alone = run(options(), Devices::from(&[Compute::cpu()]));
+        let (trainer, ended) = alone.run(&Dataset::open(&config).unwrap(), &at("alone"), |_| ()).unwrap();
+        assert_eq!(ended, Ended::Finished);
+        trainer.export(&at("alone result"), Dtype::F32).unwrap();
+
+        let on_ranks = |stop: Option<u64>, result: Option<PathBuf>| {
+            let (run, at, result) = (&run, &at, &result);
+            std::thread::scope(|scope| {
+                for rank in Threads::group(2, Duration::from_secs(60)) {
+                    let config = config.clone();
+                    scope.spawn(move || {
+                        let number = rank.rank();
+                        let activation_memory = ActivationMemory::Recompute;
+                        let options = FineTuneOptions { accumulation: 1, sharding, activation_memory, ..options() };
+                        let run = run(options, Devices::over(rank, Compute::cpu()));
+                        let data = Dataset::open(&config).unwrap();
+                        let (trainer, ended) = run
+                            .run(&data, &at("ranks"), |event| match event {
+                                RunEvent::Step(step) if number == 1 && Some(step.step) == stop => {
+                                    ControlFlow::Break(())
+                                }
+                                _ => ControlFlow::Continue(()),
+                            })
+                            .unwrap();
+                        assert_eq!(ended, if stop.is_some() { Ended::Stopped } else { Ended::Finished });
+                        assert!(stop.is_none_or(|stop| trainer.position().step == stop), "rank {number}");
+                        if let Some(result) = result {
+                            trainer.export(result, Dtype::F32).unwrap();
+                        }
+                    });
+                }
+            });
+        };
+        on_ranks(Some(2), None);
+        on_ranks(None, Some(at("ranks result")));
+        let expected = crate::small::files(&at("alone result"));
+        assert!(expected.keys().any(|name| name.ends_with(".safetensors")));
+        assert!(expected == crate::small::files(&at("ranks result")), "lora: {}, {sharding:?}", lora.is_some());
+    }
 }

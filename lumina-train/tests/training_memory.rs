@@ -1,0 +1,98 @@
+//! What training keeps in memory: nothing from step to step, and of activations as much as it says. A test binary of
+//! its own, as it counts the allocations of a whole process.
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
+use std::sync::{Mutex, PoisonError};
+
+use lumina_mgpt::Dropout;
+use lumina_nn::Compute;
+use lumina_testing::{Counting, lcg, small_tokenizer};
+use lumina_tokenizer::IGNORED;
+use lumina_train::fine_tune::{ActivationMemory, Example, LossOptions, NewModel, Trainable, gradients, loss};
+use lumina_train::vq::{CodebookUpdate, VqTrainer, VqTrainingOptions, init_vq};
+use lumina_vq::{VqConfig, VqHyperparameters};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
+
+/// Bytes are those of the whole process, so one test counts at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A network of eight layers, whose activations are more than its weights and gradients.
+fn deep() -> Trainable {
+    let shape = NewModel {
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 8,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        max_position_embeddings: 512,
+        ..NewModel::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (tokenizer, model) = (folder.path().join("tokenizer"), folder.path().join("model"));
+    small_tokenizer(16, &tokenizer);
+    shape.create(&tokenizer, &model, &Compute::cpu()).unwrap();
+    Trainable::open(&model, &Compute::cpu()).unwrap()
+}
+
+/// A sequence of which little is predicted, so that logits are few beside activations.
+fn sequence() -> (Vec<u32>, Vec<i64>) {
+    let tokens: Vec<u32> = lcg(7).take(400).map(|value| value >> 8 & 63).collect();
+    let labels = tokens.iter().enumerate().map(|(at, &token)| if at < 390 { IGNORED } else { token.into() });
+    (tokens.clone(), labels.collect())
+}
+
+/// The most bytes that calls take, of which there are few or many.
+fn growth(mut call: impl FnMut()) -> [usize; 2] {
+    // What is made once is made before.
+    call();
+    [2, 50].map(|n| ALLOCATOR.peak_of(|| (0..n).for_each(|_| call())).1)
+}
+
+#[test]
+fn steps_that_train_the_decoder_alone_keep_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let shape = VqHyperparameters {
+        embed_dim: 4,
+        n_codes: 32,
+        channels: 32,
+        multipliers: vec![1, 1],
+        n_res_blocks: 1,
+        latent_channels: 8,
+        resolution: 16,
+        ..VqHyperparameters::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    init_vq(&VqConfig::new(shape).unwrap(), 5, folder.path(), &Compute::cpu()).unwrap();
+    for codebook in [CodebookUpdate::Gradient, CodebookUpdate::Fixed] {
+        let options = VqTrainingOptions::default().codebook(codebook);
+        let mut trainer = VqTrainer::new(folder.path(), options, &Compute::cpu()).unwrap();
+        let images = [30, 200].map(|red| image::RgbImage::from_pixel(32, 32, image::Rgb([red, 60, 90])));
+        let [few, many] = growth(|| assert!(trainer.step(&images).is_ok()));
+        assert!(many < few + few / 32, "{codebook:?}: {few} bytes, then {many}");
+    }
+}
+
+#[test]
+fn losses_of_held_out_data_keep_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (trainable, (tokens, labels)) = (deep(), sequence());
+    let batch = [Example { tokens: &tokens, labels: &labels }];
+    let [few, many] = growth(|| assert!(loss(&trainable.model, &batch, 1e-5).is_ok()));
+    assert!(many < few + few / 32, "{few} bytes, then {many}");
+}
+
+#[test]
+fn recomputing_keeps_the_activations_of_one_layer() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (trainable, (tokens, labels)) = (deep(), sequence());
+    let batch = [Example { tokens: &tokens, labels: &labels }];
+    let [kept, recomputed] = [ActivationMemory::Keep, ActivationMemory::Recompute].map(|activation_memory| {
+        let options = LossOptions { z_loss_weight: 1e-5, dropout: Dropout::NONE, activation_memory };
+        let [once, often] = growth(|| assert!(gradients(&trainable.model, &batch, &options).is_ok()));
+        assert!(often < once + once / 32, "{activation_memory:?}: {once} bytes, then {often}");
+        once
+    });
+    assert!(recomputed * 3 < kept, "{recomputed} bytes, all layers {kept}");
+}
