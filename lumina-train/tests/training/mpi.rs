@@ -120,7 +120,7 @@ fn latest(run: &Path) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "the processes of `a_run_whose_process_is_killed_or_stopped_goes_on`"]
+#[ignore = "the processes of runs that do not end well"]
 fn trains_long() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let mpi = Mpi::new(LIMIT).unwrap();
@@ -203,6 +203,51 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
     assert!(succeeded, "{said}");
     let start = Start { model, adapter: None };
     let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
+    train(&mut alone, 0, 1, LONG);
+    alone.save(&folder.join("alone")).unwrap();
+    assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+}
+
+/// A process that can write no more, as on a full disk: here by its limit of the size of a file.
+#[test]
+fn a_rank_with_no_room_for_its_files_ends_the_run() {
+    let (folder, model) = folder_of(&shape());
+    let folder = folder.path();
+    if !is_there() || Command::new("prlimit").arg("--version").output().is_err() {
+        println!("no mpirun, or no prlimit: left out");
+        return;
+    }
+    for (bad, sharding) in [(1, Sharding::Optimizer), (0, Sharding::Full)] {
+        write_sharding(folder, sharding);
+        let next = latest(folder).unwrap_or(0) + EVERY;
+        let run = mpirun(2, "mpi::trains_long", folder).unwrap();
+        // The signal of the limit would be the end of the process; without it the write fails.
+        let program = std::env::current_exe().unwrap();
+        let (launch, own): (Vec<_>, Vec<_>) = {
+            let mut args = run.get_args();
+            (args.by_ref().take_while(|arg| *arg != program).collect(), args.collect())
+        };
+        let mut command = Command::new(run.get_program());
+        command.args(launch).args(["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(&program).args(own);
+        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let begun = Instant::now();
+        while !checkpoint(folder, next).exists() {
+            assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let pid = std::fs::read_to_string(folder.join(format!("pid-{bad}"))).unwrap();
+        let limited = Command::new("prlimit").args(["--pid", pid.trim(), "--fsize=4096"]).status().unwrap();
+        assert!(limited.success());
+        let (succeeded, said) = end_of(child, 10 * LIMIT);
+        assert!(!succeeded && said.contains("File too large"), "{said}");
+        assert!(said.contains(&format!("rank: {bad}, problem: Failed(")), "{said}");
+        assert!(latest(folder).unwrap() < LONG, "the run ended before its limit");
+    }
+    let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
+    assert!(succeeded, "{said}");
+    let mut alone = Start { model, adapter: None }.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
     train(&mut alone, 0, 1, LONG);
     alone.save(&folder.join("alone")).unwrap();
     assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
