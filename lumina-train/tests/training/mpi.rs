@@ -28,7 +28,7 @@ fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
     let mut command = Command::new("mpirun");
     // An option of Open MPI; MPICH needs none.
     if String::from_utf8_lossy(&found.stdout).contains("Open MPI") {
-        command.arg("--oversubscribe");
+        command.args(["--oversubscribe", "--bind-to", "none"]);
         command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     }
     command.args(["-n", &ranks.to_string()]).arg(std::env::current_exe().unwrap());
