@@ -20,4 +20,4 @@ pub(crate) use agree::{agree, lead, messages, tell};
 pub use mpi::Mpi;
 pub use ranks::{Alone, Collective, RankProblem};
 pub use threads::Threads;
-pub(crate) use values::{bytes_f32, f32_bytes};
+pub(crate) use values::{bytes_f32, f32_bytes, gather_numbers, gather_of_same};

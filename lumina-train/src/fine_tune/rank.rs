@@ -2,14 +2,13 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use bytes::Bytes;
 use lumina_mgpt::Dropout;
 use lumina_nn::ops::{read, square_sum};
 
 use super::loss::{gradients_by_part, no_pass};
 use super::network::Network;
 use super::{ActivationMemory, Example, FineTuneOptions, LossOptions, Position, Sharding, StepReport, Trainable};
-use crate::collective::{Collective, RankProblem};
+use crate::collective::{Collective, gather_numbers, gather_of_same};
 use crate::optim::{AdamW, clip_factor};
 use crate::shards::{Part, Shards, Values, scaled};
 use crate::{Error, Result};
@@ -49,11 +48,7 @@ impl Rank {
 
         // Who has how many passes, of the same step of the same run.
         let tokens: usize = passes.iter().copied().flatten().map(|example| example.tokens.len()).sum();
-        let own = [passes.len() as f64, tokens as f64, f64::from(self.fingerprint(step))];
-        let counts = gather(all, own.to_vec())?;
-        if let Some(rank) = counts.iter().position(|counts| counts.len() != own.len() || counts[2] != own[2]) {
-            return Err(Error::Rank { rank, problem: RankProblem::Differs });
-        }
+        let counts = gather_of_same(all, self.fingerprint(step), &[passes.len() as f64, tokens as f64])?;
         let total = |column: usize| counts.iter().map(|counts| counts[column]).sum::<f64>();
         let (n_passes, tokens) = (total(0), total(1) as u64);
 
@@ -86,7 +81,7 @@ impl Rank {
         let mean = scaled(sums, 1.0 / n_passes);
 
         // Losses in the order of passes, and the norm.
-        let losses = gather(all, losses)?;
+        let losses = gather_numbers(all, &losses)?;
         let losses: Vec<&[f64]> =
             (0..rounds).flat_map(|round| losses.iter().filter_map(move |of| of.chunks(4).nth(round))).collect();
         let sum = |term: usize| losses.iter().map(|loss| loss[term]).sum::<f64>();
@@ -139,9 +134,10 @@ impl Rank {
         let sums: Vec<Tensor<1>> = own.iter().flatten().cloned().map(square_sum).collect();
         let sums = if sums.is_empty() { Vec::new() } else { read(Tensor::cat(sums, 0))? };
         let mut sums = sums.into_iter();
-        let own = own.iter().map(|value| value.as_ref().and_then(|_| sums.next()).map_or(0.0, f64::from)).collect();
+        let of_own = |value: &Option<_>| value.as_ref().and_then(|_| sums.next()).map_or(0.0, f64::from);
+        let own: Vec<f64> = own.iter().map(of_own).collect();
         // In the order of parameters, whoever has them. All but the owner have zero.
-        let all = gather(all, own)?;
+        let all = gather_numbers(all, &own)?;
         let of_parameter = |at: usize| all.iter().filter_map(|of| of.get(at)).sum::<f64>();
         Ok((0..all.first().map_or(0, Vec::len)).map(of_parameter).sum::<f64>().sqrt())
     }
@@ -161,11 +157,4 @@ fn loss_options(options: &FineTuneOptions, pass: u64) -> LossOptions {
         dropout: Dropout::new(options.dropout, options.seed, pass),
         activation_memory: options.activation_memory,
     }
-}
-
-/// The numbers of each rank, in the order of ranks.
-fn gather(all: &dyn Collective, own: Vec<f64>) -> Result<Vec<Vec<f64>>> {
-    let bytes = own.iter().flat_map(|value| value.to_ne_bytes()).collect();
-    let numbers = |bytes: &Bytes| bytes.as_chunks().0.iter().map(|&eight| f64::from_ne_bytes(eight)).collect();
-    Ok(all.all_gather(bytes)?.iter().map(numbers).collect())
 }

@@ -3,7 +3,6 @@
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
-use bytes::Bytes;
 use image::RgbImage;
 use lumina_nn::ops::read;
 use lumina_vq::{Bands, preprocess};
@@ -16,7 +15,7 @@ use super::options::CodebookUpdate;
 use super::report::{AdversarialReport, VqStepReport};
 use super::terms::Terms;
 use super::trainer::VqTrainer;
-use crate::collective::{Collective, RankProblem, bytes_f32, f32_bytes, tell};
+use crate::collective::{Collective, bytes_f32, f32_bytes, gather_numbers, gather_of_same, tell};
 use crate::optim::{clip_factor, global_norm, scale};
 use crate::shards::{Part, Values, scaled};
 use crate::{Error, ImageBatchProblem, Result};
@@ -151,13 +150,8 @@ impl VqTrainer {
 
     /// Makes the passes of this rank, and adds up those of all in their order.
     fn passes(&mut self, ranks: &dyn Collective, inputs: Vec<Input>) -> Result<Step> {
-        let counts = ranks.all_gather(self.checksum(inputs.len()))?;
-        let count = |of: &Bytes| of.first_chunk().map_or(0, |count| u32::from_ne_bytes(*count));
-        let own = counts.get(ranks.rank()).and_then(|own| own.get(4..));
-        if let Some(rank) = counts.iter().position(|other| other.get(4..) != own) {
-            return Err(Error::Rank { rank, problem: RankProblem::Differs });
-        }
-        let rounds = counts.iter().map(count).max().unwrap_or(0);
+        let counts = gather_of_same(ranks, self.checksum(), &[inputs.len() as f64])?;
+        let rounds = counts.iter().map(|counts| counts[0] as usize).max().unwrap_or(0);
         let mut step = Step { gradients: self.shards.none(), ..Step::default() };
         if let Some(discriminator) = &self.discriminator {
             step.of_discriminator = discriminator.shards.none();
@@ -203,7 +197,7 @@ impl VqTrainer {
         let (mut terms, mut latents, mut codes) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(pass) = pass {
             (gradients, of_discriminator) = (pass.gradients, pass.of_discriminator);
-            (terms, latents, codes) = (pass.terms.to_bytes(), pass.latents, pass.codes);
+            (terms, latents, codes) = (pass.terms.numbers().to_vec(), pass.latents, pass.codes);
         }
         let values = self.shards.values_of(&self.model, gradients);
         self.shards.reduce(ranks, Part::All, values, &mut step.gradients)?;
@@ -211,7 +205,7 @@ impl VqTrainer {
             let values = own.shards.values_of(&own.model, of_discriminator.unwrap_or_default());
             own.shards.reduce(ranks, Part::All, values, &mut step.of_discriminator)?;
         }
-        step.terms.extend(ranks.all_gather(terms.into())?.iter().filter_map(|of| Terms::from_bytes(of)));
+        step.terms.extend(gather_numbers(ranks, &terms)?.into_iter().filter_map(Terms::of_numbers));
         let codes: Vec<u8> = codes.iter().flat_map(|code| code.to_ne_bytes()).collect();
         for codes in ranks.all_gather(codes.into())? {
             step.codes.extend(codes.as_chunks().0.iter().map(|&code| u32::from_ne_bytes(code)));
@@ -225,13 +219,13 @@ impl VqTrainer {
         Ok(())
     }
 
-    /// The number of passes, four bytes, and a checksum of what has to be the same on all ranks.
-    fn checksum(&self, passes: usize) -> Bytes {
+    /// A checksum of what has to be the same on all ranks.
+    fn checksum(&self) -> u32 {
         let mut crc32 = crc32fast::Hasher::new();
         crc32.update(&self.shards.fingerprint().to_ne_bytes());
         let clusters = self.clusters_fingerprint();
         crc32.update(format!("{:?} {} {clusters}", self.options, self.steps_done).as_bytes());
-        [(passes as u32).to_ne_bytes(), crc32.finalize().to_ne_bytes()].concat().into()
+        crc32.finalize()
     }
 
     /// Whether the discriminator is trained, and part of the loss.

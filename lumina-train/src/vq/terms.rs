@@ -17,17 +17,15 @@ pub(super) struct Terms {
 
 impl Terms {
     /// As ranks give them to each other.
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn numbers(self) -> [f64; 8] {
         let Self { l1, l2, quantization, loss, generator_loss, discriminator_loss, adaptive_weight, images } = self;
-        let all = [l1, l2, quantization, loss, generator_loss, discriminator_loss, adaptive_weight, images];
-        all.iter().flat_map(|value| value.to_ne_bytes()).collect()
+        [l1, l2, quantization, loss, generator_loss, discriminator_loss, adaptive_weight, images]
     }
 
-    /// What [`Terms::to_bytes`] made; `None` of a rank that had no pass.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let values: Vec<f64> = bytes.as_chunks().0.iter().map(|&eight| f64::from_ne_bytes(eight)).collect();
+    /// What [`Terms::numbers`] made; `None` of a rank that had no pass.
+    pub(super) fn of_numbers(numbers: Vec<f64>) -> Option<Self> {
         let [l1, l2, quantization, loss, generator_loss, discriminator_loss, adaptive_weight, images] =
-            values.try_into().ok()?;
+            numbers.try_into().ok()?;
         Some(Self { l1, l2, quantization, loss, generator_loss, discriminator_loss, adaptive_weight, images })
     }
 }
