@@ -2,15 +2,19 @@
 //! its own, as it counts the allocations of a whole process.
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
+#[path = "training/small.rs"]
+#[allow(dead_code, reason = "the tests of steps use all of it")]
+mod small;
+
 use std::sync::{Mutex, PoisonError};
 
 use lumina_mgpt::Dropout;
 use lumina_nn::Compute;
-use lumina_testing::{Counting, lcg, small_tokenizer};
-use lumina_tokenizer::IGNORED;
-use lumina_train::fine_tune::{ActivationMemory, Example, LossOptions, NewModel, Trainable, gradients, loss};
+use lumina_testing::Counting;
+use lumina_train::fine_tune::{ActivationMemory, LossOptions, NewModel, Trainable, gradients, loss};
 use lumina_train::vq::{CodebookUpdate, VqTrainer, VqTrainingOptions, init_vq};
 use lumina_vq::{VqConfig, VqHyperparameters};
+use small::{Sequence, folder_of, shape};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -20,27 +24,13 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// A network of eight layers, whose activations are more than its weights and gradients.
 fn deep() -> Trainable {
-    let shape = NewModel {
-        hidden_size: 32,
-        intermediate_size: 48,
-        num_hidden_layers: 8,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        max_position_embeddings: 512,
-        ..NewModel::default()
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let (tokenizer, model) = (folder.path().join("tokenizer"), folder.path().join("model"));
-    small_tokenizer(16, &tokenizer);
-    shape.create(&tokenizer, &model, &Compute::cpu()).unwrap();
+    let (_folder, model) = folder_of(&NewModel { num_hidden_layers: 8, max_position_embeddings: 512, ..shape() });
     Trainable::open(&model, &Compute::cpu()).unwrap()
 }
 
 /// A sequence of which little is predicted, so that logits are few beside activations.
-fn sequence() -> (Vec<u32>, Vec<i64>) {
-    let tokens: Vec<u32> = lcg(7).take(400).map(|value| value >> 8 & 63).collect();
-    let labels = tokens.iter().enumerate().map(|(at, &token)| if at < 390 { IGNORED } else { token.into() });
-    (tokens.clone(), labels.collect())
+fn sequence() -> Sequence {
+    Sequence::new(7, 400, 390)
 }
 
 /// The most bytes that calls take, of which there are few or many.
@@ -77,8 +67,8 @@ fn steps_that_train_the_decoder_alone_keep_nothing() {
 #[test]
 fn losses_of_held_out_data_keep_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (trainable, (tokens, labels)) = (deep(), sequence());
-    let batch = [Example { tokens: &tokens, labels: &labels }];
+    let (trainable, sequence) = (deep(), sequence());
+    let batch = [sequence.example()];
     let [few, many] = growth(|| assert!(loss(&trainable.model, &batch, 1e-5).is_ok()));
     assert!(many < few + few / 32, "{few} bytes, then {many}");
 }
@@ -86,8 +76,8 @@ fn losses_of_held_out_data_keep_nothing() {
 #[test]
 fn recomputing_keeps_the_activations_of_one_layer() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (trainable, (tokens, labels)) = (deep(), sequence());
-    let batch = [Example { tokens: &tokens, labels: &labels }];
+    let (trainable, sequence) = (deep(), sequence());
+    let batch = [sequence.example()];
     let [kept, recomputed] = [ActivationMemory::Keep, ActivationMemory::Recompute].map(|activation_memory| {
         let options = LossOptions { z_loss_weight: 1e-5, dropout: Dropout::NONE, activation_memory };
         let [once, often] = growth(|| assert!(gradients(&trainable.model, &batch, &options).is_ok()));

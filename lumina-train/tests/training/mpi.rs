@@ -24,6 +24,11 @@ const EVERY: u64 = 3;
 
 /// The program that starts processes, if there is one.
 fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
+    mpirun_by(&[], ranks, test, folder)
+}
+
+/// The same, of processes that another program starts, which is the first of `starter`.
+fn mpirun_by(starter: &[&str], ranks: usize, test: &str, folder: &Path) -> Option<Command> {
     let found = Command::new("mpirun").arg("--version").output().ok()?;
     let mut command = Command::new("mpirun");
     // An option of Open MPI; MPICH needs none.
@@ -31,7 +36,7 @@ fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
         command.args(["--oversubscribe", "--bind-to", "none"]);
         command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     }
-    command.args(["-n", &ranks.to_string()]).arg(std::env::current_exe().unwrap());
+    command.args(["-n", &ranks.to_string()]).args(starter).arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture"]).env(FOLDER, folder).env("RAYON_NUM_THREADS", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Some(command)
@@ -158,6 +163,25 @@ fn end_of(mut child: Child, limit: Duration) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
+fn wait_for_checkpoint(child: &mut Child, folder: &Path, step: u64) {
+    let begun = Instant::now();
+    while !checkpoint(folder, step).exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its checkpoint");
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The run goes on, undisturbed, and ends with the weights of one process.
+fn ends_as_one_process(folder: &Path, model: PathBuf) {
+    let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
+    assert!(succeeded, "{said}");
+    let mut alone = Start { model, adapter: None }.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
+    train(&mut alone, 0, 1, LONG);
+    alone.save(&folder.join("alone")).unwrap();
+    assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+}
+
 /// `LUMINA_TEST_KILLS` is how many times, 4 by default.
 #[test]
 fn a_run_whose_process_is_killed_or_stopped_goes_on() {
@@ -183,12 +207,7 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
         // A run may go on with another sharding.
         write_sharding(folder, if kill / 2 % 2 == 0 { Sharding::Full } else { Sharding::Optimizer });
         let mut child = mpirun(ranks, "mpi::trains_long", folder).unwrap().spawn().unwrap();
-        let begun = Instant::now();
-        while !checkpoint(folder, next).exists() {
-            assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
-            assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_for_checkpoint(&mut child, folder, next);
         std::thread::sleep(delay);
         let pid = std::fs::read_to_string(folder.join(format!("pid-{bad}"))).unwrap();
         let is_stop = kill % 2 == 1;
@@ -199,13 +218,7 @@ fn a_run_whose_process_is_killed_or_stopped_goes_on() {
         let named = if is_stop { format!("rank: {bad}, problem: Stalled(3s)") } else { "signal 9".to_owned() };
         assert!(said.contains(&named), "kill {kill}, {ranks} ranks, expected {named}: {said}");
     }
-    let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
-    assert!(succeeded, "{said}");
-    let start = Start { model, adapter: None };
-    let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
-    train(&mut alone, 0, 1, LONG);
-    alone.save(&folder.join("alone")).unwrap();
-    assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+    ends_as_one_process(folder, model);
 }
 
 /// A process that can write no more, as on a full disk: here by its limit of the size of a file.
@@ -220,23 +233,10 @@ fn a_rank_with_no_room_for_its_files_ends_the_run() {
     for (bad, sharding) in [(1, Sharding::Optimizer), (0, Sharding::Full)] {
         write_sharding(folder, sharding);
         let next = latest(folder).unwrap_or(0) + EVERY;
-        let run = mpirun(2, "mpi::trains_long", folder).unwrap();
         // The signal of the limit would be the end of the process; without it the write fails.
-        let program = std::env::current_exe().unwrap();
-        let (launch, own): (Vec<_>, Vec<_>) = {
-            let mut args = run.get_args();
-            (args.by_ref().take_while(|arg| *arg != program).collect(), args.collect())
-        };
-        let mut command = Command::new(run.get_program());
-        command.args(launch).args(["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(&program).args(own);
-        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        let begun = Instant::now();
-        while !checkpoint(folder, next).exists() {
-            assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let starter = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+        let mut child = mpirun_by(&starter, 2, "mpi::trains_long", folder).unwrap().spawn().unwrap();
+        wait_for_checkpoint(&mut child, folder, next);
         let pid = std::fs::read_to_string(folder.join(format!("pid-{bad}"))).unwrap();
         let limited = Command::new("prlimit").args(["--pid", pid.trim(), "--fsize=4096"]).status().unwrap();
         assert!(limited.success());
@@ -245,12 +245,7 @@ fn a_rank_with_no_room_for_its_files_ends_the_run() {
         assert!(said.contains(&format!("rank: {bad}, problem: Failed(")), "{said}");
         assert!(latest(folder).unwrap() < LONG, "the run ended before its limit");
     }
-    let (succeeded, said) = end_of(mpirun(2, "mpi::trains_long", folder).unwrap().spawn().unwrap(), 100 * LIMIT);
-    assert!(succeeded, "{said}");
-    let mut alone = Start { model, adapter: None }.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
-    train(&mut alone, 0, 1, LONG);
-    alone.save(&folder.join("alone")).unwrap();
-    assert!(tensors(&checkpoint(folder, LONG)) == tensors(&folder.join("alone")));
+    ends_as_one_process(folder, model);
 }
 
 /// Memory of this process in bytes, as Linux calls it: its peak `VmHWM`, or what it is now, `VmRSS`.

@@ -1,5 +1,6 @@
 //! Weights that are shared out: what a rank holds, who may ask for the network, and ranks that fail in the middle.
 
+use std::fmt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,15 +109,19 @@ enum Leaves {
     Panics,
 }
 
-/// A rank that leaves instead of its exchange after so many others.
-#[derive(Debug)]
-struct LeavesAt {
+/// A rank whose exchanges a function makes.
+struct ExchangesBy<F> {
     rank: Threads,
-    left: AtomicUsize,
-    how: Leaves,
+    exchange: F,
 }
 
-impl Collective for LeavesAt {
+impl<F> fmt::Debug for ExchangesBy<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangesBy").field("rank", &self.rank).finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn(&Threads, Vec<Bytes>) -> Result<Vec<Bytes>> + Send + Sync> Collective for ExchangesBy<F> {
     fn rank(&self) -> usize {
         self.rank.rank()
     }
@@ -126,20 +131,29 @@ impl Collective for LeavesAt {
     }
 
     fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
-        let left = self.left.load(Ordering::Relaxed);
-        if left == 0 {
-            match self.how {
-                Leaves::Fails => self.rank.fail("out of memory"),
-                Leaves::Panics => resume_unwind(Box::new("a panic without a message")),
-            }
-        }
-        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
-        self.rank.exchange(to)
+        (self.exchange)(&self.rank, to)
     }
 
     fn fail(&self, reason: &str) {
         self.rank.fail(reason);
     }
+}
+
+/// A device of a rank that leaves instead of its exchange after so many others.
+fn leaves_at(rank: Threads, left: usize, how: Leaves) -> Devices {
+    let left = AtomicUsize::new(left);
+    let exchange = move |rank: &Threads, to| {
+        let now = left.load(Ordering::Relaxed);
+        if now == 0 {
+            match how {
+                Leaves::Fails => rank.fail("out of memory"),
+                Leaves::Panics => resume_unwind(Box::new("a panic without a message")),
+            }
+        }
+        left.store(now.saturating_sub(1), Ordering::Relaxed);
+        rank.exchange(to)
+    };
+    Devices::over(ExchangesBy { rank, exchange }, Compute::cpu())
 }
 
 /// At each exchange of a step and of a checkpoint: gathers, sums, and what rank 0 gets for its file.
@@ -154,8 +168,7 @@ fn a_rank_that_leaves_anywhere_ends_the_other_and_is_named() {
                 let model = &model;
                 scope.spawn(move || {
                     let number = rank.rank();
-                    let left = AtomicUsize::new(if number == bad { at } else { usize::MAX });
-                    let devices = Devices::over(LeavesAt { rank, left, how }, Compute::cpu());
+                    let devices = leaves_at(rank, if number == bad { at } else { usize::MAX }, how);
                     let mut trainer = Trainer::new(model, options_for(2, Sharding::Full), devices)?;
                     let all = sequences(0, 2);
                     let own: Vec<_> = passes(&all).into_iter().skip(number).step_by(2).collect();
@@ -194,34 +207,18 @@ fn a_rank_that_leaves_anywhere_ends_the_other_and_is_named() {
     }
 }
 
-/// A rank that, after its first exchange, makes a folder where a file is to be.
-#[derive(Debug)]
-struct Blocks {
-    rank: Threads,
-    file: Option<PathBuf>,
-    left: AtomicUsize,
-}
-
-impl Collective for Blocks {
-    fn rank(&self) -> usize {
-        self.rank.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.rank.size()
-    }
-
-    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
-        let received = self.rank.exchange(to);
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.file.iter().for_each(|file| std::fs::create_dir(file).unwrap());
+/// A device of a rank that, after its first exchange, makes a folder where a file is to be.
+fn blocks(rank: Threads, file: Option<PathBuf>) -> Devices {
+    // The first exchange is that of a folder which is there.
+    let left = AtomicUsize::new(1);
+    let exchange = move |rank: &Threads, to| {
+        let received = rank.exchange(to);
+        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            file.iter().for_each(|file| std::fs::create_dir(file).unwrap());
         }
         received
-    }
-
-    fn fail(&self, reason: &str) {
-        self.rank.fail(reason);
-    }
+    };
+    Devices::over(ExchangesBy { rank, exchange }, Compute::cpu())
 }
 
 /// One rank cannot write, while the other waits for a tensor of it, or is waited for.
@@ -236,9 +233,7 @@ fn a_rank_that_cannot_write_ends_the_other_and_is_named() {
                 let (model, saved, partial) = (&model, &saved, &partial);
                 scope.spawn(move || {
                     let file = (rank.rank() == bad).then(|| partial.join(file));
-                    // The first exchange is that of a folder which is there.
-                    let devices = Devices::over(Blocks { rank, file, left: AtomicUsize::new(1) }, Compute::cpu());
-                    let trainer = Trainer::new(model, options_for(2, Sharding::Full), devices).unwrap();
+                    let trainer = Trainer::new(model, options_for(2, Sharding::Full), blocks(rank, file)).unwrap();
                     trainer.save(saved).unwrap_err().to_string()
                 })
             };
@@ -252,32 +247,6 @@ fn a_rank_that_cannot_write_ends_the_other_and_is_named() {
     }
 }
 
-/// A rank that notes which exchanges are made beside the computation, which is on threads of a pool.
-#[derive(Debug)]
-struct Notes {
-    rank: Threads,
-    is_beside: Arc<Mutex<Vec<bool>>>,
-}
-
-impl Collective for Notes {
-    fn rank(&self) -> usize {
-        self.rank.rank()
-    }
-
-    fn size(&self) -> usize {
-        self.rank.size()
-    }
-
-    fn exchange(&self, to: Vec<Bytes>) -> Result<Vec<Bytes>> {
-        self.is_beside.lock().unwrap().push(rayon::current_thread_index().is_none());
-        self.rank.exchange(to)
-    }
-
-    fn fail(&self, reason: &str) {
-        self.rank.fail(reason);
-    }
-}
-
 #[test]
 fn the_next_part_is_gathered_beside_the_computation() {
     let (_folder, model) = folder_of(&shape());
@@ -286,7 +255,13 @@ fn the_next_part_is_gathered_beside_the_computation() {
             let model = &model;
             scope.spawn(move || {
                 let (number, is_beside) = (rank.rank(), Arc::<Mutex<Vec<bool>>>::default());
-                let devices = Devices::over(Notes { rank, is_beside: is_beside.clone() }, Compute::cpu());
+                // The computation is on threads of a pool.
+                let notes = is_beside.clone();
+                let exchange = move |rank: &Threads, to| {
+                    notes.lock().unwrap().push(rayon::current_thread_index().is_none());
+                    rank.exchange(to)
+                };
+                let devices = Devices::over(ExchangesBy { rank, exchange }, Compute::cpu());
                 let mut trainer = Trainer::new(model, options_for(2, Sharding::Full), devices).unwrap();
                 train(&mut trainer, number, 2, 1);
                 std::mem::take(&mut *is_beside.lock().unwrap())
