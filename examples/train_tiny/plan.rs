@@ -52,8 +52,8 @@ impl Plan {
         Self::of(&Lengths {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
-            fp_sft: [420_000, 40_000],
-            omni_sft: [200_000, 100_000],
+            fp_sft: [150_000, 20_000],
+            omni_sft: [40_000, 60_000],
         })
     }
 
@@ -122,7 +122,7 @@ fn model(target_px: u32) -> NewModel {
     let mut preset = Preset::default().with_words(Words::of(known_words()));
     preset.target_size_px = Some(target_px);
     // The options with which it scores best in `evaluate`.
-    (preset.guidance_scale, preset.image_top_k, preset.temperature) = (Some(1.5), Some(5), Some(0.4));
+    (preset.guidance_scale, preset.image_top_k, preset.temperature) = (Some(1.5), Some(2000), Some(1.0));
     preset.tasks = Some(vec![
         Task::TextToImage,
         Task::Captioning,
@@ -156,12 +156,12 @@ fn fp_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
 
 fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
     let tasks = [
-        (SceneTask::TextToImage, 6),
-        (SceneTask::Captioning, 4),
+        (SceneTask::TextToImage, 10),
+        (SceneTask::Captioning, 3),
         (SceneTask::DepthEstimation, 1),
         (SceneTask::SemanticSegmentation, 1),
         (SceneTask::Editing, 6),
-        (SceneTask::Question, 4),
+        (SceneTask::Question, 3),
         (SceneTask::ImageThenEdit, 2),
         (SceneTask::ImageThenCaption, 1),
     ];

@@ -147,27 +147,14 @@ impl Scene {
     /// Where an object of this kind can be put, beside those that are there: the places with this position, nearest to
     /// the middle of its third of the image first.
     pub fn free_places(&self, kind: ObjectKind, position: Position) -> Vec<Object> {
-        self.places_beside(&self.objects, kind, position)
+        free_places(kind, self.size, &self.objects, position)
     }
 
     /// The [free places](Self::free_places) once the object at this index is removed.
     pub(crate) fn places_without(&self, index: usize, kind: ObjectKind, position: Position) -> Vec<Object> {
         let mut others = self.objects.clone();
         others.remove(index);
-        self.places_beside(&others, kind, position)
-    }
-
-    fn places_beside(&self, others: &[Object], kind: ObjectKind, position: Position) -> Vec<Object> {
-        let mut places = places_beside(kind, self.size, others);
-        places.retain(|place| self.position(place) == position);
-        let (column, row) = position.thirds();
-        let middle = |third: u32, length: u32| ((2 * third + 1) * length / 6).cast_signed();
-        let (x, y) = (middle(column, self.size.width_px()), middle(row, self.size.height_px()));
-        places.sort_by_key(|place| {
-            let centre = place.centre_px();
-            ((centre.0 - x).pow(2) + (centre.1 - y).pow(2), place.at.1, place.at.0)
-        });
-        places
+        free_places(kind, self.size, &others, position)
     }
 
     /// The canonical caption, which is the answer of captioning: all objects with their positions, in reading order.
@@ -182,7 +169,7 @@ impl Scene {
     }
 }
 
-fn position(object: &Object, size: ImageSize) -> Position {
+pub(crate) fn position(object: &Object, size: ImageSize) -> Position {
     Position::of_point(object.centre_px(), (size.width_px(), size.height_px()))
 }
 
@@ -198,9 +185,19 @@ pub(crate) fn places(kind: ObjectKind, size: ImageSize) -> impl Iterator<Item = 
     all.filter(move |object| fits(object, size))
 }
 
-/// Places for an object beside others.
-pub(crate) fn places_beside(kind: ObjectKind, size: ImageSize, others: &[Object]) -> Vec<Object> {
-    places(kind, size).filter(|place| !others.iter().any(|other| place.is_too_close_to(other))).collect()
+/// The places for an object beside others that have this position, nearest to the middle of its third of the image first.
+pub(crate) fn free_places(kind: ObjectKind, size: ImageSize, others: &[Object], at: Position) -> Vec<Object> {
+    let (column, row) = at.thirds();
+    let middle = |third: u32, length: u32| ((2 * third + 1) * length / 6).cast_signed();
+    let (x, y) = (middle(column, size.width_px()), middle(row, size.height_px()));
+    let is_free =
+        |place: &Object| position(place, size) == at && !others.iter().any(|other| place.is_too_close_to(other));
+    let mut places: Vec<Object> = places(kind, size).filter(is_free).collect();
+    places.sort_by_key(|place| {
+        let centre = place.centre_px();
+        ((centre.0 - x).pow(2) + (centre.1 - y).pow(2), place.at.1, place.at.0)
+    });
+    places
 }
 
 #[cfg(test)]

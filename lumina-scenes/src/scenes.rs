@@ -3,8 +3,8 @@
 use lumina_core::{ImageSize, crop_sizes};
 
 use crate::random::{RngPurpose, SeededRng};
-use crate::scene::places_beside;
-use crate::{Backdrop, Error, Object, ObjectKind, ObjectSize, Result, Scene, Split};
+use crate::scene::{free_places, position};
+use crate::{Backdrop, Error, Object, ObjectKind, ObjectSize, Position, Result, Scene, Split};
 
 /// The default target size of datasets in pixels.
 pub const DEFAULT_TARGET_PX: u32 = 256;
@@ -14,8 +14,9 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 
 /// An infinite sequence of scenes, each computed from the seed and its index alone.
 ///
-/// All image sizes of the target into which an object fits are equally likely. One scene in five has several objects of
-/// one kind and no others.
+/// All image sizes of the target into which an object fits are equally likely. Objects are in the middle of their third
+/// of rows and columns, each in another, or as near to it as their neighbours allow. One scene in five has several objects
+/// of one kind and no others.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
@@ -76,8 +77,10 @@ impl Scenes {
                 (Split::Train | Split::Test, _) => rng.choose(&seen).expect(PROOF),
             };
             // Later objects have what place the first ones leave; there is none for some of them.
-            let Some(object) = rng.choose(&places_beside(kind, size, &objects)) else { continue };
-            objects.push(object);
+            let place = |position| free_places(kind, size, &objects, position).first().copied();
+            let taken = |place: &Object| objects.iter().any(|other| position(other, size) == position(place, size));
+            let free: Vec<Object> = Position::ALL.into_iter().filter_map(place).filter(|place| !taken(place)).collect();
+            objects.extend(rng.choose(&free));
         }
         Scene::new(size, backdrop, objects).expect("the first object fits, and the others beside it")
     }

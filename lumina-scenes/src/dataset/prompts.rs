@@ -1,7 +1,7 @@
 //! Captions of a scene that a training prompt may state: all of it, or only some.
 
 use crate::random::SeededRng;
-use crate::{Caption, Mention, Relation, Scene};
+use crate::{Caption, Mention, Object, Relation, Scene};
 
 /// A caption that is true of the scene, in one of several forms: all objects with their positions; without them,
 /// objects that are alike counted; the relation of two objects; and any of these with some attributes unstated.
@@ -16,12 +16,8 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     if let [first, second] = objects[..]
         && first.kind != second.kind
         && rng.below(5) < 2
+        && let Some(relation) = rng.choose(&clear_relations(scene, [first, second]))
     {
-        let holds: Vec<Relation> = Relation::ALL
-            .into_iter()
-            .filter(|relation| relation.holds(first.centre_px(), second.centre_px()))
-            .collect();
-        let relation = rng.choose(&holds).expect("two objects differ in column or row");
         let mut mentions = [first, second].map(|object| Mention::of(object.kind));
         if vague {
             leave_out(&mut mentions, rng);
@@ -43,6 +39,16 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     // A position at the end would be read as that of all: `a star and a moon on the left`.
     mentions.sort_by_key(|mention| mention.position.is_none());
     Caption::list(counted(mentions), backdrop).expect("as many objects as the scene has")
+}
+
+/// How the first object is to the second, to anyone's eye: in another third of the columns or rows. The centres of two
+/// objects side by side differ by some rows, too, if their sizes do.
+fn clear_relations(scene: &Scene, objects: [Object; 2]) -> Vec<Relation> {
+    let thirds = objects.map(|object| {
+        let (column, row) = scene.position(&object).thirds();
+        (column.cast_signed(), row.cast_signed())
+    });
+    Relation::ALL.into_iter().filter(|relation| relation.holds(thirds[0], thirds[1])).collect()
 }
 
 /// Drops sizes, colours and positions: of all objects, of some, or of none. Fills stay: an object without one is plain.
