@@ -24,8 +24,8 @@ pub(crate) struct Plan {
     /// The most pieces of text that the text tokenizer learns.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
-    /// Text to image alone, small images first.
-    pub(crate) fp_sft: Vec<Part>,
+    /// Text to image alone, with small images.
+    pub(crate) fp_sft: Part,
     /// All tasks, small images first. In each part the learning rate rises and falls once more.
     pub(crate) omni_sft: Vec<Part>,
 }
@@ -41,8 +41,9 @@ pub(crate) struct Part {
 struct Lengths {
     vq_steps: [u64; 3],
     vq_pruning: (u64, u32),
-    /// Records of FP-SFT with small and large images, and of Omni-SFT.
-    fp_sft: [u64; 2],
+    /// Records of FP-SFT.
+    fp_sft: u64,
+    /// Records of Omni-SFT with small and with large images.
     omni_sft: [u64; 2],
 }
 
@@ -52,15 +53,15 @@ impl Plan {
         Self::of(&Lengths {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
-            fp_sft: [150_000, 20_000],
-            omni_sft: [40_000, 60_000],
+            fp_sft: 150_000,
+            omni_sft: [70_000, 60_000],
         })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
         let mut plan =
-            Self::of(&Lengths { vq_steps: [20, 20, 20], vq_pruning: (8, 1), fp_sft: [64, 64], omni_sft: [64, 64] });
+            Self::of(&Lengths { vq_steps: [20, 20, 20], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 64] });
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -145,13 +146,9 @@ fn model(target_px: u32) -> NewModel {
     }
 }
 
-fn fp_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
-    let drawing = [(SceneTask::TextToImage, 1)];
-    vec![
-        // A small image has a quarter of the tokens, and what prompts ask for is learnt from it as well.
-        part("fp-sft-128", data(1, small, target_px / 2, &drawing), (2e-3, 5e-4)),
-        part("fp-sft-256", data(2, large, target_px, &drawing), (1.2e-3, 6e-4)),
-    ]
+fn fp_sft(n_records: u64, target_px: u32) -> Part {
+    // A small image has a quarter of the tokens, and what prompts ask for is learnt from it as well.
+    part("fp-sft-128", data(1, n_records, target_px / 2, &[(SceneTask::TextToImage, 1)]), (2e-3, 5e-4))
 }
 
 fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {

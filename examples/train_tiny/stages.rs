@@ -188,7 +188,7 @@ impl Stages {
 
     fn tokens(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
-        let parts = || self.plan.fp_sft.iter().chain(&self.plan.omni_sft);
+        let parts = || std::iter::once(&self.plan.fp_sft).chain(&self.plan.omni_sft);
         // Scenes are made of some ten thousand patches.
         let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
         if !tokenizer.join("tokenizer.json").exists() {
@@ -245,7 +245,7 @@ impl Stages {
     }
 
     fn fp_sft(&self) -> Recipe {
-        Recipe::fp_sft(self.path("start"), self.plan.fp_sft.iter().map(|part| self.part(part)).collect())
+        Recipe::fp_sft(self.path("start"), vec![self.part(&self.plan.fp_sft)])
     }
 
     /// The runs on all tasks. Each begins with the model of the one before.
