@@ -171,7 +171,8 @@ fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
 fn part(name: &'static str, data: DatasetOptions, (learning_rate, min_learning_rate): (f64, f64)) -> Part {
     let training = FineTuneOptions {
         schedule: EpochSchedule { learning_rate, min_learning_rate, warmup_epochs: 0.05, epochs: 1 },
-        batch_size: 16,
+        // Some two thousand tokens a step: larger steps learn less from the same tokens.
+        batch_size: if data.target_px < lumina_scenes::DEFAULT_TARGET_PX { 16 } else { 8 },
         max_tokens: 1024,
         max_gradient_norm: 1.0,
         dropout: 0.0,
