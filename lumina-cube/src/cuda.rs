@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cudarc::driver::CudaContext;
-use cudarc::{driver, nvrtc};
+use cudarc::{driver, nccl, nvrtc};
 
 use crate::{Error, Result};
 
@@ -17,6 +17,12 @@ pub(crate) fn check_compiler() -> Result<()> {
 fn has_nvrtc() -> bool {
     // SAFETY: it only tries to load the library by each of its names, as the first kernel would.
     unsafe { nvrtc::sys::is_culib_present() }
+}
+
+/// Whether the loader finds the driver and NCCL. Where it does not, their first call would panic.
+pub fn has_nccl() -> bool {
+    // SAFETY: as for `has_nvrtc`.
+    unsafe { driver::sys::is_culib_present() && nccl::sys::is_culib_present() }
 }
 
 fn check_nvrtc(is_there: bool) -> Result<()> {
@@ -82,6 +88,14 @@ mod tests {
         assert!(check_headers(Some(&folder)).is_ok());
         std::fs::remove_dir_all(&folder).expect("the folder is there");
         assert!(check_headers(None).is_err());
+    }
+
+    /// Looking for NCCL panics nowhere, and where it is found it answers.
+    #[test]
+    fn nccl_answers_where_it_is_found() {
+        if has_nccl() {
+            assert!(nccl::result::get_nccl_version().is_ok());
+        }
     }
 
     /// On a machine without NVRTC it is the case of a user who has the headers alone.

@@ -71,6 +71,8 @@ mod staging;
 mod tensor_cores;
 mod weights;
 
+#[cfg(feature = "cuda")]
+pub use cuda::has_nccl;
 pub use error::{Error, Result};
 pub use gpu::{ALIGNMENT, Buffer, DeviceChoice, Gpu, Recording};
 pub use weights::{Arena, Format, Matrix, MatrixRows};

@@ -374,6 +374,12 @@ pub enum Error {
     /// MPI could not be started.
     #[error("MPI cannot be started; make one `Mpi` in a process, and begin nothing of MPI before")]
     MpiStart,
+    /// NCCL is missing, did not begin, or moved nothing.
+    #[error("NCCL: {reason}; NCCL_DEBUG=INFO in the environment has it say more")]
+    Nccl {
+        /// What was tried, and what it answered.
+        reason: String,
+    },
     /// The thread of a device panicked.
     #[error("the thread of device {device} panicked")]
     DeviceThread {
