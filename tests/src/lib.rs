@@ -10,6 +10,7 @@
 
 mod allocation;
 pub mod hub_server;
+pub mod mpi;
 pub mod programs;
 
 use std::collections::BTreeMap;

@@ -3,48 +3,23 @@
 //! Where there is no `mpirun`, these tests say so and are left out.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use lumina_nn::Compute;
 use lumina_testing::lcg;
+use lumina_testing::mpi::{folder, is_there, mpirun, mpirun_by};
 use lumina_train::collective::{Collective, Mpi};
 use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, NewModel, Sharding, Trainer};
 
 use crate::ranks::{LAST, PASSES, SHARDINGS, Start, options_for, tensors, train};
 use crate::small::{STEPS, Sequence, folder_of, shape};
 
-/// The folder of model and results, for the processes: a test of this program, started for this alone.
-const FOLDER: &str = "LUMINA_TEST_MPI";
 /// The time limit of the processes that are killed.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Their last step, and how often they save.
 const LONG: u64 = 60;
 const EVERY: u64 = 3;
-
-/// The program that starts processes, if there is one.
-fn mpirun(ranks: usize, test: &str, folder: &Path) -> Option<Command> {
-    mpirun_by(&[], ranks, test, folder)
-}
-
-/// The same, of processes that another program starts, which is the first of `starter`.
-fn mpirun_by(starter: &[&str], ranks: usize, test: &str, folder: &Path) -> Option<Command> {
-    let found = Command::new("mpirun").arg("--version").output().ok()?;
-    let mut command = Command::new("mpirun");
-    // An option of Open MPI; MPICH needs none.
-    if String::from_utf8_lossy(&found.stdout).contains("Open MPI") {
-        command.args(["--oversubscribe", "--bind-to", "none"]);
-        command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-    }
-    command.args(["-n", &ranks.to_string()]).args(starter).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture"]).env(FOLDER, folder).env("RAYON_NUM_THREADS", "1");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Some(command)
-}
-
-fn is_there() -> bool {
-    mpirun(1, "", Path::new("")).is_some()
-}
 
 /// What the processes are to share out, for those that are not told otherwise.
 fn write_sharding(folder: &Path, sharding: Sharding) {
@@ -66,7 +41,7 @@ fn starts(folder: &Path) -> [(&'static str, Start); 2] {
 #[test]
 #[ignore = "the processes of `processes_train_the_weights_of_one`"]
 fn trains() {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let folder = folder();
     let mpi = Mpi::new(Duration::from_secs(120)).unwrap();
     let (rank, ranks) = (mpi.rank(), mpi.size());
     let devices = Devices::over(mpi, Compute::cpu());
@@ -127,7 +102,7 @@ fn latest(run: &Path) -> Option<u64> {
 #[test]
 #[ignore = "the processes of runs that do not end well"]
 fn trains_long() {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let folder = folder();
     let mpi = Mpi::new(LIMIT).unwrap();
     let (rank, ranks) = (mpi.rank(), mpi.size());
     std::fs::write(folder.join(format!("pid-{rank}")), std::process::id().to_string()).unwrap();
@@ -258,7 +233,7 @@ fn memory(what: &str) -> u64 {
 #[test]
 #[ignore = "the processes of `memory_and_speed`"]
 fn measures() {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let folder = folder();
     let mpi = Mpi::new(Duration::from_secs(300)).unwrap();
     let (rank, ranks) = (mpi.rank(), mpi.size());
     let options = options_of(&folder, ranks);

@@ -1,6 +1,8 @@
 //! Training of small VQGANs: resuming, saving, the discriminator, patch clusters, and errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
+#[cfg(feature = "mpi")]
+mod mpi;
 mod ranks;
 
 use std::collections::HashSet;

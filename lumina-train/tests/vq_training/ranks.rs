@@ -39,6 +39,15 @@ fn run_on_ranks(ranks: usize, folder: &Path, stop: u64, open: impl Fn() -> VqTra
     })
 }
 
+/// The last checkpoint of a run: the names of its files, and their bytes.
+pub(crate) fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(run.join("step-0000000006")).unwrap().map(Result::unwrap);
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), bytes(&entry.path()))).collect();
+    files.sort();
+    files
+}
+
 /// To the bit: passes of a step on ranks, in their number or in another one, and on another number after a stop.
 #[test]
 fn ranks_train_the_tokenizer_of_one() {
@@ -48,17 +57,10 @@ fn ranks_train_the_tokenizer_of_one() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         start(&at("start"));
-        let files = |run: &str| -> Vec<(String, Vec<u8>)> {
-            let entries = std::fs::read_dir(at(run).join("step-0000000006")).unwrap().map(Result::unwrap);
-            let mut files: Vec<_> =
-                entries.map(|entry| (entry.file_name().into_string().unwrap(), bytes(&entry.path()))).collect();
-            files.sort();
-            files
-        };
         let whole = run(&mut open(&at("start"), options.clone()), &at("alone"));
         assert!(whole.iter().all(|step| step.images == 16), "four passes of four images");
         assert_eq!(whole[0].codes_revived, 32, "all ranks get the codes that the first pass makes");
-        let expected = files("alone");
+        let expected = files(&at("alone"));
         for (ranks, then) in [(1, 2), (2, 4), (3, 1), (4, 3), (5, 2)] {
             let name = format!("{ranks} then {then}");
             let first = run_on_ranks(ranks, &at(&name), 3, || open(&at("start"), options.clone()));
@@ -66,7 +68,7 @@ fn ranks_train_the_tokenizer_of_one() {
                 VqTrainer::resume(at(&name), options.clone(), &Compute::cpu()).unwrap()
             });
             assert_eq!([first, rest].concat(), whole, "{name}");
-            assert!(files(&name) == expected, "{name}");
+            assert!(files(&at(&name)) == expected, "{name}");
         }
     }
 }
