@@ -23,4 +23,6 @@ pub mod ops;
 pub use compute::{Compute, Residence, Role, Weights, head_dtype};
 pub use error::{Error, Result};
 pub use loader::{LoadProgress, Loader};
+#[cfg(feature = "cuda")]
+pub use lumina_cube::has_nccl;
 pub use lumina_kernels::memory::keep_freed_memory;

@@ -1,8 +1,9 @@
 //! What the ranks of a run do together: each of them computes its passes, and they exchange gradients and weights.
 //!
 //! A rank is a device of this process ([`Threads`]) or a process that MPI started (`Mpi`, with the feature `mpi`);
-//! [`Alone`] is a run of one rank. Over either, `Nccl` (with the feature `cuda`) moves long messages from GPU to GPU. All ranks make the same calls in the same order. Sums are taken in the order of the
-//! ranks, not of arrival, so they are the same to the bit each time.
+//! [`Alone`] is a run of one rank. Over either of the first two, `Nccl` (with the feature `cuda`) moves long messages
+//! from GPU to GPU. All ranks make the same calls in the same order. Sums are taken in the order of the ranks, not of
+//! arrival, so they are the same to the bit each time.
 //!
 //! A call ends within the time limit of the collective, and where a rank does not take part, with an
 //! [`Error::Rank`](crate::Error::Rank) that names it. After that all further calls fail: the run is resumed from its

@@ -22,8 +22,8 @@ const SHORT: usize = 64 << 10;
 /// Another collective, `Mpi` or [`Threads`](super::Threads), joins the ranks, moves short messages, and names a rank
 /// that fails or stalls: NCCL by itself waits without an end and knows no names.
 ///
-/// NCCL is that of the machine (`libnccl.so`), found when this is made. A thread of its own makes all its calls, so that
-/// a time limit holds where another rank is gone.
+/// NCCL is that of the machine (`libnccl.so`), found when this is made. A thread of its own makes all its calls, so a
+/// time limit holds where another rank is gone.
 #[derive(Debug)]
 pub struct Nccl<C> {
     control: C,
@@ -162,7 +162,7 @@ fn cuda(error: DriverError) -> Error {
 
 /// Whether the libraries are there.
 fn libraries() -> Result<()> {
-    match lumina_cube::has_nccl() {
+    match lumina_nn::has_nccl() {
         true => Ok(()),
         false => Err(nccl("the loader finds no libnccl.so, or no CUDA driver".to_owned())),
     }
