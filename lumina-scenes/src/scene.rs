@@ -185,7 +185,7 @@ pub(crate) fn places(kind: ObjectKind, size: ImageSize) -> impl Iterator<Item = 
     all.filter(move |object| fits(object, size))
 }
 
-/// The places for an object beside others that have this position, nearest to the middle of its third of the image first.
+/// The places for an object beside others that have this position, nearest to the middle of its third first.
 pub(crate) fn free_places(kind: ObjectKind, size: ImageSize, others: &[Object], at: Position) -> Vec<Object> {
     let (column, row) = at.thirds();
     let middle = |third: u32, length: u32| ((2 * third + 1) * length / 6).cast_signed();

@@ -15,8 +15,8 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 /// An infinite sequence of scenes, each computed from the seed and its index alone.
 ///
 /// All image sizes of the target into which an object fits are equally likely. Objects are in the middle of their third
-/// of rows and columns, each in another, or as near to it as their neighbours allow. One scene in five has several objects
-/// of one kind and no others.
+/// of rows and columns, each in another, or as near to it as their neighbours allow. One scene in five has several
+/// objects of one kind and no others.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
