@@ -22,7 +22,13 @@ fn has_nvrtc() -> bool {
 /// Whether the loader finds the driver and NCCL. Where it does not, their first call would panic.
 pub fn has_nccl() -> bool {
     // SAFETY: as for `has_nvrtc`.
-    unsafe { driver::sys::is_culib_present() && nccl::sys::is_culib_present() }
+    has_driver() && unsafe { nccl::sys::is_culib_present() }
+}
+
+/// Whether the loader finds the driver.
+fn has_driver() -> bool {
+    // SAFETY: as for `has_nvrtc`.
+    unsafe { driver::sys::is_culib_present() }
 }
 
 fn check_nvrtc(is_there: bool) -> Result<()> {
@@ -60,8 +66,7 @@ pub(crate) fn free_memory(index: usize) -> Option<u64> {
 /// The versions of driver and NVRTC, as a part of a file's name; `None` where one of them is not there.
 #[cfg(feature = "kernel-cache")]
 pub(crate) fn versions() -> Option<String> {
-    // SAFETY: as for `has_nvrtc`.
-    if !unsafe { driver::sys::is_culib_present() } || !has_nvrtc() {
+    if !has_driver() || !has_nvrtc() {
         return None;
     }
     let (mut version, mut major, mut minor) = (0, 0, 0);

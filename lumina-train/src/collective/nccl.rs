@@ -46,8 +46,8 @@ struct Job {
     receives: Vec<(usize, usize)>,
 }
 
-/// What a job received, in its order.
-type Outcome = Result<Vec<Vec<u8>>>;
+/// What a job received, with the rank that sent it.
+type Outcome = Result<Vec<(usize, Vec<u8>)>>;
 
 impl<C: Collective> Nccl<C> {
     /// Joins the ranks of `control`, each with the CUDA device of this number. No two ranks may have the same device.
@@ -99,13 +99,13 @@ impl<C: Collective> Collective for Nccl<C> {
     fn exchange(&self, mut to: Vec<Bytes>) -> Result<Vec<Bytes>> {
         let (own, size) = (self.rank(), self.size());
         to.resize(size, Bytes::new());
-        // A long message is announced by its length alone.
-        let is_long = |rank: usize, message: &Bytes| rank != own && message.len() > SHORT;
+        // What stays here goes nowhere.
+        let kept = std::mem::take(&mut to[own]);
         let mut sends = Vec::new();
         let announced = to.into_iter().enumerate().map(|(rank, message)| {
-            let long = is_long(rank, &message);
             let head = (message.len() as u64).to_le_bytes();
-            if long {
+            // A long message is announced by its length alone.
+            if message.len() > SHORT {
                 sends.push((rank, message));
                 return Bytes::copy_from_slice(&head);
             }
@@ -127,12 +127,12 @@ impl<C: Collective> Collective for Nccl<C> {
             }
             messages.push(rest);
         }
-        let ranks: Vec<usize> = receives.iter().map(|(rank, _)| *rank).collect();
+        messages[own] = kept;
         let is_idle = sends.is_empty() && receives.is_empty();
         let moved = if is_idle { Ok(Vec::new()) } else { self.transfer(Job { sends, receives }) };
         // Where NCCL stands still a rank is gone, and this names it. Nothing can be exchanged after that.
         let moved = agree(&self.control, moved).inspect_err(|error| self.control.fail(&error.to_string()))?;
-        for (rank, message) in ranks.into_iter().zip(moved) {
+        for (rank, message) in moved {
             messages[rank] = message.into();
         }
         Ok(messages)
@@ -197,7 +197,7 @@ fn exchange(comm: &Comm, Job { sends, receives }: &Job) -> Outcome {
     let stream = comm.stream();
     let (sends, mut places) = buffers(&stream, sends, receives).map_err(cuda)?;
     launch(comm, &sends, &mut places).map_err(|error| failed("exchange", &error))?;
-    let download = |(_, place): &(usize, CudaSlice<u8>)| stream.clone_dtoh(place);
+    let download = |(rank, place): &(usize, CudaSlice<u8>)| Ok((*rank, stream.clone_dtoh(place)?));
     let received = places.iter().map(download).collect::<std::result::Result<_, _>>().map_err(cuda)?;
     stream.synchronize().map_err(cuda)?;
     Ok(received)

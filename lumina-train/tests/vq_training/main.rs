@@ -47,6 +47,9 @@ fn batch(step: u64) -> Vec<RgbImage> {
     (0..4).map(image).collect()
 }
 
+/// A small one, from step 2 on.
+const DISCRIMINATOR: DiscriminatorOptions = DiscriminatorOptions { start: 2, layers: 1, channels: 4, weight: 0.5 };
+
 fn options() -> VqTrainingOptions {
     VqTrainingOptions::default()
         .steps(6)
@@ -93,8 +96,7 @@ fn bytes(file: &Path) -> Vec<u8> {
 
 #[test]
 fn a_resumed_run_equals_one_that_was_not_stopped() {
-    let discriminator = DiscriminatorOptions { start: 2, layers: 1, channels: 4, weight: 0.5 };
-    for options in [options().discriminator(Some(discriminator)), options().codebook(CodebookUpdate::Gradient)] {
+    for options in [options().discriminator(Some(DISCRIMINATOR)), options().codebook(CodebookUpdate::Gradient)] {
         let adversarial = options.discriminator.is_some();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);

@@ -4,15 +4,9 @@ use std::time::Duration;
 
 use lumina_testing::mpi::{folder, is_there, mpirun};
 use lumina_train::collective::{Collective, Mpi};
-use lumina_train::vq::{DiscriminatorOptions, VqTrainingOptions};
 
-use crate::ranks::files;
-use crate::{batch, open, options, run, start};
-
-fn options_on_ranks() -> VqTrainingOptions {
-    let discriminator = DiscriminatorOptions { start: 2, layers: 1, channels: 4, weight: 0.5 };
-    options().passes(4).max_gradient_norm(Some(1.0)).discriminator(Some(discriminator))
-}
+use crate::ranks::{files, with_discriminator};
+use crate::{batch, open, run, start};
 
 #[test]
 #[ignore = "the processes of `processes_train_the_tokenizer_of_one`"]
@@ -20,7 +14,7 @@ fn trains() {
     let folder = folder();
     let mpi = Mpi::new(Duration::from_secs(120)).unwrap();
     let checkpoints = folder.join(format!("{} ranks", mpi.size()));
-    let mut trainer = open(&folder.join("start"), options_on_ranks()).over(mpi);
+    let mut trainer = open(&folder.join("start"), with_discriminator()).over(mpi);
     trainer.run(&checkpoints, |pass| Ok(batch(pass)), |_| ()).unwrap();
 }
 
@@ -32,7 +26,7 @@ fn processes_train_the_tokenizer_of_one() {
     }
     let folder = tempfile::tempdir().unwrap();
     start(&folder.path().join("start"));
-    run(&mut open(&folder.path().join("start"), options_on_ranks()), &folder.path().join("alone"));
+    run(&mut open(&folder.path().join("start"), with_discriminator()), &folder.path().join("alone"));
     let expected = files(&folder.path().join("alone"));
     for ranks in [1, 2, 4] {
         let output = mpirun(ranks, "mpi::trains", folder.path()).unwrap().output().unwrap();

@@ -9,10 +9,10 @@ use image::RgbImage;
 use lumina_checkpoint::Dtype;
 use lumina_nn::Compute;
 use lumina_train::collective::Threads;
-use lumina_train::vq::{CodebookStart, CodebookUpdate, DiscriminatorOptions, VqStepReport, VqTrainer};
+use lumina_train::vq::{CodebookStart, CodebookUpdate, VqStepReport, VqTrainer, VqTrainingOptions};
 use lumina_train::{Error, RunEvent};
 
-use crate::{batch, bytes, open, options, run, start};
+use crate::{DISCRIMINATOR, batch, bytes, open, options, run, start};
 
 /// Trains on each rank of a group to the end, or until a step, and returns the reports of the first.
 fn run_on_ranks(ranks: usize, folder: &Path, stop: u64, open: impl Fn() -> VqTrainer + Sync) -> Vec<VqStepReport> {
@@ -39,6 +39,11 @@ fn run_on_ranks(ranks: usize, folder: &Path, stop: u64, open: impl Fn() -> VqTra
     })
 }
 
+/// With all that ranks share: passes, the bound of the gradient, and a discriminator.
+pub(crate) fn with_discriminator() -> VqTrainingOptions {
+    options().passes(4).max_gradient_norm(Some(1.0)).discriminator(Some(DISCRIMINATOR))
+}
+
 /// The last checkpoint of a run: the names of its files, and their bytes.
 pub(crate) fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(run.join("step-0000000006")).unwrap().map(Result::unwrap);
@@ -51,9 +56,7 @@ pub(crate) fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
 /// To the bit: passes of a step on ranks, in their number or in another one, and on another number after a stop.
 #[test]
 fn ranks_train_the_tokenizer_of_one() {
-    let discriminator = DiscriminatorOptions { start: 2, layers: 1, channels: 4, weight: 0.5 };
-    for options in [options().discriminator(Some(discriminator)), options().codebook(CodebookUpdate::Gradient)] {
-        let options = options.passes(4).max_gradient_norm(Some(1.0));
+    for options in [with_discriminator(), with_discriminator().discriminator(None).codebook(CodebookUpdate::Gradient)] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         start(&at("start"));
