@@ -77,9 +77,9 @@ impl Scenes {
                 (Split::Train | Split::Test, _) => rng.choose(&seen).expect(PROOF),
             };
             // Later objects have what place the first ones leave; there is none for some of them.
-            let place = |position| free_places(kind, size, &objects, position).first().copied();
-            let taken = |place: &Object| objects.iter().any(|other| position(other, size) == position(place, size));
-            let free: Vec<Object> = Position::ALL.into_iter().filter_map(place).filter(|place| !taken(place)).collect();
+            let is_empty = |at: &Position| objects.iter().all(|other| position(other, size) != *at);
+            let place = |at| free_places(kind, size, &objects, at).first().copied();
+            let free: Vec<Object> = Position::ALL.into_iter().filter(is_empty).filter_map(place).collect();
             objects.extend(rng.choose(&free));
         }
         Scene::new(size, backdrop, objects).expect("the first object fits, and the others beside it")
