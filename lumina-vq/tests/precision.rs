@@ -52,9 +52,9 @@ impl Decoder {
         let (shape, weight) = &self.0[&format!("{name}.weight")];
         let (outputs, inputs, kernel) = (shape[0], shape[1], shape[2]);
         let Planes { height, width, .. } = *x;
-        let mut values = Vec::with_capacity(outputs * height * width);
-        for (output, bias) in self.values(&format!("{name}.bias")).iter().enumerate() {
-            let mut plane = vec![*bias; height * width];
+        let bias = self.values(&format!("{name}.bias"));
+        let plane = &|output: usize| {
+            let mut plane = vec![bias[output]; height * width];
             for input in 0..inputs {
                 let x = &x.values[input * height * width..][..height * width];
                 for (tap, weight) in
@@ -70,8 +70,19 @@ impl Decoder {
                     }
                 }
             }
-            values.extend(plane);
-        }
+            plane
+        };
+        // This takes most of the time, so all processors share the planes.
+        let share = outputs.div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+        let values = std::thread::scope(|scope| {
+            let first = (0..outputs).step_by(share);
+            let threads: Vec<_> = first
+                .map(|first| {
+                    scope.spawn(move || (first..outputs.min(first + share)).flat_map(plane).collect::<Vec<f64>>())
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
         Planes { values, channels: outputs, ..*x }
     }
 
