@@ -43,8 +43,8 @@ struct Lengths {
     vq_pruning: (u64, u32),
     /// Records of FP-SFT.
     fp_sft: u64,
-    /// Records of Omni-SFT with small and with large images.
-    omni_sft: [u64; 2],
+    /// Records of Omni-SFT: with small images, twice, and with large ones.
+    omni_sft: [u64; 3],
 }
 
 impl Plan {
@@ -54,14 +54,14 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 150_000,
-            omni_sft: [70_000, 60_000],
+            omni_sft: [70_000, 150_000, 60_000],
         })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
         let mut plan =
-            Self::of(&Lengths { vq_steps: [20, 20, 20], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 64] });
+            Self::of(&Lengths { vq_steps: [20, 20, 20], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 64, 64] });
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -151,7 +151,7 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", data(1, n_records, target_px / 2, &[(SceneTask::TextToImage, 1)]), (2e-3, 5e-4))
 }
 
-fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
+fn omni_sft([first, second, large]: [u64; 3], target_px: u32) -> Vec<Part> {
     let tasks = [
         (SceneTask::TextToImage, 10),
         (SceneTask::Captioning, 3),
@@ -163,7 +163,8 @@ fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
         (SceneTask::ImageThenCaption, 1),
     ];
     vec![
-        part("omni-sft-128", data(3, small, target_px / 2, &tasks), (1.5e-3, 5e-4)),
+        part("omni-sft-128", data(3, first, target_px / 2, &tasks), (1.5e-3, 5e-4)),
+        part("omni-sft-128-again", data(5, second, target_px / 2, &tasks), (1.5e-3, 5e-4)),
         part("omni-sft-256", data(4, large, target_px, &tasks), (1.2e-3, 1e-5)),
     ]
 }

@@ -239,17 +239,25 @@ fn missing_objects_fail() {
 
 #[test]
 fn edits_are_distinguished_from_no_edit() {
-    for scene in scenes(128, Split::Test, 60) {
+    let check = |scene: &Scene| {
         let unchanged = detect(&scene.image());
-        for edit in Edit::possible(&scene) {
-            let edited = edit.apply(&scene).unwrap();
+        for edit in Edit::possible(scene) {
+            let edited = edit.apply(scene).unwrap();
             let succeeded =
                 |found: &Detection| ImageEvaluation::new(&edited.caption(), scene.size(), found).is_correct();
             let found = detect(&edited.image());
             assert!(succeeded(&found), "{edit}: {} {found:?}", edited.caption());
             assert!(!succeeded(&unchanged), "{edit}");
         }
-    }
+    };
+    let scenes: Vec<Scene> = scenes(128, Split::Test, 60).collect();
+    // There are many edits, so all processors share them.
+    let share = scenes.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    std::thread::scope(|scope| {
+        for scenes in scenes.chunks(share) {
+            scope.spawn(|| scenes.iter().for_each(check));
+        }
+    });
 }
 
 #[test]
