@@ -8,6 +8,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_nn::{Compute, Loader};
 use lumina_testing::part;
 use lumina_vq::{Bands, ImageTokenizer, VqConfig, VqHyperparameters, VqModel};
+use rayon::prelude::*;
 
 /// A third of the bound of the comparison with the original, relative to the largest magnitude.
 const TOLERANCE: f64 = 1e-4 / 3.0;
@@ -53,7 +54,7 @@ impl Decoder {
         let (outputs, inputs, kernel) = (shape[0], shape[1], shape[2]);
         let Planes { height, width, .. } = *x;
         let bias = self.values(&format!("{name}.bias"));
-        let plane = &|output: usize| {
+        let plane = |output: usize| {
             let mut plane = vec![bias[output]; height * width];
             for input in 0..inputs {
                 let x = &x.values[input * height * width..][..height * width];
@@ -73,16 +74,7 @@ impl Decoder {
             plane
         };
         // This takes most of the time, so all processors share the planes.
-        let share = outputs.div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
-        let values = std::thread::scope(|scope| {
-            let first = (0..outputs).step_by(share);
-            let threads: Vec<_> = first
-                .map(|first| {
-                    scope.spawn(move || (first..outputs.min(first + share)).flat_map(plane).collect::<Vec<f64>>())
-                })
-                .collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-        });
+        let values = (0..outputs).into_par_iter().flat_map_iter(plane).collect();
         Planes { values, channels: outputs, ..*x }
     }
 
