@@ -67,7 +67,7 @@ impl Plan {
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(20, [(320, 1), (320, 1), (320, 1), (160, 1)]);
+        let mut plan = Self::of(12, [(320, 1), (320, 1), (320, 1), (160, 1)]);
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
