@@ -162,10 +162,11 @@ fn omni_sft([first, second, large]: [u64; 3], target_px: u32) -> Vec<Part> {
         (SceneTask::ImageThenEdit, 2),
         (SceneTask::ImageThenCaption, 1),
     ];
+    let large = DatasetOptions { more_questions: 4, ..data(4, large, target_px, &tasks) };
     vec![
         part("omni-sft-128", data(3, first, target_px / 2, &tasks), (1.5e-3, 5e-4)),
         part("omni-sft-128-again", data(5, second, target_px / 2, &tasks), (1.5e-3, 5e-4)),
-        part("omni-sft-256", data(4, large, target_px, &tasks), (1.2e-3, 1e-5)),
+        part("omni-sft-256", large, (1.2e-3, 1e-5)),
     ]
 }
 

@@ -79,6 +79,20 @@ fn all_tasks_edits_and_sizes_occur() {
 }
 
 #[test]
+fn more_questions_are_about_the_scene_that_was_seen_last() {
+    let options = |more_questions| DatasetOptions { more_questions, ..DatasetOptions::default() };
+    let [without, with] = [0, 3].map(|more| SceneDataset::new(options(more)).unwrap());
+    for index in 0..300 {
+        let (truth, all, first) = (with.ground_truth(index), with.texts(index), without.texts(index));
+        assert_eq!(truth, without.ground_truth(index));
+        let more = all.strip_prefix(&first[..]).unwrap();
+        let is_scene = truth.edit.is_none() && !truth.task.name().ends_with("ation");
+        assert_eq!(more.len(), if is_scene { 6 } else { 0 }, "{}", truth.task);
+        assert!(more.iter().all(|text| !text.is_empty() && !text.contains(PLACEHOLDER)), "{more:?}");
+    }
+}
+
+#[test]
 fn records_match_their_ground_truth() {
     let mut n_canonical = 0;
     for (index, record) in (0..).zip(dataset(Split::Test, 600).records()) {

@@ -89,6 +89,14 @@ impl Texts {
         let answer = asked.map(|(_, answer)| answer);
         Self { ground_truth: GroundTruth { task, scene, prompt, edit, answer }, turns }
     }
+
+    /// Another question about the scene, if it is the last image.
+    pub(super) fn ask_more(&mut self, rng: &mut SeededRng, words: &mut Wording) {
+        if self.ground_truth.task.ends_with_the_scene() {
+            let (asked, answer) = Question::random(&self.ground_truth.scene, rng);
+            self.turns.extend([words.question(&asked), answer]);
+        }
+    }
 }
 
 impl SceneRecord {

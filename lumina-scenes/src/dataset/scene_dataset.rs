@@ -22,13 +22,16 @@ pub struct DatasetOptions {
     pub target_px: u32,
     /// The relative frequency of each task. Tasks that are not listed do not occur.
     pub tasks: BTreeMap<SceneTask, u32>,
+    /// How many further turns ask about the image, where it is the scene itself: a few words more, from which a model
+    /// learns as much about questions as from as many records. They are not evaluated.
+    pub more_questions: u32,
 }
 
 impl Default for DatasetOptions {
     /// A thousand training records of all tasks.
     fn default() -> Self {
         let tasks = SceneTask::ALL.into_iter().zip([8, 4, 2, 2, 4, 4, 1, 1, 1]).collect();
-        Self { seed: 0, split: Split::Train, n_records: 1000, target_px: DEFAULT_TARGET_PX, tasks }
+        Self { seed: 0, split: Split::Train, n_records: 1000, target_px: DEFAULT_TARGET_PX, tasks, more_questions: 0 }
     }
 }
 
@@ -93,7 +96,11 @@ impl SceneDataset {
         let position = rng.weighted_index(tasks.values().copied()).expect(PROOF);
         let task = tasks.keys().nth(position).copied().expect(PROOF);
         let mut wording = Wording::of_record(*seed, *split, index);
-        Texts::random(task, self.scenes.scene(index), *split, &mut rng, &mut wording)
+        let mut texts = Texts::random(task, self.scenes.scene(index), *split, &mut rng, &mut wording);
+        for _ in 0..self.options.more_questions {
+            texts.ask_more(&mut rng, &mut wording);
+        }
+        texts
     }
 
     /// The records that [`write_dataset`](super::write_dataset) writes.

@@ -73,6 +73,11 @@ impl SceneTask {
     pub(super) fn has_question(self) -> bool {
         matches!(self, Self::Question | Self::ImageThenQuestion)
     }
+
+    /// Whether the last image is the scene, not a map or an edit of it.
+    pub(super) fn ends_with_the_scene(self) -> bool {
+        !self.has_edit() && !matches!(self, Self::DepthEstimation | Self::SemanticSegmentation)
+    }
 }
 
 impl fmt::Display for SceneTask {
