@@ -89,12 +89,7 @@ fn estimates_are_bounds_and_near() {
                 assert!(said <= taken + taken / 2 + CONSTANT, "{what}: {taken}, said {said}");
             };
             let codes = grid(rows, columns);
-            // A local network decodes as others do, but for its norms: one shape is enough.
-            let n_bands = match width == height {
-                true => 3,
-                false if hyperparameters.is_local => 0,
-                false => 2,
-            };
+            let n_bands = if width == height { 3 } else { 2 };
             for bands in [Bands::Whole, Bands::Rows(64), Bands::Rows(7)].into_iter().take(n_bands) {
                 let (image, taken) = ALLOCATOR.peak_of(|| tokenizer.decode(&codes, bands).unwrap());
                 assert_eq!(image.dimensions(), (width, height));
