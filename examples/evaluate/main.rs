@@ -5,6 +5,7 @@
 
 mod page;
 mod questions;
+mod speed;
 mod table;
 
 use std::path::PathBuf;
@@ -13,26 +14,30 @@ use std::process::ExitCode;
 use clap::Parser;
 use lumina_examples::{ModelArgs, count_correct_reconstructions, say};
 use lumina_scenes::dataset::SceneTask;
-use lumina_scenes::{DEFAULT_TARGET_PX, Scenes, Split};
+use lumina_scenes::{Scene, Scenes, Split};
 use lumina_train::vq::evaluate_vq;
 
 use page::Page;
 use questions::Evaluation;
+use speed::speed;
 
 /// Evaluates a model that was trained on scenes: asks about scenes that it has not seen, and counts right answers.
 ///
 /// Answers are drawn with the model's own settings, those of its generation_config.json, unless options say otherwise.
-/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes a minute or two.
+/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes a quarter of an hour.
 #[derive(Parser)]
 struct Args {
+    /// Images to encode and to decode
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    vq_scenes: u64,
     /// Images to draw from prompts that are like those of the training data
     #[arg(long, value_name = "N", default_value_t = 300)]
     prompts: u64,
     /// Images to draw from prompts with an object of a kind that no training image contains
-    #[arg(long, value_name = "N", default_value_t = 150)]
+    #[arg(long, value_name = "N", default_value_t = 300)]
     held_out: u64,
     /// Questions of each other task
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 300)]
     others: u64,
     /// Questions that are answered at the same time
     #[arg(long, value_name = "N", default_value_t = 16)]
@@ -56,13 +61,17 @@ fn run(args: Args) -> lumina_examples::Result<()> {
     let mut page = Page::new(&args.output)?;
     let mut rows = Vec::new();
 
-    let (tokenizer, n) = (model.image_tokenizer()?, args.prompts.max(1));
-    let scenes = Scenes::new(args.scenes_seed, Split::Test, DEFAULT_TARGET_PX)?;
+    let (tokenizer, n) = (model.image_tokenizer()?, args.vq_scenes.max(1));
+    let scenes = Scenes::new(args.scenes_seed, Split::Test, model.target_size_px())?;
     let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
     rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
+    // Maps have codes of their own.
+    let with_maps =
+        |index| [Scene::image, Scene::depth_map, Scene::segmentation_map].map(|of| of(&scenes.scene(index)));
+    let vq = evaluate_vq(tokenizer, (0..n).flat_map(with_maps))?;
     let percent = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
     rows.push((
-        "image tokenizer: codes in use".to_owned(),
+        format!("image tokenizer: codes in use, in {n} images and their maps"),
         format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
     ));
     let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
@@ -75,12 +84,19 @@ fn run(args: Args) -> lumina_examples::Result<()> {
         (SceneTask::DepthEstimation, Split::Test, args.others),
         (SceneTask::SemanticSegmentation, Split::Test, args.others),
         (SceneTask::Editing, Split::Test, args.others),
+        (SceneTask::Question, Split::Test, args.others),
         (SceneTask::ImageThenEdit, Split::Test, args.others),
         (SceneTask::ImageThenCaption, Split::Test, args.others),
     ];
+    let evaluation = Evaluation { model: &model, args: &args.model, seed: args.scenes_seed, batch: args.batch };
+    if args.prompts > 0 {
+        rows.extend(evaluation.free_prompts(&mut page)?);
+    }
     for (task, split, n) in parts.into_iter().filter(|&(.., n)| n > 0) {
-        let evaluation = Evaluation { model: &model, args: &args.model, seed: args.scenes_seed, batch: args.batch };
         rows.extend(evaluation.run(task, split, n, &mut page)?);
+    }
+    if args.prompts > 0 {
+        rows.extend(speed(&model, &args.model)?);
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in &rows {

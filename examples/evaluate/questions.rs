@@ -1,11 +1,13 @@
 //! Asks a model questions about scenes and evaluates its answers.
 
 use anyhow::{Context, Result};
+use lumina_core::{CodeGrid, Vocabulary};
 use lumina_examples::ModelArgs;
 use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task, TaskInput};
-use lumina_scenes::Split;
-use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask};
-use lumina_scenes::evaluation::AnswerEvaluation;
+
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneRecord, SceneTask};
+use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
+use lumina_scenes::{FreePrompt, Split, free_prompts};
 
 use super::page::{Entry, Page};
 use super::table::{Row, TaskResults};
@@ -27,17 +29,17 @@ struct Question {
 impl Evaluation<'_> {
     /// Asks `n` questions of a task, adds the answers to the page and returns the rows of the table.
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
-        let options = DatasetOptions { seed: self.seed, split, tasks: [(task, 1)].into(), ..DatasetOptions::default() };
+        let target_px = self.model.target_size_px();
+        let tasks = [(task, 1)].into();
+        let options = DatasetOptions { seed: self.seed, split, tasks, target_px, ..DatasetOptions::default() };
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let mut results = TaskResults::new(name.clone(), task);
         for first in (0..n).step_by(self.batch.max(1)) {
             let indices = first..n.min(first + self.batch as u64);
             let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
-            let questions: Vec<Question> = (first..)
-                .zip(&records)
-                .map(|(number, record)| self.question(&record.ground_truth, number))
-                .collect::<Result<_>>()?;
+            let questions: Vec<Question> =
+                (first..).zip(&records).map(|(number, record)| self.question(record, number)).collect::<Result<_>>()?;
             let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
             let answers = self.model.run_batch(&requests);
             for ((record, question), answer) in records.iter().zip(questions).zip(answers) {
@@ -60,21 +62,32 @@ impl Evaluation<'_> {
     }
 
     /// The question with this number, asked with the checkpoint's settings and those that were given.
-    fn question(&self, ground_truth: &GroundTruth, number: u64) -> Result<Question> {
-        let scene = &ground_truth.scene;
+    fn question(&self, record: &SceneRecord, number: u64) -> Result<Question> {
+        let scene = &record.ground_truth.scene;
         let image = || InputImage::from(scene.image());
-        let prompt = ground_truth.prompt.as_ref().map(ToString::to_string).unwrap_or_default();
-        let edit = ground_truth.edit.as_ref().map(ToString::to_string).unwrap_or_default();
+        // What a person would have typed: the questions without what their tasks put before them.
+        let asked = record.record.conversations.iter().step_by(2).filter_map(|turn| turn.value.as_deref());
+        let asked: Vec<&str> = asked.collect();
+        let first = asked.first().copied().unwrap_or_default();
+        let second = asked.get(1).copied().unwrap_or_default();
+        let typed = |task, input: TaskInput| -> Result<String> {
+            let template = task_text(task, input.text("?"))?;
+            let before = template.strip_suffix('?').unwrap_or_default();
+            Ok(first.strip_prefix(before).unwrap_or(first).to_owned())
+        };
+        let any_image = || -> Result<TaskInput> { Ok(TaskInput::new().image(CodeGrid::new(1, 1, vec![0])?)) };
         // A macro, because the types of generations differ.
         macro_rules! request {
             ($generation:expr) => {
                 self.args.apply_sampling($generation).request()?
             };
         }
-        let (text, mut request) = match ground_truth.task {
+        let (text, mut request) = match record.ground_truth.task {
             SceneTask::TextToImage => {
+                let prompt = typed(Task::TextToImage, TaskInput::new().size(scene.size()))?;
                 let size = (scene.size().width_px(), scene.size().height_px());
-                (format!("{}: {prompt}", scene.size()), request!(self.model.text_to_image(&prompt, size)))
+                let request = request!(self.model.text_to_image(&prompt, size));
+                (format!("{}: {prompt}", scene.size()), request)
             }
             SceneTask::Captioning => (String::new(), request!(self.model.caption(image()))),
             SceneTask::DepthEstimation => {
@@ -84,24 +97,68 @@ impl Evaluation<'_> {
                 (String::new(), request!(self.model.edit(Task::SemanticSegmentation, image(), None)))
             }
             SceneTask::Editing => {
-                let request = request!(self.model.edit(Task::Editing, image(), edit.as_str()));
-                (edit, request)
+                let instruction = typed(Task::Editing, any_image()?)?;
+                let request = request!(self.model.edit(Task::Editing, image(), instruction.as_str()));
+                (instruction, request)
+            }
+            SceneTask::Question => {
+                let question = typed(Task::FreeForm, any_image()?)?;
+                let request = request!(self.model.ask(&question, image()));
+                (question, request)
             }
             // The first answer is given as the correct image, so that only the second is evaluated.
-            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption => {
-                let input = TaskInput::new().text(prompt.as_str()).size(scene.size());
+            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => {
                 let codes = self.model.encode_image(&image())?;
-                let caption = Task::Captioning.spec().template.replace("<|image|>", "");
-                let second = if ground_truth.edit.is_some() { edit } else { caption.trim_end().to_owned() };
-                let conversation = Conversation::new()
-                    .human(Task::TextToImage.prompt(input)?)
-                    .assistant(Part::Image(codes))
-                    .human(second.as_str());
-                (format!("{prompt}; then: {second}"), request!(self.model.chat(conversation)))
+                let conversation = Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
+                (format!("{first}; then: {second}"), request!(self.model.chat(conversation)))
             }
         };
         let seed = &mut request.options.sampling.seed;
         *seed = seed.wrapping_add(number);
         Ok(Question { text, request })
     }
+
+    /// Draws the prompts that people wrote, adds the images to the page and returns the rows of the table.
+    pub(crate) fn free_prompts(&self, page: &mut Page) -> Result<Vec<Row>> {
+        let name = "free wording";
+        let mut results = TaskResults::new(name.to_owned(), SceneTask::TextToImage);
+        let numbered: Vec<_> = (0u64..).zip(free_prompts()).collect();
+        for prompts in numbered.chunks(self.batch.max(1)) {
+            let request = |(number, prompt): &(u64, &FreePrompt)| {
+                let mut request =
+                    self.args.apply_sampling(self.model.text_to_image(prompt.text, prompt.size)).request()?;
+                let seed = &mut request.options.sampling.seed;
+                *seed = seed.wrapping_add(*number);
+                anyhow::Ok(request)
+            };
+            let requests = prompts.iter().map(request).collect::<Result<Vec<_>>>()?;
+            for ((_, prompt), answer) in prompts.iter().zip(self.model.run_batch(&requests)) {
+                let answer = answer.with_context(|| prompt.text.to_owned())?;
+                let size = prompt.image_size()?;
+                let expected = prompt.expected()?;
+                let image = answer.images.first().map(|image| evaluate_image(&expected, size, image));
+                let evaluation = AnswerEvaluation::Image(image);
+                page.add(
+                    name,
+                    Entry {
+                        question: prompt.text.to_owned(),
+                        images: answer.images,
+                        is_correct: evaluation.is_correct(),
+                        remark: evaluation.to_string(),
+                    },
+                )?;
+                results.add(size, evaluation);
+            }
+        }
+        Ok(results.rows())
+    }
+}
+
+/// The text of a task's prompt.
+fn task_text(task: Task, input: TaskInput) -> Result<String> {
+    let text = |part: Part| match part {
+        Part::Text(text) => text,
+        Part::Image(_) => Vocabulary::PLACEHOLDER.to_owned(),
+    };
+    Ok(task.prompt(input)?.0.into_iter().map(text).collect())
 }

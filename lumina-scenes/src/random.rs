@@ -10,10 +10,12 @@ use crate::Split;
 pub(crate) enum RngPurpose {
     Scene = 0,
     Record = 1,
+    Wording = 2,
 }
 
 /// The random numbers of one scene or record: ChaCha with key = (seed, split, purpose) and stream = index. No scene
 /// depends on how many were generated before it.
+#[derive(Debug, Clone)]
 pub(crate) struct SeededRng(ChaCha12Rng);
 
 impl SeededRng {

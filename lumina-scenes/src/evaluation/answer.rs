@@ -40,6 +40,13 @@ pub enum AnswerEvaluation {
         /// The canonical caption.
         expected: Caption,
     },
+    /// The answer should be that to a question.
+    Answer {
+        /// Whether it is, but for capitals and spaces around it.
+        is_correct: bool,
+        /// The correct answer.
+        expected: String,
+    },
     /// The answer should be a depth map.
     DepthMap(DepthScore),
     /// The answer should be a segmentation map.
@@ -71,6 +78,10 @@ impl AnswerEvaluation {
             SceneTask::Captioning | SceneTask::ImageThenCaption => {
                 Self::Caption { is_correct: caption_is_correct(text.trim(), scene), expected: scene.caption() }
             }
+            SceneTask::Question | SceneTask::ImageThenQuestion => {
+                let expected = ground_truth.answer.clone().ok_or(Error::NoPrompt { task: ground_truth.task })?;
+                Self::Answer { is_correct: text.trim().to_lowercase() == expected, expected }
+            }
             SceneTask::DepthEstimation => {
                 let mut score = DepthScore::default();
                 let expected = scene.depth_map();
@@ -90,7 +101,7 @@ impl AnswerEvaluation {
     pub fn is_correct(&self) -> bool {
         match self {
             Self::Image(image) => image.is_some_and(|image| image.is_correct()),
-            Self::Caption { is_correct, .. } => *is_correct,
+            Self::Caption { is_correct, .. } | Self::Answer { is_correct, .. } => *is_correct,
             Self::DepthMap(score) => {
                 score.fraction_within_tolerance().is_some_and(|fraction| fraction > MIN_DEPTH_FRACTION)
             }
@@ -104,7 +115,8 @@ impl fmt::Display for AnswerEvaluation {
         match self {
             Self::Image(None) => f.write_str("no image"),
             Self::Image(Some(image)) => f.write_str(&image.incorrect_properties().collect::<Vec<_>>().join(", ")),
-            Self::Caption { is_correct: true, .. } => Ok(()),
+            Self::Caption { is_correct: true, .. } | Self::Answer { is_correct: true, .. } => Ok(()),
+            Self::Answer { is_correct: false, expected } => write!(f, "expected {expected}"),
             Self::Caption { is_correct: false, expected } => write!(f, "expected {expected}"),
             Self::DepthMap(score) => {
                 let percent = 100.0 * score.fraction_within_tolerance().unwrap_or(0.0);
@@ -134,7 +146,11 @@ mod tests {
                 for answer in &records {
                     let text = answer.record.conversations.last().unwrap().value.clone().unwrap();
                     let evaluation = AnswerEvaluation::new(&record.ground_truth, &text, answer.images.last()).unwrap();
-                    let same = answer.ground_truth == record.ground_truth;
+                    let same = match &record.ground_truth.answer {
+                        // Different questions can have the same answer.
+                        Some(expected) => answer.ground_truth.answer.as_ref() == Some(expected),
+                        None => answer.ground_truth == record.ground_truth,
+                    };
                     assert_eq!(evaluation.is_correct(), same, "{task}: {evaluation}");
                 }
                 let nothing = AnswerEvaluation::new(&record.ground_truth, "", None).unwrap();
@@ -147,7 +163,7 @@ mod tests {
     fn ground_truth_without_prompt_is_an_error() {
         let options = DatasetOptions { tasks: [(SceneTask::TextToImage, 1)].into(), ..Default::default() };
         let record = SceneDataset::new(options).unwrap().record(0);
-        for task in [SceneTask::TextToImage, SceneTask::Editing] {
+        for task in [SceneTask::TextToImage, SceneTask::Editing, SceneTask::Question] {
             let ground_truth = GroundTruth { task, prompt: None, ..record.ground_truth.clone() };
             let message = AnswerEvaluation::new(&ground_truth, "", None).unwrap_err().to_string();
             assert!(message.contains(task.name()), "{message}");

@@ -26,7 +26,7 @@ fn pixels<'a>(
 /// use lumina_scenes::evaluation::SegmentationScore;
 /// use lumina_scenes::{Scenes, Split};
 ///
-/// let scenes = Scenes::new(5, Split::Test, 96)?;
+/// let scenes = Scenes::new(5, Split::Test, 256)?;
 /// let mut score = SegmentationScore::default();
 /// for scene in (0..4).map(|index| scenes.scene(index)) {
 ///     score.add(&scene.segmentation_map(), &scene.segmentation_map())?;
