@@ -99,7 +99,7 @@ impl Page {
             write!(html, "<h2>{}: {} wrong, {} correct</h2>", escaped(name), wrong.len(), correct.len())?;
             wrong.iter().chain(correct).for_each(|entry| html.push_str(entry));
         }
-        // The images of the book: the first answers, right or wrong.
+        // The first answers, right or wrong.
         let first = |section, n| self.first(section, n);
         self.sheet("scenes.png", first("text_to_image", N_FIRST))?;
         let maps = first("depth_estimation", 1).chain(first("semantic_segmentation", 1));

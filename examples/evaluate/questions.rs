@@ -1,10 +1,8 @@
 //! Asks a model questions about scenes and evaluates its answers.
 
 use anyhow::{Context, Result};
-use lumina_core::{CodeGrid, Vocabulary};
 use lumina_examples::ModelArgs;
-use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task, TaskInput};
-
+use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task};
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneRecord, SceneTask};
 use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
 use lumina_scenes::{FreePrompt, Split, free_prompts};
@@ -35,8 +33,8 @@ impl Evaluation<'_> {
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let mut results = TaskResults::new(name.clone(), task);
-        for first in (0..n).step_by(self.batch.max(1)) {
-            let indices = first..n.min(first + self.batch as u64);
+        for first in (0..n).step_by(self.batch) {
+            let indices = first..n.min(first.saturating_add(self.batch as u64));
             let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
             let questions: Vec<Question> =
                 (first..).zip(&records).map(|(number, record)| self.question(record, number)).collect::<Result<_>>()?;
@@ -65,17 +63,7 @@ impl Evaluation<'_> {
     fn question(&self, record: &SceneRecord, number: u64) -> Result<Question> {
         let scene = &record.ground_truth.scene;
         let image = || InputImage::from(scene.image());
-        // What a person would have typed: the questions without what their tasks put before them.
-        let asked = record.record.conversations.iter().step_by(2).filter_map(|turn| turn.value.as_deref());
-        let asked: Vec<&str> = asked.collect();
-        let first = asked.first().copied().unwrap_or_default();
-        let second = asked.get(1).copied().unwrap_or_default();
-        let typed = |task, input: TaskInput| -> Result<String> {
-            let template = task_text(task, input.text("?"))?;
-            let before = template.strip_suffix('?').unwrap_or_default();
-            Ok(first.strip_prefix(before).unwrap_or(first).to_owned())
-        };
-        let any_image = || -> Result<TaskInput> { Ok(TaskInput::new().image(CodeGrid::new(1, 1, vec![0])?)) };
+        let typed = record.typed.as_str();
         // A macro, because the types of generations differ.
         macro_rules! request {
             ($generation:expr) => {
@@ -84,10 +72,8 @@ impl Evaluation<'_> {
         }
         let (text, mut request) = match record.ground_truth.task {
             SceneTask::TextToImage => {
-                let prompt = typed(Task::TextToImage, TaskInput::new().size(scene.size()))?;
                 let size = (scene.size().width_px(), scene.size().height_px());
-                let request = request!(self.model.text_to_image(&prompt, size));
-                (format!("{}: {prompt}", scene.size()), request)
+                (format!("{}: {typed}", scene.size()), request!(self.model.text_to_image(typed, size)))
             }
             SceneTask::Captioning => (String::new(), request!(self.model.caption(image()))),
             SceneTask::DepthEstimation => {
@@ -96,19 +82,13 @@ impl Evaluation<'_> {
             SceneTask::SemanticSegmentation => {
                 (String::new(), request!(self.model.edit(Task::SemanticSegmentation, image(), None)))
             }
-            SceneTask::Editing => {
-                let instruction = typed(Task::Editing, any_image()?)?;
-                let request = request!(self.model.edit(Task::Editing, image(), instruction.as_str()));
-                (instruction, request)
-            }
-            SceneTask::Question => {
-                let question = typed(Task::FreeForm, any_image()?)?;
-                let request = request!(self.model.ask(&question, image()));
-                (question, request)
-            }
+            SceneTask::Editing => (typed.to_owned(), request!(self.model.edit(Task::Editing, image(), typed))),
+            SceneTask::Question => (typed.to_owned(), request!(self.model.ask(typed, image()))),
             // The first answer is given as the correct image, so that only the second is evaluated.
             SceneTask::ImageThenEdit | SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => {
                 let codes = self.model.encode_image(&image())?;
+                let mut asked = record.record.conversations.iter().step_by(2).filter_map(|turn| turn.value.as_deref());
+                let (first, second) = (asked.next().unwrap_or_default(), asked.next().unwrap_or_default());
                 let conversation = Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
                 (format!("{first}; then: {second}"), request!(self.model.chat(conversation)))
             }
@@ -122,8 +102,15 @@ impl Evaluation<'_> {
     pub(crate) fn free_prompts(&self, page: &mut Page) -> Result<Vec<Row>> {
         let name = "free wording";
         let mut results = TaskResults::new(name.to_owned(), SceneTask::TextToImage);
-        let numbered: Vec<_> = (0u64..).zip(free_prompts()).collect();
-        for prompts in numbered.chunks(self.batch.max(1)) {
+        // A model is asked for what it has learnt.
+        let sizes = self.model.image_sizes();
+        let mut numbered = Vec::new();
+        for (number, prompt) in (0u64..).zip(free_prompts()) {
+            if sizes.contains(&prompt.image_size()?) {
+                numbered.push((number, prompt));
+            }
+        }
+        for prompts in numbered.chunks(self.batch) {
             let request = |(number, prompt): &(u64, &FreePrompt)| {
                 let mut request =
                     self.args.apply_sampling(self.model.text_to_image(prompt.text, prompt.size)).request()?;
@@ -152,13 +139,4 @@ impl Evaluation<'_> {
         }
         Ok(results.rows())
     }
-}
-
-/// The text of a task's prompt.
-fn task_text(task: Task, input: TaskInput) -> Result<String> {
-    let text = |part: Part| match part {
-        Part::Text(text) => text,
-        Part::Image(_) => Vocabulary::PLACEHOLDER.to_owned(),
-    };
-    Ok(task.prompt(input)?.0.into_iter().map(text).collect())
 }

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     /// Images of a step of the image tokenizer, each a part of a scene of this width and height.
     pub(crate) vq_batch: usize,
     pub(crate) vq_crop_px: u32,
+    /// How many scenes are reconstructed in the end.
+    pub(crate) vq_test_scenes: u64,
     /// The most pieces of text that the text tokenizer learns.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
@@ -62,6 +64,7 @@ impl Plan {
     pub(crate) fn smoke() -> Self {
         let mut plan =
             Self::of(&Lengths { vq_steps: [12, 12, 12], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 64, 64] });
+        plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -111,6 +114,7 @@ impl Plan {
             vq_pruning: lengths.vq_pruning,
             vq_batch: 16,
             vq_crop_px: 64,
+            vq_test_scenes: 1000,
             merges: 700,
             model: model(target_px),
             fp_sft: fp_sft(lengths.fp_sft, target_px),

@@ -12,7 +12,7 @@ use lumina_checkpoint::Dtype;
 use lumina_examples::{count_correct_reconstructions, save_image, say};
 use lumina_nn::Compute;
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset};
-use lumina_scenes::{GRID_PX, Scenes, Split};
+use lumina_scenes::{GRID_PX, ObjectShape, Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
 use lumina_train::checkpoint::{convert, latest};
 use lumina_train::data::{
@@ -156,7 +156,7 @@ impl Stages {
     fn report_vq(&self, folder: &Path) -> Result<()> {
         let tokenizer = ImageTokenizer::open(folder, &self.compute)?;
         let scenes = Scenes::new(99, Split::Test, self.plan.target_px)?;
-        let n = 1000;
+        let n = self.plan.vq_test_scenes;
         let report = evaluate_vq(&tokenizer, (0..n).map(|index| drawn(&scenes, index)))?;
         // What counts for the model: whether a reconstruction still shows the scene.
         let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
@@ -189,7 +189,7 @@ impl Stages {
     fn tokens(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
         let parts = || std::iter::once(&self.plan.fp_sft).chain(&self.plan.omni_sft);
-        // Scenes are made of some ten thousand patches.
+        // More than the patches of which scenes are made.
         let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
         if !tokenizer.join("tokenizer.json").exists() {
             let n_codes = images.config().n_codes();
@@ -311,8 +311,14 @@ impl Stages {
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;
         }
-        let image = Scenes::new(2, Split::Test, self.plan.target_px)?.scene(0).image();
-        save_image(&image, &scene)?;
+        // Square, with two objects, one of which the texts of the book can name.
+        let scenes = Scenes::new(2, Split::Test, self.plan.target_px)?;
+        let is_plain = |scene: &Scene| {
+            let circles = scene.objects().iter().filter(|object| object.kind.shape == ObjectShape::Circle);
+            scene.size().width_px() == scene.size().height_px() && scene.objects().len() == 2 && circles.count() == 1
+        };
+        let shown = (0..1000).map(|index| scenes.scene(index)).find(is_plain).context("a scene with a circle")?;
+        save_image(&shown.image(), &scene)?;
         say!("wrote {}: {:.1} MB", model.display(), size(&model)? as f64 / 1e6)?;
         Ok(())
     }
@@ -331,8 +337,8 @@ fn drawn(scenes: &Scenes, index: u64) -> RgbImage {
 /// The texts of the first records of a data set.
 fn texts(options: &DatasetOptions, n: u64) -> Result<Vec<String>> {
     let dataset = SceneDataset::new(options.clone())?;
-    let turns = (0..n.min(options.n_records)).flat_map(|index| dataset.record(index).record.conversations);
-    Ok(turns.filter_map(|turn| turn.value).map(|text| text.replace("<|image|>", "")).collect())
+    let turns = (0..n.min(options.n_records)).flat_map(|index| dataset.texts(index));
+    Ok(turns.map(|text| text.replace("<|image|>", "")).collect())
 }
 
 /// Bytes of the files in a folder.

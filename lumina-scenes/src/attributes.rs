@@ -273,6 +273,16 @@ impl Relation {
             Self::Below => first.1 > second.1,
         }
     }
+
+    /// Whether the relation is true to anyone's eye: of objects in different thirds of the columns or rows. The centres
+    /// of two objects side by side differ by some rows, too, if their sizes do.
+    pub(crate) fn is_clear(self, first: Position, second: Position) -> bool {
+        let [first, second] = [first, second].map(|position| {
+            let (column, row) = position.thirds();
+            (column.cast_signed(), row.cast_signed())
+        });
+        self.holds(first, second)
+    }
 }
 
 impl Position {

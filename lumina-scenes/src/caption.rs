@@ -32,14 +32,6 @@ impl Mention {
         let ObjectKind { size, fill, colour, shape } = kind;
         Self { count: 1, size: Some(size), fill, colour: Some(colour), shape, position: None }
     }
-
-    /// Whether an object of this kind is as the mention says.
-    pub fn allows(&self, kind: ObjectKind) -> bool {
-        self.size.is_none_or(|size| size == kind.size)
-            && self.fill == kind.fill
-            && self.colour.is_none_or(|colour| colour == kind.colour)
-            && self.shape == kind.shape
-    }
 }
 
 /// The content of a caption.

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::attributes::Attribute;
-use crate::caption::COUNTS;
+use crate::caption::{COUNTS, article};
 use crate::{Backdrop, Caption, Colour, Error, Fill, MAX_OBJECTS, Mention, ObjectShape, ObjectSize, Relation, Result};
 
 /// A recursive-descent parser of captions. A comma is a word of its own.
@@ -67,7 +67,14 @@ impl<'a> CaptionParser<'a> {
     fn mention(&mut self) -> Result<Mention> {
         let count = match COUNTS.into_iter().find(|(_, word)| self.accept(word)) {
             Some((count, _)) => count,
-            None if self.accept("a") || self.accept("an") => 1,
+            None if self
+                .words
+                .get(self.next + 1)
+                .map(|noun| article(noun))
+                .is_some_and(|article| self.accept(article)) =>
+            {
+                1
+            }
             None => return Err(self.unexpected("`a`, `an`, `two`, `three` or `four`".to_owned())),
         };
         let size = self.accept_attribute();
@@ -189,6 +196,8 @@ mod tests {
                 "expected a shape (circle, square, triangle, cross, star, heart, ring, moon, arrow) at",
             ),
             ("a small  red sun", "at byte 13, found `sun`"),
+            ("an red circle", "expected `a`, `an`, `two`, `three` or `four` at byte 0, found `an`"),
+            ("a orange circle", "at byte 0, found `a`"),
             ("two red circle", "(circles, squares, triangles, crosses, stars, hearts, rings, moons, arrows) at byte 8"),
             ("a red dotted star", "expected a shape (circle,"),
             (

@@ -122,7 +122,7 @@ impl Edit {
                 return edit;
             }
         }
-        // The colour of the background can always be changed, and no split forbids it.
+        // The shade of the background can always be changed, and no split forbids it.
         Self::Shade { shaded: !scene.backdrop().shaded }
     }
 
@@ -333,7 +333,7 @@ mod tests {
                 .apply(&twins)
                 .unwrap_err()
                 .to_string();
-        assert!(message.contains("no free place") || message.contains("2 of these"), "{message}");
+        assert!(message.contains("no free place"), "{message}");
         let one = scene(vec![Object { kind: STAR, at: (0, 0) }]);
         assert!(matches!(Edit::Remove { target: star() }.apply(&one), Err(Error::Scene { .. })));
         assert!(Edit::Move { target: star(), to: Position::Centre }.apply(&one).is_ok(), "it is alone");

@@ -1,4 +1,4 @@
-//! Prompts in people's own words, to test a model with. No training prompt is made of them.
+//! Prompts in people's own words, to test a model with. None of them is a training prompt.
 
 use lumina_core::ImageSize;
 

@@ -88,7 +88,7 @@ fn holds(relation: Relation, first: &Object, second: &Object) -> Option<bool> {
 }
 
 impl Question {
-    /// The answer; `None` if the question makes no sense of this scene, such as for the colour of the circle of two.
+    /// The answer; `None` if the question makes no sense of this scene, such as for the colour of the circle where there are two.
     pub fn answer(&self, scene: &Scene) -> Option<String> {
         let object = |description| only(description, scene);
         Some(match self {

@@ -15,8 +15,8 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 /// An infinite sequence of scenes, each computed from the seed and its index alone.
 ///
 /// All image sizes of the target into which an object fits are equally likely. Objects are in the middle of their third
-/// of rows and columns, each in another, or as near to it as their neighbours allow. One scene in five has several
-/// objects of one kind and no others.
+/// of rows and columns, each in another, or as near to it as their neighbours allow. In one scene in five all objects
+/// are of one kind.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
@@ -35,7 +35,7 @@ pub struct Scenes {
 }
 
 impl Scenes {
-    /// The scenes of a seed, with the image sizes of [`crop_sizes`] for `target_px`.
+    /// The scenes of a seed, with those image sizes of [`crop_sizes`] for `target_px` into which an object fits.
     ///
     /// # Errors
     /// [`Error::TargetSize`] if there are no sizes for the target, [`Error::Scene`] if objects fit into none of them.
@@ -44,7 +44,10 @@ impl Scenes {
         let large = ObjectSize::Large.side_px();
         sizes.retain(|size| size.width_px().min(size.height_px()) >= large);
         if sizes.is_empty() {
-            return Err(Error::Scene { reason: format!("objects of {large} pixels in images of {target_px}") });
+            let reason = format!(
+                "objects of {large} pixels do not fit into images of {target_px}; choose a target size of at least {large}"
+            );
+            return Err(Error::Scene { reason });
         }
         Ok(Self { seed, split, sizes })
     }

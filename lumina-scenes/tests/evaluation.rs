@@ -305,6 +305,8 @@ fn other_content_is_an_unknown_region() {
                 if disc(x.rem_euclid(16) - 8, y.rem_euclid(16) - 8, 6) { [255; 3] } else { red }
             }),
         ),
+        ("specks", flat(red, &|x, y| x.rem_euclid(20) < 7 && y.rem_euclid(20) < 7 && x.abs().max(y.abs()) < 60)),
+        ("a stain", flat([255, 205, 230], &inside(40))),
         ("a circle and a line", flat(red, &|x, y| disc(x, y, 48) || y.abs() < 3)),
     ] {
         for detection in detections {
@@ -384,6 +386,9 @@ fn only_what_is_stated_matters() {
         let wrong = evaluation(relation, &apart);
         assert_eq!(wrong.incorrect_properties().collect::<Vec<_>>(), ["relation"], "{relation}");
     }
+    // Nor is what their sizes make: they are above each other.
+    let below = evaluation(Relation::LeftOf, &[(cross, (48, 208)), (circle, (40, 40))]);
+    assert_eq!(below.incorrect_properties().collect::<Vec<_>>(), ["relation"]);
     // Of two equal objects, either may be the first.
     let twins = Caption::relation(Mention::of(circle), Relation::Above, Mention::of(circle), grey);
     for rows in [(40, 200), (200, 40)] {
@@ -406,6 +411,10 @@ fn only_what_is_stated_matters() {
     assert_eq!(wrong("two blue circles", &objects), ["colour"]);
     assert_eq!(wrong("two striped circles", &objects), ["fill"]);
     assert_eq!(wrong("two circles on a shaded grey background", &objects), ["background"]);
+    let shaded = Backdrop { background: Background::Grey, shaded: true };
+    let shaded = Detection { backdrop: Some(shaded), ..detection(&objects) };
+    let evaluation = ImageEvaluation::new(&"two circles".parse().unwrap(), size, &shaded);
+    assert_eq!(evaluation.incorrect_properties().collect::<Vec<_>>(), ["background"]);
     assert_eq!(wrong("a circle", &objects), ["number of objects"]);
     assert_eq!(wrong("a circle on the left and a circle at the top", &objects), ["position"]);
 }

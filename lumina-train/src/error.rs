@@ -239,6 +239,14 @@ pub enum Error {
     /// No images were given.
     #[error("no images were given, expected at least one")]
     NoImages,
+    /// No code of a codebook is left.
+    #[error("no code occurs in {at_least} of {n_images} images; lower `at_least`, or give more images")]
+    NoCodes {
+        /// How many images were given.
+        n_images: usize,
+        /// In how many a code is to occur.
+        at_least: u32,
+    },
     /// The images of a batch do not fit together or to the network.
     #[error("step {step}: the batch cannot be trained on: {problem}")]
     ImageBatch {

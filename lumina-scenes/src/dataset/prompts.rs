@@ -41,14 +41,10 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     Caption::list(counted(mentions), backdrop).expect("as many objects as the scene has")
 }
 
-/// How the first object is to the second, to anyone's eye: in another third of the columns or rows. The centres of two
-/// objects side by side differ by some rows, too, if their sizes do.
+/// How the first object is to the second, to anyone's eye.
 fn clear_relations(scene: &Scene, objects: [Object; 2]) -> Vec<Relation> {
-    let thirds = objects.map(|object| {
-        let (column, row) = scene.position(&object).thirds();
-        (column.cast_signed(), row.cast_signed())
-    });
-    Relation::ALL.into_iter().filter(|relation| relation.holds(thirds[0], thirds[1])).collect()
+    let [first, second] = objects.map(|object| scene.position(&object));
+    Relation::ALL.into_iter().filter(|relation| relation.is_clear(first, second)).collect()
 }
 
 /// Drops sizes, colours and positions: of all objects, of some, or of none. Fills stay: an object without one is plain.
@@ -81,7 +77,14 @@ fn counted(mentions: Vec<Mention>) -> Vec<Mention> {
 mod tests {
     use super::*;
     use crate::random::RngPurpose;
-    use crate::{Fill, Scenes, Split};
+    use crate::{Fill, ObjectKind, Scenes, Split};
+
+    fn allows(mention: &Mention, kind: ObjectKind) -> bool {
+        mention.size.is_none_or(|size| size == kind.size)
+            && mention.fill == kind.fill
+            && mention.colour.is_none_or(|colour| colour == kind.colour)
+            && mention.shape == kind.shape
+    }
 
     /// Whether the objects of a scene can be assigned to the mentions of a caption, none left over.
     fn is_true(caption: &Caption, scene: &Scene) -> bool {
@@ -89,7 +92,7 @@ mod tests {
             let Some((mention, others)) = mentions.split_first() else { return left.is_empty() };
             (0..left.len()).any(|index| {
                 let object = &left[index];
-                let fits = mention.allows(object.kind)
+                let fits = allows(mention, object.kind)
                     && mention.position.is_none_or(|position| position == scene.position(object));
                 let without: Vec<_> = left.iter().filter(|other| *other != object).copied().collect();
                 fits && assigned(others, &without, scene)
@@ -102,8 +105,8 @@ mod tests {
                 let objects = scene.objects();
                 let mentions = caption.mentions();
                 [[0, 1], [1, 0]].into_iter().any(|[first, second]| {
-                    mentions[0].allows(objects[first].kind)
-                        && mentions[1].allows(objects[second].kind)
+                    allows(&mentions[0], objects[first].kind)
+                        && allows(&mentions[1], objects[second].kind)
                         && relation.holds(objects[first].centre_px(), objects[second].centre_px())
                 })
             })

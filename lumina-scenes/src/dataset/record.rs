@@ -22,6 +22,9 @@ pub struct SceneRecord {
     pub ground_truth: GroundTruth,
     /// The conversation, with the paths of its images on disk, relative to the records file.
     pub record: Record,
+    /// What a person types for it: prompt, instruction or question in people's words, without what the task puts around
+    /// it. Empty for tasks that take no text.
+    pub typed: String,
     /// The images in the order of their placeholders.
     pub images: Vec<RgbImage>,
 }
@@ -29,6 +32,8 @@ pub struct SceneRecord {
 /// The texts of a record, and what its answers are evaluated against: all but its images.
 pub(super) struct Texts {
     pub(super) ground_truth: GroundTruth,
+    /// As in [`SceneRecord`].
+    pub(super) typed: String,
     /// Questions and answers in turn.
     pub(super) turns: Vec<String>,
 }
@@ -46,9 +51,10 @@ impl Texts {
         let edit = task.has_edit().then(|| Edit::random(&scene, split, rng));
         let asked = task.has_question().then(|| Question::random(&scene, rng));
 
-        let mut turns = Vec::new();
+        let (mut turns, mut typed) = (Vec::new(), String::new());
         if let Some(prompt) = &prompt {
-            let input = TaskInput::new().text(words.caption(prompt)).size(scene.size());
+            typed = words.caption(prompt);
+            let input = TaskInput::new().text(typed.as_str()).size(scene.size());
             turns.extend([question(Task::TextToImage, input), image_answer()]);
         }
         let image_input = || TaskInput::new().image(placeholder_codes());
@@ -66,7 +72,10 @@ impl Texts {
             SceneTask::Editing | SceneTask::ImageThenEdit => {
                 let instruction = edit.as_ref().map_or_else(String::new, |edit| words.edit(edit));
                 let text = match task {
-                    SceneTask::Editing => question(Task::Editing, image_input().text(instruction)),
+                    SceneTask::Editing => {
+                        typed.clone_from(&instruction);
+                        question(Task::Editing, image_input().text(instruction))
+                    }
                     _ => instruction,
                 };
                 turns.extend([text, image_answer()]);
@@ -79,7 +88,10 @@ impl Texts {
                 if let Some((asked, answer)) = &asked {
                     let text = words.question(asked);
                     let text = match task {
-                        SceneTask::Question => question(Task::FreeForm, image_input().text(text)),
+                        SceneTask::Question => {
+                            typed.clone_from(&text);
+                            question(Task::FreeForm, image_input().text(text))
+                        }
                         _ => text,
                     };
                     turns.extend([text, answer.clone()]);
@@ -87,7 +99,7 @@ impl Texts {
             }
         }
         let answer = asked.map(|(_, answer)| answer);
-        Self { ground_truth: GroundTruth { task, scene, prompt, edit, answer }, turns }
+        Self { ground_truth: GroundTruth { task, scene, prompt, edit, answer }, typed, turns }
     }
 
     /// Another question about the scene, if it is the last image.
@@ -101,7 +113,7 @@ impl Texts {
 
 impl SceneRecord {
     /// The record of these texts.
-    pub(super) fn new(index: u64, Texts { ground_truth, turns }: Texts) -> Self {
+    pub(super) fn new(index: u64, Texts { ground_truth, typed, turns }: Texts) -> Self {
         let scene = &ground_truth.scene;
         let mut images = vec![scene.image()];
         match ground_truth.task {
@@ -117,7 +129,7 @@ impl SceneRecord {
             conversations: turns.into_iter().zip(["human", "gpt"].into_iter().cycle()).map(turn).collect(),
             image: paths.collect(),
         };
-        Self { ground_truth, record, images }
+        Self { ground_truth, record, typed, images }
     }
 }
 

@@ -22,9 +22,9 @@ pub struct DatasetOptions {
     pub target_px: u32,
     /// The relative frequency of each task. Tasks that are not listed do not occur.
     pub tasks: BTreeMap<SceneTask, u32>,
-    /// How many further turns ask about the image, where it is the scene itself: a few words more, from which a model
-    /// learns as much about questions as from as many records. They are not evaluated.
-    pub more_questions: u32,
+    /// How many further turns ask about the image, where it is the scene itself: a further question costs a few
+    /// tokens, and teaches as much as a record of its own. They are not evaluated.
+    pub more_questions: u8,
 }
 
 impl Default for DatasetOptions {
@@ -59,7 +59,7 @@ impl SceneDataset {
     /// The dataset with these options.
     ///
     /// # Errors
-    /// [`Error::TargetSize`] if there are no image sizes for the target, [`Error::NoTask`].
+    /// [`Error::NoTask`], and those of [`Scenes::new`].
     pub fn new(options: DatasetOptions) -> Result<Self> {
         let scenes = Scenes::new(options.seed, options.split, options.target_px)?;
         if options.tasks.values().all(|&weight| weight == 0) {

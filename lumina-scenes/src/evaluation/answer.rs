@@ -9,11 +9,11 @@ use super::map_scores::{DepthScore, SegmentationScore};
 use crate::dataset::{GroundTruth, SceneTask};
 use crate::{Caption, Error, Result, Scene};
 
-/// A depth map is correct if more than this fraction of its pixels is within the
-/// [tolerance](super::DEPTH_TOLERANCE).
-pub const MIN_DEPTH_FRACTION: f64 = 0.95;
-/// A segmentation map is correct if its mean IoU exceeds this.
-pub const MIN_MEAN_IOU: f64 = 0.8;
+/// A depth map is correct if more than this fraction of the pixels of the background, of the small and of the large
+/// objects is within the [tolerance](super::DEPTH_TOLERANCE): one object of four must not be missing.
+pub const MIN_DEPTH_FRACTION: f64 = 0.8;
+/// A segmentation map is correct if the intersection over union of each of its classes exceeds this.
+pub const MIN_IOU: f64 = 0.8;
 
 /// The evaluation of one answer. `Display` writes what is wrong with it, or the score of a map.
 ///
@@ -55,7 +55,7 @@ pub enum AnswerEvaluation {
 
 impl AnswerEvaluation {
     /// Evaluates the last answer of a conversation: its text, and its first image if there is one. A missing map, or
-    /// one of the wrong size, counts as a map of background.
+    /// one of the wrong size, counts as a black one.
     ///
     /// # Errors
     /// [`Error::NoPrompt`], [`Error::Edit`] and [`Error::Scene`] if the ground truth was read from a file and is
@@ -97,15 +97,15 @@ impl AnswerEvaluation {
         })
     }
 
-    /// Whether the answer is correct. Maps are if they reach [`MIN_DEPTH_FRACTION`] or [`MIN_MEAN_IOU`].
+    /// Whether the answer is correct. Maps are if they reach [`MIN_DEPTH_FRACTION`] or [`MIN_IOU`].
     pub fn is_correct(&self) -> bool {
         match self {
             Self::Image(image) => image.is_some_and(|image| image.is_correct()),
             Self::Caption { is_correct, .. } | Self::Answer { is_correct, .. } => *is_correct,
             Self::DepthMap(score) => {
-                score.fraction_within_tolerance().is_some_and(|fraction| fraction > MIN_DEPTH_FRACTION)
+                score.min_fraction_within_tolerance().is_some_and(|fraction| fraction > MIN_DEPTH_FRACTION)
             }
-            Self::SegmentationMap(score) => score.mean_iou().is_some_and(|iou| iou > MIN_MEAN_IOU),
+            Self::SegmentationMap(score) => score.min_iou().is_some_and(|iou| iou > MIN_IOU),
         }
     }
 }
@@ -119,10 +119,11 @@ impl fmt::Display for AnswerEvaluation {
             Self::Answer { is_correct: false, expected } => write!(f, "expected {expected}"),
             Self::Caption { is_correct: false, expected } => write!(f, "expected {expected}"),
             Self::DepthMap(score) => {
-                let percent = 100.0 * score.fraction_within_tolerance().unwrap_or(0.0);
-                write!(f, "{percent:.1} % within tolerance")
+                let percent = |fraction: Option<f64>| 100.0 * fraction.unwrap_or(0.0);
+                let (all, least) = (score.fraction_within_tolerance(), score.min_fraction_within_tolerance());
+                write!(f, "{:.1} % within tolerance, {:.1} % of one depth", percent(all), percent(least))
             }
-            Self::SegmentationMap(score) => write!(f, "mean IoU {:.2}", score.mean_iou().unwrap_or(0.0)),
+            Self::SegmentationMap(score) => write!(f, "IoU {:.2}", score.min_iou().unwrap_or(0.0)),
         }
     }
 }

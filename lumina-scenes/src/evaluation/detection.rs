@@ -35,7 +35,7 @@ pub struct Detection {
     pub backdrop: Option<Backdrop>,
     /// The objects, in any order.
     pub objects: Vec<DetectedObject>,
-    /// How many regions differ from the backdrop and are not an object of a scene.
+    /// How many regions differ from the backdrop and are not an object of a scene. Many specks are one.
     pub n_unknown_regions: usize,
 }
 
@@ -77,6 +77,7 @@ pub fn detect(image: &RgbImage) -> Detection {
     let mut detection = Detection { size_px: image.dimensions(), backdrop, objects: Vec::new(), n_unknown_regions: 0 };
     let Some(backdrop) = backdrop else { return detection };
     let map = RegionMap::new(image, backdrop);
+    detection.n_unknown_regions += usize::from(map.is_speckled());
     for region in map.regions() {
         match identify(image, backdrop, &map, region) {
             Some(object) => detection.objects.push(object),

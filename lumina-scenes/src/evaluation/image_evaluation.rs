@@ -12,7 +12,8 @@ const MAX_ASSIGNED: usize = 12;
 /// Which properties of an image match a caption.
 ///
 /// Detected objects are assigned to the caption's objects so that most attributes match. An attribute is correct if it
-/// matches for all objects of the caption. What the caption does not state matches.
+/// matches for all objects of the caption. What the caption does not state matches, but for fills and shades: without a
+/// word for them they are plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ImageEvaluation {
     /// The image has the requested size in pixels.
@@ -29,7 +30,8 @@ pub struct ImageEvaluation {
     pub sizes: bool,
     /// The positions match; true if the caption states none.
     pub positions: bool,
-    /// The relation of the objects matches; true if the caption states none.
+    /// The relation of the objects matches, to anyone's eye: they are in different thirds of the columns or rows. True
+    /// if the caption states none.
     pub relation: bool,
     /// The background and its shade match.
     pub background: bool,
@@ -67,7 +69,10 @@ impl ImageEvaluation {
         Self {
             size_px: detection.size_px == size.into(),
             count: detection.objects.len() == mentions.len() && detection.n_unknown_regions == 0,
-            background: caption.backdrop().is_none_or(|backdrop| detection.backdrop == Some(backdrop)),
+            background: match (caption.backdrop(), detection.backdrop) {
+                (None, found) => found.is_some_and(|found| !found.shaded),
+                (stated, found) => stated == found,
+            },
             ..best.map_or(nothing_matches, |best| best.evaluation)
         }
     }
@@ -114,7 +119,7 @@ impl Assignment {
             count(&|mention, object| mention.position.is_none_or(|position| position == detection.position(object)));
         let relation = caption.stated_relation().is_none_or(|relation| match pairs[..] {
             [(_, Some(first)), (_, Some(second))] => {
-                relation.holds(first.nearest_centre_px(), second.nearest_centre_px())
+                relation.is_clear(detection.position(first), detection.position(second))
             }
             _ => false,
         });

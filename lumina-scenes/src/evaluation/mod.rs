@@ -14,7 +14,7 @@ mod image_evaluation;
 mod map_scores;
 mod regions;
 
-pub use answer::{AnswerEvaluation, MIN_DEPTH_FRACTION, MIN_MEAN_IOU, caption_is_correct};
+pub use answer::{AnswerEvaluation, MIN_DEPTH_FRACTION, MIN_IOU, caption_is_correct};
 pub use detection::{DetectedObject, Detection, detect};
 pub use image_evaluation::{ImageEvaluation, evaluate_image};
 pub use map_scores::{DEPTH_TOLERANCE, DepthScore, SegmentationScore, psnr};

@@ -14,6 +14,8 @@ const MAX_MIN_DISTANCE: f32 = 50.0;
 const CLEAR_DISTANCE: i32 = 60;
 /// Regions with fewer clear pixels are noise. The smallest object has 750 pixels.
 const MIN_CLEAR_PIXELS: usize = 64;
+/// And so are those with fewer pixels that may be an object's: a soft stain is no noise.
+const MIN_PIXELS: u32 = 512;
 /// Pixels are connected by blocks of this width and height. Two blocks are connected if there is at most one between
 /// them, so small gaps do not split an object; those between objects are wider.
 const BLOCK_PX: u32 = 4;
@@ -62,6 +64,8 @@ pub(super) struct RegionMap {
     /// Of each block the region, by its index plus one, or 0.
     blocks: Vec<u32>,
     regions: Vec<Region>,
+    /// The clear pixels of what is too small for a region.
+    n_clear_noise: usize,
 }
 
 impl RegionMap {
@@ -74,6 +78,7 @@ impl RegionMap {
             columns,
             blocks: vec![0; columns as usize * rows as usize],
             regions: Vec::new(),
+            n_clear_noise: 0,
         };
         // Of each block the pixels that differ, and those that clearly do.
         let mut counts = vec![(0u32, 0usize); map.blocks.len()];
@@ -112,10 +117,14 @@ impl RegionMap {
                 let near = |middle: i32, end: i32| (middle - REACH).max(0)..(middle + REACH + 1).min(end);
                 open.extend(near(row, rows).flat_map(|row| near(column, columns).map(move |column| (column, row))));
             }
-            let n_clear: usize = members.iter().map(|&(column, row)| counts[at(column, row)].1).sum();
+            let of_members = || members.iter().map(|&(column, row)| counts[at(column, row)]);
+            let n_pixels: u32 = of_members().map(|(n, _)| n).sum();
+            let n_clear: usize = of_members().map(|(_, n_clear)| n_clear).sum();
             if !members.is_empty() {
-                if n_clear >= MIN_CLEAR_PIXELS {
+                if n_clear >= MIN_CLEAR_PIXELS || n_pixels >= MIN_PIXELS {
                     self.regions.push(self.around(n_found + 1, &members));
+                } else {
+                    self.n_clear_noise += n_clear;
                 }
                 n_found += 1;
             }
@@ -141,6 +150,11 @@ impl RegionMap {
 
     pub(super) fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    /// Whether there is so much of what is too small for a region that it would be one if it were in one place.
+    pub(super) fn is_speckled(&self) -> bool {
+        self.n_clear_noise >= MIN_CLEAR_PIXELS
     }
 
     /// What the pixel is part of, as seen from a region.

@@ -19,7 +19,7 @@ impl Wording {
             return edit.to_string();
         }
         let text = self.instruction(edit);
-        // Not before what is no request: `black background`.
+        // Not before what clearly is no request: `the star should be red`.
         let is_request = !text.starts_with("the ")
             && !text.starts_with("i ")
             && !text.starts_with("there ")

@@ -7,7 +7,7 @@ use lumina_checkpoint::{Checkpoint, save_bytes, save_safetensors};
 use lumina_nn::Compute;
 use lumina_vq::{ImageTokenizer, VqConfig, is_training_state};
 
-use super::init::{CONFIG, WEIGHTS, weights_file};
+use super::init::{CONFIG, WEIGHTS};
 use crate::checkpoint::FolderLock;
 use crate::{Error, Result};
 
@@ -17,15 +17,15 @@ const CODEBOOK: &str = "quantize.embedding.weight";
 const KNOWN_PATCHES: usize = 100_000;
 
 /// Writes the image tokenizer of `folder` to `target` without the codes that occur in fewer than `at_least` of the
-/// images, and returns how many codes are left. All others keep their order, and the networks stay as they are.
+/// images, or in none, and returns how many codes are left. All others keep their order, and the networks stay as they are.
 ///
 /// Codes that do not occur are tokens that a transformer cannot learn. What they were nearest to gets the nearest of
 /// the others, so the images should be as many as show all that is to be coded. Train the decoder afterwards, with
 /// [`CodebookUpdate::Fixed`](super::CodebookUpdate::Fixed): it then knows these codes alone.
 ///
 /// # Errors
-/// [`Error::NoImages`], also where `at_least` is more than the number of images; [`Error::Images`] where one cannot be
-/// encoded or the folder cannot be opened; [`Error::Checkpoint`] and [`Error::FolderBusy`] where the files cannot be
+/// [`Error::NoImages`]; [`Error::NoCodes`] where `at_least` is more than the number of images, for example;
+/// [`Error::Images`] where one cannot be encoded or the folder cannot be opened; [`Error::Checkpoint`] and [`Error::FolderBusy`] where the files cannot be
 /// read or written.
 pub fn prune_codebook(
     folder: impl AsRef<Path>,
@@ -38,18 +38,22 @@ pub fn prune_codebook(
     let tokenizer = ImageTokenizer::open(folder, compute)?.with_known_patches(KNOWN_PATCHES);
     // In how many images each code occurs.
     let mut counts = vec![0u32; tokenizer.config().n_codes()];
+    let mut n_images = 0;
     for image in images {
+        n_images += 1;
         let mut codes = tokenizer.encode(&image)?.codes().to_vec();
         codes.sort_unstable();
         codes.dedup();
         codes.into_iter().for_each(|code| counts[code as usize] += 1);
     }
     let kept: Vec<usize> = (0..counts.len()).filter(|&code| counts[code] >= at_least.max(1)).collect();
-    if kept.is_empty() {
-        return Err(Error::NoImages);
+    match n_images {
+        0 => return Err(Error::NoImages),
+        n_images if kept.is_empty() => return Err(Error::NoCodes { n_images, at_least }),
+        _ => {}
     }
     let config = VqConfig::open(&folder.join(CONFIG))?.with_n_codes(kept.len())?;
-    let weights = Checkpoint::open(weights_file(folder))?;
+    let weights = Checkpoint::open(ImageTokenizer::weights_file(folder)?)?;
     let _lock = FolderLock::new(target)?;
     let views = weights.names().filter(|name| !is_training_state(name)).filter_map(|name| weights.get(name));
     let tensors = views.map(|view| {

@@ -497,5 +497,5 @@ fn a_pruned_codebook_has_the_codes_that_occur() {
     // Rare ones are left out too, and all of them cannot be.
     assert!((1..used).contains(&prune_codebook(&whole, &few, images(), 4, &Compute::cpu()).unwrap()));
     let none = prune_codebook(&whole, &few, images(), 13, &Compute::cpu());
-    assert!(matches!(none, Err(Error::NoImages)), "{none:?}");
+    assert!(matches!(none, Err(Error::NoCodes { n_images: 12, at_least: 13 })), "{none:?}");
 }
