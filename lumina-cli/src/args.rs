@@ -169,7 +169,7 @@ impl PartArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compute")]
 pub struct ComputeArgs {
-    /// Where to compute: cpu, or a GPU that is compiled in, such as cuda or wgpu [default: the first that there is]
+    /// Where to compute: cpu, or a GPU that is compiled in, such as cuda or wgpu [default: cpu]
     ///
     /// cuda:1 is the second GPU, cuda:all shares the layers of a large model among all GPUs, and cuda+cpu keeps in host
     /// memory what does not fit. flex and ndarray are other backends on the CPU.

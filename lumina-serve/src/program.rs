@@ -39,7 +39,7 @@ struct ModelArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Model")]
     target_size: Option<u32>,
     /// Where to compute: `cpu`, `cuda`, `cuda:1`, `cuda:all`, `wgpu`, as compiled in; `cuda+cpu` shares a model that is
-    /// too large [default: the first available]
+    /// too large [default: cpu]
     #[arg(long, visible_alias = "device", help_heading = "Compute")]
     compute: Option<Compute>,
     /// Format of linear weights: `as-stored`, `compute-type`, `bf16`, `f16`, `q8` or `q4` [default: the device's]

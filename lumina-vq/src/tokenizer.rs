@@ -1,7 +1,7 @@
 //! Encodes images to codes and decodes codes to images.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use image::{RgbImage, imageops};
@@ -60,10 +60,16 @@ impl ImageTokenizer {
     pub fn open(folder: impl AsRef<Path>, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
         let config = VqConfig::open(&folder.join(Self::CONFIG))?;
+        Self::from_file(&Self::weights_file(folder)?, config, compute)
+    }
+
+    /// The file of a folder's weights: the first of [`ImageTokenizer::WEIGHTS`] that there is.
+    ///
+    /// # Errors
+    /// [`Error::NoWeights`] if there is none.
+    pub fn weights_file(folder: &Path) -> Result<PathBuf> {
         let weights = Self::WEIGHTS.iter().map(|name| folder.join(name)).find(|file| file.exists());
-        let file =
-            weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: Self::WEIGHTS.join(", ") })?;
-        Self::from_file(&file, config, compute)
+        weights.ok_or_else(|| Error::NoWeights { folder: folder.to_owned(), names: Self::WEIGHTS.join(", ") })
     }
 
     /// Opens a weight file in any format that [`Checkpoint::open`] reads.

@@ -1,6 +1,6 @@
 //! A new VQGAN with seeded random weights.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lumina_checkpoint::{Dtype, save_bytes, save_safetensors};
 use lumina_nn::{Compute, Loader};
@@ -10,15 +10,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::{Error, Result};
 
-/// The file of weights in the folder of `vqgan.yaml`.
+/// The file of weights that is written to the folder of `vqgan.yaml`.
 pub(super) const WEIGHTS: &str = "vqgan.safetensors";
 pub(super) const CONFIG: &str = "vqgan.yaml";
-
-/// The file of weights in a folder: this crate's, or the original's.
-pub(super) fn weights_file(folder: &Path) -> PathBuf {
-    let files = [WEIGHTS, "vqgan.ckpt"].map(|name| folder.join(name));
-    files.into_iter().find(|file| file.exists()).unwrap_or_else(|| folder.join(WEIGHTS))
-}
 
 /// Writes `vqgan.yaml` and `vqgan.safetensors` with random weights, as PyTorch and taming initialise them: convolutions
 /// uniform within ±1/√fan-in, norms 1 and 0, the codebook uniform within ±1/n. The same seed gives the same bytes.

@@ -8,7 +8,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_bytes, save_safetensors};
 use lumina_nn::Compute;
 use lumina_vq::{Bands, ImageTokenizer, Maps, preprocess};
 
-use super::init::{CONFIG, WEIGHTS, weights_file};
+use super::init::{CONFIG, WEIGHTS};
 use crate::{Error, Result};
 
 /// Which patches are of one cluster, and how many clusters get a code.
@@ -150,7 +150,7 @@ pub fn codebook_from_patches(
         sums.chunks_exact(embed).zip(&counts).flat_map(|(sums, count)| sums.iter().map(move |sum| sum / count));
     let entries: Vec<u8> = entries.flat_map(|entry| (entry as f32).to_le_bytes()).collect();
     std::fs::create_dir_all(to).map_err(|source| Error::Write { file: to.to_owned(), source })?;
-    let weights = Checkpoint::open(weights_file(from))?;
+    let weights = Checkpoint::open(ImageTokenizer::weights_file(from)?)?;
     let tensors = weights.names().filter_map(|name| weights.get(name)).map(|view| {
         let codebook = (view.name() == CODEBOOK).then(|| entries.clone());
         let (dtype, shape) = match &codebook {

@@ -9,12 +9,12 @@ use image::RgbImage;
 use lumina_checkpoint::{Checkpoint, Dtype, save_bytes};
 use lumina_nn::ops::read;
 use lumina_nn::{Compute, Loader};
-use lumina_vq::{VqConfig, VqModel, is_training_state};
+use lumina_vq::{ImageTokenizer, VqConfig, VqModel, is_training_state};
 
 use super::adversarial_loss::DiscriminatorTrainer;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
-use super::init::{CONFIG, WEIGHTS, weights_file};
+use super::init::{CONFIG, WEIGHTS};
 use super::options::VqTrainingOptions;
 use super::patch_clusters::PatchClusters;
 use super::report::VqStepReport;
@@ -107,7 +107,7 @@ impl VqTrainer {
     /// [`Error::OutOfRange`]; [`Error::Images`], [`Error::Checkpoint`] and [`Error::Nn`] for files.
     pub fn new(folder: impl AsRef<Path>, options: VqTrainingOptions, compute: &Compute) -> Result<Self> {
         let folder = folder.as_ref();
-        let weights = Checkpoint::open(weights_file(folder))?;
+        let weights = Checkpoint::open(ImageTokenizer::weights_file(folder)?)?;
         // A file of the original has a discriminator in it; a new network has none.
         let has_discriminator = weights.names().any(|name| name.starts_with(discriminator::PREFIX));
         Self::load(folder, &weights, has_discriminator.then_some(&weights), options, compute)
