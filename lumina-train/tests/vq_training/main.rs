@@ -391,6 +391,11 @@ fn impossible_networks_are_refused() {
     assert!(shared.to_string().contains("cannot share a model"), "{shared}");
     let nothing = evaluate_vq(&ImageTokenizer::open(folder.path(), &Compute::cpu()).unwrap(), []);
     assert!(matches!(nothing, Err(Error::NoImages)));
+    // What an image tokenizer is opened from is what is trained, whatever its name.
+    let named = |name: &str| folder.path().join(name);
+    std::fs::rename(named("vqgan.safetensors"), named("model.safetensors")).unwrap();
+    assert!(ImageTokenizer::open(folder.path(), &Compute::cpu()).is_ok());
+    assert!(VqTrainer::new(folder.path(), options(), &Compute::cpu()).is_ok());
     // An error of the source of images ends the run.
     let refuse = |_| Err(Error::Data { file: "source".into(), reason: "is dry".to_owned() });
     assert!(trainer.run(&folder.path().join("run"), refuse, |_| ()).unwrap_err().to_string().contains("is dry"));
