@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use clap::Args as Arguments;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use lumina_checkpoint::Dtype;
+use lumina_mgpt::ImageTokenizer;
 use lumina_mgpt::convert::{self, QuantiseOptions, RowOrder, quantise};
 use serde_json::json;
 
@@ -78,7 +79,8 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
     }
     // Where the image tokenizer is looked for: it is no part of a GGUF file.
     let folder = if model.is_dir() { model.as_path() } else { model.parent().unwrap_or(&model) };
-    let images = [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|at| at.join("vqgan.yaml").exists());
+    let images =
+        [folder.to_owned(), folder.join("tokenizer")].into_iter().find(|at| at.join(ImageTokenizer::CONFIG).exists());
     let images = images.map_or("FOLDER".into(), |folder| quoted(&folder));
     say!("the image tokenizer is not part of it; open both, as in")?;
     say!("  lumina generate --model {} --image-tokenizer {images}", quoted(&args.output))?;

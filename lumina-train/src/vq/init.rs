@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lumina_checkpoint::{Dtype, save_bytes, save_safetensors};
 use lumina_nn::{Compute, Loader};
-use lumina_vq::{VqConfig, VqModel};
+use lumina_vq::{ImageTokenizer, VqConfig, VqModel};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -12,7 +12,6 @@ use crate::{Error, Result};
 
 /// The file of weights that is written to the folder of `vqgan.yaml`.
 pub(super) const WEIGHTS: &str = "vqgan.safetensors";
-pub(super) const CONFIG: &str = "vqgan.yaml";
 
 /// Writes `vqgan.yaml` and `vqgan.safetensors` with random weights, as PyTorch and taming initialise them: convolutions
 /// uniform within ±1/√fan-in, norms 1 and 0, the codebook uniform within ±1/n. The same seed gives the same bytes.
@@ -31,7 +30,7 @@ pub fn init_vq(config: &VqConfig, seed: u64, target: impl AsRef<Path>, compute: 
         (name.clone(), Dtype::F32, shape.clone(), bytes)
     });
     save_safetensors(target.join(WEIGHTS), tensors)?;
-    Ok(save_bytes(target.join(CONFIG), config.to_yaml().as_bytes())?)
+    Ok(save_bytes(target.join(ImageTokenizer::CONFIG), config.to_yaml().as_bytes())?)
 }
 
 fn initial_values(

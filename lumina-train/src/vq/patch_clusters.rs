@@ -8,7 +8,7 @@ use lumina_checkpoint::{Checkpoint, Dtype, save_bytes, save_safetensors};
 use lumina_nn::Compute;
 use lumina_vq::{Bands, ImageTokenizer, Maps, preprocess};
 
-use super::init::{CONFIG, WEIGHTS};
+use super::init::WEIGHTS;
 use crate::{Error, Result};
 
 /// Which patches are of one cluster, and how many clusters get a code.
@@ -162,7 +162,7 @@ pub fn codebook_from_patches(
         (name, dtype, shape, bytes)
     });
     save_safetensors(to.join(WEIGHTS), tensors)?;
-    save_bytes(to.join(CONFIG), tokenizer.config().with_n_codes(clusters.len)?.to_yaml().as_bytes())?;
+    save_bytes(to.join(ImageTokenizer::CONFIG), tokenizer.config().with_n_codes(clusters.len)?.to_yaml().as_bytes())?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use lumina_vq::{ImageTokenizer, VqConfig, VqModel, is_training_state};
 use super::adversarial_loss::DiscriminatorTrainer;
 use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
-use super::init::{CONFIG, WEIGHTS};
+use super::init::WEIGHTS;
 use super::options::VqTrainingOptions;
 use super::patch_clusters::PatchClusters;
 use super::report::VqStepReport;
@@ -100,8 +100,8 @@ struct State {
 const NO_CLUSTERS: &str = "none";
 
 impl VqTrainer {
-    /// Begins a run on a folder with `vqgan.yaml` and `vqgan.safetensors` (or `vqgan.ckpt`), from
-    /// [`init_vq`](super::init_vq) or a published one.
+    /// Begins a run on a folder that [`ImageTokenizer::open`] opens, made by [`init_vq`](super::init_vq) or a published
+    /// one.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; [`Error::Images`], [`Error::Checkpoint`] and [`Error::Nn`] for files.
@@ -121,7 +121,7 @@ impl VqTrainer {
         compute: &Compute,
     ) -> Result<Self> {
         options.check()?;
-        let config = VqConfig::open(&folder.join(CONFIG))?;
+        let config = VqConfig::open(&folder.join(ImageTokenizer::CONFIG))?;
         compute.check_alone()?;
         let compute = Compute::new(compute.device().autodiff());
         compute.check()?;
@@ -296,7 +296,7 @@ impl VqTrainer {
     /// The network with its config.
     fn write_weights(&self, folder: &Path, dtype: WeightType) -> Result<()> {
         save_parameters(&self.model, &self.names, dtype.dtype(), &folder.join(WEIGHTS))?;
-        Ok(save_bytes(folder.join(CONFIG), self.config.to_yaml().as_bytes())?)
+        Ok(save_bytes(folder.join(ImageTokenizer::CONFIG), self.config.to_yaml().as_bytes())?)
     }
 
     /// Writes a checkpoint to a new folder. [`VqTrainer::resume`] continues from it, and it opens as an image
