@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 use lumina_examples::ModelArgs;
-use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task, TaskInput};
-use lumina_scenes::Split;
-use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask};
-use lumina_scenes::evaluation::AnswerEvaluation;
+use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task};
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneRecord, SceneTask};
+use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
+use lumina_scenes::{FreePrompt, Split, free_prompts};
 
 use super::page::{Entry, Page};
 use super::table::{Row, TaskResults};
@@ -27,17 +27,17 @@ struct Question {
 impl Evaluation<'_> {
     /// Asks `n` questions of a task, adds the answers to the page and returns the rows of the table.
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
-        let options = DatasetOptions { seed: self.seed, split, tasks: [(task, 1)].into(), ..DatasetOptions::default() };
+        let target_px = self.model.target_size_px();
+        let tasks = [(task, 1)].into();
+        let options = DatasetOptions { seed: self.seed, split, tasks, target_px, ..DatasetOptions::default() };
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let mut results = TaskResults::new(name.clone(), task);
-        for first in (0..n).step_by(self.batch.max(1)) {
-            let indices = first..n.min(first + self.batch as u64);
+        for first in (0..n).step_by(self.batch) {
+            let indices = first..n.min(first.saturating_add(self.batch as u64));
             let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
-            let questions: Vec<Question> = (first..)
-                .zip(&records)
-                .map(|(number, record)| self.question(&record.ground_truth, number))
-                .collect::<Result<_>>()?;
+            let questions: Vec<Question> =
+                (first..).zip(&records).map(|(number, record)| self.question(record, number)).collect::<Result<_>>()?;
             let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
             let answers = self.model.run_batch(&requests);
             for ((record, question), answer) in records.iter().zip(questions).zip(answers) {
@@ -60,21 +60,20 @@ impl Evaluation<'_> {
     }
 
     /// The question with this number, asked with the checkpoint's settings and those that were given.
-    fn question(&self, ground_truth: &GroundTruth, number: u64) -> Result<Question> {
-        let scene = &ground_truth.scene;
+    fn question(&self, record: &SceneRecord, number: u64) -> Result<Question> {
+        let scene = &record.ground_truth.scene;
         let image = || InputImage::from(scene.image());
-        let prompt = ground_truth.prompt.as_ref().map(ToString::to_string).unwrap_or_default();
-        let edit = ground_truth.edit.as_ref().map(ToString::to_string).unwrap_or_default();
+        let typed = record.typed.as_str();
         // A macro, because the types of generations differ.
         macro_rules! request {
             ($generation:expr) => {
                 self.args.apply_sampling($generation).request()?
             };
         }
-        let (text, mut request) = match ground_truth.task {
+        let (text, mut request) = match record.ground_truth.task {
             SceneTask::TextToImage => {
                 let size = (scene.size().width_px(), scene.size().height_px());
-                (format!("{}: {prompt}", scene.size()), request!(self.model.text_to_image(&prompt, size)))
+                (format!("{}: {typed}", scene.size()), request!(self.model.text_to_image(typed, size)))
             }
             SceneTask::Captioning => (String::new(), request!(self.model.caption(image()))),
             SceneTask::DepthEstimation => {
@@ -83,25 +82,61 @@ impl Evaluation<'_> {
             SceneTask::SemanticSegmentation => {
                 (String::new(), request!(self.model.edit(Task::SemanticSegmentation, image(), None)))
             }
-            SceneTask::Editing => {
-                let request = request!(self.model.edit(Task::Editing, image(), edit.as_str()));
-                (edit, request)
-            }
+            SceneTask::Editing => (typed.to_owned(), request!(self.model.edit(Task::Editing, image(), typed))),
+            SceneTask::Question => (typed.to_owned(), request!(self.model.ask(typed, image()))),
             // The first answer is given as the correct image, so that only the second is evaluated.
-            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption => {
-                let input = TaskInput::new().text(prompt.as_str()).size(scene.size());
+            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => {
                 let codes = self.model.encode_image(&image())?;
-                let caption = Task::Captioning.spec().template.replace("<|image|>", "");
-                let second = if ground_truth.edit.is_some() { edit } else { caption.trim_end().to_owned() };
-                let conversation = Conversation::new()
-                    .human(Task::TextToImage.prompt(input)?)
-                    .assistant(Part::Image(codes))
-                    .human(second.as_str());
-                (format!("{prompt}; then: {second}"), request!(self.model.chat(conversation)))
+                let mut asked = record.record.conversations.iter().step_by(2).filter_map(|turn| turn.value.as_deref());
+                let (first, second) = (asked.next().unwrap_or_default(), asked.next().unwrap_or_default());
+                let conversation = Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
+                (format!("{first}; then: {second}"), request!(self.model.chat(conversation)))
             }
         };
         let seed = &mut request.options.sampling.seed;
         *seed = seed.wrapping_add(number);
         Ok(Question { text, request })
+    }
+
+    /// Draws the prompts that people wrote, adds the images to the page and returns the rows of the table.
+    pub(crate) fn free_prompts(&self, page: &mut Page) -> Result<Vec<Row>> {
+        let name = "free wording";
+        let mut results = TaskResults::new(name.to_owned(), SceneTask::TextToImage);
+        // A model is asked for what it has learnt.
+        let sizes = self.model.image_sizes();
+        let mut numbered = Vec::new();
+        for (number, prompt) in (0u64..).zip(free_prompts()) {
+            if sizes.contains(&prompt.image_size()?) {
+                numbered.push((number, prompt));
+            }
+        }
+        for prompts in numbered.chunks(self.batch) {
+            let request = |(number, prompt): &(u64, &FreePrompt)| {
+                let mut request =
+                    self.args.apply_sampling(self.model.text_to_image(prompt.text, prompt.size)).request()?;
+                let seed = &mut request.options.sampling.seed;
+                *seed = seed.wrapping_add(*number);
+                anyhow::Ok(request)
+            };
+            let requests = prompts.iter().map(request).collect::<Result<Vec<_>>>()?;
+            for ((_, prompt), answer) in prompts.iter().zip(self.model.run_batch(&requests)) {
+                let answer = answer.with_context(|| prompt.text.to_owned())?;
+                let size = prompt.image_size()?;
+                let expected = prompt.expected()?;
+                let image = answer.images.first().map(|image| evaluate_image(&expected, size, image));
+                let evaluation = AnswerEvaluation::Image(image);
+                page.add(
+                    name,
+                    Entry {
+                        question: prompt.text.to_owned(),
+                        images: answer.images,
+                        is_correct: evaluation.is_correct(),
+                        remark: evaluation.to_string(),
+                    },
+                )?;
+                results.add(size, evaluation);
+            }
+        }
+        Ok(results.rows())
     }
 }

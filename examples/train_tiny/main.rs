@@ -15,7 +15,7 @@ use lumina_examples::{ComputeArgs, say};
 use plan::Plan;
 use stages::Stages;
 
-/// Trains a small model on images of simple scenes, from nothing: three hours on two CPU cores.
+/// Trains a small model on images of simple scenes, from nothing: some eight hours on two CPU cores without AVX-512.
 ///
 /// The same command continues where an earlier one ended.
 #[derive(Parser)]

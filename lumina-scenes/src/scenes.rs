@@ -3,31 +3,28 @@
 use lumina_core::{ImageSize, crop_sizes};
 
 use crate::random::{RngPurpose, SeededRng};
-use crate::scene::OFFSET_STEP_PX;
-use crate::{Background, Error, HELD_OUT_KINDS, MAX_OBJECTS, Object, ObjectKind, ObjectSize, Result, Scene, Split};
+use crate::scene::{free_places, position};
+use crate::{Backdrop, Error, Object, ObjectKind, ObjectSize, Position, Result, Scene, Split};
 
-/// The default target size of datasets in pixels: images of up to nine cells.
-pub const DEFAULT_TARGET_PX: u32 = 96;
+/// The default target size of datasets in pixels.
+pub const DEFAULT_TARGET_PX: u32 = 256;
 
-/// Offsets of small objects from the centre of their cell. Each is the centre of a quarter of the cell, so that one
-/// 16×16 patch of an image tokenizer contains the whole object.
-const QUARTER_OFFSETS_PX: [(i32, i32); 4] = [
-    (-OFFSET_STEP_PX, -OFFSET_STEP_PX),
-    (OFFSET_STEP_PX, -OFFSET_STEP_PX),
-    (-OFFSET_STEP_PX, OFFSET_STEP_PX),
-    (OFFSET_STEP_PX, OFFSET_STEP_PX),
-];
+/// How often scenes have one, two, three and four objects, if there is space.
+const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 
 /// An infinite sequence of scenes, each computed from the seed and its index alone.
 ///
-/// All image sizes of the target are equally likely. One and two objects are more likely than three.
+/// All image sizes of the target into which an object fits are equally likely, unless
+/// [`with_square_weight`](Self::with_square_weight) says otherwise. Objects are in the middle of their third
+/// of rows and columns, each in another, or as near to it as their neighbours allow. In one scene in five all objects
+/// are of one kind.
 ///
 /// ```
-/// use lumina_scenes::{HELD_OUT_KINDS, Scenes, Split};
+/// use lumina_scenes::{Scenes, Split};
 ///
-/// let scenes = Scenes::new(7, Split::HeldOut, 96)?;
+/// let scenes = Scenes::new(7, Split::HeldOut, 256)?;
 /// let scene = scenes.scene(1000);
-/// assert!(scene.objects().iter().any(|object| HELD_OUT_KINDS.contains(&object.kind)));
+/// assert!(scene.objects().iter().any(|object| object.kind.is_held_out()));
 /// assert_eq!(scene, scenes.scene(1000));
 /// # Ok::<(), lumina_scenes::Error>(())
 /// ```
@@ -36,15 +33,32 @@ pub struct Scenes {
     seed: u64,
     split: Split,
     sizes: Vec<ImageSize>,
+    square_weight: u32,
 }
 
 impl Scenes {
-    /// The scenes of a seed, with the image sizes of [`crop_sizes`] for `target_px`.
+    /// The scenes of a seed, with those image sizes of [`crop_sizes`] for `target_px` into which an object fits.
     ///
     /// # Errors
-    /// [`Error::TargetSize`] if there are no sizes for the target.
+    /// [`Error::TargetSize`] if there are no sizes for the target, [`Error::Scene`] if objects fit into none of them.
     pub fn new(seed: u64, split: Split, target_px: u32) -> Result<Self> {
-        Ok(Self { seed, split, sizes: crop_sizes(target_px).map_err(Error::TargetSize)? })
+        let mut sizes = crop_sizes(target_px).map_err(Error::TargetSize)?;
+        let large = ObjectSize::Large.side_px();
+        sizes.retain(|size| size.width_px().min(size.height_px()) >= large);
+        if sizes.is_empty() {
+            let reason = format!(
+                "objects of {large} pixels do not fit into images of {target_px}; choose a target size of at least {large}"
+            );
+            return Err(Error::Scene { reason });
+        }
+        Ok(Self { seed, split, sizes, square_weight: 1 })
+    }
+
+    /// Square images are this many times as likely as those of each other size; 0 counts as 1 where there is no other.
+    #[must_use]
+    pub fn with_square_weight(mut self, weight: u32) -> Self {
+        self.square_weight = weight;
+        self
     }
 
     /// The image sizes.
@@ -56,92 +70,74 @@ impl Scenes {
     pub fn scene(&self, index: u64) -> Scene {
         const PROOF: &str = "the lists are not empty";
         let mut rng = SeededRng::new(self.seed, self.split, RngPurpose::Scene, index);
-        let size = rng.choose(&self.sizes).expect(PROOF);
-        let background = rng.choose(&Background::ALL).expect(PROOF);
+        let weight = |size: &ImageSize| if size.width_px() == size.height_px() { self.square_weight } else { 1 };
+        let size = self.sizes[rng.weighted_index(self.sizes.iter().map(weight)).unwrap_or(0)];
+        let backdrops: Vec<Backdrop> = Backdrop::all().collect();
+        let backdrop = rng.choose(&backdrops).expect(PROOF);
+        let kinds =
+            |held_out: bool| ObjectKind::all().filter(|kind| kind.is_held_out() == held_out).collect::<Vec<_>>();
+        let (seen, held_out) = (kinds(false), kinds(true));
+        let all: Vec<ObjectKind> = ObjectKind::all().collect();
 
-        let (columns, rows) = (size.width_cells(), size.height_cells());
-        let mut cells: Vec<(u32, u32)> =
-            (0..rows).flat_map(|row| (0..columns).map(move |column| (column, row))).collect();
-        rng.shuffle(&mut cells);
-        let n_objects = [1, 1, 2, 2, MAX_OBJECTS];
-        cells.truncate(rng.choose(&n_objects).expect(PROOF));
-
-        let kinds: Vec<ObjectKind> = match self.split {
-            Split::Train | Split::Test => ObjectKind::all().filter(|kind| !HELD_OUT_KINDS.contains(kind)).collect(),
-            Split::HeldOut => ObjectKind::all().collect(),
-        };
-        let mut objects: Vec<Object> = Vec::with_capacity(cells.len());
-        for cell in cells {
-            // The cells are shuffled, so the first object may always be the held-out one.
-            let held_out = self.split == Split::HeldOut && objects.is_empty();
-            let kind = rng.choose(if held_out { &HELD_OUT_KINDS } else { &kinds }).expect(PROOF);
-            let offset_px = match kind.size {
-                ObjectSize::Small => rng.choose(&QUARTER_OFFSETS_PX).expect(PROOF),
-                ObjectSize::Large => (0, 0),
+        let n_objects = 1 + rng.weighted_index(OBJECT_WEIGHTS.into_iter()).expect(PROOF);
+        let alike = rng.below(5) == 0;
+        let mut objects: Vec<Object> = Vec::with_capacity(n_objects);
+        for _ in 0..n_objects {
+            let kind = match (self.split, objects.first()) {
+                (_, Some(first)) if alike => first.kind,
+                (Split::HeldOut, None) => rng.choose(&held_out).expect(PROOF),
+                (Split::HeldOut, Some(_)) => rng.choose(&all).expect(PROOF),
+                (Split::Train | Split::Test, _) => rng.choose(&seen).expect(PROOF),
             };
-            objects.push(Object { kind, cell, offset_px });
+            // Later objects have what place the first ones leave; there is none for some of them.
+            let is_empty = |at: &Position| objects.iter().all(|other| position(other, size) != *at);
+            let place = |at| free_places(kind, size, &objects, at).first().copied();
+            let free: Vec<Object> = Position::ALL.into_iter().filter(is_empty).filter_map(place).collect();
+            objects.extend(rng.choose(&free));
         }
-        if !separate(&mut objects) {
-            // Keeps the first object, which is the held-out one in `Split::HeldOut`.
-            objects.truncate(1);
-        }
-        Scene::new(size, background, objects).expect("objects are in different cells and far enough apart")
+        Scene::new(size, backdrop, objects).expect("the first object fits, and the others beside it")
     }
-}
-
-/// Moves small objects that are too close to another object to a free quarter of their cell. Whether each of them has
-/// one.
-fn separate(objects: &mut [Object]) -> bool {
-    for index in 0..objects.len() {
-        if objects[index].kind.size == ObjectSize::Large {
-            continue;
-        }
-        let is_free = |candidate: &Object| {
-            let mut others = (0..).zip(&*objects).filter(|(other, _)| *other != index);
-            !others.any(|(_, other)| candidate.is_too_close_to(other))
-        };
-        let offsets = [objects[index].offset_px].into_iter().chain(QUARTER_OFFSETS_PX);
-        let mut candidates = offsets.map(|offset_px| Object { offset_px, ..objects[index] });
-        match candidates.find(is_free) {
-            Some(free) => objects[index] = free,
-            None => return false,
-        }
-    }
-    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MAX_OBJECTS;
     use std::collections::HashSet;
 
     #[test]
     fn everything_occurs() {
         let scenes = Scenes::new(0, Split::Train, DEFAULT_TARGET_PX).unwrap();
-        let drawn: Vec<Scene> = (0..2000).map(|index| scenes.scene(index)).collect();
+        let drawn: Vec<Scene> = (0..4000).map(|index| scenes.scene(index)).collect();
         let count = |of: &dyn Fn(&Scene) -> usize| drawn.iter().map(of).collect::<HashSet<_>>().len();
-        assert_eq!(count(&|scene| scene.objects().len()), 3);
-        assert_eq!(count(&|scene| scene.background() as usize), 4);
-        assert_eq!(scenes.sizes().len(), 7);
+        assert_eq!(count(&|scene| scene.objects().len()), MAX_OBJECTS);
+        let backdrops: HashSet<_> = drawn.iter().map(Scene::backdrop).collect();
+        assert_eq!(backdrops.len(), 8);
         let sizes: HashSet<_> = drawn.iter().map(Scene::size).collect();
-        assert_eq!(sizes.len(), 7);
+        assert_eq!(sizes.len(), scenes.sizes().len());
         let objects = || drawn.iter().flat_map(Scene::objects);
-        assert_eq!(objects().map(|object| object.kind).collect::<HashSet<_>>().len(), 42);
-        let small = objects().filter(|object| object.kind.size == ObjectSize::Small);
-        assert_eq!(small.map(|object| object.offset_px).collect::<HashSet<_>>(), HashSet::from(QUARTER_OFFSETS_PX));
+        assert_eq!(objects().map(|object| object.kind).collect::<HashSet<_>>().len(), 297);
+        let large = objects().filter(|object| object.kind.size == ObjectSize::Large).count() as f64;
+        let share = large / objects().count() as f64;
+        assert!((0.3..0.6).contains(&share), "{share}");
+        let alike = drawn.iter().filter(|scene| {
+            scene.objects().len() > 1 && scene.objects().windows(2).all(|pair| pair[0].kind == pair[1].kind)
+        });
+        let alike = alike.count();
+        assert!((300..700).contains(&alike), "{alike}");
     }
 
     #[test]
-    fn an_image_of_one_cell_has_one_object() {
-        let scenes = Scenes::new(3, Split::HeldOut, 32).unwrap();
-        assert!((0..50).all(|index| scenes.scene(index).objects().len() == 1));
+    fn targets_too_small_for_an_object_are_refused() {
+        assert!(Scenes::new(3, Split::Train, 128).is_ok());
+        assert!(matches!(Scenes::new(3, Split::Train, 64), Err(Error::Scene { .. })));
         assert!(matches!(Scenes::new(3, Split::Train, 31), Err(Error::TargetSize(_))));
     }
 
     #[test]
     fn seeds_and_splits_differ() {
         let first = |seed, split| {
-            let scenes = Scenes::new(seed, split, 96).unwrap();
+            let scenes = Scenes::new(seed, split, 128).unwrap();
             (0..20).map(|index| scenes.scene(index)).collect::<Vec<_>>()
         };
         assert_eq!(first(1, Split::Train), first(1, Split::Train));

@@ -1,0 +1,138 @@
+//! Captions of a scene that a training prompt may state: all of it, or only some.
+
+use crate::random::SeededRng;
+use crate::{Caption, Mention, Object, Relation, Scene};
+
+/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them,
+/// objects that are alike counted; the relation of two objects; and any of these with some attributes unstated.
+pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
+    let mut objects = scene.objects().to_vec();
+    rng.shuffle(&mut objects);
+    let vague = rng.below(5) < 2;
+    let backdrop = Some(scene.backdrop());
+    // A shade is a statement, as a fill is: without a word for it, the background is a plain one.
+    let backdrop = if vague && !scene.backdrop().shaded && rng.below(2) == 0 { None } else { backdrop };
+
+    if let [first, second] = objects[..]
+        && first.kind != second.kind
+        && rng.below(5) < 2
+        && let Some(relation) = rng.choose(&clear_relations(scene, [first, second]))
+    {
+        let mut mentions = [first, second].map(|object| Mention::of(object.kind));
+        if vague {
+            leave_out(&mut mentions, rng);
+        }
+        return Caption::relation(mentions[0], relation, mentions[1], backdrop);
+    }
+    let alike = objects.len() > 1 && objects.windows(2).all(|pair| pair[0].kind == pair[1].kind);
+    let positions = match rng.below(10) {
+        0..6 => !alike,
+        6 | 7 => alike && rng.below(2) == 0,
+        _ => false,
+    };
+    let of =
+        |object| Mention { position: Some(scene.position(object)).filter(|_| positions), ..Mention::of(object.kind) };
+    let mut mentions: Vec<Mention> = objects.iter().map(of).collect();
+    if vague {
+        leave_out(&mut mentions, rng);
+    }
+    // A position at the end would be read as that of all: `a star and a moon on the left`.
+    mentions.sort_by_key(|mention| mention.position.is_none());
+    Caption::list(counted(mentions), backdrop).expect("as many objects as the scene has")
+}
+
+/// How the first object is to the second, to anyone's eye.
+fn clear_relations(scene: &Scene, objects: [Object; 2]) -> Vec<Relation> {
+    let [first, second] = objects.map(|object| scene.position(&object));
+    Relation::ALL.into_iter().filter(|relation| relation.is_clear(first, second)).collect()
+}
+
+/// Drops sizes, colours and positions: of all objects, of some, or of none. Fills stay: an object without one is plain.
+fn leave_out(mentions: &mut [Mention], rng: &mut SeededRng) {
+    // In percent, how often an object keeps its size, colour and position.
+    let keeps = |rng: &mut SeededRng, chances: &[u32]| rng.choose(chances).unwrap_or(100);
+    let size = keeps(rng, &[0, 0, 50, 100]);
+    let colour = keeps(rng, &[0, 50, 100, 100]);
+    let position = keeps(rng, &[0, 50, 100]);
+    for mention in mentions {
+        mention.size = mention.size.filter(|_| rng.below(100) < size);
+        mention.colour = mention.colour.filter(|_| rng.below(100) < colour);
+        mention.position = mention.position.filter(|_| rng.below(100) < position);
+    }
+}
+
+/// The mentions with those that are alike as one.
+fn counted(mentions: Vec<Mention>) -> Vec<Mention> {
+    let mut counted: Vec<Mention> = Vec::with_capacity(mentions.len());
+    for mention in mentions {
+        match counted.iter_mut().find(|other| Mention { count: 1, ..**other } == mention) {
+            Some(other) => other.count += 1,
+            None => counted.push(mention),
+        }
+    }
+    counted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::RngPurpose;
+    use crate::{Fill, ObjectKind, Scenes, Split};
+
+    fn allows(mention: &Mention, kind: ObjectKind) -> bool {
+        mention.size.is_none_or(|size| size == kind.size)
+            && mention.fill == kind.fill
+            && mention.colour.is_none_or(|colour| colour == kind.colour)
+            && mention.shape == kind.shape
+    }
+
+    /// Whether the objects of a scene can be assigned to the mentions of a caption, none left over.
+    fn is_true(caption: &Caption, scene: &Scene) -> bool {
+        fn assigned(mentions: &[Mention], left: &[crate::Object], scene: &Scene) -> bool {
+            let Some((mention, others)) = mentions.split_first() else { return left.is_empty() };
+            (0..left.len()).any(|index| {
+                let object = &left[index];
+                let fits = allows(mention, object.kind)
+                    && mention.position.is_none_or(|position| position == scene.position(object));
+                let without: Vec<_> = left.iter().filter(|other| *other != object).copied().collect();
+                fits && assigned(others, &without, scene)
+            })
+        }
+        caption.backdrop().is_none_or(|backdrop| backdrop == scene.backdrop())
+            && (caption.backdrop().is_some() || !scene.backdrop().shaded)
+            && assigned(&caption.objects(), scene.objects(), scene)
+            && caption.stated_relation().is_none_or(|relation| {
+                let objects = scene.objects();
+                let mentions = caption.mentions();
+                [[0, 1], [1, 0]].into_iter().any(|[first, second]| {
+                    allows(&mentions[0], objects[first].kind)
+                        && allows(&mentions[1], objects[second].kind)
+                        && relation.holds(objects[first].centre_px(), objects[second].centre_px())
+                })
+            })
+    }
+
+    #[test]
+    fn prompts_are_true_of_their_scene_and_of_all_forms() {
+        let scenes = Scenes::new(9, Split::Train, 256).unwrap();
+        let (mut counts, mut relations, mut placed, mut vague, mut nowhere) = (0, 0, 0, 0, 0);
+        for index in 0..2000 {
+            let scene = scenes.scene(index);
+            let prompt = random_prompt(&scene, &mut SeededRng::new(1, Split::Train, RngPurpose::Record, index));
+            assert!(is_true(&prompt, &scene), "{prompt} of {}", scene.caption());
+            let any = |of: &dyn Fn(&Mention) -> bool| usize::from(prompt.mentions().iter().any(of));
+            counts += any(&|mention| mention.count > 1);
+            placed += any(&|mention| mention.position.is_some());
+            vague += any(&|mention| mention.size.is_none() || mention.colour.is_none());
+            relations += usize::from(prompt.stated_relation().is_some());
+            nowhere += usize::from(prompt.backdrop().is_none());
+            assert!(
+                any(&|mention| mention.fill != Fill::Plain)
+                    == usize::from(scene.objects().iter().any(|object| object.kind.fill != Fill::Plain))
+            );
+        }
+        for count in [counts, relations, placed, vague, nowhere] {
+            assert!((100..1500).contains(&count), "{counts} {relations} {placed} {vague} {nowhere}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The texts of records: their words, and prompts that people write.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::{BTreeSet, HashSet};
+
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneTask};
+use lumina_scenes::{Caption, Edit, Scenes, Split, Wording, free_prompts, known_words};
+
+/// The words of a text, in lower case.
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    let runs = text.split(|character: char| !(character.is_alphanumeric() || character == '\''));
+    runs.filter(|run| !run.is_empty()).map(str::to_lowercase)
+}
+
+/// Whether a word is the size of an image: `256x192`.
+fn is_size(word: &str) -> bool {
+    word.split_once('x').is_some_and(|(width, height)| width.parse::<u32>().is_ok() && height.parse::<u32>().is_ok())
+}
+
+fn dataset(seed: u64, split: Split) -> SceneDataset {
+    SceneDataset::new(DatasetOptions { seed, split, ..Default::default() }).unwrap()
+}
+
+#[test]
+fn known_words_are_those_of_the_texts() {
+    assert!(known_words().is_sorted());
+    let training = dataset(5, Split::Train);
+    let texts = (0..20_000).flat_map(|index| training.texts(index));
+    let found: BTreeSet<String> = texts.flat_map(|text| words(&text).collect::<Vec<_>>()).collect();
+    let found: Vec<String> = found.into_iter().filter(|word| !is_size(word)).collect();
+    assert_eq!(found, known_words());
+    let known: HashSet<&str> = known_words().iter().copied().collect();
+    for split in [Split::Test, Split::HeldOut] {
+        let other = dataset(8, split);
+        for text in (0..2000).flat_map(|index| other.texts(index)) {
+            assert!(words(&text).all(|word| is_size(&word) || known.contains(word.as_str())), "{text}");
+        }
+    }
+}
+
+#[test]
+fn free_prompts_have_known_words_and_canonical_captions() {
+    let sizes: HashSet<_> = Scenes::new(0, Split::Test, 256).unwrap().sizes().iter().copied().collect();
+    let known: HashSet<&str> = known_words().iter().copied().collect();
+    assert_eq!(free_prompts().iter().map(|prompt| prompt.text).collect::<HashSet<_>>().len(), 100);
+    for prompt in free_prompts() {
+        assert_eq!(prompt.expected().unwrap().to_string(), prompt.caption);
+        assert!(sizes.contains(&prompt.image_size().unwrap()), "{}", prompt.text);
+        let unknown: Vec<String> = words(prompt.text).filter(|word| !known.contains(word.as_str())).collect();
+        assert!(unknown.is_empty(), "{unknown:?} in `{}`", prompt.text);
+    }
+}
+
+/// In the records that `train_tiny` trains with.
+#[test]
+fn no_training_prompt_is_a_free_one() {
+    use SceneTask::*;
+    let sentence = |text: &str| words(text).collect::<Vec<_>>().join(" ");
+    let free: HashSet<String> = free_prompts().iter().map(|prompt| sentence(prompt.text)).collect();
+    let drawing: &[(SceneTask, u32)] = &[(TextToImage, 1)];
+    let all: &[(SceneTask, u32)] = &[
+        (TextToImage, 10),
+        (Captioning, 3),
+        (DepthEstimation, 1),
+        (SemanticSegmentation, 1),
+        (Editing, 6),
+        (Question, 3),
+        (ImageThenEdit, 2),
+        (ImageThenCaption, 1),
+    ];
+    let drawing_first: &[(SceneTask, u32)] = &[
+        (TextToImage, 12),
+        (Captioning, 3),
+        (DepthEstimation, 3),
+        (SemanticSegmentation, 3),
+        (Editing, 6),
+        (Question, 3),
+        (ImageThenEdit, 12),
+        (ImageThenCaption, 8),
+    ];
+    let parts = [
+        (1, 150_000, 128, 1, drawing),
+        (3, 70_000, 128, 1, all),
+        (5, 150_000, 128, 1, all),
+        (4, 60_000, 256, 1, all),
+        (6, 40_000, 256, 24, drawing_first),
+    ];
+    let mut n_prompts = 0;
+    let mut found = BTreeSet::new();
+    for (seed, n_records, target_px, square_weight, tasks) in parts {
+        let tasks = tasks.iter().copied().collect();
+        let options = DatasetOptions { seed, n_records, target_px, square_weight, tasks, ..Default::default() };
+        let training = SceneDataset::new(options).unwrap();
+        for texts in (0..n_records).map(|index| training.texts(index)) {
+            if let Some((_, prompt)) = texts[0].split_once("prompt:\n") {
+                n_prompts += 1;
+                found.extend(free.get(&sentence(prompt)));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:?}");
+    assert!(n_prompts > 250_000, "{n_prompts}");
+}
+
+#[test]
+fn wordings_differ_and_one_in_three_is_canonical() {
+    let caption: Caption =
+        "a large striped red circle on the left and a small blue star on a white background".parse().unwrap();
+    let mut wording = Wording::new(3);
+    let texts: Vec<String> = (0..900).map(|_| wording.caption(&caption)).collect();
+    let canonical = texts.iter().filter(|text| **text == caption.to_string()).count();
+    assert!((270..340).contains(&canonical), "{canonical}");
+    assert!(texts.iter().collect::<HashSet<_>>().len() > 500);
+    let alike = |text: &str| Wording::new(4).caption(&text.parse().unwrap());
+    assert_eq!(alike("a star"), alike("a star"));
+
+    let scene = Scenes::new(1, Split::Train, 256).unwrap().scene(0);
+    let edit: Edit = Edit::possible(&scene).next().unwrap();
+    assert!((0..300).map(|_| wording.edit(&edit)).collect::<HashSet<_>>().len() > 60);
+}
+
+/// Nothing that a caption states gets lost, and nothing is added: in each wording of captions with one object there is
+/// some word for each attribute.
+#[test]
+fn wordings_state_all_attributes() {
+    let mut wording = Wording::new(9);
+    let caption: Caption = "three small dotted purple rings at the bottom on a shaded grey background".parse().unwrap();
+    let stated: [&[&str]; 7] = [
+        &["three", "3"],
+        &["small", "little", "tiny", "samll"],
+        &["dot", "spot"],
+        &["purp", "violet"],
+        &["ring", "donut", "hoop"],
+        &["bottom"],
+        &["grey", "gray"],
+    ];
+    for _ in 0..2000 {
+        let text = wording.caption(&caption).to_lowercase();
+        for words in stated {
+            assert!(words.iter().any(|word| text.contains(word)), "{words:?} in `{text}`");
+        }
+        assert!(text.contains("shad") || text.contains("gradient"), "{text}");
+        for other in ["red", "star", "large", "big", "strip", "top", "left", "white", "solid"] {
+            let allowed = other == "red" && text.contains("centered");
+            assert!(allowed || !text.contains(other), "{other} in `{text}`");
+        }
+    }
+}
