@@ -226,7 +226,7 @@ impl ModuleMapper for Update<'_> {
         let (Some(gradient), Some(name)) = (gradients.remove::<D>(id), name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let (updated, state) = match (optimizer.muon_for(&name), optimizer.states.remove(&name)) {
+        let (updated, state) = match (optimizer.muon_for(&name).filter(|_| D == 2), optimizer.states.remove(&name)) {
             (Some(options), state) => {
                 let sum = state.and_then(|state| if let State::Muon(sum) = state { Some(sum) } else { None });
                 let step = MuonStep { learning_rate, weight_decay, options };
