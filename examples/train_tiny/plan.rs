@@ -5,7 +5,7 @@ use lumina_mgpt::{Preset, Task, Words};
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_scenes::known_words;
 use lumina_train::fine_tune::{FineTuneOptions, NewModel};
-use lumina_train::optim::{EpochSchedule, StepSchedule};
+use lumina_train::optim::{EpochSchedule, MuonOptions, StepSchedule};
 use lumina_train::vq::{CodebookStart, CodebookUpdate, VqTrainingOptions};
 use lumina_vq::VqHyperparameters;
 
@@ -181,11 +181,14 @@ fn omni_sft([first, second, large, large_again]: [u64; 4], target_px: u32) -> Ve
     // There are 24 sizes besides the square: one image in two is a square.
     let large_again =
         DatasetOptions { more_questions: 4, square_weight: 24, ..data(6, large_again, target_px, &drawing_first) };
+    let mut last = part("omni-sft-256-again", large_again, (1.5e-3, 1e-5));
+    // The parts before were trained without it.
+    last.training.muon = Some(MuonOptions::default());
     vec![
         part("omni-sft-128", data(3, first, target_px / 2, &tasks), (1.5e-3, 5e-4)),
         part("omni-sft-128-again", data(5, second, target_px / 2, &tasks), (1.5e-3, 5e-4)),
         part("omni-sft-256", large, (1.2e-3, 1e-5)),
-        part("omni-sft-256-again", large_again, (1.5e-3, 1e-5)),
+        last,
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The options of a run.
 
 use super::{ActivationMemory, Sharding};
-use crate::optim::{AdamWOptions, EpochSchedule};
+use crate::optim::{AdamWOptions, EpochSchedule, MuonOptions};
 use crate::{Error, Result};
 
 /// How a transformer is fine-tuned. The default is the original's.
@@ -10,8 +10,11 @@ use crate::{Error, Result};
 pub struct FineTuneOptions {
     /// Learning rate and length of the run.
     pub schedule: EpochSchedule,
-    /// The numbers of the optimizer.
+    /// The numbers of AdamW.
     pub adamw: AdamWOptions,
+    /// Where given, Muon updates the weights of linear layers, and AdamW the rest. A transformer that is trained from
+    /// nothing learns more from the same tokens; for published weights the original has none. Default none.
+    pub muon: Option<MuonOptions>,
     /// Gradients of a greater norm, all together, are scaled down to it. Default 4.
     #[serde(alias = "clip_norm")]
     pub max_gradient_norm: f64,
@@ -51,6 +54,7 @@ impl Default for FineTuneOptions {
         Self {
             schedule: EpochSchedule::default(),
             adamw: AdamWOptions::default(),
+            muon: None,
             max_gradient_norm: 4.0,
             z_loss_weight: 1e-5,
             dropout: 0.05,
@@ -99,6 +103,7 @@ impl FineTuneOptions {
             ("adamw.beta_2", self.adamw.beta_2, 0.999_999),
             ("adamw.epsilon", self.adamw.epsilon, f64::MAX),
             ("adamw.weight_decay", self.adamw.weight_decay, f64::MAX),
+            ("muon.momentum", self.muon.unwrap_or_default().momentum, 0.999_999),
         ];
         for (field, value, most) in numbers {
             if !(0.0..=most).contains(&value) {

@@ -31,7 +31,7 @@ pub(super) struct Step<'a> {
 
 impl Rank {
     pub(super) fn new(trainable: Trainable, shards: Shards, options: &FineTuneOptions) -> Self {
-        let optimizer = AdamW::new(options.adamw, trainable.names.clone());
+        let optimizer = AdamW::new(options.adamw, trainable.names.clone()).with_muon(options.muon);
         Self { trainable, optimizer, shards }
     }
 

@@ -1,4 +1,4 @@
-//! AdamW on all parameters alike.
+//! AdamW, and Muon for some parameters where asked to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
 use lumina_nn::ops::{AdamWStep, Moments, adamw};
 
+use super::muon::{self, MuonOptions, MuonStep};
 use crate::checkpoint::{WeightType, tensor_bytes};
 use crate::{Error, Result};
 
@@ -36,15 +37,48 @@ impl Default for AdamWOptions {
 #[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
+    muon: Option<MuonOptions>,
     names: HashMap<ParamId, String>,
-    moments: BTreeMap<String, Moments>,
+    states: BTreeMap<String, State>,
     steps: u64,
+}
+
+/// What is remembered of a parameter's gradients.
+#[derive(Debug)]
+enum State {
+    AdamW(Moments),
+    Muon(Tensor<1>),
+}
+
+impl State {
+    /// The tensors' names in a file, behind that of the parameter. They are those of `torch.optim`.
+    const OF_ADAMW: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+    const OF_MUON: [&str; 1] = ["momentum_buffer"];
+
+    fn tensors(&self) -> Vec<(&'static str, &Tensor<1>)> {
+        match self {
+            Self::AdamW(moments) => Self::OF_ADAMW.into_iter().zip([&moments.first, &moments.second]).collect(),
+            Self::Muon(sum) => Self::OF_MUON.into_iter().zip([sum]).collect(),
+        }
+    }
 }
 
 impl AdamW {
     /// An optimizer, before its first step, of the parameters that have these names.
     pub fn new(options: AdamWOptions, names: HashMap<ParamId, String>) -> Self {
-        Self { options, names, moments: BTreeMap::new(), steps: 0 }
+        Self { options, muon: None, names, states: BTreeMap::new(), steps: 0 }
+    }
+
+    /// With Muon for the weights of linear layers: matrices whose names have `_proj.` in them. AdamW updates the rest.
+    #[must_use]
+    pub fn with_muon(mut self, options: Option<MuonOptions>) -> Self {
+        self.muon = options;
+        self
+    }
+
+    /// The numbers of Muon where this parameter is updated by it.
+    fn muon_for(&self, name: &str) -> Option<MuonOptions> {
+        self.muon.filter(|_| muon::is_for(name))
     }
 
     /// Steps made so far.
@@ -58,7 +92,8 @@ impl AdamW {
         model.map(&mut Update { optimizer: self, gradients, learning_rate })
     }
 
-    /// Writes the state to a safetensors file: `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`.
+    /// Writes the state to a safetensors file: `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`, and of parameters
+    /// that Muon updates `<parameter>.momentum_buffer`.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be written or the device fails.
@@ -68,12 +103,12 @@ impl AdamW {
 
     /// As [`AdamW::save`], the states of optimizers that have different parameters.
     pub(crate) fn save_all<'a>(optimizers: impl IntoIterator<Item = &'a Self>, file: &Path) -> Result<()> {
-        let moments: BTreeMap<&String, &Moments> =
-            optimizers.into_iter().flat_map(|optimizer| &optimizer.moments).collect();
-        let both = moments.into_iter().flat_map(|(name, moments)| {
-            [(format!("{name}.exp_avg"), &moments.first), (format!("{name}.exp_avg_sq"), &moments.second)]
+        let states: BTreeMap<&String, &State> =
+            optimizers.into_iter().flat_map(|optimizer| &optimizer.states).collect();
+        let all = states.into_iter().flat_map(|(name, state)| {
+            state.tensors().into_iter().map(move |(part, tensor)| (format!("{name}.{part}"), tensor))
         });
-        let tensors = both.map(|(name, tensor)| {
+        let tensors = all.map(|(name, tensor)| {
             (name, Dtype::F32, tensor.dims(), move || tensor_bytes(tensor.clone(), WeightType::F32))
         });
         Ok(save_safetensors(file, tensors)?)
@@ -108,36 +143,41 @@ impl AdamW {
     /// As [`AdamW::load`], from the files that ranks wrote, of all parameters that are trained.
     pub(crate) fn load_part(&mut self, files: &[PathBuf], steps: u64, parameters: Vec<StateOf<'_>>) -> Result<()> {
         let mut found = HashSet::new();
-        let mut moments = BTreeMap::new();
+        let mut states = BTreeMap::new();
         for file in files {
             let failed = |tensor: &str| Error::TrainerState { file: file.clone(), tensor: tensor.to_owned() };
             let checkpoint = Checkpoint::open(file)?;
             let mut of_file = HashSet::new();
             for StateOf { name, elements, device, is_own } in &parameters {
-                let keys = [format!("{name}.exp_avg"), format!("{name}.exp_avg_sq")];
+                let is_for_muon = self.muon_for(name).is_some();
+                let parts: &[&str] = if is_for_muon { &State::OF_MUON } else { &State::OF_ADAMW };
+                let keys: Vec<String> = parts.iter().map(|part| format!("{name}.{part}")).collect();
                 // A parameter that never had a gradient has no state.
-                if !checkpoint.contains(&keys[0]) {
+                if !keys.iter().any(|key| checkpoint.contains(key)) {
                     continue;
                 }
                 let fits = |view: &TensorView| view.shape() == [*elements] && view.dtype() == Dtype::F32;
-                let [first, second] = keys.each_ref().map(|key| checkpoint.get(key).filter(fits));
-                let first = first.ok_or_else(|| failed(&keys[0]))?;
-                let second = second.ok_or_else(|| failed(&keys[1]))?;
-                of_file.insert(*name);
-                if *is_own {
-                    let [first, second] = [first, second].map(|view| state_tensor(&view, device));
-                    moments.insert((*name).to_owned(), Moments { first, second });
-                }
+                let read = |key: &String| {
+                    let view = checkpoint.get(key).filter(fits).ok_or_else(|| failed(key))?;
+                    Ok(is_own.then(|| state_tensor(&view, device)))
+                };
+                let mut tensors = keys.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().flatten();
+                let state = match is_for_muon {
+                    true => tensors.next().map(State::Muon),
+                    false => tensors
+                        .next()
+                        .zip(tensors.next())
+                        .map(|(first, second)| Moments { first, second })
+                        .map(State::AdamW),
+                };
+                states.extend(state.map(|state| ((*name).to_owned(), state)));
+                of_file.extend(keys);
+                found.insert(*name);
             }
-            // Tensors of unknown parameters are of a larger model.
-            let known = |name: &str| {
-                let parameter = name.strip_suffix(".exp_avg").or_else(|| name.strip_suffix(".exp_avg_sq"));
-                parameter.is_some_and(|parameter| of_file.contains(parameter))
-            };
-            if let Some(tensor) = checkpoint.names().find(|name| !known(name)) {
+            // Tensors of unknown parameters are of a larger model, or of a run with another optimizer.
+            if let Some(tensor) = checkpoint.names().find(|name| !of_file.contains(*name)) {
                 return Err(failed(tensor));
             }
-            found.extend(of_file);
         }
         // Files without any are not of a run that made steps.
         if steps > 0
@@ -146,7 +186,7 @@ impl AdamW {
         {
             return Err(Error::TrainerState { file: file.clone(), tensor: "<parameter>.exp_avg".to_owned() });
         }
-        self.moments = moments;
+        self.states = states;
         self.steps = steps;
         Ok(())
     }
@@ -178,23 +218,30 @@ struct Update<'a> {
 
 impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let AdamWOptions { beta_1, beta_2, epsilon, weight_decay } = self.optimizer.options;
+        let Self { optimizer, gradients, learning_rate } = self;
+        let learning_rate = *learning_rate;
+        let AdamWOptions { beta_1, beta_2, epsilon, weight_decay } = optimizer.options;
         let (id, tensor, mapper) = param.consume();
-        let name = self.optimizer.names.get(&id);
-        let (Some(gradient), Some(name)) = (self.gradients.remove::<D>(id), name) else {
+        let name = optimizer.names.get(&id).cloned();
+        let (Some(gradient), Some(name)) = (gradients.remove::<D>(id), name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let step = AdamWStep {
-            learning_rate: self.learning_rate,
-            beta_1,
-            beta_2,
-            epsilon,
-            weight_decay,
-            step: self.optimizer.steps,
+        let (updated, state) = match (optimizer.muon_for(&name).filter(|_| D == 2), optimizer.states.remove(&name)) {
+            (Some(options), state) => {
+                let sum = state.and_then(|state| if let State::Muon(sum) = state { Some(sum) } else { None });
+                let step = MuonStep { learning_rate, weight_decay, options };
+                let (updated, sum) = step.update(tensor.inner(), gradient, sum);
+                (updated, State::Muon(sum))
+            }
+            (None, state) => {
+                let moments =
+                    state.and_then(|state| if let State::AdamW(moments) = state { Some(moments) } else { None });
+                let step = AdamWStep { learning_rate, beta_1, beta_2, epsilon, weight_decay, step: optimizer.steps };
+                let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
+                (updated, State::AdamW(moments))
+            }
         };
-        let moments = self.optimizer.moments.remove(name);
-        let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
-        self.optimizer.moments.insert(name.clone(), moments);
+        optimizer.states.insert(name, state);
         Param::from_mapped_value(id, Tensor::from_inner(updated).require_grad(), mapper)
     }
 }

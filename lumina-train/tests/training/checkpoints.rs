@@ -5,16 +5,25 @@ use std::path::Path;
 use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::fine_tune::{FineTuneOptions, NewModel, Trainer};
-use lumina_train::optim::EpochSchedule;
+use lumina_train::optim::{EpochSchedule, MuonOptions};
 
 use crate::small::{files, folder_of, options, shape, train};
 
 #[test]
 fn a_resumed_run_is_the_run() {
+    resume_with(None);
+}
+
+#[test]
+fn a_resumed_run_with_muon_is_the_run() {
+    resume_with(Some(MuonOptions::default()));
+}
+
+fn resume_with(muon: Option<MuonOptions>) {
     let (folder, model) = folder_of(&shape());
     let at = |name: &str| folder.path().join(name);
     let cosine = EpochSchedule { learning_rate: 1e-2, min_learning_rate: 0.0, warmup_epochs: 0.02, epochs: 1 };
-    let options = FineTuneOptions { schedule: cosine, ..options() };
+    let options = FineTuneOptions { schedule: cosine, muon, ..options() };
     let mut whole = Trainer::new(&model, options.clone(), &[Compute::cpu()]).unwrap();
     train(&mut whole, 3);
     whole.save(&at("half")).unwrap();
@@ -48,6 +57,7 @@ fn other_options_are_refused() {
         ("schedule.learning_rate", FineTuneOptions { schedule, ..options() }),
         ("accumulation", FineTuneOptions { accumulation: 2, ..options() }),
         ("dropout", FineTuneOptions { dropout: 0.2, ..options() }),
+        ("muon", FineTuneOptions { muon: Some(MuonOptions::default()), ..options() }),
         ("seed", FineTuneOptions { seed: 1, ..options() }),
         ("max_gradient_norm", FineTuneOptions { max_gradient_norm: 1.0, ..options() }),
     ];
