@@ -26,7 +26,7 @@ struct Args {
     /// A run of about three minutes that shows that everything works; the model will know nothing
     #[arg(long)]
     smoke: bool,
-    /// End after this stage: vq, tokens, fp-sft, omni-sft or model
+    /// End after this stage: vq, tokenizer, fp-sft, omni-sft or model
     #[arg(long, value_name = "STAGE")]
     until: Option<stages::Stage>,
     #[command(flatten)]

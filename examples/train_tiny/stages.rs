@@ -33,8 +33,8 @@ use super::plan::{Part, Plan};
 pub(crate) enum Stage {
     /// The image tokenizer.
     Vq,
-    /// The text tokenizer, the data, and their tokens.
-    Tokens,
+    /// The text tokenizer, and a transformer with random weights.
+    Tokenizer,
     /// Text to image.
     FpSft,
     /// All tasks.
@@ -44,14 +44,14 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 5] = [Self::Vq, Self::Tokens, Self::FpSft, Self::OmniSft, Self::Model];
+    pub(crate) const ALL: [Self; 5] = [Self::Vq, Self::Tokenizer, Self::FpSft, Self::OmniSft, Self::Model];
 }
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Vq => "vq",
-            Self::Tokens => "tokens",
+            Self::Tokenizer => "tokenizer",
             Self::FpSft => "fp-sft",
             Self::OmniSft => "omni-sft",
             Self::Model => "model",
@@ -79,9 +79,12 @@ impl Stages {
     pub(crate) fn run(&self, stage: Stage) -> Result<()> {
         match stage {
             Stage::Vq => self.vq(),
-            Stage::Tokens => self.tokens(),
-            Stage::FpSft => self.fine_tune(&self.fp_sft()),
-            Stage::OmniSft => self.omni_sft().iter().try_for_each(|recipe| self.fine_tune(recipe)),
+            Stage::Tokenizer => self.tokenizer(),
+            Stage::FpSft => self.fine_tune(&self.fp_sft(), &self.plan.fp_sft),
+            Stage::OmniSft => {
+                let parts = self.omni_sft().into_iter().zip(&self.plan.omni_sft);
+                parts.into_iter().try_for_each(|(recipe, part)| self.fine_tune(&recipe, part))
+            }
             Stage::Model => self.model(),
         }
     }
@@ -186,20 +189,14 @@ impl Stages {
         (step * n..(step + 1) * n).map(crop).collect()
     }
 
-    fn tokens(&self) -> Result<()> {
+    fn tokenizer(&self) -> Result<()> {
         let tokenizer = self.path("tokenizer");
-        let parts = || std::iter::once(&self.plan.fp_sft).chain(&self.plan.omni_sft);
-        // More than the patches of which scenes are made.
-        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
         if !tokenizer.join("tokenizer.json").exists() {
-            let n_codes = images.config().n_codes();
-            let texts = parts().map(|part| texts(&part.data, 10_000)).collect::<Result<Vec<_>>>()?;
+            let n_codes = ImageTokenizer::open(self.path("vq"), &self.compute)?.config().n_codes();
+            let parts = std::iter::once(&self.plan.fp_sft).chain(&self.plan.omni_sft);
+            let texts = parts.map(|part| texts(&part.data, 10_000)).collect::<Result<Vec<_>>>()?;
             let options = TokenizerOptions { n_codes: n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
             train_tokenizer(&tokenizer, texts.concat(), &options)?;
-        }
-        let unirep = UniRep::open(&tokenizer)?;
-        for Part { name, data, .. } in parts() {
-            self.part_tokens(name, data, &images, &unirep)?;
         }
         if !self.path("start").exists() {
             self.plan.model.create(&tokenizer, &self.path("start"), &self.compute)?;
@@ -208,11 +205,14 @@ impl Stages {
     }
 
     /// The tokens of a part's records, which are made in memory.
-    fn part_tokens(&self, name: &str, data: &DatasetOptions, images: &ImageTokenizer, unirep: &UniRep) -> Result<()> {
+    fn tokens(&self, Part { name, data, .. }: &Part) -> Result<()> {
         let tokens = self.path("tokens").join(name);
         if tokens.join("data.yaml").exists() {
             return Ok(());
         }
+        // More than the patches of which scenes are made.
+        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
+        let unirep = UniRep::open(self.path("tokenizer"))?;
         let dataset = SceneDataset::new(data.clone())?;
         let records = Records::made(data.n_records as usize, |index| {
             let record = dataset.record(index as u64);
@@ -227,7 +227,7 @@ impl Stages {
         };
         let begun = Instant::now();
         let mut first = None;
-        Pretokenizer::new(images, unirep, options)?.run(&records, &tokens, |event| match event {
+        Pretokenizer::new(&images, &unirep, options)?.run(&records, &tokens, |event| match event {
             PretokenizeEvent::Skipped { index, reason } => say!("record {index} was skipped: {reason}"),
             PretokenizeEvent::Progress(progress) => {
                 let first = *first.get_or_insert(progress.done);
@@ -263,7 +263,8 @@ impl Stages {
         fine_tune::Stage { name: part.name.to_owned(), data, options: part.training.clone() }
     }
 
-    fn fine_tune(&self, recipe: &Recipe) -> Result<()> {
+    fn fine_tune(&self, recipe: &Recipe, part: &Part) -> Result<()> {
+        self.tokens(part)?;
         let runs = self.path("runs");
         fs::create_dir_all(&runs)?;
         let (mut recorder, mut begun, mut tokens) = (Recorder::default(), Instant::now(), 0);

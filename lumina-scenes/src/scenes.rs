@@ -3,7 +3,7 @@
 use lumina_core::{ImageSize, crop_sizes};
 
 use crate::random::{RngPurpose, SeededRng};
-use crate::scene::{free_places, position};
+use crate::scene::{MIN_GAP_PX, free_places, position};
 use crate::{Backdrop, Error, Object, ObjectKind, ObjectSize, Position, Result, Scene, Split};
 
 /// The default target size of datasets in pixels.
@@ -16,8 +16,8 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 ///
 /// All image sizes of the target into which an object fits are equally likely, unless
 /// [`with_square_weight`](Self::with_square_weight) says otherwise. Objects are in the middle of their third
-/// of rows and columns, each in another, or as near to it as their neighbours allow. In one scene in five all objects
-/// are of one kind.
+/// of rows and columns, each in another, or as near to it as their neighbours allow. Where the image is too small for as
+/// many large objects, all are small. In one scene in five all objects are of one kind.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
@@ -74,12 +74,12 @@ impl Scenes {
         let size = self.sizes[rng.weighted_index(self.sizes.iter().map(weight)).unwrap_or(0)];
         let backdrops: Vec<Backdrop> = Backdrop::all().collect();
         let backdrop = rng.choose(&backdrops).expect(PROOF);
-        let kinds =
-            |held_out: bool| ObjectKind::all().filter(|kind| kind.is_held_out() == held_out).collect::<Vec<_>>();
-        let (seen, held_out) = (kinds(false), kinds(true));
-        let all: Vec<ObjectKind> = ObjectKind::all().collect();
-
         let n_objects = 1 + rng.weighted_index(OBJECT_WEIGHTS.into_iter()).expect(PROOF);
+        let side = ObjectSize::Large.side_px() + MIN_GAP_PX;
+        let is_roomy = n_objects == 1 || size.width_px() * size.height_px() >= n_objects as u32 * side * side;
+        let all: Vec<ObjectKind> =
+            ObjectKind::all().filter(|kind| is_roomy || kind.size == ObjectSize::Small).collect();
+        let (held_out, seen): (Vec<_>, Vec<_>) = all.iter().partition(|kind| kind.is_held_out());
         let alike = rng.below(5) == 0;
         let mut objects: Vec<Object> = Vec::with_capacity(n_objects);
         for _ in 0..n_objects {
@@ -125,6 +125,17 @@ mod tests {
         });
         let alike = alike.count();
         assert!((300..700).contains(&alike), "{alike}");
+    }
+
+    #[test]
+    fn small_images_have_several_objects_as_well() {
+        let scenes = Scenes::new(1, Split::Train, 128).unwrap();
+        let mut several = 0;
+        for scene in (0..1000).map(|index| scenes.scene(index)).filter(|scene| scene.objects().len() > 1) {
+            assert!(scene.objects().iter().all(|object| object.kind.size == ObjectSize::Small));
+            several += 1;
+        }
+        assert!(several > 500, "{several}");
     }
 
     #[test]

@@ -59,16 +59,6 @@ fn no_training_prompt_is_a_free_one() {
     let free: HashSet<String> = free_prompts().iter().map(|prompt| sentence(prompt.text)).collect();
     let drawing: &[(SceneTask, u32)] = &[(TextToImage, 1)];
     let all: &[(SceneTask, u32)] = &[
-        (TextToImage, 10),
-        (Captioning, 3),
-        (DepthEstimation, 1),
-        (SemanticSegmentation, 1),
-        (Editing, 6),
-        (Question, 3),
-        (ImageThenEdit, 2),
-        (ImageThenCaption, 1),
-    ];
-    let drawing_first: &[(SceneTask, u32)] = &[
         (TextToImage, 12),
         (Captioning, 3),
         (DepthEstimation, 3),
@@ -78,13 +68,7 @@ fn no_training_prompt_is_a_free_one() {
         (ImageThenEdit, 12),
         (ImageThenCaption, 8),
     ];
-    let parts = [
-        (1, 150_000, 128, 1, drawing),
-        (3, 70_000, 128, 1, all),
-        (5, 150_000, 128, 1, all),
-        (4, 60_000, 256, 1, all),
-        (6, 40_000, 256, 24, drawing_first),
-    ];
+    let parts = [(1, 100_000, 128, 1, drawing), (3, 70_000, 128, 1, all), (4, 60_000, 256, 24, all)];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
     for (seed, n_records, target_px, square_weight, tasks) in parts {
@@ -99,7 +83,7 @@ fn no_training_prompt_is_a_free_one() {
         }
     }
     assert!(found.is_empty(), "{found:?}");
-    assert!(n_prompts > 250_000, "{n_prompts}");
+    assert!(n_prompts > 150_000, "{n_prompts}");
 }
 
 #[test]
