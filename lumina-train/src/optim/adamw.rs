@@ -46,7 +46,7 @@ pub struct AdamW {
 /// What is remembered of a parameter's gradients.
 #[derive(Debug)]
 enum State {
-    AdamW(Moments),
+    AdamW(Box<Moments>),
     Muon(Tensor<1>),
 }
 
@@ -167,8 +167,7 @@ impl AdamW {
                     false => tensors
                         .next()
                         .zip(tensors.next())
-                        .map(|(first, second)| Moments { first, second })
-                        .map(State::AdamW),
+                        .map(|(first, second)| State::AdamW(Box::new(Moments { first, second }))),
                 };
                 states.extend(state.map(|state| ((*name).to_owned(), state)));
                 of_file.extend(keys);
@@ -235,10 +234,10 @@ impl ModuleMapper for Update<'_> {
             }
             (None, state) => {
                 let moments =
-                    state.and_then(|state| if let State::AdamW(moments) = state { Some(moments) } else { None });
+                    state.and_then(|state| if let State::AdamW(moments) = state { Some(*moments) } else { None });
                 let step = AdamWStep { learning_rate, beta_1, beta_2, epsilon, weight_decay, step: optimizer.steps };
                 let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
-                (updated, State::AdamW(moments))
+                (updated, State::AdamW(Box::new(moments)))
             }
         };
         optimizer.states.insert(name, state);
