@@ -45,9 +45,11 @@ pub struct AdamW {
 
 /// What is remembered of a parameter's gradients.
 #[derive(Debug)]
-enum State {
-    AdamW(Moments),
-    Muon(Tensor<1>),
+struct State {
+    /// AdamW's mean of gradients, or Muon's sum. `[elements]`.
+    first: Tensor<1>,
+    /// AdamW's mean of squared gradients; Muon has none.
+    second: Option<Tensor<1>>,
 }
 
 impl State {
@@ -56,9 +58,9 @@ impl State {
     const OF_MUON: [&str; 1] = ["momentum_buffer"];
 
     fn tensors(&self) -> Vec<(&'static str, &Tensor<1>)> {
-        match self {
-            Self::AdamW(moments) => Self::OF_ADAMW.into_iter().zip([&moments.first, &moments.second]).collect(),
-            Self::Muon(sum) => Self::OF_MUON.into_iter().zip([sum]).collect(),
+        match &self.second {
+            Some(second) => Self::OF_ADAMW.into_iter().zip([&self.first, second]).collect(),
+            None => Self::OF_MUON.into_iter().zip([&self.first]).collect(),
         }
     }
 }
@@ -149,8 +151,7 @@ impl AdamW {
             let checkpoint = Checkpoint::open(file)?;
             let mut of_file = HashSet::new();
             for StateOf { name, elements, device, is_own } in &parameters {
-                let is_for_muon = self.muon_for(name).is_some();
-                let parts: &[&str] = if is_for_muon { &State::OF_MUON } else { &State::OF_ADAMW };
+                let parts: &[&str] = if self.muon_for(name).is_some() { &State::OF_MUON } else { &State::OF_ADAMW };
                 let keys: Vec<String> = parts.iter().map(|part| format!("{name}.{part}")).collect();
                 // A parameter that never had a gradient has no state.
                 if !keys.iter().any(|key| checkpoint.contains(key)) {
@@ -162,15 +163,9 @@ impl AdamW {
                     Ok(is_own.then(|| state_tensor(&view, device)))
                 };
                 let mut tensors = keys.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().flatten();
-                let state = match is_for_muon {
-                    true => tensors.next().map(State::Muon),
-                    false => tensors
-                        .next()
-                        .zip(tensors.next())
-                        .map(|(first, second)| Moments { first, second })
-                        .map(State::AdamW),
-                };
-                states.extend(state.map(|state| ((*name).to_owned(), state)));
+                if let Some(first) = tensors.next() {
+                    states.insert((*name).to_owned(), State { first, second: tensors.next() });
+                }
                 of_file.extend(keys);
                 found.insert(*name);
             }
@@ -226,19 +221,18 @@ impl ModuleMapper for Update<'_> {
         let (Some(gradient), Some(name)) = (gradients.remove::<D>(id), name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let (updated, state) = match (optimizer.muon_for(&name).filter(|_| D == 2), optimizer.states.remove(&name)) {
-            (Some(options), state) => {
-                let sum = state.and_then(|state| if let State::Muon(sum) = state { Some(sum) } else { None });
+        let state = optimizer.states.remove(&name);
+        let (updated, state) = match optimizer.muon_for(&name).filter(|_| D == 2) {
+            Some(options) => {
                 let step = MuonStep { learning_rate, weight_decay, options };
-                let (updated, sum) = step.update(tensor.inner(), gradient, sum);
-                (updated, State::Muon(sum))
+                let (updated, first) = step.update(tensor.inner(), gradient, state.map(|state| state.first));
+                (updated, State { first, second: None })
             }
-            (None, state) => {
-                let moments =
-                    state.and_then(|state| if let State::AdamW(moments) = state { Some(moments) } else { None });
+            None => {
                 let step = AdamWStep { learning_rate, beta_1, beta_2, epsilon, weight_decay, step: optimizer.steps };
-                let (updated, moments) = adamw(tensor.inner(), gradient, moments, &step);
-                (updated, State::AdamW(moments))
+                let moments = state.and_then(|State { first, second }| Some(Moments { first, second: second? }));
+                let (updated, Moments { first, second }) = adamw(tensor.inner(), gradient, moments, &step);
+                (updated, State { first, second: Some(second) })
             }
         };
         optimizer.states.insert(name, state);

@@ -8,6 +8,7 @@ use lumina_nn::Compute;
 use lumina_train::Error;
 use lumina_train::collective::{Collective, RankProblem, Threads};
 use lumina_train::fine_tune::{ActivationMemory, Devices, FineTuneOptions, LoraOptions, Sharding, Trainer};
+use lumina_train::optim::MuonOptions;
 
 use crate::small::{STEPS, files, folder_of, options, passes, sequences, shape};
 
@@ -78,9 +79,9 @@ impl Start {
 /// Trains on one device, on several of one process, and on ranks, for each sharding; all checkpoints have the same
 /// tensors, and resumed in the middle on another number of ranks, or with another sharding, the run ends in them as
 /// well. Without activations that are kept, weights are shared out as well.
-fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory) {
+fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory, muon: Option<MuonOptions>) {
     let at = |name: &str| folder.join(name);
-    let options_for = |ranks, sharding| FineTuneOptions { activation_memory, ..options_for(ranks, sharding) };
+    let options_for = |ranks, sharding| FineTuneOptions { activation_memory, muon, ..options_for(ranks, sharding) };
     let mut alone = start.trainer(options_for(1, Sharding::None), &[Compute::cpu()]);
     train(&mut alone, 0, 1, LAST);
     alone.save(&at("alone")).unwrap();
@@ -128,14 +129,21 @@ fn all_are_one(folder: &Path, start: &Start, activation_memory: ActivationMemory
 #[test]
 fn ranks_train_the_weights_of_one() {
     let (folder, model) = folder_of(&shape());
-    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Keep);
+    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Keep, None);
 }
 
 /// Gradients are then summed layer by layer.
 #[test]
 fn ranks_that_recompute_activations_train_the_weights_of_one() {
     let (folder, model) = folder_of(&shape());
-    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Recompute);
+    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Recompute, None);
+}
+
+#[test]
+fn ranks_train_by_muon_as_one() {
+    let (folder, model) = folder_of(&shape());
+    let muon = Some(MuonOptions::default());
+    all_are_one(folder.path(), &Start { model, adapter: None }, ActivationMemory::Recompute, muon);
 }
 
 /// Two ranks make three passes a step: one of them has none in the second round.
@@ -176,7 +184,7 @@ fn ranks_train_the_adapter_of_one() {
     for activation_memory in [ActivationMemory::Keep, ActivationMemory::Recompute] {
         let runs = folder.path().join(format!("{activation_memory:?}"));
         std::fs::create_dir(&runs).unwrap();
-        all_are_one(&runs, &start, activation_memory);
+        all_are_one(&runs, &start, activation_memory, None);
     }
 }
 
