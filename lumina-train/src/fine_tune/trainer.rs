@@ -181,6 +181,7 @@ impl Trainer {
             let parameters = shards.parameters().iter().filter(|parameter| parameter.is_trained);
             let states = parameters.map(|parameter| StateOf {
                 name: &parameter.name,
+                dimensions: parameter.shape.len(),
                 elements: parameter.elements,
                 device: parameter.device.clone(),
                 is_own: match trainer.options.sharding {

@@ -79,8 +79,8 @@ impl AdamW {
     }
 
     /// The numbers of Muon where this parameter is updated by it.
-    fn muon_for(&self, name: &str) -> Option<MuonOptions> {
-        self.muon.filter(|_| muon::is_for(name))
+    fn muon_for(&self, name: &str, dimensions: usize) -> Option<MuonOptions> {
+        self.muon.filter(|_| muon::is_for(name, dimensions))
     }
 
     /// Steps made so far.
@@ -130,7 +130,7 @@ impl AdamW {
                 if let Some(name) = self.names.get(&param.id) {
                     let tensor = param.val().inner();
                     let (elements, device) = (tensor.shape().num_elements(), tensor.device());
-                    self.parameters.push(StateOf { name, elements, device, is_own: true });
+                    self.parameters.push(StateOf { name, dimensions: D, elements, device, is_own: true });
                 }
             }
         }
@@ -150,8 +150,9 @@ impl AdamW {
             let failed = |tensor: &str| Error::TrainerState { file: file.clone(), tensor: tensor.to_owned() };
             let checkpoint = Checkpoint::open(file)?;
             let mut of_file = HashSet::new();
-            for StateOf { name, elements, device, is_own } in &parameters {
-                let parts: &[&str] = if self.muon_for(name).is_some() { &State::OF_MUON } else { &State::OF_ADAMW };
+            for StateOf { name, dimensions, elements, device, is_own } in &parameters {
+                let parts: &[&str] =
+                    if self.muon_for(name, *dimensions).is_some() { &State::OF_MUON } else { &State::OF_ADAMW };
                 let keys: Vec<String> = parts.iter().map(|part| format!("{name}.{part}")).collect();
                 // A parameter that never had a gradient has no state.
                 if !keys.iter().any(|key| checkpoint.contains(key)) {
@@ -191,6 +192,7 @@ impl AdamW {
 pub(crate) struct StateOf<'a> {
     /// Its name in the checkpoint.
     pub(crate) name: &'a str,
+    pub(crate) dimensions: usize,
     pub(crate) elements: usize,
     /// Where its state goes.
     pub(crate) device: Device,
@@ -222,7 +224,7 @@ impl ModuleMapper for Update<'_> {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let state = optimizer.states.remove(&name);
-        let (updated, state) = match optimizer.muon_for(&name).filter(|_| D == 2) {
+        let (updated, state) = match optimizer.muon_for(&name, D) {
             Some(options) => {
                 let step = MuonStep { learning_rate, weight_decay, options };
                 let (updated, first) = step.update(tensor.inner(), gradient, state.map(|state| state.first));

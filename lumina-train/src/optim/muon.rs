@@ -21,10 +21,10 @@ impl Default for MuonOptions {
     }
 }
 
-/// Whether this is a parameter that Muon is for: a weight of a linear layer, or of its low-rank update. Embeddings, the
-/// head and norms have rows that are used apart from each other.
-pub(super) fn is_for(name: &str) -> bool {
-    name.contains("_proj.") && name.ends_with(".weight")
+/// Whether this is a parameter that Muon is for: a matrix which is the weight of a linear layer, or of its low-rank
+/// update. Embeddings, the head and norms have rows that are used apart from each other.
+pub(super) fn is_for(name: &str, dimensions: usize) -> bool {
+    dimensions == 2 && name.contains("_proj.") && name.ends_with(".weight")
 }
 
 /// What a step of Muon needs beside tensors.
@@ -106,10 +106,11 @@ mod tests {
     #[test]
     fn weights_of_linear_layers_are_updated_by_it() {
         for name in ["model.layers.3.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"] {
-            assert!(is_for(name), "{name}");
+            assert!(is_for(name, 2), "{name}");
+            assert!(!is_for(name, 1), "{name}");
         }
         for name in ["model.embed_tokens.weight", "lm_head.weight", "model.layers.0.self_attn.q_norm.weight"] {
-            assert!(!is_for(name), "{name}");
+            assert!(!is_for(name, 2), "{name}");
         }
     }
 }
