@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 /// A part of the training of the transformer, with data of its own: each record is seen once.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    pub(crate) data: DatasetOptions,
+    pub(crate) data: Vec<DatasetOptions>,
     pub(crate) training: FineTuneOptions,
 }
 
@@ -45,8 +45,8 @@ struct Lengths {
     vq_pruning: (u64, u32),
     /// Records of FP-SFT.
     fp_sft: u64,
-    /// Records of Omni-SFT: with small images, and with large ones.
-    omni_sft: [u64; 2],
+    /// Records of Omni-SFT: with small images; then with small ones, with larger ones, and with those of the target size.
+    omni_sft: [u64; 4],
 }
 
 impl Plan {
@@ -56,14 +56,14 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 100_000,
-            omni_sft: [70_000, 60_000],
+            omni_sft: [70_000, 40_000, 30_000, 60_000],
         })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
         let mut plan =
-            Self::of(&Lengths { vq_steps: [12, 12, 12], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 64] });
+            Self::of(&Lengths { vq_steps: [12, 12, 12], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 32, 32, 64] });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
@@ -153,10 +153,10 @@ fn model(target_px: u32) -> NewModel {
 fn fp_sft(n_records: u64, target_px: u32) -> Part {
     // A small image has a quarter of the tokens, and what prompts ask for is learnt from it as well.
     let data = data(1, n_records, target_px / 2, &[(SceneTask::TextToImage, 1)]);
-    part("fp-sft-128", data, (3e-3, 1e-3))
+    part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
+fn omni_sft([first, small, middle, large]: [u64; 4], target_px: u32) -> Vec<Part> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
         (SceneTask::TextToImage, 12),
@@ -170,18 +170,26 @@ fn omni_sft([small, large]: [u64; 2], target_px: u32) -> Vec<Part> {
     ];
     let data =
         |seed, n_records, target_px| DatasetOptions { more_questions: 3, ..data(seed, n_records, target_px, &tasks) };
+    // There are 24 sizes besides the square: one image in two is a square.
+    let large = DatasetOptions { square_weight: 24, ..data(4, large, target_px) };
+    // Of large images alone a model would learn their rows anew, and forget what it knew.
+    let all = vec![large, data(6, middle, target_px / 4 * 3), data(5, small, target_px / 2)];
     vec![
-        part("omni-sft-128", data(3, small, target_px / 2), (2e-3, 1e-3)),
-        // There are 24 sizes besides the square: one image in two is a square.
-        part("omni-sft-256", DatasetOptions { square_weight: 24, ..data(4, large, target_px) }, (2e-3, 1e-5)),
+        part("omni-sft-128", 24, vec![data(3, first, target_px / 2)], (2e-3, 1e-3)),
+        part("omni-sft-256", 16, all, (1.5e-3, 1e-5)),
     ]
 }
 
-fn part(name: &'static str, data: DatasetOptions, (learning_rate, min_learning_rate): (f64, f64)) -> Part {
+fn part(
+    name: &'static str,
+    batch_size: usize,
+    data: Vec<DatasetOptions>,
+    (learning_rate, min_learning_rate): (f64, f64),
+) -> Part {
     let training = FineTuneOptions {
         schedule: EpochSchedule { learning_rate, min_learning_rate, warmup_epochs: 0.05, epochs: 1 },
-        // Some three thousand tokens a step. A step of Muon costs as much as five hundred.
-        batch_size: if data.target_px < lumina_scenes::DEFAULT_TARGET_PX { 24 } else { 8 },
+        // Some three thousand tokens a step or more. A step of Muon costs as much as five hundred.
+        batch_size,
         muon: Some(MuonOptions::default()),
         max_tokens: 1024,
         max_gradient_norm: 1.0,

@@ -194,7 +194,9 @@ impl Stages {
         if !tokenizer.join("tokenizer.json").exists() {
             let n_codes = ImageTokenizer::open(self.path("vq"), &self.compute)?.config().n_codes();
             let parts = std::iter::once(&self.plan.fp_sft).chain(&self.plan.omni_sft);
-            let texts = parts.map(|part| texts(&part.data, 10_000)).collect::<Result<Vec<_>>>()?;
+            // The texts of the others are of the same kind.
+            let data = parts.filter_map(|part| part.data.first());
+            let texts = data.map(|data| texts(data, 10_000)).collect::<Result<Vec<_>>>()?;
             let options = TokenizerOptions { n_codes: n_codes as u32, max_cells: 16, max_merges: self.plan.merges };
             train_tokenizer(&tokenizer, texts.concat(), &options)?;
         }
@@ -207,9 +209,20 @@ impl Stages {
     /// The tokens of a part's records, which are made in memory.
     fn tokens(&self, Part { name, data, .. }: &Part) -> Result<()> {
         let tokens = self.path("tokens").join(name);
-        if tokens.join("data.yaml").exists() {
+        let config = tokens.join("data.yaml");
+        if config.exists() {
             return Ok(());
         }
+        let mut list = "META:\n".to_owned();
+        for data in data {
+            let folder = data.target_px.to_string();
+            self.tokens_of(&tokens.join(&folder), data)?;
+            list += &format!("  - path: {folder}/record.json\n");
+        }
+        fs::write(config, list).context("data.yaml")
+    }
+
+    fn tokens_of(&self, tokens: &Path, data: &DatasetOptions) -> Result<()> {
         // More than the patches of which scenes are made.
         let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
         let unirep = UniRep::open(self.path("tokenizer"))?;
@@ -227,20 +240,19 @@ impl Stages {
         };
         let begun = Instant::now();
         let mut first = None;
-        Pretokenizer::new(&images, &unirep, options)?.run(&records, &tokens, |event| match event {
+        Pretokenizer::new(&images, &unirep, options)?.run(&records, tokens, |event| match event {
             PretokenizeEvent::Skipped { index, reason } => say!("record {index} was skipped: {reason}"),
             PretokenizeEvent::Progress(progress) => {
                 let first = *first.get_or_insert(progress.done);
                 if progress.done % 4096 == 0 || progress.done == progress.total {
                     let rate = (progress.done - first) as f64 / begun.elapsed().as_secs_f64();
-                    say!("{name}: {} of {} records, {rate:.0} a second", progress.done, progress.total)?;
+                    say!("{}: {} of {} records, {rate:.0} a second", tokens.display(), progress.done, progress.total)?;
                 }
                 Ok(())
             }
         })?;
-        let joined = concatenate(&tokens)?;
-        say!("{name}: {} items, {} tokens", joined.items, joined.tokens)?;
-        fs::write(tokens.join("data.yaml"), "META:\n  - path: record.json\n").context("data.yaml")?;
+        let joined = concatenate(tokens)?;
+        say!("{}: {} items, {} tokens", tokens.display(), joined.items, joined.tokens)?;
         Ok(())
     }
 

@@ -68,7 +68,13 @@ fn no_training_prompt_is_a_free_one() {
         (ImageThenEdit, 12),
         (ImageThenCaption, 8),
     ];
-    let parts = [(1, 100_000, 128, 1, drawing), (3, 70_000, 128, 1, all), (4, 60_000, 256, 24, all)];
+    let parts = [
+        (1, 100_000, 128, 1, drawing),
+        (3, 70_000, 128, 1, all),
+        (4, 60_000, 256, 24, all),
+        (5, 40_000, 128, 1, all),
+        (6, 30_000, 192, 1, all),
+    ];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
     for (seed, n_records, target_px, square_weight, tasks) in parts {
