@@ -35,6 +35,7 @@ pub(crate) struct Plan {
 /// A part of the training of the transformer, with data of its own: each record is seen once.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
+    /// Each of another target size.
     pub(crate) data: Vec<DatasetOptions>,
     pub(crate) training: FineTuneOptions,
 }

@@ -213,47 +213,16 @@ impl Stages {
         if config.exists() {
             return Ok(());
         }
+        // More than the patches of which scenes are made, whatever the size of their images.
+        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
+        let unirep = UniRep::open(self.path("tokenizer"))?;
         let mut list = "META:\n".to_owned();
         for data in data {
             let folder = data.target_px.to_string();
-            self.tokens_of(&tokens.join(&folder), data)?;
+            pretokenize(&tokens.join(&folder), data, &images, &unirep)?;
             list += &format!("  - path: {folder}/record.json\n");
         }
         fs::write(config, list).context("data.yaml")
-    }
-
-    fn tokens_of(&self, tokens: &Path, data: &DatasetOptions) -> Result<()> {
-        // More than the patches of which scenes are made.
-        let images = ImageTokenizer::open(self.path("vq"), &self.compute)?.with_known_patches(200_000);
-        let unirep = UniRep::open(self.path("tokenizer"))?;
-        let dataset = SceneDataset::new(data.clone())?;
-        let records = Records::made(data.n_records as usize, |index| {
-            let record = dataset.record(index as u64);
-            (record.record, record.images.into_iter().map(InputImage::from).collect())
-        });
-        // Images have allowed sizes already, so there is nothing to crop.
-        let options = PretokenizeOptions {
-            crop: CropChoice::Center,
-            window: 256,
-            images_per_pass: 64,
-            ..PretokenizeOptions::new(data.target_px)
-        };
-        let begun = Instant::now();
-        let mut first = None;
-        Pretokenizer::new(&images, &unirep, options)?.run(&records, tokens, |event| match event {
-            PretokenizeEvent::Skipped { index, reason } => say!("record {index} was skipped: {reason}"),
-            PretokenizeEvent::Progress(progress) => {
-                let first = *first.get_or_insert(progress.done);
-                if progress.done % 4096 == 0 || progress.done == progress.total {
-                    let rate = (progress.done - first) as f64 / begun.elapsed().as_secs_f64();
-                    say!("{}: {} of {} records, {rate:.0} a second", tokens.display(), progress.done, progress.total)?;
-                }
-                Ok(())
-            }
-        })?;
-        let joined = concatenate(tokens)?;
-        say!("{}: {} items, {} tokens", tokens.display(), joined.items, joined.tokens)?;
-        Ok(())
     }
 
     fn fp_sft(&self) -> Recipe {
@@ -357,4 +326,36 @@ fn texts(options: &DatasetOptions, n: u64) -> Result<Vec<String>> {
 /// Bytes of the files in a folder.
 fn size(folder: &Path) -> Result<u64> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
+}
+
+/// Writes the tokens of the records of a dataset.
+fn pretokenize(tokens: &Path, data: &DatasetOptions, images: &ImageTokenizer, unirep: &UniRep) -> Result<()> {
+    let dataset = SceneDataset::new(data.clone())?;
+    let records = Records::made(data.n_records as usize, |index| {
+        let record = dataset.record(index as u64);
+        (record.record, record.images.into_iter().map(InputImage::from).collect())
+    });
+    // Images have allowed sizes already, so there is nothing to crop.
+    let options = PretokenizeOptions {
+        crop: CropChoice::Center,
+        window: 256,
+        images_per_pass: 64,
+        ..PretokenizeOptions::new(data.target_px)
+    };
+    let begun = Instant::now();
+    let mut first = None;
+    Pretokenizer::new(images, unirep, options)?.run(&records, tokens, |event| match event {
+        PretokenizeEvent::Skipped { index, reason } => say!("record {index} was skipped: {reason}"),
+        PretokenizeEvent::Progress(progress) => {
+            let first = *first.get_or_insert(progress.done);
+            if progress.done % 4096 == 0 || progress.done == progress.total {
+                let rate = (progress.done - first) as f64 / begun.elapsed().as_secs_f64();
+                say!("{}: {} of {} records, {rate:.0} a second", tokens.display(), progress.done, progress.total)?;
+            }
+            Ok(())
+        }
+    })?;
+    let joined = concatenate(tokens)?;
+    say!("{}: {} items, {} tokens", tokens.display(), joined.items, joined.tokens)?;
+    Ok(())
 }
