@@ -1,7 +1,7 @@
 //! Asks a model questions about scenes and evaluates its answers.
 
 use anyhow::{Context, Result};
-use lumina_examples::ModelArgs;
+use lumina_examples::{ModelArgs, scenes_for};
 use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task};
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneRecord, SceneTask};
 use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
@@ -29,7 +29,10 @@ impl Evaluation<'_> {
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
         let target_px = self.model.target_size_px();
         let tasks = [(task, 1)].into();
-        let options = DatasetOptions { seed: self.seed, split, tasks, target_px, ..DatasetOptions::default() };
+        let scenes = scenes_for(self.model, self.seed, split)?;
+        let image_sizes = Some(scenes.sizes().iter().map(|size| (size.width_px(), size.height_px())).collect());
+        let options =
+            DatasetOptions { seed: self.seed, split, tasks, target_px, image_sizes, ..DatasetOptions::default() };
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let mut results = TaskResults::new(name.clone(), task);

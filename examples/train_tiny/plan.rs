@@ -1,6 +1,5 @@
 //! The numbers: sizes of networks and data, and how long each stage trains.
 
-use lumina_core::crop_sizes;
 use lumina_mgpt::{Preset, Task, Words};
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
 use lumina_scenes::known_words;
@@ -8,6 +7,13 @@ use lumina_train::fine_tune::{FineTuneOptions, NewModel};
 use lumina_train::optim::{EpochSchedule, MuonOptions, StepSchedule};
 use lumina_train::vq::{CodebookStart, CodebookUpdate, VqTrainingOptions};
 use lumina_vq::VqHyperparameters;
+
+/// The sizes of the images that the model draws. In each a row is of another length, and a model learns where a token is
+/// for each of them anew.
+const SIZES: [(u32, u32); 5] = [(256, 256), (320, 192), (192, 320), (384, 160), (160, 384)];
+
+/// Sizes of fewer tokens, to learn from.
+const MIDDLE_SIZES: [(u32, u32); 5] = [(192, 192), (224, 160), (160, 224), (288, 128), (128, 288)];
 
 /// The numbers of a training from nothing.
 pub(crate) struct Plan {
@@ -57,7 +63,7 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 100_000,
-            omni_sft: [70_000, 40_000, 30_000, 60_000],
+            omni_sft: [70_000, 26_000, 15_000, 34_000],
         })
     }
 
@@ -137,8 +143,7 @@ fn model(target_px: u32) -> NewModel {
         Task::Editing,
         Task::FreeForm,
     ]);
-    let sizes = crop_sizes(target_px).into_iter().flatten().filter(|size| size.width_px().min(size.height_px()) >= 96);
-    preset.image_sizes = Some(sizes.map(|size| (size.width_px(), size.height_px())).collect());
+    preset.image_sizes = Some(SIZES.to_vec());
     NewModel {
         preset,
         hidden_size: 192,
@@ -171,13 +176,15 @@ fn omni_sft([first, small, middle, large]: [u64; 4], target_px: u32) -> Vec<Part
     ];
     let data =
         |seed, n_records, target_px| DatasetOptions { more_questions: 3, ..data(seed, n_records, target_px, &tasks) };
-    // There are 24 sizes besides the square: one image in two is a square.
-    let large = DatasetOptions { square_weight: 24, ..data(4, large, target_px) };
+    // The square, which is what one gets without asking, is twice as likely.
+    let sizes = [&SIZES[..1], &SIZES].concat();
+    let large = DatasetOptions { image_sizes: Some(sizes), ..data(4, large, target_px) };
+    let middle = DatasetOptions { image_sizes: Some(MIDDLE_SIZES.to_vec()), ..data(6, middle, target_px / 4 * 3) };
     // Of large images alone a model would learn their rows anew, and forget what it knew.
-    let all = vec![large, data(6, middle, target_px / 4 * 3), data(5, small, target_px / 2)];
+    let all = vec![large, middle, data(5, small, target_px / 2)];
     vec![
         part("omni-sft-128", 24, vec![data(3, first, target_px / 2)], (2e-3, 1e-3)),
-        part("omni-sft-256", 16, all, (1.5e-3, 1e-5)),
+        part("omni-sft-256", 16, all, (2e-3, 1e-5)),
     ]
 }
 

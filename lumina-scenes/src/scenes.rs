@@ -15,9 +15,9 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 /// An infinite sequence of scenes, each computed from the seed and its index alone.
 ///
 /// All image sizes of the target into which an object fits are equally likely, unless
-/// [`with_square_weight`](Self::with_square_weight) says otherwise. Objects are in the middle of their third
-/// of rows and columns, each in another, or as near to it as their neighbours allow. Where the image is too small for as
-/// many large objects, all are small. In one scene in five all objects are of one kind.
+/// [`with_sizes`](Self::with_sizes) says otherwise. Objects are in the middle of their third of rows and columns, each
+/// in another, or as near to it as their neighbours allow. Where the image is too small for as many large objects, all
+/// are small. In one scene in five all objects are of one kind.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
@@ -33,7 +33,6 @@ pub struct Scenes {
     seed: u64,
     split: Split,
     sizes: Vec<ImageSize>,
-    square_weight: u32,
 }
 
 impl Scenes {
@@ -51,14 +50,24 @@ impl Scenes {
             );
             return Err(Error::Scene { reason });
         }
-        Ok(Self { seed, split, sizes, square_weight: 1 })
+        Ok(Self { seed, split, sizes })
     }
 
-    /// Square images are this many times as likely as those of each other size; 0 counts as 1 where there is no other.
-    #[must_use]
-    pub fn with_square_weight(mut self, weight: u32) -> Self {
-        self.square_weight = weight;
-        self
+    /// The same with these image sizes only. All are equally likely; a size that is listed twice is so twice.
+    ///
+    /// # Errors
+    /// [`Error::Scene`] if there are none, or if one is not among the [sizes](Self::sizes).
+    pub fn with_sizes(mut self, sizes: Vec<ImageSize>) -> Result<Self> {
+        let all = std::mem::replace(&mut self.sizes, sizes);
+        let list = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        if self.sizes.is_empty() {
+            return Err(Error::Scene { reason: format!("no image sizes; choose some of {}", list()) });
+        }
+        if let Some(other) = self.sizes.iter().find(|size| !all.contains(size)) {
+            let reason = format!("images of {other} pixels, which are not of the target size; choose of {}", list());
+            return Err(Error::Scene { reason });
+        }
+        Ok(self)
     }
 
     /// The image sizes.
@@ -70,8 +79,7 @@ impl Scenes {
     pub fn scene(&self, index: u64) -> Scene {
         const PROOF: &str = "the lists are not empty";
         let mut rng = SeededRng::new(self.seed, self.split, RngPurpose::Scene, index);
-        let weight = |size: &ImageSize| if size.width_px() == size.height_px() { self.square_weight } else { 1 };
-        let size = self.sizes[rng.weighted_index(self.sizes.iter().map(weight)).unwrap_or(0)];
+        let size = rng.choose(&self.sizes).expect(PROOF);
         let backdrops: Vec<Backdrop> = Backdrop::all().collect();
         let backdrop = rng.choose(&backdrops).expect(PROOF);
         let n_objects = 1 + rng.weighted_index(OBJECT_WEIGHTS.into_iter()).expect(PROOF);
@@ -143,6 +151,19 @@ mod tests {
         assert!(Scenes::new(3, Split::Train, 128).is_ok());
         assert!(matches!(Scenes::new(3, Split::Train, 64), Err(Error::Scene { .. })));
         assert!(matches!(Scenes::new(3, Split::Train, 31), Err(Error::TargetSize(_))));
+    }
+
+    #[test]
+    fn sizes_can_be_chosen() {
+        let size = |width, height| ImageSize::new(width, height).unwrap();
+        let all = Scenes::new(4, Split::Train, 256).unwrap();
+        let scenes = all.clone().with_sizes(vec![size(256, 256), size(256, 256), size(384, 160)]).unwrap();
+        let n_wide = (0..600).filter(|&index| scenes.scene(index).size() == size(384, 160)).count();
+        assert!((150..250).contains(&n_wide), "{n_wide}");
+        assert!((0..600).all(|index| scenes.sizes().contains(&scenes.scene(index).size())));
+        let message = all.clone().with_sizes(vec![size(512, 512)]).unwrap_err().to_string();
+        assert!(message.contains("512x512") && message.contains("256x256"), "{message}");
+        assert!(matches!(all.with_sizes(vec![]), Err(Error::Scene { .. })));
     }
 
     #[test]

@@ -79,19 +79,15 @@ fn all_tasks_edits_and_sizes_occur() {
 }
 
 #[test]
-fn square_images_have_the_weight_asked_for() {
-    let share = |square_weight| {
-        let dataset = SceneDataset::new(DatasetOptions { square_weight, ..Default::default() }).unwrap();
-        let is_square = |index: &u64| {
-            let size = dataset.ground_truth(*index).scene.size();
-            size.width_px() == size.height_px()
-        };
-        (0..1000).filter(is_square).count()
-    };
-    // There are 24 other sizes.
-    assert!((15..80).contains(&share(1)), "{}", share(1));
-    assert!((430..570).contains(&share(24)), "{}", share(24));
-    assert_eq!(share(0), 0);
+fn images_have_the_sizes_asked_for() {
+    let dataset = |sizes| SceneDataset::new(DatasetOptions { image_sizes: Some(sizes), ..Default::default() });
+    let sizes = vec![(256, 256), (256, 256), (192, 320)];
+    let of = |index| dataset(sizes.clone()).unwrap().ground_truth(index).scene.size();
+    let n_square = (0..300).filter(|&index| of(index).width_px() == 256).count();
+    assert!((150..250).contains(&n_square), "{n_square}");
+    let message = dataset(vec![(250, 256)]).unwrap_err().to_string();
+    assert!(message.contains("250"), "{message}");
+    assert!(dataset(vec![(512, 512)]).is_err());
 }
 
 #[test]

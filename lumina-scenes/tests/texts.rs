@@ -68,18 +68,20 @@ fn no_training_prompt_is_a_free_one() {
         (ImageThenEdit, 12),
         (ImageThenCaption, 8),
     ];
+    let large = vec![(256, 256), (256, 256), (320, 192), (192, 320), (384, 160), (160, 384)];
+    let middle = vec![(192, 192), (224, 160), (160, 224), (288, 128), (128, 288)];
     let parts = [
-        (1, 100_000, 128, 1, drawing),
-        (3, 70_000, 128, 1, all),
-        (4, 60_000, 256, 24, all),
-        (5, 40_000, 128, 1, all),
-        (6, 30_000, 192, 1, all),
+        (1, 100_000, 128, None, drawing),
+        (3, 70_000, 128, None, all),
+        (4, 34_000, 256, Some(large), all),
+        (5, 26_000, 128, None, all),
+        (6, 15_000, 192, Some(middle), all),
     ];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
-    for (seed, n_records, target_px, square_weight, tasks) in parts {
+    for (seed, n_records, target_px, image_sizes, tasks) in parts {
         let tasks = tasks.iter().copied().collect();
-        let options = DatasetOptions { seed, n_records, target_px, square_weight, tasks, ..Default::default() };
+        let options = DatasetOptions { seed, n_records, target_px, image_sizes, tasks, ..Default::default() };
         let training = SceneDataset::new(options).unwrap();
         for texts in (0..n_records).map(|index| training.texts(index)) {
             if let Some((_, prompt)) = texts[0].split_once("prompt:\n") {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lumina_core::ImageSize;
+
 use super::ground_truth::GroundTruth;
 use super::record::{SceneRecord, Texts};
 use super::task::SceneTask;
@@ -20,8 +22,9 @@ pub struct DatasetOptions {
     pub n_records: u64,
     /// The target size of the images, in pixels.
     pub target_px: u32,
-    /// How many times as likely a square image is as one of each other size.
-    pub square_weight: u32,
+    /// Width and height of the images in pixels, if not all sizes of the target are wanted
+    /// ([`Scenes::with_sizes`]).
+    pub image_sizes: Option<Vec<(u32, u32)>>,
     /// The relative frequency of each task. Tasks that are not listed do not occur.
     pub tasks: BTreeMap<SceneTask, u32>,
     /// How many further turns ask about the image, where it is the scene itself: a further question costs a few
@@ -38,7 +41,7 @@ impl Default for DatasetOptions {
             split: Split::Train,
             n_records: 1000,
             target_px: DEFAULT_TARGET_PX,
-            square_weight: 1,
+            image_sizes: None,
             tasks,
             more_questions: 0,
         }
@@ -69,10 +72,14 @@ impl SceneDataset {
     /// The dataset with these options.
     ///
     /// # Errors
-    /// [`Error::NoTask`], and those of [`Scenes::new`].
+    /// [`Error::NoTask`], [`Error::TargetSize`] if there is no image of a size, and those of [`Scenes::new`] and
+    /// [`Scenes::with_sizes`].
     pub fn new(options: DatasetOptions) -> Result<Self> {
-        let scenes =
-            Scenes::new(options.seed, options.split, options.target_px)?.with_square_weight(options.square_weight);
+        let mut scenes = Scenes::new(options.seed, options.split, options.target_px)?;
+        if let Some(sizes) = &options.image_sizes {
+            let size = |&(width, height): &(u32, u32)| ImageSize::new(width, height).map_err(Error::TargetSize);
+            scenes = scenes.with_sizes(sizes.iter().map(size).collect::<Result<_>>()?)?;
+        }
         if options.tasks.values().all(|&weight| weight == 0) {
             return Err(Error::NoTask);
         }
