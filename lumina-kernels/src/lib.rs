@@ -9,7 +9,7 @@
 //! | [`elementwise`] | SwiGLU, scaled swish, dropout and residual addition |
 //! | [`conv`] | convolutions with 3×3 kernels, upsampling; others by im2col |
 //! | [`precise`] | norm, swish and attention in `f64`, for a few positions |
-//! | [`loss`], [`optim`] | cross entropy with z-loss, AdamW |
+//! | [`loss`], [`optim`] | cross entropy with z-loss; AdamW, Muon |
 //! | [`memory`] | memory for large results |
 //!
 //! An operator has `forward`, `forward_into` where decoding reuses memory, and `backward` with hand-written gradients.

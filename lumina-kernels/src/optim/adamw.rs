@@ -60,7 +60,7 @@ pub struct MomentsMut<'a> {
 }
 
 /// Values of a task. Sums are first taken within a task, so they do not depend on the number of threads.
-const TASK: usize = 1 << 14;
+pub(super) const TASK: usize = 1 << 14;
 
 /// The factors of an update in `f32`.
 #[derive(Clone, Copy)]

@@ -1,3 +1,4 @@
 //! Optimizer updates.
 
 pub mod adamw;
+pub mod muon;

@@ -13,7 +13,7 @@
 //! | [`conv3x3`], [`upsample2x`], [`scaled_swish`], [`group_moments`] | the VQGAN | `conv`, `elementwise::swish`, `norm::group_moments` |
 //! | [`Conv2d`], [`norm_swish_conv`], [`GroupNorm`], [`maps_attention`], [`Codebook`] | the VQGAN's layers on [`Maps`] | those above |
 //! | [`cross_entropy`] | the loss and its z-loss | `loss::cross_entropy` |
-//! | [`adamw`], [`square_sum`] | an optimizer's step | `optim::adamw` |
+//! | [`adamw`], [`square_sum`], [`muon`] | an optimizer's step | `optim::adamw`, `optim::muon` |
 //!
 //! # Where they run
 //!
@@ -72,8 +72,8 @@ pub use lumina_kernels::attention::kv_storage::KV_BLOCK_TOKENS;
 pub use self::attention::{KvRow, cached_attention, causal_attention};
 #[cfg(feature = "burn")]
 pub use self::burn::{
-    AdamWStep, Conv3x3, Moments, TensorKv, adamw, conv3x3, cross_entropy, dropout_add, gather, group_moments, read,
-    scaled_swish, square_sum, upsample2x,
+    AdamWStep, Conv3x3, Moments, MuonStep, TensorKv, adamw, conv3x3, cross_entropy, dropout_add, gather, group_moments,
+    muon, read, scaled_swish, square_sum, upsample2x,
 };
 #[cfg(feature = "cube")]
 pub use self::cube::{

@@ -7,9 +7,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
-use lumina_nn::ops::{AdamWStep, Moments, adamw};
+use lumina_nn::ops::{AdamWStep, Moments, MuonStep, adamw, muon};
 
-use super::muon::{self, MuonOptions, MuonStep};
+use super::muon::{MuonOptions, is_for};
 use crate::checkpoint::{WeightType, tensor_bytes};
 use crate::{Error, Result};
 
@@ -80,7 +80,7 @@ impl AdamW {
 
     /// The numbers of Muon where this parameter is updated by it.
     fn muon_for(&self, name: &str, dimensions: usize) -> Option<MuonOptions> {
-        self.muon.filter(|_| muon::is_for(name, dimensions))
+        self.muon.filter(|_| is_for(name, dimensions))
     }
 
     /// Steps made so far.
@@ -225,9 +225,9 @@ impl ModuleMapper for Update<'_> {
         };
         let state = optimizer.states.remove(&name);
         let (updated, state) = match optimizer.muon_for(&name, D) {
-            Some(options) => {
-                let step = MuonStep { learning_rate, weight_decay, options };
-                let (updated, first) = step.update(tensor.inner(), gradient, state.map(|state| state.first));
+            Some(MuonOptions { momentum }) => {
+                let step = MuonStep { learning_rate, weight_decay, momentum };
+                let (updated, first) = muon(tensor.inner(), gradient, state.map(|state| state.first), &step);
                 (updated, State { first, second: None })
             }
             None => {

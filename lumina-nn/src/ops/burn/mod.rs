@@ -15,6 +15,7 @@ mod kv;
 mod linear;
 mod maps;
 mod module;
+mod muon;
 mod read;
 mod rms_norm;
 mod row_writer;
@@ -37,6 +38,7 @@ pub(super) use maps::{
     can_be_precise, cast, dtype_of, grids, group_norm, lookup, maps, maps_attention, maps_on, nearest, norm_swish,
     patches,
 };
+pub use muon::{MuonStep, muon};
 pub use read::read;
 pub(super) use rms_norm::rms_norm;
 use row_writer::RowWriter;
