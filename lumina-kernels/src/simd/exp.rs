@@ -5,7 +5,11 @@
 pub(crate) fn exp(x: f32) -> f32 {
     // Outside of this range the result is not a normal number.
     let x = x.clamp(-87.0, 88.0);
-    let whole = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 · 2²³ rounds to the nearest whole number, which is then in the low bits. A cast to an integer would
+    // saturate, which compilers do value by value.
+    const ROUND: f32 = 12_582_912.0;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let whole = rounded - ROUND;
     // ln 2 in two parts, so that the remainder is exact.
     let rest = (x - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
     let series = 1.0 / 5040.0;
@@ -15,7 +19,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let series = series * rest + 1.0 / 6.0;
     let series = series * rest + 0.5;
     let series = (series * rest + 1.0) * rest + 1.0;
-    series * f32::from_bits(((whole as i32 + 127) << 23) as u32)
+    series * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 /// `1 / (1 + e^−x)`.
