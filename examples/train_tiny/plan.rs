@@ -52,8 +52,8 @@ struct Lengths {
     vq_pruning: (u64, u32),
     /// Records of FP-SFT.
     fp_sft: u64,
-    /// Records of Omni-SFT: with small images; then with small ones, with larger ones, and with those of the target size.
-    omni_sft: [u64; 4],
+    /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size.
+    omni_sft: [[u64; 3]; 3],
 }
 
 impl Plan {
@@ -63,14 +63,18 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 100_000,
-            omni_sft: [70_000, 26_000, 15_000, 34_000],
+            omni_sft: [[70_000, 0, 0], [26_000, 15_000, 34_000], [15_000, 15_000, 60_000]],
         })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
-        let mut plan =
-            Self::of(&Lengths { vq_steps: [12, 12, 12], vq_pruning: (8, 1), fp_sft: 64, omni_sft: [64, 32, 32, 64] });
+        let mut plan = Self::of(&Lengths {
+            vq_steps: [12, 12, 12],
+            vq_pruning: (8, 1),
+            fp_sft: 64,
+            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64]],
+        });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
@@ -162,7 +166,18 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([first, small, middle, large]: [u64; 4], target_px: u32) -> Vec<Part> {
+fn omni_sft([first, second, third]: [[u64; 3]; 3], target_px: u32) -> Vec<Part> {
+    vec![
+        part("omni-sft-128", 24, omni_data([3, 0, 0], first, target_px), (2e-3, 1e-3)),
+        // Of large images alone a model would learn their rows anew, and forget what it knew.
+        part("omni-sft-256", 16, omni_data([5, 6, 4], second, target_px), (2e-3, 1e-5)),
+        part("omni-sft-256-again", 16, omni_data([9, 8, 7], third, target_px), (2e-3, 1e-5)),
+    ]
+}
+
+/// Records of all tasks with small images, with larger ones and with those of the target size, each with a seed of its
+/// own.
+fn omni_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<DatasetOptions> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
         (SceneTask::TextToImage, 12),
@@ -174,18 +189,17 @@ fn omni_sft([first, small, middle, large]: [u64; 4], target_px: u32) -> Vec<Part
         (SceneTask::ImageThenEdit, 12),
         (SceneTask::ImageThenCaption, 8),
     ];
-    let data =
-        |seed, n_records, target_px| DatasetOptions { more_questions: 3, ..data(seed, n_records, target_px, &tasks) };
     // The square, which is what one gets without asking, is twice as likely.
-    let sizes = [&SIZES[..1], &SIZES].concat();
-    let large = DatasetOptions { image_sizes: Some(sizes), ..data(4, large, target_px) };
-    let middle = DatasetOptions { image_sizes: Some(MIDDLE_SIZES.to_vec()), ..data(6, middle, target_px / 4 * 3) };
-    // Of large images alone a model would learn their rows anew, and forget what it knew.
-    let all = vec![large, middle, data(5, small, target_px / 2)];
-    vec![
-        part("omni-sft-128", 24, vec![data(3, first, target_px / 2)], (2e-3, 1e-3)),
-        part("omni-sft-256", 16, all, (2e-3, 1e-5)),
-    ]
+    let large_sizes = [&SIZES[..1], &SIZES].concat();
+    let sizes =
+        [(target_px / 2, None), (target_px / 4 * 3, Some(MIDDLE_SIZES.to_vec())), (target_px, Some(large_sizes))];
+    let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
+    all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
+        image_sizes,
+        more_questions: 3,
+        ..data(seed, n_records, target_px, &tasks)
+    })
+    .collect()
 }
 
 fn part(

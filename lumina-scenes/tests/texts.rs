@@ -73,9 +73,12 @@ fn no_training_prompt_is_a_free_one() {
     let parts = [
         (1, 100_000, 128, None, drawing),
         (3, 70_000, 128, None, all),
-        (4, 34_000, 256, Some(large), all),
+        (4, 34_000, 256, Some(large.clone()), all),
         (5, 26_000, 128, None, all),
-        (6, 15_000, 192, Some(middle), all),
+        (6, 15_000, 192, Some(middle.clone()), all),
+        (7, 60_000, 256, Some(large), all),
+        (8, 15_000, 192, Some(middle), all),
+        (9, 15_000, 128, None, all),
     ];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
