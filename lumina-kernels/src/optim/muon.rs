@@ -37,8 +37,8 @@ impl MuonStep {
 
 /// Iterations of [`orthogonalize`].
 pub const ITERATIONS: usize = 5;
-/// The factors of `X`, `(X · Xᵀ) · X` and `(X · Xᵀ)² · X` in an iteration: small singular values grow fast, and large ones
-/// stay near 1.
+/// The factors of `X`, `(X · Xᵀ) · X` and `(X · Xᵀ)² · X` in an iteration: small singular values grow fast, and large
+/// ones stay near 1.
 pub const FACTORS: [f32; 3] = [3.4445, -4.775, 2.0315];
 /// A matrix is divided by its norm, or by this where the norm is smaller.
 pub const MIN_NORM: f32 = 1e-7;
