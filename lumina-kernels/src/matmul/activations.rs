@@ -5,6 +5,7 @@ use super::blocks::ActivationBlock;
 use super::kernel::MAX_GEMV_ROWS;
 use crate::parallel::*;
 use crate::scratch::Lanes;
+use crate::simd::exp::ROUND;
 
 /// Quads of a block.
 const QUADS: usize = BLOCK / 4;
@@ -201,9 +202,6 @@ fn quantise(values: &[f32; BLOCK], offset: i32) -> ActivationBlock {
     }
     let scale = largest / 127.0;
     let inverse = if scale.recip().is_finite() { scale.recip() } else { 0.0 };
-    // Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike. The number is then in
-    // the low bits.
-    const ROUND: f32 = 12_582_912.0;
     let mut quants = [0i8; BLOCK];
     let mut sum = 0;
     for (quant, value) in quants.iter_mut().zip(values) {

@@ -1,13 +1,15 @@
 //! The exponential and the sigmoid, in operations that the compiler vectorises.
 
+/// Adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, on any processor alike. The number is then in the
+/// low bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
 /// `e^x`, within two units in the last place.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // Outside of this range the result is not a normal number.
     let x = x.clamp(-87.0, 88.0);
-    // Adding 1.5 · 2²³ rounds to the nearest whole number, which is then in the low bits. A cast to an integer would
-    // saturate, which compilers do value by value.
-    const ROUND: f32 = 12_582_912.0;
+    // A cast to an integer would saturate, which compilers do value by value.
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let whole = rounded - ROUND;
     // ln 2 in two parts, so that the remainder is exact.
