@@ -86,8 +86,7 @@ pub fn orthogonalize(mut matrix: Vec<f32>, [rows, columns]: [usize; 2]) -> Vec<f
             gemm(Transposed(&matrix), Normal(&matrix), GemmShape { k: rows, ..square })
         };
         // first + third · pairs + fifth · pairs², with one product.
-        let mut factor = pairs.clone();
-        factor.iter_mut().for_each(|value| *value *= fifth);
+        let mut factor: Vec<f32> = pairs.iter().map(|pair| pair * fifth).collect();
         add_to_diagonal(&mut factor, side, third);
         let mut factor = gemm(Normal(&pairs), Normal(&factor), square);
         add_to_diagonal(&mut factor, side, first);

@@ -25,6 +25,44 @@ pub(super) fn is_for(name: &str, dimensions: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn::tensor::{Device, Tensor, TensorData};
+    use lumina_nn::ops::{MuonStep, muon};
+
+    /// What five Newton-Schulz iterations make of a singular value.
+    fn iterated(mut value: f64) -> f64 {
+        for _ in 0..5 {
+            value = 3.4445 * value - 4.775 * value.powi(3) + 2.0315 * value.powi(5);
+        }
+        value
+    }
+
+    fn diagonal(values: [f32; 2], device: &Device) -> Tensor<2> {
+        let values = vec![values[0], 0.0, 0.0, 0.0, values[1], 0.0];
+        Tensor::from_data(TensorData::new(values, [2, 3]), device)
+    }
+
+    #[test]
+    fn two_steps_on_a_diagonal_matrix() {
+        let device = Device::default();
+        let step = MuonStep { learning_rate: 0.1, weight_decay: 0.5, momentum: MuonOptions::default().momentum };
+        let gradients = [[3.0, 1.0], [-0.5, 2.0]];
+        let (mut weight, mut sum) = (diagonal([1.0, -2.0], &device), None);
+        let (mut expected, mut sums) = ([1.0, -2.0], [0.0, 0.0]);
+        for gradient in gradients {
+            let (updated, of_updated) = muon(weight, diagonal(gradient, &device), sum, &step);
+            (weight, sum) = (updated, Some(of_updated));
+            let gradient = gradient.map(f64::from);
+            sums = [0, 1].map(|at| 0.95 * sums[at] + gradient[at]);
+            let ahead: [f64; 2] = [0, 1].map(|at| 0.95 * sums[at] + gradient[at]);
+            let norm = ahead[0].hypot(ahead[1]);
+            let scale = 0.1 * 0.2 * 3_f64.sqrt();
+            expected = [0, 1].map(|at| expected[at] * (1.0 - 0.1 * 0.5) - scale * iterated(ahead[at] / norm));
+        }
+        let values = weight.into_data().try_to_vec::<f32>().unwrap();
+        for (value, expected) in values.iter().zip([expected[0], 0.0, 0.0, 0.0, expected[1], 0.0]) {
+            assert!((f64::from(*value) - expected).abs() < 1e-5, "{values:?}, expected {expected}");
+        }
+    }
 
     #[test]
     fn weights_of_linear_layers_are_updated_by_it() {

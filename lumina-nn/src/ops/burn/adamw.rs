@@ -26,13 +26,8 @@ pub fn adamw<const D: usize>(
 ) -> (Tensor<D>, Moments) {
     match (Constant::unrecorded(&weight), Constant::unrecorded(&grad)) {
         (Some(values), Some(grads)) if fits(&values, &grads, moments.as_ref()) => {
-            let [mut first, mut second] = match moments {
-                // A moment that is no vector of the backend would be lost; `fits` has looked.
-                Some(Moments { first, second }) => {
-                    [first, second].map(|moment| InPlace::of(moment).unwrap_or_else(|| InPlace::zeros(&values)))
-                }
-                None => [InPlace::zeros(&values), InPlace::zeros(&values)],
-            };
+            let moments = moments.map_or([None, None], |both| [Some(both.first), Some(both.second)]);
+            let [mut first, mut second] = moments.map(|moment| InPlace::or_zeros(moment, &values));
             let moments = kernel::MomentsMut { first: first.values_mut(), second: second.values_mut() };
             let updated = kernel::update(values.values(), grads.values(), moments, step);
             let updated = Tensor::from_data(burn::tensor::TensorData::new(updated, weight.shape()), &weight.device());
@@ -45,7 +40,7 @@ pub fn adamw<const D: usize>(
 /// Whether all tensors have as many values.
 fn fits(values: &Constant, grads: &Constant, moments: Option<&Moments>) -> bool {
     let n = values.values().len();
-    let fits = |moment: &Tensor<1>| moment.dims() == [n] && Constant::unrecorded(moment).is_some();
+    let fits = |moment: &Tensor<1>| InPlace::is_possible(moment, n);
     grads.values().len() == n && moments.is_none_or(|both| fits(&both.first) && fits(&both.second))
 }
 

@@ -149,9 +149,14 @@ impl InPlace {
         Self(array(Array { values, shape }))
     }
 
-    /// As many zeros as there are values.
-    pub(in crate::ops) fn zeros(like: &Constant) -> Self {
-        Self::new(vec![0.0; like.values().len()])
+    /// The tensor, which [`InPlace::is_possible`] has looked at, or without one as many zeros as there are values.
+    pub(in crate::ops) fn or_zeros(tensor: Option<Tensor<1>>, like: &Constant) -> Self {
+        tensor.and_then(Self::of).unwrap_or_else(|| Self::new(vec![0.0; like.values().len()]))
+    }
+
+    /// Whether this is a vector of `n` values of the CPU backend. Another would be lost.
+    pub(in crate::ops) fn is_possible(tensor: &Tensor<1>, n: usize) -> bool {
+        tensor.dims() == [n] && Constant::unrecorded(tensor).is_some()
     }
 
     pub(in crate::ops) fn values_mut(&mut self) -> &mut [f32] {

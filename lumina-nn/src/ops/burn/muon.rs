@@ -18,11 +18,10 @@ pub fn muon<const D: usize>(
 ) -> (Tensor<D>, Tensor<1>) {
     let sides = [weight.dims()[0], weight.dims()[D - 1]];
     let n = sides[0] * sides[1];
-    let fits = |sum: &Tensor<1>| sum.dims() == [n] && Constant::unrecorded(sum).is_some();
+    let fits = |sum: &Tensor<1>| InPlace::is_possible(sum, n);
     match (Constant::unrecorded(&weight), Constant::unrecorded(&gradient)) {
         (Some(values), Some(gradients)) if gradients.values().len() == n && sum.as_ref().is_none_or(fits) => {
-            // A sum that is no vector of the backend would be lost; `fits` has looked.
-            let mut sum = sum.and_then(InPlace::of).unwrap_or_else(|| InPlace::zeros(&values));
+            let mut sum = InPlace::or_zeros(sum, &values);
             let updated = kernel::update(values.values(), gradients.values(), sum.values_mut(), sides, step);
             let updated = Tensor::from_data(TensorData::new(updated, weight.shape()), &weight.device());
             (updated, sum.into_tensor())
