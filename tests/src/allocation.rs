@@ -43,6 +43,14 @@ impl Counting {
         (result, self.peak.load(Ordering::Relaxed).saturating_sub(before))
     }
 
+    /// The bytes that are allocated after `run` and were not before: what it keeps. Unlike a peak, it does not depend on
+    /// how many threads had work of their own at once.
+    pub fn kept_by(&self, run: impl FnOnce()) -> usize {
+        let before = self.bytes.load(Ordering::Relaxed);
+        run();
+        self.bytes.load(Ordering::Relaxed).saturating_sub(before)
+    }
+
     fn add(&self, bytes: usize) {
         self.count.fetch_add(1, Ordering::Relaxed);
         // A thread that ends may allocate when its own values are gone.
