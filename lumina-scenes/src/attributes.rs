@@ -91,7 +91,7 @@ attribute! {
 attribute! {
     /// What an object is filled with.
     Fill, "a fill", 3 {
-        /// Its colour. Captions do not mention it.
+        /// Its colour. Canonical captions do not mention it.
         Plain = "plain",
         /// Horizontal stripes of its colour and a [dark](Colour::dark_rgb) one.
         Striped = "striped",
@@ -133,7 +133,8 @@ attribute! {
 }
 
 attribute! {
-    /// The position of the first of two objects relative to the second.
+    /// The position of the first of two objects relative to the second, which a caption states and a question asks for
+    /// where their centres are [`MIN_DISTANCE_PX`](crate::MIN_DISTANCE_PX) apart or more.
     Relation, "a relation", 4 {
         /// Its centre is further left.
         LeftOf = "to the left of",
@@ -263,6 +264,10 @@ impl fmt::Display for Backdrop {
     }
 }
 
+/// How far apart the centres of two objects are, at least, where one is above or beside the other to anyone's eye: the
+/// side of a small object.
+pub const MIN_DISTANCE_PX: u32 = ObjectSize::Small.side_px();
+
 impl Relation {
     /// Whether the relation is true of objects with these centres, given as `(x, y)`.
     pub fn holds(self, first: (i32, i32), second: (i32, i32)) -> bool {
@@ -274,14 +279,15 @@ impl Relation {
         }
     }
 
-    /// Whether the relation is true to anyone's eye: of objects in different thirds of the columns or rows. The centres
-    /// of two objects side by side differ by some rows, too, if their sizes do.
-    pub(crate) fn is_clear(self, first: Position, second: Position) -> bool {
-        let [first, second] = [first, second].map(|position| {
-            let (column, row) = position.thirds();
-            (column.cast_signed(), row.cast_signed())
-        });
-        self.holds(first, second)
+    /// Whether the relation [holds](Self::holds) to anyone's eye: `None` if the centres are too near to each other for
+    /// either answer, as those of two objects side by side whose sizes differ.
+    pub fn clearly_holds(self, first: (i32, i32), second: (i32, i32)) -> Option<bool> {
+        let (x, y) = (first.0.abs_diff(second.0), first.1.abs_diff(second.1));
+        let distance = match self {
+            Self::LeftOf | Self::RightOf => x,
+            Self::Above | Self::Below => y,
+        };
+        (distance >= MIN_DISTANCE_PX).then(|| self.holds(first, second))
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Mention {
     pub count: u32,
     /// Their size.
     pub size: Option<ObjectSize>,
-    /// Their fill. Captions say nothing of a plain one.
+    /// Their fill. Canonical captions say nothing of a plain one.
     pub fill: Fill,
     /// Their colour.
     pub colour: Option<Colour>,
@@ -31,6 +31,11 @@ impl Mention {
     pub const fn of(kind: ObjectKind) -> Self {
         let ObjectKind { size, fill, colour, shape } = kind;
         Self { count: 1, size: Some(size), fill, colour: Some(colour), shape, position: None }
+    }
+
+    /// The kind of the objects, if both size and colour are stated.
+    pub fn kind(&self) -> Option<ObjectKind> {
+        Some(ObjectKind { size: self.size?, fill: self.fill, colour: self.colour?, shape: self.shape })
     }
 }
 
@@ -103,7 +108,8 @@ impl Caption {
         self.backdrop
     }
 
-    /// Whether both state the same, regardless of the order in which they list objects.
+    /// Whether both state the same in the same form, regardless of the order in which they list objects: one above the
+    /// other is not the same as the other below it.
     pub fn is_equivalent_to(&self, other: &Self) -> bool {
         let sorted = |caption: &Self| {
             let mut objects = caption.objects();

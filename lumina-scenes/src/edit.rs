@@ -106,7 +106,10 @@ impl Edit {
 
     /// A possible edit. The type is chosen first, then the edit, so that no type is rare.
     pub(crate) fn random(scene: &Scene, split: Split, rng: &mut SeededRng) -> Self {
-        let allowed = |edit: &Self| edit.apply(scene).is_ok_and(|edited| edited != *scene && split.allows(&edited));
+        let allowed = |edit: &Self| {
+            let is_possible = edit.apply(scene).is_ok_and(|edited| edited != *scene && split.allows(&edited));
+            is_possible && edit.has_one_reading(scene)
+        };
         let mut edit_types: Vec<usize> = (0..N_TYPES).collect();
         rng.shuffle(&mut edit_types);
         for edit_type in edit_types {
@@ -124,6 +127,18 @@ impl Edit {
         }
         // The shade of the background can always be changed, and no split forbids it.
         Self::Shade { shaded: !scene.backdrop().shaded }
+    }
+
+    /// Whether people agree on what is asked for. Moved `to the left`, what is in the top right goes to the middle of
+    /// the left for some, and stays at the top for others.
+    fn has_one_reading(&self, scene: &Scene) -> bool {
+        let Self::Move { target, to } = *self else { return true };
+        let from = target.of(scene).next().map(|object| scene.position(object).thirds());
+        from.is_some_and(|(column, row)| match to {
+            Position::Left | Position::Right => row == 1,
+            Position::Top | Position::Bottom => column == 1,
+            _ => true,
+        })
     }
 
     /// All edits of a type, possible or not.
@@ -309,7 +324,8 @@ mod tests {
             (
                 Edit::Shade { shaded: true },
                 "make the background shaded",
-                "a small red star in the top left and a small red ring in the bottom right on a shaded white background",
+                "a small red star in the top left and a small red ring in the bottom right \
+                 on a shaded white background",
             ),
         ] {
             assert_eq!(edit.to_string(), instruction);
@@ -321,6 +337,20 @@ mod tests {
         let add = Edit::Add { kind: STAR, position: Position::Centre };
         let added = add.apply(&before).unwrap();
         assert_eq!(added.objects()[1], before.free_places(STAR, Position::Centre)[0]);
+    }
+
+    #[test]
+    fn moves_have_one_reading() {
+        let [corner, side] = [(1, 1), (1, 7)].map(|at| scene(vec![Object { kind: STAR, at }]));
+        for (to, of_corner, of_side) in [
+            (Position::Right, false, true),
+            (Position::Bottom, false, false),
+            (Position::BottomRight, true, true),
+            (Position::Centre, true, true),
+        ] {
+            let edit = Edit::Move { target: star(), to };
+            assert_eq!([&corner, &side].map(|scene| edit.has_one_reading(scene)), [of_corner, of_side], "{edit}");
+        }
     }
 
     #[test]

@@ -200,10 +200,7 @@ const PROMPTS: &[FreePrompt] = &[
         size: (320, 192),
     },
     of("I'd like a polka dot ball on black please", "a dotted circle on a black background"),
-    of(
-        "hello can you make a big orange cross, then a small one below it",
-        "a small orange cross below a large orange cross",
-    ),
+    of("hello can you make a big orange cross, then a small one below it", "a small cross below a large orange cross"),
     of("hearts: two, small, red", "two small red hearts"),
     of(
         "a triangle on the right of a circle, both green, on a white background",

@@ -21,7 +21,9 @@ mod scenes;
 mod split;
 mod wording;
 
-pub use attributes::{Backdrop, Background, Colour, Fill, ObjectKind, ObjectShape, ObjectSize, Position, Relation};
+pub use attributes::{
+    Backdrop, Background, Colour, Fill, MIN_DISTANCE_PX, ObjectKind, ObjectShape, ObjectSize, Position, Relation,
+};
 pub use caption::{Caption, MAX_OBJECTS, Mention};
 pub use description::Description;
 pub use edit::Edit;

@@ -7,8 +7,6 @@ use crate::{
     Background, Colour, Description, Fill, Mention, Object, ObjectShape, ObjectSize, Position, Relation, Scene,
 };
 
-/// How far apart two objects are along an axis, at least, so that a question asks which is further.
-const MIN_DISTANCE_PX: i32 = 48;
 /// How often a random question is drawn, before another kind is tried.
 const TRIES: usize = 20;
 /// The words for numbers of objects.
@@ -77,18 +75,9 @@ fn only<'a>(description: &'a Description, scene: &'a Scene) -> Option<&'a Object
     found.next().is_none().then_some(object)
 }
 
-/// Whether the relation is true of two objects; `None` if they are too near to each other for an answer.
-fn holds(relation: Relation, first: &Object, second: &Object) -> Option<bool> {
-    let (first, second) = (first.centre_px(), second.centre_px());
-    let distance = match relation {
-        Relation::LeftOf | Relation::RightOf => first.0 - second.0,
-        Relation::Above | Relation::Below => first.1 - second.1,
-    };
-    (distance.abs() >= MIN_DISTANCE_PX).then(|| relation.holds(first, second))
-}
-
 impl Question {
-    /// The answer; `None` if the question makes no sense of this scene, such as for the colour of the circle where there are two.
+    /// The answer; `None` if the question makes no sense of this scene, such as that for the colour of the circle where
+    /// there are two.
     pub fn answer(&self, scene: &Scene) -> Option<String> {
         let object = |description| only(description, scene);
         Some(match self {
@@ -106,7 +95,9 @@ impl Question {
             }
             Self::Where(description) => scene.position(object(description)?).to_string(),
             Self::IsThere(description) => yes(description.of(scene).next().is_some()),
-            Self::IsRelated(first, relation, second) => yes(holds(*relation, object(first)?, object(second)?)?),
+            Self::IsRelated(first, relation, second) => {
+                yes(relation.clearly_holds(object(first)?.centre_px(), object(second)?.centre_px())?)
+            }
             Self::Related(relation, description) => {
                 let object = object(description)?;
                 let other = match scene.objects() {
@@ -119,7 +110,11 @@ impl Question {
                     }
                     _ => return None,
                 };
-                if holds(*relation, other, object)? { mention(other) } else { "nothing".to_owned() }
+                if relation.clearly_holds(other.centre_px(), object.centre_px())? {
+                    mention(other)
+                } else {
+                    "nothing".to_owned()
+                }
             }
             Self::IsColour(description, colour) => yes(object(description)?.kind.colour == *colour),
             Self::BackgroundColour => scene.backdrop().background.to_string(),

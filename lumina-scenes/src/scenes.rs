@@ -43,10 +43,15 @@ impl Scenes {
     pub fn new(seed: u64, split: Split, target_px: u32) -> Result<Self> {
         let mut sizes = crop_sizes(target_px).map_err(Error::TargetSize)?;
         let large = ObjectSize::Large.side_px();
-        sizes.retain(|size| size.width_px().min(size.height_px()) >= large);
+        // One that fills the image leaves no background.
+        sizes.retain(|size| {
+            let (width, height) = (size.width_px(), size.height_px());
+            width.min(height) >= large && width.max(height) > large
+        });
         if sizes.is_empty() {
             let reason = format!(
-                "objects of {large} pixels do not fit into images of {target_px}; choose a target size of at least {large}"
+                "objects of {large} pixels do not fit into images of {target_px}; choose a target size of at least {}",
+                large + large / 3
             );
             return Err(Error::Scene { reason });
         }
@@ -149,7 +154,7 @@ mod tests {
     #[test]
     fn targets_too_small_for_an_object_are_refused() {
         assert!(Scenes::new(3, Split::Train, 128).is_ok());
-        assert!(matches!(Scenes::new(3, Split::Train, 64), Err(Error::Scene { .. })));
+        assert!(Scenes::new(3, Split::Train, 127).unwrap_err().to_string().contains("at least 128"));
         assert!(matches!(Scenes::new(3, Split::Train, 31), Err(Error::TargetSize(_))));
     }
 

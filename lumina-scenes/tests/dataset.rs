@@ -246,7 +246,7 @@ fn invalid_options_and_lines_are_errors() {
     let tasks = || [(SceneTask::Editing, u32::MAX), (SceneTask::Captioning, u32::MAX)].into();
     assert!(matches!(SceneDataset::new(options(tasks(), 31)), Err(Error::TargetSize(_))));
     assert!(matches!(SceneDataset::new(options(tasks(), 64)), Err(Error::Scene { .. })));
-    assert_eq!(SceneDataset::new(options(tasks(), 96)).unwrap().records().count(), 1000);
+    assert_eq!(SceneDataset::new(options(tasks(), 128)).unwrap().records().count(), 1000);
 
     let json = serde_json::to_string(&DatasetOptions::default()).unwrap();
     assert_eq!(serde_json::from_str::<DatasetOptions>(&json).unwrap(), DatasetOptions::default());

@@ -206,7 +206,7 @@ fn near_misses(scene: &Scene) -> Vec<(&'static str, Scene)> {
 #[test]
 fn near_misses_fail_in_the_property_that_differs() {
     let mut counts = HashMap::<&str, usize>::new();
-    for (seed, scene) in (0..).zip(scenes(128, Split::Test, 25).chain(scenes(256, Split::Test, 12))) {
+    for (seed, scene) in (0..).zip(scenes(128, Split::Test, 25).chain(scenes(256, Split::Test, 16))) {
         let caption = scene.caption();
         // All changes of an attribute, and some of the many places.
         let (many, few): (Vec<_>, Vec<_>) =

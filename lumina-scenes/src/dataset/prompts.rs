@@ -1,7 +1,7 @@
 //! Captions of a scene that a training prompt may state: all of it, or only some.
 
 use crate::random::SeededRng;
-use crate::{Caption, Mention, Object, Relation, Scene};
+use crate::{Caption, Mention, Object, ObjectKind, Relation, Scene};
 
 /// A caption that is true of the scene, in one of several forms: all objects with their positions; without them,
 /// objects that are alike counted; the relation of two objects; and any of these with some attributes unstated.
@@ -16,7 +16,7 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     if let [first, second] = objects[..]
         && first.kind != second.kind
         && rng.below(5) < 2
-        && let Some(relation) = rng.choose(&clear_relations(scene, [first, second]))
+        && let Some(relation) = rng.choose(&clear_relations([first, second]))
     {
         let mut mentions = [first, second].map(|object| Mention::of(object.kind));
         if vague {
@@ -42,12 +42,13 @@ pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
 }
 
 /// How the first object is to the second, to anyone's eye.
-fn clear_relations(scene: &Scene, objects: [Object; 2]) -> Vec<Relation> {
-    let [first, second] = objects.map(|object| scene.position(&object));
-    Relation::ALL.into_iter().filter(|relation| relation.is_clear(first, second)).collect()
+fn clear_relations(objects: [Object; 2]) -> Vec<Relation> {
+    let [first, second] = objects.map(|object| object.centre_px());
+    Relation::ALL.into_iter().filter(|relation| relation.clearly_holds(first, second) == Some(true)).collect()
 }
 
 /// Drops sizes, colours and positions: of all objects, of some, or of none. Fills stay: an object without one is plain.
+/// So do sizes and colours of kinds that are held out, without which a prompt would no longer ask for such a kind.
 fn leave_out(mentions: &mut [Mention], rng: &mut SeededRng) {
     // In percent, how often an object keeps its size, colour and position.
     let keeps = |rng: &mut SeededRng, chances: &[u32]| rng.choose(chances).unwrap_or(100);
@@ -55,8 +56,9 @@ fn leave_out(mentions: &mut [Mention], rng: &mut SeededRng) {
     let colour = keeps(rng, &[0, 50, 100, 100]);
     let position = keeps(rng, &[0, 50, 100]);
     for mention in mentions {
-        mention.size = mention.size.filter(|_| rng.below(100) < size);
-        mention.colour = mention.colour.filter(|_| rng.below(100) < colour);
+        let is_held_out = mention.kind().is_some_and(ObjectKind::is_held_out);
+        mention.size = mention.size.filter(|_| rng.below(100) < size || is_held_out);
+        mention.colour = mention.colour.filter(|_| rng.below(100) < colour || is_held_out);
         mention.position = mention.position.filter(|_| rng.below(100) < position);
     }
 }
@@ -77,7 +79,7 @@ fn counted(mentions: Vec<Mention>) -> Vec<Mention> {
 mod tests {
     use super::*;
     use crate::random::RngPurpose;
-    use crate::{Fill, ObjectKind, Scenes, Split};
+    use crate::{Fill, Scenes, Split};
 
     fn allows(mention: &Mention, kind: ObjectKind) -> bool {
         mention.size.is_none_or(|size| size == kind.size)
@@ -107,9 +109,20 @@ mod tests {
                 [[0, 1], [1, 0]].into_iter().any(|[first, second]| {
                     allows(&mentions[0], objects[first].kind)
                         && allows(&mentions[1], objects[second].kind)
-                        && relation.holds(objects[first].centre_px(), objects[second].centre_px())
+                        && relation.clearly_holds(objects[first].centre_px(), objects[second].centre_px()) == Some(true)
                 })
             })
+    }
+
+    #[test]
+    fn prompts_for_held_out_kinds_ask_for_one() {
+        let scenes = Scenes::new(9, Split::HeldOut, 256).unwrap();
+        for index in 0..1000 {
+            let scene = scenes.scene(index);
+            let prompt = random_prompt(&scene, &mut SeededRng::new(1, Split::HeldOut, RngPurpose::Record, index));
+            let asks = |mention: &Mention| mention.kind().is_some_and(ObjectKind::is_held_out);
+            assert!(prompt.mentions().iter().any(asks), "{prompt} of {}", scene.caption());
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct SceneRecord {
     pub ground_truth: GroundTruth,
     /// The conversation, with the paths of its images on disk, relative to the records file.
     pub record: Record,
-    /// What a person types for it: prompt, instruction or question in people's words, without what the task puts around
+    /// What a person types first: prompt, instruction or question in people's words, without what the task puts around
     /// it. Empty for tasks that take no text.
     pub typed: String,
     /// The images in the order of their placeholders.

@@ -22,7 +22,7 @@ pub const MIN_IOU: f64 = 0.8;
 /// use lumina_scenes::evaluation::AnswerEvaluation;
 ///
 /// for record in SceneDataset::new(DatasetOptions { n_records: 20, ..Default::default() })?.records() {
-///     // The last turn of the record is the correct answer.
+///     // The last turn of the record is the correct answer, as no more questions are asked.
 ///     let text = record.record.conversations.last().and_then(|turn| turn.value.clone()).unwrap_or_default();
 ///     let evaluation = AnswerEvaluation::new(&record.ground_truth, &text, record.images.last())?;
 ///     assert!(evaluation.is_correct(), "{}: {evaluation}", record.ground_truth.task);

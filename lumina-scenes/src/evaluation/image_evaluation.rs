@@ -30,8 +30,8 @@ pub struct ImageEvaluation {
     pub sizes: bool,
     /// The positions match; true if the caption states none.
     pub positions: bool,
-    /// The relation of the objects matches, to anyone's eye: they are in different thirds of the columns or rows. True
-    /// if the caption states none.
+    /// The relation of the objects matches, [to anyone's eye](crate::Relation::clearly_holds). True if the caption
+    /// states none.
     pub relation: bool,
     /// The background and its shade match.
     pub background: bool,
@@ -119,7 +119,7 @@ impl Assignment {
             count(&|mention, object| mention.position.is_none_or(|position| position == detection.position(object)));
         let relation = caption.stated_relation().is_none_or(|relation| match pairs[..] {
             [(_, Some(first)), (_, Some(second))] => {
-                relation.is_clear(detection.position(first), detection.position(second))
+                relation.clearly_holds(first.nearest_centre_px(), second.nearest_centre_px()) == Some(true)
             }
             _ => false,
         });

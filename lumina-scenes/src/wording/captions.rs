@@ -115,6 +115,7 @@ impl Wording {
         let placed = mentions.iter().all(|mention| mention.position.is_some());
         let positions_first = placed && self.one_in(7);
         let colon = positions_first && self.one_in(4);
+        let alike = mentions.windows(2).all(|pair| pair[0].fill == pair[1].fill);
         let mut texts: Vec<String> = Vec::with_capacity(mentions.len());
         for (index, mention) in mentions.iter().enumerate() {
             let position = mention.position.filter(|_| positions_first);
@@ -124,8 +125,14 @@ impl Wording {
                 before.shape == mention.shape && before.fill == Fill::Plain && mention.fill == Fill::Plain
             });
             let stated = mention.size.is_some() || mention.colour.is_some();
-            let object =
-                if is_again && stated && !self.one_in(3) { self.another(&mention) } else { self.mention(&mention) };
+            let object = if is_again && stated && !self.one_in(3) {
+                self.another(&mention)
+            } else if index == 0 || alike || mention.fill == Fill::Plain {
+                self.mention(&mention)
+            } else {
+                // A fill at the end would be read as that of all: `a circle and a square with stripes`.
+                self.mention_with_fill_first(&mention)
+            };
             texts.push(match position {
                 None => object,
                 Some(position) => {
@@ -274,18 +281,27 @@ impl Wording {
                 let object = self.count(mention.count, format!("{bare} {shape}").trim_start());
                 format!("{object} {}", self.pick(synonyms::with_fill(mention.fill)))
             }
-            _ => {
-                let mut words = self.adjectives(mention);
-                if self.one_in(7) {
-                    self.rng.shuffle(&mut words);
-                }
-                let comma = words.len() > 1 && self.one_in(14);
-                let adjectives = words.join(if comma { ", " } else { " " });
-                let shape = self.shape(mention.shape, mention.count > 1);
-                self.count(mention.count, format!("{adjectives} {shape}").trim_start())
-            }
+            _ => return self.mention_with_fill_first(mention),
         };
-        let points = mention.shape == ObjectShape::Arrow && self.one_in(20);
+        self.placed(object, mention)
+    }
+
+    /// The same, with all adjectives before the shape.
+    fn mention_with_fill_first(&mut self, mention: &Mention) -> String {
+        let mut words = self.adjectives(mention);
+        if self.one_in(7) {
+            self.rng.shuffle(&mut words);
+        }
+        let comma = words.len() > 1 && self.one_in(14);
+        let adjectives = words.join(if comma { ", " } else { " " });
+        let shape = self.shape(mention.shape, mention.count > 1);
+        let object = self.count(mention.count, format!("{adjectives} {shape}").trim_start());
+        self.placed(object, mention)
+    }
+
+    /// The object with its position, if it is stated.
+    fn placed(&mut self, object: String, mention: &Mention) -> String {
+        let points = mention.shape == ObjectShape::Arrow && mention.position.is_none() && self.one_in(20);
         let object = if points { format!("{object} pointing right") } else { object };
         match mention.position {
             None => object,

@@ -7,6 +7,22 @@ use crate::{Edit, Fill, Mention, ObjectKind, ObjectSize};
 /// What precedes a request.
 const STARTS: &[&str] = &["please", "now", "can you", "could you", "now please", "then", "ok, now", "and now"];
 
+/// How a text begins that is no request: `the star should be red`, `sky blue background`.
+const NO_REQUESTS: &[&str] = &[
+    "the ",
+    "i ",
+    "there ",
+    "on ",
+    "background:",
+    "backdrop:",
+    "white ",
+    "black ",
+    "grey ",
+    "gray ",
+    "sky blue ",
+    "light blue ",
+];
+
 /// A form with its slots filled: `{x}` the target, `{to}` what it becomes.
 fn fill_in(form: &str, target: &str, to: &str) -> String {
     form.replace("{x}", target).replace("{to}", to)
@@ -19,12 +35,7 @@ impl Wording {
             return edit.to_string();
         }
         let text = self.instruction(edit);
-        // Not before what clearly is no request: `the star should be red`.
-        let is_request = !text.starts_with("the ")
-            && !text.starts_with("i ")
-            && !text.starts_with("there ")
-            && !text.contains("background:")
-            && !text.starts_with("on ");
+        let is_request = !NO_REQUESTS.iter().any(|start| text.starts_with(start));
         let start = if is_request && self.one_in(5) { self.pick(STARTS) } else { "" };
         let mut text = format!("{start} {text}").trim_start().to_owned();
         if self.one_in(12) && !text.contains("please") {
@@ -113,7 +124,6 @@ impl Wording {
                     "make {to} out of {x}",
                     "transform {x} into {to}",
                     "{x} should be {to}",
-                    "replace {x} with {to}",
                 ]);
                 fill_in(form, &target, &to)
             }

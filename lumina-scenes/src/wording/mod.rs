@@ -7,7 +7,7 @@ mod synonyms;
 
 use crate::caption::article;
 use crate::random::{RngPurpose, SeededRng};
-use crate::{Description, Fill, ObjectShape, Relation, Split};
+use crate::{Description, Fill, ObjectShape, Position, Relation, Split};
 use synonyms::{MISSPELT, Names};
 
 /// How a text is written, but for its words.
@@ -134,8 +134,14 @@ impl Wording {
         };
         words.push(thing);
         words.extend(description.fill.filter(|_| behind).map(|fill| self.name(synonyms::with_fill(fill))));
-        words.extend(description.position.map(|position| self.name(synonyms::position(position))));
+        words.extend(description.position.map(|position| self.place(position)));
         words.join(" ")
+    }
+
+    /// A position that stays with the object before it, whatever follows: `the star on the left`, not `the star left`.
+    fn place(&mut self, position: Position) -> &'static str {
+        let name = self.name(synonyms::position(position));
+        if ["in ", "on ", "at "].iter().any(|start| name.starts_with(start)) { name } else { position.name() }
     }
 
     /// A description with its article.

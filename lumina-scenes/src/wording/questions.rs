@@ -36,12 +36,7 @@ impl Wording {
             }
             Question::ShapeOf(description) => {
                 let object = self.the(description);
-                let form = self.pick(&[
-                    "what shape is {x}",
-                    "what is the shape of {x}",
-                    "which shape does {x} have",
-                    "what is {x}",
-                ]);
+                let form = self.pick(&["what shape is {x}", "what is the shape of {x}", "which shape does {x} have"]);
                 form.replace("{x}", &object)
             }
             Question::FillOf(description) => {

@@ -43,7 +43,7 @@ pub(super) const fn fill(fill: Fill) -> Names {
 /// Fills after the shape: `a star with stripes`.
 pub(super) const fn with_fill(fill: Fill) -> Names {
     match fill {
-        Fill::Plain => &["without a pattern"],
+        Fill::Plain => &[],
         Fill::Striped => &["with stripes"],
         Fill::Dotted => &["with dots", "with spots", "with polka dots"],
     }
