@@ -78,9 +78,11 @@ fn no_training_prompt_is_a_free_one() {
         (4, 34_000, 256, Some(large.clone()), all),
         (5, 26_000, 128, None, all),
         (6, 15_000, 192, Some(middle.clone()), all),
-        (7, 60_000, 256, Some(large), all),
-        (8, 15_000, 192, Some(middle), all),
-        (9, 15_000, 128, None, all),
+        (7, 32_000, 256, Some(large.clone()), all),
+        (8, 8_000, 192, Some(middle), all),
+        (9, 8_000, 128, None, all),
+        (10, 220_000, 128, None, all),
+        (11, 24_000, 256, Some(large), all),
     ];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
