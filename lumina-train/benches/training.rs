@@ -1,5 +1,5 @@
-//! Steps of fine-tuning on the CPU: tokens a second, the parts of a step, a step with Muon in the place of AdamW, and
-//! the matrix products of a step in % of the processor's own rate of f32 matrix products.
+//! Steps of fine-tuning on the CPU: tokens a second, the parts of a step, a step with Muon in the place of AdamW, one in
+//! mixed precision, and the matrix products of a step in % of the processor's own rate of f32 matrix products.
 //!
 //! `cargo bench -p lumina-train` runs all sizes; `cargo bench -p lumina-train -- embedded` the named one. The same
 //! steps in PyTorch: `benches/pytorch_training.py` of the workspace.
@@ -105,10 +105,11 @@ impl Size {
         };
         let z_loss_weight = options.z_loss_weight;
         let with_muon = FineTuneOptions { muon: Some(MuonOptions::default()), ..options.clone() };
+        let mut mixed_trainer = Trainer::new(&model, options.clone(), &[Compute::cpu().bf16_activations()])?;
         let mut trainer = Trainer::new(&model, options, &[Compute::cpu()])?;
         let mut muon_trainer = Trainer::new(&model, with_muon, &[Compute::cpu()])?;
-        let (mut last, mut last_of_muon) = (None, None);
-        let [matmul, forward, both, step, muon_step] = medians(
+        let (mut last, mut last_of_muon, mut last_of_mixed) = (None, None, None);
+        let [matmul, forward, both, step, muon_step, mixed_step] = medians(
             self.runs,
             [
                 &mut || drop(black_box(a.clone().matmul(b.clone()).into_data())),
@@ -116,10 +117,12 @@ impl Size {
                 &mut || drop(black_box(gradients(&trainable.model, &batch, &loss_options))),
                 &mut || last = Some(trainer.step(std::slice::from_ref(&batch), 1000)),
                 &mut || last_of_muon = Some(muon_trainer.step(std::slice::from_ref(&batch), 1000)),
+                &mut || last_of_mixed = Some(mixed_trainer.step(std::slice::from_ref(&batch), 1000)),
             ],
         );
         let report = last.ok_or("no step was made")??;
         last_of_muon.ok_or("no step was made")??;
+        let mixed_loss = last_of_mixed.ok_or("no step was made")??.loss;
         let rate = 2.0 * (MATMUL as f64).powi(3) / matmul.as_secs_f64();
 
         // Each weight takes part in a multiplication and an addition for each token in the forward pass, and in twice
@@ -130,8 +133,8 @@ impl Size {
         let part = |time: Duration| 100.0 * time.as_secs_f64() / step.as_secs_f64();
         println!(
             "{}: {:.1} million parameters, vocabulary {vocabulary}, batch {} x {}\n  {:.0} tokens/s, {:.1} ms a step: \
-             forward {:.0} %, backward {:.0} %, the rest {:.0} %; with Muon {:.1} ms\n  \
-             matmul at {:.0} % of {:.0} GFLOP/s; loss after {} steps {:.4}",
+             forward {:.0} %, backward {:.0} %, the rest {:.0} %; with Muon {:.1} ms, in mixed precision \
+             {:.1} ms\n  matmul at {:.0} % of {:.0} GFLOP/s; loss after {} steps {:.4}, in mixed precision {:.4}",
             self.name,
             parameters as f64 / 1e6,
             self.batch,
@@ -142,10 +145,12 @@ impl Size {
             part(both.saturating_sub(forward)),
             part(step.saturating_sub(both)),
             muon_step.as_secs_f64() * 1e3,
+            mixed_step.as_secs_f64() * 1e3,
             100.0 * fraction,
             rate / 1e9,
             report.step,
             report.loss,
+            mixed_loss,
         );
         Ok(())
     }

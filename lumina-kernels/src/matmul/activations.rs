@@ -156,7 +156,7 @@ fn pair(x: &[f32]) -> u32 {
 }
 
 /// The nearest `bf16`, ties to even; NaN stays NaN.
-fn bf16_bits(value: f32) -> u32 {
+pub(super) fn bf16_bits(value: f32) -> u32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
     if value.is_nan() { bits >> 16 | 0x40 } else { rounded }

@@ -7,8 +7,8 @@
 //!   panels that fit a cache, and multiplied with tiles of all activations.
 //!
 //! `kernel` chooses the functions for an instruction set, `arithmetic` the types that are multiplied, `activations` and
-//! the `*_pack` files put operands in the order of the kernels. [`f32_gemm`] is for training, where both operands are
-//! `f32`.
+//! the `*_pack` files put operands in the order of the kernels. [`f32_gemm`] and [`bf16_gemm`] are for training,
+//! where both operands are `f32`.
 
 use std::ops::Range;
 
@@ -28,6 +28,7 @@ mod avx512_gemm;
 mod avx512_gemv;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
+pub mod bf16_gemm;
 mod blocks;
 pub mod f32_gemm;
 mod gemv;

@@ -1,5 +1,7 @@
 //! A weight matrix and the memory for its result.
 
+use std::mem::MaybeUninit;
+
 use crate::Matrix;
 use crate::memory::SharedOutput;
 use crate::scratch::Lanes;
@@ -15,6 +17,11 @@ impl<'a> MatmulTask<'a> {
     /// `output` is `[n, rows]`, for `n` rows of activations.
     pub fn new(weight: Matrix<'a>, output: &'a mut [f32]) -> Self {
         Self { weight, output: SharedOutput::from_initialised(output) }
+    }
+
+    /// `output` is `[n, rows]`, and need not be initialised: where there are columns, all of it is written.
+    pub(super) fn in_room(weight: Matrix<'a>, output: &'a mut [MaybeUninit<f32>]) -> Self {
+        Self { weight, output: SharedOutput::new(output) }
     }
 
     pub(super) fn weight(&self) -> Matrix<'a> {

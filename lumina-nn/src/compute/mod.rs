@@ -173,6 +173,9 @@ impl Compute {
     /// Rounds activations to `bf16` in products with `bf16` weights, where the CPU multiplies that (AVX-512 BF16, AMX):
     /// prompts take half the time. Each number is rounded by at most 2⁻⁸ of itself, and sums stay `f32`. On other CPUs,
     /// and in the image tokenizer, nothing changes.
+    ///
+    /// In training it is what is called mixed precision: both operands of the products of linear layers are rounded, in
+    /// the backward pass as well, while weights, gradients and what is between the layers stay `f32`.
     #[must_use]
     pub fn bf16_activations(self) -> Self {
         self.each(|device| device.activations = ActivationPrecision::Reduced)

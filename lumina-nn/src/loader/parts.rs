@@ -13,6 +13,8 @@ use crate::ops::low_rank::LowRank;
 use crate::ops::maps::{ConvWeights, Entries};
 #[cfg(feature = "cube")]
 use crate::ops::maps::{GpuConv, GpuEntries};
+#[cfg(feature = "burn")]
+use crate::ops::weight::BurnMatrix;
 #[cfg(feature = "cube")]
 use crate::ops::weight::GpuMatrix;
 use crate::ops::weight::Weight;
@@ -144,7 +146,8 @@ impl Loader<'_> {
         let view = self.view(&path, &shape, part);
         #[cfg(feature = "burn")]
         if self.target.compute.is_in_tensors() {
-            return Weight::Burn(self.parameter(path, view, part));
+            let precision = self.target.compute.activations();
+            return Weight::Burn(BurnMatrix { parameter: self.parameter(path, view, part), precision });
         }
         #[cfg(feature = "cube")]
         if self.target.compute.gpu().is_some()

@@ -42,7 +42,9 @@ impl Embedding {
         }
         let rows = match &self.weight {
             #[cfg(feature = "burn")]
-            Weight::Burn(table) => super::burn::gather(table.val(), indices)?.cast(compute.options().1).into(),
+            Weight::Burn(table) => {
+                super::burn::gather(table.parameter.val(), indices)?.cast(compute.options().1).into()
+            }
             Weight::Host(table) => Hidden::new(compute, indices.len(), table.columns(), |rows| {
                 for (row, &index) in rows.chunks_exact_mut(table.columns().max(1)).zip(indices) {
                     table.read_row(index as usize, row);

@@ -13,7 +13,17 @@ pub(crate) enum Weight {
     #[cfg(feature = "cube")]
     Gpu(GpuMatrix),
     #[cfg(feature = "burn")]
-    Burn(burn::module::Param<burn::tensor::Tensor<2>>),
+    Burn(BurnMatrix),
+}
+
+/// A parameter of Burn.
+#[cfg(feature = "burn")]
+#[derive(burn::module::Module, Debug)]
+pub(crate) struct BurnMatrix {
+    pub(crate) parameter: burn::module::Param<burn::tensor::Tensor<2>>,
+    /// How both operands of a product are rounded on a CPU.
+    #[module(skip)]
+    pub(crate) precision: lumina_kernels::ActivationPrecision,
 }
 
 /// A matrix on a GPU. Cloning it copies no weight.
@@ -35,7 +45,7 @@ impl Weight {
     pub(super) fn outputs(&self) -> usize {
         match self {
             #[cfg(feature = "burn")]
-            Self::Burn(weight) => weight.dims()[0],
+            Self::Burn(weight) => weight.parameter.dims()[0],
             Self::Host(weight) => weight.rows(),
             #[cfg(feature = "cube")]
             Self::Gpu(weight) => weight.matrix.rows(),
@@ -75,8 +85,8 @@ pub(super) fn matmul<const N: usize>(weights: [WeightRows<'_>; N], x: &Hidden) -
     weights.map(|WeightRows { weight, rows }| match weight {
         #[cfg(feature = "burn")]
         Weight::Burn(weight) => {
-            let weight = weight.val();
-            super::burn::linear(x.to_tensor(&weight.device()), weight, rows).into()
+            let (precision, weight) = (weight.precision, weight.parameter.val());
+            super::burn::linear(x.to_tensor(&weight.device()), weight, rows, precision).into()
         }
         Weight::Host(weight) => {
             let [y] = host_matmul([(weight, rows)], x);

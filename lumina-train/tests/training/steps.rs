@@ -1,12 +1,15 @@
 //! Reports of steps, and steps that fail.
 
 use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
+use lumina_mgpt::Dropout;
 use lumina_nn::Compute;
 use lumina_train::Error;
-use lumina_train::fine_tune::{FineTuneOptions, Position, Trainer};
+use lumina_train::fine_tune::{
+    ActivationMemory, FineTuneOptions, LossOptions, Position, Trainable, Trainer, gradients,
+};
 use lumina_train::optim::EpochSchedule;
 
-use crate::small::{STEPS, folder_of, options, passes, sequences, shape, state};
+use crate::small::{STEPS, Sequence, by_name, folder_of, options, passes, sequences, shape, state};
 
 #[test]
 fn reports_and_positions() {
@@ -26,6 +29,29 @@ fn reports_and_positions() {
         let after = Position { epoch: 0, step_in_epoch: step + 1, step: step + 1, tokens: 30 * (step + 1) };
         assert_eq!(trainer.position(), after);
     }
+}
+
+/// Gradients differ by how the operands of products are rounded, where the processor multiplies `bf16`, and only so.
+#[test]
+fn gradients_in_mixed_precision_are_near_those_in_f32() {
+    let (_folder, model) = folder_of(&shape());
+    let sequence = Sequence::new(7, 60, 10);
+    let options =
+        LossOptions { z_loss_weight: 1e-5, dropout: Dropout::NONE, activation_memory: ActivationMemory::Keep };
+    let [exact, mixed] = [Compute::cpu(), Compute::cpu().bf16_activations()].map(|compute| {
+        let trainable = Trainable::open(&model, &compute).unwrap();
+        let (_, grads) = gradients(&trainable.model, &[sequence.example()], &options).unwrap();
+        by_name(&trainable, &grads)
+    });
+    let mut n_rounded = 0;
+    for (name, exact) in &exact {
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+        let mixed = &mixed[name];
+        let error = norm(&mut exact.iter().zip(mixed).map(|(exact, mixed)| exact - mixed));
+        assert!(error < 0.02 * norm(&mut exact.iter().copied()), "{name}: {error}");
+        n_rounded += usize::from(exact != mixed);
+    }
+    assert!(n_rounded == 0 || n_rounded == exact.len(), "{n_rounded} of {}", exact.len());
 }
 
 #[test]
