@@ -1,5 +1,5 @@
-//! Steps of fine-tuning on the CPU: tokens a second, the parts of a step, a step with Muon in the place of AdamW, one in
-//! mixed precision, and the matrix products of a step in % of the processor's own rate of f32 matrix products.
+//! Steps of fine-tuning on the CPU: tokens a second, the parts of a step, a step with Muon in the place of AdamW, one
+//! in mixed precision, and the matrix products of a step in % of the processor's own rate of f32 matrix products.
 //!
 //! `cargo bench -p lumina-train` runs all sizes; `cargo bench -p lumina-train -- embedded` the named one. The same
 //! steps in PyTorch: `benches/pytorch_training.py` of the workspace.

@@ -33,8 +33,9 @@ fn sequence() -> Sequence {
     Sequence::new(7, 400, 390)
 }
 
-/// The most bytes that a call takes, of which nothing must be kept. What is made once, by each thread at its first work,
-/// is kept by one round of calls; what every call keeps, by all of them: the round that keeps least is what counts.
+/// The most bytes that a call takes, of which nothing must be kept. What is made once, by each thread at its first
+/// work, is kept by one round of calls; what every call keeps, by all of them: the round that keeps least is what
+/// counts.
 fn peak_of_calls_that_keep_nothing(mut call: impl FnMut()) -> usize {
     const CALLS: usize = 20;
     call();

@@ -43,8 +43,8 @@ impl Counting {
         (result, self.peak.load(Ordering::Relaxed).saturating_sub(before))
     }
 
-    /// The bytes that are allocated after `run` and were not before: what it keeps. Unlike a peak, it does not depend on
-    /// how many threads had work of their own at once.
+    /// The bytes that are allocated after `run` and were not before: what it keeps. Unlike a peak, it does not depend
+    /// on how many threads had work of their own at once.
     pub fn kept_by(&self, run: impl FnOnce()) -> usize {
         let before = self.bytes.load(Ordering::Relaxed);
         run();

@@ -1,8 +1,8 @@
 //! GEMM of whole matrices whose values are rounded to `bf16`, either operand transposed or not: the linear layers of
 //! training in mixed precision.
 //!
-//! It is [`Matmul`] with both operands put into the order that it reads: `A` row by row, and the transpose of `B` row by
-//! row as the weights.
+//! It is [`Matmul`] with both operands put into the order that it reads: `A` row by row, and the transpose of `B` row
+//! by row as the weights.
 
 use std::mem::MaybeUninit;
 
