@@ -31,7 +31,9 @@ fn reports_and_positions() {
     }
 }
 
-/// Gradients differ by how the operands of products are rounded, where the processor multiplies `bf16`, and only so.
+/// The gradient differs by how the operands of products are rounded, where the processor multiplies `bf16`, and only
+/// so: each by 2⁻⁸ of itself at most, in some ten products one after the other. A small part of it, such as that of a
+/// bias whose terms cancel, may differ by more of itself.
 #[test]
 fn gradients_in_mixed_precision_are_near_those_in_f32() {
     let (_folder, model) = folder_of(&shape());
@@ -43,14 +45,12 @@ fn gradients_in_mixed_precision_are_near_those_in_f32() {
         let (_, grads) = gradients(&trainable.model, &[sequence.example()], &options).unwrap();
         by_name(&trainable, &grads)
     });
-    let mut n_rounded = 0;
-    for (name, exact) in &exact {
-        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
-        let mixed = &mixed[name];
-        let error = norm(&mut exact.iter().zip(mixed).map(|(exact, mixed)| exact - mixed));
-        assert!(error < 0.02 * norm(&mut exact.iter().copied()), "{name}: {error}");
-        n_rounded += usize::from(exact != mixed);
-    }
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+    let [all_exact, all_mixed] = [&exact, &mixed].map(|grads| grads.values().flatten().copied());
+    let error = norm(&mut all_exact.clone().zip(all_mixed).map(|(exact, mixed)| exact - mixed));
+    let whole = norm(&mut all_exact.clone());
+    assert!(error < 0.03 * whole, "{error} of {whole}");
+    let n_rounded = exact.iter().filter(|(name, grad)| **grad != mixed[*name]).count();
     assert!(n_rounded == 0 || n_rounded == exact.len(), "{n_rounded} of {}", exact.len());
 }
 
