@@ -15,6 +15,10 @@ const SIZES: [(u32, u32); 5] = [(256, 256), (320, 192), (192, 320), (384, 160), 
 /// Sizes of fewer tokens, to learn from.
 const MIDDLE_SIZES: [(u32, u32); 5] = [(192, 192), (224, 160), (160, 224), (288, 128), (128, 288)];
 
+/// Low images whose rows are as long as those of the large ones, of two target sizes: what is learnt of rows there holds
+/// here, and more of the image is object.
+const ROW_SIZES: [&[(u32, u32)]; 2] = [&[(256, 96), (192, 128), (160, 160)], &[(320, 96), (384, 96)]];
+
 /// The numbers of a training from nothing.
 pub(crate) struct Plan {
     /// Target size of the images in pixels.
@@ -54,6 +58,8 @@ struct Lengths {
     fp_sft: u64,
     /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size.
     omni_sft: [[u64; 3]; 4],
+    /// Records of the last part: with low images of each of two target sizes, and with large ones.
+    rows: [u64; 3],
 }
 
 impl Plan {
@@ -63,7 +69,8 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 100_000,
-            omni_sft: [[70_000, 0, 0], [26_000, 15_000, 34_000], [8_000, 8_000, 32_000], [220_000, 0, 24_000]],
+            omni_sft: [[70_000, 0, 0], [26_000, 15_000, 34_000], [8_000, 8_000, 32_000], [100_000, 0, 11_000]],
+            rows: [36_000, 24_000, 32_000],
         })
     }
 
@@ -74,6 +81,7 @@ impl Plan {
             vq_pruning: (8, 1),
             fp_sft: 64,
             omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32]],
+            rows: [32, 32, 64],
         });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
@@ -129,7 +137,7 @@ impl Plan {
             merges: 700,
             model: model(target_px),
             fp_sft: fp_sft(lengths.fp_sft, target_px),
-            omni_sft: omni_sft(lengths.omni_sft, target_px),
+            omni_sft: omni_sft(lengths, target_px),
         }
     }
 }
@@ -166,7 +174,8 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([first, second, third, last]: [[u64; 3]; 4], target_px: u32) -> Vec<Part> {
+fn omni_sft(lengths: &Lengths, target_px: u32) -> Vec<Part> {
+    let [first, second, third, fourth] = lengths.omni_sft;
     vec![
         part("omni-sft-128", 24, omni_data([3, 0, 0], first, target_px), (2e-3, 1e-3)),
         // Of large images alone a model would learn their rows anew, and forget what it knew.
@@ -174,13 +183,33 @@ fn omni_sft([first, second, third, last]: [[u64; 3]; 4], target_px: u32) -> Vec<
         part("omni-sft-256-again", 16, omni_data([9, 8, 7], third, target_px), (2e-3, 1e-3)),
         // What objects look like is learnt from edges, which are more of a small image: of the tokens of large ones, nine
         // in ten are the same hundred.
-        part("omni-sft-last", 16, omni_data([10, 0, 11], last, target_px), (2e-3, 1e-5)),
+        part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, target_px), (2e-3, 1e-3)),
+        part("omni-sft-rows", 16, rows_data([12, 13, 14], lengths.rows, target_px), (2e-3, 1e-5)),
     ]
 }
 
 /// Records of all tasks with small images, with larger ones and with those of the target size, each with a seed of its
 /// own.
 fn omni_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<DatasetOptions> {
+    let sizes =
+        [(target_px / 2, None), (target_px / 4 * 3, Some(MIDDLE_SIZES.to_vec())), (target_px, Some(large_sizes()))];
+    all_tasks(seeds, n_records, sizes)
+}
+
+/// The same with low images in the place of small and larger ones.
+fn rows_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<DatasetOptions> {
+    let [first, second] = ROW_SIZES.map(|sizes| Some(sizes.to_vec()));
+    let sizes = [(target_px / 8 * 5, first), (target_px / 4 * 3, second), (target_px, Some(large_sizes()))];
+    all_tasks(seeds, n_records, sizes)
+}
+
+/// The square, which is what one gets without asking, is twice as likely.
+fn large_sizes() -> Vec<(u32, u32)> {
+    [&SIZES[..1], &SIZES].concat()
+}
+
+/// Records of all tasks, of each of three target sizes with its image sizes.
+fn all_tasks(seeds: [u64; 3], n_records: [u64; 3], sizes: [(u32, Option<Vec<(u32, u32)>>); 3]) -> Vec<DatasetOptions> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
         (SceneTask::TextToImage, 12),
@@ -192,10 +221,6 @@ fn omni_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<Datase
         (SceneTask::ImageThenEdit, 12),
         (SceneTask::ImageThenCaption, 8),
     ];
-    // The square, which is what one gets without asking, is twice as likely.
-    let large_sizes = [&SIZES[..1], &SIZES].concat();
-    let sizes =
-        [(target_px / 2, None), (target_px / 4 * 3, Some(MIDDLE_SIZES.to_vec())), (target_px, Some(large_sizes))];
     let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
     all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
         image_sizes,

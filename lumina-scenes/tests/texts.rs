@@ -81,8 +81,11 @@ fn no_training_prompt_is_a_free_one() {
         (7, 32_000, 256, Some(large.clone()), all),
         (8, 8_000, 192, Some(middle), all),
         (9, 8_000, 128, None, all),
-        (10, 220_000, 128, None, all),
-        (11, 24_000, 256, Some(large), all),
+        (10, 100_000, 128, None, all),
+        (11, 11_000, 256, Some(large.clone()), all),
+        (12, 36_000, 160, Some(vec![(256, 96), (192, 128), (160, 160)]), all),
+        (13, 24_000, 192, Some(vec![(320, 96), (384, 96)]), all),
+        (14, 32_000, 256, Some(large), all),
     ];
     let mut n_prompts = 0;
     let mut found = BTreeSet::new();
