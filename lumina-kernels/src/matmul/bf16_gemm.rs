@@ -43,14 +43,7 @@ pub fn gemm(a: Operand<'_>, b: Operand<'_>, shape: GemmShape) -> Option<Vec<f32>
         }
     };
     let weights: Vec<[u8; 2]> = match b {
-        Operand::Transposed(values) => {
-            let mut weights = vec![[0; 2]; n * k];
-            let rows = weights.par_chunks_mut(k).zip(values[..n * k].par_chunks(k));
-            rows.for_each(|(weights, values)| {
-                weights.iter_mut().zip(values).for_each(|(weight, value)| *weight = Element::of(*value));
-            });
-            weights
-        }
+        Operand::Transposed(values) => values[..n * k].par_iter().map(|value| Element::of(*value)).collect(),
         Operand::Normal(values) => transpose(&values[..n * k], n),
     };
     let weights = Matrix::new(Format::BF16, n, k, weights.as_flattened()).expect("it has `n` rows of `k`");
