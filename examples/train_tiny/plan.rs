@@ -56,10 +56,9 @@ struct Lengths {
     vq_pruning: (u64, u32),
     /// Records of FP-SFT.
     fp_sft: u64,
-    /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size.
-    omni_sft: [[u64; 3]; 4],
-    /// Records of the last part: with low images of each of two target sizes, and with large ones.
-    rows: [u64; 3],
+    /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size. In the
+    /// last part with low images of two target sizes, and with those.
+    omni_sft: [[u64; 3]; 5],
 }
 
 impl Plan {
@@ -69,8 +68,13 @@ impl Plan {
             vq_steps: [6000, 8000, 3000],
             vq_pruning: (4000, 3),
             fp_sft: 100_000,
-            omni_sft: [[70_000, 0, 0], [26_000, 15_000, 34_000], [8_000, 8_000, 32_000], [100_000, 0, 11_000]],
-            rows: [36_000, 24_000, 32_000],
+            omni_sft: [
+                [70_000, 0, 0],
+                [26_000, 15_000, 34_000],
+                [8_000, 8_000, 32_000],
+                [100_000, 0, 11_000],
+                [36_000, 24_000, 32_000],
+            ],
         })
     }
 
@@ -80,8 +84,7 @@ impl Plan {
             vq_steps: [12, 12, 12],
             vq_pruning: (8, 1),
             fp_sft: 64,
-            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32]],
-            rows: [32, 32, 64],
+            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64]],
         });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
@@ -137,7 +140,7 @@ impl Plan {
             merges: 700,
             model: model(target_px),
             fp_sft: fp_sft(lengths.fp_sft, target_px),
-            omni_sft: omni_sft(lengths, target_px),
+            omni_sft: omni_sft(lengths.omni_sft, target_px),
         }
     }
 }
@@ -174,42 +177,30 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft(lengths: &Lengths, target_px: u32) -> Vec<Part> {
-    let [first, second, third, fourth] = lengths.omni_sft;
+fn omni_sft([first, second, third, fourth, fifth]: [[u64; 3]; 5], target_px: u32) -> Vec<Part> {
+    let (half, three_quarters) = (target_px / 2, target_px / 4 * 3);
+    // The square, which is what one gets without asking, is twice as likely.
+    let large = (target_px, Some([&SIZES[..1], &SIZES].concat()));
+    let [low, low_and_wide] = ROW_SIZES.map(|sizes| Some(sizes.to_vec()));
+    let rows = [(target_px / 8 * 5, low), (three_quarters, low_and_wide), large.clone()];
+    let sizes = [(half, None), (three_quarters, Some(MIDDLE_SIZES.to_vec())), large];
     vec![
-        part("omni-sft-128", 24, omni_data([3, 0, 0], first, target_px), (2e-3, 1e-3)),
+        part("omni-sft-128", 24, omni_data([3, 0, 0], first, &sizes), (2e-3, 1e-3)),
         // Of large images alone a model would learn their rows anew, and forget what it knew.
-        part("omni-sft-256", 16, omni_data([5, 6, 4], second, target_px), (2e-3, 1e-5)),
-        part("omni-sft-256-again", 16, omni_data([9, 8, 7], third, target_px), (2e-3, 1e-3)),
+        part("omni-sft-256", 16, omni_data([5, 6, 4], second, &sizes), (2e-3, 1e-5)),
+        part("omni-sft-256-again", 16, omni_data([9, 8, 7], third, &sizes), (2e-3, 1e-3)),
         // What objects look like is learnt from edges, which are more of a small image: of the tokens of large ones, nine
         // in ten are the same hundred.
-        part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, target_px), (2e-3, 1e-3)),
-        part("omni-sft-rows", 16, rows_data([12, 13, 14], lengths.rows, target_px), (2e-3, 1e-5)),
+        part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, &sizes), (2e-3, 1e-3)),
+        part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-5)),
     ]
 }
 
-/// Records of all tasks with small images, with larger ones and with those of the target size, each with a seed of its
-/// own.
-fn omni_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<DatasetOptions> {
-    let sizes =
-        [(target_px / 2, None), (target_px / 4 * 3, Some(MIDDLE_SIZES.to_vec())), (target_px, Some(large_sizes()))];
-    all_tasks(seeds, n_records, sizes)
-}
+/// A target size and its image sizes: all, if none are named.
+type Sizes = (u32, Option<Vec<(u32, u32)>>);
 
-/// The same with low images in the place of small and larger ones.
-fn rows_data(seeds: [u64; 3], n_records: [u64; 3], target_px: u32) -> Vec<DatasetOptions> {
-    let [first, second] = ROW_SIZES.map(|sizes| Some(sizes.to_vec()));
-    let sizes = [(target_px / 8 * 5, first), (target_px / 4 * 3, second), (target_px, Some(large_sizes()))];
-    all_tasks(seeds, n_records, sizes)
-}
-
-/// The square, which is what one gets without asking, is twice as likely.
-fn large_sizes() -> Vec<(u32, u32)> {
-    [&SIZES[..1], &SIZES].concat()
-}
-
-/// Records of all tasks, of each of three target sizes with its image sizes.
-fn all_tasks(seeds: [u64; 3], n_records: [u64; 3], sizes: [(u32, Option<Vec<(u32, u32)>>); 3]) -> Vec<DatasetOptions> {
+/// Records of all tasks, of each of three target sizes with a seed of its own.
+fn omni_data(seeds: [u64; 3], n_records: [u64; 3], sizes: &[Sizes; 3]) -> Vec<DatasetOptions> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
         (SceneTask::TextToImage, 12),
@@ -223,9 +214,9 @@ fn all_tasks(seeds: [u64; 3], n_records: [u64; 3], sizes: [(u32, Option<Vec<(u32
     ];
     let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
     all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
-        image_sizes,
+        image_sizes: image_sizes.clone(),
         more_questions: 3,
-        ..data(seed, n_records, target_px, &tasks)
+        ..data(seed, n_records, *target_px, &tasks)
     })
     .collect()
 }

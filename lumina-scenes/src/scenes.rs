@@ -1,6 +1,6 @@
 //! Seeded scenes.
 
-use lumina_core::{ImageSize, crop_sizes};
+use lumina_core::{CELL_PX, ImageSize, crop_sizes};
 
 use crate::random::{RngPurpose, SeededRng};
 use crate::scene::{MIN_GAP_PX, free_places, position};
@@ -51,7 +51,7 @@ impl Scenes {
         if sizes.is_empty() {
             let reason = format!(
                 "objects of {large} pixels do not fit into images of {target_px}; choose a target size of at least {}",
-                large + large / 3
+                large + CELL_PX
             );
             return Err(Error::Scene { reason });
         }
@@ -154,6 +154,7 @@ mod tests {
     #[test]
     fn targets_too_small_for_an_object_are_refused() {
         assert!(Scenes::new(3, Split::Train, 128).is_ok());
+        assert!(matches!(Scenes::new(3, Split::Train, 64), Err(Error::Scene { .. })));
         assert!(Scenes::new(3, Split::Train, 127).unwrap_err().to_string().contains("at least 128"));
         assert!(matches!(Scenes::new(3, Split::Train, 31), Err(Error::TargetSize(_))));
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneTask};
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset};
 use lumina_scenes::{
     Caption, Description, Edit, ObjectShape, Position, Scenes, Split, Wording, free_prompts, known_words,
 };
@@ -51,57 +51,6 @@ fn free_prompts_have_known_words_and_canonical_captions() {
         let unknown: Vec<String> = words(prompt.text).filter(|word| !known.contains(word.as_str())).collect();
         assert!(unknown.is_empty(), "{unknown:?} in `{}`", prompt.text);
     }
-}
-
-/// In the records that `train_tiny` trains with.
-#[test]
-fn no_training_prompt_is_a_free_one() {
-    use SceneTask::*;
-    let sentence = |text: &str| words(text).collect::<Vec<_>>().join(" ");
-    let free: HashSet<String> = free_prompts().iter().map(|prompt| sentence(prompt.text)).collect();
-    let drawing: &[(SceneTask, u32)] = &[(TextToImage, 1)];
-    let all: &[(SceneTask, u32)] = &[
-        (TextToImage, 12),
-        (Captioning, 3),
-        (DepthEstimation, 3),
-        (SemanticSegmentation, 3),
-        (Editing, 6),
-        (Question, 3),
-        (ImageThenEdit, 12),
-        (ImageThenCaption, 8),
-    ];
-    let large = vec![(256, 256), (256, 256), (320, 192), (192, 320), (384, 160), (160, 384)];
-    let middle = vec![(192, 192), (224, 160), (160, 224), (288, 128), (128, 288)];
-    let parts = [
-        (1, 100_000, 128, None, drawing),
-        (3, 70_000, 128, None, all),
-        (4, 34_000, 256, Some(large.clone()), all),
-        (5, 26_000, 128, None, all),
-        (6, 15_000, 192, Some(middle.clone()), all),
-        (7, 32_000, 256, Some(large.clone()), all),
-        (8, 8_000, 192, Some(middle), all),
-        (9, 8_000, 128, None, all),
-        (10, 100_000, 128, None, all),
-        (11, 11_000, 256, Some(large.clone()), all),
-        (12, 36_000, 160, Some(vec![(256, 96), (192, 128), (160, 160)]), all),
-        (13, 24_000, 192, Some(vec![(320, 96), (384, 96)]), all),
-        (14, 32_000, 256, Some(large), all),
-    ];
-    let mut n_prompts = 0;
-    let mut found = BTreeSet::new();
-    for (seed, n_records, target_px, image_sizes, tasks) in parts {
-        let tasks = tasks.iter().copied().collect();
-        let options = DatasetOptions { seed, n_records, target_px, image_sizes, tasks, ..Default::default() };
-        let training = SceneDataset::new(options).unwrap();
-        for texts in (0..n_records).map(|index| training.texts(index)) {
-            if let Some((_, prompt)) = texts[0].split_once("prompt:\n") {
-                n_prompts += 1;
-                found.extend(free.get(&sentence(prompt)));
-            }
-        }
-    }
-    assert!(found.is_empty(), "{found:?}");
-    assert!(n_prompts > 150_000, "{n_prompts}");
 }
 
 #[test]

@@ -2,26 +2,14 @@
 
 use super::{Wording, a, synonyms};
 use crate::edit::place;
-use crate::{Edit, Fill, Mention, ObjectKind, ObjectSize};
+use crate::{Background, Edit, Fill, Mention, ObjectKind, ObjectSize};
 
 /// What precedes a request.
 const STARTS: &[&str] = &["please", "now", "can you", "could you", "now please", "then", "ok, now", "and now"];
 
-/// How a text begins that is no request: `the star should be red`, `sky blue background`.
-const NO_REQUESTS: &[&str] = &[
-    "the ",
-    "i ",
-    "there ",
-    "on ",
-    "background:",
-    "backdrop:",
-    "white ",
-    "black ",
-    "grey ",
-    "gray ",
-    "sky blue ",
-    "light blue ",
-];
+/// How a text begins that is no request, like that which begins with a background's colour: `the star should be red`,
+/// `sky blue background`.
+const NO_REQUESTS: [&str; 6] = ["the ", "i ", "there ", "on ", "background:", "backdrop:"];
 
 /// A form with its slots filled: `{x}` the target, `{to}` what it becomes.
 fn fill_in(form: &str, target: &str, to: &str) -> String {
@@ -35,7 +23,8 @@ impl Wording {
             return edit.to_string();
         }
         let text = self.instruction(edit);
-        let is_request = !NO_REQUESTS.iter().any(|start| text.starts_with(start));
+        let backgrounds = Background::ALL.into_iter().flat_map(synonyms::background);
+        let is_request = !NO_REQUESTS.iter().chain(backgrounds).any(|start| text.starts_with(start));
         let start = if is_request && self.one_in(5) { self.pick(STARTS) } else { "" };
         let mut text = format!("{start} {text}").trim_start().to_owned();
         if self.one_in(12) && !text.contains("please") {

@@ -134,12 +134,12 @@ impl Wording {
         };
         words.push(thing);
         words.extend(description.fill.filter(|_| behind).map(|fill| self.name(synonyms::with_fill(fill))));
-        words.extend(description.position.map(|position| self.place(position)));
+        words.extend(description.position.map(|position| self.position(position)));
         words.join(" ")
     }
 
     /// A position that stays with the object before it, whatever follows: `the star on the left`, not `the star left`.
-    fn place(&mut self, position: Position) -> &'static str {
+    fn position(&mut self, position: Position) -> &'static str {
         let name = self.name(synonyms::position(position));
         if ["in ", "on ", "at "].iter().any(|start| name.starts_with(start)) { name } else { position.name() }
     }
