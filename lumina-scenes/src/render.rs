@@ -89,7 +89,7 @@ fn paint(object: &Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &m
         if let (Ok(x), Ok(y)) = (u32::try_from(left + at.0), u32::try_from(top + at.1))
             && let Some(pixel) = on.get_pixel_mut_checked(x, y)
         {
-            draw(pixel, at, &mask);
+            draw(pixel, at, mask);
         }
     }
 }
