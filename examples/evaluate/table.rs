@@ -37,6 +37,10 @@ impl TaskResults {
         Self { name, task, answers: Vec::new() }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn add(&mut self, size: ImageSize, evaluation: AnswerEvaluation) {
         self.answers.push((size, evaluation));
     }
