@@ -57,8 +57,8 @@ struct Lengths {
     /// Records of FP-SFT.
     fp_sft: u64,
     /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size. In the
-    /// last part with low images of two target sizes, and with those.
-    omni_sft: [[u64; 3]; 5],
+    /// last two parts with low images of two target sizes, and with those.
+    omni_sft: [[u64; 3]; 6],
 }
 
 impl Plan {
@@ -73,7 +73,8 @@ impl Plan {
                 [26_000, 15_000, 34_000],
                 [8_000, 8_000, 32_000],
                 [100_000, 0, 11_000],
-                [36_000, 24_000, 32_000],
+                [17_000, 11_500, 15_500],
+                [30_000, 20_000, 36_000],
             ],
         })
     }
@@ -84,7 +85,7 @@ impl Plan {
             vq_steps: [12, 12, 12],
             vq_pruning: (8, 1),
             fp_sft: 64,
-            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64]],
+            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64], [32, 32, 64]],
         });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
@@ -177,7 +178,7 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([first, second, third, fourth, fifth]: [[u64; 3]; 5], target_px: u32) -> Vec<Part> {
+fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_px: u32) -> Vec<Part> {
     let (half, three_quarters) = (target_px / 2, target_px / 4 * 3);
     // The square, which is what one gets without asking, is twice as likely.
     let large = (target_px, Some([&SIZES[..1], &SIZES].concat()));
@@ -192,7 +193,8 @@ fn omni_sft([first, second, third, fourth, fifth]: [[u64; 3]; 5], target_px: u32
         // What objects look like is learnt from edges, which are more of a small image: of the tokens of large ones, nine
         // in ten are the same hundred.
         part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, &sizes), (2e-3, 1e-3)),
-        part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-5)),
+        part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-3)),
+        part("omni-sft-end", 16, omni_data([15, 16, 17], sixth, &rows), (2e-3, 1e-5)),
     ]
 }
 

@@ -4,6 +4,7 @@
 pub mod dataset;
 pub mod evaluation;
 
+mod arrangement;
 mod attributes;
 mod caption;
 mod caption_parser;

@@ -2,6 +2,7 @@
 
 use lumina_core::{CELL_PX, ImageSize, crop_sizes};
 
+use crate::arrangement::{RELATED, default_positions, place_in_order};
 use crate::random::{RngPurpose, SeededRng};
 use crate::scene::{MIN_GAP_PX, free_places, position};
 use crate::{Backdrop, Error, Object, ObjectKind, ObjectSize, Position, Result, Scene, Split};
@@ -18,6 +19,10 @@ const OBJECT_WEIGHTS: [u32; 4] = [4, 4, 2, 1];
 /// [`with_sizes`](Self::with_sizes) says otherwise. Objects are in the middle of their third of rows and columns, each
 /// in another, or as near to it as their neighbours allow. Where the image is too small for as many large objects, all
 /// are small. In one scene in five all objects are of one kind.
+///
+/// In more than half of the scenes objects are where prompts that name no places have them: one in the centre, two or
+/// three side by side (three in a square image as a triangle, in a tall one below each other), four in the corners; or
+/// two of them below each other or side by side, as relations have them.
 ///
 /// ```
 /// use lumina_scenes::{Scenes, Split};
@@ -94,22 +99,45 @@ impl Scenes {
             ObjectKind::all().filter(|kind| is_roomy || kind.size == ObjectSize::Small).collect();
         let (held_out, seen): (Vec<_>, Vec<_>) = all.iter().partition(|kind| kind.is_held_out());
         let alike = rng.below(5) == 0;
-        let mut objects: Vec<Object> = Vec::with_capacity(n_objects);
+        let mut kinds: Vec<ObjectKind> = Vec::with_capacity(n_objects);
         for _ in 0..n_objects {
-            let kind = match (self.split, objects.first()) {
-                (_, Some(first)) if alike => first.kind,
+            kinds.push(match (self.split, kinds.first()) {
+                (_, Some(first)) if alike => *first,
                 (Split::HeldOut, None) => rng.choose(&held_out).expect(PROOF),
                 (Split::HeldOut, Some(_)) => rng.choose(&all).expect(PROOF),
                 (Split::Train | Split::Test, _) => rng.choose(&seen).expect(PROOF),
-            };
-            // Later objects have what place the first ones leave; there is none for some of them.
-            let is_empty = |at: &Position| objects.iter().all(|other| position(other, size) != *at);
-            let place = |at| free_places(kind, size, &objects, at).first().copied();
-            let free: Vec<Object> = Position::ALL.into_iter().filter(is_empty).filter_map(place).collect();
-            objects.extend(rng.choose(&free));
+            });
         }
+        let is_arranged = alike || rng.below(2) == 0;
+        let objects = if is_arranged { arranged(kinds.clone(), size, &mut rng) } else { None };
+        let objects = objects.unwrap_or_else(|| scattered(&kinds, size, &mut rng));
         Scene::new(size, backdrop, objects).expect("the first object fits, and the others beside it")
     }
+}
+
+/// The objects where prompts put them that name no places, or two of them as a relation has them. `None` if they do
+/// not fit.
+fn arranged(mut kinds: Vec<ObjectKind>, size: ImageSize, rng: &mut SeededRng) -> Option<Vec<Object>> {
+    rng.shuffle(&mut kinds);
+    let related = rng.choose(&RELATED).filter(|_| kinds.len() == 2 && rng.below(2) == 0);
+    let positions = related.as_ref().map_or(default_positions(kinds.len(), size), |positions| positions.as_slice());
+    place_in_order(kinds.into_iter().zip(positions.iter().copied()), size)
+}
+
+/// The objects at random places. Later ones have what place the first ones leave; there is none for some of them.
+fn scattered(kinds: &[ObjectKind], size: ImageSize, rng: &mut SeededRng) -> Vec<Object> {
+    let mut objects: Vec<Object> = Vec::with_capacity(kinds.len());
+    for &kind in kinds {
+        let is_empty = |at: &Position| objects.iter().all(|other| position(other, size) != *at);
+        let place = |at| free_places(kind, size, &objects, at).first().copied();
+        let free: Vec<Object> = Position::ALL.into_iter().filter(is_empty).filter_map(place).collect();
+        objects.extend(rng.choose(&free));
+    }
+    // In the order of their positions, so that these say where each is.
+    let mut ordered: Vec<(ObjectKind, Position)> =
+        objects.iter().map(|object| (object.kind, position(object, size))).collect();
+    ordered.sort_by_key(|&(_, at)| at);
+    place_in_order(ordered, size).unwrap_or(objects)
 }
 
 #[cfg(test)]

@@ -1,43 +1,52 @@
 //! Captions of a scene that a training prompt may state: all of it, or only some.
 
+use crate::arrangement::{RELATED, default_positions, place_in_order};
 use crate::random::SeededRng;
-use crate::{Caption, Mention, Object, ObjectKind, Relation, Scene};
+use crate::{Caption, Mention, Object, ObjectKind, Position, Relation, Scene};
 
-/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them,
-/// objects that are alike counted; the relation of two objects; and any of these with some attributes unstated.
+/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them, if they
+/// are where prompts without positions have them, those that are alike counted; the relation of two objects; and any of
+/// these with some attributes unstated.
 pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     let mut objects = scene.objects().to_vec();
-    rng.shuffle(&mut objects);
     let vague = rng.below(5) < 2;
     let backdrop = Some(scene.backdrop());
     // A shade is a statement, as a fill is: without a word for it, the background is a plain one.
     let backdrop = if vague && !scene.backdrop().shaded && rng.below(2) == 0 { None } else { backdrop };
 
-    if let [first, second] = objects[..]
+    let positions: Vec<Position> = objects.iter().map(|object| scene.position(object)).collect();
+    if let [mut first, mut second] = objects[..]
         && first.kind != second.kind
-        && rng.below(5) < 2
-        && let Some(relation) = rng.choose(&clear_relations([first, second]))
+        && RELATED.iter().any(|related| *related == positions[..])
+        && rng.below(2) == 0
     {
-        let mut mentions = [first, second].map(|object| Mention::of(object.kind));
-        if vague {
-            leave_out(&mut mentions, rng);
+        if rng.below(2) == 0 {
+            (first, second) = (second, first);
         }
-        return Caption::relation(mentions[0], relation, mentions[1], backdrop);
+        if let Some(relation) = rng.choose(&clear_relations([first, second])) {
+            let mut mentions = [first, second].map(|object| Mention::of(object.kind));
+            if vague {
+                leave_out(&mut mentions, rng);
+            }
+            return Caption::relation(mentions[0], relation, mentions[1], backdrop);
+        }
     }
     let alike = objects.len() > 1 && objects.windows(2).all(|pair| pair[0].kind == pair[1].kind);
-    let positions = match rng.below(10) {
-        0..6 => !alike,
-        6 | 7 => alike && rng.below(2) == 0,
-        _ => false,
+    let by_default = default_positions(objects.len(), scene.size());
+    let kinds = objects.iter().map(|object| object.kind);
+    let is_default = place_in_order(kinds.zip(by_default.iter().copied()), scene.size()).as_ref() == Some(&objects);
+    let with_positions = !is_default || rng.below(10) < if alike { 1 } else { 3 };
+    if with_positions {
+        rng.shuffle(&mut objects);
+    }
+    let of = |object| Mention {
+        position: Some(scene.position(object)).filter(|_| with_positions),
+        ..Mention::of(object.kind)
     };
-    let of =
-        |object| Mention { position: Some(scene.position(object)).filter(|_| positions), ..Mention::of(object.kind) };
     let mut mentions: Vec<Mention> = objects.iter().map(of).collect();
     if vague {
         leave_out(&mut mentions, rng);
     }
-    // A position at the end would be read as that of all: `a star and a moon on the left`.
-    mentions.sort_by_key(|mention| mention.position.is_none());
     Caption::list(counted(mentions), backdrop).expect("as many objects as the scene has")
 }
 
@@ -47,28 +56,26 @@ fn clear_relations(objects: [Object; 2]) -> Vec<Relation> {
     Relation::ALL.into_iter().filter(|relation| relation.clearly_holds(first, second) == Some(true)).collect()
 }
 
-/// Drops sizes, colours and positions: of all objects, of some, or of none. Fills stay: an object without one is plain.
-/// So do sizes and colours of kinds that are held out, without which a prompt would no longer ask for such a kind.
+/// Drops sizes and colours: of all objects, of some, or of none. Fills stay: an object without one is plain. So do sizes
+/// and colours of kinds that are held out, without which a prompt would no longer ask for such a kind.
 fn leave_out(mentions: &mut [Mention], rng: &mut SeededRng) {
-    // In percent, how often an object keeps its size, colour and position.
+    // In percent, how often an object keeps its size and its colour.
     let keeps = |rng: &mut SeededRng, chances: &[u32]| rng.choose(chances).unwrap_or(100);
     let size = keeps(rng, &[0, 0, 50, 100]);
     let colour = keeps(rng, &[0, 50, 100, 100]);
-    let position = keeps(rng, &[0, 50, 100]);
     for mention in mentions {
         let is_held_out = mention.kind().is_some_and(ObjectKind::is_held_out);
         mention.size = mention.size.filter(|_| rng.below(100) < size || is_held_out);
         mention.colour = mention.colour.filter(|_| rng.below(100) < colour || is_held_out);
-        mention.position = mention.position.filter(|_| rng.below(100) < position);
     }
 }
 
-/// The mentions with those that are alike as one.
+/// The mentions, neighbours that are alike as one.
 fn counted(mentions: Vec<Mention>) -> Vec<Mention> {
     let mut counted: Vec<Mention> = Vec::with_capacity(mentions.len());
     for mention in mentions {
-        match counted.iter_mut().find(|other| Mention { count: 1, ..**other } == mention) {
-            Some(other) => other.count += 1,
+        match counted.last_mut().filter(|last| Mention { count: 1, ..**last } == mention) {
+            Some(last) => last.count += 1,
             None => counted.push(mention),
         }
     }
@@ -123,6 +130,33 @@ mod tests {
             let asks = |mention: &Mention| mention.kind().is_some_and(ObjectKind::is_held_out);
             assert!(prompt.mentions().iter().any(asks), "{prompt} of {}", scene.caption());
         }
+    }
+
+    /// What a prompt does not say of places is the same in all scenes that it is true of.
+    #[test]
+    fn prompts_say_where_objects_are() {
+        let scenes = Scenes::new(9, Split::Train, 256).unwrap();
+        let (mut unplaced, mut placed) = (0, 0);
+        for index in 0..2000 {
+            let scene = scenes.scene(index);
+            let prompt = random_prompt(&scene, &mut SeededRng::new(1, Split::Train, RngPurpose::Record, index));
+            let mentioned = prompt.objects();
+            if prompt.stated_relation().is_some() {
+                let positions: Vec<_> = scene.objects().iter().map(|object| scene.position(object)).collect();
+                assert!(RELATED.iter().any(|related| *related == positions[..]), "{prompt} of {}", scene.caption());
+            } else if mentioned.iter().all(|mention| mention.position.is_none()) {
+                unplaced += 1;
+                let by_default = default_positions(mentioned.len(), scene.size());
+                for ((mention, object), at) in mentioned.iter().zip(scene.objects()).zip(by_default) {
+                    assert!(allows(mention, object.kind), "{prompt} of {}", scene.caption());
+                    assert_eq!(scene.position(object), *at, "{prompt} of {}", scene.caption());
+                }
+            } else {
+                placed += 1;
+                assert!(mentioned.iter().all(|mention| mention.position.is_some()), "{prompt}");
+            }
+        }
+        assert!(unplaced > 500 && placed > 500, "{unplaced} {placed}");
     }
 
     #[test]
