@@ -20,6 +20,9 @@ const MAX_SHIFT: i32 = 3;
 const N_CANDIDATES: usize = 4;
 /// Pixels up to this far from the region's rectangle are compared.
 const WINDOW_MARGIN_PX: u32 = 6;
+/// Where a fill's dark pixels are darker than the others by this much of what they should be, on average, it is seen. By
+/// the squared error, blurred dots of half the contrast were none.
+const MIN_CONTRAST: f64 = 0.35;
 /// The largest squared distance of a pixel that counts.
 const MAX_SQUARED_DISTANCE: i32 = 150 * 150;
 
@@ -287,6 +290,30 @@ impl<'a> Window<'a> {
         places.into_iter().min_by_key(score).map_or(placed, |(_, _, placed)| placed)
     }
 
+    /// The fill that is seen inside: the one with the most contrast, or none.
+    fn fill(&self, placed: Placed, colour: Colour) -> Fill {
+        let [bright, dark] = [colour.rgb(), colour.dark_rgb()].map(|rgb| rgb.map(f64::from));
+        let towards_dark: [f64; 3] = std::array::from_fn(|channel| dark[channel] - bright[channel]);
+        let squared_length: f64 = towards_dark.iter().map(|by| by * by).sum();
+        // For each fill, sum and number of the dark pixels and of the bright ones.
+        let mut sums = [[(0.0, 0.0); 2]; N_FILLS];
+        let inner = |pixel: &WindowPixel| Template::covers(&placed.template.inner_rows, placed.at(pixel.at));
+        for pixel in self.pixels().filter(inner) {
+            let channels = pixel.rgb.into_iter().zip(bright).zip(towards_dark);
+            let darkness: f64 = channels.map(|((found, bright), by)| (f64::from(found) - bright) * by).sum();
+            for (sums, &is_dark) in sums.iter_mut().zip(placed.darkness(pixel.at)) {
+                let (sum, n) = &mut sums[usize::from(is_dark)];
+                *sum += darkness / squared_length;
+                *n += 1.0;
+            }
+        }
+        let mean = |(sum, n): (f64, f64)| sum / n;
+        let contrasts = Fill::ALL.into_iter().zip(sums.map(|[bright, dark]| mean(dark) - mean(bright)));
+        // Not a number without dark pixels, as of the plain fill.
+        let seen = contrasts.filter(|(_, contrast)| *contrast >= MIN_CONTRAST);
+        seen.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(Fill::Plain, |(fill, _)| fill)
+    }
+
     /// Whether the region is clearly this object.
     fn shows(&self, placed: Placed, fill: Fill, colour: Colour) -> bool {
         let (mut n_common, mut n_of_object) = (0u32, 0u32);
@@ -329,6 +356,7 @@ pub(super) fn identify(
     let window = Window { image, backdrop, map, region };
     let (placed, fill, colour) = window.best(&candidates(map, region))?;
     let placed = window.refined(placed, fill, colour);
+    let fill = window.fill(placed, colour);
     let (shape, size) = (placed.template.shape, placed.template.size);
     let half = (size.side_px() / 2).cast_signed();
     window.shows(placed, fill, colour).then_some(DetectedObject {
