@@ -114,7 +114,10 @@ fn vq_rows(model: &Lumina, seed: u64, n: u64) -> lumina_examples::Result<Vec<Row
         format!("image tokenizer: codes in use, in {n} images and their maps"),
         format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
     ));
-    let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
-    rows.push(("image tokenizer: correct reconstructions".to_owned(), format!("{percent:.1} % of {n}")));
+    for (split, of) in [(Split::Test, ""), (Split::HeldOut, ", held-out kinds")] {
+        let scenes = Scenes::new(seed, split, model.target_size_px())?;
+        let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
+        rows.push((format!("image tokenizer: correct reconstructions{of}"), format!("{percent:.1} % of {n}")));
+    }
     Ok(rows)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use image::RgbImage;
-use lumina_core::ImageSize;
+use lumina_core::{ImageSize, Vocabulary};
 use lumina_examples::{ModelArgs, scenes_for};
 use lumina_mgpt::{Answer, Conversation, Generation, InputImage, Lumina, Part, Request, Task};
 use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneRecord, SceneTask};
@@ -96,7 +96,9 @@ impl Evaluation<'_> {
                         AnswerEvaluation::Image(image.map(|image| evaluate_image(caption, question.size, image)))
                     }
                 };
-                let text = if answer.text.is_empty() { String::new() } else { format!(" → {}", answer.text) };
+                // The page shows the images themselves.
+                let said = answer.text.replace(Vocabulary::PLACEHOLDER, "");
+                let text = if said.trim().is_empty() { String::new() } else { format!(" → {}", said.trim()) };
                 let entry = Entry {
                     question: question.text + &text,
                     images: question.input.into_iter().chain(answer.images).collect(),

@@ -57,8 +57,8 @@ struct Lengths {
     /// Records of FP-SFT.
     fp_sft: u64,
     /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size. In the
-    /// last two parts with low images of two target sizes, and with those.
-    omni_sft: [[u64; 3]; 6],
+    /// last three parts with low images of two target sizes, and with those.
+    omni_sft: [[u64; 3]; 7],
 }
 
 impl Plan {
@@ -75,6 +75,7 @@ impl Plan {
                 [100_000, 0, 11_000],
                 [17_000, 11_500, 15_500],
                 [30_000, 20_000, 36_000],
+                [18_000, 12_000, 36_000],
             ],
         })
     }
@@ -85,7 +86,7 @@ impl Plan {
             vq_steps: [12, 12, 12],
             vq_pruning: (8, 1),
             fp_sft: 64,
-            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64], [32, 32, 64]],
+            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64], [32, 32, 64], [32, 32, 64]],
         });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
@@ -178,7 +179,7 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_px: u32) -> Vec<Part> {
+fn omni_sft([first, second, third, fourth, fifth, sixth, seventh]: [[u64; 3]; 7], target_px: u32) -> Vec<Part> {
     let (half, three_quarters) = (target_px / 2, target_px / 4 * 3);
     // The square, which is what one gets without asking, is twice as likely.
     let large = (target_px, Some([&SIZES[..1], &SIZES].concat()));
@@ -195,6 +196,7 @@ fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_
         part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, &sizes), (2e-3, 1e-3)),
         part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-3)),
         part("omni-sft-end", 16, omni_data([15, 16, 17], sixth, &rows), (2e-3, 1e-5)),
+        part("omni-sft-edits", 16, omni_data([18, 19, 20], seventh, &rows), (1.5e-3, 1e-5)),
     ]
 }
 
@@ -205,14 +207,14 @@ type Sizes = (u32, Option<Vec<(u32, u32)>>);
 fn omni_data(seeds: [u64; 3], n_records: [u64; 3], sizes: &[Sizes; 3]) -> Vec<DatasetOptions> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
-        (SceneTask::TextToImage, 12),
+        (SceneTask::TextToImage, 10),
         (SceneTask::Captioning, 3),
-        (SceneTask::DepthEstimation, 3),
-        (SceneTask::SemanticSegmentation, 3),
-        (SceneTask::Editing, 6),
+        (SceneTask::DepthEstimation, 2),
+        (SceneTask::SemanticSegmentation, 2),
+        (SceneTask::Editing, 8),
         (SceneTask::Question, 3),
-        (SceneTask::ImageThenEdit, 12),
-        (SceneTask::ImageThenCaption, 8),
+        (SceneTask::ImageThenEdit, 18),
+        (SceneTask::ImageThenCaption, 6),
     ];
     let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
     all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
