@@ -27,7 +27,7 @@ use table::Row;
 /// Evaluates a model that was trained on scenes: asks about scenes that it has not seen, and counts right answers.
 ///
 /// Answers are drawn with the model's own settings, those of its generation_config.json, unless options say otherwise.
-/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes a quarter of an hour.
+/// Question N of a task is drawn with the seed `--seed` + N. On two CPU cores the small model takes about ten minutes.
 #[derive(Parser)]
 struct Args {
     /// Images to encode and to decode

@@ -59,14 +59,14 @@ fn edits_have_the_sizes_that_the_model_states() {
     }
     let file = folder.path().join("generation_config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    config["lumina"]["image_sizes"] = serde_json::json!([[128, 512], [256, 256]]);
+    config["lumina"]["image_sizes"] = serde_json::json!([[160, 384], [256, 256]]);
     std::fs::write(&file, config.to_string()).unwrap();
     let model = Lumina::from_pretrained(folder.path()).load().unwrap();
     let scenes = Scenes::new(2000, Split::Test, DEFAULT_TARGET_PX).unwrap();
     let mut sizes = BTreeSet::new();
     for scene in (0..6).map(|index| scenes.scene(index)) {
         let map = model.edit(Task::DepthEstimation, scene.image(), None).run().unwrap();
-        assert!([(128, 512), (256, 256)].contains(&map.dimensions()), "{} became {:?}", scene.size(), map.dimensions());
+        assert!([(160, 384), (256, 256)].contains(&map.dimensions()), "{} became {:?}", scene.size(), map.dimensions());
         sizes.insert(map.dimensions());
     }
     assert_eq!(sizes.len(), 2, "{sizes:?}");

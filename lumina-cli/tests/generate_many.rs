@@ -269,7 +269,11 @@ fn a_full_disk_ends_a_run_that_can_be_continued() {
         let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" generate-many a.jsonl full");
         let mut command = Command::new("sh");
         command.args(["-c", &limited, env!("CARGO_BIN_EXE_lumina")]).current_dir(folder);
-        let output = command.env("RUST_BACKTRACE", "0").env_remove("LUMINA_MODEL").output().unwrap();
+        let output = command
+            .env("RUST_BACKTRACE", "0")
+            .env("LUMINA_MODEL", lumina_testing::model_of_small_images())
+            .output()
+            .unwrap();
         let said = errors_of(&output);
         assert!(output.status.code() == Some(1) && said.contains(file), "{said}");
         assert!(said.contains("the same command continues it") && said.contains("File too large"), "{said}");

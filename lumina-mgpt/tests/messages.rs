@@ -243,8 +243,8 @@ fn the_default_size_is_one_that_the_model_draws() {
     let folder = lumina_testing::model_of_small_images();
     let open = |folder: &std::path::Path| Lumina::from_pretrained(folder).compute(Compute::cpu());
     let of = |model: &Lumina| (model.default_size().to_string(), model.image_sizes().len());
-    assert_eq!(of(&open(folder.as_ref()).load().unwrap()), ("96x96".to_owned(), 7));
-    let other = open(folder.as_ref()).target_size_px(512).load().unwrap();
+    assert_eq!(of(&open(folder).load().unwrap()), ("96x96".to_owned(), 7));
+    let other = open(folder).target_size_px(512).load().unwrap();
     assert_eq!(of(&other), ("96x96".to_owned(), 7));
     other.text_to_image("a", (96, 96)).request().unwrap();
     // Where a model states none, the square of the target size.

@@ -1,8 +1,8 @@
 //! Where objects are that a prompt puts nowhere.
 //!
-//! A model that draws row by row must know at each patch whether another object begins. If it may begin anywhere, that is
-//! unlikely at each place, and certain only at the last: at a low temperature a model then draws nothing. So a prompt says
-//! where each object is, by its place, by a relation, or by saying nothing.
+//! A model that draws row by row must know at each patch whether another object begins. If it may begin anywhere,
+//! that is unlikely at each place, and certain only at the last: at a low temperature a model then draws nothing. So
+//! a prompt says where each object is, by its place, by a relation, or by saying nothing.
 
 use lumina_core::ImageSize;
 
@@ -12,8 +12,8 @@ use crate::{Object, ObjectKind, Position};
 /// The positions of the two objects of a relation.
 pub(crate) const RELATED: [[Position; 2]; 2] = [[Position::Left, Position::Right], [Position::Top, Position::Bottom]];
 
-/// The positions of objects for which a prompt names none, in the order in which it names the objects. It is the reading
-/// order.
+/// The positions of objects for which a prompt names none, in the order in which it names the objects. It is the
+/// reading order.
 pub(crate) fn default_positions(n_objects: usize, size: ImageSize) -> &'static [Position] {
     use Position::{Bottom, BottomLeft, BottomRight, Centre, Left, Right, Top, TopLeft, TopRight};
     let is_tall = size.height_px() > size.width_px();

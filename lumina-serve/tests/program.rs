@@ -76,7 +76,7 @@ fn it_listens_on_loopback_alone_under_its_names_alone() {
     let port = running.address.port();
     for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
         let answer = running.get("/v1/models", &host);
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""id":"model""#), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""id":"small-images-model""#), "{answer}");
     }
     assert!(running.get("/v1/models", &format!("evil.example:{port}")).starts_with("HTTP/1.1 421"));
     running.signal("TERM");

@@ -4,9 +4,9 @@ use crate::arrangement::{RELATED, default_positions, place_in_order};
 use crate::random::SeededRng;
 use crate::{Caption, Mention, Object, ObjectKind, Position, Relation, Scene};
 
-/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them, if they
-/// are where prompts without positions have them, those that are alike counted; the relation of two objects; and any of
-/// these with some attributes unstated.
+/// A caption that is true of the scene, in one of several forms: all objects with their positions; without them, if
+/// they are where prompts without positions have them, those that are alike counted; the relation of two objects; and
+/// any of these with some attributes unstated.
 pub(super) fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
     let mut objects = scene.objects().to_vec();
     let vague = rng.below(5) < 2;
@@ -56,8 +56,8 @@ fn clear_relations(objects: [Object; 2]) -> Vec<Relation> {
     Relation::ALL.into_iter().filter(|relation| relation.clearly_holds(first, second) == Some(true)).collect()
 }
 
-/// Drops sizes and colours: of all objects, of some, or of none. Fills stay: an object without one is plain. So do sizes
-/// and colours of kinds that are held out, without which a prompt would no longer ask for such a kind.
+/// Drops sizes and colours: of all objects, of some, or of none. Fills stay: an object without one is plain. So do
+/// sizes and colours of kinds that are held out, without which a prompt would no longer ask for such a kind.
 fn leave_out(mentions: &mut [Mention], rng: &mut SeededRng) {
     // In percent, how often an object keeps its size and its colour.
     let keeps = |rng: &mut SeededRng, chances: &[u32]| rng.choose(chances).unwrap_or(100);

@@ -20,8 +20,8 @@ const MAX_SHIFT: i32 = 3;
 const N_CANDIDATES: usize = 4;
 /// Pixels up to this far from the region's rectangle are compared.
 const WINDOW_MARGIN_PX: u32 = 6;
-/// Where a fill's dark pixels are darker than the others by this much of what they should be, on average, it is seen. By
-/// the squared error, blurred dots of half the contrast were none.
+/// Where a fill's dark pixels are darker than the others by this much of what they should be, on average, it is seen.
+/// By the squared error, blurred dots of half the contrast were none.
 const MIN_CONTRAST: f64 = 0.35;
 /// The largest squared distance of a pixel that counts.
 const MAX_SQUARED_DISTANCE: i32 = 150 * 150;

@@ -17,7 +17,8 @@ const CODEBOOK: &str = "quantize.embedding.weight";
 const KNOWN_PATCHES: usize = 100_000;
 
 /// Writes the image tokenizer of `folder` to `target` without the codes that occur in fewer than `at_least` of the
-/// images, or in none, and returns how many codes are left. All others keep their order, and the networks stay as they are.
+/// images, or in none, and returns how many codes are left. All others keep their order, and the networks stay as
+/// they are.
 ///
 /// Codes that do not occur are tokens that a transformer cannot learn. What they were nearest to gets the nearest of
 /// the others, so the images should be as many as show all that is to be coded. Train the decoder afterwards, with
@@ -25,8 +26,8 @@ const KNOWN_PATCHES: usize = 100_000;
 ///
 /// # Errors
 /// [`Error::NoImages`]; [`Error::NoCodes`] where `at_least` is more than the number of images, for example;
-/// [`Error::Images`] where one cannot be encoded or the folder cannot be opened; [`Error::Checkpoint`] and [`Error::FolderBusy`] where the files cannot be
-/// read or written.
+/// [`Error::Images`] where one cannot be encoded or the folder cannot be opened; [`Error::Checkpoint`] and
+/// [`Error::FolderBusy`] where the files cannot be read or written.
 pub fn prune_codebook(
     folder: impl AsRef<Path>,
     target: impl AsRef<Path>,
