@@ -26,7 +26,7 @@ fn run(args: Args) -> Result<()> {
         note_unknown_words(&model, text);
     }
     // Asked for as a task is, which is how models have learnt it.
-    let draw = Task::TextToImage.prompt(TaskInput::new().text(args.prompt).size(ImageSize::new(96, 96)?))?;
+    let draw = Task::TextToImage.prompt(TaskInput::new().text(args.prompt).size(ImageSize::new(256, 256)?))?;
     let mut conversation = Conversation::new();
     for (index, turn) in [draw, Content::from(args.change)].into_iter().enumerate() {
         conversation = conversation.human(turn);

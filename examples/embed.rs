@@ -24,7 +24,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     image_tokenizer: Option<PathBuf>,
     /// Resize the image to about so many pixels a side
-    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     target_size: u32,
     /// The PNG, JPEG or WebP file for the decoded image
     #[arg(short, long, value_name = "FILE", default_value = "out/embed.png")]

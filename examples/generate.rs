@@ -23,7 +23,7 @@ struct Args {
 fn run(args: Args) -> Result<()> {
     let model = Lumina::from_pretrained(small_model()).load()?;
     note_unknown_words(&model, &args.prompt);
-    for event in model.text_to_image(&args.prompt, (96, 96)).seed(args.seed).stream()? {
+    for event in model.text_to_image(&args.prompt, (256, 256)).seed(args.seed).stream()? {
         match event? {
             Event::ImageRow { row, .. } => note!("row {}", row + 1),
             Event::Image { image, .. } => {

@@ -26,7 +26,7 @@ struct Args {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Resize images to about so many pixels a side: what the model is trained for, such as 512, 768 or 1024
-    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     target_size: u32,
     /// Which part of an image is kept, where it must be cropped, is drawn with this seed
     #[arg(long, value_name = "N", default_value_t = 0)]

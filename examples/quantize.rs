@@ -31,6 +31,6 @@ fn run(args: Args) -> Result<()> {
     say!("wrote {}: {} bytes", args.output.display(), args.output.metadata()?.len())?;
     // It contains everything but the image tokenizer.
     let model = Lumina::from_pretrained(&args.output).image_tokenizer(small_model()).load()?;
-    let image = model.text_to_image(SCENE_PROMPT, (96, 96)).run()?;
+    let image = model.text_to_image(SCENE_PROMPT, (256, 256)).run()?;
     Ok(say!("it draws images of {}x{} pixels", image.width(), image.height())?)
 }

@@ -19,7 +19,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER")]
     image_tokenizer: Option<PathBuf>,
     /// Resize the image to about so many pixels a side
-    #[arg(long, value_name = "PIXELS", default_value_t = 96)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 256)]
     target_size: u32,
     /// Decode so many rows of pixels at a time: less memory, the same image
     #[arg(long, value_name = "ROWS")]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use image::{RgbImage, imageops};
+use image::RgbImage;
 use lumina_examples::{contact_sheet, save_image};
 
 /// A question with its evaluated answer.
@@ -51,7 +51,7 @@ impl Page {
             let name = format!("images/{:05}.png", self.n_images);
             save_image(image, &self.folder.join(&name))?;
             self.n_images += 1;
-            let (width, height) = (image.width() * 2, image.height() * 2);
+            let (width, height) = image.dimensions();
             write!(html, "<img src=\"{name}\" width=\"{width}\" height=\"{height}\">")?;
         }
         write!(
@@ -86,8 +86,8 @@ impl Page {
         let mut html = String::from(
             "<!doctype html><meta charset=\"utf-8\"><title>Evaluation</title><style>\
              body{font:14px sans-serif;margin:2em}\
-             figure{display:inline-block;vertical-align:top;margin:6px;padding:6px;width:280px}\
-             img{image-rendering:pixelated;margin:2px}\
+             figure{display:inline-block;vertical-align:top;margin:6px;padding:6px;max-width:560px}\
+             img{margin:2px}\
              .correct{background:#e8f5e9}.wrong{background:#ffebee}\
              b{display:block;color:#b71c1c}td{padding:2px 12px}</style><table>",
         );
@@ -99,7 +99,7 @@ impl Page {
             write!(html, "<h2>{}: {} wrong, {} correct</h2>", escaped(name), wrong.len(), correct.len())?;
             wrong.iter().chain(correct).for_each(|entry| html.push_str(entry));
         }
-        // The images of the book: the first answers, right or wrong.
+        // The first answers, right or wrong.
         let first = |section, n| self.first(section, n);
         self.sheet("scenes.png", first("text_to_image", N_FIRST))?;
         let maps = first("depth_estimation", 1).chain(first("semantic_segmentation", 1));
@@ -117,13 +117,9 @@ impl Page {
         section.flat_map(move |section| section.first.iter().take(n).flatten())
     }
 
-    /// Writes images in a sheet, twice as large.
+    /// Writes images in a sheet.
     fn sheet<'a>(&self, name: &str, images: impl Iterator<Item = &'a RgbImage>) -> Result<()> {
-        let double = |image: &RgbImage| {
-            let (width, height) = (2 * image.width(), 2 * image.height());
-            imageops::resize(image, width, height, imageops::FilterType::Nearest)
-        };
-        let images: Vec<RgbImage> = images.map(double).collect();
+        let images: Vec<RgbImage> = images.cloned().collect();
         if images.is_empty() { Ok(()) } else { save_image(&contact_sheet(&images), &self.folder.join(name)) }
     }
 }

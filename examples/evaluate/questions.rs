@@ -1,11 +1,13 @@
 //! Asks a model questions about scenes and evaluates its answers.
 
 use anyhow::{Context, Result};
-use lumina_examples::ModelArgs;
-use lumina_mgpt::{Conversation, InputImage, Lumina, Part, Request, Task, TaskInput};
-use lumina_scenes::Split;
-use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask};
-use lumina_scenes::evaluation::AnswerEvaluation;
+use image::RgbImage;
+use lumina_core::{ImageSize, Vocabulary};
+use lumina_examples::{ModelArgs, scenes_for};
+use lumina_mgpt::{Answer, Conversation, Generation, InputImage, Lumina, Part, Request, Task};
+use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneRecord, SceneTask};
+use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
+use lumina_scenes::{Caption, Split, free_prompts};
 
 use super::page::{Entry, Page};
 use super::table::{Row, TaskResults};
@@ -18,90 +20,139 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) batch: usize,
 }
 
-/// A question as text, for the page, and as a request.
+/// A question, and what is known of its answer.
 struct Question {
+    /// For the page.
     text: String,
+    /// The image that it is about, for the page.
+    input: Option<RgbImage>,
+    size: ImageSize,
     request: Request,
+    expected: Expected,
+}
+
+/// What an answer is compared with.
+enum Expected {
+    GroundTruth(GroundTruth),
+    /// An image of this.
+    Image(Caption),
 }
 
 impl Evaluation<'_> {
     /// Asks `n` questions of a task, adds the answers to the page and returns the rows of the table.
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
-        let options = DatasetOptions { seed: self.seed, split, tasks: [(task, 1)].into(), ..DatasetOptions::default() };
+        let target_px = self.model.target_size_px();
+        let tasks = [(task, 1)].into();
+        let scenes = scenes_for(self.model, self.seed, split)?;
+        let image_sizes = Some(scenes.sizes().iter().map(|size| (size.width_px(), size.height_px())).collect());
+        let options =
+            DatasetOptions { seed: self.seed, split, tasks, target_px, image_sizes, ..DatasetOptions::default() };
         let dataset = SceneDataset::new(options)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
-        let mut results = TaskResults::new(name.clone(), task);
-        for first in (0..n).step_by(self.batch.max(1)) {
-            let indices = first..n.min(first + self.batch as u64);
-            let records: Vec<_> = indices.map(|index| dataset.record(index)).collect();
-            let questions: Vec<Question> = (first..)
-                .zip(&records)
-                .map(|(number, record)| self.question(&record.ground_truth, number))
-                .collect::<Result<_>>()?;
-            let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
-            let answers = self.model.run_batch(&requests);
-            for ((record, question), answer) in records.iter().zip(questions).zip(answers) {
+        let questions = (0..n).map(|number| self.question(dataset.record(number), number));
+        self.ask(TaskResults::new(name, task), questions, page)
+    }
+
+    /// Draws the prompts that people wrote, adds the images to the page and returns the rows of the table.
+    pub(crate) fn free_prompts(&self, page: &mut Page) -> Result<Vec<Row>> {
+        // A model is asked for what it has learnt.
+        let sizes = self.model.image_sizes();
+        let mut questions = Vec::new();
+        for (number, prompt) in (0u64..).zip(free_prompts()) {
+            let size = prompt.image_size()?;
+            if sizes.contains(&size) {
+                questions.push(Question {
+                    text: prompt.text.to_owned(),
+                    input: None,
+                    size,
+                    request: self.request(self.model.text_to_image(prompt.text, prompt.size), number)?,
+                    expected: Expected::Image(prompt.expected()?),
+                });
+            }
+        }
+        let results = TaskResults::new("free wording".to_owned(), SceneTask::TextToImage);
+        self.ask(results, questions.into_iter().map(Ok), page)
+    }
+
+    /// Asks all questions, a batch at a time.
+    fn ask(
+        &self,
+        mut results: TaskResults,
+        mut questions: impl Iterator<Item = Result<Question>>,
+        page: &mut Page,
+    ) -> Result<Vec<Row>> {
+        loop {
+            let batch = questions.by_ref().take(self.batch).collect::<Result<Vec<_>>>()?;
+            if batch.is_empty() {
+                return Ok(results.rows());
+            }
+            let requests: Vec<Request> = batch.iter().map(|question| question.request.clone()).collect();
+            for (question, answer) in batch.into_iter().zip(self.model.run_batch(&requests)) {
                 let answer = answer.with_context(|| question.text.clone())?;
-                let scene = &record.ground_truth.scene;
-                let evaluation = AnswerEvaluation::new(&record.ground_truth, &answer.text, answer.images.first())?;
-                let input = (task != SceneTask::TextToImage).then(|| scene.image());
-                let text = if answer.text.is_empty() { String::new() } else { format!(" → {}", answer.text) };
+                let image = answer.images.first();
+                let evaluation = match &question.expected {
+                    Expected::GroundTruth(truth) => AnswerEvaluation::new(truth, &answer.text, image)?,
+                    Expected::Image(caption) => {
+                        AnswerEvaluation::Image(image.map(|image| evaluate_image(caption, question.size, image)))
+                    }
+                };
+                // The page shows the images themselves.
+                let said = answer.text.replace(Vocabulary::PLACEHOLDER, "");
+                let text = if said.trim().is_empty() { String::new() } else { format!(" → {}", said.trim()) };
                 let entry = Entry {
                     question: question.text + &text,
-                    images: input.into_iter().chain(answer.images).collect(),
+                    images: question.input.into_iter().chain(answer.images).collect(),
                     is_correct: evaluation.is_correct(),
                     remark: evaluation.to_string(),
                 };
-                page.add(&name, entry)?;
-                results.add(scene.size(), evaluation);
+                page.add(results.name(), entry)?;
+                results.add(question.size, evaluation);
             }
         }
-        Ok(results.rows())
     }
 
-    /// The question with this number, asked with the checkpoint's settings and those that were given.
-    fn question(&self, ground_truth: &GroundTruth, number: u64) -> Result<Question> {
-        let scene = &ground_truth.scene;
-        let image = || InputImage::from(scene.image());
-        let prompt = ground_truth.prompt.as_ref().map(ToString::to_string).unwrap_or_default();
-        let edit = ground_truth.edit.as_ref().map(ToString::to_string).unwrap_or_default();
-        // A macro, because the types of generations differ.
-        macro_rules! request {
-            ($generation:expr) => {
-                self.args.apply_sampling($generation).request()?
-            };
-        }
-        let (text, mut request) = match ground_truth.task {
+    /// The question that a record asks.
+    fn question(&self, record: SceneRecord, number: u64) -> Result<Question> {
+        let SceneRecord { record, typed, ground_truth, .. } = record;
+        let (task, scene, typed) = (ground_truth.task, &ground_truth.scene, typed.as_str());
+        let picture = scene.image();
+        let image = || InputImage::from(picture.clone());
+        let (text, request) = match task {
             SceneTask::TextToImage => {
                 let size = (scene.size().width_px(), scene.size().height_px());
-                (format!("{}: {prompt}", scene.size()), request!(self.model.text_to_image(&prompt, size)))
+                (format!("{}: {typed}", scene.size()), self.request(self.model.text_to_image(typed, size), number)?)
             }
-            SceneTask::Captioning => (String::new(), request!(self.model.caption(image()))),
+            SceneTask::Captioning => (String::new(), self.request(self.model.caption(image()), number)?),
             SceneTask::DepthEstimation => {
-                (String::new(), request!(self.model.edit(Task::DepthEstimation, image(), None)))
+                let map = self.model.edit(Task::DepthEstimation, image(), None);
+                (String::new(), self.request(map, number)?)
             }
             SceneTask::SemanticSegmentation => {
-                (String::new(), request!(self.model.edit(Task::SemanticSegmentation, image(), None)))
+                let map = self.model.edit(Task::SemanticSegmentation, image(), None);
+                (String::new(), self.request(map, number)?)
             }
             SceneTask::Editing => {
-                let request = request!(self.model.edit(Task::Editing, image(), edit.as_str()));
-                (edit, request)
+                (typed.to_owned(), self.request(self.model.edit(Task::Editing, image(), typed), number)?)
             }
+            SceneTask::Question => (typed.to_owned(), self.request(self.model.ask(typed, image()), number)?),
             // The first answer is given as the correct image, so that only the second is evaluated.
-            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption => {
-                let input = TaskInput::new().text(prompt.as_str()).size(scene.size());
+            SceneTask::ImageThenEdit | SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => {
                 let codes = self.model.encode_image(&image())?;
-                let caption = Task::Captioning.spec().template.replace("<|image|>", "");
-                let second = if ground_truth.edit.is_some() { edit } else { caption.trim_end().to_owned() };
-                let conversation = Conversation::new()
-                    .human(Task::TextToImage.prompt(input)?)
-                    .assistant(Part::Image(codes))
-                    .human(second.as_str());
-                (format!("{prompt}; then: {second}"), request!(self.model.chat(conversation)))
+                let mut asked = record.conversations.iter().step_by(2).filter_map(|turn| turn.value.as_deref());
+                let (first, second) = (asked.next().unwrap_or_default(), asked.next().unwrap_or_default());
+                let conversation = Conversation::new().human(first).assistant(Part::Image(codes)).human(second);
+                (format!("{first}; then: {second}"), self.request(self.model.chat(conversation), number)?)
             }
         };
+        let input = (task != SceneTask::TextToImage).then_some(picture);
+        Ok(Question { text, input, size: scene.size(), request, expected: Expected::GroundTruth(ground_truth) })
+    }
+
+    /// A request with the checkpoint's settings and those that were given, and a seed of its own.
+    fn request<T: Answer>(&self, generation: Generation<'_, T>, number: u64) -> Result<Request> {
+        let mut request = self.args.apply_sampling(generation).request()?;
         let seed = &mut request.options.sampling.seed;
         *seed = seed.wrapping_add(number);
-        Ok(Question { text, request })
+        Ok(request)
     }
 }

@@ -19,12 +19,13 @@ pub(crate) struct TaskResults {
 /// Whether a property of an image is correct.
 type Property = fn(&ImageEvaluation) -> bool;
 
-const PROPERTIES: [(&str, Property); 7] = [
+const PROPERTIES: [(&str, Property); 8] = [
     ("shape, colour and position", |image| {
         image.count && image.shapes && image.colours && image.positions && image.relation
     }),
     ("shapes", |image| image.shapes),
     ("colours", |image| image.colours),
+    ("fills", |image| image.fills),
     ("positions", |image| image.positions && image.relation),
     ("sizes", |image| image.sizes),
     ("number of objects", |image| image.count),
@@ -34,6 +35,10 @@ const PROPERTIES: [(&str, Property); 7] = [
 impl TaskResults {
     pub(crate) fn new(name: String, task: SceneTask) -> Self {
         Self { name, task, answers: Vec::new() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn add(&mut self, size: ImageSize, evaluation: AnswerEvaluation) {
@@ -47,7 +52,7 @@ impl TaskResults {
             match answer {
                 AnswerEvaluation::DepthMap(score) => depth.merge(score),
                 AnswerEvaluation::SegmentationMap(score) => segmentation.merge(score),
-                AnswerEvaluation::Image(_) | AnswerEvaluation::Caption { .. } => {}
+                AnswerEvaluation::Image(_) | AnswerEvaluation::Caption { .. } | AnswerEvaluation::Answer { .. } => {}
             }
         }
         let row = |column: &str, value: String| (format!("{}: {column}", self.name), value);

@@ -1,9 +1,20 @@
-//! Evaluates an image tokenizer on scenes.
+//! Scenes for a model, and an evaluation of its image tokenizer.
 
 use anyhow::Result;
-use lumina_scenes::Scenes;
+use lumina_mgpt::Lumina;
 use lumina_scenes::evaluation::evaluate_image;
+use lumina_scenes::{Scenes, Split};
 use lumina_vq::{Bands, ImageTokenizer};
+
+/// Scenes of a seed, of the sizes that a model draws.
+///
+/// # Errors
+/// Those of [`Scenes::new`] and [`Scenes::with_sizes`].
+pub fn scenes_for(model: &Lumina, seed: u64, split: Split) -> Result<Scenes> {
+    let (scenes, drawn) = (Scenes::new(seed, split, model.target_size_px())?, model.image_sizes());
+    let sizes = scenes.sizes().iter().filter(|size| drawn.contains(size)).copied().collect();
+    Ok(scenes.with_sizes(sizes)?)
+}
 
 /// Encodes and decodes the first `n` scenes, and counts the results that still match their caption. A model with this
 /// image tokenizer cannot draw a larger fraction correctly.

@@ -15,7 +15,7 @@ use lumina_examples::{ComputeArgs, say};
 use plan::Plan;
 use stages::Stages;
 
-/// Trains a small model on images of simple scenes, from nothing: three hours on two CPU cores.
+/// Trains a small model on images of simple scenes, from nothing: some eight hours on two CPU cores without AVX-512.
 ///
 /// The same command continues where an earlier one ended.
 #[derive(Parser)]
@@ -26,7 +26,7 @@ struct Args {
     /// A run of about three minutes that shows that everything works; the model will know nothing
     #[arg(long)]
     smoke: bool,
-    /// End after this stage: vq, tokens, fp-sft, omni-sft or model
+    /// End after this stage: vq, tokenizer, fp-sft, omni-sft or model
     #[arg(long, value_name = "STAGE")]
     until: Option<stages::Stage>,
     #[command(flatten)]
@@ -39,7 +39,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> lumina_examples::Result<()> {
     let plan = if args.smoke { Plan::smoke() } else { Plan::full() };
-    let stages = Stages { folder: args.folder, plan, compute: args.compute.open() };
+    // Mixed precision, where the processor has it: a sixth less time.
+    let compute = args.compute.open().bf16_activations();
+    let stages = Stages { folder: args.folder, plan, compute };
     for stage in stages::Stage::ALL {
         say!("== {stage}")?;
         stages.run(stage)?;

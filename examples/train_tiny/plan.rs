@@ -1,73 +1,93 @@
 //! The numbers: sizes of networks and data, and how long each stage trains.
 
-use lumina_core::crop_sizes;
-use lumina_mgpt::{Preset, Task};
+use lumina_mgpt::{Preset, Task, Words};
 use lumina_scenes::dataset::{DatasetOptions, SceneTask};
+use lumina_scenes::known_words;
 use lumina_train::fine_tune::{FineTuneOptions, NewModel};
-use lumina_train::optim::{EpochSchedule, StepSchedule};
-use lumina_train::vq::{CodebookUpdate, PatchClusterOptions, VqTrainingOptions};
+use lumina_train::optim::{EpochSchedule, MuonOptions, StepSchedule};
+use lumina_train::vq::{CodebookStart, CodebookUpdate, VqTrainingOptions};
 use lumina_vq::VqHyperparameters;
+
+/// The sizes of the images that the model draws. In each a row is of another length, and a model learns where a token
+/// is for each of them anew.
+const SIZES: [(u32, u32); 5] = [(256, 256), (320, 192), (192, 320), (384, 160), (160, 384)];
+
+/// Sizes of fewer tokens, to learn from.
+const MIDDLE_SIZES: [(u32, u32); 5] = [(192, 192), (224, 160), (160, 224), (288, 128), (128, 288)];
+
+/// Low images whose rows are as long as those of the large ones, of two target sizes: what is learnt of rows there
+/// holds here, and more of the image is object.
+const ROW_SIZES: [&[(u32, u32)]; 2] = [&[(256, 96), (192, 128), (160, 160)], &[(320, 96), (384, 96)]];
 
 /// The numbers of a training from nothing.
 pub(crate) struct Plan {
     /// Target size of the images in pixels.
     pub(crate) target_px: u32,
     pub(crate) vq: VqHyperparameters,
-    /// The training of the image tokenizer, part by part.
-    pub(crate) vq_parts: Vec<VqPart>,
-    /// Images of a step of the image tokenizer.
+    /// The runs of its training. Each begins with the network of the one before.
+    pub(crate) vq_training: Vec<VqTrainingOptions>,
+    /// Before a run that trains the decoder only: codes are left out that occur in fewer than `.1` of `.0` images.
+    pub(crate) vq_pruning: (u64, u32),
+    /// Images of a step of the image tokenizer, each a part of a scene of this width and height.
     pub(crate) vq_batch: usize,
-    /// Which patches are of one cluster.
-    pub(crate) clusters: PatchClusterOptions,
-    /// Steps whose images the clusters are made of.
-    pub(crate) cluster_steps: u64,
+    pub(crate) vq_crop_px: u32,
+    /// How many scenes are reconstructed in the end.
+    pub(crate) vq_test_scenes: u64,
     /// The most pieces of text that the text tokenizer learns.
     pub(crate) merges: usize,
     pub(crate) model: NewModel,
-    /// Text to image alone, small images first.
-    pub(crate) fp_sft: [Part; 2],
-    /// All tasks. In each part the learning rate rises and falls once more.
-    pub(crate) omni_sft: [Part; 4],
+    /// Text to image alone, with small images.
+    pub(crate) fp_sft: Part,
+    /// All tasks, small images first. In each part the learning rate rises and falls.
+    pub(crate) omni_sft: Vec<Part>,
 }
 
-/// A part of the training of the image tokenizer.
-pub(crate) struct VqPart {
-    /// Make a codebook of patch clusters first, and use their codes.
-    pub(crate) clusters: bool,
-    pub(crate) images: TrainingImages,
-    pub(crate) options: VqTrainingOptions,
-}
-
-/// The images that the image tokenizer is trained on.
-#[derive(Clone, Copy)]
-pub(crate) enum TrainingImages {
-    /// Single cells with an object in them.
-    Cells,
-    /// Those and whole images in turn.
-    Mixed,
-    /// Whole images.
-    Whole,
-}
-
-/// A part of the training of the transformer.
+/// A part of the training of the transformer, with data of its own: each record is seen once.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// The name of the data, which parts may share, and their contents.
-    pub(crate) data: (&'static str, DatasetOptions),
-    /// Other data, and the fraction of it that is trained on as well, drawn again in each epoch.
-    pub(crate) also: Option<(&'static str, f64)>,
+    /// Each of another target size.
+    pub(crate) data: Vec<DatasetOptions>,
     pub(crate) training: FineTuneOptions,
 }
 
+/// How long everything trains.
+struct Lengths {
+    vq_steps: [u64; 3],
+    vq_pruning: (u64, u32),
+    /// Records of FP-SFT.
+    fp_sft: u64,
+    /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size. In the
+    /// last two parts with low images of two target sizes, and with those.
+    omni_sft: [[u64; 3]; 6],
+}
+
 impl Plan {
-    /// Three hours on two cores, half of them Omni-SFT.
+    /// Some hours on two cores.
     pub(crate) fn full() -> Self {
-        Self::of(1500, [(16_000, 3), (24_000, 5), (24_000, 5), (32_000, 5)])
+        Self::of(&Lengths {
+            vq_steps: [6000, 8000, 3000],
+            vq_pruning: (4000, 3),
+            fp_sft: 100_000,
+            omni_sft: [
+                [70_000, 0, 0],
+                [26_000, 15_000, 34_000],
+                [8_000, 8_000, 32_000],
+                [100_000, 0, 11_000],
+                [17_000, 11_500, 15_500],
+                [30_000, 20_000, 36_000],
+            ],
+        })
     }
 
     /// Everything, with few steps and a smaller model.
     pub(crate) fn smoke() -> Self {
-        let mut plan = Self::of(12, [(320, 1), (320, 1), (320, 1), (160, 1)]);
+        let mut plan = Self::of(&Lengths {
+            vq_steps: [12, 12, 12],
+            vq_pruning: (8, 1),
+            fp_sft: 64,
+            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64], [32, 32, 64]],
+        });
+        plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
         plan.model.intermediate_size = 160;
         plan.model.num_attention_heads = 2;
@@ -76,150 +96,155 @@ impl Plan {
         plan
     }
 
-    /// `parts` are records and epochs of FP-SFT at two sizes, and of Omni-SFT with two sets of data.
-    fn of(vq_steps: u64, parts: [(u64, u64); 4]) -> Self {
+    fn of(lengths: &Lengths) -> Self {
         let target_px = lumina_scenes::DEFAULT_TARGET_PX;
         let vq = VqHyperparameters {
             embed_dim: 16,
-            n_codes: 1024,
-            // Group norms have 32 groups: with fewer than two channels in each, images would lose their mean
-            // brightness.
-            channels: 64,
-            multipliers: vec![1, 1, 1, 1, 1],
-            n_res_blocks: 0,
+            n_codes: 2048,
+            channels: 16,
+            multipliers: vec![1, 1, 2, 4, 4],
+            n_res_blocks: 1,
             latent_channels: 64,
             resolution: target_px as usize,
+            // The same patch has the same code wherever it is: flat regions have one code, not one for each image.
+            is_local: true,
             ..VqHyperparameters::default()
         };
-        let part = |clusters, images, steps: u64, learning_rate, commitment| {
-            let options = VqTrainingOptions::default()
+        let vq_run = |steps: u64, learning_rate| {
+            VqTrainingOptions::default()
                 .steps(steps)
                 .learning_rate(learning_rate)
                 .betas((0.9, 0.99))
-                .schedule(StepSchedule::Cosine { warmup_steps: steps / 12, floor: 0.01 })
+                .schedule(StepSchedule::Cosine { warmup_steps: steps / 20, floor: 0.01 })
                 .l2_weight(1.0)
                 .codebook(CodebookUpdate::Ema { decay: 0.99 })
-                .commitment_weight(commitment)
-                .checkpoint_every(250);
-            VqPart { clusters, images, options }
+                .revive_after(Some(150))
+                .max_gradient_norm(Some(1.0))
+                .checkpoint_every(250)
         };
-        let mut vq_parts = vec![
-            // Encoder and decoder without a codebook, so that latents of different patches differ.
-            part(false, TrainingImages::Cells, vq_steps, 1.5e-3, 0.0),
-            // Each patch cluster gets a code, and its latents are drawn to it.
-            part(true, TrainingImages::Mixed, vq_steps / 3, 6e-4, 1.0),
-            part(true, TrainingImages::Mixed, vq_steps / 3, 8e-4, 1.0),
-            part(true, TrainingImages::Mixed, vq_steps / 5, 5e-4, 1.0),
-            // The decoder learns to use the codes.
-            part(false, TrainingImages::Whole, vq_steps / 5, 6e-4, 1.0),
+        let [first, second, decoder] = lengths.vq_steps;
+        let vq_training = vec![
+            vq_run(first, 1e-3).codebook_start(CodebookStart::Latents).quantize_from(first / 20),
+            // Again from a high rate, with the codes that are there: what is rare is reconstructed at last.
+            vq_run(second, 7e-4),
+            // The decoder alone, with the codes that occur.
+            vq_run(decoder, 5e-4).codebook(CodebookUpdate::Fixed).revive_after(None),
         ];
-        let options = vq_parts[0].options.clone();
-        vq_parts[0].options = options.quantize_from(vq_steps);
-        if let Some(last) = vq_parts.last_mut() {
-            last.options = last.options.clone().codebook(CodebookUpdate::Fixed);
-        }
-        let mut preset = Preset::default();
-        preset.target_size_px = Some(target_px);
-        // The options with which it scores best in `evaluate`.
-        (preset.guidance_scale, preset.image_top_k, preset.temperature) = (Some(1.5), Some(5), Some(0.4));
-        preset.tasks = Some(vec![
-            Task::TextToImage,
-            Task::Captioning,
-            Task::DepthEstimation,
-            Task::SemanticSegmentation,
-            Task::Editing,
-            Task::FreeForm,
-        ]);
-        let sizes = crop_sizes(target_px).into_iter().flatten().map(|size| (size.width_px(), size.height_px()));
-        preset.image_sizes = Some(sizes.collect());
-        let model = NewModel {
-            preset,
-            hidden_size: 160,
-            intermediate_size: 432,
-            num_hidden_layers: 6,
-            num_attention_heads: 5,
-            num_key_value_heads: 5,
-            max_position_embeddings: 512,
-            ..NewModel::default()
-        };
-        let data = |seed, n_records, target_px, tasks: &[(SceneTask, u32)]| DatasetOptions {
-            seed,
-            n_records,
-            target_px,
-            tasks: tasks.iter().copied().collect(),
-            ..DatasetOptions::default()
-        };
-        let training = |learning_rate, min_learning_rate, epochs| FineTuneOptions {
-            schedule: EpochSchedule { learning_rate, min_learning_rate, warmup_epochs: 0.2, epochs },
-            batch_size: 32,
-            max_tokens: 512,
-            max_gradient_norm: 1.0,
-            dropout: 0.0,
-            checkpoint_every: 250,
-            ..FineTuneOptions::default()
-        };
-        let drawing = [(SceneTask::TextToImage, 1)];
-        let tasks = [
-            (SceneTask::TextToImage, 5),
-            (SceneTask::Captioning, 3),
-            (SceneTask::DepthEstimation, 2),
-            (SceneTask::SemanticSegmentation, 2),
-            (SceneTask::Editing, 3),
-            (SceneTask::ImageThenEdit, 2),
-            (SceneTask::ImageThenCaption, 1),
-        ];
-        // Answers that depend on all of an image take the longest to learn, so there are more of them.
-        let practice = [
-            (SceneTask::TextToImage, 5),
-            (SceneTask::Captioning, 4),
-            (SceneTask::DepthEstimation, 1),
-            (SceneTask::SemanticSegmentation, 1),
-            (SceneTask::Editing, 5),
-            (SceneTask::ImageThenEdit, 3),
-            (SceneTask::ImageThenCaption, 2),
-        ];
-        let [(n_small, small), (n_whole, whole), (n_omni, all), (n_practice, last)] = parts;
-        let omni = |name, training| Part {
-            name,
-            data: ("omni-sft", data(3, n_omni, target_px, &tasks)),
-            // Text to image takes many examples as well.
-            also: Some(("fp-sft-96", 0.3)),
-            training,
-        };
         Self {
             target_px,
-            vq_parts,
-            vq_batch: 8,
-            clusters: PatchClusterOptions { tolerance: 10.0, max_clusters: vq.n_codes },
-            cluster_steps: vq_steps.min(300),
             vq,
-            merges: 480,
-            model,
-            fp_sft: [
-                Part {
-                    name: "fp-sft-64",
-                    data: ("fp-sft-64", data(1, n_small, target_px * 2 / 3, &drawing)),
-                    also: None,
-                    training: training(2.5e-3, 1.5e-3, small),
-                },
-                Part {
-                    name: "fp-sft-96",
-                    data: ("fp-sft-96", data(2, n_whole, target_px, &drawing)),
-                    also: None,
-                    training: training(2e-3, 1e-3, whole),
-                },
-            ],
-            omni_sft: [
-                omni("omni-sft", training(1.5e-3, 1.5e-5, all)),
-                omni("omni-sft-again", training(1e-3, 1e-5, all.div_ceil(3))),
-                omni("omni-sft-more", training(7e-4, 7e-6, all.div_ceil(5))),
-                Part {
-                    name: "omni-sft-last",
-                    data: ("omni-sft-practice", data(4, n_practice, target_px, &practice)),
-                    also: None,
-                    training: training(1.2e-3, 1e-5, last),
-                },
-            ],
+            vq_training,
+            vq_pruning: lengths.vq_pruning,
+            vq_batch: 16,
+            vq_crop_px: 64,
+            vq_test_scenes: 1000,
+            merges: 700,
+            model: model(target_px),
+            fp_sft: fp_sft(lengths.fp_sft, target_px),
+            omni_sft: omni_sft(lengths.omni_sft, target_px),
         }
     }
+}
+
+fn model(target_px: u32) -> NewModel {
+    let mut preset = Preset::default().with_words(Words::of(known_words()));
+    preset.target_size_px = Some(target_px);
+    // Those with which it scores best in `evaluate`, a little warmer, so that seeds differ in what a prompt leaves
+    // open.
+    (preset.guidance_scale, preset.image_top_k, preset.temperature) = (Some(1.3), Some(50), Some(0.2));
+    preset.text_top_k = Some(1);
+    preset.tasks = Some(vec![
+        Task::TextToImage,
+        Task::Captioning,
+        Task::DepthEstimation,
+        Task::SemanticSegmentation,
+        Task::Editing,
+        Task::FreeForm,
+    ]);
+    preset.image_sizes = Some(SIZES.to_vec());
+    NewModel {
+        preset,
+        hidden_size: 192,
+        intermediate_size: 512,
+        num_hidden_layers: 6,
+        num_attention_heads: 6,
+        num_key_value_heads: 6,
+        max_position_embeddings: 1024,
+        ..NewModel::default()
+    }
+}
+
+fn fp_sft(n_records: u64, target_px: u32) -> Part {
+    // A small image has a quarter of the tokens, and what prompts ask for is learnt from it as well.
+    let data = data(1, n_records, target_px / 2, &[(SceneTask::TextToImage, 1)]);
+    part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
+}
+
+fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_px: u32) -> Vec<Part> {
+    let (half, three_quarters) = (target_px / 2, target_px / 4 * 3);
+    // The square, which is what one gets without asking, is twice as likely.
+    let large = (target_px, Some([&SIZES[..1], &SIZES].concat()));
+    let [low, low_and_wide] = ROW_SIZES.map(|sizes| Some(sizes.to_vec()));
+    let rows = [(target_px / 8 * 5, low), (three_quarters, low_and_wide), large.clone()];
+    let sizes = [(half, None), (three_quarters, Some(MIDDLE_SIZES.to_vec())), large];
+    vec![
+        part("omni-sft-128", 24, omni_data([3, 0, 0], first, &sizes), (2e-3, 1e-3)),
+        // Of large images alone a model would learn their rows anew, and forget what it knew.
+        part("omni-sft-256", 16, omni_data([5, 6, 4], second, &sizes), (2e-3, 1e-5)),
+        part("omni-sft-256-again", 16, omni_data([9, 8, 7], third, &sizes), (2e-3, 1e-3)),
+        // What objects look like is learnt from edges, which are more of a small image: of the tokens of large ones,
+        // nine in ten are the same hundred.
+        part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, &sizes), (2e-3, 1e-3)),
+        part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-3)),
+        part("omni-sft-end", 16, omni_data([15, 16, 17], sixth, &rows), (2e-3, 1e-5)),
+    ]
+}
+
+/// A target size and its image sizes: all, if none are named.
+type Sizes = (u32, Option<Vec<(u32, u32)>>);
+
+/// Records of all tasks, of each of three target sizes with a seed of its own.
+fn omni_data(seeds: [u64; 3], n_records: [u64; 3], sizes: &[Sizes; 3]) -> Vec<DatasetOptions> {
+    // A record that draws an image before another task has more answers to learn from.
+    let tasks = [
+        (SceneTask::TextToImage, 12),
+        (SceneTask::Captioning, 3),
+        (SceneTask::DepthEstimation, 3),
+        (SceneTask::SemanticSegmentation, 3),
+        (SceneTask::Editing, 6),
+        (SceneTask::Question, 3),
+        (SceneTask::ImageThenEdit, 12),
+        (SceneTask::ImageThenCaption, 8),
+    ];
+    let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
+    all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
+        image_sizes: image_sizes.clone(),
+        more_questions: 3,
+        ..data(seed, n_records, *target_px, &tasks)
+    })
+    .collect()
+}
+
+fn part(
+    name: &'static str,
+    batch_size: usize,
+    data: Vec<DatasetOptions>,
+    (learning_rate, min_learning_rate): (f64, f64),
+) -> Part {
+    let training = FineTuneOptions {
+        schedule: EpochSchedule { learning_rate, min_learning_rate, warmup_epochs: 0.05, epochs: 1 },
+        // Some three thousand tokens a step or more. A step of Muon costs as much as five hundred.
+        batch_size,
+        muon: Some(MuonOptions::default()),
+        max_tokens: 1024,
+        max_gradient_norm: 1.0,
+        dropout: 0.0,
+        checkpoint_every: 250,
+        ..FineTuneOptions::default()
+    };
+    Part { name, data, training }
+}
+
+fn data(seed: u64, n_records: u64, target_px: u32, tasks: &[(SceneTask, u32)]) -> DatasetOptions {
+    DatasetOptions { seed, n_records, target_px, tasks: tasks.iter().copied().collect(), ..DatasetOptions::default() }
 }

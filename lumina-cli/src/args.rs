@@ -218,7 +218,7 @@ impl ComputeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 struct SamplingArgs {
-    /// The same seed gives the same answer. The small model is sure of most answers, and other seeds hardly change them
+    /// The same seed gives the same answer; another seed another one, where the prompt leaves something open
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// How strongly images follow the prompt: 1 is without guidance [default: the checkpoint's, else the task's]

@@ -14,7 +14,10 @@ fn generate_many(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lumina"));
     command.args(["generate-many", "--json"]).args(args).current_dir(folder);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("RUST_BACKTRACE", "0").env("HF_HUB_OFFLINE", "1").env_remove("LUMINA_MODEL");
+    command
+        .env("RUST_BACKTRACE", "0")
+        .env("HF_HUB_OFFLINE", "1")
+        .env("LUMINA_MODEL", lumina_testing::model_of_small_images());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().into_owned();
         if ["OMPI_", "PMI_", "SLURM_", "JOB_COMPLETION"].iter().any(|start| text.starts_with(start)) {
@@ -178,7 +181,7 @@ fn a_folder_is_one_runs() {
     }
     let model = folder.join("model");
     fs::create_dir(&model).unwrap();
-    for file in fs::read_dir(lumina_cli::small_model()).unwrap() {
+    for file in fs::read_dir(lumina_testing::model_of_small_images()).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), model.join(file.file_name())).unwrap();
     }
@@ -266,7 +269,11 @@ fn a_full_disk_ends_a_run_that_can_be_continued() {
         let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" generate-many a.jsonl full");
         let mut command = Command::new("sh");
         command.args(["-c", &limited, env!("CARGO_BIN_EXE_lumina")]).current_dir(folder);
-        let output = command.env("RUST_BACKTRACE", "0").env_remove("LUMINA_MODEL").output().unwrap();
+        let output = command
+            .env("RUST_BACKTRACE", "0")
+            .env("LUMINA_MODEL", lumina_testing::model_of_small_images())
+            .output()
+            .unwrap();
         let said = errors_of(&output);
         assert!(output.status.code() == Some(1) && said.contains(file), "{said}");
         assert!(said.contains("the same command continues it") && said.contains("File too large"), "{said}");

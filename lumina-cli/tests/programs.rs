@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use lumina_cli::small_model;
+use lumina_testing::model_of_small_images;
 use lumina_testing::programs::{Programs, Run, bad_files, complaint, errors_of};
 
 const COMMANDS: [&str; 9] =
@@ -16,7 +17,7 @@ const COMMANDS: [&str; 9] =
 fn program(name: &str, folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lumina"));
     command.arg(name).current_dir(folder).stdin(Stdio::null());
-    command.env("RUST_BACKTRACE", "0").env("HF_HUB_OFFLINE", "1").env_remove("LUMINA_MODEL");
+    command.env("RUST_BACKTRACE", "0").env("HF_HUB_OFFLINE", "1").env("LUMINA_MODEL", model_of_small_images());
     command
 }
 
@@ -182,7 +183,7 @@ fn a_full_output_is_an_error() {
 #[test]
 fn unknown_words_are_noted_once_a_prompt() {
     let folder = tempfile::tempdir().unwrap();
-    let config = fs::read(small_model().join("generation_config.json")).unwrap();
+    let config = fs::read(model_of_small_images().join("generation_config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     config["lumina"]["words"] = serde_json::json!(["red", "a", "Circle", "make", "the", "black", "background"]);
     let model = broken_model(folder.path(), "generation_config.json", config.to_string().as_bytes());
@@ -230,7 +231,7 @@ fn tasks_that_are_not_learnt_are_refused() {
 fn broken_model(folder: &Path, file: &str, content: &[u8]) -> PathBuf {
     let model = folder.join(format!("broken {file}"));
     fs::create_dir_all(&model).unwrap();
-    for entry in fs::read_dir(small_model()).unwrap() {
+    for entry in fs::read_dir(model_of_small_images()).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
     }

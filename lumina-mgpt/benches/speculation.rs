@@ -35,19 +35,19 @@ fn formats() -> [(&'static str, Weights); 3] {
 
 /// The model of the repository.
 fn scenes() {
-    println!("96×96 with guidance, the model of the repository\n");
+    println!("256×256 with guidance, the model of the repository\n");
     println!(
         "| weights | one token a pass: ms, passes | as many as pay: ms, passes | speed |\n| --- | --- | --- | --- |"
     );
     for (name, weights) in formats() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
-        let builder = Lumina::from_pretrained(folder).image_tokenizer(folder).target_size_px(96);
+        let builder = Lumina::from_pretrained(folder).image_tokenizer(folder).target_size_px(256);
         let model = builder.compute(Compute::cpu().weights(weights)).load().expect("it is in the repository");
         let image = |speculation| {
             let prompt = "a large red circle on a white background";
             let mut passes = 0;
             for seed in 0..4 {
-                let generation = model.text_to_image(prompt, (96, 96)).seed(seed).speculation(speculation);
+                let generation = model.text_to_image(prompt, (256, 256)).seed(seed).speculation(speculation);
                 for event in generation.stream().expect("a valid request") {
                     if let Event::Done { stats: Stats { passes: own, .. }, .. } = event.expect("it computes") {
                         passes += own;

@@ -24,7 +24,7 @@ pub struct Words(Vec<String>);
 
 impl Words {
     /// The most words that a warning lists.
-    const MAX_LISTED: usize = 200;
+    const MAX_LISTED: usize = 400;
     /// The most unknown words that a warning names.
     const MAX_NAMED: usize = 10;
 
@@ -150,10 +150,10 @@ mod tests {
     #[test]
     fn long_lists_are_cut() {
         let many = |n: usize| (0..n).map(|index| format!("w{index:03}")).collect::<Vec<_>>();
-        let warning = Words::of(many(200)).warning("no").unwrap();
-        assert!(warning.ends_with(", w198, w199"), "{warning}");
-        let warning = Words::of(many(201)).warning("no").unwrap();
-        assert!(warning.ends_with(", w198, w199, …"), "{warning}");
+        let warning = Words::of(many(400)).warning("no").unwrap();
+        assert!(warning.ends_with(", w398, w399"), "{warning}");
+        let warning = Words::of(many(401)).warning("no").unwrap();
+        assert!(warning.ends_with(", w398, w399, …"), "{warning}");
         let warning = Words::of(["a"]).warning(&many(12).join(" ")).unwrap();
         assert!(warning.contains("\"w009\" and 2 more; it knows: a"), "{warning}");
     }

@@ -10,7 +10,7 @@ use lumina_mgpt::{
 use lumina_testing::wait_until;
 
 fn model() -> Lumina {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let folder = lumina_testing::model_of_small_images();
     Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap()
 }
 

@@ -45,7 +45,9 @@ fn hub(server: &HubServer, cache: &TempDir) -> Hub {
 }
 
 fn tokens(model: &Lumina) -> Vec<u8> {
-    let image = model.text_to_image("a red circle", (96, 96)).greedy().seed(1).run().unwrap();
+    let size = model.default_size();
+    let image =
+        model.text_to_image("a red circle", (size.width_px(), size.height_px())).greedy().seed(1).run().unwrap();
     image.into_raw()
 }
 

@@ -198,7 +198,7 @@ fn a_short_request_has_the_defaults_of_its_task() {
     let expected = GenerateOptions::of_task(Task::DepthEstimation, None).sampling(|s| s.seed(3)).max_images(1);
     assert_eq!(request.options, expected);
 
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let folder = lumina_testing::model_of_small_images();
     let small = Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap();
     let request = small.read_request(r#"{ "task": "text_to_image", "prompt": "a", "size": [96, 96] }"#).unwrap();
     assert_eq!(request, small.text_to_image("a", (96, 96)).request().unwrap());
@@ -240,11 +240,11 @@ fn a_short_request_has_the_defaults_of_its_task() {
 /// One size where none is asked for: one that the model draws, whatever its inputs are resized to.
 #[test]
 fn the_default_size_is_one_that_the_model_draws() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let folder = lumina_testing::model_of_small_images();
     let open = |folder: &std::path::Path| Lumina::from_pretrained(folder).compute(Compute::cpu());
     let of = |model: &Lumina| (model.default_size().to_string(), model.image_sizes().len());
-    assert_eq!(of(&open(folder.as_ref()).load().unwrap()), ("96x96".to_owned(), 7));
-    let other = open(folder.as_ref()).target_size_px(512).load().unwrap();
+    assert_eq!(of(&open(folder).load().unwrap()), ("96x96".to_owned(), 7));
+    let other = open(folder).target_size_px(512).load().unwrap();
     assert_eq!(of(&other), ("96x96".to_owned(), 7));
     other.text_to_image("a", (96, 96)).request().unwrap();
     // Where a model states none, the square of the target size.
@@ -269,7 +269,7 @@ fn the_default_size_is_one_that_the_model_draws() {
 /// What a model has not learnt is refused whichever way a request takes.
 #[test]
 fn unlearnt_tasks_and_sizes_are_refused_in_every_way() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let folder = lumina_testing::model_of_small_images();
     let model = Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap();
     let image = model.encode_image(&image::RgbImage::new(96, 96).into()).unwrap();
     let pose = Request::task(Task::HumanPoseEstimation, TaskInput::new().image(image));

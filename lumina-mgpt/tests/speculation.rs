@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 /// The model of the repository, which draws scenes.
 fn scenes(compute: Compute) -> Lumina {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+    let folder = lumina_testing::model_of_small_images();
     Lumina::from_pretrained(folder).image_tokenizer(folder).target_size_px(96).compute(compute).load().unwrap()
 }
 

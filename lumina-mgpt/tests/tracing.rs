@@ -45,7 +45,7 @@ fn a_request_is_seen_from_its_submission_to_its_end() {
     const SECRET: &str = "pomegranate";
     let lines = Lines::default();
     tracing::subscriber::with_default(lines.clone(), || {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+        let folder = lumina_testing::model_of_small_images();
         let model = Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap();
         model.text_to_image(SECRET, (96, 96)).seed(1).run().unwrap();
         assert!(model.text_to_image(SECRET, (96, 96)).sampler(|_| panic!("{SECRET}")).run().is_err());

@@ -47,7 +47,7 @@ fn messages() -> Vec<String> {
         Error::KvLimit { needed: 20_000_000_000, limit: 16 << 30 },
         Error::KvBudget { needed: 4_000_000, budget: 1000 },
         Error::UnknownTask { task: "detection", known: "text_to_image, captioning".to_owned() },
-        Error::UnknownSize { size: size(512, 512), known: "96x96, 128x64".to_owned() },
+        Error::UnknownSize { size: size(512, 512), known: "256x256, 384x160".to_owned() },
         Error::PromptTooLong { tokens: 9000, context: 8192 },
         Error::ImageBeyondContext { size: size(1024, 1024), tokens: 4164, prompt: 60, context: 4096 },
         Error::Malformed { malformed: Box::new(cut), stop: Some(StopReason::MaxNewTokens) },

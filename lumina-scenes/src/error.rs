@@ -51,8 +51,10 @@ pub enum Error {
     /// The weights of all tasks are zero.
     #[error("the weights of all tasks are zero; give at least one task of `tasks` a positive weight")]
     NoTask,
-    /// A task needs a prompt or an edit that its ground truth lacks.
-    #[error("the ground truth of the task `{task}` lacks its prompt or edit; was it written by `lumina-scenes`?")]
+    /// A task needs a prompt, an edit or an answer that its ground truth lacks.
+    #[error(
+        "the ground truth of the task `{task}` lacks its prompt, edit or answer; was it written by `lumina-scenes`?"
+    )]
     NoPrompt {
         /// The task.
         task: SceneTask,

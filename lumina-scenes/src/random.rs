@@ -10,10 +10,12 @@ use crate::Split;
 pub(crate) enum RngPurpose {
     Scene = 0,
     Record = 1,
+    Wording = 2,
 }
 
 /// The random numbers of one scene or record: ChaCha with key = (seed, split, purpose) and stream = index. No scene
 /// depends on how many were generated before it.
+#[derive(Debug, Clone)]
 pub(crate) struct SeededRng(ChaCha12Rng);
 
 impl SeededRng {
@@ -39,9 +41,9 @@ impl SeededRng {
 
     /// A random index with probability in proportion to its weight; `None` if all weights are 0.
     pub(crate) fn weighted_index(&mut self, weights: impl Iterator<Item = u32> + Clone) -> Option<usize> {
-        let sum = weights.clone().fold(0u32, u32::saturating_add);
-        let mut remaining = self.below(sum.max(1));
-        weights.into_iter().position(|weight| {
+        let sum: u64 = weights.clone().map(u64::from).sum();
+        let mut remaining = ((u128::from(self.0.next_u32()) * u128::from(sum)) >> u32::BITS) as u64;
+        weights.map(u64::from).position(|weight| {
             let found = remaining < weight;
             remaining = remaining.saturating_sub(weight);
             found
@@ -69,6 +71,8 @@ mod tests {
         }
         assert!(counts[1] == 0 && (900..1100).contains(&counts[0]), "{counts:?}");
         assert_eq!(rng.weighted_index([0, 0].into_iter()), None);
+        let last = (0..100).filter(|_| rng.weighted_index([u32::MAX, u32::MAX].into_iter()) == Some(1)).count();
+        assert!((30..70).contains(&last), "{last}");
         assert_eq!(rng.choose::<u8>(&[]), None);
         let mut list: Vec<u32> = (0..20).collect();
         rng.shuffle(&mut list);

@@ -2,8 +2,8 @@
 
 use image::{Rgb, RgbImage};
 
-use crate::mask::{FULL_COVERAGE, Mask};
-use crate::{Colour, Object, ObjectShape, ObjectSize, Scene};
+use crate::mask::{Mask, mix};
+use crate::{Background, Colour, Object, ObjectShape, ObjectSize, Scene};
 
 /// The grey value of the background in depth maps, the most distant.
 pub const BACKGROUND_DEPTH: u8 = 32;
@@ -29,6 +29,11 @@ impl ObjectShape {
             Self::Square => Colour::Green.rgb(),
             Self::Triangle => Colour::Blue.rgb(),
             Self::Cross => Colour::Yellow.rgb(),
+            Self::Star => Colour::Purple.rgb(),
+            Self::Heart => Colour::Orange.rgb(),
+            Self::Ring => Background::White.rgb(),
+            Self::Moon => Background::SkyBlue.rgb(),
+            Self::Arrow => Background::Grey.rgb(),
         }
     }
 }
@@ -36,19 +41,12 @@ impl ObjectShape {
 impl Scene {
     /// Renders the scene as an image, with antialiased edges (16 samples per pixel).
     pub fn image(&self) -> RgbImage {
-        let mut image = self.filled(self.background().rgb());
+        let mut image = self.filled(|y| self.backdrop().rgb(y));
         for object in self.objects() {
-            self.paint(
-                object,
-                |pixel, at, mask| {
-                    let covered = mask.coverage(at);
-                    for (channel, colour) in pixel.0.iter_mut().zip(object.kind.colour.rgb()) {
-                        let mixed = u32::from(*channel) * (FULL_COVERAGE - covered) + u32::from(colour) * covered;
-                        *channel = ((mixed + FULL_COVERAGE / 2) / FULL_COVERAGE) as u8;
-                    }
-                },
-                &mut image,
-            );
+            let draw = |pixel: &mut Rgb<u8>, at, mask: &Mask| {
+                pixel.0 = mix(pixel.0, object.kind.rgb_at(at), mask.coverage(at))
+            };
+            paint(object, draw, &mut image);
         }
         image
     }
@@ -66,36 +64,32 @@ impl Scene {
 
     /// Renders flat colours: an object colours each pixel that it covers at least half of.
     fn flat(&self, background: [u8; 3], colour: impl Fn(&Object) -> [u8; 3]) -> RgbImage {
-        let mut map = self.filled(background);
+        let mut map = self.filled(|_| background);
         for object in self.objects() {
-            self.paint(
-                object,
-                |pixel, at, mask| {
-                    if mask.covers(at) {
-                        pixel.0 = colour(object);
-                    }
-                },
-                &mut map,
-            );
+            let draw = |pixel: &mut Rgb<u8>, at, mask: &Mask| {
+                if mask.covers(at) {
+                    pixel.0 = colour(object);
+                }
+            };
+            paint(object, draw, &mut map);
         }
         map
     }
 
-    fn filled(&self, colour: [u8; 3]) -> RgbImage {
-        RgbImage::from_pixel(self.size().width_px(), self.size().height_px(), Rgb(colour))
+    fn filled(&self, row: impl Fn(u32) -> [u8; 3]) -> RgbImage {
+        RgbImage::from_fn(self.size().width_px(), self.size().height_px(), |_, y| Rgb(row(y)))
     }
+}
 
-    /// Calls `draw` with each pixel in the object's bounding box and its offset from the centre.
-    fn paint(&self, object: &Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &mut RgbImage) {
-        let mask = Mask::new(object.kind.shape, object.kind.size);
-        let centre = object.centre_px();
-        for at in mask.offsets() {
-            let pixel = (u32::try_from(centre.0 + at.0), u32::try_from(centre.1 + at.1));
-            if let (Ok(x), Ok(y)) = pixel
-                && let Some(pixel) = on.get_pixel_mut_checked(x, y)
-            {
-                draw(pixel, at, &mask);
-            }
+/// Calls `draw` with each pixel in the object's bounding square and its place in there.
+fn paint(object: &Object, draw: impl Fn(&mut Rgb<u8>, (i32, i32), &Mask), on: &mut RgbImage) {
+    let mask = Mask::of(object.kind.shape, object.kind.size);
+    let (left, top) = object.top_left_px();
+    for at in mask.pixels() {
+        if let (Ok(x), Ok(y)) = (u32::try_from(left + at.0), u32::try_from(top + at.1))
+            && let Some(pixel) = on.get_pixel_mut_checked(x, y)
+        {
+            draw(pixel, at, mask);
         }
     }
 }

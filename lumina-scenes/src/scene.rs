@@ -1,67 +1,74 @@
-//! A scene: objects on a background.
+//! A scene: objects on a backdrop.
 
-use lumina_core::{CELL_PX, ImageSize};
+use lumina_core::ImageSize;
 
-use crate::{Background, Caption, Error, MAX_OBJECTS, Mention, ObjectKind, ObjectSize, Position, Result};
+use crate::{Backdrop, Caption, Error, MAX_OBJECTS, Mention, ObjectKind, Position, Result};
 
-/// The offset of a small object from the centre of its cell, in pixels. All centres are on a grid of this spacing, so
-/// that few different patches occur.
-pub const OFFSET_STEP_PX: i32 = 8;
-/// The fewest pixels between the bounding boxes of two objects.
-pub const MIN_GAP_PX: i32 = 4;
-/// The longest side of an image in cells: that of the largest target size.
-const MAX_CELLS: u32 = 120;
+/// Objects begin at multiples of this many pixels, a patch of the image tokenizer, so that few different patches occur.
+pub const GRID_PX: u32 = 16;
+/// The fewest pixels between the bounding squares of two objects.
+pub const MIN_GAP_PX: u32 = GRID_PX;
+/// The longest side of an image in pixels: that of the largest target size.
+const MAX_SIDE_PX: u32 = 3840;
 
-/// An object in its cell.
+/// An object at its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Object {
-    /// Size, colour and shape.
+    /// Size, fill, colour and shape.
     pub kind: ObjectKind,
-    /// Column and row of its cell, from the top left.
-    pub cell: (u32, u32),
-    /// Offset of its centre from the centre of the cell, to the right and down, in pixels. 0 for large objects; −8, 0
-    /// or 8 for small ones.
-    pub offset_px: (i32, i32),
+    /// Column and row of its top left corner, in units of [`GRID_PX`].
+    pub at: (u32, u32),
 }
 
 impl Object {
-    /// Its centre, in pixels from the image's left and top.
-    pub fn centre_px(&self) -> (i32, i32) {
-        // Saturates: a cell outside of any image must not overflow before `Scene::new` refuses it.
-        let centre = |cell: u32, offset: i32| {
-            let centre = cell.saturating_mul(CELL_PX).saturating_add(CELL_PX / 2);
-            i32::try_from(centre).unwrap_or(i32::MAX).saturating_add(offset)
-        };
-        (centre(self.cell.0, self.offset_px.0), centre(self.cell.1, self.offset_px.1))
+    /// Its top left corner, in pixels from the image's left and top.
+    pub fn top_left_px(&self) -> (i32, i32) {
+        // Saturates: a place outside of any image must not overflow before `Scene::new` refuses it.
+        let corner = |at: u32| i32::try_from(at.saturating_mul(GRID_PX)).unwrap_or(i32::MAX);
+        (corner(self.at.0), corner(self.at.1))
     }
 
-    /// Whether the gap between the bounding boxes is smaller than [`MIN_GAP_PX`].
-    pub(crate) fn is_too_close_to(&self, other: &Self) -> bool {
-        let sides = (self.kind.size.side_px() + other.kind.size.side_px()).cast_signed();
-        let near = |a: i32, b: i32| 2 * (a - b).abs() < sides + 2 * MIN_GAP_PX;
-        let (a, b) = (self.centre_px(), other.centre_px());
-        near(a.0, b.0) && near(a.1, b.1)
+    /// Its centre, in pixels from the image's left and top.
+    pub fn centre_px(&self) -> (i32, i32) {
+        let half = (self.kind.size.side_px() / 2).cast_signed();
+        let (left, top) = self.top_left_px();
+        (left.saturating_add(half), top.saturating_add(half))
+    }
+
+    /// Columns and rows from its top left corner to behind its last, in units of [`GRID_PX`].
+    fn end(&self) -> (u32, u32) {
+        let side = self.kind.size.side_px() / GRID_PX;
+        (self.at.0.saturating_add(side), self.at.1.saturating_add(side))
+    }
+
+    /// Whether the gap between the bounding squares is smaller than [`MIN_GAP_PX`].
+    fn is_too_close_to(&self, other: &Self) -> bool {
+        let gap = MIN_GAP_PX / GRID_PX;
+        let near =
+            |a: u32, a_end: u32, b: u32, b_end: u32| a < b_end.saturating_add(gap) && b < a_end.saturating_add(gap);
+        let (end, other_end) = (self.end(), other.end());
+        near(self.at.0, end.0, other.at.0, other_end.0) && near(self.at.1, end.1, other.at.1, other_end.1)
     }
 }
 
-/// One to three objects on a plain background.
+/// One to four objects on a backdrop.
 ///
 /// ```
 /// use lumina_core::ImageSize;
-/// use lumina_scenes::{Background, Colour, ObjectKind, Object, Scene, ObjectShape, ObjectSize};
+/// use lumina_scenes::{Backdrop, Background, Colour, Fill, Object, ObjectKind, ObjectShape, ObjectSize, Scene};
 ///
-/// let circle = ObjectKind::new(ObjectSize::Large, Colour::Red, ObjectShape::Circle);
-/// let object = Object { kind: circle, cell: (2, 0), offset_px: (0, 0) };
-/// let scene = Scene::new(ImageSize::new(96, 64)?, Background::White, vec![object])?;
-/// assert_eq!(scene.caption().to_string(), "a large red circle in the top right on a white background");
-/// assert_eq!(scene.image().dimensions(), (96, 64));
+/// let star = ObjectKind::new(ObjectSize::Large, Fill::Striped, Colour::Red, ObjectShape::Star);
+/// let object = Object { kind: star, at: (9, 0) };
+/// let scene = Scene::new(ImageSize::new(256, 256)?, Backdrop::plain(Background::White), vec![object])?;
+/// assert_eq!(scene.caption().to_string(), "a large striped red star in the top right on a white background");
+/// assert_eq!(scene.image().dimensions(), (256, 256));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "UncheckedScene")]
 pub struct Scene {
     size: ImageSize,
-    background: Background,
+    backdrop: Backdrop,
     objects: Vec<Object>,
 }
 
@@ -69,14 +76,14 @@ pub struct Scene {
 #[derive(serde::Deserialize)]
 struct UncheckedScene {
     size: ImageSize,
-    background: Background,
+    backdrop: Backdrop,
     objects: Vec<Object>,
 }
 
 impl TryFrom<UncheckedScene> for Scene {
     type Error = Error;
-    fn try_from(UncheckedScene { size, background, objects }: UncheckedScene) -> Result<Self> {
-        Self::new(size, background, objects)
+    fn try_from(UncheckedScene { size, backdrop, objects }: UncheckedScene) -> Result<Self> {
+        Self::new(size, backdrop, objects)
     }
 }
 
@@ -84,34 +91,37 @@ impl Scene {
     /// A scene of these objects, which are sorted into reading order.
     ///
     /// # Errors
-    /// [`Error::Scene`] if there are no objects or more than [`MAX_OBJECTS`], if one is outside the image, has another
-    /// offset than 0 or [`OFFSET_STEP_PX`], or is too close to another, and if the image is longer than 3840 pixels.
-    pub fn new(size: ImageSize, background: Background, mut objects: Vec<Object>) -> Result<Self> {
+    /// [`Error::Scene`] if there are no objects or more than [`MAX_OBJECTS`], if one is not inside the image or is too
+    /// close to another, and if the image is longer than 3840 pixels.
+    pub fn new(size: ImageSize, backdrop: Backdrop, mut objects: Vec<Object>) -> Result<Self> {
         let invalid = |reason: String| Err(Error::Scene { reason });
-        let (columns, rows) = (size.width_cells(), size.height_cells());
-        if columns.max(rows) > MAX_CELLS {
-            return invalid(format!("an image of {size} pixels; the longest side is {}", MAX_CELLS * CELL_PX));
+        let (width, height) = (size.width_px(), size.height_px());
+        if width.max(height) > MAX_SIDE_PX {
+            return invalid(format!("an image of {size} pixels; the longest side is {MAX_SIDE_PX}"));
         }
         if objects.is_empty() || objects.len() > MAX_OBJECTS {
             return invalid(format!("{} objects, expected 1 to {MAX_OBJECTS}", objects.len()));
         }
-        for Object { kind, cell, offset_px } in &objects {
-            if cell.0 >= columns || cell.1 >= rows {
-                return invalid(format!("a {kind} in cell {cell:?} of {columns}x{rows}"));
-            }
-            let steps: &[i32] =
-                if kind.size == ObjectSize::Small { &[-OFFSET_STEP_PX, 0, OFFSET_STEP_PX] } else { &[0] };
-            if !steps.contains(&offset_px.0) || !steps.contains(&offset_px.1) {
-                return invalid(format!("a {kind} with an offset of {offset_px:?} pixels, expected {steps:?}"));
-            }
-        }
         for (index, object) in objects.iter().enumerate() {
+            if !fits(object, size) {
+                return invalid(format!(
+                    "a {} at {:?} of {}x{}",
+                    object.kind,
+                    object.at,
+                    width / GRID_PX,
+                    height / GRID_PX
+                ));
+            }
             if let Some(other) = objects[..index].iter().find(|other| object.is_too_close_to(other)) {
                 return invalid(format!("a {} less than {MIN_GAP_PX} pixels from a {}", object.kind, other.kind));
             }
         }
-        objects.sort_by_key(|object| (object.cell.1, object.cell.0));
-        Ok(Self { size, background, objects })
+        // By the thirds of rows and columns as captions name them, then exactly.
+        objects.sort_by_key(|object| {
+            let (x, y) = object.centre_px();
+            (Position::of_point((x, y), (width, height)), y, x)
+        });
+        Ok(Self { size, backdrop, objects })
     }
 
     /// The size of its image.
@@ -119,73 +129,135 @@ impl Scene {
         self.size
     }
 
-    /// The background.
-    pub fn background(&self) -> Background {
-        self.background
+    /// What is behind the objects.
+    pub fn backdrop(&self) -> Backdrop {
+        self.backdrop
     }
 
-    /// The objects in reading order: by row, then by column.
+    /// The objects in reading order: by the positions that captions name, top to bottom and left to right.
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
 
     /// The position of an object of this scene.
     pub fn position(&self, object: &Object) -> Position {
-        Position::of_cell(object.cell, (self.size.width_cells(), self.size.height_cells()))
+        position(object, self.size)
+    }
+
+    /// Where an object of this kind can be put, beside those that are there: the places with this position, nearest to
+    /// the middle of its third of the image first.
+    pub fn free_places(&self, kind: ObjectKind, position: Position) -> Vec<Object> {
+        free_places(kind, self.size, &self.objects, position)
+    }
+
+    /// The [free places](Self::free_places) once the object at this index is removed.
+    pub(crate) fn places_without(&self, index: usize, kind: ObjectKind, position: Position) -> Vec<Object> {
+        let mut others = self.objects.clone();
+        others.remove(index);
+        free_places(kind, self.size, &others, position)
     }
 
     /// The canonical caption, which is the answer of captioning: all objects with their positions, in reading order.
     pub fn caption(&self) -> Caption {
         let mentions = self.objects.iter().map(|object| self.mention(object)).collect();
-        Caption::list(mentions, self.background).expect("a scene has as many objects as a caption can")
+        Caption::list(mentions, Some(self.backdrop)).expect("a scene has as many objects as a caption can")
     }
 
     /// The mention of an object in the canonical caption.
     pub(crate) fn mention(&self, object: &Object) -> Mention {
-        Mention { kind: object.kind, position: Some(self.position(object)) }
+        Mention { position: Some(self.position(object)), ..Mention::of(object.kind) }
     }
+}
+
+pub(crate) fn position(object: &Object, size: ImageSize) -> Position {
+    Position::of_point(object.centre_px(), (size.width_px(), size.height_px()))
+}
+
+fn fits(object: &Object, size: ImageSize) -> bool {
+    let (right, bottom) = object.end();
+    right <= size.width_px() / GRID_PX && bottom <= size.height_px() / GRID_PX
+}
+
+/// All places of an object in an image.
+pub(crate) fn places(kind: ObjectKind, size: ImageSize) -> impl Iterator<Item = Object> {
+    let (columns, rows) = (size.width_px() / GRID_PX, size.height_px() / GRID_PX);
+    let all = (0..rows).flat_map(move |row| (0..columns).map(move |column| Object { kind, at: (column, row) }));
+    all.filter(move |object| fits(object, size))
+}
+
+/// The places for an object beside others that have this position, nearest to the middle of its third first.
+pub(crate) fn free_places(kind: ObjectKind, size: ImageSize, others: &[Object], at: Position) -> Vec<Object> {
+    let (column, row) = at.thirds();
+    let middle = |third: u32, length: u32| ((2 * third + 1) * length / 6).cast_signed();
+    let (x, y) = (middle(column, size.width_px()), middle(row, size.height_px()));
+    let is_free =
+        |place: &Object| position(place, size) == at && !others.iter().any(|other| place.is_too_close_to(other));
+    let mut places: Vec<Object> = places(kind, size).filter(is_free).collect();
+    places.sort_by_key(|place| {
+        let centre = place.centre_px();
+        ((centre.0 - x).pow(2) + (centre.1 - y).pow(2), place.at.1, place.at.0)
+    });
+    places
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Colour, ObjectShape, ObjectSize};
+    use crate::{Background, Colour, Fill, ObjectShape, ObjectSize};
 
-    fn object(size: ObjectSize, cell: (u32, u32), offset_px: (i32, i32)) -> Object {
-        Object { kind: ObjectKind::new(size, Colour::Red, ObjectShape::Square), cell, offset_px }
+    const GREY: Backdrop = Backdrop::plain(Background::Grey);
+
+    fn object(size: ObjectSize, at: (u32, u32)) -> Object {
+        Object { kind: ObjectKind::new(size, Fill::Plain, Colour::Red, ObjectShape::Square), at }
     }
 
     #[test]
     fn invalid_scenes_are_refused() {
-        let make = |objects| Scene::new(ImageSize::new(96, 64).unwrap(), Background::Grey, objects);
+        let make = |objects| Scene::new(ImageSize::new(192, 128).unwrap(), GREY, objects);
         let reason = |objects: Vec<Object>| make(objects).unwrap_err().to_string();
         assert!(reason(vec![]).contains("0 objects"));
-        assert!(reason(vec![object(ObjectSize::Small, (3, 0), (0, 0))]).contains("cell (3, 0)"));
-        let far = object(ObjectSize::Small, (u32::MAX, u32::MAX), (i32::MAX, 8));
+        assert!(make(vec![object(ObjectSize::Small, (9, 5))]).is_ok());
+        assert!(reason(vec![object(ObjectSize::Small, (10, 0))]).contains("at (10, 0) of 12x8"));
+        assert!(reason(vec![object(ObjectSize::Large, (0, 3))]).contains("at (0, 3)"));
+        let far = object(ObjectSize::Small, (u32::MAX, u32::MAX));
         assert_eq!(far.centre_px(), (i32::MAX, i32::MAX));
-        assert!(reason(vec![far]).contains("of 3x2"));
-        assert!(reason(vec![object(ObjectSize::Large, (0, 0), (8, 0))]).contains("(8, 0)"));
-        assert!(reason(vec![object(ObjectSize::Small, (0, 0), (5, 0))]).contains("(5, 0)"));
-        let close = vec![object(ObjectSize::Small, (0, 0), (8, 0)), object(ObjectSize::Small, (1, 0), (-8, 0))];
-        assert!(reason(close).contains("less than 4 pixels"));
-        let twice = vec![object(ObjectSize::Small, (0, 0), (8, 8)), object(ObjectSize::Small, (0, 0), (-8, -8))];
-        assert!(reason(twice).contains("less than 4 pixels"));
-        assert!(
-            make(vec![object(ObjectSize::Large, (0, 0), (0, 0)), object(ObjectSize::Large, (1, 0), (0, 0))]).is_ok()
-        );
-        let vast = ImageSize::new(32 * 121, 32).unwrap();
-        assert!(Scene::new(vast, Background::Grey, vec![object(ObjectSize::Small, (0, 0), (0, 0))]).is_err());
+        assert!(reason(vec![far]).contains("of 12x8"));
+        for at in [(3, 0), (0, 3), (2, 2), (0, 0)] {
+            let close = vec![object(ObjectSize::Small, (0, 0)), object(ObjectSize::Small, at)];
+            assert!(reason(close).contains("less than 16 pixels"), "{at:?}");
+        }
+        assert!(make(vec![object(ObjectSize::Small, (0, 0)), object(ObjectSize::Small, (4, 0))]).is_ok());
+        assert!(reason((0..5).map(|_| object(ObjectSize::Small, (0, 0))).collect()).contains("5 objects"));
+        let vast = ImageSize::new(3872, 32).unwrap();
+        assert!(Scene::new(vast, GREY, vec![object(ObjectSize::Small, (0, 0))]).is_err());
     }
 
     #[test]
     fn deserialised_scenes_are_checked() {
-        let objects = vec![object(ObjectSize::Small, (1, 1), (0, 8)), object(ObjectSize::Large, (0, 0), (0, 0))];
-        let scene = Scene::new(ImageSize::new(64, 64).unwrap(), Background::SkyBlue, objects).unwrap();
-        assert_eq!(scene.objects()[0].cell, (0, 0), "reading order");
+        let objects = vec![object(ObjectSize::Small, (4, 4)), object(ObjectSize::Small, (0, 0))];
+        let scene = Scene::new(ImageSize::new(128, 128).unwrap(), GREY, objects).unwrap();
+        assert_eq!(scene.objects()[0].at, (0, 0), "reading order");
         let json = serde_json::to_string(&scene).unwrap();
         assert_eq!(serde_json::from_str::<Scene>(&json).unwrap(), scene);
-        let broken = json.replace("[1,1]", "[7,1]");
+        let broken = json.replace("[4,4]", "[7,4]");
         assert_ne!(broken, json);
         assert!(serde_json::from_str::<Scene>(&broken).is_err());
+    }
+
+    #[test]
+    fn free_places_are_where_they_should_be() {
+        let size = ImageSize::new(256, 256).unwrap();
+        let scene = Scene::new(size, GREY, vec![object(ObjectSize::Large, (0, 0))]).unwrap();
+        let star = ObjectKind::new(ObjectSize::Small, Fill::Plain, Colour::Blue, ObjectShape::Star);
+        assert!(scene.free_places(star, Position::TopLeft).is_empty());
+        for position in Position::ALL.into_iter().skip(1) {
+            let places = scene.free_places(star, position);
+            for place in &places {
+                let added = Scene::new(size, GREY, vec![scene.objects()[0], *place]).unwrap();
+                assert_eq!(added.position(place), position);
+            }
+            assert!(places.len() >= 4, "{position}: {}", places.len());
+        }
+        assert_eq!(scene.free_places(star, Position::BottomRight)[0].centre_px(), (216, 216));
     }
 }

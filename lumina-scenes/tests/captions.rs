@@ -3,26 +3,31 @@
 
 use lumina_scenes::evaluation::caption_is_correct;
 use lumina_scenes::{
-    Background, Caption, Colour, DEFAULT_TARGET_PX, Mention, ObjectKind, ObjectShape, ObjectSize, Position, Relation,
-    Scenes, Split,
+    Backdrop, Caption, Colour, DEFAULT_TARGET_PX, Fill, MAX_OBJECTS, Mention, ObjectShape, ObjectSize, Position,
+    Relation, Scenes, Split,
 };
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-fn kinds() -> impl Strategy<Value = ObjectKind> {
-    (select(ObjectSize::ALL.to_vec()), select(Colour::ALL.to_vec()), select(ObjectShape::ALL.to_vec()))
-        .prop_map(|(size, colour, shape)| ObjectKind::new(size, colour, shape))
+fn mentions() -> impl Strategy<Value = Mention> {
+    let attributes = (
+        option::of(select(ObjectSize::ALL.to_vec())),
+        select(Fill::ALL.to_vec()),
+        option::of(select(Colour::ALL.to_vec())),
+        select(ObjectShape::ALL.to_vec()),
+    );
+    (1..=2u32, attributes, option::of(select(Position::ALL.to_vec()))).prop_map(
+        |(count, (size, fill, colour, shape), position)| Mention { count, size, fill, colour, shape, position },
+    )
 }
 
 fn captions() -> impl Strategy<Value = Caption> {
-    let mention =
-        (kinds(), option::of(select(Position::ALL.to_vec()))).prop_map(|(kind, position)| Mention { kind, position });
-    let backgrounds = || select(Background::ALL.to_vec());
-    let lists = (prop::collection::vec(mention, 1..=3), backgrounds())
-        .prop_map(|(mentions, background)| Caption::list(mentions, background).unwrap());
-    let relations = (kinds(), select(Relation::ALL.to_vec()), kinds(), backgrounds())
-        .prop_map(|(first, relation, second, background)| Caption::relation(first, relation, second, background));
+    let backdrops = || option::of(select(Backdrop::all().collect::<Vec<_>>()));
+    let lists = (prop::collection::vec(mentions(), 1..=MAX_OBJECTS / 2), backdrops())
+        .prop_map(|(mentions, backdrop)| Caption::list(mentions, backdrop).unwrap());
+    let relations = (mentions(), select(Relation::ALL.to_vec()), mentions(), backdrops())
+        .prop_map(|(first, relation, second, backdrop)| Caption::relation(first, relation, second, backdrop));
     prop_oneof![lists, relations]
 }
 
@@ -30,12 +35,16 @@ fn captions() -> impl Strategy<Value = Caption> {
 fn random_words() -> impl Strategy<Value = String> {
     let words = [
         "a",
+        "two",
         "small",
         "large",
+        "striped",
+        "shaded",
         "red",
         "sky",
         "blue",
         "circle",
+        "circles",
         "cross",
         "in",
         "on",
@@ -99,10 +108,12 @@ fn only_canonical_captions_are_correct() {
         assert!(caption_is_correct(&caption, &scene), "{caption}");
         let other = scenes.scene(1000).caption();
         assert_eq!(caption_is_correct(&other.to_string(), &scene), other.is_equivalent_to(&scene.caption()));
-        // A caption without positions is not the canonical one.
-        let bare = scene.objects().iter().map(|object| Mention { kind: object.kind, position: None }).collect();
-        let bare = Caption::list(bare, scene.background()).unwrap().to_string();
+        // A caption without positions is not the canonical one, nor one without the backdrop.
+        let bare = scene.objects().iter().map(|object| Mention::of(object.kind)).collect();
+        let bare = Caption::list(bare, Some(scene.backdrop())).unwrap().to_string();
         assert!(!caption_is_correct(&bare, &scene), "{bare}");
+        let nowhere = Caption::list(scene.caption().mentions().to_vec(), None).unwrap().to_string();
+        assert!(!caption_is_correct(&nowhere, &scene), "{nowhere}");
         assert!(!caption_is_correct(&format!("{caption} and more"), &scene));
     }
     assert!(!caption_is_correct("", &scenes.scene(0)));

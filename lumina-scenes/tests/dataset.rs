@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use image::{RgbImage, imageops};
-use lumina_core::{ImageSize, crop_sizes};
+use lumina_core::ImageSize;
 use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask, write_dataset};
 use lumina_scenes::evaluation::evaluate_image;
-use lumina_scenes::{Caption, Error, HELD_OUT_KINDS, Scene, Scenes, Split};
+use lumina_scenes::{Error, Scene, Scenes, Split};
 use lumina_tokenizer::Record;
 
 const PLACEHOLDER: &str = "<|image|>";
@@ -27,50 +27,89 @@ fn texts(record: &Record) -> Vec<&str> {
 }
 
 fn contains_held_out(scene: &Scene) -> bool {
-    scene.objects().iter().any(|object| HELD_OUT_KINDS.contains(&object.kind))
+    scene.objects().iter().any(|object| object.kind.is_held_out())
 }
 
 #[test]
 fn held_out_kinds_are_in_their_split_only() {
-    for split in [Split::Train, Split::Test] {
-        for record in dataset(split, 3000).records() {
-            assert!(!contains_held_out(&record.ground_truth.scene));
-            if let Some(edit) = record.ground_truth.edit {
-                let edited = edit.apply(&record.ground_truth.scene).unwrap();
-                assert!(!contains_held_out(&edited), "{edit}: {}", edited.caption());
-            }
+    let truths = |split, n_records| {
+        let dataset = dataset(split, n_records);
+        (0..n_records).map(move |index| dataset.ground_truth(index))
+    };
+    for truth in [Split::Train, Split::Test].into_iter().flat_map(|split| truths(split, 20_000)) {
+        assert!(!contains_held_out(&truth.scene));
+        if let Some(edit) = truth.edit {
+            let edited = edit.apply(&truth.scene).unwrap();
+            assert!(!contains_held_out(&edited), "{edit}: {}", edited.caption());
         }
     }
-    assert!(dataset(Split::HeldOut, 1000).records().all(|record| contains_held_out(&record.ground_truth.scene)));
+    assert!(truths(Split::HeldOut, 1000).all(|truth| contains_held_out(&truth.scene)));
 }
 
 #[test]
 fn all_tasks_edits_and_sizes_occur() {
     let mut counts = BTreeMap::<String, usize>::new();
     let mut sizes = HashSet::new();
-    for record in dataset(Split::Train, 2000).records() {
-        *counts.entry(record.ground_truth.task.to_string()).or_default() += 1;
-        if let Some(edit) = record.ground_truth.edit {
-            let instruction = edit.to_string();
-            let edit_type =
-                if instruction.contains("background") { "background" } else { instruction.split(' ').next().unwrap() };
-            *counts.entry(edit_type.to_owned()).or_default() += 1;
+    let dataset = dataset(Split::Train, 4000);
+    for truth in (0..4000).map(|index| dataset.ground_truth(index)) {
+        *counts.entry(truth.task.to_string()).or_default() += 1;
+        if let Some(edit) = truth.edit {
+            let edit = serde_json::to_value(edit).unwrap();
+            *counts.entry(format!("edit {}", edit.as_object().unwrap().keys().next().unwrap())).or_default() += 1;
         }
-        if let Some(prompt) = &record.ground_truth.prompt {
-            let prompt_type = if prompt.stated_relation().is_some() { "relation" } else { "positions" };
-            *counts.entry(prompt_type.to_owned()).or_default() += 1;
+        if let Some(prompt) = &truth.prompt {
+            let any = |of: &dyn Fn(&lumina_scenes::Mention) -> bool| prompt.mentions().iter().any(of);
+            for (form, is_there) in [
+                ("relation", prompt.stated_relation().is_some()),
+                ("positions", any(&|mention| mention.position.is_some())),
+                ("counts", any(&|mention| mention.count > 1)),
+                ("unstated size", any(&|mention| mention.size.is_none())),
+                ("unstated colour", any(&|mention| mention.colour.is_none())),
+                ("unstated backdrop", prompt.backdrop().is_none()),
+            ] {
+                *counts.entry(form.to_owned()).or_default() += usize::from(is_there);
+            }
         }
-        sizes.insert(record.ground_truth.scene.size());
+        sizes.insert(truth.scene.size());
     }
-    assert_eq!(counts.len(), SceneTask::ALL.len() + 4 + 2, "{counts:?}");
-    assert!(counts.values().all(|&count| count > 50), "{counts:?}");
-    assert_eq!(sizes, crop_sizes(96).unwrap().into_iter().collect());
+    assert_eq!(counts.len(), SceneTask::ALL.len() + 10 + 6, "{counts:?}");
+    assert!(counts.values().all(|&count| count > 30), "{counts:?}");
+    let all = Scenes::new(0, Split::Train, 256).unwrap();
+    assert_eq!(sizes, all.sizes().iter().copied().collect());
+}
+
+#[test]
+fn images_have_the_sizes_asked_for() {
+    let dataset = |sizes| SceneDataset::new(DatasetOptions { image_sizes: Some(sizes), ..Default::default() });
+    let sizes = vec![(256, 256), (256, 256), (192, 320)];
+    let of = |index| dataset(sizes.clone()).unwrap().ground_truth(index).scene.size();
+    let n_square = (0..300).filter(|&index| of(index).width_px() == 256).count();
+    assert!((150..250).contains(&n_square), "{n_square}");
+    assert!(matches!(dataset(vec![(250, 256)]), Err(Error::TargetSize(_))));
+    assert!(matches!(dataset(vec![(512, 512)]), Err(Error::Scene { .. })));
+}
+
+#[test]
+fn more_questions_are_about_the_scene_that_was_seen_last() {
+    let options = |more_questions| DatasetOptions { more_questions, ..DatasetOptions::default() };
+    let [without, with] = [0, 3].map(|more| SceneDataset::new(options(more)).unwrap());
+    for index in 0..300 {
+        let (truth, all, first) = (with.ground_truth(index), with.texts(index), without.texts(index));
+        assert_eq!(truth, without.ground_truth(index));
+        let more = all.strip_prefix(&first[..]).unwrap();
+        let is_scene = truth.edit.is_none() && !truth.task.name().ends_with("ation");
+        assert_eq!(more.len(), if is_scene { 6 } else { 0 }, "{}", truth.task);
+        assert!(more.iter().all(|text| !text.is_empty() && !text.contains(PLACEHOLDER)), "{more:?}");
+    }
 }
 
 #[test]
 fn records_match_their_ground_truth() {
-    for record in dataset(Split::Test, 600).records() {
+    let mut n_canonical = 0;
+    for (index, record) in (0..).zip(dataset(Split::Test, 600).records()) {
         let (truth, texts) = (&record.ground_truth, texts(&record.record));
+        assert_eq!(dataset(Split::Test, 1).texts(index), texts);
+        assert_eq!(dataset(Split::Test, 1).ground_truth(index), *truth);
         let n_placeholders: usize = texts.iter().map(|text| text.matches(PLACEHOLDER).count()).sum();
         assert_eq!(n_placeholders, record.images.len());
         assert_eq!(record.images.len(), record.record.image.len());
@@ -78,42 +117,42 @@ fn records_match_their_ground_truth() {
         assert_eq!(speakers, ["human", "gpt", "human", "gpt"][..texts.len()]);
 
         let scene = &truth.scene;
-        let first = match truth.task {
-            SceneTask::TextToImage | SceneTask::ImageThenEdit | SceneTask::ImageThenCaption => {
-                let size = scene.size();
-                let start = format!("Generate an image of {size} according to the following prompt:\n");
-                let prompt: Caption = texts[0].strip_prefix(&start).unwrap().parse().unwrap();
-                assert_eq!(Some(&prompt), truth.prompt.as_ref());
-                assert!(evaluate_image(&prompt, size, &record.images[0]).is_correct(), "{prompt}");
-                assert_eq!(texts[1], PLACEHOLDER);
-                texts[0]
-            }
-            SceneTask::Captioning => "Describe the image in detail. <|image|>",
-            SceneTask::DepthEstimation => "Depth estimation. <|image|>",
-            SceneTask::SemanticSegmentation => "Segmentic segmentation. <|image|>",
-            SceneTask::Editing => &format!("{} <|image|>", truth.edit.unwrap()),
-        };
-        assert_eq!(texts[0], first);
         assert_eq!(record.images[0], scene.image());
         let last = texts[texts.len() - 1];
+        if let Some(prompt) = &truth.prompt {
+            let size = scene.size();
+            let start = format!("Generate an image of {size} according to the following prompt:\n");
+            let text = texts[0].strip_prefix(&start).unwrap();
+            n_canonical += usize::from(text == prompt.to_string());
+            assert!(evaluate_image(prompt, size, &record.images[0]).is_correct(), "{prompt}");
+            assert_eq!(texts[1], PLACEHOLDER);
+        }
         match truth.task {
-            SceneTask::Captioning => assert_eq!(last, scene.caption().to_string()),
-            SceneTask::ImageThenCaption => {
-                assert_eq!(texts[2..], ["Describe the image in detail.", &scene.caption().to_string()]);
+            SceneTask::Captioning => assert_eq!(texts[0], "Describe the image in detail. <|image|>"),
+            SceneTask::DepthEstimation => {
+                assert_eq!((texts[0], last), ("Depth estimation. <|image|>", PLACEHOLDER));
+                assert_eq!(record.images[1], scene.depth_map());
             }
-            SceneTask::DepthEstimation => assert_eq!(record.images[1], scene.depth_map()),
-            SceneTask::SemanticSegmentation => assert_eq!(record.images[1], scene.segmentation_map()),
+            SceneTask::SemanticSegmentation => {
+                assert_eq!((texts[0], last), ("Segmentic segmentation. <|image|>", PLACEHOLDER));
+                assert_eq!(record.images[1], scene.segmentation_map());
+            }
             SceneTask::Editing | SceneTask::ImageThenEdit => {
                 let edited = truth.edit.unwrap().apply(scene).unwrap();
                 assert_eq!(record.images[1], edited.image());
                 assert_eq!(last, PLACEHOLDER);
+                assert_eq!(texts[0].ends_with(" <|image|>"), truth.task == SceneTask::Editing);
             }
+            SceneTask::Question => assert!(texts[0].starts_with("<|image|> "), "{}", texts[0]),
             SceneTask::TextToImage => assert_eq!(texts.len(), 2),
+            SceneTask::ImageThenCaption | SceneTask::ImageThenQuestion => assert_eq!(texts.len(), 4),
         }
-        if truth.task == SceneTask::ImageThenEdit {
-            assert_eq!(texts[2], truth.edit.unwrap().to_string());
-        }
+        let is_caption = matches!(truth.task, SceneTask::Captioning | SceneTask::ImageThenCaption);
+        let is_answer = matches!(truth.task, SceneTask::Question | SceneTask::ImageThenQuestion);
+        assert_eq!(last == scene.caption().to_string(), is_caption);
+        assert_eq!(truth.answer.as_deref() == Some(last), is_answer);
     }
+    assert!((80..250).contains(&n_canonical), "{n_canonical}");
 }
 
 /// All files of a folder with their content.
@@ -202,11 +241,12 @@ fn errors_name_what_cannot_be_written() {
 fn invalid_options_and_lines_are_errors() {
     let options = |tasks, target_px| DatasetOptions { tasks, target_px, ..Default::default() };
     let none = [(SceneTask::Editing, 0)].into();
-    assert!(matches!(SceneDataset::new(options(none, 96)), Err(Error::NoTask)));
-    assert!(matches!(SceneDataset::new(options(BTreeMap::new(), 96)), Err(Error::NoTask)));
+    assert!(matches!(SceneDataset::new(options(none, 256)), Err(Error::NoTask)));
+    assert!(matches!(SceneDataset::new(options(BTreeMap::new(), 256)), Err(Error::NoTask)));
     let tasks = || [(SceneTask::Editing, u32::MAX), (SceneTask::Captioning, u32::MAX)].into();
     assert!(matches!(SceneDataset::new(options(tasks(), 31)), Err(Error::TargetSize(_))));
-    assert_eq!(SceneDataset::new(options(tasks(), 96)).unwrap().records().count(), 1000);
+    assert!(matches!(SceneDataset::new(options(tasks(), 64)), Err(Error::Scene { .. })));
+    assert_eq!(SceneDataset::new(options(tasks(), 128)).unwrap().records().count(), 1000);
 
     let json = serde_json::to_string(&DatasetOptions::default()).unwrap();
     assert_eq!(serde_json::from_str::<DatasetOptions>(&json).unwrap(), DatasetOptions::default());
@@ -220,15 +260,16 @@ fn invalid_options_and_lines_are_errors() {
 
 #[test]
 fn other_targets_have_other_sizes() {
-    for target_px in [64, 128] {
+    for target_px in [128, 192] {
         let options = DatasetOptions { target_px, n_records: 300, ..Default::default() };
         let sizes: HashSet<ImageSize> =
             SceneDataset::new(options).unwrap().records().map(|record| record.ground_truth.scene.size()).collect();
-        assert_eq!(sizes, crop_sizes(target_px).unwrap().into_iter().collect());
+        let scenes = Scenes::new(0, Split::Train, target_px).unwrap();
+        assert_eq!(sizes, scenes.sizes().iter().copied().collect());
     }
 }
 
-/// The number of patches that the README states.
+/// Objects lie on a grid, so that few different patches occur, however many scenes there are: the README's figures.
 #[test]
 fn images_and_maps_consist_of_few_patches() {
     let patches = |image: &RgbImage, into: &mut HashSet<Vec<u8>>| {
@@ -238,15 +279,15 @@ fn images_and_maps_consist_of_few_patches() {
             }
         }
     };
-    let scenes = Scenes::new(8, Split::Train, 96).unwrap();
-    let (mut of_images, mut of_maps, mut scenes_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for scene in (0..5000).map(|index| scenes.scene(index)) {
-        patches(&scene.image(), &mut of_images);
+    let scenes = Scenes::new(8, Split::Train, 256).unwrap();
+    let (mut of_plain, mut of_maps, mut scenes_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for scene in (0..2000).map(|index| scenes.scene(index)) {
+        if !scene.backdrop().shaded {
+            patches(&scene.image(), &mut of_plain);
+        }
         patches(&scene.depth_map(), &mut of_maps);
         patches(&scene.segmentation_map(), &mut of_maps);
         scenes_seen.insert(scene);
     }
-    assert_eq!(of_images.len(), 406);
-    assert_eq!(of_maps.len(), 42);
-    assert!(scenes_seen.len() > 4000, "{}", scenes_seen.len());
+    assert_eq!((of_plain.len(), of_maps.len(), scenes_seen.len()), (6540, 300, 2000));
 }

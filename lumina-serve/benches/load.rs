@@ -192,8 +192,8 @@ impl Load {
         let mut random = Random::new(seed);
         while Instant::now() < self.end {
             let (seed, prompt) = (random.below(1 << 30), prompt(&mut random));
-            let draw = json!({ "prompt": prompt, "size": "96x96", "seed": seed });
-            let streamed = json!({ "prompt": prompt, "size": "96x96", "stream": true, "partial_images": 3, "n": 2 });
+            let draw = json!({ "prompt": prompt, "size": "256x256", "seed": seed });
+            let streamed = json!({ "prompt": prompt, "size": "256x256", "stream": true, "partial_images": 3, "n": 2 });
             let (kind, path, body) = match random.below(20) {
                 0..6 => ("draw", GENERATIONS, draw),
                 6..9 => ("draw, streamed", GENERATIONS, streamed),
@@ -287,7 +287,7 @@ impl Load {
              Content-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n{}\r\n--b--\r\n",
             "x".repeat(200)
         );
-        let draw = json!({ "prompt": prompt(&mut random), "size": "96x96", "seed": 1, "n": 1 }).to_string();
+        let draw = json!({ "prompt": prompt(&mut random), "size": "256x256", "seed": 1, "n": 1 }).to_string();
         let edit = json!({ "prompt": "x", "image": self.image }).to_string();
         let bodies = [
             (GENERATIONS, "application/json", draw),

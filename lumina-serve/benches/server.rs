@@ -46,7 +46,7 @@ fn main() {
 fn by_library(model: &Lumina, size: u64, rounds: u64) -> f64 {
     let started = Instant::now();
     for round in 0..rounds {
-        let request = |seed| model.text_to_image(PROMPT, (96, 96)).seed(seed).request().unwrap();
+        let request = |seed| model.text_to_image(PROMPT, (256, 256)).seed(seed).request().unwrap();
         let requests: Vec<Request> = (0..size).map(|index| request(round * size + index)).collect();
         assert!(
             model

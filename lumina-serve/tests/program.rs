@@ -7,8 +7,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
-
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lumina-serve"));
     command.args(arguments).env_remove("LUMINA_API_KEY").env_remove("LUMINA_LOG");
@@ -26,7 +24,8 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
-        let all = [&["--model", MODEL, "--port", "0"], arguments].concat();
+        let all = [&["--model", lumina_testing::model_of_small_images().to_str().unwrap(), "--port", "0"], arguments]
+            .concat();
         let mut child = program(&all).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {
@@ -77,7 +76,7 @@ fn it_listens_on_loopback_alone_under_its_names_alone() {
     let port = running.address.port();
     for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
         let answer = running.get("/v1/models", &host);
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""id":"model""#), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains(r#""id":"small-images-model""#), "{answer}");
     }
     assert!(running.get("/v1/models", &format!("evil.example:{port}")).starts_with("HTTP/1.1 421"));
     running.signal("TERM");
@@ -134,16 +133,17 @@ fn a_second_signal_ends_it_at_once() {
 fn what_is_wrong_is_said_and_is_a_failure() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
+    let model = lumina_testing::model_of_small_images().to_str().unwrap();
     for (arguments, words) in [
         (&["--model", "/no/such/folder"][..], "/no/such/folder"),
-        (&["--model", MODEL, "--port", &port], "cannot be listened at"),
-        (&["--model", MODEL, "--log", "info,[["], "`--log`"),
-        (&["--model", MODEL, "--max-n", "0"], "`max_n` is 0"),
-        (&["--model", MODEL, "--cors-origin", "*"], "`cors_origin`"),
-        (&["--model", MODEL, "--max-connections", "0"], "`max_connections` is 0"),
-        (&["--model", MODEL, "--body-timeout", "0"], "`body_timeout`"),
-        (&["--model", MODEL, "--write-timeout", "0"], "`write_timeout`"),
-        (&["--model", MODEL, "--compute", "abacus"], "abacus"),
+        (&["--model", model, "--port", &port], "cannot be listened at"),
+        (&["--model", model, "--log", "info,[["], "`--log`"),
+        (&["--model", model, "--max-n", "0"], "`max_n` is 0"),
+        (&["--model", model, "--cors-origin", "*"], "`cors_origin`"),
+        (&["--model", model, "--max-connections", "0"], "`max_connections` is 0"),
+        (&["--model", model, "--body-timeout", "0"], "`body_timeout`"),
+        (&["--model", model, "--write-timeout", "0"], "`write_timeout`"),
+        (&["--model", model, "--compute", "abacus"], "abacus"),
         (&[], "--model"),
     ] {
         let output = program(arguments).output().unwrap();

@@ -239,15 +239,13 @@ pub enum Error {
     /// No images were given.
     #[error("no images were given, expected at least one")]
     NoImages,
-    /// An image that cannot be divided into patches.
-    #[error("an image has {width}x{height} pixels; both sides must be multiples of {multiple}")]
-    ImageSize {
-        /// Its width in pixels.
-        width: u32,
-        /// Its height in pixels.
-        height: u32,
-        /// What its sides must be multiples of.
-        multiple: u32,
+    /// No code of a codebook is left.
+    #[error("no code occurs in {at_least} of {n_images} images; lower `at_least`, or give more images")]
+    NoCodes {
+        /// How many images were given.
+        n_images: usize,
+        /// In how many a code is to occur.
+        at_least: u32,
     },
     /// The images of a batch do not fit together or to the network.
     #[error("step {step}: the batch cannot be trained on: {problem}")]
@@ -256,28 +254,6 @@ pub enum Error {
         step: u64,
         /// What does not fit.
         problem: ImageBatchProblem,
-    },
-    /// There are more patch clusters than codes.
-    #[error("{clusters} patch clusters, more than the codebook's {n_codes} entries; lower `max_clusters`")]
-    TooManyClusters {
-        /// Patch clusters.
-        clusters: usize,
-        /// Entries of the codebook.
-        n_codes: usize,
-    },
-    /// The patches of the clusters are not those of the tokenizer.
-    #[error("the clusters are of patches of {found} pixels a side, a code of this tokenizer is {expected}")]
-    PatchSide {
-        /// Side of the clusters' patches in pixels.
-        found: u32,
-        /// Side of what a code stands for, in pixels.
-        expected: u32,
-    },
-    /// The images have no patch of a cluster.
-    #[error("the images have no patch of cluster {cluster}; give the images that the clusters were made of")]
-    EmptyCluster {
-        /// The cluster.
-        cluster: usize,
     },
 
     /// There is no item or record of an index.

@@ -12,6 +12,7 @@ mod allocation;
 pub mod hub_server;
 pub mod mpi;
 pub mod programs;
+mod small_model;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use allocation::Counting;
+pub use small_model::model_of_small_images;
 
 /// Waits for what another thread does.
 #[track_caller]

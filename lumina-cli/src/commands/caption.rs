@@ -14,7 +14,8 @@ use serde_json::json;
 pub struct Args {
     /// The image, in any usual format [default: model/scene.png]
     image: Option<PathBuf>,
-    /// A question about the image; without it the image is described. The small model can only describe
+    /// A question about the image; without it the image is described. The small model answers those on its
+    /// scenes: "how many circles are there?"
     #[arg(long, value_name = "TEXT")]
     question: Option<String>,
     #[command(flatten)]

@@ -30,7 +30,7 @@ impl Lumina {
     /// # use lumina_mgpt::{Compute, Lumina, Request};
     /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
     /// # let model = Lumina::from_pretrained(folder).compute(Compute::cpu()).load()?;
-    /// let json = r#"{ "task": "text_to_image", "prompt": "a red circle", "size": [96, 96] }"#;
+    /// let json = r#"{ "task": "text_to_image", "prompt": "a red circle", "size": [256, 256] }"#;
     /// let request = model.read_request(json)?;
     /// assert_eq!(Some(request.options.sampling.guidance_scale), model.preset().guidance_scale);
     /// # Ok::<(), lumina_mgpt::Error>(())

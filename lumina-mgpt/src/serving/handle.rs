@@ -27,11 +27,11 @@ use crate::{Error, Result};
 /// let handle = Handle::new(&model, HandleOptions::default())?;
 ///
 /// // From any thread, as often as you like.
-/// let request = model.text_to_image("a small red circle on a white background", (96, 96)).seed(7).request()?;
+/// let request = model.text_to_image("a small red circle on a white background", (256, 256)).seed(7).request()?;
 /// for event in handle.submit(&request)? {
 ///     match event? {
 ///         Event::ImageRow { row, .. } => println!("row {row}"),
-///         Event::Image { image, .. } => assert_eq!(image.dimensions(), (96, 96)),
+///         Event::Image { image, .. } => assert_eq!(image.dimensions(), (256, 256)),
 ///         _ => {}
 ///     }
 /// }

@@ -10,12 +10,17 @@ pub struct GroundTruth {
     pub task: SceneTask,
     /// The scene. A caption is correct if it is equivalent to [`Scene::caption`].
     pub scene: Scene,
-    /// The caption of the image to be drawn, if the task has one.
+    /// What must be true of the image to be drawn, if the task has one. The record asks for it in some [wording].
+    ///
+    /// [wording]: crate::Wording
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Caption>,
     /// The requested edit, if the task has one. [`Edit::apply`] returns the correct result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit: Option<Edit>,
+    /// The answer to the question about the image, if the task has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 impl GroundTruth {

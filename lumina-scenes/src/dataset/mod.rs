@@ -1,6 +1,7 @@
 //! Scenes as a training set: conversations with their images, in memory or on disk.
 
 mod ground_truth;
+mod prompts;
 mod record;
 mod scene_dataset;
 mod task;

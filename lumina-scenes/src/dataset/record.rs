@@ -7,9 +7,10 @@ use lumina_core::{CodeGrid, Vocabulary};
 use lumina_tokenizer::{Part, Record, RecordTurn, Task, TaskInput};
 
 use super::ground_truth::GroundTruth;
+use super::prompts::random_prompt;
 use super::task::SceneTask;
 use crate::random::SeededRng;
-use crate::{Caption, Edit, Mention, Relation, Scene, Split};
+use crate::{Edit, Question, Scene, Split, Wording};
 
 /// The folder of a dataset's images, next to the records file.
 pub const IMAGES_FOLDER: &str = "images";
@@ -21,21 +22,39 @@ pub struct SceneRecord {
     pub ground_truth: GroundTruth,
     /// The conversation, with the paths of its images on disk, relative to the records file.
     pub record: Record,
+    /// What a person types first: prompt, instruction or question in people's words, without what the task puts around
+    /// it. Empty for tasks that take no text.
+    pub typed: String,
     /// The images in the order of their placeholders.
     pub images: Vec<RgbImage>,
 }
 
-impl SceneRecord {
-    /// The record of a task on a scene. The prompt and the edit are random.
-    pub(super) fn random(index: u64, task: SceneTask, scene: Scene, split: Split, rng: &mut SeededRng) -> Self {
-        let prompt = task.has_prompt().then(|| random_prompt(&scene, rng));
-        let edit = task.has_edit().then(|| random_edit(&scene, split, rng));
-        let edited = edit.as_ref().map(|edit| edit.apply(&scene).expect("it is one of the possible edits"));
+/// The texts of a record, and what its answers are evaluated against: all but its images.
+pub(super) struct Texts {
+    pub(super) ground_truth: GroundTruth,
+    /// As in [`SceneRecord`].
+    pub(super) typed: String,
+    /// Questions and answers in turn.
+    pub(super) turns: Vec<String>,
+}
 
-        let mut turns = Vec::new();
-        let mut images = vec![scene.image()];
+impl Texts {
+    /// The texts of a task on a scene. Prompt, edit and question are random, and so is their wording.
+    pub(super) fn random(
+        task: SceneTask,
+        scene: Scene,
+        split: Split,
+        rng: &mut SeededRng,
+        words: &mut Wording,
+    ) -> Self {
+        let prompt = task.has_prompt().then(|| random_prompt(&scene, rng));
+        let edit = task.has_edit().then(|| Edit::random(&scene, split, rng));
+        let asked = task.has_question().then(|| Question::random(&scene, rng));
+
+        let (mut turns, mut typed) = (Vec::new(), String::new());
         if let Some(prompt) = &prompt {
-            let input = TaskInput::new().text(prompt.to_string()).size(scene.size());
+            typed = words.caption(prompt);
+            let input = TaskInput::new().text(typed.as_str()).size(scene.size());
             turns.extend([question(Task::TextToImage, input), image_answer()]);
         }
         let image_input = || TaskInput::new().image(placeholder_codes());
@@ -46,32 +65,71 @@ impl SceneRecord {
             }
             SceneTask::DepthEstimation => {
                 turns.extend([question(Task::DepthEstimation, image_input()), image_answer()]);
-                images.push(scene.depth_map());
             }
             SceneTask::SemanticSegmentation => {
                 turns.extend([question(Task::SemanticSegmentation, image_input()), image_answer()]);
-                images.push(scene.segmentation_map());
             }
             SceneTask::Editing | SceneTask::ImageThenEdit => {
-                let instruction = edit.as_ref().map_or_else(String::new, Edit::to_string);
+                let instruction = edit.as_ref().map_or_else(String::new, |edit| words.edit(edit));
                 let text = match task {
-                    SceneTask::Editing => question(Task::Editing, image_input().text(instruction)),
+                    SceneTask::Editing => {
+                        typed.clone_from(&instruction);
+                        question(Task::Editing, image_input().text(instruction))
+                    }
                     _ => instruction,
                 };
                 turns.extend([text, image_answer()]);
-                images.extend(edited.as_ref().map(Scene::image));
             }
             SceneTask::ImageThenCaption => {
                 let text = Task::Captioning.spec().template.replace(Vocabulary::PLACEHOLDER, "");
-                turns.extend([text.trim_end().to_owned(), scene.caption().to_string()]);
+                turns.extend([words.describe(text.trim_end()), scene.caption().to_string()]);
             }
+            SceneTask::Question | SceneTask::ImageThenQuestion => {
+                if let Some((asked, answer)) = &asked {
+                    let text = words.question(asked);
+                    let text = match task {
+                        SceneTask::Question => {
+                            typed.clone_from(&text);
+                            question(Task::FreeForm, image_input().text(text))
+                        }
+                        _ => text,
+                    };
+                    turns.extend([text, answer.clone()]);
+                }
+            }
+        }
+        let answer = asked.map(|(_, answer)| answer);
+        Self { ground_truth: GroundTruth { task, scene, prompt, edit, answer }, typed, turns }
+    }
+
+    /// Another question about the scene, if it is the last image.
+    pub(super) fn ask_more(&mut self, rng: &mut SeededRng, words: &mut Wording) {
+        if self.ground_truth.task.ends_with_the_scene() {
+            let (asked, answer) = Question::random(&self.ground_truth.scene, rng);
+            self.turns.extend([words.question(&asked), answer]);
+        }
+    }
+}
+
+impl SceneRecord {
+    /// The record of these texts.
+    pub(super) fn new(index: u64, Texts { ground_truth, typed, turns }: Texts) -> Self {
+        let scene = &ground_truth.scene;
+        let mut images = vec![scene.image()];
+        match ground_truth.task {
+            SceneTask::DepthEstimation => images.push(scene.depth_map()),
+            SceneTask::SemanticSegmentation => images.push(scene.segmentation_map()),
+            _ => {}
+        }
+        if let Some(edit) = ground_truth.edit {
+            images.push(edit.apply(scene).expect("it is one of the possible edits").image());
         }
         let paths = (0..images.len()).map(|image| PathBuf::from(format!("{IMAGES_FOLDER}/{index:06}-{image}.png")));
         let record = Record {
             conversations: turns.into_iter().zip(["human", "gpt"].into_iter().cycle()).map(turn).collect(),
             image: paths.collect(),
         };
-        Self { ground_truth: GroundTruth { task, scene, prompt, edit }, record, images }
+        Self { ground_truth, record, typed, images }
     }
 }
 
@@ -97,35 +155,4 @@ fn question(task: Task, input: TaskInput) -> String {
         Part::Image(_) => Vocabulary::PLACEHOLDER.to_owned(),
     };
     content.0.into_iter().map(text).collect()
-}
-
-/// A caption of the scene: its objects in random order or, one time in three if there are two objects, their relation.
-fn random_prompt(scene: &Scene, rng: &mut SeededRng) -> Caption {
-    let mut objects = scene.objects().to_vec();
-    rng.shuffle(&mut objects);
-    if let [first, second] = objects[..]
-        && rng.below(3) == 0
-    {
-        let holds: Vec<Relation> =
-            Relation::ALL.into_iter().filter(|relation| relation.holds(first.cell, second.cell)).collect();
-        let relation = rng.choose(&holds).expect("two cells differ in column or row");
-        return Caption::relation(first.kind, relation, second.kind, scene.background());
-    }
-    let mentions: Vec<Mention> = objects.iter().map(|object| scene.mention(object)).collect();
-    Caption::list(mentions, scene.background()).expect("as many objects as the scene has")
-}
-
-/// A possible edit. The type of edit is chosen first, then the edit, so that no type is rare.
-fn random_edit(scene: &Scene, split: Split, rng: &mut SeededRng) -> Edit {
-    let mut edits = Edit::possible(scene);
-    edits.retain(|edit| edit.apply(scene).is_ok_and(|edited| split.allows(&edited)));
-    let mut edit_types = Vec::new();
-    for edit_type in edits.iter().map(std::mem::discriminant) {
-        if !edit_types.contains(&edit_type) {
-            edit_types.push(edit_type);
-        }
-    }
-    let edit_type = rng.choose(&edit_types);
-    edits.retain(|edit| Some(std::mem::discriminant(edit)) == edit_type);
-    rng.choose(&edits).expect("the background can always be changed")
 }

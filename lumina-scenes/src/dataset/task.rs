@@ -18,24 +18,30 @@ pub enum SceneTask {
     SemanticSegmentation,
     /// Edit an image as an instruction says: [`Task::Editing`].
     Editing,
+    /// Answer a [`Question`](crate::Question) about an image: [`Task::FreeForm`], the image first.
+    Question,
     /// Two turns: draw the image of a caption, then edit it. The second question is the instruction alone, because the
     /// image is already part of the conversation.
     ImageThenEdit,
     /// Two turns: draw the image of a caption, then write its canonical caption. The second question is that of
-    /// [`Task::Captioning`] without the image.
+    /// [`Task::Captioning`] without the image, or the same in other words.
     ImageThenCaption,
+    /// Two turns: draw the image of a caption, then answer a question about it.
+    ImageThenQuestion,
 }
 
 impl SceneTask {
     /// All tasks.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::TextToImage,
         Self::Captioning,
         Self::DepthEstimation,
         Self::SemanticSegmentation,
         Self::Editing,
+        Self::Question,
         Self::ImageThenEdit,
         Self::ImageThenCaption,
+        Self::ImageThenQuestion,
     ];
 
     /// The name in JSON.
@@ -46,19 +52,31 @@ impl SceneTask {
             Self::DepthEstimation => Task::DepthEstimation.spec().name,
             Self::SemanticSegmentation => Task::SemanticSegmentation.spec().name,
             Self::Editing => Task::Editing.spec().name,
+            Self::Question => "question",
             Self::ImageThenEdit => "image_then_edit",
             Self::ImageThenCaption => "image_then_caption",
+            Self::ImageThenQuestion => "image_then_question",
         }
     }
 
     /// Whether the first turn draws the image of a caption.
     pub(super) fn has_prompt(self) -> bool {
-        matches!(self, Self::TextToImage | Self::ImageThenEdit | Self::ImageThenCaption)
+        matches!(self, Self::TextToImage | Self::ImageThenEdit | Self::ImageThenCaption | Self::ImageThenQuestion)
     }
 
     /// Whether a turn requests an edit.
     pub(super) fn has_edit(self) -> bool {
         matches!(self, Self::Editing | Self::ImageThenEdit)
+    }
+
+    /// Whether a turn asks a question about the image.
+    pub(super) fn has_question(self) -> bool {
+        matches!(self, Self::Question | Self::ImageThenQuestion)
+    }
+
+    /// Whether the last image is the scene, not a map or an edit of it.
+    pub(super) fn ends_with_the_scene(self) -> bool {
+        !self.has_edit() && !matches!(self, Self::DepthEstimation | Self::SemanticSegmentation)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use image::{Rgb, RgbImage};
 
-use crate::{BACKGROUND_CLASS_RGB, Error, ObjectShape, Result};
+use crate::{BACKGROUND_CLASS_RGB, BACKGROUND_DEPTH, Error, ObjectShape, ObjectSize, Result};
 
 /// The largest depth error of a correct pixel, where 0 is black and 1 is white.
 pub const DEPTH_TOLERANCE: f64 = 0.1;
+/// The depths of correct maps.
+const DEPTHS: [u8; 3] = [BACKGROUND_DEPTH, ObjectSize::Small.depth(), ObjectSize::Large.depth()];
 /// The number of segmentation classes: background and shapes.
 const N_CLASSES: usize = ObjectShape::ALL.len() + 1;
 
@@ -26,7 +28,7 @@ fn pixels<'a>(
 /// use lumina_scenes::evaluation::SegmentationScore;
 /// use lumina_scenes::{Scenes, Split};
 ///
-/// let scenes = Scenes::new(5, Split::Test, 96)?;
+/// let scenes = Scenes::new(5, Split::Test, 256)?;
 /// let mut score = SegmentationScore::default();
 /// for scene in (0..4).map(|index| scenes.scene(index)) {
 ///     score.add(&scene.segmentation_map(), &scene.segmentation_map())?;
@@ -38,6 +40,8 @@ fn pixels<'a>(
 pub struct SegmentationScore {
     intersections: [u64; N_CLASSES],
     unions: [u64; N_CLASSES],
+    /// Pixels of the correct maps.
+    expected: [u64; N_CLASSES],
 }
 
 impl SegmentationScore {
@@ -48,6 +52,7 @@ impl SegmentationScore {
     pub fn add(&mut self, predicted: &RgbImage, expected: &RgbImage) -> Result<()> {
         for (predicted, expected) in pixels(predicted, expected)? {
             let (predicted, expected) = (class(predicted), class(expected));
+            self.expected[expected] += 1;
             self.unions[expected] += 1;
             if predicted == expected {
                 self.intersections[expected] += 1;
@@ -63,6 +68,7 @@ impl SegmentationScore {
         for index in 0..N_CLASSES {
             self.intersections[index] += other.intersections[index];
             self.unions[index] += other.unions[index];
+            self.expected[index] += other.expected[index];
         }
     }
 
@@ -76,6 +82,12 @@ impl SegmentationScore {
     pub fn mean_iou(&self) -> Option<f64> {
         let ious: Vec<f64> = (0..N_CLASSES).filter_map(|index| self.iou_at(index)).collect();
         (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    }
+
+    /// The least over the classes that occur in any correct map; `None` if there are none.
+    pub fn min_iou(&self) -> Option<f64> {
+        let ious = (0..N_CLASSES).filter(|&index| self.expected[index] > 0).filter_map(|index| self.iou_at(index));
+        ious.min_by(f64::total_cmp)
     }
 
     fn iou_at(&self, index: usize) -> Option<f64> {
@@ -95,8 +107,9 @@ fn class(pixel: &Rgb<u8>) -> usize {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DepthScore {
     error_sum: f64,
-    n_within_tolerance: u64,
-    n_pixels: u64,
+    /// Of each of [`DEPTHS`], by the nearest to the correct depth.
+    n_within_tolerance: [u64; DEPTHS.len()],
+    n_pixels: [u64; DEPTHS.len()],
 }
 
 impl DepthScore {
@@ -109,8 +122,10 @@ impl DepthScore {
             let depth = |pixel: &Rgb<u8>| pixel.0.map(f64::from).iter().sum::<f64>() / (3.0 * 255.0);
             let error = (depth(predicted) - depth(expected)).abs();
             self.error_sum += error;
-            self.n_within_tolerance += u64::from(error <= DEPTH_TOLERANCE);
-            self.n_pixels += 1;
+            let distance = |index: &usize| DEPTHS[*index].abs_diff(expected.0[0]);
+            let nearest = (0..DEPTHS.len()).min_by_key(distance).unwrap_or(0);
+            self.n_within_tolerance[nearest] += u64::from(error <= DEPTH_TOLERANCE);
+            self.n_pixels[nearest] += 1;
         }
         Ok(())
     }
@@ -118,18 +133,29 @@ impl DepthScore {
     /// Adds the pixels of another score.
     pub fn merge(&mut self, other: &Self) {
         self.error_sum += other.error_sum;
-        self.n_within_tolerance += other.n_within_tolerance;
-        self.n_pixels += other.n_pixels;
+        for index in 0..DEPTHS.len() {
+            self.n_within_tolerance[index] += other.n_within_tolerance[index];
+            self.n_pixels[index] += other.n_pixels[index];
+        }
     }
 
     /// The mean absolute error of a pixel, 0 to 1; `None` if there are no pixels.
     pub fn mean_absolute_error(&self) -> Option<f64> {
-        (self.n_pixels > 0).then(|| self.error_sum / self.n_pixels as f64)
+        let n_pixels: u64 = self.n_pixels.iter().sum();
+        (n_pixels > 0).then(|| self.error_sum / n_pixels as f64)
     }
 
     /// The fraction of pixels within [`DEPTH_TOLERANCE`]; `None` if there are no pixels.
     pub fn fraction_within_tolerance(&self) -> Option<f64> {
-        (self.n_pixels > 0).then(|| self.n_within_tolerance as f64 / self.n_pixels as f64)
+        let [n_within, n_pixels]: [u64; 2] = [self.n_within_tolerance, self.n_pixels].map(|of| of.iter().sum());
+        (n_pixels > 0).then(|| n_within as f64 / n_pixels as f64)
+    }
+
+    /// The least fraction within [`DEPTH_TOLERANCE`] of the background, of the small and of the large objects; `None`
+    /// if there are no pixels. A map without an object has most pixels right, but hardly any of that object.
+    pub fn min_fraction_within_tolerance(&self) -> Option<f64> {
+        let depths = self.n_within_tolerance.into_iter().zip(self.n_pixels).filter(|&(_, n_pixels)| n_pixels > 0);
+        depths.map(|(n_within, n_pixels)| n_within as f64 / n_pixels as f64).min_by(f64::total_cmp)
     }
 }
 
@@ -167,6 +193,11 @@ mod tests {
         score.add(&row([cross; 4]), &row([circle; 4])).unwrap();
         assert_eq!(score.iou(Some(ObjectShape::Circle)), Some(1.0 / 6.0));
         assert_eq!(score.iou(Some(ObjectShape::Cross)), Some(1.0 / 5.0));
+        // A class that is in no correct map counts as error of those that are.
+        let square = ObjectShape::Square.class_rgb();
+        let mut score = SegmentationScore::default();
+        score.add(&row([background, circle, circle, square]), &row([background, circle, circle, circle])).unwrap();
+        assert_eq!((score.iou(Some(ObjectShape::Square)), score.min_iou()), (Some(0.0), Some(2.0 / 3.0)));
         let other = RgbImage::new(4, 2);
         let message = score.add(&other, &row([cross; 4])).unwrap_err().to_string();
         assert!(message.contains("4x2 and 4x1"), "{message}");
@@ -182,6 +213,11 @@ mod tests {
         assert!((score.mean_absolute_error().unwrap() - 0.1).abs() < 1e-12);
         assert_eq!(score.fraction_within_tolerance(), Some(0.5));
         assert!(score.add(&grey(0), &RgbImage::new(1, 1)).is_err());
+        // One pixel of five is of a small object, and missing.
+        let row = |last: u8| RgbImage::from_raw(5, 1, [[DEPTHS[0]; 12].as_slice(), &[last; 3]].concat()).unwrap();
+        let mut score = DepthScore::default();
+        score.add(&row(DEPTHS[0]), &row(DEPTHS[1])).unwrap();
+        assert_eq!((score.fraction_within_tolerance(), score.min_fraction_within_tolerance()), (Some(0.8), Some(0.0)));
     }
 
     #[test]

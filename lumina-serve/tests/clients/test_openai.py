@@ -39,12 +39,12 @@ class OpenAiClient(unittest.TestCase):
         return self.client.images.generate(model="model", prompt=PROMPT, **more)
 
     def test_images(self):
-        answer = self.draw(size="96x96", n=2, extra_body={"seed": 7})
+        answer = self.draw(size="256x256", n=2, extra_body={"seed": 7})
         images = [base64.b64decode(image.b64_json) for image in answer.data]
-        self.assertEqual([size_of(image) for image in images], [(96, 96)] * 2)
+        self.assertEqual([size_of(image) for image in images], [(256, 256)] * 2)
         self.assertEqual([image.seed for image in answer.data], [7, 8])
         self.assertEqual(answer.usage.total_tokens, answer.usage.input_tokens + answer.usage.output_tokens)
-        again = self.draw(size="96x96", extra_body={"seed": 8}).data[0].b64_json
+        again = self.draw(size="256x256", extra_body={"seed": 8}).data[0].b64_json
         self.assertEqual(base64.b64decode(again), images[1])
 
     def test_streamed_images(self):
@@ -52,7 +52,7 @@ class OpenAiClient(unittest.TestCase):
         self.assertEqual([event.type for event in events],
                          ["image_generation.partial_image"] * 2 + ["image_generation.completed"])
         self.assertEqual([event.partial_image_index for event in events[:-1]], [0, 1])
-        self.assertEqual({size_of(base64.b64decode(event.b64_json)) for event in events}, {(96, 96)})
+        self.assertEqual({size_of(base64.b64decode(event.b64_json)) for event in events}, {(256, 256)})
         whole = self.draw(extra_body={"seed": 7}).data[0].b64_json
         self.assertEqual(events[-1].b64_json, whole)
 
@@ -84,7 +84,7 @@ class OpenAiClient(unittest.TestCase):
         self.assertEqual(chunks[-1].usage.total_tokens, answer.usage.total_tokens)
 
     def test_a_chat_goes_on(self):
-        prompt = f"Generate an image of 96x96 according to the following prompt:\n{PROMPT}"
+        prompt = f"Generate an image of 256x256 according to the following prompt:\n{PROMPT}"
         messages = [{"role": "user", "content": prompt}]
         first = self.client.chat.completions.create(model="model", messages=messages, seed=1).choices[0].message
         self.assertTrue(first.images[0]["image_url"]["url"].startswith("data:image/png;base64,"))

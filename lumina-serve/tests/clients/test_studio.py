@@ -100,7 +100,7 @@ class Studio(unittest.TestCase):
         self.assertGreaterEqual(seen["images"], 2, seen)
         shot("2-drawn")
         drawn = download()
-        ask = json.dumps({"prompt": PROMPT, "size": "96x96", "seed": 7}).encode()
+        ask = json.dumps({"prompt": PROMPT, "size": "256x256", "seed": 7}).encode()
         request = urllib.request.Request(self.server.url + "/v1/images/generations", ask,
                                          {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:

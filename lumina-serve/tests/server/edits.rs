@@ -43,7 +43,7 @@ fn forms_and_json_give_the_librarys_image() {
         let answer =
             post_form(&server, &[("prompt", INSTRUCTION), ("seed", "3"), ("n", "1")], Some((name, scene()))).ok();
         assert_eq!(image_of(&answer["data"][0]["b64_json"]).into_rgb8(), expected, "{name}");
-        assert_eq!(answer["usage"]["input_tokens_details"]["image_tokens"], json!(8 * 3 + 4));
+        assert_eq!(answer["usage"]["input_tokens_details"]["image_tokens"], json!(6 * 7 + 4));
     }
     for image in [
         json!({ "image": data_url(scene()) }),
@@ -89,7 +89,7 @@ fn a_png_has_no_codes_of_its_input() {
     let reader = png::Decoder::new(std::io::Cursor::new(&file)).read_info().unwrap();
     let text = reader.info().utf8_text.iter().find(|text| text.keyword == "lumina").unwrap().get_text().unwrap();
     let made_by: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(made_by["request"]["images"], json!([{ "rows": 8, "columns": 2 }]));
+    assert_eq!(made_by["request"]["images"], json!([{ "rows": 6, "columns": 6 }]));
     assert_eq!(made_by["request"]["prompt"], json!(INSTRUCTION));
 }
 

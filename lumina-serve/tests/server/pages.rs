@@ -35,7 +35,7 @@ fn the_words_of_a_model_are_listed_where_it_states_them() {
     assert_eq!(Server::new().get("/v1/models").ok()["data"][0]["lumina"].get("words"), None);
 
     let folder = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../model")).unwrap().map(Result::unwrap) {
+    for file in std::fs::read_dir(lumina_testing::model_of_small_images()).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
     }
     let file = folder.path().join("generation_config.json");

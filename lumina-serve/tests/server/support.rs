@@ -24,7 +24,7 @@ pub(crate) const PROMPT: &str = "a small red circle on a white background";
 pub(crate) fn model() -> &'static Lumina {
     static MODEL: OnceLock<Lumina> = OnceLock::new();
     MODEL.get_or_init(|| {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model");
+        let folder = lumina_testing::model_of_small_images();
         Lumina::from_pretrained(folder).compute(Compute::cpu()).load().unwrap()
     })
 }

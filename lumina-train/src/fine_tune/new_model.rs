@@ -9,6 +9,7 @@ use lumina_nn::Compute;
 use lumina_tokenizer::TextTokenizer;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::Result;
@@ -39,6 +40,16 @@ pub struct NewModel {
     /// How the model is to be used, for its `generation_config.json`: sampling, sizes, tasks and words.
     #[serde(skip)]
     pub preset: Preset,
+}
+
+/// `generation_config.json`.
+#[derive(Serialize)]
+struct GenerationConfig<'a> {
+    _from_model_config: bool,
+    bos_token_id: u32,
+    eos_token_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lumina: Option<&'a Preset>,
 }
 
 impl Default for NewModel {
@@ -76,10 +87,8 @@ impl NewModel {
             for name in TOKENIZER_FILES {
                 copy_if_present(&tokenizer.join(name), &partial.join(name))?;
             }
-            let mut generation = json!({ "_from_model_config": true, "bos_token_id": 0, "eos_token_id": 2 });
-            if self.preset != Preset::default() {
-                generation["lumina"] = json!(self.preset);
-            }
+            let lumina = (self.preset != Preset::default()).then_some(&self.preset);
+            let generation = GenerationConfig { _from_model_config: true, bos_token_id: 0, eos_token_id: 2, lumina };
             write_json(&partial.join("generation_config.json"), &generation)?;
             let architecture = ModelConfig::open(&file)?.resolve(&file)?;
             let tensors = Transformer::tensor_shapes(&architecture, compute);

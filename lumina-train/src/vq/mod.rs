@@ -4,8 +4,8 @@
 //! a straight-through estimate, and an optional patch discriminator with adaptive weight. Its perceptual loss is left
 //! out, as it needs the weights of another network; a squared error can be added to the absolute one instead.
 //!
-//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`PatchClusters`] and
-//! [`codebook_from_patches`] make a codebook for images of few kinds of patches, [`evaluate_vq`] measures the result.
+//! [`init_vq`] writes a new network, [`VqTrainer`] trains the one in a folder, [`evaluate_vq`] measures the result,
+//! [`prune_codebook`] leaves out the codes that hardly occur.
 //! What is saved opens as [`lumina_vq::ImageTokenizer`].
 
 mod adversarial_loss;
@@ -15,7 +15,7 @@ mod evaluate;
 mod init;
 mod loss;
 mod options;
-mod patch_clusters;
+mod prune;
 mod report;
 mod step;
 mod terms;
@@ -24,6 +24,6 @@ mod trainer;
 pub use evaluate::{VqReport, evaluate_vq};
 pub use init::init_vq;
 pub use options::{CodebookStart, CodebookUpdate, DiscriminatorOptions, VqTrainingOptions};
-pub use patch_clusters::{PatchClusterOptions, PatchClusters, codebook_from_patches};
+pub use prune::prune_codebook;
 pub use report::{AdversarialReport, VqStepReport};
 pub use trainer::VqTrainer;

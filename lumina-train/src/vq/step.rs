@@ -40,8 +40,6 @@ struct Quantized {
 struct Input {
     /// `[batch, 3, height, width]`.
     pixels: Tensor<4>,
-    /// A code for each patch that does not choose its own.
-    assigned: Vec<Option<u32>>,
 }
 
 /// What a pass leaves behind.
@@ -175,7 +173,7 @@ impl VqTrainer {
 
     /// Forward and backward. It changes nothing.
     fn pass(&self, input: &Input, latents: Latents) -> Result<Pass> {
-        let Quantized { nearest, codes } = self.quantize(&latents, &input.assigned)?;
+        let Quantized { nearest, codes } = self.quantize(&latents)?;
         let losses = losses(&self.model, &input.pixels, latents.tensor, nearest, &self.options)?;
         let adversarial = self.adversarial_loss(&losses, &input.pixels)?;
         let terms = self.terms(&losses, adversarial.as_ref(), input.pixels.dims()[0])?;
@@ -223,8 +221,7 @@ impl VqTrainer {
     fn checksum(&self) -> u32 {
         let mut crc32 = crc32fast::Hasher::new();
         crc32.update(&self.shards.fingerprint().to_ne_bytes());
-        let clusters = self.clusters_fingerprint();
-        crc32.update(format!("{:?} {} {clusters}", self.options, self.steps_done).as_bytes());
+        crc32.update(format!("{:?} {}", self.options, self.steps_done).as_bytes());
         crc32.finalize()
     }
 
@@ -252,16 +249,13 @@ impl VqTrainer {
         Ok(Latents { tensor, values })
     }
 
-    fn quantize(&self, latents: &Latents, assigned: &[Option<u32>]) -> Result<Quantized> {
+    fn quantize(&self, latents: &Latents) -> Result<Quantized> {
         if self.steps_done < self.options.quantize_from {
             return Ok(Quantized { nearest: latents.tensor.clone().detach(), codes: Vec::new() });
         }
         let [batch, _, rows, columns] = latents.tensor.dims();
         let unrecorded = self.model.valid();
-        let mut codes = unrecorded.quantize(latents.tensor.clone().inner())?;
-        for (code, assigned) in codes.iter_mut().zip(assigned) {
-            *code = assigned.unwrap_or(*code);
-        }
+        let codes = unrecorded.quantize(latents.tensor.clone().inner())?;
         let nearest = match self.options.codebook {
             CodebookUpdate::Gradient => self.model.lookup(&codes, [batch, rows, columns])?.into_tensor()?,
             _ => Tensor::from_inner(unrecorded.lookup(&codes, [batch, rows, columns])?.into_tensor()?),
@@ -313,7 +307,7 @@ impl VqTrainer {
 
     /// The images of a pass.
     fn input(&self, images: &[RgbImage]) -> Result<Input> {
-        Ok(Input { pixels: self.pixels(images)?, assigned: self.assigned_codes(images)? })
+        Ok(Input { pixels: self.pixels(images)? })
     }
 
     /// The images as pixels in −1 ..= 1, `[batch, 3, height, width]`.
@@ -339,17 +333,9 @@ impl VqTrainer {
         Ok(Tensor::from_data(TensorData::new(values, shape), (&device, dtype)))
     }
 
-    /// The codes that patches of the images get from their clusters; empty without clusters.
-    fn assigned_codes(&self, images: &[RgbImage]) -> Result<Vec<Option<u32>>> {
-        let Some(clusters) = &self.clusters else { return Ok(Vec::new()) };
-        let codes = images.iter().map(|image| clusters.codes(image)).collect::<Result<Vec<_>>>()?;
-        Ok(codes.concat())
-    }
-
     /// Replaces dead codes by latents of the step's first pass, which rank 0 gives to the others. Returns how many.
     fn revive_codes(&mut self, ranks: &dyn Collective, own: Option<&Latents>) -> Result<usize> {
-        // An assigned code belongs to its cluster, however rare that is.
-        let can_change = self.clusters.is_none() && self.options.codebook != CodebookUpdate::Fixed;
+        let can_change = self.options.codebook != CodebookUpdate::Fixed;
         let is_due = can_change && self.steps_done >= self.options.quantize_from;
         if !is_due || !self.codebook.has_dead_codes(&self.options) {
             return Ok(0);

@@ -16,11 +16,10 @@ use super::codebook::CodebookState;
 use super::discriminator::{self, Discriminator};
 use super::init::WEIGHTS;
 use super::options::VqTrainingOptions;
-use super::patch_clusters::PatchClusters;
 use super::report::VqStepReport;
 use crate::checkpoint::{
-    FolderLock, WeightType, check_same_options, create_together, different, read_json, run_folder, save_parameters,
-    state_values, write_json,
+    FolderLock, WeightType, check_same_options, create_together, read_json, run_folder, save_parameters, state_values,
+    write_json,
 };
 use crate::collective::{Alone, Collective, lead};
 use crate::optim::{AdamW, AdamWOptions, StepSchedule};
@@ -60,14 +59,11 @@ pub struct VqTrainer {
     pub(super) optimizer: AdamW,
     pub(super) codebook: CodebookState,
     pub(super) discriminator: Option<DiscriminatorTrainer>,
-    pub(super) clusters: Option<PatchClusters>,
     pub(super) steps_done: u64,
     /// Those that share the passes of a step.
     pub(super) ranks: Arc<dyn Collective>,
     pub(super) shards: Shards,
     names: HashMap<ParamId, String>,
-    /// The fingerprint of the clusters that the run was saved with, where that is known.
-    saved_clusters: Option<String>,
 }
 
 /// The decoder's last weight, at which the adaptive weight is measured.
@@ -91,13 +87,17 @@ struct State {
     /// Steps of the discriminator.
     discriminator_steps: u64,
     options: VqTrainingOptions,
-    /// The fingerprint of the patch clusters. Older states have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    clusters: Option<String>,
+    /// Older states say that patches were given no codes; runs that gave them some cannot go on.
+    #[serde(default, skip_serializing)]
+    #[allow(dead_code, reason = "reading it is the check")]
+    clusters: Option<NoClusters>,
 }
 
-/// What a state says of a run without clusters.
-const NO_CLUSTERS: &str = "none";
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NoClusters {
+    None,
+}
 
 impl VqTrainer {
     /// Begins a run on a folder that [`ImageTokenizer::open`] opens, made by [`init_vq`](super::init_vq) or a published
@@ -155,12 +155,10 @@ impl VqTrainer {
             optimizer,
             codebook,
             discriminator,
-            clusters: None,
             steps_done: 0,
             ranks: Arc::new(Alone),
             shards,
             names,
-            saved_clusters: None,
         })
     }
 
@@ -189,7 +187,6 @@ impl VqTrainer {
         };
         let mut trainer = Self::load(&checkpoint, &weights, discriminator.as_ref(), options, compute)?;
         trainer.steps_done = state.step;
-        trainer.saved_clusters = state.clusters;
         trainer.codebook.load(&checkpoint.join(CODEBOOK))?;
         trainer.optimizer.load(&checkpoint.join(OPTIMIZER), state.step, &trainer.model)?;
         if let Some(DiscriminatorTrainer { model, optimizer, .. }) = &mut trainer.discriminator {
@@ -209,20 +206,6 @@ impl VqTrainer {
         }
         self.ranks = Arc::new(ranks);
         self
-    }
-
-    /// Gives the patches of the clusters their clusters' codes, instead of the nearest ones: at first the nearest code
-    /// is often that of another cluster. To be repeated after [`VqTrainer::resume`].
-    ///
-    /// # Errors
-    /// [`Error::TooManyClusters`] where there are more clusters than codes.
-    pub fn with_clusters(mut self, clusters: PatchClusters) -> Result<Self> {
-        let n_codes = self.config.n_codes();
-        if clusters.len() > n_codes {
-            return Err(Error::TooManyClusters { clusters: clusters.len(), n_codes });
-        }
-        self.clusters = Some(clusters);
-        Ok(self)
     }
 
     /// The network's shape.
@@ -253,30 +236,15 @@ impl VqTrainer {
     /// # Errors
     /// Those of [`VqTrainer::step`] and [`VqTrainer::save`]; [`Error::FolderBusy`] where another process writes
     /// `folder`; [`Error::LaterCheckpoint`] where `folder` is of a run that
-    /// is further; [`Error::DifferentOptions`] where the run was saved with other patch clusters; those of `batch` and
-    /// of the observer.
+    /// is further; those of `batch` and of the observer.
     pub fn run<O: ObserverResult>(
         &mut self,
         folder: &Path,
         batch: impl FnMut(u64) -> Result<Vec<RgbImage>, O::Error>,
         observe: impl FnMut(RunEvent<'_, VqStepReport>) -> O,
     ) -> Result<Ended, O::Error> {
-        self.check_clusters(folder)?;
         let (every, keep) = (self.options.checkpoint_every, self.options.keep_checkpoints);
         run(&mut Batches { trainer: self, batch }, Checkpoints { folder, every, keep }, observe)
-    }
-
-    pub(super) fn clusters_fingerprint(&self) -> String {
-        self.clusters.as_ref().map_or(NO_CLUSTERS.to_owned(), PatchClusters::fingerprint)
-    }
-
-    /// The run goes on with the clusters that it was saved with.
-    fn check_clusters(&self, folder: &Path) -> Result<()> {
-        let given = self.clusters_fingerprint();
-        match &self.saved_clusters {
-            Some(saved) if *saved != given => Err(different(folder, "clusters", saved, &given)),
-            _ => Ok(()),
-        }
     }
 
     /// Writes `vqgan.yaml` and `vqgan.safetensors`, which [`lumina_vq::ImageTokenizer::open`] reads, with weights in
@@ -318,8 +286,7 @@ impl VqTrainer {
             }
             let discriminator_steps = self.discriminator.as_ref().map_or(0, |trainer| trainer.optimizer.steps());
             let (step, options) = (self.steps_done, self.options.clone());
-            let clusters = Some(self.clusters_fingerprint());
-            let state = State { format: FORMAT, step, discriminator_steps, options, clusters };
+            let state = State { format: FORMAT, step, discriminator_steps, options, clusters: None };
             write_json(&run_folder::new_state_file(partial), &state)
         })
     }

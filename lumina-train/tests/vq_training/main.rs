@@ -1,11 +1,10 @@
-//! Training of small VQGANs: resuming, saving, the discriminator, patch clusters, and errors.
+//! Training of small VQGANs: resuming, saving, the discriminator, and errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 #[cfg(feature = "mpi")]
 mod mpi;
 mod ranks;
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
@@ -13,8 +12,8 @@ use lumina_checkpoint::{Checkpoint, Dtype};
 use lumina_nn::Compute;
 use lumina_train::optim::StepSchedule;
 use lumina_train::vq::{
-    CodebookStart, CodebookUpdate, DiscriminatorOptions, PatchClusterOptions, PatchClusters, VqStepReport, VqTrainer,
-    VqTrainingOptions, codebook_from_patches, evaluate_vq, init_vq,
+    CodebookStart, CodebookUpdate, DiscriminatorOptions, VqStepReport, VqTrainer, VqTrainingOptions, evaluate_vq,
+    init_vq, prune_codebook,
 };
 use lumina_train::{Ended, Error, RunEvent};
 use lumina_vq::{Bands, ImageTokenizer, Maps, VqConfig, VqHyperparameters, VqModel, preprocess};
@@ -403,63 +402,15 @@ fn impossible_networks_are_refused() {
 }
 
 #[test]
-fn each_patch_cluster_gets_a_code_and_training_continues() {
+fn with_a_fixed_codebook_images_keep_their_codes_and_the_decoder_learns() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     start(&at("start"));
-    let mut trainer = open(&at("start"), options().quantize_from(6));
+    let mut trainer = open(&at("start"), options());
     run(&mut trainer, &at("run"));
     trainer.export(at("trained"), Dtype::F32).unwrap();
-    let clusters = |images: Vec<RgbImage>, tolerance, max_clusters| {
-        PatchClusters::of(images, 2, PatchClusterOptions { tolerance, max_clusters })
-    };
-    let make = |to: &str, images: Vec<RgbImage>, clusters: &PatchClusters| {
-        codebook_from_patches(at("trained"), at(to), images, clusters, &Compute::cpu())
-    };
-    let images = || (0..10).flat_map(batch).collect::<Vec<_>>();
-
-    let every = clusters(images(), 0.0, usize::MAX).unwrap();
-    let fewer = clusters(images(), 40.0, usize::MAX).unwrap();
-    assert!((2..every.len()).contains(&fewer.len()), "{} of {}", fewer.len(), every.len());
-    let most = clusters(images(), 40.0, 2).unwrap();
-    assert_eq!(most.len(), 2);
-    let of = |clusters: &PatchClusters| {
-        images().iter().flat_map(|image| clusters.codes(image).unwrap()).collect::<HashSet<_>>()
-    };
-    assert_eq!(of(&every), (0..every.len() as u32).map(Some).collect());
-    assert_eq!(of(&most), HashSet::from([Some(0), Some(1), None]));
-
-    // A codebook from one image is made of its own latents, so that each patch chooses the code that was made of it.
-    let alone = batch(0).swap_remove(0);
-    let own = clusters(vec![alone.clone()], 0.0, usize::MAX).unwrap();
-    make("alone", vec![alone.clone()], &own).unwrap();
-    let tokenizer = ImageTokenizer::open(at("alone"), &Compute::cpu()).unwrap();
-    let codes = tokenizer.encode(&alone).unwrap();
-    assert_eq!(tokenizer.config().n_codes(), own.len());
-    assert_eq!(codes.codes().iter().copied().map(Some).collect::<Vec<_>>(), own.codes(&alone).unwrap());
-
-    // Codes that are assigned count as used, not those that are nearest.
-    make("fewer", images(), &fewer).unwrap();
-    let again = || options().codebook_start(CodebookStart::File).commitment_weight(1.0).usage_window(9);
-    let mut trainer = open(&at("fewer"), again()).with_clusters(fewer.clone()).unwrap();
-    assert_eq!(trainer.config().n_codes(), fewer.len());
-    let steps = run(&mut trainer, &at("again"));
-    let seen: HashSet<_> = (0..6).flat_map(batch).flat_map(|image| fewer.codes(&image).unwrap()).collect();
-    assert_eq!(steps.last().unwrap().codes_used, seen.len());
-    // The run goes on with its clusters alone.
-    let resume = || VqTrainer::resume(at("again"), again(), &Compute::cpu()).unwrap();
-    for (mut other, given) in
-        [(resume(), "resumed with none"), (resume().with_clusters(own.clone()).unwrap(), "1 clusters")]
-    {
-        let message = other.run(&at("again"), |step| Ok(batch(step)), |_| ()).unwrap_err().to_string();
-        assert!(message.contains("`clusters`") && message.contains(given), "{message}");
-    }
-    assert!(run(&mut resume().with_clusters(fewer.clone()).unwrap(), &at("again")).is_empty());
-    let chosen = run(&mut open(&at("fewer"), again()), &at("chosen"));
-    assert_ne!(chosen.last().unwrap(), steps.last().unwrap());
-
-    // With a fixed codebook images keep their codes, and the decoder learns.
-    let mut trainer = open(&at("fewer"), options().codebook(CodebookUpdate::Fixed).learning_rate(1e-2));
+    let fixed = options().codebook_start(CodebookStart::File).codebook(CodebookUpdate::Fixed).learning_rate(1e-2);
+    let mut trainer = open(&at("trained"), fixed);
     let (before, psnr) = (trainer.model().codebook().into_data(), trainer.step(&batch(0)).unwrap().psnr_db);
     for _ in 0..5 {
         trainer.step(&batch(0)).unwrap();
@@ -467,19 +418,29 @@ fn each_patch_cluster_gets_a_code_and_training_continues() {
     assert!(trainer.step(&batch(0)).unwrap().psnr_db > psnr);
     assert_eq!(trainer.model().codebook().into_data(), before);
     trainer.export(at("fixed"), Dtype::F32).unwrap();
-    let codes = |of: &str| ImageTokenizer::open(at(of), &Compute::cpu()).unwrap().encode(&alone).unwrap();
-    assert_eq!(codes("fixed"), codes("fewer"));
+    let codes = |of: &str| ImageTokenizer::open(at(of), &Compute::cpu()).unwrap().encode(&batch(3)[2]).unwrap();
+    assert_eq!(codes("fixed"), codes("trained"));
+}
 
-    let none = clusters(images(), 1.0, 0).unwrap_err();
-    assert!(matches!(none, Error::OutOfRange { field: "max_clusters", .. }), "{none}");
-    let odd = vec![RgbImage::new(16, 15)];
-    assert!(matches!(clusters(Vec::new(), 1.0, 9), Err(Error::NoImages)));
-    assert!(matches!(clusters(odd, 1.0, 9), Err(Error::ImageSize { width: 16, height: 15, multiple: 2 })));
-    let larger = PatchClusters::of(images(), 4, PatchClusterOptions { tolerance: 1.0, max_clusters: 9 }).unwrap();
-    assert!(matches!(make("none", images(), &larger), Err(Error::PatchSide { found: 4, expected: 2 })));
-    assert!(matches!(make("none", vec![alone], &every), Err(Error::EmptyCluster { .. })));
-    assert!(matches!(open(&at("alone"), again()).with_clusters(every), Err(Error::TooManyClusters { .. })));
-    assert!(!at("none").exists());
+/// Runs of older versions go on, unless their patches were given codes.
+#[test]
+fn states_with_patch_clusters_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    start(&at("start"));
+    let mut trainer = open(&at("start"), options());
+    trainer.step(&batch(0)).unwrap();
+    trainer.save(&at("run/step-0000000001")).unwrap();
+    let file = at("run/step-0000000001/trainer.json");
+    let state = std::fs::read_to_string(&file).unwrap();
+    assert!(!state.contains("clusters"), "{state}");
+    let resume = |clusters: &str| {
+        std::fs::write(&file, state.replacen('{', &format!("{{\"clusters\": \"{clusters}\","), 1)).unwrap();
+        VqTrainer::resume(at("run"), options(), &Compute::cpu())
+    };
+    assert_eq!(resume("none").unwrap().steps_done(), 1);
+    let error = resume("406 clusters of patches of 16 pixels").unwrap_err();
+    assert!(error.to_string().contains("trainer.json"), "{error}");
 }
 
 #[test]
@@ -514,4 +475,32 @@ fn a_run_on_other_images_is_refused() {
     let unsaid = VqTrainer::resume(at("run"), options().steps(2), &Compute::cpu()).unwrap_err().to_string();
     assert!(unsaid.contains("birds"), "{unsaid}");
     assert!(VqTrainer::resume(at("run"), on("birds"), &Compute::cpu()).is_ok());
+}
+
+/// What is left out does not occur, so that the same images have the same entries, under new numbers.
+#[test]
+fn a_pruned_codebook_has_the_codes_that_occur() {
+    let place = tempfile::tempdir().unwrap();
+    let [whole, pruned, few] = ["whole", "pruned", "few"].map(|name| place.path().join(name));
+    start(&whole);
+    let images = || (0..3).flat_map(batch);
+    let open = |folder: &Path| ImageTokenizer::open(folder, &Compute::cpu()).unwrap();
+    let count = |folder: &Path| evaluate_vq(&open(folder), images()).unwrap();
+    let used = count(&whole).codes_used;
+    assert!((3..32).contains(&used), "{used}");
+    assert_eq!(prune_codebook(&whole, &pruned, images(), 1, &Compute::cpu()).unwrap(), used);
+    let (before, after) = (count(&whole), count(&pruned));
+    assert_eq!((after.n_codes, after.codes_used, after.mean_psnr_db), (used, used, before.mean_psnr_db));
+    let codes = |folder: &Path| -> Vec<u32> {
+        images().flat_map(|image| open(folder).encode(&image).unwrap().codes().to_vec()).collect()
+    };
+    let mut numbers: Vec<(u32, u32)> = codes(&whole).into_iter().zip(codes(&pruned)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), used, "each code has one number");
+    assert!(numbers.is_sorted_by_key(|&(_, new)| new), "in the same order");
+    // Rare ones are left out too, and all of them cannot be.
+    assert!((1..used).contains(&prune_codebook(&whole, &few, images(), 4, &Compute::cpu()).unwrap()));
+    let none = prune_codebook(&whole, &few, images(), 13, &Compute::cpu());
+    assert!(matches!(none, Err(Error::NoCodes { n_images: 12, at_least: 13 })), "{none:?}");
 }
