@@ -31,6 +31,14 @@ NOTE = """() => {
   })).observe(document.querySelector('#stage'),
               { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ['src'] });
 }"""
+# Buttons of sizes whose content is not inside.
+OVERFLOWING = """() => [...document.querySelectorAll('.sizes label')].filter(label => {
+  const box = label.getBoundingClientRect();
+  return [...label.querySelectorAll('svg, small')].some(part => {
+    const { top, bottom } = part.getBoundingClientRect();
+    return bottom > top && (top < box.top || bottom > box.bottom);
+  });
+}).map(label => label.textContent)"""
 DROP = """b64 => {
   const bytes = Uint8Array.from(atob(b64), c => c.charCodeAt(0));
   const dataTransfer = new DataTransfer();
@@ -59,7 +67,7 @@ class Studio(unittest.TestCase):
         self.use("1280", 1280, 800)
 
     def test_narrow(self):
-        self.use("390", 390, 844)
+        self.use("360", 360, 780)
 
     def use(self, name, width, height):
         context = self.browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
@@ -75,6 +83,7 @@ class Studio(unittest.TestCase):
             page.screenshot(path=self.shots / f"{name}-{state}.png", full_page=True)
             over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             self.assertLessEqual(over, 0, f"{state}: wider than the window")
+            self.assertEqual(page.evaluate(OVERFLOWING), [], f"{state}: higher than its button")
 
         def done():
             page.wait_for_selector("#stage .about .actions, .problem")
