@@ -16,8 +16,8 @@ use clap::Parser;
 use lumina_examples::{ModelArgs, count_correct_reconstructions, say};
 use lumina_mgpt::Lumina;
 use lumina_scenes::dataset::SceneTask;
-use lumina_scenes::{Scene, Scenes, Split};
-use lumina_train::vq::evaluate_vq;
+use lumina_scenes::{Scenes, Split};
+use lumina_train::vq::VqEvaluation;
 
 use page::Page;
 use questions::Evaluation;
@@ -102,22 +102,27 @@ fn run(args: Args) -> lumina_examples::Result<()> {
 fn vq_rows(model: &Lumina, seed: u64, n: u64) -> lumina_examples::Result<Vec<Row>> {
     let tokenizer = model.image_tokenizer()?;
     let scenes = Scenes::new(seed, Split::Test, model.target_size_px())?;
-    let mut rows = Vec::new();
-    let vq = evaluate_vq(tokenizer, (0..n).map(|index| scenes.scene(index).image()))?;
-    rows.push(("image tokenizer: PSNR".to_owned(), format!("{:.2} dB", vq.mean_psnr_db)));
+    let percent = |part: u64, all: u64| 100.0 * part as f64 / all as f64;
+    let mut evaluation = VqEvaluation::new(tokenizer);
+    let n_correct = count_correct_reconstructions(&mut evaluation, &scenes, n)?;
+    let psnr_db = evaluation.report()?.mean_psnr_db;
     // Maps have codes of their own.
-    let with_maps =
-        |index| [Scene::image, Scene::depth_map, Scene::segmentation_map].map(|of| of(&scenes.scene(index)));
-    let vq = evaluate_vq(tokenizer, (0..n).flat_map(with_maps))?;
-    let percent = 100.0 * vq.codes_used as f64 / vq.n_codes as f64;
-    rows.push((
-        format!("image tokenizer: codes in use, in {n} images and their maps"),
-        format!("{} of {} ({percent:.0} %)", vq.codes_used, vq.n_codes),
-    ));
-    for (split, of) in [(Split::Test, ""), (Split::HeldOut, ", held-out kinds")] {
-        let scenes = Scenes::new(seed, split, model.target_size_px())?;
-        let percent = 100.0 * count_correct_reconstructions(tokenizer, &scenes, n)? as f64 / n as f64;
-        rows.push((format!("image tokenizer: correct reconstructions{of}"), format!("{percent:.1} % of {n}")));
+    for scene in (0..n).map(|index| scenes.scene(index)) {
+        evaluation.reconstruct(&scene.depth_map())?;
+        evaluation.reconstruct(&scene.segmentation_map())?;
     }
-    Ok(rows)
+    let with_maps = evaluation.report()?;
+    let (used, all) = (with_maps.codes_used, with_maps.n_codes);
+    let held_out = Scenes::new(seed, Split::HeldOut, model.target_size_px())?;
+    let n_held_out = count_correct_reconstructions(&mut VqEvaluation::new(tokenizer), &held_out, n)?;
+    let rows = [
+        ("PSNR".to_owned(), format!("{psnr_db:.2} dB")),
+        (
+            format!("codes in use, in {n} images and their maps"),
+            format!("{used} of {all} ({:.0} %)", percent(used as u64, all as u64)),
+        ),
+        ("correct reconstructions".to_owned(), format!("{:.1} % of {n}", percent(n_correct, n))),
+        ("correct reconstructions, held-out kinds".to_owned(), format!("{:.1} % of {n}", percent(n_held_out, n))),
+    ];
+    Ok(rows.map(|(name, value)| (format!("image tokenizer: {name}"), value)).to_vec())
 }

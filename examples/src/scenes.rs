@@ -4,7 +4,7 @@ use anyhow::Result;
 use lumina_mgpt::Lumina;
 use lumina_scenes::evaluation::evaluate_image;
 use lumina_scenes::{Scenes, Split};
-use lumina_vq::{Bands, ImageTokenizer};
+use lumina_train::vq::VqEvaluation;
 
 /// Scenes of a seed, of the sizes that a model draws.
 ///
@@ -20,11 +20,11 @@ pub fn scenes_for(model: &Lumina, seed: u64, split: Split) -> Result<Scenes> {
 /// image tokenizer cannot draw a larger fraction correctly.
 ///
 /// # Errors
-/// Those of [`ImageTokenizer::encode`] and [`ImageTokenizer::decode`].
-pub fn count_correct_reconstructions(tokenizer: &ImageTokenizer, scenes: &Scenes, n: u64) -> Result<u64> {
+/// Those of [`VqEvaluation::reconstruct`].
+pub fn count_correct_reconstructions(evaluation: &mut VqEvaluation<'_>, scenes: &Scenes, n: u64) -> Result<u64> {
     let mut n_correct = 0;
     for scene in (0..n).map(|index| scenes.scene(index)) {
-        let decoded = tokenizer.decode(&tokenizer.encode(&scene.image())?, Bands::Whole)?;
+        let decoded = evaluation.reconstruct(&scene.image())?;
         n_correct += u64::from(evaluate_image(&scene.caption(), scene.size(), &decoded).is_correct());
     }
     Ok(n_correct)

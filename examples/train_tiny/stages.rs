@@ -21,7 +21,7 @@ use lumina_train::data::{
 };
 use lumina_train::fine_tune::{self, Recipe};
 use lumina_train::metrics::{JsonLines, Recorder, TensorBoard};
-use lumina_train::vq::{CodebookUpdate, VqTrainer, evaluate_vq, init_vq, prune_codebook};
+use lumina_train::vq::{CodebookUpdate, VqEvaluation, VqTrainer, evaluate_vq, init_vq, prune_codebook};
 use lumina_train::{Ended, RunEvent};
 use lumina_vq::preprocess::InputImage;
 use lumina_vq::{ImageTokenizer, VqConfig};
@@ -82,8 +82,8 @@ impl Stages {
             Stage::Tokenizer => self.tokenizer(),
             Stage::FpSft => self.fine_tune(&self.fp_sft(), &self.plan.fp_sft),
             Stage::OmniSft => {
-                let parts = self.omni_sft().into_iter().zip(&self.plan.omni_sft);
-                parts.into_iter().try_for_each(|(recipe, part)| self.fine_tune(&recipe, part))
+                let mut parts = self.omni_sft().into_iter().zip(&self.plan.omni_sft);
+                parts.try_for_each(|(recipe, part)| self.fine_tune(&recipe, part))
             }
             Stage::Model => self.model(),
         }
@@ -162,7 +162,7 @@ impl Stages {
         let n = self.plan.vq_test_scenes;
         let report = evaluate_vq(&tokenizer, (0..n).map(|index| drawn(&scenes, index)))?;
         // What counts for the model: whether a reconstruction still shows the scene.
-        let right = count_correct_reconstructions(&tokenizer, &scenes, n)?;
+        let right = count_correct_reconstructions(&mut VqEvaluation::new(&tokenizer), &scenes, n)?;
         say!("of {n} images it has not seen {right} are reconstructed right: {report:?}")?;
         Ok(())
     }

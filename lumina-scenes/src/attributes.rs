@@ -195,6 +195,11 @@ impl Colour {
         self.rgb().map(|channel| (f32::from(channel) * 0.45).round() as u8)
     }
 
+    /// The colour, and that of its stripes and dots.
+    pub(crate) fn bright_and_dark_rgb(self) -> [[u8; 3]; 2] {
+        [self.rgb(), self.dark_rgb()]
+    }
+
     /// The colour in images.
     pub const fn rgb(self) -> [u8; 3] {
         match self {

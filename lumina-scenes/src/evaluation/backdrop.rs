@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-use super::distance::squared_distance;
+use super::distance::{ColourLine, squared_distance};
 use crate::attributes::SHADE_HEIGHT_PX;
 use crate::{Backdrop, Background, Colour};
 
@@ -73,17 +73,9 @@ pub(super) fn detect_backdrop(image: &RgbImage) -> Option<Backdrop> {
 fn is_shaded(image: &RgbImage, background: Background) -> Option<bool> {
     let [plain, shaded] = [false, true].map(|shaded| Backdrop { background, shaded });
     // From no shade, 0, to all of it, 1.
-    let at_end = shaded.rgb(SHADE_HEIGHT_PX);
-    let start = plain.rgb(0).map(f32::from);
-    let line: [f32; 3] = std::array::from_fn(|channel| f32::from(at_end[channel]) - start[channel]);
-    let length_squared = line.iter().map(|channel| channel * channel).sum::<f32>();
-    let shade_of = |rgb: [u8; 3]| {
-        let along = (0..3).map(|channel| (f32::from(rgb[channel]) - start[channel]) * line[channel]).sum::<f32>();
-        along / length_squared
-    };
+    let shade = ColourLine::new(plain.rgb(0), shaded.rgb(SHADE_HEIGHT_PX));
 
-    let object_colours: Vec<[u8; 3]> =
-        Colour::ALL.into_iter().flat_map(|colour| [colour.rgb(), colour.dark_rgb()]).collect();
+    let object_colours: Vec<[u8; 3]> = Colour::ALL.into_iter().flat_map(Colour::bright_and_dark_rgb).collect();
     // Of each row: its place, the median of its pixels, and their number.
     let mut rows: Vec<(f64, f64, f64)> = Vec::new();
     let mut shades: Vec<f32> = Vec::new();
@@ -96,7 +88,7 @@ fn is_shaded(image: &RgbImage, background: Background) -> Option<bool> {
                 && object_colours.iter().all(|&at| squared_distance(rgb, at) > squared)
         };
         shades.clear();
-        shades.extend(row.map(|pixel| pixel.0).filter(|&rgb| belongs(rgb)).map(shade_of));
+        shades.extend(row.map(|pixel| pixel.0).filter(|&rgb| belongs(rgb)).map(|rgb| shade.along(rgb)));
         if shades.len() * 10 >= image.width() as usize {
             let middle = shades.len() / 2;
             let (_, median, _) = shades.select_nth_unstable_by(middle, f32::total_cmp);

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use image::RgbImage;
 
 use super::detection::DetectedObject;
-use super::distance::squared_distance;
+use super::distance::{ColourLine, squared_distance};
 use super::regions::{Membership, Region, RegionMap};
 use crate::mask::Mask;
 use crate::{Backdrop, Colour, Fill, ObjectKind, ObjectShape, ObjectSize};
@@ -234,7 +234,7 @@ impl<'a> Window<'a> {
 
     /// The placed template, fill and colour whose drawing has the least squared error.
     fn best(&self, candidates: &[Placed]) -> Option<(Placed, Fill, Colour)> {
-        let palette = Colour::ALL.map(|colour| [colour.rgb(), colour.dark_rgb()]);
+        let palette = Colour::ALL.map(Colour::bright_and_dark_rgb);
         // The error compared with that of drawing nothing.
         let mut errors = vec![[[0i64; N_COLOURS]; N_FILLS]; candidates.len()];
         let mut n_covered = vec![0i64; candidates.len()];
@@ -272,7 +272,7 @@ impl<'a> Window<'a> {
     fn refined(&self, placed: Placed, fill: Fill, colour: Colour) -> Placed {
         let places = shifts(1).map(|(dx, dy)| Placed { left: placed.left + dx, top: placed.top + dy, ..placed });
         let mut places: Vec<(i64, i64, Placed)> = places.map(|placed| (0, 0, placed)).collect();
-        let rgbs = [colour.rgb(), colour.dark_rgb()];
+        let rgbs = colour.bright_and_dark_rgb();
         for pixel in self.pixels() {
             let nothing = pixel.backdrop_error();
             let errors = rgbs.map(|rgb| i64::from(pixel.error(rgb) - nothing));
@@ -292,18 +292,15 @@ impl<'a> Window<'a> {
 
     /// The fill that is seen inside: the one with the most contrast, or none.
     fn fill(&self, placed: Placed, colour: Colour) -> Fill {
-        let [bright, dark] = [colour.rgb(), colour.dark_rgb()].map(|rgb| rgb.map(f64::from));
-        let towards_dark: [f64; 3] = std::array::from_fn(|channel| dark[channel] - bright[channel]);
-        let squared_length: f64 = towards_dark.iter().map(|by| by * by).sum();
+        let towards_dark = ColourLine::new(colour.rgb(), colour.dark_rgb());
         // For each fill, sum and number of the dark pixels and of the bright ones.
         let mut sums = [[(0.0, 0.0); 2]; N_FILLS];
         let inner = |pixel: &WindowPixel| Template::covers(&placed.template.inner_rows, placed.at(pixel.at));
         for pixel in self.pixels().filter(inner) {
-            let channels = pixel.rgb.into_iter().zip(bright).zip(towards_dark);
-            let darkness: f64 = channels.map(|((found, bright), by)| (f64::from(found) - bright) * by).sum();
+            let darkness = f64::from(towards_dark.along(pixel.rgb));
             for (sums, &is_dark) in sums.iter_mut().zip(placed.darkness(pixel.at)) {
                 let (sum, n) = &mut sums[usize::from(is_dark)];
-                *sum += darkness / squared_length;
+                *sum += darkness;
                 *n += 1.0;
             }
         }
@@ -318,7 +315,7 @@ impl<'a> Window<'a> {
     fn shows(&self, placed: Placed, fill: Fill, colour: Colour) -> bool {
         let (mut n_common, mut n_of_object) = (0u32, 0u32);
         let (mut n_inner, mut n_wrong, mut difference) = (0u32, 0u32, [0.0; 3]);
-        let rgbs = [colour.rgb(), colour.dark_rgb()];
+        let rgbs = colour.bright_and_dark_rgb();
         for pixel in self.pixels().filter(|pixel| !pixel.is_of_other_region) {
             let expected = rgbs[usize::from(placed.darkness(pixel.at)[fill as usize])];
             let error = squared_distance(pixel.rgb, expected);

@@ -49,7 +49,7 @@ pub(super) enum Membership {
 /// The smallest squared distance from the backdrop of a pixel that may belong to an object.
 fn min_squared_distance(backdrop: Backdrop, height: u32) -> i32 {
     let rows: Vec<[u8; 3]> = (0..height.min(SHADE_HEIGHT_PX)).map(|y| backdrop.rgb(y)).collect();
-    let colours = Colour::ALL.into_iter().flat_map(|colour| [colour.rgb(), colour.dark_rgb()]);
+    let colours = Colour::ALL.into_iter().flat_map(Colour::bright_and_dark_rgb);
     let squared = colours.flat_map(|colour| rows.iter().map(move |&row| squared_distance(colour, row))).min();
     let distance = squared.map_or(0.0, |squared| (squared as f32).sqrt());
     (DISTANCE_FRACTION * distance).min(MAX_MIN_DISTANCE).powi(2) as i32

@@ -24,37 +24,72 @@ pub struct VqReport {
     pub perplexity: f64,
 }
 
+/// Encodes and decodes images one after the other, for a caller that looks at the results.
+#[derive(Debug)]
+pub struct VqEvaluation<'a> {
+    tokenizer: &'a ImageTokenizer,
+    /// How often each code occurred.
+    counts: Vec<f32>,
+    images: usize,
+    sum_psnr: f64,
+    sum_mse: f64,
+}
+
+impl<'a> VqEvaluation<'a> {
+    /// An evaluation of no image so far.
+    pub fn new(tokenizer: &'a ImageTokenizer) -> Self {
+        let counts = vec![0.0; tokenizer.config().n_codes()];
+        Self { tokenizer, counts, images: 0, sum_psnr: 0.0, sum_mse: 0.0 }
+    }
+
+    /// Encodes and decodes an image, and returns what becomes of it.
+    ///
+    /// # Errors
+    /// [`Error::Images`] where it cannot be encoded.
+    pub fn reconstruct(&mut self, image: &RgbImage) -> Result<RgbImage> {
+        let codes = self.tokenizer.encode(image)?;
+        for &code in codes.codes() {
+            self.counts[code as usize] += 1.0;
+        }
+        let decoded = self.tokenizer.decode(&codes, Bands::Whole)?;
+        let squares = image.iter().zip(decoded.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        let mse = squares.sum::<f64>() / image.len() as f64;
+        self.images += 1;
+        self.sum_psnr += psnr_db(mse, 255.0);
+        self.sum_mse += mse;
+        Ok(decoded)
+    }
+
+    /// The report of the images so far.
+    ///
+    /// # Errors
+    /// [`Error::NoImages`].
+    pub fn report(&self) -> Result<VqReport> {
+        if self.images == 0 {
+            return Err(Error::NoImages);
+        }
+        let n = self.images as f64;
+        Ok(VqReport {
+            images: self.images,
+            mean_psnr_db: self.sum_psnr / n,
+            psnr_db: psnr_db(self.sum_mse / n, 255.0),
+            codes_used: self.counts.iter().filter(|&&count| count > 0.0).count(),
+            n_codes: self.counts.len(),
+            perplexity: perplexity(&self.counts),
+        })
+    }
+}
+
 /// Encodes and decodes images, each on its own.
 ///
 /// # Errors
 /// [`Error::NoImages`], [`Error::Images`] where one cannot be encoded.
 pub fn evaluate_vq(tokenizer: &ImageTokenizer, images: impl IntoIterator<Item = RgbImage>) -> Result<VqReport> {
-    let n_codes = tokenizer.config().n_codes();
-    let mut counts = vec![0.0f32; n_codes];
-    let (mut n, mut sum_psnr, mut sum_mse) = (0usize, 0.0, 0.0);
+    let mut evaluation = VqEvaluation::new(tokenizer);
     for image in images {
-        let codes = tokenizer.encode(&image)?;
-        for &code in codes.codes() {
-            counts[code as usize] += 1.0;
-        }
-        let decoded = tokenizer.decode(&codes, Bands::Whole)?;
-        let squares = image.iter().zip(decoded.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
-        let mse = squares.sum::<f64>() / image.len() as f64;
-        n += 1;
-        sum_psnr += psnr_db(mse, 255.0);
-        sum_mse += mse;
+        evaluation.reconstruct(&image)?;
     }
-    if n == 0 {
-        return Err(Error::NoImages);
-    }
-    Ok(VqReport {
-        images: n,
-        mean_psnr_db: sum_psnr / n as f64,
-        psnr_db: psnr_db(sum_mse / n as f64, 255.0),
-        codes_used: counts.iter().filter(|&&count| count > 0.0).count(),
-        n_codes,
-        perplexity: perplexity(&counts),
-    })
+    evaluation.report()
 }
 
 /// The peak signal-to-noise ratio in decibels of a mean squared error, of values with this range. Errors below half a

@@ -21,7 +21,7 @@ mod step;
 mod terms;
 mod trainer;
 
-pub use evaluate::{VqReport, evaluate_vq};
+pub use evaluate::{VqEvaluation, VqReport, evaluate_vq};
 pub use init::init_vq;
 pub use options::{CodebookStart, CodebookUpdate, DiscriminatorOptions, VqTrainingOptions};
 pub use prune::prune_codebook;
