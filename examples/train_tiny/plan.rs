@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) fp_sft: Part,
     /// All tasks, small images first. In each part the learning rate rises and falls.
     pub(crate) omni_sft: Vec<Part>,
+    /// The model's weights are the means of those after so many parts, the last ones.
+    pub(crate) averaged_parts: usize,
 }
 
 /// A part of the training of the transformer, with data of its own: each record is seen once.
@@ -57,8 +59,8 @@ struct Lengths {
     /// Records of FP-SFT.
     fp_sft: u64,
     /// Records of each part of Omni-SFT: with small images, with larger ones, and with those of the target size. In the
-    /// last two parts with low images of two target sizes, and with those.
-    omni_sft: [[u64; 3]; 6],
+    /// last four parts with low images of two target sizes, and with those.
+    omni_sft: [[u64; 3]; 8],
 }
 
 impl Plan {
@@ -75,6 +77,8 @@ impl Plan {
                 [100_000, 0, 11_000],
                 [17_000, 11_500, 15_500],
                 [30_000, 20_000, 36_000],
+                [18_000, 12_000, 36_000],
+                [18_000, 12_000, 36_000],
             ],
         })
     }
@@ -85,7 +89,16 @@ impl Plan {
             vq_steps: [12, 12, 12],
             vq_pruning: (8, 1),
             fp_sft: 64,
-            omni_sft: [[64, 0, 0], [32, 32, 64], [32, 32, 64], [64, 0, 32], [32, 32, 64], [32, 32, 64]],
+            omni_sft: [
+                [64, 0, 0],
+                [32, 32, 64],
+                [32, 32, 64],
+                [64, 0, 32],
+                [32, 32, 64],
+                [32, 32, 64],
+                [32, 32, 64],
+                [32, 32, 64],
+            ],
         });
         plan.vq_test_scenes = 20;
         plan.model.hidden_size = 64;
@@ -142,6 +155,7 @@ impl Plan {
             model: model(target_px),
             fp_sft: fp_sft(lengths.fp_sft, target_px),
             omni_sft: omni_sft(lengths.omni_sft, target_px),
+            averaged_parts: 2,
         }
     }
 }
@@ -161,6 +175,7 @@ fn model(target_px: u32) -> NewModel {
         Task::Editing,
         Task::FreeForm,
     ]);
+    preset.described_tasks = Some(vec![Task::Editing]);
     preset.image_sizes = Some(SIZES.to_vec());
     NewModel {
         preset,
@@ -180,7 +195,8 @@ fn fp_sft(n_records: u64, target_px: u32) -> Part {
     part("fp-sft-128", 24, vec![data], (3e-3, 1e-3))
 }
 
-fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_px: u32) -> Vec<Part> {
+fn omni_sft(n_records: [[u64; 3]; 8], target_px: u32) -> Vec<Part> {
+    let [first, second, third, fourth, fifth, sixth, seventh, eighth] = n_records;
     let (half, three_quarters) = (target_px / 2, target_px / 4 * 3);
     // The square, which is what one gets without asking, is twice as likely.
     let large = (target_px, Some([&SIZES[..1], &SIZES].concat()));
@@ -197,6 +213,8 @@ fn omni_sft([first, second, third, fourth, fifth, sixth]: [[u64; 3]; 6], target_
         part("omni-sft-last", 16, omni_data([10, 0, 11], fourth, &sizes), (2e-3, 1e-3)),
         part("omni-sft-rows", 16, omni_data([12, 13, 14], fifth, &rows), (2e-3, 1e-3)),
         part("omni-sft-end", 16, omni_data([15, 16, 17], sixth, &rows), (2e-3, 1e-5)),
+        part("omni-sft-edits", 16, omni_data([18, 19, 20], seventh, &rows), (1.5e-3, 1e-5)),
+        part("omni-sft-described", 16, omni_data([21, 22, 23], eighth, &rows), (1.5e-3, 1e-5)),
     ]
 }
 
@@ -207,19 +225,20 @@ type Sizes = (u32, Option<Vec<(u32, u32)>>);
 fn omni_data(seeds: [u64; 3], n_records: [u64; 3], sizes: &[Sizes; 3]) -> Vec<DatasetOptions> {
     // A record that draws an image before another task has more answers to learn from.
     let tasks = [
-        (SceneTask::TextToImage, 12),
+        (SceneTask::TextToImage, 10),
         (SceneTask::Captioning, 3),
-        (SceneTask::DepthEstimation, 3),
-        (SceneTask::SemanticSegmentation, 3),
-        (SceneTask::Editing, 6),
+        (SceneTask::DepthEstimation, 2),
+        (SceneTask::SemanticSegmentation, 2),
+        (SceneTask::Editing, 8),
         (SceneTask::Question, 3),
-        (SceneTask::ImageThenEdit, 12),
-        (SceneTask::ImageThenCaption, 8),
+        (SceneTask::ImageThenEdit, 18),
+        (SceneTask::ImageThenCaption, 6),
     ];
     let all = seeds.into_iter().zip(n_records).zip(sizes).filter(|((_, n_records), _)| *n_records > 0);
     all.map(|((seed, n_records), (target_px, image_sizes))| DatasetOptions {
         image_sizes: image_sizes.clone(),
         more_questions: 3,
+        described_edits: true,
         ..data(seed, n_records, *target_px, &tasks)
     })
     .collect()

@@ -14,7 +14,7 @@ use lumina_nn::Compute;
 use lumina_scenes::dataset::{DatasetOptions, SceneDataset};
 use lumina_scenes::{GRID_PX, ObjectShape, Scene, Scenes, Split};
 use lumina_tokenizer::UniRep;
-use lumina_train::checkpoint::{convert, latest};
+use lumina_train::checkpoint::{average, latest};
 use lumina_train::data::{
     CropChoice, PretokenizeEvent, PretokenizeOptions, Pretokenizer, Records, TokenizerOptions, concatenate,
     train_tokenizer,
@@ -287,8 +287,11 @@ impl Stages {
             return Ok(());
         }
         if !model.exists() {
-            let trained = self.omni_sft().pop().context("Omni-SFT has a run")?.result(&self.path("runs"));
-            convert(&trained, &model, Dtype::BF16)?;
+            let (parts, runs) = (self.omni_sft(), self.path("runs"));
+            let others = parts.len().saturating_sub(self.plan.averaged_parts);
+            let trained: Vec<PathBuf> = parts[others..].iter().map(|part| part.result(&runs)).collect();
+            let trained: Vec<&Path> = trained.iter().map(PathBuf::as_path).collect();
+            average(&trained, &model, Dtype::BF16)?;
         }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lumina_checkpoint::Checkpoint;
 use lumina_core::{Cause, ImageSize};
-use lumina_sampling::SamplingOptions;
-use lumina_tokenizer::{Task, TaskInput};
+use lumina_sampling::{Modality, SamplingOptions};
+use lumina_tokenizer::{Task, TaskInput, TaskOutput};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +47,10 @@ pub struct Preset {
     /// The tasks that the model has learnt; others are refused. Without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<Task>>,
+    /// Tasks whose image comes after text that says what it shows ([`Modality::TextThenImage`]). Without it, none: the
+    /// image comes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub described_tasks: Option<Vec<Task>>,
     /// Width and height in pixels of the images that the model has learnt; others are refused. Input images are resized
     /// to one of these sizes, unless [`target_size_px`](crate::LuminaBuilder::target_size_px) is set. Without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +117,7 @@ impl Preset {
         let shown = |key: &str| section.get(key).unwrap_or(&Value::Null).to_string();
         let preset: Self = serde_json::from_value(Value::Object(section.clone()))
             .map_err(|error| Error::GenerationConfig { file: file.to_owned(), source: Cause::new(&error) })?;
-        match preset.apply(SamplingOptions::default()).validate() {
+        match preset.apply(SamplingOptions::default(), None).validate() {
             Err(lumina_sampling::Error::Option { field, value, range }) => {
                 // What comes after it is about options that a preset does not have.
                 let range = range.split(';').next().unwrap_or(range);
@@ -132,6 +136,10 @@ impl Preset {
         }
         if self.tasks.as_ref().is_some_and(Vec::is_empty) {
             return Err(("tasks", "at least one task".to_owned()));
+        }
+        let described = self.described_tasks.as_deref().unwrap_or_default();
+        if let Some(task) = described.iter().find(|task| task.spec().output != TaskOutput::Image) {
+            return Err(("described_tasks", format!("tasks that draw one image, which `{task}` does not")));
         }
         let Some(sizes) = &self.image_sizes else { return Ok(()) };
         let SizeLimits { largest_px, context } = limits;
@@ -191,9 +199,12 @@ impl Preset {
         self.words.as_ref()?.warning(text)
     }
 
-    /// A task's sampling with what is stated here.
-    pub(crate) fn apply(&self, sampling: SamplingOptions) -> SamplingOptions {
-        let mut sampling = sampling;
+    /// A task's sampling, or that of a conversation, with what is stated here.
+    pub(crate) fn apply(&self, mut sampling: SamplingOptions, task: Option<Task>) -> SamplingOptions {
+        let described = self.described_tasks.as_deref().unwrap_or_default();
+        if task.is_some_and(|task| described.contains(&task)) {
+            sampling.modality = Modality::TextThenImage;
+        }
         if let Some(scale) = self.guidance_scale {
             sampling.guidance_scale = scale;
         }
@@ -260,7 +271,7 @@ mod tests {
         let json = r#"{ "_from_model_config": true, "eos_token_id": [2, 8710], "temperature": 0.7, "top_k": 50 }"#;
         assert_eq!(preset(json).unwrap(), Preset::default());
         let sampling = SamplingOptions::default().seed(3);
-        assert_eq!(Preset::default().apply(sampling.clone()), sampling);
+        assert_eq!(Preset::default().apply(sampling.clone(), Some(Task::Editing)), sampling);
     }
 
     #[test]
@@ -273,6 +284,18 @@ mod tests {
         assert!(preset.check_size(ImageSize::new(64, 128).unwrap()).is_ok());
         let message = preset.check_size(ImageSize::new(128, 64).unwrap()).unwrap_err().to_string();
         assert!(message.contains("128x64") && message.contains("96x96, 64x128"), "{message}");
+    }
+
+    #[test]
+    fn an_image_comes_after_text_in_the_tasks_that_are_stated() {
+        let preset = preset(r#"{ "lumina": { "described_tasks": ["editing"] } }"#).unwrap();
+        let modality = |task: Option<Task>| {
+            let options = SamplingOptions::default().modality(Modality::Image);
+            preset.apply(options, task).modality
+        };
+        assert_eq!(modality(Some(Task::Editing)), Modality::TextThenImage);
+        assert_eq!(modality(Some(Task::TextToImage)), Modality::Image);
+        assert_eq!(modality(None), Modality::Image);
     }
 
     #[test]
@@ -303,6 +326,7 @@ mod tests {
             (r#"{ "lumina": { "target_size_px": 3 } }"#, &["`target_size_px`", "`3`"]),
             (r#"{ "lumina": { "tasks": [] } }"#, &["`tasks`", "`[]`", "at least one task"]),
             (r#"{ "lumina": { "tasks": ["painting"] } }"#, &["`tasks`", "painting", "text_to_image"]),
+            (r#"{ "lumina": { "described_tasks": ["editing", "captioning"] } }"#, &["`captioning`", "draw one image"]),
             (r#"{ "lumina": { "image_sizes": [] } }"#, &["`image_sizes`", "`[]`", "at least one size"]),
             (r#"{ "lumina": { "image_sizes": [[96, 96], [1, 2]] } }"#, &["`image_sizes`", "[1,2]", "32"]),
             (r#"{ "lumina": { "image_sizes": [[96, 2048]] } }"#, &["`image_sizes`", "[96,2048]", "1024"]),

@@ -19,6 +19,15 @@ pub enum Modality {
     Text,
     /// One image only: it begins at once, and the turn ends after it.
     Image,
+    /// Text, which may be empty, and then one image, after which the turn ends.
+    TextThenImage,
+}
+
+impl Modality {
+    /// Whether an answer has exactly one image, after which the turn ends.
+    pub const fn is_one_image(self) -> bool {
+        matches!(self, Self::Image | Self::TextThenImage)
+    }
 }
 
 /// The rules of the stream: which tokens are allowed after a state.
@@ -26,7 +35,7 @@ pub enum Modality {
 /// | phase | allowed |
 /// | --- | --- |
 /// | text | any ([`Modality`] and a fixed size restrict it) |
-/// | height or width expected | the fixed size's; size tokens for [`Modality::Image`]; else any, as in the original |
+/// | height or width expected | the fixed size's; size tokens for modalities of one image; else any, as in the original |
 /// | row or image complete | row-end or image-end only |
 /// | elsewhere in the rows | image tokens |
 /// | malformed | any, as in the original |
@@ -53,6 +62,9 @@ pub struct Grammar {
     size_tokens: Arc<[u32]>,
     /// The tokens that text cannot contain, ascending.
     not_text: Arc<[u32]>,
+    /// Those that text before an image cannot contain, ascending: as the others, but the image may begin, and the turn
+    /// may not end.
+    not_before_image: Arc<[u32]>,
 }
 
 /// A size and the tokens that state it.
@@ -97,10 +109,13 @@ impl Grammar {
             vocabulary.row_end(),
             vocabulary.placeholder(),
         ];
+        let not_text = ascending([&layout, vocabulary.image_tokens(), size_tokens].concat());
+        let no_image = not_text.iter().copied().filter(|&token| token != vocabulary.image_start());
         Ok(Self {
             modality,
             fixed_size: fixed_size.transpose()?,
-            not_text: ascending([&layout, vocabulary.image_tokens(), size_tokens].concat()),
+            not_before_image: ascending(no_image.chain([vocabulary.turn_end()]).collect()),
+            not_text,
             image_tokens: ascending(vocabulary.image_tokens().to_vec()),
             size_tokens: ascending(size_tokens.to_vec()),
         })
@@ -118,8 +133,11 @@ impl Grammar {
             (_, Modality::Text) => Allowed::AllBut(&self.not_text),
             (Phase::Height, _) => self.size(|size| size.height),
             (Phase::Width { .. }, _) => self.size(|size| size.width),
-            (Phase::Text, Modality::Image) if state.answer_images() > 0 => Allowed::One(vocabulary.turn_end()),
+            (Phase::Text, modality) if modality.is_one_image() && state.answer_images() > 0 => {
+                Allowed::One(vocabulary.turn_end())
+            }
             (Phase::Text, Modality::Image) => Allowed::One(vocabulary.image_start()),
+            (Phase::Text, Modality::TextThenImage) => Allowed::AllBut(&self.not_before_image),
             (Phase::Text, Modality::Any) if self.fixed_size.is_some() && state.answer_len() == 0 => {
                 Allowed::One(vocabulary.image_start())
             }
@@ -131,9 +149,11 @@ impl Grammar {
     pub fn longest_answer(&self, state: &StreamState) -> Option<usize> {
         const TURN_END: usize = 1;
         match (self.modality, state.phase()) {
-            (Modality::Image, Phase::Text) if state.answer_images() > 0 => Some(TURN_END),
+            (modality, Phase::Text) if modality.is_one_image() && state.answer_images() > 0 => Some(TURN_END),
             (Modality::Image, Phase::Text) => self.fixed_size.map(|fixed| fixed.size.n_tokens() + TURN_END),
-            (Modality::Image, Phase::Rows(image)) => image.remaining().map(|remaining| remaining + TURN_END),
+            (modality, Phase::Rows(image)) if modality.is_one_image() => {
+                image.remaining().map(|remaining| remaining + TURN_END)
+            }
             _ => None,
         }
     }
@@ -142,7 +162,7 @@ impl Grammar {
     fn size(&self, side: impl Fn(FixedSize) -> u32) -> Allowed<'_> {
         match (self.fixed_size, self.modality) {
             (Some(size), _) => Allowed::One(side(size)),
-            (None, Modality::Image) => Allowed::Only(&self.size_tokens),
+            (None, modality) if modality.is_one_image() => Allowed::Only(&self.size_tokens),
             (None, _) => Allowed::AllBut(&[]),
         }
     }
@@ -211,5 +231,38 @@ mod tests {
         assert!(not_text.is_sorted());
         let controls = (0..100).filter(|&token| vocabulary.is_control(token) && token != vocabulary.turn_end());
         assert_eq!(not_text, controls.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn text_before_an_image_ends_with_the_image_and_the_turn_after_it() {
+        let vocabulary = Arc::new(small_vocabulary());
+        let grammar = Grammar::new(&vocabulary, Modality::TextThenImage, None).unwrap();
+        let mut state = StreamState::new(vocabulary.clone(), &[vocabulary.bos()]);
+        for _ in 0..3 {
+            let Allowed::AllBut(excluded) = grammar.allowed(&state) else { panic!("text is free") };
+            assert!(excluded.is_sorted());
+            let controls = (0..100).filter(|&token| vocabulary.is_control(token) && token != vocabulary.image_start());
+            assert_eq!(excluded, controls.collect::<Vec<_>>(), "the turn's end among them");
+            assert_eq!(grammar.longest_answer(&state), None);
+            let text = (0..100).find(|&token| !vocabulary.is_control(token));
+            state.push(text.unwrap());
+        }
+        let size = vocabulary.size_token(1).unwrap();
+        for token in [vocabulary.image_start(), size, size] {
+            assert!(!matches!(grammar.allowed(&state), Allowed::One(_)));
+            state.push(token);
+        }
+        let longest = grammar.longest_answer(&state).unwrap();
+        let rest = (1..=longest).rev().map(|left| {
+            assert_eq!(grammar.longest_answer(&state), Some(left));
+            let next = match grammar.allowed(&state) {
+                Allowed::One(token) => token,
+                Allowed::Only(tokens) => tokens[0],
+                Allowed::AllBut(_) => panic!("an image has begun"),
+            };
+            state.push(next);
+            next
+        });
+        assert_eq!(rest.last(), Some(vocabulary.turn_end()));
     }
 }

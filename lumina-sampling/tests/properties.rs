@@ -137,7 +137,7 @@ proptest! {
     ) {
         let vocabulary = vocabulary();
         let state = StreamState::new(vocabulary.clone(), &prompt);
-        for modality in [Modality::Any, Modality::Text, Modality::Image] {
+        for modality in [Modality::Any, Modality::Text, Modality::Image, Modality::TextThenImage] {
             let mut sampler = Sampler::new(&vocabulary, &options.clone().modality(modality)).unwrap();
             let result = sampler.sample(&row, other.as_ref().map(Into::into), &state);
             if let Ok(token) = result {

@@ -8,7 +8,7 @@ use std::path::Path;
 use image::{RgbImage, imageops};
 use lumina_core::ImageSize;
 use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneTask, write_dataset};
-use lumina_scenes::evaluation::evaluate_image;
+use lumina_scenes::evaluation::{caption_is_correct, evaluate_image};
 use lumina_scenes::{Error, Scene, Scenes, Split};
 use lumina_tokenizer::Record;
 
@@ -101,6 +101,26 @@ fn more_questions_are_about_the_scene_that_was_seen_last() {
         assert_eq!(more.len(), if is_scene { 6 } else { 0 }, "{}", truth.task);
         assert!(more.iter().all(|text| !text.is_empty() && !text.contains(PLACEHOLDER)), "{more:?}");
     }
+}
+
+#[test]
+fn described_edits_begin_with_the_caption_of_the_edited_scene() {
+    let options = |described_edits| DatasetOptions { described_edits, ..DatasetOptions::default() };
+    let [without, with] = [false, true].map(|described| SceneDataset::new(options(described)).unwrap());
+    let mut n_edits = 0;
+    for index in 0..300 {
+        let (truth, mut texts) = (with.ground_truth(index), with.texts(index));
+        assert_eq!(truth, without.ground_truth(index));
+        if let Some(edit) = truth.edit {
+            let answer = texts.last_mut().unwrap();
+            let caption = answer.strip_suffix(PLACEHOLDER).unwrap();
+            assert!(caption_is_correct(caption, &edit.apply(&truth.scene).unwrap()), "{caption}");
+            *answer = PLACEHOLDER.to_owned();
+            n_edits += 1;
+        }
+        assert_eq!(texts, without.texts(index));
+    }
+    assert!(n_edits > 20, "{n_edits}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use axum::response::sse::Event as ServerEvent;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SelectAll, Stream, StreamExt, select_all, unfold};
 use image::RgbImage;
+use lumina_core::Vocabulary;
 use lumina_mgpt::{Answer, Event, Events, ImageSize, Output, Prompt, Request, Stats};
 use serde_json::{Value, json};
 
@@ -59,9 +60,23 @@ struct InProgress {
 
 /// Something that has happened to an image.
 enum Step {
-    Row { index: usize, row: u32, rows: u32 },
-    Partial { index: usize, image: RgbImage, size: ImageSize },
-    Done { index: usize, image: RgbImage, stats: Box<Stats> },
+    Row {
+        index: usize,
+        row: u32,
+        rows: u32,
+    },
+    Partial {
+        index: usize,
+        image: RgbImage,
+        size: ImageSize,
+    },
+    /// `text` is what the model said that the image shows, if it did.
+    Done {
+        index: usize,
+        image: RgbImage,
+        text: Option<String>,
+        stats: Box<Stats>,
+    },
 }
 
 impl Drawing {
@@ -113,8 +128,10 @@ impl Drawing {
                 }
                 Ok(Event::Done { stats, .. }) => {
                     let output = Output { stats: stats.clone(), ..std::mem::take(&mut image.output) };
-                    let step =
-                        RgbImage::from_output(output).map(|image| Step::Done { index, image, stats: Box::new(stats) });
+                    let text = output.text.replace(Vocabulary::PLACEHOLDER, "").trim().to_owned();
+                    let text = Some(text).filter(|text| !text.is_empty());
+                    let step = RgbImage::from_output(output);
+                    let step = step.map(|image| Step::Done { index, image, text, stats: Box::new(stats) });
                     return Some(step.map_err(ApiError::from));
                 }
                 Ok(Event::Special(_)) => {}
@@ -130,11 +147,11 @@ impl Drawing {
         let mut usage = Usage::default();
         let mut size = None;
         while let Some(step) = self.next().await {
-            let Step::Done { index, image, stats } = step? else { continue };
+            let Step::Done { index, image, text, stats } = step? else { continue };
             size = Some(size_of(&image));
             usage.add(&stats, self.image_tokens, &image);
             let file = self.encode_whole(index, image).await?;
-            data[index] = json!({ "b64_json": file, "revised_prompt": null, "seed": self.images[index].seed });
+            data[index] = json!({ "b64_json": file, "revised_prompt": text, "seed": self.images[index].seed });
         }
         let answer = json!({
             "created": now(),
@@ -202,13 +219,14 @@ impl Drawing {
                 data["rows_total"] = Value::from(size.latent_rows());
                 Some(sse::event(&name, &data))
             }
-            Step::Done { index, image, stats } => {
+            Step::Done { index, image, text, stats } => {
                 let mut usage = Usage::default();
                 usage.add(&stats, self.image_tokens, &image);
                 let (name, mut data) = common("completed", index);
                 data["size"] = Value::from(size_of(&image));
                 data["usage"] = usage.json();
                 data["seed"] = Value::from(self.images[index].seed);
+                data["revised_prompt"] = Value::from(text);
                 data["b64_json"] = Value::from(self.encode_whole(index, image).await?);
                 Some(sse::event(&name, &data))
             }

@@ -80,6 +80,22 @@ pub enum Error {
         /// The type.
         dtype: Dtype,
     },
+    /// [`average`](crate::checkpoint::average) was given no models.
+    #[error("no models were given to average, expected at least one")]
+    NoModels,
+    /// Weights of different models were to be averaged.
+    #[error(
+        "{model}: `{tensor}` is not in this model and in {other} alike; average checkpoints of one training",
+        model = model.display(), other = other.display()
+    )]
+    DifferentModels {
+        /// One of them.
+        model: PathBuf,
+        /// The last one.
+        other: PathBuf,
+        /// The tensor that is in one of them alone, or of another shape.
+        tensor: String,
+    },
     /// A LoRA adapter without layers.
     #[error("`targets` are none, expected at least one linear layer")]
     NoTargets,

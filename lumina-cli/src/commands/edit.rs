@@ -56,19 +56,25 @@ pub fn run(args: Args, form: Form) -> crate::Result<()> {
         note_unknown_words(&model, instruction);
     }
     let progress = Progress::new();
-    let mut cut_off = None;
+    let (mut cut_off, mut text) = (None, String::new());
     for event in args.model.apply_sampling(model.edit(args.task, image, args.instruction.as_deref())).stream()? {
         let event = event?;
         progress.update(&event);
         match event {
+            Event::Text(piece) => text.push_str(&piece),
             Event::Image { image, .. } => save_image(&image, &output)?,
             Event::Malformed { malformed, .. } => cut_off = Some(malformed),
             Event::Done { stats, .. } => {
                 if let Some(malformed) = cut_off.take() {
                     return Err(Error::Malformed { malformed, stop: Some(stats.stop) }.into());
                 }
+                // What some models say that the image shows.
+                let text = text.trim();
+                if !text.is_empty() {
+                    note!("{text}");
+                }
                 note!("{}", summary(&stats));
-                let record = json!({ "file": output, "task": args.task, "stats": stats });
+                let record = json!({ "file": output, "task": args.task, "text": text, "stats": stats });
                 form.result(record, || format!("wrote {}", output.display()))?;
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! A request before it is added to an engine: checked, with its prompt as tokens.
 
-use lumina_sampling::{Modality, Sampler};
+use lumina_sampling::Sampler;
 
 use super::clock::{Clock, now};
 use super::options::{EngineOptions, Submission};
@@ -34,7 +34,7 @@ impl Prepared {
         let Submission { cancel, sampler: adapt } = submission;
         let sampling = &request.options.sampling;
         // Now, and not after all passes of an image that could not be shown.
-        if sampling.modality == Modality::Image {
+        if sampling.modality.is_one_image() {
             let images = model.image_tokenizer()?;
             if !images.has_decoder() {
                 return Err(lumina_vq::Error::NoDecoder.into());
@@ -46,7 +46,7 @@ impl Prepared {
         let unirep = &model.unirep;
         let context = model.transformer.architecture().max_positions();
         let prompt = unirep.encode_within(&*request.prompt.conversation()?, context)?.tokens;
-        if let (Modality::Image, Some(size)) = (sampling.modality, sampling.image_size)
+        if let Some(size) = sampling.image_size.filter(|_| sampling.modality.is_one_image())
             && prompt.len() + size.n_tokens() > context
         {
             let (tokens, prompt) = (size.n_tokens(), prompt.len());

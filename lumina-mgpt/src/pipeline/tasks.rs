@@ -100,6 +100,6 @@ impl Lumina {
 
     /// The settings for a task, or for a conversation: the original's, but for what the checkpoint states.
     fn defaults(&self, task: Option<(Task, Option<ImageSize>)>) -> GenerateOptions {
-        GenerateOptions::of(task).sampling(|sampling| self.preset().apply(sampling))
+        GenerateOptions::of(task).sampling(|sampling| self.preset().apply(sampling, task.map(|(task, _)| task)))
     }
 }

@@ -102,6 +102,14 @@ impl Texts {
         Self { ground_truth: GroundTruth { task, scene, prompt, edit, answer }, typed, turns }
     }
 
+    /// Puts the caption of the edited scene before its image, if there is an edit.
+    pub(super) fn describe_edit(&mut self) {
+        let GroundTruth { scene, edit, .. } = &self.ground_truth;
+        if let (Some(edit), Some(answer)) = (edit, self.turns.last_mut()) {
+            answer.insert_str(0, &edited(scene, *edit).caption().to_string());
+        }
+    }
+
     /// Another question about the scene, if it is the last image.
     pub(super) fn ask_more(&mut self, rng: &mut SeededRng, words: &mut Wording) {
         if self.ground_truth.task.ends_with_the_scene() {
@@ -122,7 +130,7 @@ impl SceneRecord {
             _ => {}
         }
         if let Some(edit) = ground_truth.edit {
-            images.push(edit.apply(scene).expect("it is one of the possible edits").image());
+            images.push(edited(scene, edit).image());
         }
         let paths = (0..images.len()).map(|image| PathBuf::from(format!("{IMAGES_FOLDER}/{index:06}-{image}.png")));
         let record = Record {
@@ -131,6 +139,10 @@ impl SceneRecord {
         };
         Self { ground_truth, record, typed, images }
     }
+}
+
+fn edited(scene: &Scene, edit: Edit) -> Scene {
+    edit.apply(scene).expect("it is one of the possible edits")
 }
 
 fn turn((text, from): (String, &str)) -> RecordTurn {

@@ -30,6 +30,9 @@ pub struct DatasetOptions {
     /// How many further turns ask about the image, where it is the scene itself: a further question costs a few
     /// tokens, and teaches as much as a record of its own. They are not evaluated.
     pub more_questions: u8,
+    /// Whether the answer to an edit begins with the canonical caption of the edited scene. What an instruction means is
+    /// then found out in words, where it is easy, and the image follows from them.
+    pub described_edits: bool,
 }
 
 impl Default for DatasetOptions {
@@ -44,6 +47,7 @@ impl Default for DatasetOptions {
             image_sizes: None,
             tasks,
             more_questions: 0,
+            described_edits: false,
         }
     }
 }
@@ -115,6 +119,9 @@ impl SceneDataset {
         let task = tasks.keys().nth(position).copied().expect(PROOF);
         let mut wording = Wording::of_record(*seed, *split, index);
         let mut texts = Texts::random(task, self.scenes.scene(index), *split, &mut rng, &mut wording);
+        if self.options.described_edits {
+            texts.describe_edit();
+        }
         for _ in 0..self.options.more_questions {
             texts.ask_more(&mut rng, &mut wording);
         }

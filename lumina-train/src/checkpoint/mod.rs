@@ -5,7 +5,8 @@
 //! is written under a temporary name and then renamed, so a checkpoint is complete or absent. [`latest`] finds the
 //! newest.
 //!
-//! A model's checkpoint opens in inference as it is. [`convert`] writes it with weights in another type.
+//! A model's checkpoint opens in inference as it is. [`convert`] writes it with weights in another type, [`average`] the
+//! mean of several.
 
 mod adapter_config;
 mod export;
@@ -18,7 +19,7 @@ mod whole_folder;
 
 pub(crate) use adapter_config::{base_model, with_base_model};
 pub(crate) use export::{WeightType, tensor_bytes};
-pub use export::{convert, save_parameters};
+pub use export::{average, convert, save_parameters};
 pub(crate) use files::{TOKENIZER_FILES, check_regular, copy_if_present, read_if_present, read_json, write_json};
 pub(crate) use model_files::ModelFiles;
 pub use run_folder::latest;

@@ -10,6 +10,7 @@ use lumina_nn::Compute;
 use lumina_testing::own;
 use lumina_tokenizer::TextTokenizer;
 use lumina_train::Error;
+use lumina_train::checkpoint::average;
 use lumina_train::fine_tune::{LoraOptions, NewModel, Trainer};
 
 use crate::small::{Sequence, files, folder_of, options, shape, train};
@@ -64,6 +65,46 @@ fn exported_models_open_for_inference() {
     }
     assert!(trainer.export(&folder.path().join("int"), Dtype::I64).is_err());
     assert!(!folder.path().join("int").exists());
+}
+
+#[test]
+fn an_average_has_the_mean_of_each_weight() {
+    let models = [0, 1, 2].map(|seed| folder_of(&NewModel { seed, ..shape() }));
+    let folders = [0, 1, 2].map(|index: usize| models[index].1.as_path());
+    let mean = models[0].0.path().join("mean");
+    average(&folders, &mean, Dtype::F32).unwrap();
+    let of = |folder: &Path| Checkpoint::open(folder).unwrap();
+    let (result, all) = (of(&mean), folders.map(of));
+    assert!(result.names().eq(all[0].names()));
+    for name in result.names() {
+        let values = |checkpoint: &Checkpoint| checkpoint.get(name).unwrap().to_f32().unwrap();
+        let of_all = all.each_ref().map(values);
+        for (index, value) in values(&result).into_iter().enumerate() {
+            let expected = of_all.iter().map(|values| f64::from(values[index])).sum::<f64>() / 3.0;
+            assert!((f64::from(value) - expected).abs() <= 1e-6 * expected.abs().max(0.1), "{name}");
+        }
+    }
+    assert!(Transformer::open(&mean, &Compute::cpu()).is_ok());
+    // One alone is its own mean, to the bit.
+    let alone = models[0].0.path().join("alone");
+    average(&folders[..1], &alone, Dtype::F32).unwrap();
+    assert!(files(&alone)["model.safetensors"] == files(folders[0])["model.safetensors"]);
+}
+
+#[test]
+fn models_that_have_no_average_are_refused() {
+    let (folder, model) = folder_of(&shape());
+    let (_other, wider) = folder_of(&NewModel { intermediate_size: 64, ..shape() });
+    let (_third, deeper) = folder_of(&NewModel { num_hidden_layers: 3, ..shape() });
+    let mean = folder.path().join("mean");
+    assert!(matches!(average(&[], &mean, Dtype::F32), Err(Error::NoModels)));
+    for [one, other] in [[&wider, &model], [&model, &wider], [&deeper, &model], [&model, &deeper]] {
+        let error = average(&[one, other], &mean, Dtype::F32).unwrap_err();
+        assert!(matches!(error, Error::DifferentModels { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("layers.") && message.contains(&one.display().to_string()), "{message}");
+    }
+    assert!(!mean.exists());
 }
 
 #[test]
