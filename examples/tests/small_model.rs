@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 
 use image::RgbImage;
+use lumina_core::Vocabulary;
 use lumina_examples::{scenes_for, small_model};
 use lumina_mgpt::{InputImage, Lumina, Output, Request, Task};
+use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneRecord, SceneTask};
 use lumina_scenes::evaluation::{DepthScore, SegmentationScore, caption_is_correct, evaluate_image};
 use lumina_scenes::{DEFAULT_TARGET_PX, Scene, Scenes, Split};
 
@@ -121,4 +123,29 @@ fn it_maps_and_captions_images() {
     let correct = scenes.iter().zip(&captions).filter(|(scene, answer)| caption_is_correct(answer.text.trim(), scene));
     let correct = correct.count() as u64;
     assert!(correct * 4 >= N_QUESTIONS * 3, "{correct} of {N_QUESTIONS} captions are correct");
+}
+
+/// It says what an edited image shows, and then draws that.
+#[test]
+fn it_edits_images() {
+    const N_QUESTIONS: u64 = 16;
+    let (model, scenes) = open();
+    let image_sizes = Some(scenes.sizes().iter().map(|size| (size.width_px(), size.height_px())).collect());
+    let tasks = [(SceneTask::Editing, 1)].into();
+    let options = DatasetOptions { seed: 2000, split: Split::Test, tasks, image_sizes, ..DatasetOptions::default() };
+    let records: Vec<SceneRecord> = SceneDataset::new(options).unwrap().records().take(N_QUESTIONS as usize).collect();
+    let edit = |record: &SceneRecord| {
+        let image = record.ground_truth.scene.image();
+        model.edit(Task::Editing, image, record.typed.as_str()).request().unwrap()
+    };
+    let (mut n_said, mut n_drawn) = (0, 0);
+    for (record, answer) in records.iter().zip(answers(&model, records.iter().map(edit))) {
+        let GroundTruth { scene, edit, .. } = &record.ground_truth;
+        let expected = edit.unwrap().apply(scene).unwrap();
+        let said = answer.text.replace(Vocabulary::PLACEHOLDER, "");
+        n_said += u64::from(caption_is_correct(said.trim(), &expected));
+        n_drawn += u64::from(evaluate_image(&expected.caption(), expected.size(), &answer.images[0]).is_correct());
+    }
+    assert!(n_said * 4 >= N_QUESTIONS * 3, "{n_said} of {N_QUESTIONS} edited scenes are described correctly");
+    assert!(n_drawn * 3 >= N_QUESTIONS * 2, "{n_drawn} of {N_QUESTIONS} edits are correct");
 }
