@@ -40,8 +40,8 @@ pub(crate) struct Plan {
     pub(crate) fp_sft: Part,
     /// All tasks, small images first. In each part the learning rate rises and falls.
     pub(crate) omni_sft: Vec<Part>,
-    /// The model's weights are the means of those after so many parts, the last ones.
-    pub(crate) averaged_parts: usize,
+    /// The model's weights are the means of those after the last parts, with these weights.
+    pub(crate) mean_of_parts: Vec<f32>,
 }
 
 /// A part of the training of the transformer, with data of its own: each record is seen once.
@@ -155,7 +155,7 @@ impl Plan {
             model: model(target_px),
             fp_sft: fp_sft(lengths.fp_sft, target_px),
             omni_sft: omni_sft(lengths.omni_sft, target_px),
-            averaged_parts: 2,
+            mean_of_parts: vec![1.0, 3.0],
         }
     }
 }

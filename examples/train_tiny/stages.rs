@@ -287,11 +287,11 @@ impl Stages {
             return Ok(());
         }
         if !model.exists() {
-            let (parts, runs) = (self.omni_sft(), self.path("runs"));
-            let others = parts.len().saturating_sub(self.plan.averaged_parts);
-            let trained: Vec<PathBuf> = parts[others..].iter().map(|part| part.result(&runs)).collect();
-            let trained: Vec<&Path> = trained.iter().map(PathBuf::as_path).collect();
-            average(&trained, &model, Dtype::BF16)?;
+            let (parts, runs, weights) = (self.omni_sft(), self.path("runs"), &self.plan.mean_of_parts);
+            let last = &parts[parts.len().saturating_sub(weights.len())..];
+            let trained: Vec<PathBuf> = last.iter().map(|part| part.result(&runs)).collect();
+            let trained = trained.iter().zip(weights).map(|(model, weight)| (model.as_path(), *weight));
+            average(&trained.collect::<Vec<_>>(), &model, Dtype::BF16)?;
         }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {
             fs::copy(self.path("vq").join(file), model.join(file)).with_context(|| file.to_owned())?;

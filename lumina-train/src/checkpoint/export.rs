@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use bytes::Bytes;
 use half::{bf16, f16};
-use lumina_checkpoint::{Checkpoint, Dtype, TensorView, save_safetensors};
+use lumina_checkpoint::{Checkpoint, Dtype, save_safetensors};
 use lumina_nn::ops::read;
 
 use super::{ModelFiles, create};
@@ -98,49 +98,58 @@ pub fn save_parameters(model: &impl Module, names: &HashMap<ParamId, String>, dt
 /// [`Error::WeightType`], [`Error::Checkpoint`] where the model cannot be read, [`Error::Write`], also where the folder
 /// exists already.
 pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
-    average(&[model], folder, dtype)
+    average(&[(model, 1.0)], folder, dtype)
 }
 
-/// Writes a model whose weights are the means of those of several, in `f32`, `bf16` or `f16`, a tensor at a time. The
-/// other files are the last one's.
+/// Writes a model whose weights are the weighted means of those of several, in `f32`, `bf16` or `f16`, a tensor at a
+/// time. The other files are the last one's.
 ///
 /// Of checkpoints of one training, each from the end of a run with a falling learning rate, the mean is often better
 /// than any of them, most of all for what the training data do not show (arXiv 1803.05407, arXiv 2203.05482).
 ///
 /// # Errors
-/// Those of [`convert`], [`Error::NoModels`], and [`Error::DifferentModels`] where a tensor of one is not in another.
-pub fn average(models: &[&Path], folder: &Path, dtype: Dtype) -> Result<()> {
-    let (last, others) = models.split_last().ok_or(Error::NoModels)?;
+/// Those of [`convert`], [`Error::NoModels`], [`Error::OutOfRange`] where a weight is not above 0, and
+/// [`Error::DifferentModels`] where a tensor of one is not in another.
+pub fn average(models: &[(&Path, f32)], folder: &Path, dtype: Dtype) -> Result<()> {
+    let ((last, last_weight), others) = models.split_last().ok_or(Error::NoModels)?;
+    let weights = models.iter().map(|(_, weight)| *weight);
+    if let Some(weight) = weights.clone().find(|weight| !(*weight > 0.0 && weight.is_finite())) {
+        return Err(Error::OutOfRange { field: "weight", value: weight.to_string(), expected: "above 0".to_owned() });
+    }
+    let sum: f64 = weights.map(f64::from).sum();
+    let part_of_sum = |weight: f32| (f64::from(weight) / sum) as f32;
     let checkpoint = lumina_mgpt::convert::open(last)?;
-    let others = others.iter().map(|model| Ok((*model, lumina_mgpt::convert::open(model)?)));
-    let others = others.collect::<Result<Vec<_>>>()?;
-    for (model, other) in &others {
+    let open = |(model, weight): &(&Path, f32)| {
+        Ok((model.to_path_buf(), lumina_mgpt::convert::open(model)?, part_of_sum(*weight)))
+    };
+    let others = others.iter().map(open).collect::<Result<Vec<_>>>()?;
+    for (model, other, _) in &others {
         let shape = |of: &Checkpoint, name: &str| of.get(name).map(|view| view.shape().to_vec());
         let mut names = checkpoint.names().chain(other.names());
         if let Some(tensor) = names.find(|name| shape(&checkpoint, name) != shape(other, name)) {
-            let (model, other, tensor) = ((*model).to_owned(), (*last).to_owned(), tensor.to_owned());
+            let (model, other, tensor) = (model.clone(), last.to_path_buf(), tensor.to_owned());
             return Err(Error::DifferentModels { model, other, tensor });
         }
     }
-    let weights = WeightType::try_from(dtype)?;
+    let (last_part, saved) = (part_of_sum(*last_weight), WeightType::try_from(dtype)?);
     create(folder, |partial| {
-        let file = ModelFiles::of_model(last)?.write(partial, weights)?;
+        let file = ModelFiles::of_model(last)?.write(partial, saved)?;
         let views = checkpoint.names().filter_map(|name| checkpoint.get(name));
         let tensors = views.map(|view| {
             let (name, shape) = (view.name().to_owned(), view.shape().to_vec());
-            let others: Vec<TensorView> = others.iter().filter_map(|(_, other)| other.get(&name)).collect();
-            (name, dtype, shape, move || Ok(weights.bytes_of(&mean(&view, &others)?)))
+            let others: Vec<_> =
+                others.iter().filter_map(|(_, other, part)| Some((other.get(&name)?, *part))).collect();
+            let values = move || {
+                let mut values = view.to_f32()?;
+                values.iter_mut().for_each(|value| *value *= last_part);
+                for (other, part) in others {
+                    let other = other.to_f32()?;
+                    values.iter_mut().zip(other).for_each(|(value, other)| *value += other * part);
+                }
+                Ok(saved.bytes_of(&values))
+            };
+            (name, dtype, shape, values)
         });
         Ok(save_safetensors(partial.join(file), tensors)?)
     })
-}
-
-fn mean(first: &TensorView, others: &[TensorView]) -> lumina_checkpoint::Result<Vec<f32>> {
-    let mut values = first.to_f32()?;
-    for other in others {
-        values.iter_mut().zip(other.to_f32()?).for_each(|(value, other)| *value += other);
-    }
-    let n = (others.len() + 1) as f32;
-    values.iter_mut().for_each(|value| *value /= n);
-    Ok(values)
 }

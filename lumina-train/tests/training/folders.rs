@@ -72,7 +72,8 @@ fn an_average_has_the_mean_of_each_weight() {
     let models = [0, 1, 2].map(|seed| folder_of(&NewModel { seed, ..shape() }));
     let folders = [0, 1, 2].map(|index: usize| models[index].1.as_path());
     let mean = models[0].0.path().join("mean");
-    average(&folders, &mean, Dtype::F32).unwrap();
+    let weights = [1.0, 2.0, 5.0];
+    average(&[0, 1, 2].map(|index| (folders[index], weights[index])), &mean, Dtype::F32).unwrap();
     let of = |folder: &Path| Checkpoint::open(folder).unwrap();
     let (result, all) = (of(&mean), folders.map(of));
     assert!(result.names().eq(all[0].names()));
@@ -80,14 +81,15 @@ fn an_average_has_the_mean_of_each_weight() {
         let values = |checkpoint: &Checkpoint| checkpoint.get(name).unwrap().to_f32().unwrap();
         let of_all = all.each_ref().map(values);
         for (index, value) in values(&result).into_iter().enumerate() {
-            let expected = of_all.iter().map(|values| f64::from(values[index])).sum::<f64>() / 3.0;
+            let weighted = of_all.iter().zip(weights).map(|(values, weight)| f64::from(values[index] * weight));
+            let expected = weighted.sum::<f64>() / 8.0;
             assert!((f64::from(value) - expected).abs() <= 1e-6 * expected.abs().max(0.1), "{name}");
         }
     }
     assert!(Transformer::open(&mean, &Compute::cpu()).is_ok());
     // One alone is its own mean, to the bit.
     let alone = models[0].0.path().join("alone");
-    average(&folders[..1], &alone, Dtype::F32).unwrap();
+    average(&[(folders[0], 0.3)], &alone, Dtype::F32).unwrap();
     assert!(files(&alone)["model.safetensors"] == files(folders[0])["model.safetensors"]);
 }
 
@@ -99,10 +101,14 @@ fn models_that_have_no_average_are_refused() {
     let mean = folder.path().join("mean");
     assert!(matches!(average(&[], &mean, Dtype::F32), Err(Error::NoModels)));
     for [one, other] in [[&wider, &model], [&model, &wider], [&deeper, &model], [&model, &deeper]] {
-        let error = average(&[one, other], &mean, Dtype::F32).unwrap_err();
+        let error = average(&[(one, 1.0), (other, 1.0)], &mean, Dtype::F32).unwrap_err();
         assert!(matches!(error, Error::DifferentModels { .. }), "{error}");
         let message = error.to_string();
         assert!(message.contains("layers.") && message.contains(&one.display().to_string()), "{message}");
+    }
+    for weight in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let error = average(&[(&model, weight)], &mean, Dtype::F32).unwrap_err();
+        assert!(matches!(error, Error::OutOfRange { field: "weight", .. }), "{error}");
     }
     assert!(!mean.exists());
 }
