@@ -50,19 +50,27 @@ impl Error {
     pub(crate) fn cause<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.0.chain().find_map(|cause| cause.downcast_ref())
     }
+
+    /// The message with flags, but for what is about the keys of a file: they have the libraries' names.
+    fn in_flags(&self, message: String) -> String {
+        match self.cause::<lumina_mgpt::Error>() {
+            Some(lumina_mgpt::Error::Preset { .. } | lumina_mgpt::Error::GenerationConfig { .. }) => message,
+            _ => with_flags(message),
+        }
+    }
 }
 
 /// The message and its causes in one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&with_flags(format!("{:#}", self.0)))
+        f.write_str(&self.in_flags(format!("{:#}", self.0)))
     }
 }
 
 /// What `main` prints: the message and its causes, a line each, and a backtrace if the environment asks for it.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&with_flags(format!("{:?}", self.0)))
+        f.write_str(&self.in_flags(format!("{:?}", self.0)))
     }
 }
 
@@ -122,5 +130,12 @@ mod tests {
         options.temperature = 0.0;
         let message = shown(options.validate().unwrap_err());
         assert!(message.contains("`--temperature`") && message.contains("`--greedy`"), "{message}");
+    }
+    #[test]
+    fn keys_of_a_file_are_no_flags() {
+        let (value, expected) = ("`temperature`".to_owned(), "one of `guidance_scale`, `image_top_k`".to_owned());
+        let key = "`guidance` in the section `lumina`".to_owned();
+        let message = shown(ModelError::Preset { file: "generation_config.json".into(), key, value, expected });
+        assert!(message.contains("`guidance_scale`, `image_top_k`") && !message.contains("--"), "{message}");
     }
 }
