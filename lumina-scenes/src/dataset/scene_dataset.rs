@@ -30,8 +30,8 @@ pub struct DatasetOptions {
     /// How many further turns ask about the image, where it is the scene itself: a further question costs a few
     /// tokens, and teaches as much as a record of its own. They are not evaluated.
     pub more_questions: u8,
-    /// Whether the answer to an edit begins with the canonical caption of the edited scene. What an instruction means is
-    /// then found out in words, where it is easy, and the image follows from them.
+    /// Whether the answer to an edit begins with the canonical caption of the edited scene. What an instruction means
+    /// is then found out in words, and the image follows from them.
     pub described_edits: bool,
 }
 

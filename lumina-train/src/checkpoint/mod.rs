@@ -5,8 +5,8 @@
 //! is written under a temporary name and then renamed, so a checkpoint is complete or absent. [`latest`] finds the
 //! newest.
 //!
-//! A model's checkpoint opens in inference as it is. [`convert`] writes it with weights in another type, [`average`] the
-//! mean of several.
+//! A model's checkpoint opens in inference as it is. [`convert`] writes it with weights in another type, [`average`]
+//! the mean of several.
 
 mod adapter_config;
 mod export;
