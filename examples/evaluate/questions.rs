@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 use image::RgbImage;
-use lumina_core::{ImageSize, Vocabulary};
-use lumina_examples::{ModelArgs, scenes_for};
+use lumina_core::ImageSize;
+use lumina_examples::{ModelArgs, dataset_for};
 use lumina_mgpt::{Answer, Conversation, Generation, InputImage, Lumina, Part, Request, Task};
-use lumina_scenes::dataset::{DatasetOptions, GroundTruth, SceneDataset, SceneRecord, SceneTask};
+use lumina_scenes::dataset::{GroundTruth, SceneRecord, SceneTask};
 use lumina_scenes::evaluation::{AnswerEvaluation, evaluate_image};
 use lumina_scenes::{Caption, Split, free_prompts};
 
@@ -41,13 +41,7 @@ enum Expected {
 impl Evaluation<'_> {
     /// Asks `n` questions of a task, adds the answers to the page and returns the rows of the table.
     pub(crate) fn run(&self, task: SceneTask, split: Split, n: u64, page: &mut Page) -> Result<Vec<Row>> {
-        let target_px = self.model.target_size_px();
-        let tasks = [(task, 1)].into();
-        let scenes = scenes_for(self.model, self.seed, split)?;
-        let image_sizes = Some(scenes.sizes().iter().map(|size| (size.width_px(), size.height_px())).collect());
-        let options =
-            DatasetOptions { seed: self.seed, split, tasks, target_px, image_sizes, ..DatasetOptions::default() };
-        let dataset = SceneDataset::new(options)?;
+        let dataset = dataset_for(self.model, self.seed, split, task)?;
         let name = if split == Split::HeldOut { format!("{task}, held-out kinds") } else { task.to_string() };
         let questions = (0..n).map(|number| self.question(dataset.record(number), number));
         self.ask(TaskResults::new(name, task), questions, page)
@@ -97,8 +91,8 @@ impl Evaluation<'_> {
                     }
                 };
                 // The page shows the images themselves.
-                let said = answer.text.replace(Vocabulary::PLACEHOLDER, "");
-                let text = if said.trim().is_empty() { String::new() } else { format!(" → {}", said.trim()) };
+                let said = answer.text_without_images();
+                let text = if said.is_empty() { String::new() } else { format!(" → {said}") };
                 let entry = Entry {
                     question: question.text + &text,
                     images: question.input.into_iter().chain(answer.images).collect(),

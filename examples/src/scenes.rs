@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lumina_mgpt::Lumina;
+use lumina_scenes::dataset::{DatasetOptions, SceneDataset, SceneTask};
 use lumina_scenes::evaluation::evaluate_image;
 use lumina_scenes::{Scenes, Split};
 use lumina_train::vq::VqEvaluation;
@@ -14,6 +15,18 @@ pub fn scenes_for(model: &Lumina, seed: u64, split: Split) -> Result<Scenes> {
     let (scenes, drawn) = (Scenes::new(seed, split, model.target_size_px())?, model.image_sizes());
     let sizes = scenes.sizes().iter().filter(|size| drawn.contains(size)).copied().collect();
     Ok(scenes.with_sizes(sizes)?)
+}
+
+/// Records of one task on the scenes of [`scenes_for`].
+///
+/// # Errors
+/// Those of [`scenes_for`] and [`SceneDataset::new`].
+pub fn dataset_for(model: &Lumina, seed: u64, split: Split, task: SceneTask) -> Result<SceneDataset> {
+    let (target_px, tasks) = (model.target_size_px(), [(task, 1)].into());
+    let scenes = scenes_for(model, seed, split)?;
+    let image_sizes = Some(scenes.sizes().iter().map(|size| (size.width_px(), size.height_px())).collect());
+    let options = DatasetOptions { seed, split, tasks, target_px, image_sizes, ..DatasetOptions::default() };
+    Ok(SceneDataset::new(options)?)
 }
 
 /// Encodes and decodes the first `n` scenes, and counts the results that still match their caption. A model with this

@@ -289,8 +289,7 @@ impl Stages {
         if !model.exists() {
             let (parts, runs, weights) = (self.omni_sft(), self.path("runs"), &self.plan.mean_of_parts);
             let last = &parts[parts.len().saturating_sub(weights.len())..];
-            let trained: Vec<PathBuf> = last.iter().map(|part| part.result(&runs)).collect();
-            let trained = trained.iter().zip(weights).map(|(model, weight)| (model.as_path(), *weight));
+            let trained = last.iter().zip(weights).map(|(part, weight)| (part.result(&runs), *weight));
             average(&trained.collect::<Vec<_>>(), &model, Dtype::BF16)?;
         }
         for file in ["vqgan.yaml", "vqgan.safetensors"] {

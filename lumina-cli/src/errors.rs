@@ -131,6 +131,7 @@ mod tests {
         let message = shown(options.validate().unwrap_err());
         assert!(message.contains("`--temperature`") && message.contains("`--greedy`"), "{message}");
     }
+
     #[test]
     fn keys_of_a_file_are_no_flags() {
         let (value, expected) = ("`temperature`".to_owned(), "one of `guidance_scale`, `image_top_k`".to_owned());

@@ -10,7 +10,6 @@ use axum::response::sse::Event as ServerEvent;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SelectAll, Stream, StreamExt, select_all, unfold};
 use image::RgbImage;
-use lumina_core::Vocabulary;
 use lumina_mgpt::{Answer, Event, Events, ImageSize, Output, Prompt, Request, Stats};
 use serde_json::{Value, json};
 
@@ -128,8 +127,7 @@ impl Drawing {
                 }
                 Ok(Event::Done { stats, .. }) => {
                     let output = Output { stats: stats.clone(), ..std::mem::take(&mut image.output) };
-                    let text = output.text.replace(Vocabulary::PLACEHOLDER, "").trim().to_owned();
-                    let text = Some(text).filter(|text| !text.is_empty());
+                    let text = Some(output.text_without_images()).filter(|text| !text.is_empty());
                     let step = RgbImage::from_output(output);
                     let step = step.map(|image| Step::Done { index, image, text, stats: Box::new(stats) });
                     return Some(step.map_err(ApiError::from));

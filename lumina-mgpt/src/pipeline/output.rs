@@ -26,6 +26,12 @@ pub struct Output {
 }
 
 impl Output {
+    /// The text without `<|image|>` in the places of images, and without white space around it: what a model says of
+    /// an image that it draws after it.
+    pub fn text_without_images(&self) -> String {
+        self.text.replace(Vocabulary::PLACEHOLDER, "").trim().to_owned()
+    }
+
     /// Adds an event: all events of a request make its answer.
     pub fn add(&mut self, event: Event) {
         match event {

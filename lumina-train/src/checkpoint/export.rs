@@ -108,26 +108,29 @@ pub fn convert(model: &Path, folder: &Path, dtype: Dtype) -> Result<()> {
 /// than any of them, most of all for what the training data do not show (arXiv 1803.05407, arXiv 2203.05482).
 ///
 /// # Errors
-/// Those of [`convert`], [`Error::NoModels`], [`Error::OutOfRange`] where a weight is not above 0, and
+/// Those of [`convert`], [`Error::NoModels`], [`Error::OutOfRange`] where a weight is not above 0, or not finite, and
 /// [`Error::DifferentModels`] where a tensor of one is not in another.
-pub fn average(models: &[(&Path, f32)], folder: &Path, dtype: Dtype) -> Result<()> {
+pub fn average(models: &[(impl AsRef<Path>, f32)], folder: &Path, dtype: Dtype) -> Result<()> {
     let ((last, last_weight), others) = models.split_last().ok_or(Error::NoModels)?;
     let weights = models.iter().map(|(_, weight)| *weight);
     if let Some(weight) = weights.clone().find(|weight| !(*weight > 0.0 && weight.is_finite())) {
-        return Err(Error::OutOfRange { field: "weight", value: weight.to_string(), expected: "above 0".to_owned() });
+        let expected = "a finite number above 0".to_owned();
+        return Err(Error::OutOfRange { field: "weight", value: weight.to_string(), expected });
     }
     let sum: f64 = weights.map(f64::from).sum();
     let part_of_sum = |weight: f32| (f64::from(weight) / sum) as f32;
+    let last = last.as_ref();
     let checkpoint = lumina_mgpt::convert::open(last)?;
-    let open = |(model, weight): &(&Path, f32)| {
-        Ok((model.to_path_buf(), lumina_mgpt::convert::open(model)?, part_of_sum(*weight)))
-    };
-    let others = others.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let others = others.iter().map(|(model, weight)| {
+        let model = model.as_ref();
+        Ok((model, lumina_mgpt::convert::open(model)?, part_of_sum(*weight)))
+    });
+    let others = others.collect::<Result<Vec<_>>>()?;
     for (model, other, _) in &others {
         let shape = |of: &Checkpoint, name: &str| of.get(name).map(|view| view.shape().to_vec());
         let mut names = checkpoint.names().chain(other.names());
         if let Some(tensor) = names.find(|name| shape(&checkpoint, name) != shape(other, name)) {
-            let (model, other, tensor) = (model.clone(), last.to_path_buf(), tensor.to_owned());
+            let (model, other, tensor) = (model.to_path_buf(), last.to_owned(), tensor.to_owned());
             return Err(Error::DifferentModels { model, other, tensor });
         }
     }

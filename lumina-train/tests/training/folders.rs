@@ -99,7 +99,8 @@ fn models_that_have_no_average_are_refused() {
     let (_other, wider) = folder_of(&NewModel { intermediate_size: 64, ..shape() });
     let (_third, deeper) = folder_of(&NewModel { num_hidden_layers: 3, ..shape() });
     let mean = folder.path().join("mean");
-    assert!(matches!(average(&[], &mean, Dtype::F32), Err(Error::NoModels)));
+    let none: [(&Path, f32); 0] = [];
+    assert!(matches!(average(&none, &mean, Dtype::F32), Err(Error::NoModels)));
     for [one, other] in [[&wider, &model], [&model, &wider], [&deeper, &model], [&model, &deeper]] {
         let error = average(&[(one, 1.0), (other, 1.0)], &mean, Dtype::F32).unwrap_err();
         assert!(matches!(error, Error::DifferentModels { .. }), "{error}");
